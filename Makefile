@@ -1,0 +1,71 @@
+# Tasteloop on one machine. Every target sets up what it needs, once, and says what it does.
+PY      ?= python3.11
+PORT    ?= 8080
+PROFILE ?= local
+
+VENV := .venv
+BIN  := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+export DO_NOT_TRACK = 1
+export GX_ANALYTICS_ENABLED = false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup assets run serve test lint typecheck lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Variables: PY=$(PY) (3.11 or 3.12), PROFILE=$(PROFILE) (smoke, local), PORT=$(PORT)"
+
+setup: $(STAMP) ## make the virtual environment and install the locked packages into it
+
+$(STAMP): requirements.lock pyproject.toml
+	@command -v $(PY) >/dev/null || { echo "setup: no $(PY) here; install Python 3.11 or name another: make setup PY=python3.12" >&2; exit 2; }
+	@echo "setup: virtual environment $(VENV) with $$($(PY) --version)"
+	@$(PY) -m venv $(VENV)
+	@echo "setup: installing requirements.lock (some minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	@echo "setup: installing tasteloop from this directory"
+	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+	@echo "setup: done"
+
+assets: $(STAMP)
+	@echo "assets: data and weights into the cache, where they are not there yet"
+	@$(BIN)/tasteloop data fetch ml-100k rotten-tomatoes minilm
+
+run: assets ## fetch, validate, fine-tune, evaluate, gate, rehearse and promote
+	@$(BIN)/tasteloop run --profile $(PROFILE)
+
+serve: $(STAMP) ## serve the champion on http://127.0.0.1:$(PORT)
+	@$(BIN)/tasteloop serve --port $(PORT)
+
+test: assets lint typecheck ## everything: linters, types, fast tests, then whole runs and servers
+	@echo "test: fast"
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "not slow and not cluster"
+	@echo "test: slow (whole runs, real servers)"
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "slow and not cluster"
+
+lint: $(STAMP) ## ruff and the import contracts
+	@echo "lint: ruff"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || echo "lint: 'ruff format' would change files (not an error)"
+	@echo "lint: import contracts"
+	@$(BIN)/lint-imports --no-cache
+
+typecheck: $(STAMP) ## mypy, strict on tasteloop, validation and serving
+	@echo "typecheck: mypy"
+	@$(BIN)/mypy
+
+lock: ## resolve pyproject.toml anew and write requirements.lock
+	@echo "lock: resolving in a scratch environment"
+	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
+	$(PY) -m venv "$$scratch" && \
+	"$$scratch/bin/python" -m pip install --quiet ".[dev]" && \
+	{ sed '/^[^#]/,$$d' requirements.lock; \
+	  "$$scratch/bin/python" -m pip freeze --exclude tasteloop | sed -E 's/^(torch==[^+]*)\+.*/\1/'; \
+	} > requirements.lock.new && mv requirements.lock.new requirements.lock
+	@echo "lock: wrote requirements.lock"
+
+clean: ## remove the environment and tools' caches (data, models and runs stay)
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,39 @@
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def evaluate(
+    bundle: dsl.Input[dsl.Model],
+    snapshots: dsl.Input[dsl.Dataset],
+    settings: str,
+    evaluation: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    sentiment: dsl.Output[dsl.ClassificationMetrics],
+    champion: str = "",
+):
+    """Measure the bundle on the test window, beside the baselines and the `champion` version there."""
+    from components.step import step
+
+    with step("evaluate", evaluation=evaluation.path):
+        from pathlib import Path
+
+        from components.charts import draw
+        from tasteloop.evaluation import EvaluationSettings, evaluate
+        from tasteloop.files import read_json
+
+        rival = None
+        if champion:
+            from serving.registry import find
+
+            rival = find(champion).path
+        out = Path(evaluation.path)
+        evaluate(
+            Path(bundle.path),
+            Path(snapshots.path),
+            EvaluationSettings.model_validate_json(settings),
+            out,
+            champion=rival,
+        )
+        draw(read_json(out / "evaluation.json"), metrics, sentiment)

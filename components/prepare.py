@@ -1,0 +1,16 @@
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def prepare(dataset: dsl.Input[dsl.Dataset], settings: str, snapshots: dsl.Output[dsl.Dataset]):
+    """Cut behaviour into snapshots by global time: the history before each, the labels and items after it."""
+    from components.step import step
+
+    with step("prepare", snapshots=snapshots.path):
+        from pathlib import Path
+
+        from tasteloop.snapshots import PrepareSettings, prepare
+
+        prepare(Path(dataset.path), PrepareSettings.model_validate_json(settings), Path(snapshots.path))

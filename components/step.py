@@ -1,0 +1,84 @@
+"""What a step tells the run it is part of: when it began, what it made, why it failed.
+
+A run on one machine names its directory in `TASTELOOP_RUN`; its steps append their events to `steps.jsonl`
+there, one JSON object a line, and end when the run is gone. Elsewhere (a cluster, `tasteloop step`) nothing
+is written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tasteloop.errors import TasteloopError
+
+RUN = "TASTELOOP_RUN"
+EVENTS = "steps.jsonl"
+LOCK = "lock"  # held by a run for as long as it lives
+
+ROOMS = ("tasteloop", "validation", "serving")
+
+QUIET = {  # no step calls home
+    "DO_NOT_TRACK": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@contextmanager
+def step(name: str, **outputs: Any) -> Iterator[dict[str, Any]]:
+    """Run a step's work inside; `outputs` are its artifacts' paths, and the body adds its plain results."""
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    run = os.environ.get(RUN)
+    if run:
+        _log_plainly()
+        threading.Thread(target=_end_with, args=(Path(run) / LOCK,), daemon=True).start()
+    began = time.perf_counter()
+    _tell(run, step=name, event="started")
+    try:
+        yield outputs
+    except BaseException as error:
+        known = isinstance(error, TasteloopError)
+        message = str(error) if known else f"{type(error).__name__}: {error}"
+        _tell(
+            run, step=name, event="failed", seconds=time.perf_counter() - began, known=known, message=message
+        )
+        if known and run:
+            raise SystemExit(2) from None  # the run shows the message; a traceback would only hide it
+        raise
+    _tell(run, step=name, event="finished", seconds=time.perf_counter() - began, outputs=outputs)
+
+
+def _log_plainly() -> None:
+    """Only the rooms' own messages, without kfp's prefix; of libraries what they warn of."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+    ours = tuple(f"{room}." for room in ROOMS)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(lambda r: r.levelno >= logging.WARNING or r.name.startswith(ours))
+
+
+def _tell(run: str | None, **event: Any) -> None:
+    if run:
+        with (Path(run) / EVENTS).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"time": time.time(), **event}, ensure_ascii=False) + "\n")
+
+
+def _end_with(lock: Path) -> None:
+    """Interrupt this process once the run's lock is free: the run was killed, and another may be at work."""
+    with lock.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_SH)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)  # for `finally` clauses that stop servers
+    os._exit(130)

@@ -1,0 +1,36 @@
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def validate(
+    dataset: dsl.Input[dsl.Dataset],
+    settings: str,
+    validation: dsl.Output[dsl.Artifact],
+    page: dsl.Output[dsl.HTML],
+    source: str = "",
+) -> NamedTuple("Validation", [("Output", bool), ("reason", str)]):
+    """Check a data set against its contract; an error stops the pipeline before anything is trained.
+
+    `source` names where it comes from: its volume is compared with the last accepted data set of that name.
+    """
+    from components.step import step
+
+    with step("validate", validation=validation.path) as outputs:
+        import shutil
+        from pathlib import Path
+
+        from tasteloop.files import atomic_write, home
+        from validation.expectations import ValidationSettings, validate
+
+        out = Path(validation.path)
+        accepted = home() / "accepted" / f"{source}.json" if source else None
+        result = validate(Path(dataset.path), ValidationSettings.model_validate_json(settings), out, accepted)
+        if accepted and result.passed:
+            atomic_write(accepted, (out / "validation.json").read_bytes())
+        shutil.copy(out / "validation.html", page.path)
+        outputs.update(passed=result.passed, reason=result.reason)
+    return result.passed, result.reason

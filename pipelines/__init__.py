@@ -1,0 +1,1 @@
+"""Graphs, their settings, and the `tasteloop` command."""

@@ -1,0 +1,277 @@
+"""The `tasteloop` command. Everything heavy is imported by the subcommand that needs it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import tasteloop
+from tasteloop.errors import TasteloopError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Learn what users want from what they do: train, gate, promote, serve.",
+    epilog="Exit codes: 0 done (run: promoted, or unchanged), 1 something broke, 2 a mistake in what was "
+    "asked, 3 the gate said no, 4 the data was refused.",
+)
+data = typer.Typer(no_args_is_help=True, help="Named real data and weights: list, fetch, describe.")
+app.add_typer(data, name="data")
+
+Profile = Annotated[str, typer.Option("--profile", "-p", help="smoke, local, cluster, or a YAML file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="A setting instead of the profile's; repeatable."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and only JSON, on standard output.")]
+
+
+def main() -> None:
+    """The console script: a user's mistake is one message and exit code 2."""
+    try:
+        app()
+    except TasteloopError as error:
+        _fail(str(error), 2)
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"error: {message}\n")
+    sys.exit(code)
+
+
+def _print(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tasteloop {tasteloop.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(profile: Profile = "local", set: Set = None, as_json: AsJson = False) -> None:
+    """Run the training pipeline: ingest, validate, fine-tune, evaluate, gate, rehearse, promote."""
+    from rich.console import Console
+
+    from pipelines import local
+    from pipelines.settings import load
+
+    stream = sys.stderr if as_json else sys.stdout  # named, since stdout is redirected while kfp runs
+    console = Console(file=stream, highlight=False, soft_wrap=True)
+    settings = load(profile, set or [])
+    try:
+        facts = local.run(settings, console.print)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command carries on from here", 130)
+    except local.Broken as error:
+        _fail(str(error), 1)
+    if as_json:
+        _print(facts)
+    else:
+        local.tell(facts, console.print)
+    sys.exit(facts["code"])
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def step(ctx: typer.Context) -> None:
+    """Run one step by itself: `tasteloop step NAME --help`; without a name, list the steps."""
+    from pipelines import alone
+
+    def emit(results: dict[str, Any], as_json: bool) -> None:
+        if as_json:
+            _print(results)
+        else:
+            for name, value in results.items():
+                typer.echo(f"{name}: {value}")
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    name, *arguments = ctx.args or ["--help"]
+    sys.exit(alone.main(name, arguments, emit))
+
+
+@app.command("compile")
+def compile_graph(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the IR YAML goes.")],
+    profile: Profile = "cluster",
+    set: Set = None,
+) -> None:
+    """Write the training graph as IR YAML for a Kubeflow Pipelines server."""
+    from pipelines.settings import load
+    from pipelines.training import compile_to
+
+    if output.suffix not in (".yaml", ".yml"):
+        raise TasteloopError(f"-o {output}: the graph is YAML; name a .yaml file")
+    compile_to(load(profile, set or []), output)
+    typer.echo(str(output))
+
+
+@app.command()
+def status(
+    as_json: AsJson = False,
+    last: Annotated[int, typer.Option(min=1, help="How many runs to show.")] = 10,
+) -> None:
+    """Show the champion, the registered versions and the last runs."""
+    from dataclasses import asdict
+
+    from pipelines.local import runs
+    from serving.registry import versions
+    from tasteloop.files import home
+
+    known = [asdict(version) for version in versions()]
+    champion = next((version for version in known if version["champion"]), None)
+    found = runs()[:last]
+    if as_json:
+        _print({"home": str(home()), "champion": champion, "versions": known, "runs": found})
+        return
+    live = f"version {champion['version']} ({champion['digest'][:12]})" if champion else "none yet"
+    typer.echo(f"champion  {live}\nversions  {len(known)}\nhome      {home()}")
+    for facts in found:
+        version = f"version {facts['version']}" if facts.get("version") else ""
+        seconds = f"{facts['seconds']:.0f} s" if "seconds" in facts else ""
+        typer.echo(
+            f"{facts['id']}  {facts['profile']:<8} {facts['outcome']:<16} {seconds:>7}  {version}".rstrip()
+        )
+
+
+@app.command()
+def report(
+    run_id: Annotated[
+        str | None, typer.Option("--run", metavar="ID", help="A run's id; the last one.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE")] = None,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Write a run's evaluation as one self-contained HTML page, or its validation where it ended there."""
+    from pipelines.local import page
+
+    path = page(run_id, output)
+    typer.echo(str(path))
+    if open_it:
+        typer.launch(path.as_uri())
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def serve(
+    ctx: typer.Context,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="REST port; 0: any free one.")] = 8080,
+) -> None:
+    """Serve the champion over KServe's V1 and V2 protocols; more options: `python -m serving --help`."""
+    from serving.__main__ import main as serving
+
+    sys.exit(serving(["--port", str(port), *ctx.args]))
+
+
+@app.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="interests, recommend or sentiment.")],
+    events: Annotated[
+        str | None, typer.Option(metavar="JSON|FILE|-", help="A list of events, the user's history.")
+    ] = None,
+    text: Annotated[list[str] | None, typer.Option(help="A text to judge; repeatable.")] = None,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many items to recommend.")] = 10,
+    url: Annotated[str, typer.Option(help="The server.")] = "http://127.0.0.1:8080",
+) -> None:
+    """Ask a server that runs (`tasteloop serve`); the answer is JSON."""
+    from pipelines.ask import instances
+    from serving.client import Client
+
+    questions = instances(model, events, text, k)
+    with Client(url) as client:
+        answers = client.predict(model, questions)
+    _print(answers if len(answers) > 1 else answers[0])
+
+
+@app.command()
+def rollback(as_json: AsJson = False) -> None:
+    """Make the previous champion live again."""
+    from serving.registry import rollback as roll_back
+
+    live = roll_back()
+    if as_json:
+        _print({"version": live.version, "digest": live.digest})
+    else:
+        typer.echo(
+            f"the champion is version {live.version} ({live.digest[:12]}); restart a server that runs"
+        )
+
+
+@data.command("list")
+def list_sources(as_json: AsJson = False) -> None:
+    """The catalogue: name, what it is for, whether it is in the cache."""
+    from tasteloop.datasets.catalogue import CATALOGUE
+    from tasteloop.datasets.fetch import cached
+
+    rows = [
+        {"name": s.name, "gives": s.gives, "cached": cached(s.name), "origin": s.origin}
+        for s in CATALOGUE.values()
+    ]
+    if as_json:
+        _print(rows)
+        return
+    for row in rows:
+        here = "cached" if row["cached"] else "not here"
+        typer.echo(f"{row['name']:<16} {row['gives']:<10} {here:<9} {row['origin']}")
+
+
+@data.command()
+def fetch(names: Annotated[list[str], typer.Argument(help="Names of the catalogue.")]) -> None:
+    """Download sources into the cache, checked against their SHA-256; one that is there is left alone."""
+    from tasteloop.datasets.catalogue import CATALOGUE
+    from tasteloop.datasets.fetch import fetch as fetch_source
+    from tasteloop.datasets.fetch import lookup
+
+    for source in [lookup(name) for name in names]:
+        place = fetch_source(source.name)
+        typer.echo(f"{source.name}: {place}\n  terms: {CATALOGUE[source.name].terms}")
+
+
+@data.command()
+def describe(name: str, as_json: AsJson = False) -> None:
+    """What a source holds, where it comes from and on what terms."""
+    from tasteloop.datasets.fetch import cached, lookup
+
+    source = lookup(name)
+    facts = {
+        "name": source.name,
+        "gives": source.gives,
+        "description": source.description,
+        "origin": source.origin,
+        "sha256": source.sha256,
+        "files": list(source.files),
+        "columns": dict(source.columns),
+        "terms": source.terms,
+        "cached": cached(name),
+    }
+    if as_json:
+        _print(facts)
+        return
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            typer.echo(f"{key}:")
+            for column, meaning in value.items():
+                typer.echo(f"  {column}: {meaning}")
+        else:
+            typer.echo(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Which model is live and how it answers: registry, rollout, predictor, server, client."""

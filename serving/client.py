@@ -1,0 +1,106 @@
+"""The caller's side: ask a server over V1 or V2 and get answers, or an error that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from tasteloop.errors import TasteloopError
+
+
+class ServingError(TasteloopError):
+    """The question was not answered; `status` is the HTTP status, None where no response came."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Client:
+    """Questions to one server.
+
+    Args:
+        url: such as `http://127.0.0.1:8080`.
+        timeout: seconds for one request.
+    """
+
+    def __init__(self, url: str = "http://127.0.0.1:8080", timeout: float = 30.0) -> None:
+        self.url = url.rstrip("/")
+        self.timeout = timeout
+        # trust_env off: a proxy from the environment is not the way to a server that was named.
+        self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=False)
+
+    def predict(self, model: str, instances: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """V1: one answer per instance, in order.
+
+        Raises:
+            ServingError: refused (its text is the server's), failed, timed out, or nobody there.
+        """
+        answer = self._ask(
+            "POST", f"/v1/models/{quote(model, safe='')}:predict", {"instances": list(instances)}
+        )
+        try:
+            predictions: list[dict[str, Any]] = answer["predictions"]
+        except (KeyError, TypeError):
+            raise ServingError(
+                f'{self.url} answered without "predictions": is it a Tasteloop server?'
+            ) from None
+        return predictions
+
+    def infer(
+        self, model: str, inputs: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """V2: the whole response, {"model_version", "outputs": [{"name", "datatype", "shape", "data"}], ...}.
+
+        Raises:
+            ServingError: as `predict`.
+        """
+        body = {"inputs": list(inputs), "parameters": dict(parameters or {})}
+        answer: dict[str, Any] = self._ask("POST", f"/v2/models/{quote(model, safe='')}/infer", body)
+        return answer
+
+    def ready(self) -> bool:
+        """Whether the server is there and its models are loaded."""
+        try:
+            return bool(self._ask("GET", "/v2/health/ready") == {"ready": True})
+        except ServingError:
+            return False
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        try:
+            response = self._http.request(method, path, json=body)
+        except httpx.ConnectError:
+            raise ServingError(
+                f"no server at {self.url}; start one with `tasteloop serve`, or name another URL"
+            ) from None
+        except httpx.TimeoutException:
+            raise ServingError(f"{self.url} did not answer within {self.timeout:g} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ServingError(f"asking {self.url} failed: {error}") from None
+        except (ValueError, TypeError) as error:  # what JSON cannot carry, such as NaN
+            raise ServingError(f"the question cannot be written as JSON: {error}") from None
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if response.is_success and answer is not None:
+            return answer
+        text = answer.get("error") if isinstance(answer, dict) else None
+        text = text or response.text[:200] or response.reason_phrase
+        whose = "refused the question" if response.is_client_error else "failed"
+        raise ServingError(f"{self.url} {whose} ({response.status_code}): {text}", response.status_code)

@@ -1,0 +1,261 @@
+"""A bundle as the answers that the server gives, without HTTP: V1 instances, V2 tensors and true metadata.
+
+Both protocols are views of one implementation, `tasteloop.runtime.Session.answer`, so that a served answer
+equals the offline one whichever way it was asked.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from tasteloop.errors import TasteloopError
+
+if TYPE_CHECKING:
+    from tasteloop.runtime import Session
+
+INTERESTS = "interests"
+RECOMMEND = "recommend"
+SENTIMENT = "sentiment"
+
+MAXIMUM_INSTANCES = 256
+
+Answer = dict[str, Any]
+Metadata = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A named V2 tensor.
+
+    Args:
+        datatype: `BYTES`, `FP32` or `BOOL`.
+        shape: sizes as the caller declared them (inputs) or as they are (outputs).
+        data: inputs: the flat elements, `str` or `bytes`; outputs: an array of `shape`, BYTES as objects
+            (`str`).
+    """
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Any
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One output tensor of a ranked answer: where its elements are found and what fills up a shorter row."""
+
+    name: str
+    datatype: str
+    pick: Callable[[Answer], Any]
+    padding: Any
+
+
+def _reasons(recommendation: Answer) -> str:
+    return json.dumps(recommendation["reasons"], ensure_ascii=False, separators=(",", ":"))
+
+
+_RANKED = {
+    INTERESTS: (
+        "interests",
+        (
+            _Column("label", "BYTES", lambda entry: entry["label"], ""),
+            _Column("probability", "FP32", lambda entry: entry["probability"], 0.0),
+            _Column("predicted", "BOOL", lambda entry: entry["predicted"], False),
+        ),
+    ),
+    RECOMMEND: (
+        "recommendations",
+        (
+            _Column("item", "BYTES", lambda entry: entry["item"], ""),
+            _Column("score", "FP32", lambda entry: entry["score"], 0.0),
+            _Column("reasons", "BYTES", _reasons, "[]"),
+        ),
+    ),
+}
+_SENTIMENT = (
+    _Column("sentiment", "BYTES", lambda answer: answer["sentiment"], ""),
+    _Column("probability", "FP32", lambda answer: answer["probability"], 0.0),
+)
+_NUMPY = {"BYTES": np.object_, "FP32": np.float32, "BOOL": np.bool_}
+
+
+class Predictor:
+    """Answers of one bundle. Safe to share between threads: one batch is computed at a time.
+
+    Every method raises `TasteloopError` for what the caller did wrong, and only for that.
+    """
+
+    def __init__(self, session: Session, version: str) -> None:
+        self.version = version
+        self.digest: str = session.digest
+        self.models: tuple[str, ...] = (INTERESTS, RECOMMEND) + (
+            (SENTIMENT,) if session.has_sentiment else ()
+        )
+        self._session = session
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, bundle: Path, version: str | None = None) -> Predictor:
+        """Load and verify a bundle; without a version its answers name the digest's first 12 digits."""
+        from tasteloop.runtime import Session
+
+        session = Session.load(bundle)
+        return cls(session, version or session.digest[:12])
+
+    def predict(self, model: str, instances: object) -> list[Answer]:
+        """V1: one answer per instance, in order.
+
+        Raises:
+            TasteloopError: unknown model, no list, no instance or too many, or a bad instance (its index is
+                named).
+        """
+        self._known(model)
+        if not isinstance(instances, list):
+            raise TasteloopError(f'"instances" is {_kind(instances)}; it must be a list of JSON objects')
+        if not instances:
+            raise TasteloopError('"instances" is empty; send at least one')
+        if len(instances) > MAXIMUM_INSTANCES:
+            raise TasteloopError(
+                f"{len(instances)} instances in one request; send at most {MAXIMUM_INSTANCES} at a time"
+            )
+        for index, instance in enumerate(instances):
+            if not isinstance(instance, dict):
+                raise TasteloopError(f"instances[{index}] is {_kind(instance)}; it must be a JSON object")
+        with self._lock:
+            answers: list[Answer] = self._session.answer(model, instances)
+        return answers
+
+    def infer(self, model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]) -> list[Tensor]:
+        """V2: the output tensors named by `outputs(model)`.
+
+        A row with fewer entries than the widest of its batch ends in padding: an empty label or item (a
+        real one never is), 0, false, `[]`.
+
+        Args:
+            parameters: `k`, the number of recommendations for instances that do not say.
+        """
+        self._known(model)
+        answers = self.predict(model, self._instances(model, inputs, parameters))
+        if model == SENTIMENT:
+            shape = (len(answers),)
+            return [_tensor(column, map(column.pick, answers), shape) for column in _SENTIMENT]
+        key, columns = _RANKED[model]
+        ranked = [answer[key] for answer in answers]
+        width = max(len(entries) for entries in ranked)
+        tensors = []
+        for column in columns:
+            values: list[Any] = []
+            for entries in ranked:
+                values += map(column.pick, entries)
+                values += [column.padding] * (width - len(entries))
+            tensors.append(_tensor(column, values, (len(ranked), width)))
+        return tensors
+
+    def inputs(self, model: str) -> list[Metadata]:
+        """V2 metadata of the input tensor; -1 is a size of the caller's choice."""
+        self._known(model)
+        name = "text" if model == SENTIMENT else "events"
+        return [{"name": name, "datatype": "BYTES", "shape": [-1]}]
+
+    def outputs(self, model: str) -> list[Metadata]:
+        """V2 metadata of the output tensors."""
+        self._known(model)
+        if model == SENTIMENT:
+            return [
+                {"name": column.name, "datatype": column.datatype, "shape": [-1]} for column in _SENTIMENT
+            ]
+        width = len(self._session.labels) if model == INTERESTS else -1
+        _, columns = _RANKED[model]
+        return [
+            {"name": column.name, "datatype": column.datatype, "shape": [-1, width]} for column in columns
+        ]
+
+    def warm_up(self, bundle: Path) -> None:
+        """Ask the bundle's first golden question of each model, so that the first caller does not wait."""
+        questions = json.loads((bundle / "golden.json").read_text())["questions"]
+        for model in self.models:
+            of_model = (question["instance"] for question in questions if question["model"] == model)
+            for instance in islice(of_model, 1):
+                self.predict(model, [instance])
+
+    def _known(self, model: str) -> None:
+        if model not in self.models:
+            raise TasteloopError(f"unknown model {model!r}; known: {', '.join(self.models)}")
+
+    def _instances(self, model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]) -> list[Answer]:
+        allowed = {"k"} if model == RECOMMEND else set()
+        if unknown := sorted(set(parameters) - allowed):
+            known = ", ".join(sorted(allowed)) or "none"
+            raise TasteloopError(f"unknown parameter {unknown[0]!r} for {model}; known: {known}")
+        expected = self.inputs(model)[0]["name"]
+        names = [tensor.name for tensor in inputs]
+        if names != [expected]:
+            raise TasteloopError(f"{model} takes one input tensor named {expected!r}; got {names}")
+        elements = _elements(inputs[0])
+        if model == SENTIMENT:
+            return [{"text": element} for element in elements]
+        return [{**parameters, **_parse(element, index)} for index, element in enumerate(elements)]
+
+
+def _elements(tensor: Tensor) -> list[str]:
+    """The strings of a BYTES tensor of shape [n]."""
+    where = f"input {tensor.name!r}"
+    if tensor.datatype != "BYTES":
+        raise TasteloopError(f"{where} has datatype {tensor.datatype}; it must be BYTES")
+    if len(tensor.shape) != 1 or tensor.shape[0] < 1:
+        raise TasteloopError(f"{where} has shape {list(tensor.shape)}; it must be [n] with n at least 1")
+    if len(tensor.data) != tensor.shape[0]:
+        raise TasteloopError(f"{where} has shape {list(tensor.shape)} and {len(tensor.data)} elements")
+    strings = []
+    for index, element in enumerate(tensor.data):
+        try:
+            strings.append(element.decode() if isinstance(element, bytes) else _text(element))
+        except UnicodeError as error:
+            raise TasteloopError(f"element {index} of {where} is not UTF-8: {error}") from None
+        except TypeError:
+            raise TasteloopError(
+                f"element {index} of {where} is {_kind(element)}; it must be a string"
+            ) from None
+    return strings
+
+
+def _text(element: object) -> str:
+    if not isinstance(element, str):
+        raise TypeError
+    element.encode()  # a JSON escape can spell half of a surrogate pair, which no later step can write
+    return element
+
+
+def _parse(element: str, index: int) -> Answer:
+    try:
+        instance = orjson.loads(element)  # strict: no NaN, no half surrogate pairs, no bottomless nesting
+    except ValueError as error:
+        raise TasteloopError(f"instances[{index}] is not JSON: {error}") from None
+    if not isinstance(instance, dict):
+        raise TasteloopError(
+            f'instances[{index}] is {_kind(instance)}; it must be an object {{"events": [...]}}'
+        )
+    return instance
+
+
+def _tensor(column: _Column, values: Any, shape: tuple[int, ...]) -> Tensor:
+    array: np.ndarray[Any, Any] = np.empty(int(np.prod(shape)), dtype=_NUMPY[column.datatype])
+    array[:] = list(values)
+    return Tensor(column.name, column.datatype, shape, array.reshape(shape))
+
+
+def _kind(value: object) -> str:
+    """The JSON name of a value's type, for messages."""
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list"}
+    return names.get(type(value), "an object")

@@ -1,0 +1,233 @@
+"""The first step: a source becomes a data set directory, cleaned and without a raw user id in it.
+
+events.parquet  items.parquet  reviews.parquet          what the contract says
+quarantine.parquet  reviews_quarantine.parquet          the rejected rows, each with its row number and reason
+ingest.json                                             where it came from, what each rule removed, its hash
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import narwhals as nw
+import polars as pl
+from pydantic import BaseModel, Field
+
+from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes
+from tasteloop.datasets.catalogue import CATALOGUE
+from tasteloop.datasets.fetch import fetch
+from tasteloop.datasets.reading import Behaviour
+from tasteloop.errors import TasteloopError
+from tasteloop.events import USER, CleaningSettings, clean
+from tasteloop.files import atomic_directory, sha256_file, sha256_tree, write_json, write_parquet
+from tasteloop.items import ITEM, ITEMS_SCHEMA, LABELS, REVIEW, TITLE
+from tasteloop.privacy.pseudonyms import pseudonym_key, pseudonymise
+
+log = logging.getLogger(__name__)
+
+EVENTS_FILE = "events.parquet"
+ITEMS_FILE = "items.parquet"
+REVIEWS_FILE = "reviews.parquet"
+QUARANTINE_FILE = "quarantine.parquet"
+REVIEWS_QUARANTINE_FILE = "reviews_quarantine.parquet"
+INGEST_FILE = "ingest.json"
+
+_MAPPINGS = (".yaml", ".yml")
+
+
+class IngestSettings(BaseModel, frozen=True, extra="forbid"):
+    """What is read.
+
+    Attributes:
+        behaviour: a name of the catalogue, a MovieLens CSV folder, or a mapping YAML.
+        reviews: a name of the catalogue, or a CSV or Parquet with text and sentiment; None for no sentiment
+            task.
+        max_users: take only so many users, always the same ones, before cleaning.
+        max_reviews: take only so many reviews, always the same ones, after cleaning.
+    """
+
+    behaviour: str = "ml-100k"
+    reviews: str | None = "rotten-tomatoes"
+    cleaning: CleaningSettings = CleaningSettings()
+    max_users: int | None = Field(default=None, ge=1)
+    max_reviews: int | None = Field(default=None, ge=1)
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """`rows_in == rows_out + sum(removed.values())`."""
+
+    path: Path
+    rows_in: int
+    rows_out: int
+    users: int
+    items: int
+    reviews: int
+    removed: dict[str, int]
+    sha256: str
+    terms: str
+
+
+def source_fingerprint(settings: IngestSettings) -> str:
+    """SHA-256 of what an ingest would read, without reading it as data: the catalogue's pinned hashes, the
+    contents
+    of local files, and which pseudonym key there is (but not the key)."""
+    total = hashlib.sha256(hmac.digest(pseudonym_key(), b"tasteloop fingerprint", "sha256"))
+    for name in (settings.behaviour, settings.reviews):
+        if name is None or name in CATALOGUE:
+            total.update(f"{name}\0{CATALOGUE[name].sha256 if name else ''}\n".encode())
+            continue
+        is_behaviour = name == settings.behaviour
+        for path in _behaviour_files(name) if is_behaviour else [Path(name).expanduser()]:
+            if not path.is_file():
+                raise TasteloopError(f"no file {path}; check the path in the ingest settings")
+            total.update(f"{path.name}\0{sha256_file(path)}\n".encode())
+    return total.hexdigest()
+
+
+def ingest(settings: IngestSettings, out: Path) -> IngestResult:
+    """Read, slice, pseudonymise, clean and write the data set directory `out`, whole or not at all.
+
+    A source of which cleaning leaves nothing is written too, with its quarantine: validation says no to it.
+
+    Raises:
+        TasteloopError: a source that is not there, cannot be read, or lacks a column.
+    """
+    behaviour = _read_behaviour(settings.behaviour)
+    sentiment = None if settings.reviews is None else reviews.clean(_read_reviews(settings.reviews))
+
+    written, rows_source = behaviour.events, behaviour.events.height
+    if settings.max_users is not None:
+        written = _some_users(written, settings.max_users)
+        log.info(
+            "%s: %d of %d rows, of %d users",
+            settings.behaviour,
+            len(written),
+            rows_source,
+            settings.max_users,
+        )
+    # from here on no frame has a raw user id
+    written = written.with_columns(pseudonymise(written[USER], pseudonym_key()).alias(USER))
+
+    cleaned = clean(nw.from_native(written.lazy()), behaviour.scale, settings.cleaning)
+    events: pl.DataFrame = cleaned.events.to_native()
+    items = _with_unknown(behaviour.items, events)
+    _report(settings.behaviour, cleaned.removed, written.height)
+
+    terms = [behaviour.terms]
+    with atomic_directory(out) as directory:
+        write_parquet(directory / EVENTS_FILE, events)
+        write_parquet(directory / ITEMS_FILE, items)
+        write_parquet(directory / QUARANTINE_FILE, cleaned.quarantine.to_native())
+        kept = 0
+        if sentiment is not None and settings.reviews is not None:
+            _report(
+                settings.reviews, sentiment.removed, sentiment.reviews.height + sentiment.quarantine.height
+            )
+            texts = sentiment.reviews
+            if settings.max_reviews is not None:  # ids are hashes: the smallest are a fixed random sample
+                texts = texts.filter(pl.col(REVIEW).rank("ordinal") <= settings.max_reviews)
+            kept = texts.height
+            write_parquet(directory / REVIEWS_FILE, texts)
+            write_parquet(directory / REVIEWS_QUARANTINE_FILE, sentiment.quarantine)
+            if settings.reviews in CATALOGUE:
+                terms.append(CATALOGUE[settings.reviews].terms)
+        result = IngestResult(
+            path=out,
+            rows_in=written.height,
+            rows_out=events.height,
+            users=events[USER].n_unique(),
+            items=items.height,
+            reviews=kept,
+            removed=cleaned.removed,
+            sha256=sha256_tree(directory),
+            terms="\n".join(terms),
+        )
+        write_json(
+            directory / INGEST_FILE,
+            {
+                "source": settings.behaviour,
+                "reviews_source": settings.reviews,
+                "scale": list(behaviour.scale),
+                "rules": {rule: {"removed": n} for rule, n in cleaned.removed.items()},
+                "rows_source": rows_source,
+                "rows_in": result.rows_in,
+                "rows_out": result.rows_out,
+                "users": result.users,
+                "items": result.items,
+                "reviews": result.reviews,
+                "reviews_rules": {r: {"removed": n} for r, n in sentiment.removed.items()}
+                if sentiment
+                else {},
+                "labels": sorted(items[LABELS].explode().drop_nulls().unique()),
+                "sha256": result.sha256,
+                "terms": result.terms,
+            },
+        )
+    return result
+
+
+def _behaviour_files(name: str) -> list[Path]:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return movielens.files(path)
+    if path.suffix in _MAPPINGS:
+        return mapped.files(path)
+    known = ", ".join(source.name for source in CATALOGUE.values() if source.gives == "behaviour")
+    raise TasteloopError(
+        f"behaviour {name!r} is neither a name of the catalogue ({known}), nor a folder that is there, nor "
+        "a mapping "
+        "(.yaml); docs/data.md says how to bring your own data"
+    )
+
+
+def _read_behaviour(name: str) -> Behaviour:
+    if name in CATALOGUE:
+        _require(name, "behaviour")
+        return movielens.read_100k(fetch(name), CATALOGUE[name].terms)
+    first = _behaviour_files(name)[0]
+    return mapped.read(first) if first.suffix in _MAPPINGS else movielens.read_folder(first.parent)
+
+
+def _read_reviews(name: str) -> pl.DataFrame:
+    if name in CATALOGUE:
+        _require(name, "reviews")
+        return rotten_tomatoes.read(fetch(name))
+    return reviews.read(Path(name).expanduser())
+
+
+def _require(name: str, gives: str) -> None:
+    if CATALOGUE[name].gives != gives:
+        known = ", ".join(source.name for source in CATALOGUE.values() if source.gives == gives)
+        raise TasteloopError(f"{name!r} holds {CATALOGUE[name].gives}, not {gives}; for {gives}: {known}")
+
+
+def _some_users(events: pl.DataFrame, most: int) -> pl.DataFrame:
+    """The users whose hashed ids come first: the same with every pseudonym key. Rows without a user stay."""
+    by_hash = sorted(events[USER].drop_nulls().unique(), key=lambda u: hashlib.sha256(u.encode()).digest())
+    return events.filter(pl.col(USER).is_in(by_hash[:most]) | pl.col(USER).is_null())
+
+
+def _with_unknown(items: pl.DataFrame | None, events: pl.DataFrame) -> pl.DataFrame:
+    """The items of the source and, titled by their ids, those that only the events know."""
+    schema = ITEMS_SCHEMA.to_polars()
+    known = pl.DataFrame(schema=schema) if items is None else items
+    ids = events[ITEM].drop_nulls().unique().sort()
+    missing = pl.DataFrame({ITEM: ids}).join(known, on=ITEM, how="anti")
+    unknown = missing.select(
+        ITEM,
+        pl.col(ITEM).alias(TITLE),
+        pl.lit([], pl.List(pl.String)).alias(LABELS),
+        *(pl.lit(None, dtype).alias(c) for c, dtype in schema.items() if c not in (ITEM, TITLE, LABELS)),
+    )
+    return pl.concat([known, unknown.cast(schema)])
+
+
+def _report(source: str, removed: dict[str, int], rows: int) -> None:
+    for rule, count in removed.items():
+        if count:
+            log.info("%s: rule %s removed %d of %d rows", source, rule, count, rows)

@@ -1,0 +1,126 @@
+"""Anyone's CSV or Parquet, through a small YAML mapping of columns, kinds, scale and time (docs/data.md)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import polars as pl
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+
+from tasteloop.datasets.reading import Behaviour, TimeUnit, as_events, as_items, read_table
+from tasteloop.errors import TasteloopError
+from tasteloop.events import KINDS
+
+
+class _EventColumns(BaseModel, frozen=True, extra="forbid"):
+    user: str
+    time: str
+    item: str | None = None
+    kind: str | None = None
+    value: str | None = None
+    text: str | None = None
+
+
+class _ItemColumns(BaseModel, frozen=True, extra="forbid"):
+    item: str
+    title: str | None = None
+    labels: str | None = None
+    text: str | None = None
+    domain: str | None = None
+    released: str | None = None
+
+
+def _known_zone(name: str) -> str:
+    try:
+        pl.select(pl.lit(datetime(2000, 1, 1)).dt.replace_time_zone(name))
+    except pl.exceptions.PolarsError:
+        raise ValueError(
+            f"unknown time zone {name!r}; give an IANA name such as Europe/Berlin or UTC"
+        ) from None
+    return name
+
+
+class _Time(BaseModel, frozen=True, extra="forbid"):
+    unit: TimeUnit = "iso"
+    zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+
+
+class _Items(BaseModel, frozen=True, extra="forbid"):
+    file: Path
+    columns: _ItemColumns
+    separator: str = Field("|", min_length=1)
+    domain: str | None = None
+
+
+_Kind = Literal["view", "search", "click", "rate", "review", "share", "purchase"]
+_Word = Annotated[str, BeforeValidator(str)]  # YAML reads 1 as a number and yes as a truth
+
+
+class Mapping(BaseModel, frozen=True, extra="forbid"):
+    """Paths are relative to the mapping's own folder."""
+
+    events: Path
+    columns: _EventColumns
+    kind: _Kind | None = None
+    kinds: dict[_Word, _Kind] = {}
+    scale: tuple[float, float] = (0.0, 1.0)
+    time: _Time = _Time()
+    items: _Items | None = None
+    terms: str = "yours"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Mapping:
+        if (self.kind is None) == (self.columns.kind is None):
+            raise ValueError("give either `columns.kind`, a column, or `kind`, one kind for all rows")
+        if not self.scale[0] < self.scale[1]:
+            raise ValueError(f"scale is [lowest, highest], not {list(self.scale)}")
+        return self
+
+
+def load(path: Path) -> Mapping:
+    """Read and check a mapping; its paths come back resolved."""
+    try:
+        given: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise TasteloopError(f"no file {path}; docs/data.md has a mapping to start from") from None
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise TasteloopError(f"{path} is not readable YAML: {error}") from error
+    try:
+        mapping = Mapping.model_validate(given)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'mapping'}: {e['msg']}"
+            for e in error.errors(include_url=False)
+        )
+        raise TasteloopError(
+            f"{path}: {faults}. Kinds: {', '.join(KINDS)}; docs/data.md has a complete mapping"
+        ) from None
+    items = mapping.items and mapping.items.model_copy(update={"file": path.parent / mapping.items.file})
+    return mapping.model_copy(update={"events": path.parent / mapping.events, "items": items})
+
+
+def files(path: Path) -> list[Path]:
+    """The mapping and the files it names."""
+    mapping = load(path)
+    return [path, mapping.events, *([mapping.items.file] if mapping.items else [])]
+
+
+def read(path: Path) -> Behaviour:
+    mapping = load(path)
+    table = read_table(mapping.events, mapping.columns.model_dump(exclude_none=True))
+    events = as_events(
+        table,
+        mapping.events,
+        kind=mapping.kind,
+        kinds=mapping.kinds,
+        unit=mapping.time.unit,
+        zone=mapping.time.zone,
+    )
+    items = None
+    if mapping.items:
+        table = read_table(mapping.items.file, mapping.items.columns.model_dump(exclude_none=True))
+        items = as_items(table, separator=mapping.items.separator, domain=mapping.items.domain)
+    return Behaviour(events, items, mapping.scale, mapping.terms)

@@ -1,0 +1,77 @@
+"""Sentiment data: texts that are known to be positive or negative."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from tasteloop.datasets.reading import read_table
+from tasteloop.errors import TasteloopError
+from tasteloop.events import REASON, ROW
+from tasteloop.items import ITEM, REVIEW, REVIEWS_SCHEMA, SENTIMENT, TEXT
+
+POSITIVE = ("1", "1.0", "true", "pos", "positive", "fresh")
+NEGATIVE = ("0", "0.0", "false", "neg", "negative", "rotten")
+
+RULES = {
+    "missing_text": "the text is empty",
+    "unknown_sentiment": f"the sentiment is none of {', '.join(POSITIVE + NEGATIVE)}",
+    "duplicate_text": "an earlier row has the same text; a repeated text could be in training and in the "
+    "test",
+}
+
+
+@dataclass(frozen=True)
+class CleanedReviews:
+    """As `tasteloop.events.Cleaned`: every row is in one of the two frames."""
+
+    reviews: pl.DataFrame
+    quarantine: pl.DataFrame
+    removed: dict[str, int]
+
+
+def read(path: Path) -> pl.DataFrame:
+    """A CSV, TSV or Parquet file with the columns text, sentiment and, where there is one, item."""
+    try:
+        return read_table(path, {TEXT: "text", SENTIMENT: "sentiment", ITEM: "item"})
+    except TasteloopError as error:
+        if "has no column 'item';" not in str(error):
+            raise
+    return read_table(path, {TEXT: "text", SENTIMENT: "sentiment"})
+
+
+def clean(table: pl.DataFrame) -> CleanedReviews:
+    """Apply `RULES`, in order. A review's id is a hash of its text, whatever rows are around it."""
+    item = pl.col(ITEM) if ITEM in table.columns else pl.lit(None)
+    written = table.select(
+        ROW,
+        pl.col(TEXT).cast(pl.String).str.strip_chars(),
+        pl.col(SENTIMENT).cast(pl.String).str.strip_chars().str.to_lowercase(),
+        item.cast(pl.String).alias(ITEM),
+    ).sort(ROW)
+    text, said = pl.col(TEXT), pl.col(SENTIMENT)
+    reason = (
+        pl.when(text.fill_null("") == "")
+        .then(pl.lit("missing_text"))
+        .when(~said.is_in(POSITIVE + NEGATIVE).fill_null(False))
+        .then(pl.lit("unknown_sentiment"))
+    )
+    judged = written.with_columns(reason.alias(REASON))
+    repeated = pl.col(REASON).is_null() & (
+        pl.col(ROW) > pl.col(ROW).min().over(TEXT, pl.col(REASON).is_null())
+    )
+    judged = judged.with_columns(
+        pl.when(repeated).then(pl.lit("duplicate_text")).otherwise(REASON).alias(REASON)
+    )
+    kept = judged.filter(pl.col(REASON).is_null())
+    ids = [hashlib.sha256(t.encode()).hexdigest()[:16] for t in kept[TEXT]]
+    reviews = kept.select(
+        pl.Series(REVIEW, ids, pl.String), TEXT, said.is_in(POSITIVE).cast(pl.Int8).alias(SENTIMENT), ITEM
+    )
+    quarantine = judged.filter(pl.col(REASON).is_not_null()).select(TEXT, SENTIMENT, ITEM, REASON, ROW)
+    counts = dict(quarantine[REASON].value_counts().iter_rows())
+    reviews = reviews.cast(REVIEWS_SCHEMA.to_polars())
+    return CleanedReviews(reviews, quarantine, {rule: counts.get(rule, 0) for rule in RULES})

@@ -1,0 +1,273 @@
+"""The behaviour table: columns, kinds, one event, and what counts as a positive one.
+
+| column | type | meaning |
+|---|---|---|
+| user | str | pseudonym |
+| item | str or null | null for a search |
+| kind | str | one of `KINDS` |
+| time | int64 | microseconds since 1970, UTC: engines differ in timestamp arithmetic, not in integers |
+| value | float32 or null | in [0, 1]: the source's declared scale, normalised |
+| text | str or null | query, review |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from reprlib import repr as _shown
+from typing import Any
+
+import narwhals as nw
+from pydantic import BaseModel, Field
+
+from tasteloop.errors import TasteloopError
+
+USER = "user"
+ITEM = "item"
+KIND = "kind"
+TIME = "time"
+VALUE = "value"
+TEXT = "text"
+
+KINDS = ("view", "search", "click", "rate", "review", "share", "purchase")
+
+EVENTS_SCHEMA = nw.Schema(
+    {
+        USER: nw.String(),
+        ITEM: nw.String(),
+        KIND: nw.String(),
+        TIME: nw.Int64(),
+        VALUE: nw.Float32(),
+        TEXT: nw.String(),
+    }
+)
+
+SECOND = 1_000_000  # µs
+_LATEST = 253_402_300_800 * SECOND  # the year 10000, where datetime ends
+_ACTS = ("click", "purchase", "share")  # positive whatever their value
+_OPINIONS = ("rate", "review")  # positive when their value is high
+_ROUNDING = 1e-6  # a value of 0.7 is stored as the float32 0.69999999
+
+
+def positive(threshold: float = 0.7) -> nw.Expr:
+    """True where an event says that its user wants its item; never null.
+
+    Clicks, purchases and shares do; ratings and reviews from `threshold` up; views without a value or from
+    `threshold` up. An event without an item never does. On a scale of 1 to 5, 0.7 means 4 and 5.
+    """
+    kind, value = nw.col(KIND), nw.col(VALUE)
+    high = (value >= threshold - _ROUNDING).fill_null(False)
+    wanted = (
+        kind.is_in(_ACTS) | (kind.is_in(_OPINIONS) & high) | ((kind == "view") & (value.is_null() | high))
+    )
+    return ~nw.col(ITEM).is_null() & wanted.fill_null(False)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One act of one user; `time` in µs since 1970 UTC, `value` in [0, 1]."""
+
+    kind: str
+    item: str | None = None
+    time: int | None = None
+    value: float | None = None
+    text: str | None = None
+
+    def positive(self, threshold: float = 0.7) -> bool:
+        """The same rule as the module's `positive`, for one event."""
+        if self.item is None:
+            return False
+        high = self.value is not None and self.value >= threshold - _ROUNDING
+        return (
+            self.kind in _ACTS
+            or (self.kind in _OPINIONS and high)
+            or (self.kind == "view" and (self.value is None or high))
+        )
+
+    @classmethod
+    def parse(cls, event: Any, where: str) -> Event:
+        """Check one JSON event.
+
+        Args:
+            event: {"kind", "item", "time", "value", "text"}; all but `kind` may be absent or null. `time` is
+                an ISO 8601 string (UTC where it names no zone) or an integer in µs.
+            where: what the error calls this event, such as `instances[0].events[3]`.
+
+        Raises:
+            TasteloopError: a key, kind, type or value that is not allowed.
+        """
+        if not isinstance(event, Mapping):
+            raise TasteloopError(
+                f'{where}: an event is an object, not {_shown(event)}; example: {{"kind": "click"}}'
+            )
+        if unknown := [key for key in event if key not in cls.__dataclass_fields__]:
+            raise TasteloopError(
+                f"{where}: unknown key {_shown(unknown[0])}; known: {', '.join(cls.__dataclass_fields__)}"
+            )
+        kind = event.get(KIND)
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise TasteloopError(f"{where}: unknown event kind {_shown(kind)}; known: {', '.join(KINDS)}")
+        item, text, value = event.get(ITEM), event.get(TEXT), event.get(VALUE)
+        for name, given in ((ITEM, item), (TEXT, text)):
+            if not (given is None or (isinstance(given, str) and given.strip())):
+                raise TasteloopError(
+                    f"{where}: {name} is a string that is not blank, or null, not {_shown(given)}"
+                )
+        if value is not None:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number and 0 <= value <= 1):  # NaN is not in [0, 1] either
+                raise TasteloopError(
+                    f"{where}: value is a number from 0 to 1 (normalise it by your scale), not "
+                    f"{_shown(value)}"
+                )
+        return cls(
+            kind, item, _parse_time(event.get(TIME), where), None if value is None else float(value), text
+        )
+
+
+def _parse_time(time: Any, where: str) -> int | None:
+    if time is None:
+        return None
+    micros: int | None = None
+    if isinstance(time, int) and not isinstance(time, bool):
+        micros = time
+    elif isinstance(time, str):
+        with suppress(ValueError):
+            micros = microseconds(datetime.fromisoformat(time))
+    if micros is None or not 0 <= micros < _LATEST:
+        raise TasteloopError(
+            f"{where}: time is an ISO 8601 string such as '2026-11-24T10:00:00Z' or an integer of "
+            f"microseconds since 1970 UTC, not {_shown(time)}"
+        )
+    return micros
+
+
+def microseconds(moment: datetime) -> int:
+    """µs since 1970 UTC; a moment that names no zone is read as UTC."""
+    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * SECOND + since.microseconds
+
+
+# Cleaning. Beside the columns of the contract a frame that is being cleaned has these:
+ROW = "row"  # the row of the source, counted from 1, the header not counted
+TIME_WRITTEN = "time_written"  # as the source wrote it; TIME is null where that could not be read
+VALUE_WRITTEN = "value_written"
+REASON = "reason"
+
+RULES: Mapping[str, str] = {
+    "missing": "user, kind or time is empty",
+    "unreadable": "the time or the value is not one, or does not exist in its time zone",
+    "unknown_kind": "the kind is none of " + ", ".join(KINDS),
+    "impossible_time": "before 1970, before `earliest`, or further ahead than `future_tolerance_hours`",
+    "off_scale": "the value is outside the declared scale",
+    "incomplete": "no item (all kinds but search), no value (rate), no text (search), neither (review)",
+    "exact_duplicate": "an earlier row says exactly the same",
+    "near_duplicate": "the same user, item and kind within `near_duplicate_seconds` of the one before",
+    "few_item_events": "an item with fewer than `min_item_events` events",
+    "few_user_events": "a user with fewer than `min_user_events` events",
+}
+"""What each rule removes, in the order of application: a row is counted by the first rule it breaks.
+The last two repeat until every user and item that is left has enough."""
+
+
+class CleaningSettings(BaseModel, frozen=True, extra="forbid"):
+    """Limits of the cleaning rules."""
+
+    near_duplicate_seconds: float = Field(default=1.0, ge=0)
+    min_user_events: int = Field(default=5, ge=1)
+    min_item_events: int = Field(default=1, ge=1)
+    earliest: date = date(1990, 1, 1)
+    future_tolerance_hours: float = Field(default=24.0, ge=0)
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Every row that came is in `events` or in `quarantine`, in exactly one of them.
+
+    Attributes:
+        events: the behaviour table, ordered by time.
+        quarantine: the columns as written (str), `reason` (a key of `RULES`) and `row`, ordered by row.
+        removed: rows removed by each rule, in the rules' order, zeros too.
+    """
+
+    events: nw.DataFrame[Any]
+    quarantine: nw.DataFrame[Any]
+    removed: dict[str, int]
+
+
+def clean(
+    events: nw.LazyFrame[Any],
+    scale: tuple[float, float] = (0.0, 1.0),
+    settings: CleaningSettings | None = None,
+    now: datetime | None = None,
+) -> Cleaned:
+    """Apply `RULES` and normalise the values by the scale.
+
+    Args:
+        events: the contract's columns, `value` still on the source's scale (float64), with ROW, TIME_WRITTEN
+            and VALUE_WRITTEN. Empty strings are null.
+        scale: the lowest and highest value there can be.
+        now: what the future is measured from; the clock when absent.
+    """
+    settings = settings or CleaningSettings()
+    ahead = timedelta(hours=settings.future_tolerance_hours)
+    first = max(0, microseconds(datetime.combine(settings.earliest, datetime.min.time())))
+    last = microseconds((now or datetime.now(UTC)) + ahead)
+    user, item, kind, time, value, text = (nw.col(c) for c in (USER, ITEM, KIND, TIME, VALUE, TEXT))
+    kept = nw.col(REASON).is_null()
+
+    def mark(frame: nw.LazyFrame[Any], rule: str, broken: nw.Expr) -> nw.LazyFrame[Any]:
+        mine = kept & broken.fill_null(False)
+        return frame.with_columns(nw.when(mine).then(nw.lit(rule)).otherwise(nw.col(REASON)).alias(REASON))
+
+    frame = events.with_columns(nw.lit(None, dtype=nw.String()).alias(REASON))
+    frame = mark(frame, "missing", user.is_null() | kind.is_null() | nw.col(TIME_WRITTEN).is_null())
+    frame = mark(frame, "unreadable", time.is_null() | (value.is_null() & ~nw.col(VALUE_WRITTEN).is_null()))
+    frame = mark(frame, "unknown_kind", ~kind.is_in(KINDS))
+    frame = mark(frame, "impossible_time", (time < first) | (time > last))
+    frame = mark(frame, "off_scale", (value < scale[0]) | (value > scale[1]))
+    frame = mark(
+        frame,
+        "incomplete",
+        (item.is_null() & (kind != "search"))
+        | (text.is_null() & (kind == "search"))
+        | (value.is_null() & (kind == "rate"))
+        | (text.is_null() & value.is_null() & (kind == "review")),
+    )
+
+    # windows count the rows that are still kept apart from the others
+    same = (USER, ITEM, KIND, TIME, VALUE, TEXT, "_kept")
+    frame = frame.with_columns(kept.alias("_kept"))
+    frame = mark(frame, "exact_duplicate", nw.col(ROW) > nw.col(ROW).min().over(*same))
+    query = nw.when(item.is_null()).then(text)  # two searches are the same when their words are
+    frame = frame.with_columns(kept.alias("_kept"), query.alias("_query"))
+    before = time.shift(1).over(USER, ITEM, KIND, "_query", "_kept", order_by=[TIME, ROW])
+    window = round(settings.near_duplicate_seconds * SECOND)
+    frame = mark(frame, "near_duplicate", (time - before) <= window)
+
+    frame, size = frame.collect().lazy(), -1
+    while size != (size := _size(frame)):
+        for rule, column, least in (
+            ("few_item_events", ITEM, settings.min_item_events),
+            ("few_user_events", USER, settings.min_user_events),
+        ):
+            enough = kept.cast(nw.Int64()).sum().over(column) >= least
+            frame = mark(frame, rule, ~enough & ~nw.col(column).is_null())
+        frame = frame.collect().lazy()
+
+    low, width = scale[0], scale[1] - scale[0]
+    normal = ((value - low) / width).cast(nw.Float32())
+    cleaned = frame.filter(kept).with_columns(normal.alias(VALUE)).sort(TIME, ROW).select(*EVENTS_SCHEMA)
+    written = {TIME: nw.col(TIME_WRITTEN), VALUE: nw.col(VALUE_WRITTEN)}
+    rejected = frame.filter(~kept).sort(ROW)
+    rejected = rejected.select(*(written.get(c, nw.col(c)).alias(c) for c in EVENTS_SCHEMA), REASON, ROW)
+    quarantine = rejected.collect()
+    counts = dict(quarantine.group_by(REASON).agg(nw.len()).iter_rows())
+    return Cleaned(cleaned.collect(), quarantine, {rule: int(counts.get(rule, 0)) for rule in RULES})
+
+
+def _size(frame: nw.LazyFrame[Any]) -> int:
+    """Rows kept so far."""
+    return int(frame.select(nw.col(REASON).is_null().cast(nw.Int64()).sum()).collect().item())

@@ -1,0 +1,142 @@
+"""Files that are either whole or absent, and their fingerprints.
+
+Every write goes to a temporary sibling, is flushed to the disk and then renamed, so a reader or a run that
+was killed never sees half a file.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasteloop.errors import TasteloopError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def home() -> Path:
+    """Where runs, the model registry and the pseudonym key live: `TASTELOOP_HOME`, else `~/.tasteloop`."""
+    return Path(os.environ.get("TASTELOOP_HOME") or "~/.tasteloop").expanduser().absolute()
+
+
+def cache() -> Path:
+    """What can be fetched again: `TASTELOOP_CACHE`, else `~/.cache/tasteloop`."""
+    return Path(os.environ.get("TASTELOOP_CACHE") or "~/.cache/tasteloop").expanduser().absolute()
+
+
+def _beside(path: Path, role: str) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.{role}")
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _atomic_file(path: Path) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path, "tmp")
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, data: bytes | str) -> None:
+    """Write a file (text as UTF-8), replacing what was there; the folders above it are made."""
+    with _atomic_file(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary sibling that becomes `path` when the block ends and vanishes when it raises.
+
+    A directory that was at `path` is moved aside first: a kill between the two renames leaves none, never a
+    mixture.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = _beside(path, "tmp"), _beside(path, "old")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for entry in sorted(temporary.rglob("*")):
+            _flush(entry)
+        _flush(temporary)
+        while True:
+            try:
+                os.rename(temporary, path)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            try:  # another process may have moved it first; then the next rename decides
+                os.rename(path, old)
+            except FileNotFoundError:
+                continue
+            shutil.rmtree(old)
+        _flush(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_tree(directory: Path) -> str:
+    """One hash for all files below a directory: their relative paths and contents, in path order."""
+    total = hashlib.sha256()
+    files = {p.relative_to(directory).as_posix(): p for p in directory.rglob("*") if p.is_file()}
+    for name in sorted(files):
+        total.update(f"{name}\0{sha256_file(files[name])}\n".encode())
+    return total.hexdigest()
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Indented UTF-8; NaN and infinity, which JSON does not have, raise ValueError."""
+    atomic_write(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise TasteloopError(f"no file {path}; run the step that writes it") from None
+    except (OSError, ValueError) as error:
+        raise TasteloopError(f"{path} is not readable JSON ({error}); write it again") from error
+
+
+def write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    with _atomic_file(path) as temporary:
+        frame.write_parquet(temporary, compression="zstd")
+
+
+def read_parquet(path: Path) -> pl.DataFrame:
+    import polars as pl
+
+    if not path.is_file():
+        raise TasteloopError(f"no file {path}; run the step that writes it")
+    try:
+        return pl.read_parquet(path, hive_partitioning=False, glob=False)
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise TasteloopError(
+            f"{path} ({path.stat().st_size} bytes) is not a whole Parquet file: {error}; write it again"
+        ) from error

@@ -1,0 +1,161 @@
+"""The model: a BERT encoder read by mean pooling, and one linear head for each task.
+
+`P(y_k | X) = σ(w_k · BERT_θ(X) + b_k)` for the interest labels and, on the same encoder, for sentiment. Mean pooling
+over real tokens, the pooling that sentence encoders such as MiniLM were trained with (Reimers & Gurevych 2019).
+
+The encoder's lower part can be frozen. Then its output for a text never changes, so training computes it once and
+starts every epoch from there: `lower` and `upper` are the two halves, `forward` is both.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tasteloop.errors import TasteloopError
+
+WEIGHTS = "model.safetensors"
+HEADS = "heads.safetensors"
+
+
+class TasteModel(nn.Module):
+    """Encoder and heads.
+
+    Args:
+        encoder: a BERT-family encoder of transformers: it has `embeddings` and `encoder.layer`.
+        heads: task name -> number of outputs.
+        frozen_layers: how many of the lowest layers, with the embeddings, are not trained; -1 trains all.
+        dropout: on the pooled vector, in training.
+    """
+
+    def __init__(self, encoder: Any, heads: dict[str, int], frozen_layers: int = -1, dropout: float = 0.1) -> None:
+        super().__init__()
+        if not (hasattr(encoder, "embeddings") and hasattr(getattr(encoder, "encoder", None), "layer")):
+            raise TasteloopError(
+                f"encoder of type {encoder.config.model_type!r} is not of the BERT family (bert, roberta, xlm-roberta, "
+                "electra, …): it has no embeddings and encoder.layer; choose another encoder"
+            )
+        if frozen_layers > len(encoder.encoder.layer):
+            raise TasteloopError(
+                f"training.frozen_layers is {frozen_layers}, but the encoder has {len(encoder.encoder.layer)} layers"
+            )
+        self.encoder = encoder
+        self.frozen_layers = frozen_layers
+        width = encoder.config.hidden_size
+        self.heads = nn.ModuleDict({task: nn.Linear(width, n) for task, n in heads.items()})
+        self.dropout = nn.Dropout(dropout)
+        for head in self.heads.values():
+            nn.init.normal_(head.weight, std=0.02)
+            nn.init.zeros_(head.bias)
+        for module in self._frozen():
+            module.requires_grad_(False)
+        if getattr(encoder, "pooler", None) is not None:  # the [CLS] pooler is not read
+            encoder.pooler = None
+
+    @property
+    def width(self) -> int:
+        """Width of a pooled vector."""
+        return int(self.encoder.config.hidden_size)
+
+    def _frozen(self) -> list[nn.Module]:
+        if self.frozen_layers < 0:
+            return []
+        return [self.encoder.embeddings, *self.encoder.encoder.layer[: self.frozen_layers]]
+
+    def train(self, mode: bool = True) -> TasteModel:
+        """Training mode for what is trained; the frozen part stays deterministic."""
+        super().train(mode)
+        for module in self._frozen():
+            module.eval()
+        return self
+
+    def lower(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Embeddings and the frozen layers: token ids [n, t] and mask [n, t] -> hidden states [n, t, width]."""
+        bias = attention_bias(mask, self.encoder.dtype)
+        hidden: Tensor = self.encoder.embeddings(input_ids=ids)
+        for layer in self.encoder.encoder.layer[: max(self.frozen_layers, 0)]:
+            hidden = first(layer(hidden, bias))
+        return hidden
+
+    def upper(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """The remaining layers and mean pooling: hidden states [n, t, width] -> vectors [n, width]."""
+        bias = attention_bias(mask, hidden.dtype)
+        for layer in self.encoder.encoder.layer[max(self.frozen_layers, 0) :]:
+            hidden = first(layer(hidden, bias))
+        weights = mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * weights).sum(1) / weights.sum(1).clamp_min(1)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Token ids [n, t] and mask [n, t] -> pooled vectors [n, width]."""
+        return self.upper(self.lower(ids, mask), mask)
+
+    def logits(self, task: str, pooled: Tensor) -> Tensor:
+        """Pooled vectors [n, width] -> logits [n, outputs of the task]."""
+        out: Tensor = self.heads[task](self.dropout(pooled))
+        return out
+
+
+def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Mask [n, t] of 0 and 1 -> additive bias [n, 1, 1, t] for scaled dot product attention."""
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return bias.masked_fill(mask == 0, torch.finfo(dtype).min)[:, None, None, :]
+
+
+def first(output: Any) -> Tensor:
+    """A layer's hidden states: transformers returns them bare or in a tuple, by version and family."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def load_encoder(directory: str | Path, layers: int | None = None) -> Any:
+    """A BERT-family encoder from a local directory, in float32, with `layers` of its lowest layers (None: all)."""
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    if layers is not None:
+        config.num_hidden_layers = layers
+    options: dict[str, Any] = {"add_pooling_layer": False} if config.model_type in ("bert", "roberta") else {}
+    return AutoModel.from_pretrained(
+        directory,
+        config=config,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+        **options,
+    )
+
+
+def save(model: TasteModel, directory: Path) -> None:
+    """Encoder (config.json, model.safetensors) and heads (heads.safetensors) into an existing directory."""
+    from safetensors.torch import save_file
+
+    model.encoder.config.save_pretrained(directory)
+    save_file({k: v.contiguous() for k, v in model.encoder.state_dict().items()}, directory / WEIGHTS)
+    save_file({k: v.contiguous() for k, v in model.heads.state_dict().items()}, directory / HEADS)
+
+
+def load(directory: Path) -> TasteModel:
+    """What `save` wrote, in evaluation mode. Never reads anything but safetensors and JSON."""
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    config._attn_implementation = "sdpa"
+    encoder = AutoModel.from_config(config)
+    heads = load_file(directory / HEADS)
+    sizes = {name.removesuffix(".bias"): int(v.shape[0]) for name, v in heads.items() if name.endswith(".bias")}
+    model = TasteModel(encoder, sizes)
+    model.encoder.load_state_dict(load_file(directory / WEIGHTS))
+    model.heads.load_state_dict(heads)
+    return model.eval()
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The encoder's config.json, as it is on disk."""
+    config: dict[str, Any] = json.loads((directory / "config.json").read_text())
+    return config

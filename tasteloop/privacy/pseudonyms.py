@@ -1,0 +1,86 @@
+"""Pseudonyms: keyed HMAC-SHA256 of user ids.
+
+The same key gives the same pseudonym, so a user is one user from run to run; without the key an id cannot be
+confirmed by hashing guesses. Lose the key and later data no longer joins earlier data; give it away and the
+pseudonyms are ids.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+import polars as pl
+
+from tasteloop.errors import TasteloopError
+from tasteloop.files import home
+
+KEY_VARIABLE = "TASTELOOP_PSEUDONYM_KEY"
+_SHORTEST = 16  # bytes
+
+
+def pseudonym_key() -> bytes:
+    """The key: `TASTELOOP_PSEUDONYM_KEY`, else `pseudonym.key` under the home, made on first use with mode
+    0600.
+
+    Raises:
+        TasteloopError: a key under 16 bytes, or a file that others may read.
+    """
+    path = home() / "pseudonym.key"
+    if given := os.environ.get(KEY_VARIABLE):
+        return _long_enough(given.encode(), KEY_VARIABLE)
+    if not path.exists():
+        _generate(path)
+    if (mode := path.stat().st_mode & 0o777) & 0o077:
+        raise TasteloopError(
+            f"{path} has mode {mode:04o}: others than its owner can reach the key that hides user ids; run "
+            f"`chmod 600 {path}`, and replace the key if they should not have seen it"
+        )
+    try:
+        return _long_enough(path.read_bytes().strip(), str(path))
+    except PermissionError:
+        raise TasteloopError(
+            f"{path} cannot be read by this user; run as its owner or set {KEY_VARIABLE}"
+        ) from None
+
+
+def pseudonym(user: str, key: bytes) -> str:
+    """32 hexadecimal digits: the first 16 bytes of HMAC-SHA256(key, user)."""
+    return hmac.digest(key, user.encode(), "sha256")[:16].hex()
+
+
+def pseudonymise(users: pl.Series, key: bytes) -> pl.Series:
+    """Each user id (str) as its pseudonym, null staying null. Hashes every distinct id once."""
+    distinct = users.drop_nulls().unique()
+    hidden = pl.Series([pseudonym(user, key) for user in distinct], dtype=pl.String)
+    return users.replace_strict(distinct, hidden, return_dtype=pl.String)
+
+
+def _generate(path: Path) -> None:
+    """Make the key file whole and at once, so that two processes that start together end with one key."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)  # unlike rename it fails when the other process was first
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise TasteloopError(f"cannot make {path} ({error.strerror}); set {KEY_VARIABLE} instead") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _long_enough(key: bytes, where: str) -> bytes:
+    if len(key) < _SHORTEST:
+        raise TasteloopError(
+            f"the key in {where} has {len(key)} bytes; at least {_SHORTEST} are needed, such as 64 random "
+            'hexadecimal digits: python -c "import secrets; print(secrets.token_hex(32))"'
+        )
+    return key

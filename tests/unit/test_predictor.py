@@ -1,0 +1,179 @@
+"""The laws of `serving.predictor`: V2 is a typed view of V1, and only the caller's mistakes are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.predictor import MAXIMUM_INSTANCES, Predictor, Tensor
+from tasteloop.errors import TasteloopError
+
+LABELS = ["comedy", "drama", "war"]
+
+
+class Session:
+    """Answers of the right shape from nothing: `runtime.Session` without a model."""
+
+    labels = LABELS
+    digest = "d" * 64
+
+    def __init__(self, has_sentiment: bool = True) -> None:
+        self.has_sentiment = has_sentiment
+
+    def answer(self, model: str, instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [getattr(self, model)(instance) for instance in instances]
+
+    def sentiment(self, instance: dict[str, Any]) -> dict[str, Any]:
+        return {"sentiment": "positive", "probability": len(instance["text"]) / 10}
+
+    def interests(self, instance: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "interests": [
+                {"label": label, "probability": p, "predicted": p > 0.4}
+                for label, p in zip(LABELS, (0.75, 0.5, 0.25), strict=True)
+            ]
+        }
+
+    def recommend(self, instance: dict[str, Any]) -> dict[str, Any]:
+        entries = [
+            {
+                "item": str(i),
+                "title": f"Title {i}",
+                "score": 1 / i,
+                "reasons": [{"term": "interest", "contribution": 1 / i}],
+            }
+            for i in range(1, min(instance.get("k", 10), 4) + 1)
+        ]
+        return {"recommendations": entries}
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    return Predictor(Session(), "7")  # type: ignore[arg-type]
+
+
+def text(*elements: str | bytes) -> Tensor:
+    return Tensor("text", "BYTES", (len(elements),), list(elements))
+
+
+def events(*elements: str | bytes) -> Tensor:
+    return Tensor("events", "BYTES", (len(elements),), list(elements))
+
+
+def by_name(tensors: list[Tensor]) -> dict[str, Tensor]:
+    return {tensor.name: tensor for tensor in tensors}
+
+
+def test_v1_answers_in_order(predictor: Predictor) -> None:
+    answers = predictor.predict("sentiment", [{"text": "ab"}, {"text": "abcd"}])
+    assert [answer["probability"] for answer in answers] == [0.2, 0.4]
+
+
+def test_v2_sentiment_is_the_v1_answer_typed(predictor: Predictor) -> None:
+    outputs = by_name(predictor.infer("sentiment", [text("ab", "äöü".encode())], {}))
+    assert outputs["probability"].data.dtype == np.float32
+    assert outputs["probability"].data.tolist() == pytest.approx([0.2, 0.3])
+    assert outputs["sentiment"].data.tolist() == ["positive", "positive"]
+
+
+def test_v2_interests(predictor: Predictor) -> None:
+    outputs = by_name(predictor.infer("interests", [events("{}", "{}")], {}))
+    assert {name: tensor.shape for name, tensor in outputs.items()} == dict.fromkeys(
+        ("label", "probability", "predicted"), (2, 3)
+    )
+    assert outputs["label"].data[1].tolist() == LABELS
+    assert outputs["predicted"].data.dtype == np.bool_
+    assert outputs["predicted"].data[0].tolist() == [True, True, False]
+
+
+def test_v2_recommend_pads_short_rows(predictor: Predictor) -> None:
+    outputs = by_name(predictor.infer("recommend", [events('{"k": 1}', "{}")], {"k": 3}))
+    assert outputs["item"].data.tolist() == [["1", "", ""], ["1", "2", "3"]]
+    assert outputs["score"].data[0].tolist() == [1.0, 0.0, 0.0]
+    assert outputs["reasons"].data[0].tolist() == ['[{"term":"interest","contribution":1.0}]', "[]", "[]"]
+
+
+def test_v2_recommend_is_no_wider_than_the_catalogue(predictor: Predictor) -> None:
+    outputs = by_name(predictor.infer("recommend", [events("{}")], {"k": 100}))
+    assert outputs["item"].shape == (1, 4)
+
+
+@pytest.mark.parametrize("model", ["interests", "recommend", "sentiment"])
+def test_metadata_is_true(predictor: Predictor, model: str) -> None:
+    [declared] = predictor.inputs(model)
+    given = text("a", "b") if model == "sentiment" else events("{}", "{}")
+    assert (declared["name"], declared["datatype"]) == (given.name, given.datatype)
+    outputs = predictor.infer(model, [given], {})
+    assert [(o.name, o.datatype) for o in outputs] == [
+        (o["name"], o["datatype"]) for o in predictor.outputs(model)
+    ]
+    for output, metadata in zip(outputs, predictor.outputs(model), strict=True):
+        assert output.data.shape == output.shape
+        assert len(output.shape) == len(metadata["shape"])
+        assert all(size in (-1, actual) for size, actual in zip(metadata["shape"], output.shape, strict=True))
+
+
+def test_a_bundle_without_sentiment_does_not_offer_it() -> None:
+    predictor = Predictor(Session(has_sentiment=False), "7")  # type: ignore[arg-type]
+    assert predictor.models == ("interests", "recommend")
+    with pytest.raises(TasteloopError, match="known: interests, recommend"):
+        predictor.predict("sentiment", [{"text": "a"}])
+
+
+@pytest.mark.parametrize(
+    ("instances", "message"),
+    [
+        (None, '"instances" is null; it must be a list'),
+        ({"text": "a"}, '"instances" is an object'),
+        ([], '"instances" is empty'),
+        ([{"text": "a"}, "b"], r"instances\[1\] is a string; it must be a JSON object"),
+        ([{"text": "a"}] * (MAXIMUM_INSTANCES + 1), f"at most {MAXIMUM_INSTANCES}"),
+    ],
+)
+def test_bad_v1_instances(predictor: Predictor, instances: object, message: str) -> None:
+    with pytest.raises(TasteloopError, match=message):
+        predictor.predict("sentiment", instances)
+
+
+BAD_TENSORS: list[tuple[str, list[Tensor], dict[str, Any], str]] = [
+    ("sentiment", [], {}, r"one input tensor named 'text'; got \[\]"),
+    ("sentiment", [events("{}")], {}, "named 'text'"),
+    ("interests", [events("{}"), events("{}")], {}, "one input tensor"),
+    ("sentiment", [Tensor("text", "FP32", (1,), [1.0])], {}, "datatype FP32; it must be BYTES"),
+    ("sentiment", [Tensor("text", "BYTES", (-5,), ["a"])], {}, r"shape \[-5\]; it must be \[n\]"),
+    ("sentiment", [Tensor("text", "BYTES", (0,), [])], {}, "n at least 1"),
+    ("sentiment", [Tensor("text", "BYTES", (), ["a"])], {}, r"shape \[\]"),
+    ("sentiment", [Tensor("text", "BYTES", (1, 1), [["a"]])], {}, r"shape \[1, 1\]"),
+    ("sentiment", [Tensor("text", "BYTES", (2,), ["a"])], {}, r"shape \[2\] and 1 elements"),
+    ("sentiment", [text("a", b"\xff")], {}, "element 1 of input 'text' is not UTF-8"),
+    ("sentiment", [text("\ud800")], {}, "element 0 of input 'text' is not UTF-8"),
+    ("sentiment", [Tensor("text", "BYTES", (1,), [3])], {}, "element 0 .* is a number; it must be a string"),
+    ("sentiment", [text("a")], {"k": 3}, "unknown parameter 'k' for sentiment; known: none"),
+    ("recommend", [events("{}")], {"top": 3}, "unknown parameter 'top' for recommend; known: k"),
+    ("recommend", [events("[")], {}, r"instances\[0\] is not JSON"),
+    ("recommend", [events('{"k": NaN}')], {}, r"instances\[0\] is not JSON"),
+    ("recommend", [events('{"events": [{"text": "\\ud800"}]}')], {}, r"instances\[0\] is not JSON"),
+    ("recommend", [events("[" * 100_000)], {}, r"instances\[0\] is not JSON"),
+    ("recommend", [events("{}", "[]")], {}, r"instances\[1\] is a list; it must be an object"),
+]
+
+
+@pytest.mark.parametrize(("model", "inputs", "parameters", "message"), BAD_TENSORS)
+def test_bad_v2_tensors(
+    predictor: Predictor, model: str, inputs: list[Tensor], parameters: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TasteloopError, match=message):
+        predictor.infer(model, inputs, parameters)
+
+
+def test_a_batch_is_whole_under_threads(predictor: Predictor) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(8) as threads:
+        asked = [[{"text": "x" * n}] * 3 for n in range(1, 40)]
+        for instances, answers in zip(
+            asked, threads.map(lambda i: predictor.predict("sentiment", i), asked), strict=True
+        ):
+            assert {a["probability"] for a in answers} == {len(instances[0]["text"]) / 10}

@@ -1,0 +1,106 @@
+"""Settings: every profile loads, nothing unknown passes, an override changes one thing."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from pipelines.settings import Settings, load, profiles
+from tasteloop.errors import TasteloopError
+
+
+def test_the_profiles_are_the_three_that_are_documented():
+    assert profiles() == ["cluster", "local", "smoke"]
+
+
+@pytest.mark.parametrize("profile", profiles())
+def test_every_profile_loads_and_survives_a_round_trip(profile):
+    settings = load(profile)
+    assert settings.profile == profile
+    assert Settings.model_validate(settings.model_dump(mode="json")) == settings
+    for section in ("ingest", "validation", "prepare", "training", "recommender", "evaluation", "gate"):
+        value = getattr(settings, section)
+        assert type(value).model_validate_json(value.model_dump_json()) == value
+
+
+def test_only_the_cluster_profile_asks_for_a_cluster():
+    assert load("cluster").cluster is not None
+    assert load("local").cluster is None
+    assert load("smoke").cluster is None
+
+
+def test_settings_are_frozen():
+    settings = load("smoke")
+    with pytest.raises(ValidationError):
+        settings.profile = "other"
+    with pytest.raises(ValidationError):
+        settings.ingest.max_users = 3
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("ingest.max_user=3", "unknown setting 'ingest.max_user'; did you mean max_users?"),
+        ("ingset.max_users=3", "unknown setting 'ingset'; did you mean ingest?"),
+        ("ingest.cleaning.min_user_event=3", "'ingest.cleaning.min_user_event'"),
+        ("zzz=3", "known: profile, ingest"),
+        ("cluster.gpus=3", "'cluster.gpus'"),
+        ("ingest.max_users=many", "ingest.max_users = 'many'"),
+        ("ingest.max_users", "not of the form"),
+        ("=3", "not of the form"),
+        ("ingest.max_users=[", "not a YAML value"),
+    ],
+)
+def test_a_wrong_override_is_named(override, said):
+    with pytest.raises(TasteloopError, match="--set") as caught:
+        load("smoke", [override])
+    assert said in str(caught.value)
+
+
+def test_an_override_changes_one_setting_and_keeps_the_rest():
+    before, after = load("smoke"), load("smoke", ["ingest.max_users=7", "ingest.cleaning.min_user_events=2"])
+    assert after.ingest.max_users == 7
+    assert after.ingest.cleaning.min_user_events == 2
+    assert after.ingest.max_reviews == before.ingest.max_reviews
+    assert after.training == before.training
+
+
+def test_an_override_of_one_floor_keeps_the_other_floors():
+    before = load("local").gate.floors
+    after = load("local", ["gate.floors.sentiment.accuracy=0.99"]).gate.floors
+    assert after == {**before, "sentiment.accuracy": 0.99}
+
+
+@pytest.mark.parametrize(("text", "value"), [("null", None), ("12", 12)])
+def test_an_override_is_read_as_yaml(text, value):
+    assert load("smoke", [f"ingest.max_reviews={text}"]).ingest.max_reviews == value
+
+
+def test_a_file_of_ones_own_is_a_profile_and_its_unknown_keys_are_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("ingest: {max_users: 9}\n")
+    assert load(str(path)).profile == "mine"
+    assert load(str(path)).ingest.max_users == 9
+    path.write_text("ingest: {max_usres: 9}\n")
+    with pytest.raises(TasteloopError, match="'ingest.max_usres'; did you mean max_users"):
+        load(str(path))
+
+
+@pytest.mark.parametrize("text", ["- a\n", "a: [\n", "\xff"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(TasteloopError, match=r"mine\.yaml"):
+        load(str(path))
+
+
+def test_an_unknown_profile_names_the_known_ones():
+    with pytest.raises(TasteloopError, match="no profile 'tiny'; known: cluster, local, smoke"):
+        load("tiny")
+
+
+@pytest.mark.parametrize("profile", profiles())
+def test_no_profile_holds_a_secret(profile):
+    text = yaml.safe_dump(load(profile).model_dump(mode="json")).lower()
+    assert not any(word in text for word in ("password", "secret", "pseudonym_key"))

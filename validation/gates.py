@@ -1,0 +1,336 @@
+"""Whether a candidate may become the champion: the rules, and a sentence for each of them.
+
+`decide` is pure: an evaluation and settings in, a verdict out. It answers no whenever it cannot answer: a
+number that is missing, NaN or infinite, an empty test set, an interval upside down, a slice or a comparison
+that was not made, two models that were not measured on the same rows.
+
+The statistics are those of paired bootstrap intervals (95%, candidate minus other, on the same rows):
+
+- floor, ceiling: the measured value itself lies on the right side of the bound.
+- beats: superiority; the interval's lower bound lies above 0.
+- not worse: non-inferiority; the interval's lower bound lies above -epsilon. With few rows the interval is
+  wide and the answer is no, which is right: nothing was shown. For measures where less is better (`*.ece`)
+  the difference is negated.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+log = logging.getLogger(__name__)
+
+LESS_IS_BETTER = ("ece",)
+SAME_ROWS = 0.01  # how far a difference may lie from its two values: rounding, a bootstrap mean
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Beat(BaseModel, frozen=True, extra="forbid"):
+    """The candidate is better than this baseline in this metric, beyond doubt."""
+
+    metric: Name
+    baseline: Name
+
+
+class GateSettings(BaseModel, frozen=True, extra="forbid"):
+    """What a candidate must show.
+
+    Args:
+        floors: the least value of a metric, such as {"sentiment.accuracy": 0.75}.
+        ceilings: the greatest value of a metric, such as {"interests.ece": 0.1}.
+        beats: baselines that the candidate must beat.
+        not_worse: metrics in which the candidate may not be worse than the champion by more than `epsilon`.
+        required_slices: slices that must have been measured, such as "users=cold".
+        slice_floors: the least value of a metric in a slice: {"users=cold": {"recommend.ndcg@10": 0.05}}.
+        optional_tasks: tasks whose checks are skipped, and listed as skipped, when the data set has no such
+            task.
+    """
+
+    floors: dict[Name, Finite] = {}
+    ceilings: dict[Name, Finite] = {}
+    beats: tuple[Beat, ...] = ()
+    not_worse: tuple[Name, ...] = ()
+    epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    required_slices: tuple[Name, ...] = ()
+    slice_floors: dict[Name, dict[Name, Finite]] = {}
+    optional_tasks: tuple[Name, ...] = ("sentiment",)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule applied: its name, its outcome and the sentence that says why."""
+
+    name: str
+    outcome: Literal["pass", "fail", "skip"]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gate's answer.
+
+    Attributes:
+        passed: at least one rule was applied and none failed.
+        reasons: the sentence of every check, failures first.
+        checks: every rule in the settings' order.
+        unchanged: the candidate is the champion, or answers exactly like it: there is nothing to promote.
+    """
+
+    passed: bool
+    reasons: list[str] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    unchanged: bool = False
+
+    @property
+    def promote(self) -> bool:
+        return self.passed and not self.unchanged
+
+
+class _Missing(Exception):
+    """A number the gate needs cannot be used; the text says why."""
+
+
+@dataclass(frozen=True)
+class _Measure:
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def decide(evaluation: Mapping[str, Any], settings: GateSettings) -> Verdict:
+    """Apply every rule of the settings to an evaluation (evaluation.json)."""
+    gate = _Gate(_mapping(evaluation), settings)
+    for metric, floor in settings.floors.items():
+        gate.bound(f"floor {metric}", metric, floor, +1)
+    for metric, ceiling in settings.ceilings.items():
+        gate.bound(f"ceiling {metric}", metric, ceiling, -1)
+    for beat in settings.beats:
+        gate.beats(beat)
+    for name in dict.fromkeys([*settings.required_slices, *settings.slice_floors]):
+        gate.slice(name, settings.slice_floors.get(name, {}))
+    gate.champion()
+    checks = gate.checks
+    if not any(check.outcome == "pass" for check in checks):
+        checks.append(
+            Check("gate", "fail", "nothing was checked: the settings name no rule that applies here")
+        )
+    order = {"fail": 0, "pass": 1, "skip": 2}
+    verdict = Verdict(
+        passed=all(check.outcome != "fail" for check in checks),
+        reasons=[check.reason for check in sorted(checks, key=lambda check: order[check.outcome])],
+        checks=checks,
+        unchanged=gate.unchanged,
+    )
+    answer = "passed" if verdict.passed else "refused"
+    log.info("gate %s: %s", answer, "; ".join(verdict.reasons))
+    return verdict
+
+
+class _Gate:
+    """One evaluation under one set of rules; each method adds its checks."""
+
+    def __init__(self, evaluation: Mapping[str, Any], settings: GateSettings) -> None:
+        self.evaluation, self.settings = evaluation, settings
+        self.checks: list[Check] = []
+        self.unchanged = False
+        tasks = evaluation.get("tasks")
+        self.tasks = [str(task) for task in tasks] if isinstance(tasks, list | tuple) else None
+
+    def add(self, name: str, passed: bool, reason: str) -> None:
+        self.checks.append(Check(name, "pass" if passed else "fail", reason))
+
+    def skip(self, name: str, reason: str) -> None:
+        self.checks.append(Check(name, "skip", reason))
+
+    def absent(self, name: str, metric: str) -> bool:
+        """Whether a check is skipped: the data set has no such task, and the settings allow that."""
+        task = metric.partition(".")[0]
+        measured = metric in _mapping(self.evaluation.get("metrics"))
+        if self.tasks is None or task in self.tasks or measured or task not in self.settings.optional_tasks:
+            return False
+        self.skip(name, f"{metric}: skipped, this data set has no {task} task")
+        return True
+
+    def bound(self, name: str, metric: str, limit: float, sign: int) -> None:
+        if self.absent(name, metric):
+            return None
+        try:
+            m = _measure(_mapping(self.evaluation.get("metrics")).get(metric), metric)
+        except _Missing as missing:
+            return self.add(name, False, str(missing))
+        self.add(name, *_against(metric, m, limit, sign))
+
+    def compared(self, metric: str, other: str, others: Any) -> _Measure:
+        """The difference to another model, after checking that it is one."""
+        mine = _measure(_mapping(self.evaluation.get("metrics")).get(metric), metric)
+        theirs = _measure(_mapping(others).get(metric), f"{metric} of {other}")
+        differences = _mapping(_mapping(self.evaluation.get("differences")).get(other))
+        what = f"the comparison with {other} in {metric}"
+        difference = _measure(differences.get(metric), what)
+        if not mine.n == theirs.n == difference.n:
+            raise _Missing(
+                f"{what} was not made on the same rows: {mine.n:,} for the candidate, {theirs.n:,} for it, "
+                f"{difference.n:,} for the difference"
+            )
+        if abs(mine.value - theirs.value - difference.value) > SAME_ROWS:
+            raise _Missing(
+                f"{what} says {difference.value:+.4f}, the values {mine.value:.4f} and {theirs.value:.4f}: "
+                "not measured on the same rows"
+            )
+        return difference
+
+    def beats(self, beat: Beat) -> None:
+        name = f"beats {beat.baseline} {beat.metric}"
+        if self.absent(name, beat.metric):
+            return None
+        if beat.baseline == "champion":
+            return self.add(name, False, "the champion is not a baseline: list the metric under not_worse")
+        try:
+            baselines = _mapping(self.evaluation.get("baselines"))
+            d = _turned(beat.metric, self.compared(beat.metric, beat.baseline, baselines.get(beat.baseline)))
+        except _Missing as missing:
+            return self.add(name, False, str(missing))
+        if d.value == d.low == d.high == 0:
+            return self.add(
+                name,
+                False,
+                f"{beat.metric}: exactly equal to {beat.baseline} on every row; compared with itself?",
+            )
+        verb = "beats" if d.low > 0 else "does not clearly beat"
+        self.add(name, d.low > 0, f"{beat.metric} {verb} {beat.baseline}: {_spread(d)}, must lie above 0")
+
+    def slice(self, wanted: str, floors: Mapping[str, float]) -> None:
+        rows = self.evaluation.get("slices")
+        rows = [_mapping(row) for row in rows] if isinstance(rows, list | tuple) else []
+        rows = [row for row in rows if row.get("slice") == wanted]
+        if not rows:
+            return self.add(f"slice {wanted}", False, f"slice {wanted} was not measured")
+        for metric in floors:
+            if all(row.get("metric") != metric for row in rows):
+                rows.append({"metric": metric})
+        for row in rows:
+            metric = str(row.get("metric"))
+            what, floor = f"{metric} for {wanted}", floors.get(metric)
+            name = f"slice {wanted} {metric}" if floor is None else f"slice floor {wanted} {metric}"
+            if self.absent(name, metric):
+                continue
+            try:
+                m = _measure(row, what)
+            except _Missing as missing:
+                self.add(name, False, str(missing))
+                continue
+            if floor is None:
+                self.add(name, True, f"{what} was measured: {m.value:.4f} (n = {m.n:,})")
+            else:
+                self.add(name, *_against(what, m, floor, -1 if _less_is_better(metric) else +1))
+
+    def champion(self) -> None:
+        if "champion" not in self.evaluation:
+            return self.add("champion", False, "the evaluation does not say whether there is a champion")
+        champion = self.evaluation["champion"]
+        if champion is None:
+            return self.skip("champion", "no champion: first model, nothing to compare with")
+        champion = _mapping(champion)
+        theirs, mine = champion.get("digest"), _mapping(self.evaluation.get("lineage")).get("bundle")
+        if not (isinstance(theirs, str) and theirs and isinstance(mine, str) and mine):
+            return self.add(
+                "champion", False, "a digest is missing: cannot tell the candidate from the champion"
+            )
+        if theirs == mine:
+            self.unchanged = True
+            return self.skip("champion", f"the candidate is the champion ({theirs[:12]}): nothing to promote")
+        lost = [t for t in _listed(champion.get("tasks")) if self.tasks is not None and t not in self.tasks]
+        if lost:
+            self.add(
+                "champion tasks", False, f"the champion answers {', '.join(lost)}; the candidate does not"
+            )
+        if not self.settings.not_worse:
+            return self.skip("champion", "the settings ask for no comparison with the champion")
+        differences = []
+        for metric in self.settings.not_worse:
+            name = f"not worse {metric}"
+            if metric not in _mapping(champion.get("metrics")) and self.absent(name, metric):
+                continue
+            try:
+                difference = self.compared(metric, "champion", champion.get("metrics"))
+            except _Missing as missing:
+                self.add(name, False, str(missing))
+                continue
+            differences.append(difference)
+            d, epsilon = _turned(metric, difference), self.settings.epsilon
+            verb = "is not worse" if d.low > -epsilon else "may be worse"
+            self.add(
+                name,
+                d.low > -epsilon,
+                f"{metric} {verb} than the champion's by more than {epsilon:g}: {_spread(d)}, must lie above "
+                f"{-epsilon:g}",
+            )
+        if differences and all(d.value == d.low == d.high == 0 for d in differences):
+            self.unchanged = True
+            self.skip(
+                "champion", "the candidate answers exactly like the champion on every row: nothing to promote"
+            )
+
+
+def _measure(found: object, what: str) -> _Measure:
+    """Four sound numbers, or `_Missing`."""
+    if not isinstance(found, Mapping):
+        raise _Missing(f"{what} is missing")
+    numbers = {}
+    for key in ("value", "low", "high"):
+        number = found.get(key)
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise _Missing(f"{what} has no number as its {key}: {_shown(number)}")
+        if not math.isfinite(number):
+            raise _Missing(f"{what} is not a finite number ({key}: {number})")
+        numbers[key] = float(number)
+    n = found.get("n")
+    if isinstance(n, bool) or not isinstance(n, int | float) or not math.isfinite(n) or n != int(n) or n < 0:
+        raise _Missing(f"{what} does not say on how many rows it was measured (n: {_shown(n)})")
+    if n == 0:
+        raise _Missing(f"{what} was measured on an empty test set (n = 0)")
+    if numbers["low"] > numbers["high"]:
+        raise _Missing(f"{what} has an interval upside down: {numbers['low']} to {numbers['high']}")
+    return _Measure(numbers["value"], numbers["low"], numbers["high"], int(n))
+
+
+def _against(what: str, m: _Measure, limit: float, sign: int) -> tuple[bool, str]:
+    bound = "floor" if sign > 0 else "ceiling"
+    passed = sign * (m.value - limit) >= 0
+    where = ("above" if sign > 0 else "below") if passed else ("below" if sign > 0 else "above")
+    if m.value == limit:
+        where = "at"
+    return passed, f"{what} is {m.value:.4f}, {where} its {bound} of {limit:g} (n = {m.n:,})"
+
+
+def _less_is_better(metric: str) -> bool:
+    return metric.rpartition(".")[2] in LESS_IS_BETTER
+
+
+def _turned(metric: str, d: _Measure) -> _Measure:
+    """The difference so that more is better."""
+    return _Measure(-d.value, -d.high, -d.low, d.n) if _less_is_better(metric) else d
+
+
+def _spread(d: _Measure) -> str:
+    return f"difference {d.value:+.4f}, interval {d.low:+.4f} to {d.high:+.4f} (n = {d.n:,})"
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _listed(value: object) -> list[str]:
+    return [str(entry) for entry in value] if isinstance(value, list | tuple) else []
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:60]
