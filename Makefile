@@ -36,7 +36,7 @@ assets: $(STAMP)
 run: assets ## fetch, validate, fine-tune, evaluate, gate, rehearse and promote
 	@$(BIN)/tasteloop run --profile $(PROFILE)
 
-serve: $(STAMP) ## serve the champion on http://127.0.0.1:$(PORT)
+serve: $(STAMP) ## serve the champion on loopback, port PORT
 	@$(BIN)/tasteloop serve --port $(PORT)
 
 test: assets lint typecheck ## everything: linters, types, fast tests, then whole runs and servers
@@ -48,7 +48,6 @@ test: assets lint typecheck ## everything: linters, types, fast tests, then whol
 lint: $(STAMP) ## ruff and the import contracts
 	@echo "lint: ruff"
 	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check --quiet . || echo "lint: 'ruff format' would change files (not an error)"
 	@echo "lint: import contracts"
 	@$(BIN)/lint-imports --no-cache
 

@@ -46,6 +46,15 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
+def _log() -> None:
+    """What the rooms have to say (downloads, removed rows, verdicts) goes to standard error."""
+    from components.step import ROOMS
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for room in ROOMS:
+        logging.getLogger(room).setLevel(logging.INFO)
+
+
 def _print(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
@@ -75,6 +84,7 @@ def run(profile: Profile = "local", set: Set = None, as_json: AsJson = False) ->
 
     stream = sys.stderr if as_json else sys.stdout  # named, since stdout is redirected while kfp runs
     console = Console(file=stream, highlight=False, soft_wrap=True)
+    _log()
     settings = load(profile, set or [])
     try:
         facts = local.run(settings, console.print)
@@ -103,7 +113,7 @@ def step(ctx: typer.Context) -> None:
             for name, value in results.items():
                 typer.echo(f"{name}: {value}")
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    _log()
     name, *arguments = ctx.args or ["--help"]
     sys.exit(alone.main(name, arguments, emit))
 
@@ -235,13 +245,13 @@ def list_sources(as_json: AsJson = False) -> None:
 @data.command()
 def fetch(names: Annotated[list[str], typer.Argument(help="Names of the catalogue.")]) -> None:
     """Download sources into the cache, checked against their SHA-256; one that is there is left alone."""
-    from tasteloop.datasets.catalogue import CATALOGUE
     from tasteloop.datasets.fetch import fetch as fetch_source
     from tasteloop.datasets.fetch import lookup
 
-    for source in [lookup(name) for name in names]:
+    _log()
+    for source in [lookup(name) for name in names]:  # a wrong name is told before anything is downloaded
         place = fetch_source(source.name)
-        typer.echo(f"{source.name}: {place}\n  terms: {CATALOGUE[source.name].terms}")
+        typer.echo(f"{source.name}: {place}\n  terms of use: {source.terms}")
 
 
 @data.command()

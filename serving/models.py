@@ -18,6 +18,7 @@ from kserve.protocol.infer_type import (
     InferRequest,
     InferResponse,
     deserialize_bytes_tensor,
+    to_http_parameters,
 )
 
 from serving.predictor import Metadata, Predictor, Tensor
@@ -140,7 +141,5 @@ def _tensor(tensor: InferInput) -> Tensor:
 
 def _parameters(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
     """Plain values of REST parameters or of gRPC's `InferParameter` messages, without the transport's own."""
-    from kserve.protocol.infer_type import to_http_parameters
-
     plain: dict[str, Any] = to_http_parameters(parameters or {})
     return {name: value for name, value in plain.items() if name not in _TRANSPORT_PARAMETERS}

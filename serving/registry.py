@@ -46,6 +46,12 @@ CHAMPION = "champion"
 
 _HISTORY = "champions"
 _KEY, _DIGEST, _PASSED, _REASONS, _REHEARSED = "key", "digest", "passed", "reasons", "rehearsed"
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_CONFIGURE_LOGGING": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 _LOCK_SECONDS = 120.0
 _REMEMBERED = 1000  # champions in the history
 
@@ -272,8 +278,8 @@ def _registry() -> Iterator[MlflowClient]:
 
 @cache
 def _client(uri: str, home: Path) -> MlflowClient:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient

@@ -43,6 +43,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+import tasteloop
 from serving.models import TasteModel
 from tasteloop import files
 from tasteloop.errors import TasteloopError
@@ -146,7 +147,7 @@ class _Plane(DataPlane):  # type: ignore[misc]
         self.version = version
 
     def metadata(self) -> dict[str, Any]:
-        return {"name": "tasteloop", "version": self._server_version, "extensions": ["binary_tensor_data"]}
+        return {"name": "tasteloop", "version": tasteloop.__version__, "extensions": ["binary_tensor_data"]}
 
     async def model_metadata(self, model_name: str) -> dict[str, Any]:
         metadata = await super().model_metadata(model_name)

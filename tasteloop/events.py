@@ -86,6 +86,10 @@ class Event:
             or (self.kind == "view" and (self.value is None or high))
         )
 
+    def json(self) -> dict[str, Any]:
+        """What `parse` reads: without what is absent."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
     @classmethod
     def parse(cls, event: Any, where: str) -> Event:
         """Check one JSON event.

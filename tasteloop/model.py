@@ -32,7 +32,9 @@ class TasteModel(nn.Module):
         dropout: on the pooled vector, in training.
     """
 
-    def __init__(self, encoder: Any, heads: dict[str, int], frozen_layers: int = -1, dropout: float = 0.1) -> None:
+    def __init__(
+        self, encoder: Any, heads: dict[str, int], frozen_layers: int = -1, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         if not (hasattr(encoder, "embeddings") and hasattr(getattr(encoder, "encoder", None), "layer")):
             raise TasteloopError(
@@ -148,7 +150,9 @@ def load(directory: Path) -> TasteModel:
     config._attn_implementation = "sdpa"
     encoder = AutoModel.from_config(config)
     heads = load_file(directory / HEADS)
-    sizes = {name.removesuffix(".bias"): int(v.shape[0]) for name, v in heads.items() if name.endswith(".bias")}
+    sizes = {
+        name.removesuffix(".bias"): int(v.shape[0]) for name, v in heads.items() if name.endswith(".bias")
+    }
     model = TasteModel(encoder, sizes)
     model.encoder.load_state_dict(load_file(directory / WEIGHTS))
     model.heads.load_state_dict(heads)

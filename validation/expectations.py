@@ -43,6 +43,7 @@ _LEVELS: tuple[Severity, ...] = ("error", "warning")
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Range = tuple[Share, Share]
 
+_NOTHING = "null"
 PSEUDONYM = r"^[0-9a-f]{32}$"  # what tasteloop.privacy.pseudonyms makes of a user id
 SAMPLES = 5
 
@@ -156,7 +157,7 @@ class Check:
             if not self.unexpected:
                 return f"all {self.rows:,} rows"
             share = self.unexpected / self.rows
-            text = f"{self.unexpected:,} of {self.rows:,} rows ({share:.2%}) do not"
+            text = f"{self.unexpected:,} of {self.rows:,} rows ({share:.2%}) break it"
             return text + (f", such as {', '.join(self.samples)}" if self.samples else "")
         return f"found {self.observed}" if self.observed is not None else ""
 
@@ -347,7 +348,7 @@ def _stats(frames: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
 
 _ROWS, _DISTINCT = "ExpectTableRowCountToBeBetween", "ExpectColumnUniqueValueCountToBeBetween"
 _MAX, _MEAN, _SUM = "ExpectColumnMaxToBeBetween", "ExpectColumnMeanToBeBetween", "ExpectColumnSumToBeBetween"
-_TYPE, _EXISTS = "ExpectColumnValuesToBeOfType", "ExpectColumnToExist"
+_TYPE, _COLUMNS = "ExpectColumnValuesToBeOfType", "ExpectTableColumnsToMatchSet"
 _PRESENT, _NULL = "ExpectColumnValuesToNotBeNull", "ExpectColumnValuesToBeNull"
 _BETWEEN, _IN, _REGEX = (
     "ExpectColumnValuesToBeBetween",
@@ -383,8 +384,9 @@ def _mostly(rule: str, about: str, kind: str, most: float, **bounds: Any) -> Ite
 
 def _contract(name: str, columns: Sequence[str]) -> Iterator[Expectation]:
     """Columns, types and nulls from the schema; of a column that is missing only that is said."""
-    for column in _SCHEMAS[name]:
-        yield _expect(f"{column} exists", f"there is a column {column}", _EXISTS, column=column)
+    wanted = list(_SCHEMAS[name])
+    about = f"there are the columns {', '.join(wanted)}"
+    yield _expect("columns", about, _COLUMNS, column_set=wanted, exact_match=False)
     for column, dtype in _SCHEMAS[name].items():
         if column in columns:
             kind = _TYPES[dtype]
@@ -536,12 +538,7 @@ def _run(
     from great_expectations.core.expectation_suite import ExpectationSuite
 
     expectations = list(made)
-    source = context.data_sources.add_pandas(name)
-    batch = (
-        source.add_dataframe_asset(name)
-        .add_batch_definition_whole_dataframe(name)
-        .get_batch({"dataframe": frame})
-    )
+    batch = context.data_sources.pandas_default.read_dataframe(frame)
     result = batch.validate(
         ExpectationSuite(name=name, expectations=expectations),
         result_format={"result_format": "SUMMARY", "partial_unexpected_count": SAMPLES},
@@ -585,14 +582,22 @@ def _outcome(name: str, result: Mapping[str, Any]) -> Check:
     if "unexpected_count" in found:
         samples = dict.fromkeys(_shown(column, value) for value in found.get("partial_unexpected_list") or ())
         return replace(
-            check, unexpected=found["unexpected_count"], rows=found["element_count"], samples=tuple(samples)
+            check,
+            unexpected=found["unexpected_count"],
+            rows=found["element_count"],
+            samples=tuple(sample for sample in samples if sample != _NOTHING),
         )
     observed = found.get("observed_value")
     if column == ev.TIME and isinstance(observed, int):
         observed = _day(observed)
     if isinstance(observed, float):
         observed = f"{observed:.4g}"
-    return replace(check, observed="nothing" if observed is None else str(observed)) if found else check
+    if isinstance(observed, list):  # columns
+        missing = found.get("details", {}).get("mismatched", {}).get("missing")
+        observed = f"no {', '.join(missing)}" if missing else None if check.passed else observed
+    if observed is None:
+        observed = "all" if check.passed else "nothing"
+    return replace(check, observed=str(observed)) if found else check
 
 
 def _raised(info: Mapping[str, Any]) -> str | None:
@@ -612,13 +617,13 @@ def _shown(column: str | None, value: Any) -> str:
             _shown(key, entry) for key, entry in value.items() if entry is not None and key != ev.TEXT
         )
     if column == ev.USER and not (isinstance(value, str) and re.match(PSEUDONYM, value)):
-        return "(hidden)" if value is not None else "null"
+        return "(hidden)" if value is not None else _NOTHING
     if column == ev.TIME and isinstance(value, int):
         return _day(value)
     if column in (ev.TEXT, it.REVIEW) and isinstance(value, str) and value.strip():
         return f"(a text of {len(value):,} characters)" if column == ev.TEXT else value[:40]
     if value is None:
-        return "null"
+        return _NOTHING
     text = repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 60 else text[:57] + "…"
 

@@ -126,7 +126,7 @@ def write_data_report(validation: Mapping[str, Any], out: Path) -> Path:
     tone = "bad" if not v.get("passed") else "warn" if warnings else "good"
     tables = list(dict.fromkeys(str(c.get("table")) for c in checks))
     lede = (
-        f"{number(len(checks))} rules on {', '.join(tables)}: {errors:.0f} broken, {warnings:.0f} in doubt. "
+        f"{number(len(checks))} rules on {', '.join(tables)}: errors {errors:.0f}, warnings {warnings:.0f}. "
         f"{'Training may start.' if v.get('passed') else 'Nothing is trained on it.'}"
     )
     top = tag(

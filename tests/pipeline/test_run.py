@@ -32,8 +32,8 @@ def test_a_first_run_is_promoted_and_tells_what_it_did(smoke):
     assert (facts["outcome"], facts["code"]) == ("promoted", 0)
     assert facts["version"] == "1"
     assert [step["step"] for step in facts["steps"]] == [
-        "ingest", "validate", "prepare", "finetune", "fit-recommender", "champion", "evaluate", "gate", "record",
-        "rehearse", "promote",
+        "ingest", "validate", "prepare", "finetune", "fit-recommender", "champion", "evaluate", "gate",
+        "record", "rehearse", "promote",
     ]  # fmt: skip
     assert not reused(facts)
     assert facts["overhead"] == pytest.approx(facts["seconds"] - facts["work"], abs=0.01)

@@ -48,6 +48,6 @@ def test_the_champion_is_served(
     weights.write_bytes(weights.read_bytes() + b"\0")
     for arguments, message in (((), weights.name), (("--version", "9"), "there is no version '9'")):
         process = run_server(*arguments, "--port", "0", "--grpc-port", "0")
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=120)
         assert process.returncode == 2, output
         assert output.startswith("error: ") and message in output

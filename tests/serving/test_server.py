@@ -495,7 +495,7 @@ def test_a_taken_port_is_said(server: Running, tiny_bundle: Path) -> None:
     )
     processes = [run_server("--bundle", str(tiny_bundle), *arguments) for arguments in ports]
     for process, option, protocol in zip(processes, ("--port", "--grpc-port"), ("http", "grpc"), strict=True):
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=120)
         assert process.returncode == 2, output
         assert output == (
             f"error: 127.0.0.1:{server.port(protocol)} is taken by another program; "
@@ -511,7 +511,7 @@ def test_mistakes_are_said(tmp_path: Path) -> None:
     }
     for arguments, message in cases.items():
         process = run_server(*arguments, "--port", "0", "--grpc-port", "0", TASTELOOP_HOME=str(tmp_path))
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=120)
         assert process.returncode == 2, output
         assert output.startswith(message)
         assert "Traceback" not in output

@@ -39,8 +39,8 @@ _CHAMPION = {
     "sentiment.accuracy": 0.8559,
 }
 _LABELS = (
-    "Drama", "Comedy", "Action", "Thriller", "Romance", "Adventure", "Sci-Fi", "War", "Crime", "Children's", "Horror",
-    "Mystery", "Animation", "Musical", "Fantasy", "Western", "Film-Noir", "Documentary",
+    "Drama", "Comedy", "Action", "Thriller", "Romance", "Adventure", "Sci-Fi", "War", "Crime", "Children's",
+    "Horror", "Mystery", "Animation", "Musical", "Fantasy", "Western", "Film-Noir", "Documentary",
 )  # fmt: skip
 _ROWS = {"interests": 2050, "recommend": 2050, "sentiment": 2562}
 
@@ -92,12 +92,16 @@ def evaluation() -> dict[str, Any]:
         "slices": [
             {"slice": name, "metric": metric, **measure(value, half, n)}
             for metric, rows in {
-                "recommend.ndcg@10": [("users=cold", 0.211, 0.04, 214), ("users=warm", 0.270, 0.015, 1836),
-                                      ("activity=low", 0.236, 0.03, 640), ("activity=high", 0.281, 0.02, 1410)],
+                "recommend.ndcg@10": [
+                    ("users=cold", 0.211, 0.04, 214),
+                    ("users=warm", 0.270, 0.015, 1836),
+                    ("activity=low", 0.236, 0.03, 640),
+                    ("activity=high", 0.281, 0.02, 1410),
+                ],
                 "interests.micro_f1": [("users=cold", 0.583, 0.04, 214), ("users=warm", 0.634, 0.013, 1836)],
             }.items()
             for name, value, half, n in rows
-        ],  # fmt: skip
+        ],
         "per_label": [
             {
                 "label": label,
@@ -112,23 +116,37 @@ def evaluation() -> dict[str, Any]:
         ],
         "calibration": {
             "interests": {"ece": 0.0214, "bins": bins},
-            "sentiment": {"ece": 0.0187, "bins": [{**b, "count": 260 - 20 * abs(5 - i)} for i, b in enumerate(bins)]},
+            "sentiment": {
+                "ece": 0.0187,
+                "bins": [{**b, "count": 260 - 20 * abs(5 - i)} for i, b in enumerate(bins)],
+            },
         },
         "confusion": {"sentiment": [[1085, 196], [175, 1106]]},
         "roc": {
-            "sentiment": {"fpr": fpr.tolist(), "tpr": tpr.tolist(), "threshold": np.linspace(1, 0, 400).tolist()}
+            "sentiment": {
+                "fpr": fpr.tolist(),
+                "tpr": tpr.tolist(),
+                "threshold": np.linspace(1, 0, 400).tolist(),
+            }
         },
         "examples": [
             {
-                "text": "rated Fargo (1996) 5 of 5 · Crime, Drama, Thriller | rated Trainspotting (1996) 4 of 5 · Drama | "
-                "rated Secrets & Lies (1996) 5 of 5 · Drama | searched 'films about brothers'",
+                "text": "rated Fargo (1996) 5 of 5 · Crime, Drama, Thriller | rated Trainspotting (1996) "
+                "4 of 5 · Drama | rated Secrets & Lies (1996) 5 of 5 · Drama | searched 'two brothers'",
                 "interests": [
                     {"label": label, "probability": p, "truth": hit}
-                    for label, p, hit in (("Drama", 0.91, True), ("Crime", 0.47, True), ("Comedy", 0.41, False))
+                    for label, p, hit in (
+                        ("Drama", 0.91, True),
+                        ("Crime", 0.47, True),
+                        ("Comedy", 0.41, False),
+                    )
                 ],
                 "recommendations": [
                     {
-                        "item": f"i{rank}", "title": title, "score": 1.42 - 0.11 * rank, "relevant": relevant,
+                        "item": f"i{rank}",
+                        "title": title,
+                        "score": 1.42 - 0.11 * rank,
+                        "relevant": relevant,
                         "reasons": [
                             {"term": "interest: Drama", "contribution": 0.61 - 0.05 * rank},
                             {"term": "collaborative", "contribution": 0.58},
@@ -148,11 +166,11 @@ def evaluation() -> dict[str, Any]:
             "snapshots": "c0ffee12" * 8,
             "created": "2026-11-24T10:00:00Z",
         },
-    }  # fmt: skip
+    }
 
 
 def worsened(found: dict[str, Any], metric: str, by: float) -> dict[str, Any]:
-    """The same evaluation of a candidate that is worse in one metric by `by` on every row, so in all comparisons too."""
+    """The evaluation of a candidate that is worse by `by` in one metric, and so in each comparison."""
     found = deepcopy(found)
     step = by if metric.endswith("ece") else -by
     places = [found["metrics"], *found["differences"].values()]

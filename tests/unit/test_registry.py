@@ -16,6 +16,7 @@ import pytest
 
 from serving import registry
 from tasteloop import files
+from tasteloop.bundle import seal
 from tasteloop.errors import TasteloopError
 
 HOUSE = Path(__file__).parents[2]
@@ -31,7 +32,7 @@ def first_use(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]
         patch.setenv("TASTELOOP_HOME", str(home))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         processes = [start(FIRST_USE) for _ in range(2)]
-        return home, [process.communicate(timeout=120)[0].strip() for process in processes]
+        return home, [process.communicate(timeout=240)[0].strip() for process in processes]
 
 
 @pytest.fixture
@@ -51,8 +52,7 @@ def home(first_use: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.
 def make_bundle(path: Path, content: str) -> Path:
     path.mkdir(parents=True)
     (path / "card.json").write_text(json.dumps({"content": content}))
-    manifest = {"files": {"card.json": files.sha256_file(path / "card.json")}}
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    seal(path)
     return path
 
 
@@ -459,7 +459,7 @@ def test_of_two_promotions_against_one_champion_one_wins(home: Path, tmp_path: P
     processes = [start(PROMOTE, version, expected) for version in rivals]
     for process in processes:
         assert process.stdout and process.stdout.readline() == "ready\n"
-    outcomes = [process.communicate("go\n", timeout=60)[0].strip() for process in processes]
+    outcomes = [process.communicate("go\n", timeout=120)[0].strip() for process in processes]
     assert sorted(outcomes) == ["lost", "won"]
     assert live() == rivals[outcomes.index("won")]
 

@@ -35,10 +35,10 @@ def written(tmp_path: Path, found: dict[str, Any], judged: bool = True) -> str:
 def test_everything_is_on_the_page(tmp_path: Path) -> None:
     text = "".join(Reader(written(tmp_path, samples.evaluation())).texts)
     for expected in (
-        "The candidate passes", "13 of 13 checks hold", "0.629", "0.617 to 0.641", "own frequencies", "+0.061",
-        "nDCG@10", "recent popularity", "EASE", "Drama", "Film-Noir", "calibration error", "1,085", "84.7%",
-        "Area under the curve 0.923", "users=cold", "0.171 to 0.251", "The Full Monty (1997)", "interest: Drama",
-        "+0.610", "−0.080", "version 6", "2026-11-24 10:00 UTC", "must lie above 0",
+        "The candidate passes", "13 of 13 checks hold", "0.629", "0.617 to 0.641", "own frequencies",
+        "+0.061", "nDCG@10", "recent popularity", "EASE", "Drama", "Film-Noir", "calibration error", "1,085",
+        "84.7%", "Area under the curve 0.923", "users=cold", "0.171 to 0.251", "The Full Monty (1997)",
+        "interest: Drama", "+0.610", "−0.080", "version 6", "2026-11-24 10:00 UTC", "must lie above 0",
     ):  # fmt: skip
         assert expected in text, expected
 
@@ -123,7 +123,8 @@ def photograph(page: Path, scheme: str, width: int = 1200, height: int = 1600) -
     picture = page.with_name(f"{page.stem}-{scheme}.png")
     command = [
         str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--hide-scrollbars",
         f"--user-data-dir={page.with_name('profile-' + scheme)}", f"--window-size={width},{height}",
         "--virtual-time-budget=3000", f"--blink-settings=preferredColorScheme={int(scheme == 'light')}",
         f"--screenshot={picture}", page.as_uri(),
@@ -160,7 +161,7 @@ def test_the_page_looks_right_in_light_and_dark(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_the_page_does_not_scroll_sideways_on_a_phone(tmp_path: Path) -> None:
-    """A frame as narrow as a phone: what sticks out of it to the right would be cut off, so nothing may be there."""
+    """In a frame as narrow as a phone nothing reaches into the margin on the right."""
     from PIL import Image
 
     written(tmp_path, samples.evaluation())

@@ -1,0 +1,87 @@
+"""The model directory: everything that answers, nothing that runs.
+
+    card.json  manifest.json  README.md  golden.json  items.parquet  recommender.safetensors
+    models/<name>/config.json model.safetensors heads.safetensors tokenizer.json
+
+Weights are safetensors, the rest JSON and Parquet: no pickle, no code. The manifest names every file with its SHA-256;
+a bundle whose files differ from it, or hold one more or one fewer, is refused. Its digest is the manifest's hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import tasteloop
+from tasteloop.errors import TasteloopError
+from tasteloop.files import read_json, sha256_file, write_json
+
+FORMAT = 1
+CARD, MANIFEST, GOLDEN, README = "card.json", "manifest.json", "golden.json", "README.md"
+MODELS, ITEMS, RECOMMENDER = "models", "items.parquet", "recommender.safetensors"
+_ALLOWED = (".json", ".safetensors", ".parquet", ".md")
+_PACKAGES = ("tasteloop", "validation", "serving", "components", "pipelines")
+
+
+def seal(directory: Path) -> str:
+    """Write the manifest of a finished bundle; returns its digest."""
+    write_json(directory / MANIFEST, {"format": FORMAT, "files": _hashes(directory)})
+    return sha256_file(directory / MANIFEST)
+
+
+def verify(directory: Path) -> str:
+    """The digest of a bundle whose every file is as its manifest says.
+
+    Raises:
+        TasteloopError: no bundle, another format, or a file changed, missing, added, or of a kind that is not allowed.
+    """
+    if not (directory / MANIFEST).is_file():
+        raise TasteloopError(f"{directory} is not a bundle: it has no {MANIFEST}; `tasteloop run` makes one")
+    manifest = read_json(directory / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise TasteloopError(
+            f"{directory}: this version reads bundles of format {FORMAT} only; train it again"
+        )
+    expected, found = manifest.get("files", {}), _hashes(directory)
+    wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    if wrong:
+        state = (
+            "missing"
+            if wrong[0] not in found
+            else "not in the manifest"
+            if wrong[0] not in expected
+            else "changed"
+        )
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise TasteloopError(f"bundle {directory}: {wrong[0]} is {state}{more}; restore it or train again")
+    return sha256_file(directory / MANIFEST)
+
+
+def read_card(directory: Path) -> dict[str, Any]:
+    """card.json: labels, thresholds, calibration, settings, data hash, code version, validation metrics."""
+    card: dict[str, Any] = read_json(directory / CARD)
+    return card
+
+
+def _hashes(directory: Path) -> dict[str, str]:
+    files = sorted(p for p in directory.rglob("*") if p.is_file() and p != directory / MANIFEST)
+    for path in files:
+        if path.suffix not in _ALLOWED or path.is_symlink():
+            raise TasteloopError(
+                f"bundle {directory}: {path.relative_to(directory)} is not allowed in a bundle; it holds plain files "
+                f"ending in {', '.join(_ALLOWED)} only"
+            )
+    return {path.relative_to(directory).as_posix(): sha256_file(path) for path in files}
+
+
+@cache
+def code_version() -> str:
+    """Version and a hash over the project's sources: two runs of equal code have equal versions."""
+    root = Path(tasteloop.__file__).parent.parent
+    total = hashlib.sha256()
+    for package in _PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return f"{tasteloop.__version__}+{total.hexdigest()[:12]}"

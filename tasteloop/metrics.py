@@ -1,0 +1,230 @@
+"""Measures with intervals.
+
+A measure is kept as sums per row and a function of their total, so that its bootstrap is one matrix product: rows of
+one user are drawn together (cluster bootstrap; Efron & Tibshirani 1993, ch. 8), and two models measured on the same
+rows are resampled with the same draws (paired).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+ECE_BINS = 15
+DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Row sums [n, m] and the measure as a function of their total: [..., m] -> [...]."""
+
+    rows: Array
+    reduce: Callable[[Array], Array]
+
+    @property
+    def value(self) -> float:
+        return float(self.reduce(self.rows.sum(0)))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95% bootstrap interval over n rows."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+    def json(self) -> dict[str, Any]:
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+
+
+def ratio(numerator: int = 0, denominator: int = 1) -> Callable[[Array], Array]:
+    """Total of one column over the total of another; NaN where that is 0."""
+
+    def reduce(total: Array) -> Array:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(total[..., numerator] / total[..., denominator])
+
+    return reduce
+
+
+def _draws(groups: Array, seed: int, draws: int) -> tuple[Array, Array]:
+    """How often each group is drawn [draws, groups], and the group of each row."""
+    _, group_of = np.unique(groups, return_inverse=True)
+    count = int(group_of.max()) + 1
+    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws)
+    return weights.astype(np.float64), group_of
+
+
+def _resampled(measure: Measure, weights: Array, group_of: Array) -> Array:
+    by_group = np.zeros((weights.shape[1], measure.rows.shape[1]))
+    np.add.at(by_group, group_of, measure.rows)
+    return measure.reduce(weights @ by_group)
+
+
+def _estimate(value: float, sample: Array, n: int) -> Estimate:
+    if not np.isfinite(value):
+        return Estimate(None, None, None, n)
+    finite = sample[np.isfinite(sample)]
+    low, high = np.quantile(finite, [0.025, 0.975]) if len(finite) else (value, value)
+    return Estimate(value, float(low), float(high), n)
+
+
+def interval(measure: Measure, groups: Array, seed: int = 0, draws: int = DRAWS) -> Estimate:
+    """95% percentile interval; `groups` [n] says which rows are drawn together."""
+    n = len(measure.rows)
+    if n == 0:
+        return Estimate(None, None, None, 0)
+    return _estimate(measure.value, _resampled(measure, *_draws(groups, seed, draws)), n)
+
+
+def difference(a: Measure, b: Measure, groups: Array, seed: int = 0, draws: int = DRAWS) -> Estimate:
+    """a minus b on the same rows, with a paired interval."""
+    n = len(a.rows)
+    if n != len(b.rows):
+        raise ValueError(f"a paired difference needs the same rows: {n} and {len(b.rows)}")
+    if n == 0:
+        return Estimate(None, None, None, 0)
+    weights, group_of = _draws(groups, seed, draws)
+    return _estimate(
+        a.value - b.value, _resampled(a, weights, group_of) - _resampled(b, weights, group_of), n
+    )
+
+
+# --- classification: predictions and truth [n, K] of 0 and 1 -------------------------------------------------------
+
+
+def micro_counts(predicted: Array, truth: Array) -> Array:
+    """[n, 3]: true positives, predicted positives, actual positives of each row."""
+    return np.stack([(predicted * truth).sum(1), predicted.sum(1), truth.sum(1)], 1).astype(np.float64)
+
+
+def _f1(total: Array) -> Array:
+    return ratio()(np.stack([2 * total[..., 0], total[..., 1] + total[..., 2]], -1))
+
+
+def precision(predicted: Array, truth: Array) -> Measure:
+    """Micro-averaged."""
+    return Measure(micro_counts(predicted, truth), ratio(0, 1))
+
+
+def recall(predicted: Array, truth: Array) -> Measure:
+    """Micro-averaged."""
+    return Measure(micro_counts(predicted, truth), ratio(0, 2))
+
+
+def micro_f1(predicted: Array, truth: Array) -> Measure:
+    return Measure(micro_counts(predicted, truth), _f1)
+
+
+def macro_f1(predicted: Array, truth: Array) -> Measure:
+    """Mean F1 over the labels that occur; a label that occurs and is never predicted counts 0."""
+    k = truth.shape[1]
+    rows = np.concatenate([predicted * truth, predicted, truth], 1).astype(np.float64)
+
+    def reduce(total: Array) -> Array:
+        hit, said, real = total[..., :k], total[..., k : 2 * k], total[..., 2 * k :]
+        f1 = np.where(real > 0, 2 * hit / np.maximum(said + real, 1), 0.0)
+        return ratio()(np.stack([f1.sum(-1), (real > 0).sum(-1)], -1))
+
+    return Measure(rows, reduce)
+
+
+def accuracy(predicted: Array, truth: Array) -> Measure:
+    """Share of right decisions over rows and labels."""
+    right = (predicted == truth).sum(1)
+    return Measure(np.stack([right, np.full(len(truth), truth.shape[1])], 1).astype(np.float64), ratio())
+
+
+# --- calibration --------------------------------------------------------------------------------------------------
+
+
+def _bins(probabilities: Array, bins: int) -> Array:
+    """Bin of each probability: equal counts, so that every bin has something to say."""
+    edges = np.quantile(probabilities.ravel(), np.linspace(0, 1, bins + 1)[1:-1])
+    return np.searchsorted(edges, probabilities, side="right")
+
+
+def ece(probabilities: Array, truth: Array, bins: int = ECE_BINS) -> Measure:
+    """Expected calibration error over all decisions [n, K], bins of equal counts (Nguyen & O'Connor 2015).
+
+    Bootstrapped ECE is biased upwards (noise within bins never cancels): read its interval as an upper bound.
+    """
+    n = len(probabilities)
+    if n == 0:
+        return Measure(np.zeros((0, 2 * bins + 1)), ratio())
+    bin_of = _bins(probabilities, bins)
+    rows = np.zeros((n, 2 * bins + 1))
+    row = np.arange(n)
+    for k in range(probabilities.shape[1]):
+        np.add.at(rows, (row, bin_of[:, k]), probabilities[:, k])
+        np.add.at(rows, (row, bins + bin_of[:, k]), truth[:, k])
+    rows[:, -1] = probabilities.shape[1]
+
+    def reduce(total: Array) -> Array:
+        gap = np.abs(total[..., :bins] - total[..., bins : 2 * bins]).sum(-1)
+        return ratio()(np.stack([gap, total[..., -1]], -1))
+
+    return Measure(rows, reduce)
+
+
+def reliability(probabilities: Array, truth: Array, bins: int = ECE_BINS) -> list[dict[str, float]]:
+    """Mean confidence, observed frequency and count of each bin that is not empty."""
+    bin_of = _bins(probabilities, bins)
+    return [
+        {
+            "confidence": float(probabilities[inside].mean()),
+            "frequency": float(truth[inside].mean()),
+            "count": int(inside.sum()),
+        }
+        for b in range(bins)
+        if (inside := bin_of == b).any()
+    ]
+
+
+# --- ranking ------------------------------------------------------------------------------------------------------
+
+
+def top_k(scores: Array, k: int) -> Array:
+    """Positions of the k highest scores of each row, best first: [n, J] -> [n, min(k, J)]. Ties: lower position first."""
+    k = min(k, scores.shape[1])
+    part = (
+        np.argpartition(-scores, k - 1, axis=1)[:, :k]
+        if k < scores.shape[1]
+        else np.tile(np.arange(scores.shape[1]), (len(scores), 1))
+    )
+    value = np.take_along_axis(scores, part, 1)
+    order = np.lexsort((part, -value), axis=1)
+    return np.asarray(np.take_along_axis(part, order, 1))
+
+
+def hits(ranked: Array, relevant: Sequence[Sequence[int]]) -> Array:
+    """[n, k] of 0 and 1: whether each ranked position holds a relevant item."""
+    return np.array(
+        [np.isin(row, list(wanted)) for row, wanted in zip(ranked, relevant, strict=True)], np.float64
+    ).reshape(ranked.shape)
+
+
+def ndcg(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
+    """nDCG@k with binary gains (Järvelin & Kekäläinen 2002); k is the width of `ranked`. A row with none relevant is 0."""
+    k = ranked.shape[1]
+    discount = 1 / np.log2(np.arange(2, k + 2))
+    ideal = np.array([discount[: min(k, len(set(wanted)))].sum() for wanted in relevant])
+    gained = hits(ranked, relevant) @ discount
+    rows = np.divide(gained, ideal, out=np.zeros_like(gained), where=ideal > 0)
+    return Measure(np.stack([rows, np.ones_like(rows)], 1), ratio())
+
+
+def recall_at(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
+    """Share of the relevant items among the first k, averaged over rows."""
+    count = np.array([len(set(wanted)) for wanted in relevant], np.float64)
+    found = hits(ranked, relevant).sum(1)
+    rows = np.divide(found, count, out=np.zeros_like(found), where=count > 0)
+    return Measure(np.stack([rows, np.ones_like(rows)], 1), ratio())

@@ -1,0 +1,253 @@
+"""A bundle as a session that answers: the one implementation behind the trainer's golden answers and the server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, read_card, verify
+from tasteloop.errors import TasteloopError
+from tasteloop.events import Event
+from tasteloop.items import Catalogue
+from tasteloop.metrics import top_k
+from tasteloop.recommend import Recommender, fold_in, seen
+from tasteloop.text import TextSettings, behaviour_text
+from tasteloop.training import apply_calibration, load_tokenizer, pad, tokenize
+
+Matrix = NDArray[np.float32]
+QUESTIONS = {"interests": ("events",), "recommend": ("events", "k"), "sentiment": ("text",)}
+K, MOST_K = 10, 1000
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """An item with its score, which is the sum of its terms."""
+
+    item: str
+    title: str
+    score: float
+    terms: dict[str, float]
+
+
+class Session:
+    """Answers from a bundle; safe to share between threads.
+
+    Attributes:
+        labels: the K interest labels; thresholds [K]: from which probability one is predicted.
+        digest: the bundle's, "" for one that is not sealed yet.
+        tasks: what it was trained for.
+    """
+
+    def __init__(self, directory: Path, card: Mapping[str, Any], digest: str) -> None:
+        import torch
+
+        from tasteloop import model
+
+        self.card, self.digest = card, digest
+        self.labels: list[str] = card["labels"]
+        self.tasks: list[str] = list(card["tasks"])
+        self.text = TextSettings.model_validate(card["text"])
+        self.catalogue = Catalogue.read(directory / ITEMS)
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._models = {n: model.load(directory / MODELS / n).to(self._device) for n in card["models"]}
+        first = next(iter(card["models"]))
+        self._tokenizer = load_tokenizer(directory / MODELS / first)
+        self._recommender = (
+            Recommender.load(directory, dict(card)) if (directory / RECOMMENDER).exists() else None
+        )
+        self._lock = threading.Lock()  # a tokenizer's truncation is a setting of the object
+
+    @classmethod
+    def load(cls, directory: Path) -> Session:
+        """From a sealed bundle. Raises TasteloopError where a file is not what the manifest says."""
+        digest = verify(directory)
+        return cls(directory, read_card(directory), digest)
+
+    @classmethod
+    def open(cls, directory: Path, card: Mapping[str, Any]) -> Session:
+        """From a bundle that its trainer has not sealed yet."""
+        return cls(directory, card, "")
+
+    @property
+    def has_sentiment(self) -> bool:
+        return "sentiment" in self.tasks
+
+    @property
+    def thresholds(self) -> Matrix:
+        return np.array(self.card["tasks"]["interests"]["thresholds"], np.float32)
+
+    @property
+    def sentiment_threshold(self) -> float:
+        return float(self.card["tasks"]["sentiment"]["thresholds"][0])
+
+    # --- the encoder ---
+
+    def encode(self, texts: Sequence[str], task: str, max_tokens: int) -> Matrix:
+        """Pooled vectors [n, width] by the encoder of a task, in length-sorted batches."""
+        return self._run(texts, task, max_tokens, head=False)
+
+    def _run(self, texts: Sequence[str], task: str, max_tokens: int, head: bool) -> Matrix:
+        import torch
+
+        if not texts:
+            raise ValueError("nothing to encode")
+        model = self._models[self.card["tasks"][task]["model"]]
+        with self._lock:
+            ids = tokenize(self._tokenizer, texts, max_tokens)
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(order), _BATCH):
+                pooled = model(*pad([ids[i] for i in order[start : start + _BATCH]], self._device))
+                parts.append(model.logits(task, pooled) if head else pooled)
+        out = torch.cat(parts).float().cpu().numpy()
+        restored: Matrix = np.empty_like(out)
+        restored[order] = out
+        return restored
+
+    def _probabilities(self, texts: Sequence[str], task: str, max_tokens: int) -> Matrix:
+        return apply_calibration(self._run(texts, task, max_tokens, head=True), self.card["tasks"][task])
+
+    def item_vectors(self, batch: int = 64) -> Matrix:
+        """[J, width], length 1: each item's title, labels and text read by the encoder that reads behaviour."""
+        catalogue = self.catalogue
+        texts = [
+            ", ".join(part for part in (title, " ".join(labels).lower(), text) if part) or item
+            for item, title, labels, text in zip(
+                catalogue.items, catalogue.titles, catalogue.labels, catalogue.texts, strict=True
+            )
+        ]
+        vectors = self.encode(texts, self.tasks[0], self.text.max_tokens)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+    # --- the three answers ---
+
+    def interests(self, histories: Sequence[Sequence[Event]]) -> Matrix:
+        """Calibrated probabilities [n, K]."""
+        return self.interests_of([behaviour_text(h, self.catalogue, self.text) for h in histories])
+
+    def interests_of(self, texts: Sequence[str]) -> Matrix:
+        """Calibrated probabilities [n, K] of behaviour texts."""
+        if "interests" not in self.tasks:
+            raise TasteloopError("this model was not trained for interests; add it to training.tasks")
+        return self._probabilities(texts, "interests", self.text.max_tokens)
+
+    def sentiment(self, texts: Sequence[str]) -> Matrix:
+        """Calibrated probability [n] that a text is positive."""
+        if not self.has_sentiment:
+            raise TasteloopError(
+                "this model was not trained for sentiment: its data had no reviews (ingest.reviews)"
+            )
+        return self._probabilities(texts, "sentiment", self.card["review_max_tokens"])[:, 0]
+
+    def contributions(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> dict[str, Matrix]:
+        """The terms of every item's score, each [n, J]."""
+        assert self._recommender is not None, "a sealed bundle has a recommender"
+        liked = fold_in(histories, self.catalogue, self._recommender.decay, self.text)
+        return self._recommender.contributions(liked, interests)  # type: ignore[arg-type]
+
+    def recommend(self, histories: Sequence[Sequence[Event]], k: int = K) -> list[list[Recommendation]]:
+        """The k best items of each history that are not in it, best first; fewer where the catalogue ends."""
+        return self.rank(histories, self.interests(histories), k)
+
+    def rank(
+        self, histories: Sequence[Sequence[Event]], interests: Matrix, k: int
+    ) -> list[list[Recommendation]]:
+        """`recommend` with interests at hand."""
+        terms = self.contributions(histories, interests)
+        scores = np.where(seen(histories, self.catalogue), -np.inf, sum(terms.values()))
+        return [
+            [self._recommendation(row, int(j), terms) for j in ranked if np.isfinite(scores[row, j])]
+            for row, ranked in enumerate(top_k(scores, k))
+        ]
+
+    def _recommendation(self, row: int, item: int, terms: Mapping[str, Matrix]) -> Recommendation:
+        parts = {name: float(values[row, item]) for name, values in terms.items()}
+        return Recommendation(
+            self.catalogue.items[item], self.catalogue.titles[item], sum(parts.values()), parts
+        )
+
+    def answer(self, model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
+        """The public answers of one of the three models.
+
+        Args:
+            model: interests, recommend or sentiment.
+            instances: {"events": [...], "k": 10} or {"text": "..."}, see `Event.parse`.
+
+        Raises:
+            TasteloopError: a bad instance, by its index.
+        """
+        if model not in QUESTIONS:
+            raise TasteloopError(f"unknown model {model!r}; known: {', '.join(QUESTIONS)}")
+        asked = [_parse(model, instance, f"instances[{n}]") for n, instance in enumerate(instances)]
+        if not asked:
+            return []
+        if model == "sentiment":
+            return [self._sentiment(p) for p in self.sentiment([a["text"] for a in asked])]
+        histories = [a["events"] for a in asked]
+        interests = self.interests(histories)
+        if model == "interests":
+            return [self._interests(p) for p in interests]
+        most = max(a["k"] for a in asked)
+        ranked = self.rank(histories, interests, most)
+        return [self._recommendations(r[: a["k"]]) for r, a in zip(ranked, asked, strict=True)]
+
+    def _interests(self, probabilities: Matrix) -> dict[str, Any]:
+        rows = sorted(zip(-probabilities, self.labels, self.thresholds, strict=True))
+        return {
+            "interests": [
+                {"label": label, "probability": float(-p), "predicted": bool(-p >= threshold)}
+                for p, label, threshold in rows
+            ]
+        }
+
+    def _sentiment(self, probability: float) -> dict[str, Any]:
+        positive = probability >= self.sentiment_threshold
+        return {"sentiment": "positive" if positive else "negative", "probability": float(probability)}
+
+    @staticmethod
+    def _recommendations(ranked: Sequence[Recommendation]) -> dict[str, Any]:
+        return {
+            "recommendations": [
+                {
+                    "item": r.item,
+                    "title": r.title,
+                    "score": r.score,
+                    "reasons": [
+                        {"term": term, "contribution": value}
+                        for term, value in sorted(r.terms.items(), key=lambda pair: -pair[1])
+                    ],
+                }
+                for r in ranked
+            ]
+        }
+
+
+def _parse(model: str, instance: Any, where: str) -> dict[str, Any]:
+    """A checked instance: events as `Event`s, k a number, or text."""
+    if not isinstance(instance, Mapping):
+        raise TasteloopError(f"{where}: an instance is an object, not {type(instance).__name__}")
+    known = QUESTIONS[model]
+    if unknown := [key for key in instance if key not in known]:
+        raise TasteloopError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
+    if known[0] not in instance:
+        raise TasteloopError(f"{where}: {known[0]!r} is missing")
+    if model == "sentiment":
+        text = instance["text"]
+        if not isinstance(text, str) or not text.strip():
+            raise TasteloopError(f"{where}.text: a string that is not blank is expected")
+        return {"text": text}
+    events = instance["events"]
+    if not isinstance(events, list):
+        raise TasteloopError(f"{where}.events: a list is expected, not {type(events).__name__}")
+    k = instance.get("k", K)
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST_K:
+        raise TasteloopError(f"{where}.k: a whole number from 1 to {MOST_K} is expected, not {k!r}")
+    return {"events": [Event.parse(event, f"{where}.events[{n}]") for n, event in enumerate(events)], "k": k}
