@@ -28,11 +28,13 @@ LOCK = "lock"  # held by a run for as long as it lives
 
 ROOMS = ("tasteloop", "validation", "serving")
 
-QUIET = {  # no step calls home
+QUIET = {  # no step calls home, and libraries speak only of errors
     "DO_NOT_TRACK": "1",
     "GX_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # bars redraw; a pipe wants lines
+    "TRANSFORMERS_VERBOSITY": "error",
 }
 
 

@@ -56,21 +56,13 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         help="with the registry: the version to serve instead of the champion; with DIR: what answers call "
         "its version (default: the first 12 digits of the bundle's digest)",
     )
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)"
-    )
-    parser.add_argument(
-        "--port", type=int, default=8080, help="REST port, 0: any free one (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--grpc-port", type=int, default=8081, help="gRPC port, 0: any free one (default: %(default)s)"
-    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
+    parser.add_argument("--port", type=int, default=8080, help="REST port, 0: any free one (default: %(default)s)")
+    parser.add_argument("--grpc-port", type=int, default=8081, help="gRPC port, 0: any free one (default: %(default)s)")
     parser.add_argument(
         "--threads", type=int, help="threads of a computation (default: OMP_NUM_THREADS, else all cores)"
     )
-    parser.add_argument(
-        "--ready-file", type=Path, metavar="FILE", help="write addresses and version here once ready"
-    )
+    parser.add_argument("--ready-file", type=Path, metavar="FILE", help="write addresses and version here once ready")
     parser.add_argument(
         "--exit-with-parent",
         action="store_true",

@@ -40,15 +40,11 @@ class Client:
         Raises:
             ServingError: refused (its text is the server's), failed, timed out, or nobody there.
         """
-        answer = self._ask(
-            "POST", f"/v1/models/{quote(model, safe='')}:predict", {"instances": list(instances)}
-        )
+        answer = self._ask("POST", f"/v1/models/{quote(model, safe='')}:predict", {"instances": list(instances)})
         try:
             predictions: list[dict[str, Any]] = answer["predictions"]
         except (KeyError, TypeError):
-            raise ServingError(
-                f'{self.url} answered without "predictions": is it a Tasteloop server?'
-            ) from None
+            raise ServingError(f'{self.url} answered without "predictions": is it a Tasteloop server?') from None
         return predictions
 
     def infer(

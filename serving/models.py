@@ -63,9 +63,7 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
         return {"predictions": answers, "model_version": self.version}
 
     async def explain(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
-        raise NotImplementedError(
-            f"{self.name} has no explainer; the reasons of `recommend` are in its answers"
-        )
+        raise NotImplementedError(f"{self.name} has no explainer; the reasons of `recommend` are in its answers")
 
     async def _infer(self, request: InferRequest) -> InferResponse:
         if request.model_version and request.model_version != self.version:

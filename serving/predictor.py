@@ -97,9 +97,7 @@ class Predictor:
     def __init__(self, session: Session, version: str) -> None:
         self.version = version
         self.digest: str = session.digest
-        self.models: tuple[str, ...] = (INTERESTS, RECOMMEND) + (
-            (SENTIMENT,) if session.has_sentiment else ()
-        )
+        self.models: tuple[str, ...] = (INTERESTS, RECOMMEND) + ((SENTIMENT,) if session.has_sentiment else ())
         self._session = session
         self._lock = threading.Lock()
 
@@ -170,14 +168,10 @@ class Predictor:
         """V2 metadata of the output tensors."""
         self._known(model)
         if model == SENTIMENT:
-            return [
-                {"name": column.name, "datatype": column.datatype, "shape": [-1]} for column in _SENTIMENT
-            ]
+            return [{"name": column.name, "datatype": column.datatype, "shape": [-1]} for column in _SENTIMENT]
         width = len(self._session.labels) if model == INTERESTS else -1
         _, columns = _RANKED[model]
-        return [
-            {"name": column.name, "datatype": column.datatype, "shape": [-1, width]} for column in columns
-        ]
+        return [{"name": column.name, "datatype": column.datatype, "shape": [-1, width]} for column in columns]
 
     def warm_up(self, bundle: Path) -> None:
         """Ask the bundle's first golden question of each model, so that the first caller does not wait."""
@@ -222,9 +216,7 @@ def _elements(tensor: Tensor) -> list[str]:
         except UnicodeError as error:
             raise TasteloopError(f"element {index} of {where} is not UTF-8: {error}") from None
         except TypeError:
-            raise TasteloopError(
-                f"element {index} of {where} is {_kind(element)}; it must be a string"
-            ) from None
+            raise TasteloopError(f"element {index} of {where} is {_kind(element)}; it must be a string") from None
     return strings
 
 
@@ -241,9 +233,7 @@ def _parse(element: str, index: int) -> Answer:
     except ValueError as error:
         raise TasteloopError(f"instances[{index}] is not JSON: {error}") from None
     if not isinstance(instance, dict):
-        raise TasteloopError(
-            f'instances[{index}] is {_kind(instance)}; it must be an object {{"events": [...]}}'
-        )
+        raise TasteloopError(f'instances[{index}] is {_kind(instance)}; it must be an object {{"events": [...]}}')
     return instance
 
 

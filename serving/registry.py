@@ -22,6 +22,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -336,7 +337,7 @@ def _log_run(
 
 
 def _metrics(measured: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Each metric with its interval; `@`, which MLflow refuses in a name, becomes `_at_`."""
+    """Each metric with its interval."""
     groups = {"": measured.get("metrics", {})}
     groups |= {f"baseline.{name}.": values for name, values in measured.get("baselines", {}).items()}
     groups |= {f"difference.{name}.": values for name, values in measured.get("differences", {}).items()}
@@ -345,7 +346,7 @@ def _metrics(measured: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             for part, suffix in (("value", ""), ("low", ".low"), ("high", ".high")):
                 number = (estimate or {}).get(part)
                 if isinstance(number, int | float) and math.isfinite(number):
-                    yield f"{prefix}{name}{suffix}".replace("@", "_at_"), float(number)
+                    yield _name(f"{prefix}{name}{suffix}"), float(number)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -354,7 +355,12 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _flat(value, f"{prefix}{name}.")
         else:
             text = value if isinstance(value, str) else json.dumps(value, default=str)
-            yield f"{prefix}{name}", text[:6000]
+            yield _name(f"{prefix}{name}"), text[:6000]
+
+
+def _name(text: str) -> str:
+    """As MLflow allows: `@` becomes `_at_`, any other character it refuses (the `=` of a slice) `_`."""
+    return re.sub(r"[^\w .:/-]", "_", text.replace("@", "_at_"))
 
 
 def _live(client: MlflowClient) -> ModelVersion | None:
@@ -376,9 +382,7 @@ def _version(client: MlflowClient, version: str) -> ModelVersion:
     try:
         return client.get_model_version(MODEL, version)
     except MlflowException:
-        known = ", ".join(
-            sorted((str(v.version) for v in client.search_model_versions(f"name = '{MODEL}'")), key=int)
-        )
+        known = ", ".join(sorted((str(v.version) for v in client.search_model_versions(f"name = '{MODEL}'")), key=int))
         raise TasteloopError(f"there is no version {version!r}; registered: {known or 'none'}") from None
 
 
@@ -395,9 +399,7 @@ def _resolve(version: ModelVersion) -> Champion:
             from mlflow.artifacts import download_artifacts
 
             with files.atomic_directory(path) as temporary:
-                fetched = Path(
-                    download_artifacts(source, dst_path=str(temporary), tracking_uri=tracking_uri())
-                )
+                fetched = Path(download_artifacts(source, dst_path=str(temporary), tracking_uri=tracking_uri()))
                 for entry in list(fetched.iterdir()) if fetched != temporary else []:
                     entry.rename(temporary / entry.name)
     if not path.is_dir():

@@ -65,9 +65,7 @@ def _rehearse(bundle: Path, tolerance: float) -> Rehearsal:
     digest: str = verify(bundle)
     questions = files.read_json(bundle / "golden.json")["questions"]
     if not questions:
-        return Rehearsal(
-            False, f"{bundle / 'golden.json'} holds no questions, so nothing can be compared", digest
-        )
+        return Rehearsal(False, f"{bundle / 'golden.json'} holds no questions, so nothing can be compared", digest)
     started = time.monotonic()
     with serve(bundle) as client:
         seconds = time.monotonic() - started
@@ -165,9 +163,7 @@ def _without_titles(answer: Mapping[str, Any]) -> dict[str, Any]:
     return {**answer, "recommendations": kept}
 
 
-def compare(
-    model: str, recorded: Mapping[str, Any], served: Mapping[str, Any], tolerance: float
-) -> list[str]:
+def compare(model: str, recorded: Mapping[str, Any], served: Mapping[str, Any], tolerance: float) -> list[str]:
     """How a served answer differs from the recorded one, in words; nothing where they agree.
 
     Ranked answers agree when, place by place, the numbers agree, and entry by entry too: entries may then
@@ -204,15 +200,11 @@ def _compare_entry(where: str, old: Any, new: Any, tolerance: float) -> list[str
             return [f"{where}fields {sorted(new)} instead of {sorted(old)}"]
         return [found for k in old for found in _compare_entry(f"{where}{k} ", old[k], new[k], tolerance)]
     if isinstance(old, list) and isinstance(new, list):
-        if (
-            old and isinstance(old[0], Mapping) and "term" in old[0]
-        ):  # reasons: by term, their order is their size
+        if old and isinstance(old[0], Mapping) and "term" in old[0]:  # reasons: by term, their order is their size
             return _compare_entry(where, _by_term(old), _by_term(new), tolerance)
         if len(old) != len(new):
             return [f"{where}{len(new)} entries instead of {len(old)}"]
-        return [
-            found for a, b in zip(old, new, strict=True) for found in _compare_entry(where, a, b, tolerance)
-        ]
+        return [found for a, b in zip(old, new, strict=True) for found in _compare_entry(where, a, b, tolerance)]
     if _number(old) and _number(new):
         return [] if _close(old, new, tolerance) else [f"{where}{new} instead of {old}"]
     return [] if old == new else [f"{where}{new!r} instead of {old!r}"]

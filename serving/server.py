@@ -171,9 +171,7 @@ class _Plane(DataPlane):  # type: ignore[misc]
         except ValidationError as error:
             raise InvalidInput(_first(error.errors())) from None
         except Exception:  # kserve's parser lets out whatever its slicing and indexing meet
-            raise InvalidInput(
-                "the body does not follow the V2 protocol's binary tensor data extension"
-            ) from None
+            raise InvalidInput("the body does not follow the V2 protocol's binary tensor data extension") from None
 
 
 class _WithoutRepository:
@@ -183,9 +181,7 @@ class _WithoutRepository:
         self._app = app
 
     def include_router(self, router: APIRouter, **options: Any) -> None:
-        router.routes[:] = [
-            route for route in router.routes if "/repository/" not in getattr(route, "path", "")
-        ]
+        router.routes[:] = [route for route in router.routes if "/repository/" not in getattr(route, "path", "")]
         self._app.include_router(router, **options)
 
     def __getattr__(self, name: str) -> Any:
@@ -345,9 +341,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         names = ", ".join(self.registered_models.get_models())
         logger.info("serving %s, version %s, on http://%s and gRPC %s", names, self._version, http, rpc)
         if self._ready_file:
-            files.write_json(
-                self._ready_file, {"http": f"http://{http}", "grpc": rpc, "version": self._version}
-            )
+            files.write_json(self._ready_file, {"http": f"http://{http}", "grpc": rpc, "version": self._version})
 
 
 def address(host: str, port: int) -> str:

@@ -41,19 +41,11 @@ def verify(directory: Path) -> str:
         raise TasteloopError(f"{directory} is not a bundle: it has no {MANIFEST}; `tasteloop run` makes one")
     manifest = read_json(directory / MANIFEST)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise TasteloopError(
-            f"{directory}: this version reads bundles of format {FORMAT} only; train it again"
-        )
+        raise TasteloopError(f"{directory}: this version reads bundles of format {FORMAT} only; train it again")
     expected, found = manifest.get("files", {}), _hashes(directory)
     wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
     if wrong:
-        state = (
-            "missing"
-            if wrong[0] not in found
-            else "not in the manifest"
-            if wrong[0] not in expected
-            else "changed"
-        )
+        state = "missing" if wrong[0] not in found else "not in the manifest" if wrong[0] not in expected else "changed"
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise TasteloopError(f"bundle {directory}: {wrong[0]} is {state}{more}; restore it or train again")
     return sha256_file(directory / MANIFEST)

@@ -44,9 +44,7 @@ class EvaluationSettings(BaseModel, frozen=True, extra="forbid"):
     seed: int = 0
     cold_events: int = Field(5, ge=1, description="A user with at most so many events is cold.")
     active_events: int = Field(50, ge=1, description="From so many events on a user is active.")
-    recent_days: tuple[float, ...] = Field(
-        (7, 30), description="Windows of recent popularity; validation chooses."
-    )
+    recent_days: tuple[float, ...] = Field((7, 30), description="Windows of recent popularity; validation chooses.")
     ease_regularisation: tuple[float, ...] = (300, 1000, 3000)
     knn_neighbours: tuple[int, ...] = (50, 200)
     knn_shrink: tuple[float, ...] = (10, 100)
@@ -78,9 +76,7 @@ def evaluate(
     test = data.split(TEST)
     histories = data.histories(test)
     reviews = data.reviews()
-    reviews = (
-        reviews.filter(reviews[SPLIT] == TEST) if reviews is not None and session.has_sentiment else None
-    )
+    reviews = reviews.filter(reviews[SPLIT] == TEST) if reviews is not None and session.has_sentiment else None
     rows = _Rows(data, test, histories, reviews)
 
     ours, shown = _candidate(session, rows)
@@ -94,7 +90,7 @@ def evaluate(
     report |= {
         "schema": 1,
         "tasks": session.tasks,
-        "champion": None if live is None else {"digest": live.digest, "metrics": report["baselines"].pop("champion", {})},
+        "champion": live and {"digest": live.digest, "metrics": report["baselines"].pop("champion", {})},
         "slices": _slices(ours, rows, settings),
         "lineage": {
             "bundle": session.digest, "data": data.meta["data"], "source": data.meta["source"], "code": code_version(),
@@ -106,9 +102,7 @@ def evaluate(
     with atomic_directory(out) as directory:
         write_json(directory / EVALUATION, report)
     values = {name: estimate["value"] for name, estimate in report["metrics"].items()}
-    log.info(
-        "test: %s", ", ".join(f"{n} {v:.4f}" if v is not None else f"{n} none" for n, v in values.items())
-    )
+    log.info("test: %s", ", ".join(f"{n} {v:.4f}" if v is not None else f"{n} none" for n, v in values.items()))
     return EvaluationResult(values, live is not None)
 
 
@@ -157,9 +151,7 @@ def _candidate(session: Session, rows: _Rows) -> tuple[dict[str, Measure], _Show
     interests = _aligned(session, session.interests(rows.histories), labels)
     thresholds = _aligned(session, session.thresholds[None, :], labels, absent=2.0)
     predicted = (interests >= thresholds).astype(np.float32)
-    measures = _interest_measures(predicted, rows.truth) | {
-        "interests.ece": metrics.ece(interests, rows.truth)
-    }
+    measures = _interest_measures(predicted, rows.truth) | {"interests.ece": metrics.ece(interests, rows.truth)}
     measures |= _rank_measures(_ranked(session, rows), rows.relevant)
     sentiment = None
     if rows.reviews is not None and session.has_sentiment:
@@ -202,9 +194,7 @@ def _rank_measures(ranked: Array, relevant: Sequence[Sequence[int]]) -> dict[str
     }
 
 
-def _sentiment_measures(
-    positive: Array, probability: Array | None, reviews: pl.DataFrame
-) -> dict[str, Measure]:
+def _sentiment_measures(positive: Array, probability: Array | None, reviews: pl.DataFrame) -> dict[str, Measure]:
     truth = reviews[SENTIMENT].to_numpy().astype(np.float32)[:, None]
     predicted = positive.astype(np.float32)[:, None]
     measures = {
@@ -213,11 +203,7 @@ def _sentiment_measures(
         "sentiment.recall": metrics.recall(predicted, truth),
         "sentiment.f1": metrics.micro_f1(predicted, truth),
     }
-    return (
-        measures
-        if probability is None
-        else measures | {"sentiment.ece": metrics.ece(probability[:, None], truth)}
-    )
+    return measures if probability is None else measures | {"sentiment.ece": metrics.ece(probability[:, None], truth)}
 
 
 # --- baselines ----------------------------------------------------------------------------------------------------
@@ -289,9 +275,7 @@ def _rank_baselines(
     on_test = _Folded.of(rows.histories, data), rows.relevant
     out = {}
     for name, family in families.items():
-        best = max(
-            family, key=lambda fit: metrics.ndcg(on_validation[0].ranked(fit(tuned)), on_validation[1]).value
-        )
+        best = max(family, key=lambda fit: metrics.ndcg(on_validation[0].ranked(fit(tuned)), on_validation[1]).value)
         out[name] = _rank_measures(on_test[0].ranked(best(fitted)), on_test[1])
     return out
 
@@ -369,9 +353,7 @@ def _details(session: Session, rows: _Rows, shown: _Shown, settings: EvaluationS
     if shown.sentiment is not None and rows.reviews is not None:
         real = rows.reviews[SENTIMENT].to_numpy().astype(int)
         said = (shown.sentiment >= session.sentiment_threshold).astype(int)
-        out["confusion"]["sentiment"] = [
-            [int(((real == r) & (said == s)).sum()) for s in (0, 1)] for r in (0, 1)
-        ]
+        out["confusion"]["sentiment"] = [[int(((real == r) & (said == s)).sum()) for s in (0, 1)] for r in (0, 1)]
         out["calibration"]["sentiment"] = _calibration(shown.sentiment[:, None], real[:, None])
         out["roc"]["sentiment"] = _roc(real, shown.sentiment)
     return out
@@ -389,9 +371,7 @@ def _per_label(session: Session, labels: list[str], shown: _Shown, truth: Array)
                 ("f1", metrics.micro_f1),
             )
         }
-        threshold = (
-            float(session.thresholds[session.labels.index(label)]) if label in session.labels else None
-        )
+        threshold = float(session.thresholds[session.labels.index(label)]) if label in session.labels else None
         rows.append(
             {
                 "label": label,
@@ -422,15 +402,9 @@ def _roc(truth: Array, probability: Array) -> dict[str, list[float]]:
     }  # fmt: skip
 
 
-def _examples(
-    session: Session, rows: _Rows, shown: _Shown, settings: EvaluationSettings
-) -> list[dict[str, Any]]:
+def _examples(session: Session, rows: _Rows, shown: _Shown, settings: EvaluationSettings) -> list[dict[str, Any]]:
     """Evenly spaced test snapshots: what was read, said and recommended, and what really followed."""
-    picked = (
-        np.unique(np.linspace(0, len(rows.table) - 1, settings.examples).round().astype(int))
-        if settings.examples
-        else []
-    )
+    picked = np.unique(np.linspace(0, len(rows.table) - 1, settings.examples).round().astype(int))
     labels = rows.data.labels
     out = []
     for row in picked:

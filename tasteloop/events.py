@@ -59,9 +59,7 @@ def positive(threshold: float = 0.7) -> nw.Expr:
     """
     kind, value = nw.col(KIND), nw.col(VALUE)
     high = (value >= threshold - _ROUNDING).fill_null(False)
-    wanted = (
-        kind.is_in(_ACTS) | (kind.is_in(_OPINIONS) & high) | ((kind == "view") & (value.is_null() | high))
-    )
+    wanted = kind.is_in(_ACTS) | (kind.is_in(_OPINIONS) & high) | ((kind == "view") & (value.is_null() | high))
     return ~nw.col(ITEM).is_null() & wanted.fill_null(False)
 
 
@@ -103,9 +101,7 @@ class Event:
             TasteloopError: a key, kind, type or value that is not allowed.
         """
         if not isinstance(event, Mapping):
-            raise TasteloopError(
-                f'{where}: an event is an object, not {_shown(event)}; example: {{"kind": "click"}}'
-            )
+            raise TasteloopError(f'{where}: an event is an object, not {_shown(event)}; example: {{"kind": "click"}}')
         if unknown := [key for key in event if key not in cls.__dataclass_fields__]:
             raise TasteloopError(
                 f"{where}: unknown key {_shown(unknown[0])}; known: {', '.join(cls.__dataclass_fields__)}"
@@ -116,19 +112,14 @@ class Event:
         item, text, value = event.get(ITEM), event.get(TEXT), event.get(VALUE)
         for name, given in ((ITEM, item), (TEXT, text)):
             if not (given is None or (isinstance(given, str) and given.strip())):
-                raise TasteloopError(
-                    f"{where}: {name} is a string that is not blank, or null, not {_shown(given)}"
-                )
+                raise TasteloopError(f"{where}: {name} is a string that is not blank, or null, not {_shown(given)}")
         if value is not None:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not (number and 0 <= value <= 1):  # NaN is not in [0, 1] either
                 raise TasteloopError(
-                    f"{where}: value is a number from 0 to 1 (normalise it by your scale), not "
-                    f"{_shown(value)}"
+                    f"{where}: value is a number from 0 to 1 (normalise it by your scale), not {_shown(value)}"
                 )
-        return cls(
-            kind, item, _parse_time(event.get(TIME), where), None if value is None else float(value), text
-        )
+        return cls(kind, item, _parse_time(event.get(TIME), where), None if value is None else float(value), text)
 
 
 def _parse_time(time: Any, where: str) -> int | None:

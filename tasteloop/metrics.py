@@ -93,9 +93,7 @@ def difference(a: Measure, b: Measure, groups: Array, seed: int = 0, draws: int 
     if n == 0:
         return Estimate(None, None, None, 0)
     weights, group_of = _draws(groups, seed, draws)
-    return _estimate(
-        a.value - b.value, _resampled(a, weights, group_of) - _resampled(b, weights, group_of), n
-    )
+    return _estimate(a.value - b.value, _resampled(a, weights, group_of) - _resampled(b, weights, group_of), n)
 
 
 # --- classification: predictions and truth [n, K] of 0 and 1 -------------------------------------------------------
@@ -193,7 +191,7 @@ def reliability(probabilities: Array, truth: Array, bins: int = ECE_BINS) -> lis
 
 
 def top_k(scores: Array, k: int) -> Array:
-    """Positions of the k highest scores of each row, best first: [n, J] -> [n, min(k, J)]. Ties: lower position first."""
+    """Positions of the k highest scores of each row, best first: [n, J] -> [n, min(k, J)]; ties by position."""
     k = min(k, scores.shape[1])
     part = (
         np.argpartition(-scores, k - 1, axis=1)[:, :k]
@@ -213,7 +211,7 @@ def hits(ranked: Array, relevant: Sequence[Sequence[int]]) -> Array:
 
 
 def ndcg(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
-    """nDCG@k with binary gains (Järvelin & Kekäläinen 2002); k is the width of `ranked`. A row with none relevant is 0."""
+    """nDCG@k with binary gains (Järvelin & Kekäläinen 2002), k the width of `ranked`; a row with none relevant is 0."""
     k = ranked.shape[1]
     discount = 1 / np.log2(np.arange(2, k + 2))
     ideal = np.array([discount[: min(k, len(set(wanted)))].sum() for wanted in relevant])

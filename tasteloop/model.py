@@ -9,7 +9,6 @@ starts every epoch from there: `lower` and `upper` are the two halves, `forward`
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,7 @@ class TasteModel(nn.Module):
         dropout: on the pooled vector, in training.
     """
 
-    def __init__(
-        self, encoder: Any, heads: dict[str, int], frozen_layers: int = -1, dropout: float = 0.1
-    ) -> None:
+    def __init__(self, encoder: Any, heads: dict[str, int], frozen_layers: int = -1, dropout: float = 0.1) -> None:
         super().__init__()
         if not (hasattr(encoder, "embeddings") and hasattr(getattr(encoder, "encoder", None), "layer")):
             raise TasteloopError(
@@ -48,11 +45,12 @@ class TasteModel(nn.Module):
         self.encoder = encoder
         self.frozen_layers = frozen_layers
         width = encoder.config.hidden_size
-        self.heads = nn.ModuleDict({task: nn.Linear(width, n) for task, n in heads.items()})
-        self.dropout = nn.Dropout(dropout)
-        for head in self.heads.values():
+        linear = {task: nn.Linear(width, n) for task, n in heads.items()}
+        for head in linear.values():
             nn.init.normal_(head.weight, std=0.02)
             nn.init.zeros_(head.bias)
+        self.heads = nn.ModuleDict(linear)
+        self.dropout = nn.Dropout(dropout)
         for module in self._frozen():
             module.requires_grad_(False)
         if getattr(encoder, "pooler", None) is not None:  # the [CLS] pooler is not read
@@ -109,7 +107,8 @@ def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 def first(output: Any) -> Tensor:
     """A layer's hidden states: transformers returns them bare or in a tuple, by version and family."""
-    return output[0] if isinstance(output, tuple) else output
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
 
 
 def load_encoder(directory: str | Path, layers: int | None = None) -> Any:
@@ -148,18 +147,10 @@ def load(directory: Path) -> TasteModel:
 
     config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     config._attn_implementation = "sdpa"
-    encoder = AutoModel.from_config(config)
+    encoder = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
     heads = load_file(directory / HEADS)
-    sizes = {
-        name.removesuffix(".bias"): int(v.shape[0]) for name, v in heads.items() if name.endswith(".bias")
-    }
+    sizes = {name.removesuffix(".bias"): int(v.shape[0]) for name, v in heads.items() if name.endswith(".bias")}
     model = TasteModel(encoder, sizes)
     model.encoder.load_state_dict(load_file(directory / WEIGHTS))
     model.heads.load_state_dict(heads)
     return model.eval()
-
-
-def read_config(directory: Path) -> dict[str, Any]:
-    """The encoder's config.json, as it is on disk."""
-    config: dict[str, Any] = json.loads((directory / "config.json").read_text())
-    return config

@@ -1,6 +1,6 @@
 """Ranking: a sum of few terms, so that the reasons of a score are its parts.
 
-`R(i, j) = Σ_m λ_m · s_m(i, j)`, each `s_m` standardised over the catalogue for the user at hand, so that λ are comparable:
+`R(i, j) = Σ_m λ_m · s_m(i, j)`, each `s_m` standardised over the catalogue for the user at hand, so that λ compare:
 
 - interest: `Σ_k w_jk · (y_ik - ȳ_k)`, `w` by ridge regression of what followed on which interests were there, and for
   items without a positive event by the mean of their labels' other items;
@@ -48,9 +48,7 @@ class RecommenderSettings(BaseModel, frozen=True, extra="forbid"):
     """Grids are searched on the validation window; a single value fixes it."""
 
     ease_regularisation: tuple[float, ...] = (300, 1000, 3000)
-    ease_items: int = Field(
-        10_000, ge=1, description="Most popular items in the EASE matrix, which is square in them."
-    )
+    ease_items: int = Field(10_000, ge=1, description="Most popular items in the EASE matrix, which is square in them.")
     history_decay: tuple[float, ...] = (0.9, 0.95, 0.98, 1.0)
     half_life_days: tuple[float, ...] = (7, 30, 90, 3650)
     interest_regularisation: float = Field(200, gt=0)
@@ -59,7 +57,6 @@ class RecommenderSettings(BaseModel, frozen=True, extra="forbid"):
         description="Candidates of each λ but the collaborative.",
     )
     rounds: int = Field(3, ge=1, description="Passes of coordinate ascent over λ.")
-    item_batch: int = Field(64, ge=1)
 
 
 @dataclass(frozen=True)
@@ -123,12 +120,9 @@ class Recommender:
         from safetensors.numpy import save_file
 
         arrays = {
-            n: getattr(self, n)
-            for n in ("vectors", "ease", "ease_positions", "ties", "label_mean", "popularity")
+            n: getattr(self, n) for n in ("vectors", "ease", "ease_positions", "ties", "label_mean", "popularity")
         }
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in arrays.items()}, directory / RECOMMENDER
-        )
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, directory / RECOMMENDER)
 
     @classmethod
     def load(cls, directory: Path, card: dict[str, Any]) -> Recommender:
@@ -145,15 +139,14 @@ class Recommender:
 
 def standardise(scores: NDArray[Any]) -> Matrix:
     """Mean 0 and deviation 1 over each row's items; a constant row becomes 0."""
-    scores = scores.astype(np.float32)
-    centred = scores - scores.mean(1, keepdims=True)
+    centred: Matrix = scores.astype(np.float32)
+    centred = centred - centred.mean(1, keepdims=True)
     deviation = centred.std(1, keepdims=True)
-    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 1e-7)
+    out: Matrix = np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 1e-7)
+    return out
 
 
-def fold_in(
-    histories: Sequence[Sequence[Event]], catalogue: Catalogue, decay: float, text: TextSettings
-) -> Matrix:
+def fold_in(histories: Sequence[Sequence[Event]], catalogue: Catalogue, decay: float, text: TextSettings) -> Matrix:
     """[n, J]: each liked item's weight, `decay` to the power of how many events came after it."""
     out = np.zeros((len(histories), len(catalogue)), np.float32)
     for row, history in enumerate(histories):
@@ -239,16 +232,12 @@ def fit_ties(truth: Matrix, future: Matrix, past: Past, membership: Matrix, regu
     cold = past.count() == 0
     if cold.any():
         by_label = membership.T @ membership + np.eye(membership.shape[1])
-        prototype = np.linalg.solve(
-            by_label, membership.T @ np.where(cold, 0, ties).T
-        )  # label -> ties of its items
+        prototype = np.linalg.solve(by_label, membership.T @ np.where(cold, 0, ties).T)  # label -> ties of its items
         ties[:, cold] = (membership[cold] @ prototype).T
     return np.asarray(ties, np.float32)
 
 
-def fit_recommender(
-    model: Path, snapshots: Path, settings: RecommenderSettings, out: Path
-) -> RecommenderResult:
+def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings, out: Path) -> RecommenderResult:
     """Fit the terms and λ, and put everything that answers into a bundle.
 
     Args:
@@ -270,13 +259,11 @@ def fit_recommender(
         shutil.copyfile(snapshots / ITEMS, directory / ITEMS)
         card = _card(data, training)
         session = Session.open(directory, card)
-        vectors = session.item_vectors(settings.item_batch)
+        vectors = session.item_vectors()
         histories = data.histories(validation)
         interests = load_file(model / PREDICTIONS).get("interests")
         if interests is None:
-            interests = np.tile(data.truth(data.split(TRAIN)).mean(0), (len(validation), 1)).astype(
-                np.float32
-            )
+            interests = np.tile(data.truth(data.split(TRAIN)).mean(0), (len(validation), 1)).astype(np.float32)
         relevant, hidden = validation[FUTURE].to_list(), seen(histories, data.catalogue)
 
         def quality(scores: Matrix) -> float:
@@ -291,9 +278,7 @@ def fit_recommender(
             quality,
         )
         log.info("λ %s, validation nDCG@10 %.4f", {k: round(v, 3) for k, v in weights.items()}, best)
-        final = _fit(
-            Past.before(data.meta["test_from"], data), data, vectors, settings, chosen | {"weights": weights}
-        )
+        final = _fit(Past.before(data.meta["test_from"], data), data, vectors, settings, chosen | {"weights": weights})
         final.save(directory)
         card["recommender"] = {
             "weights": weights, "decay": final.decay, "chosen": {k: v for k, v in chosen.items() if k != "weights"},
@@ -312,7 +297,8 @@ def _card(data: Snapshots, training: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": "tasteloop", "labels": training["labels"], "tasks": training["tasks"], "models": training["models"],
         "text": training["text"], "review_max_tokens": training["settings"]["review_max_tokens"],
-        "encoder": training["encoder"], "data": data.meta["data"], "source": data.meta["source"], "code": code_version(),
+        "encoder": training["encoder"], "data": data.meta["data"], "source": data.meta["source"],
+        "code": code_version(),
         "settings": {"prepare": data.meta["settings"], "training": training["settings"]},
         "snapshots": data.meta["snapshots"], "reviews": data.meta["reviews"],
         "validation": {f"{name}.average_precision": task["quality"] for name, task in training["tasks"].items()},
@@ -344,9 +330,9 @@ def _search(
 
 def _ease_positions(past: Past, settings: RecommenderSettings) -> NDArray[np.int32]:
     count = past.count()
-    return np.sort(
-        np.argsort(-count, kind="stable")[: min(settings.ease_items, int((count > 0).sum()))]
-    ).astype(np.int32)
+    return np.sort(np.argsort(-count, kind="stable")[: min(settings.ease_items, int((count > 0).sum()))]).astype(
+        np.int32
+    )
 
 
 def _fit(
@@ -379,9 +365,7 @@ def _search_weights(
     weights = {name: 1.0 if name == "collaborative" else 0.0 for name in TERMS}
 
     def score(weights: dict[str, float]) -> float:
-        return quality(
-            sum((np.float32(w) * terms[n] for n, w in weights.items()), np.zeros_like(terms[TERMS[0]]))
-        )
+        return quality(sum((np.float32(w) * terms[n] for n, w in weights.items()), np.zeros_like(terms[TERMS[0]])))
 
     best = score(weights)
     for _, name in product(range(settings.rounds), [n for n in TERMS if n != "collaborative"]):

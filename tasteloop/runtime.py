@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, read_card, verify
+from tasteloop.calibration import apply_calibration
 from tasteloop.errors import TasteloopError
 from tasteloop.events import Event
 from tasteloop.items import Catalogue
 from tasteloop.metrics import top_k
 from tasteloop.recommend import Recommender, fold_in, seen
 from tasteloop.text import TextSettings, behaviour_text
-from tasteloop.training import apply_calibration, load_tokenizer, pad, tokenize
+from tasteloop.training import load_tokenizer, pad, tokenize
 
 Matrix = NDArray[np.float32]
 QUESTIONS = {"interests": ("events",), "recommend": ("events", "k"), "sentiment": ("text",)}
@@ -59,9 +60,7 @@ class Session:
         self._models = {n: model.load(directory / MODELS / n).to(self._device) for n in card["models"]}
         first = next(iter(card["models"]))
         self._tokenizer = load_tokenizer(directory / MODELS / first)
-        self._recommender = (
-            Recommender.load(directory, dict(card)) if (directory / RECOMMENDER).exists() else None
-        )
+        self._recommender = Recommender.load(directory, dict(card)) if (directory / RECOMMENDER).exists() else None
         self._lock = threading.Lock()  # a tokenizer's truncation is a setting of the object
 
     @classmethod
@@ -115,7 +114,7 @@ class Session:
     def _probabilities(self, texts: Sequence[str], task: str, max_tokens: int) -> Matrix:
         return apply_calibration(self._run(texts, task, max_tokens, head=True), self.card["tasks"][task])
 
-    def item_vectors(self, batch: int = 64) -> Matrix:
+    def item_vectors(self) -> Matrix:
         """[J, width], length 1: each item's title, labels and text read by the encoder that reads behaviour."""
         catalogue = self.catalogue
         texts = [
@@ -125,7 +124,9 @@ class Session:
             )
         ]
         vectors = self.encode(texts, self.tasks[0], self.text.max_tokens)
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+        norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: Matrix = (vectors / np.maximum(norm, 1e-9)).astype(np.float32)
+        return unit
 
     # --- the three answers ---
 
@@ -142,9 +143,7 @@ class Session:
     def sentiment(self, texts: Sequence[str]) -> Matrix:
         """Calibrated probability [n] that a text is positive."""
         if not self.has_sentiment:
-            raise TasteloopError(
-                "this model was not trained for sentiment: its data had no reviews (ingest.reviews)"
-            )
+            raise TasteloopError("this model was not trained for sentiment: its data had no reviews (ingest.reviews)")
         return self._probabilities(texts, "sentiment", self.card["review_max_tokens"])[:, 0]
 
     def contributions(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> dict[str, Matrix]:
@@ -157,9 +156,7 @@ class Session:
         """The k best items of each history that are not in it, best first; fewer where the catalogue ends."""
         return self.rank(histories, self.interests(histories), k)
 
-    def rank(
-        self, histories: Sequence[Sequence[Event]], interests: Matrix, k: int
-    ) -> list[list[Recommendation]]:
+    def rank(self, histories: Sequence[Sequence[Event]], interests: Matrix, k: int) -> list[list[Recommendation]]:
         """`recommend` with interests at hand."""
         terms = self.contributions(histories, interests)
         scores = np.where(seen(histories, self.catalogue), -np.inf, sum(terms.values()))
@@ -170,9 +167,7 @@ class Session:
 
     def _recommendation(self, row: int, item: int, terms: Mapping[str, Matrix]) -> Recommendation:
         parts = {name: float(values[row, item]) for name, values in terms.items()}
-        return Recommendation(
-            self.catalogue.items[item], self.catalogue.titles[item], sum(parts.values()), parts
-        )
+        return Recommendation(self.catalogue.items[item], self.catalogue.titles[item], sum(parts.values()), parts)
 
     def answer(self, model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
         """The public answers of one of the three models.

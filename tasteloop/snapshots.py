@@ -50,9 +50,7 @@ class PrepareSettings(BaseModel, frozen=True, extra="forbid"):
     stride: int = Field(10, ge=1, description="After those, one snapshot every so many events.")
     horizon: int = Field(10, ge=1, description="The next so many positive events are the truth.")
     minimum_future: int = Field(3, ge=1, description="With fewer, no snapshot is taken.")
-    label_share: float = Field(
-        0.25, gt=0, le=1, description="An interest: this share of the horizon's items bear it."
-    )
+    label_share: float = Field(0.25, gt=0, le=1, description="An interest: this share of the horizon's items bear it.")
     reviews_test_share: float = Field(0.2, gt=0, lt=1)
     reviews_validation_share: float = Field(0.08, gt=0, lt=1)
 
@@ -297,10 +295,7 @@ def _split_reviews(path: Path, settings: PrepareSettings) -> pl.DataFrame | None
     test, validation = settings.reviews_test_share, settings.reviews_validation_share
 
     def side(text: str) -> str:
-        u = (
-            int.from_bytes(blake2b(" ".join(text.lower().split()).encode(), digest_size=8).digest(), "big")
-            / 2**64
-        )
+        u = int.from_bytes(blake2b(" ".join(text.lower().split()).encode(), digest_size=8).digest(), "big") / 2**64
         return TEST if u < test else VALIDATION if u < test + validation else TRAIN
 
     splits = [side(text) for text in reviews[TEXT].to_list()]

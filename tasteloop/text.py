@@ -2,8 +2,8 @@
 
     mostly drama 50, comedy 25 of 12 events; liked Fargo, crime drama thriller; Heat, action crime; disliked Twister, …
 
-First what the whole history is about, then the acts, newest first: where the token budget ends, the oldest are lost. The
-verb is said when it changes, so that a run of the same acts costs no tokens.
+First what the whole history is about, then the acts, newest first: where the token budget ends, the oldest are lost.
+The verb is said when it changes, so that a run of the same acts costs no tokens.
 """
 
 from __future__ import annotations
@@ -33,9 +33,7 @@ _QUOTED_WORDS = 12  # of a review or a query
 class TextSettings(BaseModel, frozen=True, extra="forbid"):
     """How a history becomes text."""
 
-    max_tokens: int = Field(
-        96, ge=8, le=512, description="Token budget of one history, special tokens included."
-    )
+    max_tokens: int = Field(96, ge=8, le=512, description="Token budget of one history, special tokens included.")
     max_events: int = Field(32, ge=1, description="Acts told one by one; more never fit the budget.")
     summary_labels: int = Field(8, ge=0, description="Labels named in the opening summary.")
     history_limit: int = Field(200, ge=1, description="Newest events that count as the history at all.")

@@ -8,20 +8,21 @@ text and kept in half precision, bf16 where the processor has it natively, a fus
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
 
 from tasteloop.bundle import MODELS, code_version
+from tasteloop.calibration import apply_calibration, average_precision, calibrate
+from tasteloop.checkpoint import Checkpoint
 from tasteloop.errors import TasteloopError
 from tasteloop.events import TEXT
-from tasteloop.files import atomic_directory, read_json, write_json
+from tasteloop.files import atomic_directory, write_json
 from tasteloop.items import SENTIMENT
 from tasteloop.snapshots import SPLIT, TRAIN, VALIDATION, Snapshots
 
@@ -43,12 +44,8 @@ _PROGRESS_SECONDS = 5.0
 class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
     """How the encoder is fine-tuned."""
 
-    encoder: str = Field(
-        "minilm", description="Catalogue name, local directory or hub id of a BERT-family encoder."
-    )
-    encoder_layers: int | None = Field(
-        None, ge=1, description="Use only so many of its lowest layers; null: all."
-    )
+    encoder: str = Field("minilm", description="Catalogue name, local directory or hub id of a BERT-family encoder.")
+    encoder_layers: int | None = Field(None, ge=1, description="Use only so many of its lowest layers; null: all.")
     tasks: tuple[Literal["interests", "sentiment"], ...] = ("interests", "sentiment")
     together: bool = Field(True, description="One encoder for all tasks; false: one encoder each.")
     epochs: int = Field(3, ge=1)
@@ -59,19 +56,14 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
     warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of steps in which the rate rises.")
     clip_norm: float = Field(1.0, gt=0)
     dropout: float = Field(0.1, ge=0, lt=1, description="On the pooled vector.")
-    frozen_layers: int = Field(
-        3, ge=-1, description="Lowest layers not trained; 0: embeddings only; -1: none."
-    )
-    cache_megabytes: int = Field(
-        1024, ge=0, description="Room for the frozen layers' outputs; 0: recompute them."
-    )
+    frozen_layers: int = Field(3, ge=-1, description="Lowest layers not trained; 0: embeddings only; -1: none.")
+    cache_megabytes: int = Field(1024, ge=0, description="Room for the frozen layers' outputs; 0: recompute them.")
+    averaging: float = Field(0.99, ge=0, lt=1, description="Decay of the running mean of weights; 0: the last ones.")
     class_weights: bool = Field(False, description="Weigh each label's positives by its odds, at most 10.")
     patience: int = Field(1, ge=1, description="Epochs without a better validation window before stopping.")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     review_max_tokens: int = Field(128, ge=8, le=512)
-    max_snapshots: int | None = Field(
-        None, ge=1, description="Train on a seeded sample of so many snapshots."
-    )
+    max_snapshots: int | None = Field(None, ge=1, description="Train on a seeded sample of so many snapshots.")
     checkpoint_seconds: float = Field(60, ge=0)
     tensorboard: bool = True
     seed: int = 0
@@ -212,9 +204,7 @@ def _tasks(data: Snapshots, tokenizer: Any, settings: TrainingSettings) -> Itera
     split = rows[SPLIT].to_numpy()
     train = np.flatnonzero(split == TRAIN)
     if settings.max_snapshots is not None and len(train) > settings.max_snapshots:
-        chosen = np.random.default_rng(settings.seed).choice(
-            len(train), settings.max_snapshots, replace=False
-        )
+        chosen = np.random.default_rng(settings.seed).choice(len(train), settings.max_snapshots, replace=False)
         train = train[np.sort(chosen)]
     yield TaskData(
         INTERESTS,
@@ -295,7 +285,7 @@ def train(
     weights = {task.name: _class_weights(task, settings).to(device) for task in tasks}
     steps_an_epoch = len(_plan(tasks, settings, 0))
     schedule = _schedule(settings.epochs * steps_an_epoch, settings.warmup_share)
-    state = _Checkpoint.resume(work, model, optimizer, fingerprint(settings, tasks))
+    state = Checkpoint.resume(work, model, optimizer, fingerprint(settings, tasks))
     writer = _tensorboard(work) if settings.tensorboard and workers.rank == 0 else None
     progress = _Progress("+".join(task.name for task in tasks), settings.epochs, steps_an_epoch)
     began, texts = time.monotonic(), 0
@@ -309,9 +299,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * schedule(position)
             mine = rows[workers.rank :: workers.size]
-            weight = (
-                workers.size if len(mine) else 0
-            )  # fewer rows than workers: take part, with nothing to say
+            weight = workers.size if len(mine) else 0  # fewer rows than workers: take part, with nothing to say
             mine = mine if len(mine) else rows[:1]
             torch.manual_seed(settings.seed * 1_000_003 + position * workers.size + workers.rank)
             optimizer.zero_grad(set_to_none=True)
@@ -323,9 +311,10 @@ def train(
                 logits.float(), target, pos_weight=weights[task.name], reduction="sum"
             )
             loss = total * (weight / (len(rows) * target.shape[1]))
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm)
             optimizer.step()
+            state.average(model, settings.averaging)
             texts += len(rows)
             state.step = step + 1
             value = loss.item()
@@ -340,26 +329,26 @@ def train(
     seconds = time.monotonic() - began
     if writer:
         writer.close()
-    state.restore_best(model)
+    state.swap(model, state.best_weights)
     model.eval()
     logits = {task.name: inputs.predict(t, task.validation, bf16) for t, task in enumerate(tasks)}
-    quality = {
-        task.name: average_precision(logits[task.name], task.targets[task.validation]) for task in tasks
-    }
+    quality = {task.name: average_precision(logits[task.name], task.targets[task.validation]) for task in tasks}
     return Trained(logits, quality, state.history, texts, seconds, "bf16" if bf16 else "fp32")
 
 
 def _finish_epoch(
-    model: TasteModel, tasks: list[TaskData], inputs: _Inputs, state: _Checkpoint, writer: Any, bf16: bool
+    model: TasteModel, tasks: list[TaskData], inputs: _Inputs, state: Checkpoint, writer: Any, bf16: bool
 ) -> None:
-    """Measure the validation window, keep the weights if they are the best so far."""
+    """Measure the validation window with the averaged weights, keep them if they are the best so far."""
     model.eval()
+    last = state.swap(model, state.averaged)
     measured: dict[str, float] = {}
     for t, task in enumerate(tasks):
         logits = inputs.predict(t, task.validation, bf16)
         measured[task.name] = average_precision(logits, task.targets[task.validation])
     mean = sum(measured.values()) / len(measured)
     state.end_epoch(model, {**measured, "mean": mean})
+    state.swap(model, last)
     log.info(
         "epoch %d: validation average precision %s",
         state.epoch,
@@ -396,9 +385,7 @@ def length_buckets(
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def _plan(
-    tasks: list[TaskData], settings: TrainingSettings, epoch: int
-) -> list[tuple[int, NDArray[np.int64]]]:
+def _plan(tasks: list[TaskData], settings: TrainingSettings, epoch: int) -> list[tuple[int, NDArray[np.int64]]]:
     """The epoch's batches as (task, rows), the same on every worker and after every restart."""
     import numpy as np
 
@@ -428,10 +415,7 @@ def _optimizer(model: TasteModel, settings: TrainingSettings) -> tuple[torch.opt
             decay = settings.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     optimizer = torch.optim.AdamW(
-        [
-            {"params": p, "lr": rate, "peak": rate, "weight_decay": decay}
-            for (rate, decay), p in groups.items()
-        ],
+        [{"params": p, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay), p in groups.items()],
         fused=True,
     )
     return optimizer, [p for group in groups.values() for p in group]
@@ -533,17 +517,13 @@ class _Inputs:
         return out
 
 
-def _sorted_batches(
-    lengths: NDArray[np.int64], rows: NDArray[np.int64], size: int
-) -> Iterator[NDArray[np.int64]]:
+def _sorted_batches(lengths: NDArray[np.int64], rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
     ordered = rows[lengths[rows].argsort(kind="stable")]
     for start in range(0, len(ordered), size):
         yield ordered[start : start + size]
 
 
-def pad(
-    ids: Sequence[Sequence[int]], device: torch.device | str = "cpu"
-) -> tuple[torch.Tensor, torch.Tensor]:
+def pad(ids: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids of unequal lengths -> ids [n, t] and mask [n, t], padded to the longest."""
     import torch
 
@@ -576,11 +556,9 @@ class _Progress:
         bar = "█" * round(20 * share) + "░" * (20 - round(20 * share))
         log.info(
             "%s %s %3.0f%%  epoch %d/%d  loss %.3f  %.0f texts/s  %d:%02d left",
-            self.name, bar, 100 * share, epoch + 1, self.epochs, loss, texts / (now - self.began), *divmod(int(left), 60),
+            self.name, bar, 100 * share, epoch + 1, self.epochs, loss, texts / (now - self.began),
+            *divmod(int(left), 60),
         )  # fmt: skip
-
-
-# --- checkpoints --------------------------------------------------------------------------------------------------
 
 
 def fingerprint(settings: TrainingSettings, tasks: list[TaskData]) -> str:
@@ -595,163 +573,10 @@ def fingerprint(settings: TrainingSettings, tasks: list[TaskData]) -> str:
     return total.hexdigest()
 
 
-@dataclass
-class _Checkpoint:
-    """Weights, optimiser moments and place in the plan, as safetensors and JSON (no pickle).
-
-    Every random number of a step is seeded by the step's number, so a resumed run is the run that was killed.
-    """
-
-    work: Path
-    fingerprint: str
-    epoch: int = 0
-    step: int = 0
-    stale: int = 0
-    best: float = -math.inf
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_weights: dict[str, Any] = field(default_factory=dict)
-    saved: float = field(default_factory=time.monotonic)
-
-    @classmethod
-    def resume(cls, work: Path, model: TasteModel, optimizer: Any, fingerprint: str) -> _Checkpoint:
-        """The last checkpoint in `work` if it belongs to this training, else a fresh start."""
-        from safetensors.torch import load_file
-
-        fresh = cls(work, fingerprint)
-        folder = work / "checkpoint"
-        try:
-            if not (folder / "state.json").is_file():
-                return fresh
-            state = read_json(folder / "state.json")
-            if state["fingerprint"] != fingerprint:
-                return fresh
-            tensors = load_file(folder / "weights.safetensors")
-            moments = load_file(folder / "optimizer.safetensors")
-        except (TasteloopError, OSError, ValueError, KeyError) as error:
-            log.warning("checkpoint %s cannot be read (%s); starting afresh", folder, error)
-            return fresh
-        trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        for name, parameter in trainable.items():
-            parameter.data.copy_(tensors["now." + name])
-            if f"exp_avg.{name}" in moments:
-                optimizer.state[parameter] = {
-                    "step": moments[f"step.{name}"].to(parameter.device),
-                    "exp_avg": moments[f"exp_avg.{name}"].to(parameter.device),
-                    "exp_avg_sq": moments[f"exp_avg_sq.{name}"].to(parameter.device),
-                }
-        best = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
-        log.info("resumed from epoch %d, step %d", state["epoch"] + 1, state["step"])
-        best_value = -math.inf if state["best"] is None else state["best"]
-        return cls(
-            work,
-            fingerprint,
-            state["epoch"],
-            state["step"],
-            state["stale"],
-            best_value,
-            state["history"],
-            best,
-        )
-
-    def end_epoch(self, model: TasteModel, measured: dict[str, float]) -> None:
-        self.history.append(measured)
-        self.epoch, self.step = self.epoch + 1, 0
-        if measured["mean"] > self.best:
-            self.best, self.stale = measured["mean"], 0
-            self.best_weights = {
-                n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad
-            }
-        else:
-            self.stale += 1
-
-    def restore_best(self, model: TasteModel) -> None:
-        for name, parameter in model.named_parameters():
-            if name in self.best_weights:
-                parameter.data.copy_(self.best_weights[name])
-
-    def save_sometimes(self, model: TasteModel, optimizer: Any, seconds: float) -> None:
-        if time.monotonic() - self.saved >= seconds:
-            self.save(model, optimizer)
-
-    def save(self, model: TasteModel, optimizer: Any) -> None:
-        from safetensors.torch import save_file
-
-        weights, moments = {}, {}
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad:
-                weights["now." + name] = parameter.detach().clone().cpu()
-                for key, value in optimizer.state.get(parameter, {}).items():
-                    moments[f"{key}.{name}"] = value.detach().clone().cpu()
-        weights |= {"best." + n: t.cpu() for n, t in self.best_weights.items()}
-        with atomic_directory(self.work / "checkpoint") as folder:
-            save_file(weights, folder / "weights.safetensors")
-            save_file(moments, folder / "optimizer.safetensors")
-            write_json(
-                folder / "state.json",
-                {
-                    "fingerprint": self.fingerprint, "epoch": self.epoch, "step": self.step, "stale": self.stale,
-                    "best": self.best if math.isfinite(self.best) else None, "history": self.history,
-                },
-            )  # fmt: skip
-        self.saved = time.monotonic()
-
-
 def _tensorboard(work: Path) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(work / "tensorboard"))
-
-
-# --- calibration --------------------------------------------------------------------------------------------------
-
-
-def average_precision(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
-    """Micro-averaged average precision: area under precision over recall of all decisions; needs no threshold."""
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(truth.ravel(), logits.ravel())) if 0 < truth.mean() < 1 else 0.0
-
-
-def calibrate(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> dict[str, Any]:
-    """Platt scaling and decision thresholds, on the validation window.
-
-    `p = σ(slope · logit + intercept)` with one pair for all outputs (Platt 1999): a window of some hundred users does
-    not carry a pair for each. The threshold maximises micro-F1 where there are several outputs, accuracy for one.
-
-    Args:
-        logits, truth: [n, outputs].
-
-    Returns:
-        {"slope", "intercept", "thresholds": [outputs]}
-    """
-    import numpy as np
-    from sklearn.linear_model import LogisticRegression
-
-    if not 0 < truth.mean() < 1:
-        return {"slope": 1.0, "intercept": 0.0, "thresholds": [0.5] * logits.shape[1]}
-    platt = LogisticRegression(C=1e6).fit(logits.reshape(-1, 1), truth.ravel())
-    scaling = {"slope": float(platt.coef_[0, 0]), "intercept": float(platt.intercept_[0])}
-    if scaling["slope"] <= 0:  # the model orders nothing; keep its own words rather than their opposite
-        scaling = {"slope": 1.0, "intercept": 0.0}
-    probabilities = apply_calibration(logits, scaling)
-    grid = np.linspace(0.05, 0.95, 91)
-    single = logits.shape[1] == 1
-
-    def quality(threshold: float) -> tuple[float, float]:
-        predicted = probabilities >= threshold
-        hit = (predicted & (truth > 0)).sum()
-        f1 = 2 * hit / max(predicted.sum() + truth.sum(), 1)
-        return float((predicted == (truth > 0)).mean() if single else f1), -abs(threshold - 0.5)
-
-    return {**scaling, "thresholds": [float(max(grid, key=quality))] * logits.shape[1]}
-
-
-def apply_calibration(logits: NDArray[np.float32], calibration: dict[str, Any]) -> NDArray[np.float32]:
-    """Calibrated probabilities of logits, same shape."""
-    import numpy as np
-
-    z = calibration["slope"] * logits.astype(np.float64) + calibration["intercept"]
-    return (1 / (1 + np.exp(-z))).astype(np.float32)
 
 
 def _save_arrays(path: Path, arrays: dict[str, NDArray[np.float32]]) -> None:

@@ -201,13 +201,9 @@ def _check_encoder(directory: Path, name: str) -> None:
             f"encoder {name!r}: config.json says model_type {kind!r}; allowed: {', '.join(BERT_FAMILY)}"
         )
     if "auto_map" in config:
-        raise TasteloopError(
-            f"encoder {name!r}: its config.json asks to run code of its own (auto_map); refused"
-        )
+        raise TasteloopError(f"encoder {name!r}: its config.json asks to run code of its own (auto_map); refused")
     if not any(directory.glob("*.safetensors")):
-        pickles = sorted(
-            p.name for p in directory.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-        )
+        pickles = sorted(p.name for p in directory.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
         has = f"only {', '.join(pickles)}, which can run code when loaded" if pickles else "no weights"
         raise TasteloopError(
             f"encoder {name!r}: {directory} holds {has}; allowed: *.safetensors, which "

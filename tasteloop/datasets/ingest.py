@@ -125,9 +125,7 @@ def ingest(settings: IngestSettings, out: Path) -> IngestResult:
         write_parquet(directory / QUARANTINE_FILE, cleaned.quarantine.to_native())
         kept = 0
         if sentiment is not None and settings.reviews is not None:
-            _report(
-                settings.reviews, sentiment.removed, sentiment.reviews.height + sentiment.quarantine.height
-            )
+            _report(settings.reviews, sentiment.removed, sentiment.reviews.height + sentiment.quarantine.height)
             texts = sentiment.reviews
             if settings.max_reviews is not None:  # ids are hashes: the smallest are a fixed random sample
                 texts = texts.filter(pl.col(REVIEW).rank("ordinal") <= settings.max_reviews)
@@ -160,9 +158,7 @@ def ingest(settings: IngestSettings, out: Path) -> IngestResult:
                 "users": result.users,
                 "items": result.items,
                 "reviews": result.reviews,
-                "reviews_rules": {r: {"removed": n} for r, n in sentiment.removed.items()}
-                if sentiment
-                else {},
+                "reviews_rules": {r: {"removed": n} for r, n in sentiment.removed.items()} if sentiment else {},
                 "labels": sorted(items[LABELS].explode().drop_nulls().unique()),
                 "sha256": result.sha256,
                 "terms": result.terms,

@@ -37,9 +37,7 @@ def _known_zone(name: str) -> str:
     try:
         pl.select(pl.lit(datetime(2000, 1, 1)).dt.replace_time_zone(name))
     except pl.exceptions.PolarsError:
-        raise ValueError(
-            f"unknown time zone {name!r}; give an IANA name such as Europe/Berlin or UTC"
-        ) from None
+        raise ValueError(f"unknown time zone {name!r}; give an IANA name such as Europe/Berlin or UTC") from None
     return name
 
 
@@ -92,8 +90,7 @@ def load(path: Path) -> Mapping:
         mapping = Mapping.model_validate(given)
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'mapping'}: {e['msg']}"
-            for e in error.errors(include_url=False)
+            f"{'.'.join(map(str, e['loc'])) or 'mapping'}: {e['msg']}" for e in error.errors(include_url=False)
         )
         raise TasteloopError(
             f"{path}: {faults}. Kinds: {', '.join(KINDS)}; docs/data.md has a complete mapping"

@@ -27,9 +27,7 @@ def read_100k(directory: Path, terms: str) -> Behaviour:
         RELEASED: "release_year:token",
         LABELS: "class:token_seq",
     }
-    events = as_events(
-        read_table(ratings, columns, separator="\t", quote=None), ratings, kind="rate", unit="s"
-    )
+    events = as_events(read_table(ratings, columns, separator="\t", quote=None), ratings, kind="rate", unit="s")
     items = as_items(read_table(films, described, separator="\t", quote=None), separator=" ", domain=_DOMAIN)
     return Behaviour(events, _films(items), (1.0, 5.0), terms)
 

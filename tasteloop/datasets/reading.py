@@ -118,9 +118,7 @@ def as_events(
     """
     written = [column for column in EVENTS_SCHEMA if column in table.columns]
     if nested := [c for c in written if table.schema[c].is_nested() or table.schema[c] == pl.Binary]:
-        raise TasteloopError(
-            f"{path}: the column for {nested[0]} holds {table.schema[nested[0]]}, not single values"
-        )
+        raise TasteloopError(f"{path}: the column for {nested[0]} holds {table.schema[nested[0]]}, not single values")
     frame = table.select(
         ROW,
         *(_text(pl.col(c)) for c in written),
@@ -210,9 +208,9 @@ def _microseconds(column: pl.Expr, dtype: pl.DataType, unit: TimeUnit, zone: str
         return pl.coalesce(exact, rough)
     parts = [written.str.extract(_ISO, group) for group in (1, 2, 3, 4)]
     day, minute, second, offset = parts
-    local = pl.concat_str(
-        day, pl.lit("T"), minute.fill_null("00:00"), second.fill_null(":00")
-    ).str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+    local = pl.concat_str(day, pl.lit("T"), minute.fill_null("00:00"), second.fill_null(":00")).str.to_datetime(
+        "%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False
+    )
     digits = offset.str.replace(":", "")
     hours, minutes = digits.str.slice(1, 2).cast(pl.Int64, strict=False), digits.str.slice(3, 2)
     ahead = hours * 3600 + minutes.cast(pl.Int64, strict=False).fill_null(0) * 60

@@ -19,8 +19,7 @@ NEGATIVE = ("0", "0.0", "false", "neg", "negative", "rotten")
 RULES = {
     "missing_text": "the text is empty",
     "unknown_sentiment": f"the sentiment is none of {', '.join(POSITIVE + NEGATIVE)}",
-    "duplicate_text": "an earlier row has the same text; a repeated text could be in training and in the "
-    "test",
+    "duplicate_text": "an earlier row has the same text; a repeated text could be in training and in the test",
 }
 
 
@@ -60,12 +59,8 @@ def clean(table: pl.DataFrame) -> CleanedReviews:
         .then(pl.lit("unknown_sentiment"))
     )
     judged = written.with_columns(reason.alias(REASON))
-    repeated = pl.col(REASON).is_null() & (
-        pl.col(ROW) > pl.col(ROW).min().over(TEXT, pl.col(REASON).is_null())
-    )
-    judged = judged.with_columns(
-        pl.when(repeated).then(pl.lit("duplicate_text")).otherwise(REASON).alias(REASON)
-    )
+    repeated = pl.col(REASON).is_null() & (pl.col(ROW) > pl.col(ROW).min().over(TEXT, pl.col(REASON).is_null()))
+    judged = judged.with_columns(pl.when(repeated).then(pl.lit("duplicate_text")).otherwise(REASON).alias(REASON))
     kept = judged.filter(pl.col(REASON).is_null())
     ids = [hashlib.sha256(t.encode()).hexdigest()[:16] for t in kept[TEXT]]
     reviews = kept.select(

@@ -18,9 +18,7 @@ def read(directory: Path) -> pl.DataFrame:
     try:
         frame = pl.read_csv(bz2.decompress(path.read_bytes()), infer_schema=False)
     except (OSError, EOFError, pl.exceptions.PolarsError) as error:
-        raise TasteloopError(
-            f"{path} cannot be read ({error}); remove {directory} and fetch again"
-        ) from error
+        raise TasteloopError(f"{path} cannot be read ({error}); remove {directory} and fetch again") from error
     return frame.select(
         pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(ROW),
         pl.col("text").alias(TEXT),

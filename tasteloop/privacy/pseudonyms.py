@@ -41,9 +41,7 @@ def pseudonym_key() -> bytes:
     try:
         return _long_enough(path.read_bytes().strip(), str(path))
     except PermissionError:
-        raise TasteloopError(
-            f"{path} cannot be read by this user; run as its owner or set {KEY_VARIABLE}"
-        ) from None
+        raise TasteloopError(f"{path} cannot be read by this user; run as its owner or set {KEY_VARIABLE}") from None
 
 
 def pseudonym(user: str, key: bytes) -> str:

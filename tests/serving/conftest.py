@@ -20,9 +20,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ru
     def serve(*arguments: str, **environment: str) -> Running:
         ready_file = tmp_path_factory.mktemp("server") / "ready.json"
         started.append(
-            run_server(
-                *arguments, "--port", "0", "--grpc-port", "0", "--ready-file", str(ready_file), **environment
-            )
+            run_server(*arguments, "--port", "0", "--grpc-port", "0", "--ready-file", str(ready_file), **environment)
         )
         return when_ready(started[-1], ready_file)
 

@@ -36,9 +36,7 @@ def test_the_champion_is_served(
     champion = registry.promote(recorded.version, None)
 
     running = serve()
-    response = httpx.post(
-        f"{running.http}/v1/models/recommend:predict", json={"instances": asked["recommend"]}
-    ).json()
+    response = httpx.post(f"{running.http}/v1/models/recommend:predict", json={"instances": asked["recommend"]}).json()
     assert response["model_version"] == recorded.version
     assert len(response["predictions"]) == len(asked["recommend"])
     metadata = httpx.get(f"{running.http}/v2/models/recommend").json()

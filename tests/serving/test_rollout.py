@@ -60,9 +60,7 @@ def test_an_altered_answer_fails(tiny_bundle: Path, tmp_path: Path) -> None:
 
 
 def test_no_questions_fail(tiny_bundle: Path, tmp_path: Path) -> None:
-    outcome = rehearse(
-        altered(tiny_bundle, tmp_path / "bundle", lambda questions: questions.clear()), tmp_path
-    )
+    outcome = rehearse(altered(tiny_bundle, tmp_path / "bundle", lambda questions: questions.clear()), tmp_path)
     assert not outcome.passed
     assert "no questions" in outcome.reason
 
@@ -87,9 +85,7 @@ def test_a_ruined_bundle_is_an_outcome_too(tmp_path: Path, content: str | None) 
     assert not rehearse(tmp_path / "missing", tmp_path).passed
 
 
-def test_a_server_that_dies_is_the_reason(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_dies_is_the_reason(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout.sys, "executable", "/bin/false")
     outcome = rehearse(tiny_bundle, tmp_path)
     assert (outcome.passed, outcome.reason) == (False, "the server ended with 1: it logged nothing")
@@ -211,8 +207,6 @@ def test_answers_that_agree(model: str, recorded: dict[str, Any], change: Callab
 
 
 @pytest.mark.parametrize(("model", "recorded", "change", "message"), DIFFER)
-def test_answers_that_differ(
-    model: str, recorded: dict[str, Any], change: Callable[[Any], Any], message: str
-) -> None:
+def test_answers_that_differ(model: str, recorded: dict[str, Any], change: Callable[[Any], Any], message: str) -> None:
     differences = compare(model, recorded, changed(recorded, change), 1e-4)
     assert any(message in difference for difference in differences), differences

@@ -48,9 +48,7 @@ def check_v2(model: str, expected: list[dict[str, Any]], outputs: dict[str, np.n
     n = len(expected)
     if model == "sentiment":
         assert [text(value) for value in outputs["sentiment"]] == [answer["sentiment"] for answer in expected]
-        np.testing.assert_allclose(
-            outputs["probability"], [answer["probability"] for answer in expected], rtol=EXACT
-        )
+        np.testing.assert_allclose(outputs["probability"], [answer["probability"] for answer in expected], rtol=EXACT)
         return
     key, name, number = {
         "interests": ("interests", "label", "probability"),
@@ -73,9 +71,7 @@ def check_v2(model: str, expected: list[dict[str, Any]], outputs: dict[str, np.n
             assert outputs["predicted"][row].tolist() == [entry["predicted"] for entry in entries]
         else:
             reasons = [json.loads(text(value)) for value in outputs["reasons"][row]]
-            for served, entry in zip(
-                reasons, [entry["reasons"] for entry in entries] + [[]] * padding, strict=True
-            ):
+            for served, entry in zip(reasons, [entry["reasons"] for entry in entries] + [[]] * padding, strict=True):
                 assert [reason["term"] for reason in served] == [reason["term"] for reason in entry]
 
 
@@ -101,17 +97,12 @@ def test_golden_answers_are_served(server: Running, golden: list[dict[str, Any]]
 def test_v2_equals_the_session(server: Running, session: Any, asked: Asked, model: str) -> None:
     name, data = elements(model, asked[model])
     tensor = {"name": name, "datatype": "BYTES", "shape": [len(data)], "data": data}
-    response = httpx.post(
-        f"{server.http}/v2/models/{model}/infer", json={"id": "42", "inputs": [tensor]}
-    ).json()
+    response = httpx.post(f"{server.http}/v2/models/{model}/infer", json={"id": "42", "inputs": [tensor]}).json()
     assert (response["id"], response["model_name"], response["model_version"]) == ("42", model, VERSION)
     check_v2(
         model,
         session.answer(model, asked[model]),
-        {
-            o["name"]: np.array(o["data"], NUMPY[o["datatype"]]).reshape(o["shape"])
-            for o in response["outputs"]
-        },
+        {o["name"]: np.array(o["data"], NUMPY[o["datatype"]]).reshape(o["shape"]) for o in response["outputs"]},
     )
 
 
@@ -180,9 +171,7 @@ def test_the_official_grpc_client(server: Running, session: Any, asked: Asked, m
 
 @pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize("model", MODELS)
-def test_the_official_rest_client(
-    server: Running, session: Any, asked: Asked, model: str, binary: bool
-) -> None:
+def test_the_official_rest_client(server: Running, session: Any, asked: Asked, model: str, binary: bool) -> None:
     from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
     name, data = elements(model, asked[model])
@@ -375,9 +364,7 @@ BAD_V2: list[tuple[str, Any, int, str]] = [
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
 @pytest.mark.parametrize(("model", "body", "status", "message"), BAD_V2)
-def test_bad_v2_requests(
-    server: Running, model: str, body: Any, status: int, message: str, content_type: str
-) -> None:
+def test_bad_v2_requests(server: Running, model: str, body: Any, status: int, message: str, content_type: str) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     response = httpx.post(
         f"{server.http}/v2/models/{model}/infer", content=content, headers={"content-type": content_type}
@@ -477,9 +464,7 @@ def test_bad_grpc_requests(server: Running) -> None:
         for method, message, status, text in cases:
             with pytest.raises(grpc.RpcError) as caught:
                 getattr(stub, method)(message)
-            assert (caught.value.code(), text in caught.value.details()) == (status, True), (
-                caught.value.details()
-            )
+            assert (caught.value.code(), text in caught.value.details()) == (status, True), caught.value.details()
         metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="recommend", version=VERSION))
         assert list(metadata.versions) == [VERSION]
         assert [output.name for output in metadata.outputs] == ["item", "score", "reasons"]
@@ -577,9 +562,7 @@ def in_process(app: Any, work: Callable[[httpx.AsyncClient], Awaitable[Any]]) ->
 
 
 @pytest.mark.parametrize("path", ["/v1/models/sentiment:predict", "/v2/models/sentiment/infer"])
-def test_our_own_errors_keep_their_text(
-    misbehaving: Any, caplog: pytest.LogCaptureFixture, path: str
-) -> None:
+def test_our_own_errors_keep_their_text(misbehaving: Any, caplog: pytest.LogCaptureFixture, path: str) -> None:
     body = {"instances": [{"text": "a"}]} if "v1" in path else tensor()
     response = in_process(misbehaving, lambda client: client.post(path, json=body))
     assert response.status_code == 500
@@ -590,9 +573,7 @@ def test_our_own_errors_keep_their_text(
 
 def test_health_answers_while_an_answer_is_computed(misbehaving: Any) -> None:
     async def both(client: httpx.AsyncClient) -> tuple[float, int, int]:
-        slow = asyncio.create_task(
-            client.post("/v1/models/sentiment:predict", json={"instances": [{"text": "slow"}]})
-        )
+        slow = asyncio.create_task(client.post("/v1/models/sentiment:predict", json={"instances": [{"text": "slow"}]}))
         await asyncio.sleep(0.1)
         started = time.monotonic()
         health = await client.get("/v2/health/ready")

@@ -113,9 +113,7 @@ def test_errors_say_what_came(server: Server, status: int, content: Any, message
 
 def test_nobody_there(server: Server) -> None:
     with Client("http://127.0.0.1:9") as client:
-        with pytest.raises(
-            ServingError, match="no server at http://127.0.0.1:9; start one with `tasteloop serve`"
-        ):
+        with pytest.raises(ServingError, match="no server at http://127.0.0.1:9; start one with `tasteloop serve`"):
             client.predict("sentiment", [{"text": "a"}])
         assert not client.ready()
 

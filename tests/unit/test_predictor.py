@@ -106,9 +106,7 @@ def test_metadata_is_true(predictor: Predictor, model: str) -> None:
     given = text("a", "b") if model == "sentiment" else events("{}", "{}")
     assert (declared["name"], declared["datatype"]) == (given.name, given.datatype)
     outputs = predictor.infer(model, [given], {})
-    assert [(o.name, o.datatype) for o in outputs] == [
-        (o["name"], o["datatype"]) for o in predictor.outputs(model)
-    ]
+    assert [(o.name, o.datatype) for o in outputs] == [(o["name"], o["datatype"]) for o in predictor.outputs(model)]
     for output, metadata in zip(outputs, predictor.outputs(model), strict=True):
         assert output.data.shape == output.shape
         assert len(output.shape) == len(metadata["shape"])

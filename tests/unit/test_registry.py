@@ -209,12 +209,8 @@ def test_no_promotion_against_another_champion(home: Path, tmp_path: Path) -> No
     assert live() == b
 
 
-@pytest.mark.parametrize(
-    ("passed", "rehearsed", "message"), [(False, True, "the gate"), (True, False, "a rehearsal")]
-)
-def test_no_promotion_without(
-    home: Path, tmp_path: Path, passed: bool, rehearsed: bool, message: str
-) -> None:
+@pytest.mark.parametrize(("passed", "rehearsed", "message"), [(False, True, "the gate"), (True, False, "a rehearsal")])
+def test_no_promotion_without(home: Path, tmp_path: Path, passed: bool, rehearsed: bool, message: str) -> None:
     version = candidate(tmp_path, "a", passed, rehearsed).version
     with pytest.raises(TasteloopError, match=f"has not passed {message}"):
         registry.promote(version, None)
@@ -230,9 +226,7 @@ def test_a_failed_rehearsal_is_no_rehearsal(home: Path, tmp_path: Path) -> None:
 
 def test_a_rehearsal_that_found_no_whole_bundle_is_kept_too(home: Path, tmp_path: Path) -> None:
     version = candidate(tmp_path, "a", rehearsed=False).version
-    files.write_json(
-        tmp_path / "r.json", {"passed": False, "reason": "manifest.json is cut off", "digest": ""}
-    )
+    files.write_json(tmp_path / "r.json", {"passed": False, "reason": "manifest.json is cut off", "digest": ""})
     registry.rehearsed(version, tmp_path / "r.json")
     assert [v.rehearsed for v in registry.versions()] == [False]
 
