@@ -40,9 +40,10 @@ def verify(directory: Path) -> str:
     if not (directory / MANIFEST).is_file():
         raise TasteloopError(f"{directory} is not a bundle: it has no {MANIFEST}; `tasteloop run` makes one")
     manifest = read_json(directory / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    known = isinstance(manifest, dict) and manifest.get("format") == FORMAT
+    if not known or not isinstance(manifest.get("files"), dict):
         raise TasteloopError(f"{directory}: this version reads bundles of format {FORMAT} only; train it again")
-    expected, found = manifest.get("files", {}), _hashes(directory)
+    expected, found = manifest["files"], _hashes(directory)
     wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
     if wrong:
         state = "missing" if wrong[0] not in found else "not in the manifest" if wrong[0] not in expected else "changed"

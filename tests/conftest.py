@@ -14,7 +14,7 @@ from tasteloop.files import write_json, write_parquet
 from tasteloop.items import ITEMS_SCHEMA, REVIEWS_SCHEMA
 
 LABELS = ("Comedy", "Crime", "Drama", "War")
-WORDS = "mostly of events liked disliked tried viewed searched clicked bought shared no history good bad film".split()
+WORDS = ("mostly", "of", "events", "liked", "disliked", "tried", "viewed", "no", "history", "good", "bad", "film")
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,8 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import BertConfig, BertModel
 
     letters = [chr(c) for c in range(33, 127)]
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS, *(x.lower() for x in LABELS), *letters, *("##" + c for c in letters)]
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+    tokens = [*special, *WORDS, *(x.lower() for x in LABELS), *letters, *("##" + c for c in letters)]
     vocabulary = {token: n for n, token in enumerate(dict.fromkeys(tokens))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -46,7 +47,7 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 users who each like two of four labels, 40 items, and 120 reviews: a data set directory as ingest writes it."""
+    """60 users who each like two of four labels, 40 items, 120 reviews: a data set directory as ingest writes it."""
     rng = np.random.default_rng(0)
     items = [f"i{n}" for n in range(40)]
     bears = [[LABELS[n % 4]] if n % 3 else [LABELS[n % 4], LABELS[(n + 1) % 4]] for n in range(40)]

@@ -170,9 +170,7 @@ class ValidationResult:
     warnings: int
 
 
-def validate(
-    dataset: Path, settings: ValidationSettings, out: Path, previous: Path | None = None
-) -> ValidationResult:
+def validate(dataset: Path, settings: ValidationSettings, out: Path, previous: Path | None = None) -> ValidationResult:
     """Check a data set directory and write validation.json and validation.html into `out`.
 
     Args:
@@ -189,9 +187,7 @@ def validate(
         log.exception("validation of %s could not be completed", dataset)
         about, found = "the data can be checked", f"{type(error).__name__}: {error}"[:300]
         checks = [Check("data set", "checkable", about, "error", False, found)]
-    failed = {
-        severity: [c for c in checks if not c.passed and c.severity == severity] for severity in _LEVELS
-    }
+    failed = {severity: [c for c in checks if not c.passed and c.severity == severity] for severity in _LEVELS}
     errors, warnings = len(failed["error"]), len(failed["warning"])
     counts = f"{_plural(errors, 'error')}, {_plural(warnings, 'warning')} in {_plural(len(checks), 'check')}"
     reason = ". ".join([counts, *(str(check) for check in failed["error"] or failed["warning"])])
@@ -212,9 +208,7 @@ def validate(
     return result
 
 
-def _check(
-    dataset: Path, settings: ValidationSettings, previous: Path | None, stats: dict[str, Any]
-) -> list[Check]:
+def _check(dataset: Path, settings: ValidationSettings, previous: Path | None, stats: dict[str, Any]) -> list[Check]:
     import polars as pl
 
     checks: list[Check] = []
@@ -290,9 +284,7 @@ def _labels(items: pl.DataFrame, settings: ValidationSettings) -> pl.DataFrame:
     learnable = carried.filter(enough & (pl.col("items") < all_items))[_LABEL]
     if not carried.is_empty():
         long = long.drop_nulls(_LABEL)
-    return long.with_columns(
-        pl.when(pl.col(_LABEL).is_in(learnable.implode())).then(pl.col(_LABEL)).alias(_LEARNABLE)
-    )
+    return long.with_columns(pl.when(pl.col(_LABEL).is_in(learnable.implode())).then(pl.col(_LABEL)).alias(_LEARNABLE))
 
 
 def _ingest(dataset: Path, checks: list[Check]) -> float | None:
@@ -305,9 +297,7 @@ def _ingest(dataset: Path, checks: list[Check]) -> float | None:
         checks.append(Check("ingest", "record", about, "warning", False, str(error)[:300]))
         return None
     if not rows_in or rows_out is None:
-        checks.append(
-            Check("ingest", "record", about, "warning", False, f"rows_in {rows_in}, rows_out {rows_out}")
-        )
+        checks.append(Check("ingest", "record", about, "warning", False, f"rows_in {rows_in}, rows_out {rows_out}"))
         return None
     return 1 - rows_out / rows_in
 
@@ -329,9 +319,7 @@ def _previous(path: Path | None, checks: list[Check]) -> dict[str, int]:
 def _stats(frames: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
     """What the next data set is compared with; null where a table could not be used."""
     events, items, reviews = (frames.get(name) for name in _SCHEMAS)
-    stats: dict[str, Any] = dict.fromkeys(
-        ("events", "users", "kinds", "newest", "items", "labels", "reviews")
-    )
+    stats: dict[str, Any] = dict.fromkeys(("events", "users", "kinds", "newest", "items", "labels", "reviews"))
     if events is not None:
         counts = dict(events[ev.KIND].value_counts().iter_rows())
         stats["events"], stats["users"] = events.height, events[ev.USER].n_unique()
@@ -364,9 +352,7 @@ def _expect(rule: str, about: str, kind: str, severity: Severity = "error", **bo
     from great_expectations.expectations.metadata_types import FailureSeverity
 
     level = FailureSeverity.CRITICAL if severity == "error" else FailureSeverity.WARNING
-    made: Expectation = getattr(expectations, kind)(
-        meta={"rule": rule, "about": about}, severity=level, **bounds
-    )
+    made: Expectation = getattr(expectations, kind)(meta={"rule": rule, "about": about}, severity=level, **bounds)
     return made
 
 
@@ -472,9 +458,7 @@ def _reviews_rules(s: ValidationSettings, before: Mapping[str, int]) -> Iterator
 def _ingest_rules(s: ValidationSettings) -> Iterator[Expectation]:
     most, about = s.max_rejected, "ingest removed at most {:g} of the rows that it read"
     yield _expect("few rejected", about.format(most), _MAX, column=_REJECTED, max_value=most)
-    yield _expect(
-        "few rejected", about.format(most / 5), _MAX, "warning", column=_REJECTED, max_value=most / 5
-    )
+    yield _expect("few rejected", about.format(most / 5), _MAX, "warning", column=_REJECTED, max_value=most / 5)
 
 
 def _volume(
@@ -486,9 +470,7 @@ def _volume(
         then = f"of the {count:,} {what} of the last accepted data set"
         least, most = math.ceil(low * count), math.floor(high * count)
         yield _expect(f"{what} kept", f"at least {low:g} {then}", kind, min_value=least, **where)
-        yield _expect(
-            f"{what} grown", f"at most {high:g} times {then[3:]}", kind, "warning", max_value=most, **where
-        )
+        yield _expect(f"{what} grown", f"at most {high:g} times {then[3:]}", kind, "warning", max_value=most, **where)
 
 
 # --- running Great Expectations -----------------------------------------------------------------------------
@@ -523,17 +505,13 @@ def _pandas(frame: pl.DataFrame) -> pd.DataFrame:
     for name, dtype in frame.schema.items():
         if dtype.is_integer() and frame[name].null_count():
             values = frame[name]
-            made[name] = (
-                pd.Series(values.fill_null(0).to_numpy()).astype(str(dtype)).mask(values.is_null().to_numpy())
-            )
+            made[name] = pd.Series(values.fill_null(0).to_numpy()).astype(str(dtype)).mask(values.is_null().to_numpy())
         elif dtype == pl.List(pl.String):
             made[name] = pd.Series(frame[name].to_list(), dtype=object)
     return made
 
 
-def _run(
-    context: AbstractDataContext, name: str, frame: pd.DataFrame, made: Iterable[Expectation]
-) -> list[Check]:
+def _run(context: AbstractDataContext, name: str, frame: pd.DataFrame, made: Iterable[Expectation]) -> list[Check]:
     """Check one table; results come back in the order of the rules, the two levels of a rule as one."""
     from great_expectations.core.expectation_suite import ExpectationSuite
 
@@ -543,17 +521,12 @@ def _run(
         ExpectationSuite(name=name, expectations=expectations),
         result_format={"result_format": "SUMMARY", "partial_unexpected_count": SAMPLES},
     )
-    found: dict[str, Check] = {
-        expectation.meta["rule"]: _NOT_RUN for expectation in expectations if expectation.meta
-    }
+    found: dict[str, Check] = {expectation.meta["rule"]: _NOT_RUN for expectation in expectations if expectation.meta}
     for one in result.results:  # in GX's order, which is not the suite's
         check = _outcome(name, one.to_json_dict())
         if _weight(check) >= _weight(found[check.rule]):
             found[check.rule] = check
-    return [
-        check if check is not _NOT_RUN else replace(check, table=name, rule=rule)
-        for rule, check in found.items()
-    ]
+    return [check if check is not _NOT_RUN else replace(check, table=name, rule=rule) for rule, check in found.items()]
 
 
 _NOT_RUN = Check("", "", "the rule was checked", "error", False, "no result from Great Expectations")
@@ -613,9 +586,7 @@ def _shown(column: str | None, value: Any) -> str:
     import re
 
     if isinstance(value, Mapping):
-        return " ".join(
-            _shown(key, entry) for key, entry in value.items() if entry is not None and key != ev.TEXT
-        )
+        return " ".join(_shown(key, entry) for key, entry in value.items() if entry is not None and key != ev.TEXT)
     if column == ev.USER and not (isinstance(value, str) and re.match(PSEUDONYM, value)):
         return "(hidden)" if value is not None else _NOTHING
     if column == ev.TIME and isinstance(value, int):

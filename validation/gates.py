@@ -119,9 +119,7 @@ def decide(evaluation: Mapping[str, Any], settings: GateSettings) -> Verdict:
     gate.champion()
     checks = gate.checks
     if not any(check.outcome == "pass" for check in checks):
-        checks.append(
-            Check("gate", "fail", "nothing was checked: the settings name no rule that applies here")
-        )
+        checks.append(Check("gate", "fail", "nothing was checked: the settings name no rule that applies here"))
     order = {"fail": 0, "pass": 1, "skip": 2}
     verdict = Verdict(
         passed=all(check.outcome != "fail" for check in checks),
@@ -241,17 +239,13 @@ class _Gate:
         champion = _mapping(champion)
         theirs, mine = champion.get("digest"), _mapping(self.evaluation.get("lineage")).get("bundle")
         if not (isinstance(theirs, str) and theirs and isinstance(mine, str) and mine):
-            return self.add(
-                "champion", False, "a digest is missing: cannot tell the candidate from the champion"
-            )
+            return self.add("champion", False, "a digest is missing: cannot tell the candidate from the champion")
         if theirs == mine:
             self.unchanged = True
             return self.skip("champion", f"the candidate is the champion ({theirs[:12]}): nothing to promote")
         lost = [t for t in _listed(champion.get("tasks")) if self.tasks is not None and t not in self.tasks]
         if lost:
-            self.add(
-                "champion tasks", False, f"the champion answers {', '.join(lost)}; the candidate does not"
-            )
+            self.add("champion tasks", False, f"the champion answers {', '.join(lost)}; the candidate does not")
         if not self.settings.not_worse:
             return self.skip("champion", "the settings ask for no comparison with the champion")
         differences = []
@@ -275,9 +269,7 @@ class _Gate:
             )
         if differences and all(d.value == d.low == d.high == 0 for d in differences):
             self.unchanged = True
-            self.skip(
-                "champion", "the candidate answers exactly like the champion on every row: nothing to promote"
-            )
+            self.skip("champion", "the candidate answers exactly like the champion on every row: nothing to promote")
 
 
 def _measure(found: object, what: str) -> _Measure:

@@ -152,15 +152,11 @@ def table(
     body = []
     for row in rows:
         cells = [
-            tag("th", cell, scope="row")
-            if i == 0
-            else tag("td", cell, class_="num" if heads[i].numeric else None)
+            tag("th", cell, scope="row") if i == 0 else tag("td", cell, class_="num" if heads[i].numeric else None)
             for i, cell in enumerate(row)
         ]
         body.append(tag("tr", cells))
-    head = [
-        tag("th", c.title, scope="col", aria_label=c.name, class_="num" if c.numeric else None) for c in heads
-    ]
+    head = [tag("th", c.title, scope="col", aria_label=c.name, class_="num" if c.numeric else None) for c in heads]
     return tag(
         "div",
         tag(
@@ -236,8 +232,7 @@ def axis(scale: Scale, signed: bool = False) -> Safe:
     ticks = scale.ticks()
     digits = max((len(f"{tick:g}".partition(".")[2]) for tick in ticks), default=0)
     marks = [
-        tag("text", number(float(tick), digits, signed), x=scale(tick), y=12, text_anchor="middle")
-        for tick in ticks
+        tag("text", number(float(tick), digits, signed), x=scale(tick), y=12, text_anchor="middle") for tick in ticks
     ]
     return tag(
         "svg",
@@ -251,15 +246,11 @@ def axis(scale: Scale, signed: bool = False) -> Safe:
     )
 
 
-def interval(
-    measure: Mapping[str, object] | None, scale: Scale, tone: str = "accent", zero: bool = False
-) -> Safe:
+def interval(measure: Mapping[str, object] | None, scale: Scale, tone: str = "accent", zero: bool = False) -> Safe:
     """A point and its interval on a shared scale; the numbers stand in the row beside it."""
     height = 38  # of a row, so that the grid runs through
     y = height / 2
-    marks: list[Child] = [
-        tag("line", x1=scale(t), x2=scale(t), y1=0, y2=height, class_="grid") for t in scale.ticks()
-    ]
+    marks: list[Child] = [tag("line", x1=scale(t), x2=scale(t), y1=0, y2=height, class_="grid") for t in scale.ticks()]
     if zero and scale.low < 0 < scale.high:
         marks.append(tag("line", x1=scale(0), x2=scale(0), y1=0, y2=height, class_="zero"))
     m = measure or {}
@@ -267,8 +258,7 @@ def interval(
     if low is not None and high is not None:
         marks.append(tag("line", x1=scale(low), x2=scale(high), y1=y, y2=y, class_=f"whisker {tone}"))
         marks += [
-            tag("line", x1=scale(x), x2=scale(x), y1=y - 4, y2=y + 4, class_=f"whisker {tone}")
-            for x in (low, high)
+            tag("line", x1=scale(x), x2=scale(x), y1=y - 4, y2=y + 4, class_=f"whisker {tone}") for x in (low, high)
         ]
     if value is not None:
         marks.append(tag("circle", cx=scale(value), cy=y, r=4.5, class_=f"dot {tone}"))
@@ -402,9 +392,7 @@ def reliability_plot(name: str, bins: Sequence[Mapping[str, object]]) -> Safe:
     for confidence, frequency, count in points:
         height = round(34 * count / most, 2)
         marks.append(tag("circle", cx=_x(confidence), cy=_y(frequency), r=4.5, class_="dot accent"))
-        marks.append(
-            tag("rect", x=_x(confidence) - 5, y=base - height, width=10, height=height, class_="count")
-        )
+        marks.append(tag("rect", x=_x(confidence) - 5, y=base - height, width=10, height=height, class_="count"))
     off = max(((abs(f - c), c, f) for c, f, _ in points), default=None)
     words = f"{len(points)} bins of {number(int(total))} predictions."
     if off:

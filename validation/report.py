@@ -177,9 +177,7 @@ def _headline(verdict: Mapping[str, Any] | None) -> tuple[str, str, Safe]:
             tag("p", "No gate has looked at these numbers.", class_="lede"),
         )
     checks = _rows(verdict.get("checks"))
-    counts = {
-        outcome: sum(c.get("outcome") == outcome for c in checks) for outcome in ("pass", "fail", "skip")
-    }
+    counts = {outcome: sum(c.get("outcome") == outcome for c in checks) for outcome in ("pass", "fail", "skip")}
     tally = f"{counts['pass']} of {counts['pass'] + counts['fail']} checks hold"
     if counts["skip"]:
         tally += f", {counts['skip']} did not apply"
@@ -285,9 +283,7 @@ def _task(task: str, e: Mapping[str, Any]) -> Safe | None:
             alone.append((_name(metric), _mapping(measure)))
     beside: list[Child] = []
     if alone:
-        beside.append(
-            _measured("All other measures" if len(alone) < len(metrics) else "Measures", "Metric", alone)
-        )
+        beside.append(_measured("All other measures" if len(alone) < len(metrics) else "Measures", "Metric", alone))
     beside += _plots(task, e)
     parts.append(tag("div", beside, class_="plots"))
     if task == "interests":
@@ -318,9 +314,7 @@ def _compared(
     scale = Scale.around(
         [m.get(k) for m in (mine, *[o for _, o in others]) for k in ("value", "low", "high")], width=200
     )
-    gap = Scale.around(
-        [d.get(k) for d in found.values() for k in ("value", "low", "high")], include=0.0, width=160
-    )
+    gap = Scale.around([d.get(k) for d in found.values() for k in ("value", "low", "high")], include=0.0, width=160)
     rows: list[list[Child]] = [
         [tag("b", "candidate"), interval(mine, scale), tag("b", number(mine.get("value"))), _range(mine)]
         + [None, None, None]
@@ -455,12 +449,8 @@ def _measured(caption: str, what: str, measures: Sequence[tuple[Child, Mapping[s
 def _examples(examples: Sequence[Mapping[str, Any]]) -> Safe | None:
     if not examples:
         return None
-    intro = (
-        "What the model read, what it answered, and the terms that each recommendation's score is the sum of."
-    )
-    return join(
-        [tag("p", intro, class_="quiet"), *[_example(i, e) for i, e in enumerate(examples[:_EXAMPLES], 1)]]
-    )
+    intro = "What the model read, what it answered, and the terms that each recommendation's score is the sum of."
+    return join([tag("p", intro, class_="quiet"), *[_example(i, e) for i, e in enumerate(examples[:_EXAMPLES], 1)]])
 
 
 def _example(index: int, example: Mapping[str, Any]) -> Safe:
@@ -476,10 +466,7 @@ def _example(index: int, example: Mapping[str, Any]) -> Safe:
     ]
     recommendations = _rows(example.get("recommendations"))
     contributions = [
-        x
-        for r in recommendations
-        for t in _rows(r.get("reasons"))
-        if (x := finite(t.get("contribution"))) is not None
+        x for r in recommendations for t in _rows(r.get("reasons")) if (x := finite(t.get("contribution"))) is not None
     ]
     limit = max(map(abs, contributions), default=1.0) or 1.0
     ranked: list[list[Child]] = []
@@ -495,9 +482,7 @@ def _example(index: int, example: Mapping[str, Any]) -> Safe:
         ]
         title = tag("bdi", r.get("title") or r.get("item"))
         liked = badge("liked", "good") if r.get("relevant") else None
-        head = tag(
-            "div", f"{rank}. ", title, " ", liked, tag("ul", terms, class_="reasons") if terms else None
-        )
+        head = tag("div", f"{rank}. ", title, " ", liked, tag("ul", terms, class_="reasons") if terms else None)
         ranked.append([head, number(r.get("score"))])
     return tag(
         "article",

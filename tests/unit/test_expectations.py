@@ -79,9 +79,7 @@ TABLES: dict[str, Callable[[], pl.DataFrame]] = {"events": events, "items": item
 def dataset(path: Path, **tables: pl.DataFrame | None) -> Path:
     """A sound data set, with these tables instead of its own; None leaves a table out."""
     for name, made in TABLES.items():
-        if (table := tables.get(name, made())) is not None and (
-            name not in tables or tables[name] is not None
-        ):
+        if (table := tables.get(name, made())) is not None and (name not in tables or tables[name] is not None):
             write_parquet(path / f"{name}.parquet", table)
     write_json(path / "ingest.json", {"source": "test", "rows_in": EVENTS, "rows_out": EVENTS})
     return path
@@ -362,9 +360,7 @@ def test_what_ingest_removed_is_judged(tmp_path: Path, kept: int, expected: list
 @pytest.mark.parametrize("hostile", samples.HOSTILE)
 def test_the_page_is_inert(tmp_path: Path, hostile: str) -> None:
     table = changed(changed(events(), ev.KIND, hostile), ev.ITEM, hostile, 2)
-    twice = pl.concat(
-        [items(), changed(items()[:1], it.ITEM, hostile), changed(items()[:1], it.ITEM, hostile)]
-    )
+    twice = pl.concat([items(), changed(items()[:1], it.ITEM, hostile), changed(items()[:1], it.ITEM, hostile)])
     run(dataset(tmp_path, events=table, items=twice))
     page = (tmp_path / "out" / "validation.html").read_text()
     read = Reader(page)

@@ -65,9 +65,7 @@ def test_a_worse_candidate_fails_and_the_failures_come_first() -> None:
 def test_non_inferiority_is_decided_by_the_lower_bound() -> None:
     found = samples.evaluation()  # interval of the difference: -0.0008 +- 0.006
     assert decide(found, RULES).passed
-    assert failures(decide(found, RULES.model_copy(update={"epsilon": 0.006}))) == [
-        "not worse sentiment.accuracy"
-    ]
+    assert failures(decide(found, RULES.model_copy(update={"epsilon": 0.006}))) == ["not worse sentiment.accuracy"]
 
 
 def test_less_calibration_error_is_better_than_the_champion() -> None:
@@ -210,9 +208,7 @@ def test_no_part_of_the_evaluation_may_be_missing(key: str) -> None:
     assert not decide(found, RULES).passed
 
 
-@pytest.mark.parametrize(
-    "found", [{}, {"metrics": []}, {"champion": 3, "slices": "x"}, {"tasks": {}, "metrics": {}}]
-)
+@pytest.mark.parametrize("found", [{}, {"metrics": []}, {"champion": 3, "slices": "x"}, {"tasks": {}, "metrics": {}}])
 def test_a_shapeless_evaluation_is_refused_without_raising(found: dict[str, Any]) -> None:
     assert not decide(found, RULES).passed
 

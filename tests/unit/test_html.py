@@ -119,9 +119,7 @@ def test_a_scale_holds_its_values_and_its_ticks_stay_apart(values: list[float]) 
     assert len(ticks) <= 6 and all(b - a > 40 for a, b in zip(ticks, ticks[1:], strict=False))
 
 
-@pytest.mark.parametrize(
-    "measure", [None, {}, {"value": None, "low": None, "high": None}, {"value": math.nan}]
-)
+@pytest.mark.parametrize("measure", [None, {}, {"value": None, "low": None, "high": None}, {"value": math.nan}])
 def test_a_measure_that_is_missing_is_drawn_as_nothing(measure: dict[str, object] | None) -> None:
     assert "circle" not in kit.interval(measure, kit.Scale(0, 1))
 

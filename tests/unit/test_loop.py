@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import pytest
-
 from tasteloop.evaluation import EvaluationSettings, evaluate
 from tasteloop.files import read_json
-from tasteloop.runtime import Session
 
 
 def test_the_candidate_beats_the_majority_on_behaviour_with_a_pattern(

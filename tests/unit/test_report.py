@@ -111,9 +111,7 @@ def test_the_page_is_made_from_json(tmp_path: Path) -> None:
     found = samples.evaluation()
     verdict = asdict(decide(found, RULES))
     a = write_report(found, verdict, tmp_path / "a.html").read_bytes()
-    b = write_report(
-        json.loads(json.dumps(found)), json.loads(json.dumps(verdict)), tmp_path / "b.html"
-    ).read_bytes()
+    b = write_report(json.loads(json.dumps(found)), json.loads(json.dumps(verdict)), tmp_path / "b.html").read_bytes()
     assert a == b
     assert len(a) < 300_000
 
