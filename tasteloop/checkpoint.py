@@ -40,6 +40,7 @@ class Checkpoint:
     @classmethod
     def resume(cls, work: Path, model: TasteModel, optimizer: Any, fingerprint: str) -> Checkpoint:
         """The last checkpoint in `work` if it belongs to this training, else a fresh start."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         fresh = cls(work, fingerprint)
@@ -52,7 +53,7 @@ class Checkpoint:
                 return fresh
             tensors = load_file(folder / "weights.safetensors")
             moments = load_file(folder / "optimizer.safetensors")
-        except (TasteloopError, OSError, ValueError, KeyError) as error:
+        except (TasteloopError, SafetensorError, OSError, ValueError, KeyError) as error:
             log.warning("checkpoint %s cannot be read (%s); starting afresh", folder, error)
             return fresh
         trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}

@@ -114,7 +114,10 @@ def first(output: Any) -> Tensor:
 def load_encoder(directory: str | Path, layers: int | None = None) -> Any:
     """A BERT-family encoder from a local directory, in float32, with `layers` of its lowest layers (None: all)."""
     from transformers import AutoConfig, AutoModel
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # the pooler and cut layers are left out on purpose
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     if layers is not None:
         config.num_hidden_layers = layers

@@ -121,7 +121,7 @@ def test_two_processes_learn_what_one_does(tiny_encoder: Path, tmp_path: Path) -
     script = tmp_path / "worker.py"
     script.write_text(
         "import sys, torch\n"
-        f"sys.path[:0] = {[str(Path(__file__).parent)]!r}\n"
+        f"sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[2])]!r}\n"
         "from pathlib import Path\n"
         "from test_training import SETTINGS, fresh, task, weights\n"
         "from tasteloop.training import Workers, train\n"
