@@ -87,10 +87,11 @@ def evaluate(
         others["champion"], _ = _candidate(live, rows)
 
     report = _report(ours, others, rows, settings)
+    theirs = report["baselines"].pop("champion", {})
     report |= {
         "schema": 1,
         "tasks": session.tasks,
-        "champion": live and {"digest": live.digest, "metrics": report["baselines"].pop("champion", {})},
+        "champion": live and {"digest": live.digest, "tasks": live.tasks, "metrics": theirs},
         "slices": _slices(ours, rows, settings),
         "lineage": {
             "bundle": session.digest, "data": data.meta["data"], "source": data.meta["source"], "code": code_version(),
@@ -148,11 +149,12 @@ class _Shown:
 def _candidate(session: Session, rows: _Rows) -> tuple[dict[str, Measure], _Shown]:
     """A bundle's measures; its labels are matched by name, a label it does not know is never predicted."""
     labels = rows.data.labels
-    interests = _aligned(session, session.interests(rows.histories), labels)
+    own = session.interests(rows.histories)
+    interests = _aligned(session, own, labels)
     thresholds = _aligned(session, session.thresholds[None, :], labels, absent=2.0)
     predicted = (interests >= thresholds).astype(np.float32)
     measures = _interest_measures(predicted, rows.truth) | {"interests.ece": metrics.ece(interests, rows.truth)}
-    measures |= _rank_measures(_ranked(session, rows), rows.relevant)
+    measures |= _rank_measures(_ranked(session, rows, own), rows.relevant)
     sentiment = None
     if rows.reviews is not None and session.has_sentiment:
         sentiment = session.sentiment(rows.reviews[TEXT].to_list())
@@ -168,11 +170,11 @@ def _aligned(session: Session, values: Array, labels: list[str], absent: float =
     return out
 
 
-def _ranked(session: Session, rows: _Rows) -> Array:
+def _ranked(session: Session, rows: _Rows, interests: Array) -> Array:
     """[n, 10] positions in the data's catalogue; an item that the data does not have becomes -1, a miss."""
     index = rows.data.catalogue.index
     ranked = np.full((len(rows.histories), K), -1)
-    for row, recommendations in enumerate(session.recommend(rows.histories, K)):
+    for row, recommendations in enumerate(session.rank(rows.histories, interests, K)):
         ranked[row, : len(recommendations)] = [index.get(r.item, -1) for r in recommendations]
     return ranked
 

@@ -24,7 +24,8 @@ from tasteloop.training import load_tokenizer, pad, tokenize
 Matrix = NDArray[np.float32]
 QUESTIONS = {"interests": ("events",), "recommend": ("events", "k"), "sentiment": ("text",)}
 K, MOST_K = 10, 1000
-_BATCH = 32
+_BATCH = 32  # texts the encoder reads at once
+_ROWS = 256  # histories that are ranked at once
 
 
 @dataclass(frozen=True)
@@ -157,13 +158,17 @@ class Session:
         return self.rank(histories, self.interests(histories), k)
 
     def rank(self, histories: Sequence[Sequence[Event]], interests: Matrix, k: int) -> list[list[Recommendation]]:
-        """`recommend` with interests at hand."""
-        terms = self.contributions(histories, interests)
-        scores = np.where(seen(histories, self.catalogue), -np.inf, sum(terms.values()))
-        return [
-            [self._recommendation(row, int(j), terms) for j in ranked if np.isfinite(scores[row, j])]
-            for row, ranked in enumerate(top_k(scores, k))
-        ]
+        """`recommend` with interests at hand; in blocks of rows, since each term is a matrix of rows and items."""
+        out: list[list[Recommendation]] = []
+        for start in range(0, len(histories), _ROWS):
+            block = histories[start : start + _ROWS]
+            terms = self.contributions(block, interests[start : start + _ROWS])
+            scores = np.where(seen(block, self.catalogue), -np.inf, sum(terms.values()))
+            out += [
+                [self._recommendation(row, int(j), terms) for j in ranked if np.isfinite(scores[row, j])]
+                for row, ranked in enumerate(top_k(scores, k))
+            ]
+        return out
 
     def _recommendation(self, row: int, item: int, terms: Mapping[str, Matrix]) -> Recommendation:
         parts = {name: float(values[row, item]) for name, values in terms.items()}

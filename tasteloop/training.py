@@ -63,7 +63,7 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
     patience: int = Field(1, ge=1, description="Epochs without a better validation window before stopping.")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     review_max_tokens: int = Field(128, ge=8, le=512)
-    max_snapshots: int | None = Field(None, ge=1, description="Train on a seeded sample of so many snapshots.")
+    snapshots_an_epoch: int | None = Field(None, ge=1, description="So many of them, others each epoch; null: all.")
     checkpoint_seconds: float = Field(60, ge=0)
     tensorboard: bool = True
     seed: int = 0
@@ -203,9 +203,6 @@ def _tasks(data: Snapshots, tokenizer: Any, settings: TrainingSettings) -> Itera
     rows = data.table.filter(data.table[SPLIT].is_in([TRAIN, VALIDATION]))
     split = rows[SPLIT].to_numpy()
     train = np.flatnonzero(split == TRAIN)
-    if settings.max_snapshots is not None and len(train) > settings.max_snapshots:
-        chosen = np.random.default_rng(settings.seed).choice(len(train), settings.max_snapshots, replace=False)
-        train = train[np.sort(chosen)]
     yield TaskData(
         INTERESTS,
         tokenize(tokenizer, rows[TEXT].to_list(), data.text.max_tokens),
@@ -393,9 +390,20 @@ def _plan(tasks: list[TaskData], settings: TrainingSettings, epoch: int) -> list
     plan = [
         (t, rows)
         for t, task in enumerate(tasks)
-        for rows in length_buckets(task.lengths, task.train, settings.batch_size, rng)
+        for rows in length_buckets(task.lengths, _turn(task, settings, epoch), settings.batch_size, rng)
     ]
     return [plan[i] for i in rng.permutation(len(plan))]
+
+
+def _turn(task: TaskData, settings: TrainingSettings, epoch: int) -> NDArray[np.int64]:
+    """The rows of an epoch: all, or the next so many of one seeded shuffle of the snapshots, round and round."""
+    import numpy as np
+
+    size = settings.snapshots_an_epoch
+    if task.name != INTERESTS or size is None or size >= len(task.train):
+        return task.train
+    shuffled = np.random.default_rng(settings.seed).permutation(task.train)
+    return shuffled[(np.arange(size) + epoch * size) % len(shuffled)]
 
 
 def _schedule(steps: int, warmup_share: float) -> Any:

@@ -55,7 +55,7 @@ def test_a_step_tells_when_it_began_what_it_made_and_how_long_it_took(run):
     assert (started["step"], started["event"]) == ("gate", "started")
     assert finished["event"] == "finished"
     assert finished["outputs"] == {"verdict": "/v", "passed": True, "reason": "größer"}
-    assert 0 <= finished["seconds"] < 5
+    assert finished["seconds"] >= 0
 
 
 def test_a_users_mistake_is_told_and_leaves_no_traceback(run):

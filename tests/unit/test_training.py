@@ -17,7 +17,7 @@ from tasteloop.calibration import apply_calibration, calibrate
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json
 from tasteloop.model import TasteModel, load, load_encoder, save
-from tasteloop.training import TaskData, Trained, TrainingSettings, finetune, length_buckets, train
+from tasteloop.training import TaskData, Trained, TrainingSettings, _turn, finetune, length_buckets, train
 
 SETTINGS = TrainingSettings(
     epochs=2, batch_size=8, learning_rate=1e-3, frozen_layers=0, tensorboard=False, checkpoint_seconds=0
@@ -202,3 +202,11 @@ def test_apart_makes_an_encoder_for_each_task(tiny_encoder: Path, tiny_snapshots
 def test_more_frozen_layers_than_there_are_is_refused(tiny_encoder: Path) -> None:
     with pytest.raises(TasteloopError, match=r"frozen_layers is 3, but the encoder has 2"):
         fresh(tiny_encoder, frozen=3)
+
+
+def test_each_epoch_takes_its_turn_of_the_snapshots() -> None:
+    settings = SETTINGS.model_copy(update={"snapshots_an_epoch": 30})
+    turns = [_turn(task(), settings, epoch) for epoch in range(3)]
+    assert [len(t) for t in turns] == [30, 30, 30]
+    assert len(set(np.concatenate(turns[:2]).tolist())) == 60, "nobody twice before everybody once"
+    assert set(np.concatenate(turns).tolist()) == set(range(72))
