@@ -169,9 +169,8 @@ class Predictor:
         self._known(model)
         if model == SENTIMENT:
             return [{"name": column.name, "datatype": column.datatype, "shape": [-1]} for column in _SENTIMENT]
-        width = len(self._session.labels) if model == INTERESTS else -1
         _, columns = _RANKED[model]
-        return [{"name": column.name, "datatype": column.datatype, "shape": [-1, width]} for column in columns]
+        return [{"name": column.name, "datatype": column.datatype, "shape": [-1, -1]} for column in columns]
 
     def warm_up(self, bundle: Path) -> None:
         """Ask the bundle's first golden question of each model, so that the first caller does not wait."""
@@ -186,7 +185,7 @@ class Predictor:
             raise TasteloopError(f"unknown model {model!r}; known: {', '.join(self.models)}")
 
     def _instances(self, model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]) -> list[Answer]:
-        allowed = {"k"} if model == RECOMMEND else set()
+        allowed = set() if model == SENTIMENT else {"k"}
         if unknown := sorted(set(parameters) - allowed):
             known = ", ".join(sorted(allowed)) or "none"
             raise TasteloopError(f"unknown parameter {unknown[0]!r} for {model}; known: {known}")

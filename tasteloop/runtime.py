@@ -22,7 +22,7 @@ from tasteloop.text import TextSettings, behaviour_text
 from tasteloop.training import load_tokenizer, pad, tokenize
 
 Matrix = NDArray[np.float32]
-QUESTIONS = {"interests": ("events",), "recommend": ("events", "k"), "sentiment": ("text",)}
+QUESTIONS = {"interests": ("events", "k"), "recommend": ("events", "k"), "sentiment": ("text",)}
 K, MOST_K = 10, 1000
 _BATCH = 32  # texts the encoder reads at once
 _ROWS = 256  # histories that are ranked at once
@@ -171,7 +171,7 @@ class Session:
         return out
 
     def _recommendation(self, row: int, item: int, terms: Mapping[str, Matrix]) -> Recommendation:
-        parts = {name: float(values[row, item]) for name, values in terms.items()}
+        parts = {name: float(values[row, item]) + 0.0 for name, values in terms.items()}  # no -0.0
         return Recommendation(self.catalogue.items[item], self.catalogue.titles[item], sum(parts.values()), parts)
 
     def answer(self, model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
@@ -179,7 +179,8 @@ class Session:
 
         Args:
             model: interests, recommend or sentiment.
-            instances: {"events": [...], "k": 10} or {"text": "..."}, see `Event.parse`.
+            instances: {"events": [...], "k": 10} or {"text": "..."}, see `Event.parse`; `k` is how many to answer
+                with, by default 10 items and all interests.
 
         Raises:
             TasteloopError: a bad instance, by its index.
@@ -194,17 +195,17 @@ class Session:
         histories = [a["events"] for a in asked]
         interests = self.interests(histories)
         if model == "interests":
-            return [self._interests(p) for p in interests]
-        most = max(a["k"] for a in asked)
-        ranked = self.rank(histories, interests, most)
-        return [self._recommendations(r[: a["k"]]) for r, a in zip(ranked, asked, strict=True)]
+            return [self._interests(p, a["k"]) for p, a in zip(interests, asked, strict=True)]
+        wanted = [a["k"] or K for a in asked]
+        ranked = self.rank(histories, interests, max(wanted))
+        return [self._recommendations(r[:k]) for r, k in zip(ranked, wanted, strict=True)]
 
-    def _interests(self, probabilities: Matrix) -> dict[str, Any]:
+    def _interests(self, probabilities: Matrix, k: int | None) -> dict[str, Any]:
         rows = sorted(zip(-probabilities, self.labels, self.thresholds, strict=True))
         return {
             "interests": [
                 {"label": label, "probability": float(-p), "predicted": bool(-p >= threshold)}
-                for p, label, threshold in rows
+                for p, label, threshold in rows[:k]
             ]
         }
 
@@ -247,7 +248,7 @@ def _parse(model: str, instance: Any, where: str) -> dict[str, Any]:
     events = instance["events"]
     if not isinstance(events, list):
         raise TasteloopError(f"{where}.events: a list is expected, not {type(events).__name__}")
-    k = instance.get("k", K)
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST_K:
+    k = instance.get("k")
+    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST_K):
         raise TasteloopError(f"{where}.k: a whole number from 1 to {MOST_K} is expected, not {k!r}")
     return {"events": [Event.parse(event, f"{where}.events[{n}]") for n, event in enumerate(events)], "k": k}

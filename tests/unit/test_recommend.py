@@ -156,3 +156,9 @@ def test_a_damaged_bundle_is_refused(tiny_bundle: Path, tmp_path: Path, damage: 
         (copy / ("extra.json" if damage == "add" else "extra.pkl")).write_text("{}")
     with pytest.raises(TasteloopError):
         Session.load(copy)
+
+
+def test_k_limits_interests_too(session: Session) -> None:
+    whole, short = session.answer("interests", [{"events": []}, {"events": [], "k": 2}])
+    assert len(whole["interests"]) == len(session.labels)
+    assert short["interests"] == whole["interests"][:2]
