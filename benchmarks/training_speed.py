@@ -47,8 +47,9 @@ def tasteloop(encoder: Path, data: Any, epochs: int, frozen: int, rate: float) -
     import numpy as np
     import torch
 
+    from tasteloop.batches import TaskData, load_tokenizer, pad, tokenize
     from tasteloop.model import TasteModel, load_encoder
-    from tasteloop.training import TaskData, TrainingSettings, load_tokenizer, pad, tokenize, train
+    from tasteloop.training import TrainingSettings, train
 
     texts, labels, test, truth = data
     settings = TrainingSettings(

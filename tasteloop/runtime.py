@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasteloop.batches import load_tokenizer, pad, tokenize
 from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, read_card, verify
 from tasteloop.calibration import apply_calibration
 from tasteloop.errors import TasteloopError
@@ -19,7 +20,6 @@ from tasteloop.items import Catalogue
 from tasteloop.metrics import top_k
 from tasteloop.recommend import Recommender, fold_in, seen
 from tasteloop.text import TextSettings, behaviour_text
-from tasteloop.training import load_tokenizer, pad, tokenize
 
 Matrix = NDArray[np.float32]
 QUESTIONS = {"interests": ("events", "k"), "recommend": ("events", "k"), "sentiment": ("text",)}

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from tasteloop.batches import Inputs, TaskData, length_buckets, load_tokenizer, tokenize
 from tasteloop.bundle import MODELS, code_version
 from tasteloop.calibration import apply_calibration, average_precision, calibrate
 from tasteloop.checkpoint import Checkpoint
@@ -78,23 +79,6 @@ class TrainingResult:
     seconds: float
     epochs: int
     precision: str
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """One task's texts as token ids, and targets [n, outputs]; which rows train and which validate."""
-
-    name: str
-    ids: list[list[int]]
-    targets: NDArray[np.float32]
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        import numpy as np
-
-        return np.array([len(ids) for ids in self.ids])
 
 
 def finetune(snapshots: Path, settings: TrainingSettings, out: Path, work: Path) -> TrainingResult:
@@ -171,30 +155,6 @@ def finetune(snapshots: Path, settings: TrainingSettings, out: Path, work: Path)
         settings.encoder, seconds, speed, trained[0].precision, ", ".join(f"{k} {v:.4f}" for k, v in quality.items()),
     )  # fmt: skip
     return TrainingResult(quality, speed, seconds, max(len(r.history) for r in trained), trained[0].precision)
-
-
-def load_tokenizer(directory: Path) -> Any:
-    """The fast tokenizer of an encoder (tokenizer.json), without padding or truncation."""
-    from tokenizers import Tokenizer
-
-    path = directory / "tokenizer.json"
-    if not path.is_file():
-        raise TasteloopError(
-            f"{directory} has no tokenizer.json; save the encoder with a fast tokenizer "
-            "(AutoTokenizer.from_pretrained(...).save_pretrained(...))"
-        )
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
-
-
-def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Token ids of each text with its special tokens, at most `max_tokens`: the end of a text is what is cut."""
-    tokenizer.enable_truncation(max_tokens)
-    ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
-    tokenizer.no_truncation()
-    return ids
 
 
 def _tasks(data: Snapshots, tokenizer: Any, settings: TrainingSettings) -> Iterator[TaskData]:
@@ -277,7 +237,7 @@ def train(
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and native_bf16(device))
     model.to(device)
     _start_at_base_rates(model, tasks)
-    inputs = _Inputs(model, tasks, settings, device, bf16)
+    inputs = Inputs(model, tasks, settings.cache_megabytes, device, bf16)
     optimizer, trained = _optimizer(model, settings)
     forward = _distributed(model, workers)
     weights = {task.name: _class_weights(task, settings).to(device) for task in tasks}
@@ -345,7 +305,7 @@ def _start_at_base_rates(model: TasteModel, tasks: list[TaskData]) -> None:
 
 
 def _finish_epoch(
-    model: TasteModel, tasks: list[TaskData], inputs: _Inputs, state: Checkpoint, writer: Any, bf16: bool
+    model: TasteModel, tasks: list[TaskData], inputs: Inputs, state: Checkpoint, writer: Any, bf16: bool
 ) -> None:
     """Measure the validation window with the averaged weights, keep them if they are the best so far."""
     model.eval()
@@ -378,19 +338,6 @@ def native_bf16(device: torch.device) -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def length_buckets(
-    lengths: NDArray[np.int64], rows: NDArray[np.int64], size: int, rng: np.random.Generator
-) -> list[NDArray[np.int64]]:
-    """Batches of about equal lengths in random order: shuffled, then sorted within windows of 50 batches."""
-    rows = rng.permutation(rows)
-    batches = []
-    for start in range(0, len(rows), size * 50):
-        window = rows[start : start + size * 50]
-        window = window[lengths[window].argsort(kind="stable")]
-        batches += [window[i : i + size] for i in range(0, len(window), size)]
-    return [batches[i] for i in rng.permutation(len(batches))]
 
 
 def _plan(tasks: list[TaskData], settings: TrainingSettings, epoch: int) -> list[tuple[int, NDArray[np.int64]]]:
@@ -464,95 +411,6 @@ def _distributed(model: TasteModel, workers: Workers) -> Any:
     if workers.size == 1:
         return module
     return torch.nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
-
-
-class _Inputs:
-    """Batches as the trained layers' input: computed by the frozen layers once and kept, or each time."""
-
-    def __init__(
-        self,
-        model: TasteModel,
-        tasks: list[TaskData],
-        settings: TrainingSettings,
-        device: torch.device,
-        bf16: bool,
-    ) -> None:
-        self.model, self.tasks, self.device = model, tasks, device
-        self.lengths = [task.lengths for task in tasks]
-        tokens = sum(int(lengths.sum()) for lengths in self.lengths)
-        fits = tokens * model.width * 2 <= settings.cache_megabytes * 2**20
-        self.kept: list[torch.Tensor] | None = None
-        if settings.frozen_layers >= 0 and fits:
-            self.kept = [self._compute(t, bf16) for t in range(len(tasks))]
-
-    def _compute(self, t: int, bf16: bool) -> torch.Tensor:
-        """Frozen outputs of all texts of a task, end to end: [tokens, width], half precision."""
-        import numpy as np
-        import torch
-
-        lengths = self.lengths[t]
-        starts = np.concatenate([[0], lengths.cumsum()])
-        out = torch.empty(int(lengths.sum()), self.model.width, dtype=torch.float16, device=self.device)
-        self.model.eval()
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            for rows in _sorted_batches(lengths, np.arange(len(lengths)), 64):
-                ids, mask = pad([self.tasks[t].ids[i] for i in rows], self.device)
-                hidden = self.model.lower(ids, mask)
-                for i, vectors in zip(rows, hidden, strict=True):
-                    out[starts[i] : starts[i + 1]] = vectors[: lengths[i]]
-        self.starts = [*getattr(self, "starts", []), starts]
-        return out.clone()  # an inference tensor could not be read in training
-
-    def batch(self, t: int, rows: Sequence[int] | NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden states [n, t, width] in float32 and mask [n, t]."""
-        import torch
-
-        if self.kept is None:
-            ids, mask = pad([self.tasks[t].ids[i] for i in rows], self.device)
-            if self.model.frozen_layers < 0:
-                return self.model.lower(ids, mask), mask
-            with torch.no_grad():
-                return self.model.lower(ids, mask), mask
-        lengths = self.lengths[t][rows]
-        hidden = torch.zeros(len(rows), int(lengths.max()), self.model.width, device=self.device)
-        mask = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=self.device)
-        for n, i in enumerate(rows):
-            start, end = self.starts[t][i], self.starts[t][i + 1]
-            hidden[n, : end - start] = self.kept[t][start:end]
-            mask[n, : end - start] = 1
-        return hidden, mask
-
-    def predict(self, t: int, rows: NDArray[np.int64], bf16: bool) -> NDArray[np.float32]:
-        """Logits [n, outputs] of rows, in float32."""
-        import numpy as np
-        import torch
-
-        out = np.zeros((len(rows), self.tasks[t].targets.shape[1]), np.float32)
-        place = {int(row): n for n, row in enumerate(rows)}
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            for batch in _sorted_batches(self.lengths[t], rows, 64):
-                logits = self.model.logits(self.tasks[t].name, self.model.upper(*self.batch(t, batch)))
-                out[[place[int(i)] for i in batch]] = logits.float().cpu().numpy()
-        return out
-
-
-def _sorted_batches(lengths: NDArray[np.int64], rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    ordered = rows[lengths[rows].argsort(kind="stable")]
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
-
-
-def pad(ids: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids of unequal lengths -> ids [n, t] and mask [n, t], padded to the longest."""
-    import torch
-
-    longest = max(len(row) for row in ids)
-    out = torch.zeros(len(ids), longest, dtype=torch.int64)
-    mask = torch.zeros_like(out)
-    for n, row in enumerate(ids):
-        out[n, : len(row)] = torch.tensor(row)
-        mask[n, : len(row)] = 1
-    return out.to(device), mask.to(device)
 
 
 class _Progress:

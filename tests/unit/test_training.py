@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from tasteloop import checkpoint
+from tasteloop.batches import TaskData, length_buckets
 from tasteloop.calibration import apply_calibration, calibrate
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json
 from tasteloop.model import TasteModel, load, load_encoder, save
-from tasteloop.training import TaskData, Trained, TrainingSettings, _turn, finetune, length_buckets, train
+from tasteloop.training import Trained, TrainingSettings, _turn, finetune, train
 
 SETTINGS = TrainingSettings(
     epochs=2, batch_size=8, learning_rate=1e-3, frozen_layers=0, tensorboard=False, checkpoint_seconds=0
