@@ -59,9 +59,7 @@ class Home:
 def settings(**values: Any) -> list[str]:
     """`--set` options; a double underscore stands for the dot."""
     return [
-        part
-        for key, value in values.items()
-        for part in ("--set", f"{key.replace('__', '.')}={json.dumps(value)}")
+        part for key, value in values.items() for part in ("--set", f"{key.replace('__', '.')}={json.dumps(value)}")
     ]
 
 
@@ -76,19 +74,17 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
         time.sleep(0.1)
 
 
-def ratings(
-    users: int = 60, items: int = 40, each: int = 24, name: Callable[[int], str] = str
-) -> list[list[Any]]:
+def ratings(users: int = 60, items: int = 40, each: int = 24, name: Callable[[int], str] = str) -> list[list[Any]]:
     """Rows of user, item, value (1 to 5), time: user u likes the label u % 4, item i bears the label i % 4.
 
-    Histories overlap in time, an event an hour, so that every window of a global split has some.
+    One session after the other, six hours apart, so that every window of a global split has whole ones.
     """
     rows = []
     for u in range(users):
         for n in range(each):
             i = (u * 7 + n * 5 + n * n) % items
             liked = i % len(LABELS) == u % len(LABELS)
-            rows.append([name(u), i, 5 if liked else 1 + (u + i) % 3, START + 3600 * (n * users + u)])
+            rows.append([name(u), i, 5 if liked else 1 + (u + i) % 3, START + 6 * 3600 * u + 600 * n])
     return rows
 
 
@@ -118,9 +114,7 @@ MAPPING = {
 }
 
 
-def mapped(
-    folder: Path, rows: Iterable[Iterable[Any]], labels: Iterable[str] = LABELS, title: str = "Film"
-) -> Path:
+def mapped(folder: Path, rows: Iterable[Iterable[Any]], labels: Iterable[str] = LABELS, title: str = "Film") -> Path:
     """A mapping with its files; rows are who, what, did, stars, at, said."""
     folder.mkdir(parents=True)
     labels = list(labels)

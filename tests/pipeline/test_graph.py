@@ -26,9 +26,7 @@ def compiled(tmp_path, profile="cluster", overrides=()):
 
 
 def executors(graph):
-    return {
-        name.removeprefix("exec-"): e["container"] for name, e in graph["deploymentSpec"]["executors"].items()
-    }
+    return {name.removeprefix("exec-"): e["container"] for name, e in graph["deploymentSpec"]["executors"].items()}
 
 
 def tasks(graph):
@@ -91,16 +89,12 @@ def test_only_steps_that_depend_on_nothing_outside_their_inputs_are_cached(tmp_p
 
 def test_each_decision_guards_the_next(tmp_path):
     _, graph = compiled(tmp_path)
-    conditions = [
-        task["triggerPolicy"]["condition"] for task in tasks(graph).values() if "triggerPolicy" in task
-    ]
+    conditions = [task["triggerPolicy"]["condition"] for task in tasks(graph).values() if "triggerPolicy" in task]
     assert len(conditions) == len(DECISIONS)
     for task in DECISIONS.values():  # any other output's name would be taken for false by kfp's local runner
         assert sum(f"pipelinechannel--{task}-Output" in condition for condition in conditions) == 1
     promote = next(
-        c["dag"]["tasks"]
-        for c in graph["components"].values()
-        if "promote" in c.get("dag", {}).get("tasks", {})
+        c["dag"]["tasks"] for c in graph["components"].values() if "promote" in c.get("dag", {}).get("tasks", {})
     )
     assert set(promote) == {"promote"}
     assert set(graph["root"]["dag"]["tasks"]) == {"ingest", "validate", "condition-1"}

@@ -105,9 +105,7 @@ def test_the_gate_says_no_with_reasons_and_the_champion_stays(smoke):
 
 def test_runs_at_the_same_time_do_not_harm_each_other(smoke):
     home, _ = smoke
-    started = [
-        home.start("run", "--profile", "smoke", "--json", "--set", "training.seed=11") for _ in range(2)
-    ]
+    started = [home.start("run", "--profile", "smoke", "--json", "--set", "training.seed=11") for _ in range(2)]
     ended = [json.loads(process.communicate(timeout=400)[0]) for process in started]
     assert {facts["code"] for facts in ended} <= {0, 3}
     assert ended[0]["id"] != ended[1]["id"]
@@ -133,9 +131,7 @@ def test_a_killed_run_carries_on(smoke):
 
 def test_sigterm_ends_a_run_and_its_steps(home):
     process = home.start("run", "--profile", "smoke", "--json")
-    wait_for(
-        lambda: any("validate" in path.read_text() for path in (home.path / "runs").glob("*/steps.jsonl"))
-    )
+    wait_for(lambda: any("validate" in path.read_text() for path in (home.path / "runs").glob("*/steps.jsonl")))
     process.terminate()
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -146,7 +142,12 @@ def test_sigterm_ends_a_run_and_its_steps(home):
 def test_a_movielens_folder_runs(home, tmp_path):
     folder = movielens(tmp_path / "ml", users=80, each=30)
     facts = home.run(
-        *settings(ingest__behaviour=str(folder), ingest__reviews=None, gate__floors={}, gate__beats=[])
+        *settings(
+            ingest__behaviour=str(folder),
+            ingest__reviews=None,
+            gate__floors={"interests.micro_f1": 0.01},
+            gate__beats=[],
+        )
     )
     assert facts["outcome"] == "promoted"
     assert not any(name.startswith("sentiment.") for name in facts["metrics"])
@@ -180,7 +181,12 @@ def test_a_mapped_csv_runs_with_html_in_its_titles_and_no_raw_user_id_is_written
         rows.append([raw_id(u), u % 40, "rated", 77, 1_700_000_700 + u, ""])  # off the scale
     mapping = mapped(tmp_path / "mine", rows, title=HTML)
     facts = home.run(
-        *settings(ingest__behaviour=str(mapping), ingest__reviews=None, gate__floors={}, gate__beats=[])
+        *settings(
+            ingest__behaviour=str(mapping),
+            ingest__reviews=None,
+            gate__floors={"interests.micro_f1": 0.01},
+            gate__beats=[],
+        )
     )
     assert facts["outcome"] == "promoted"
     page = Path(home("report", "--run", facts["id"]).strip())
@@ -244,9 +250,7 @@ def test_a_file_that_cannot_be_read_is_one_clear_message(home, tmp_path, poison)
         log.write_bytes(log.read_bytes()[: log.stat().st_size // 2])
         changed = yaml.safe_load(mapping.read_text()) | {"events": log.name}
         mapping.write_text(yaml.safe_dump(changed))
-    said = home(
-        "run", "--profile", "smoke", *settings(ingest__behaviour=str(mapping), ingest__reviews=None), code=2
-    )
+    said = home("run", "--profile", "smoke", *settings(ingest__behaviour=str(mapping), ingest__reviews=None), code=2)
     assert log.name in said
     assert home.status()["versions"] == []
     assert home.status()["runs"][0]["outcome"] == "failed"

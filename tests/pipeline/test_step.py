@@ -47,9 +47,7 @@ HEAD = "import logging\nfrom components.step import step\nfrom tasteloop.errors 
 
 
 def test_a_step_tells_when_it_began_what_it_made_and_how_long_it_took(run):
-    code = (
-        HEAD + "with step('gate', verdict='/v') as outputs:\n    outputs.update(passed=True, reason='größer')"
-    )
+    code = HEAD + "with step('gate', verdict='/v') as outputs:\n    outputs.update(passed=True, reason='größer')"
     assert python(code).returncode == 0
     started, finished = events(run)
     assert (started["step"], started["event"]) == ("gate", "started")
