@@ -233,6 +233,7 @@ def train(
     import torch
 
     workers = workers or Workers()
+    began = time.monotonic()
     device = torch.device(workers.device)
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and native_bf16(device))
     model.to(device)
@@ -246,7 +247,7 @@ def train(
     state = Checkpoint.resume(work, model, optimizer, fingerprint(settings, tasks))
     writer = _tensorboard(work) if settings.tensorboard and workers.rank == 0 else None
     progress = _Progress("+".join(task.name for task in tasks), settings.epochs, steps_an_epoch)
-    began, texts = time.monotonic(), 0
+    texts = 0
     while state.epoch < settings.epochs and state.stale < settings.patience:
         model.train()
         for step, (t, rows) in enumerate(_plan(tasks, settings, state.epoch)):
