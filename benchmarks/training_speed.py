@@ -97,7 +97,8 @@ def trainer(encoder: Path, data: Any, epochs: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             folder, num_train_epochs=epochs, per_device_train_batch_size=BATCH, per_device_eval_batch_size=64,
-            learning_rate=5e-5, warmup_steps=round(0.1 * epochs * len(texts) / BATCH), weight_decay=0.01, save_strategy="no", report_to=[],
+            learning_rate=5e-5, warmup_steps=round(0.1 * epochs * len(texts) / BATCH), weight_decay=0.01,
+            save_strategy="no", report_to=[],
             use_cpu=not torch.cuda.is_available(), logging_strategy="no", seed=0, disable_tqdm=True,
         )  # fmt: skip
         loop = Trainer(model, arguments, DataCollatorWithPadding(tokenizer), train_dataset=rows(texts, labels))
