@@ -7,6 +7,7 @@ is written.
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import json
 import logging
@@ -25,6 +26,7 @@ from tasteloop.errors import TasteloopError
 RUN = "TASTELOOP_RUN"
 EVENTS = "steps.jsonl"
 LOCK = "lock"  # held by a run for as long as it lives
+MARK = "-- step "  # begins the line that parts a step's own words from those around it
 
 ROOMS = ("tasteloop", "validation", "serving")
 
@@ -45,6 +47,7 @@ def step(name: str, **outputs: Any) -> Iterator[dict[str, Any]]:
         os.environ.setdefault(key, value)
     run = os.environ.get(RUN)
     if run:
+        atexit.register(_leave)  # before the libraries register theirs, so that it comes last
         _log_plainly()
         threading.Thread(target=_end_with, args=(Path(run) / LOCK,), daemon=True).start()
     began = time.perf_counter()
@@ -52,6 +55,7 @@ def step(name: str, **outputs: Any) -> Iterator[dict[str, Any]]:
     try:
         yield outputs
     except BaseException as error:
+        atexit.unregister(_leave)
         known = isinstance(error, TasteloopError)
         message = str(error) if known else f"{type(error).__name__}: {error}"
         _tell(
@@ -75,6 +79,16 @@ def _tell(run: str | None, **event: Any) -> None:
     if run:
         with (Path(run) / EVENTS).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"time": time.time(), **event}, ensure_ascii=False) + "\n")
+        sys.stdout.write(f"{MARK}{event['step']} {event['event']}\n")
+        sys.stdout.flush()
+
+
+def _leave() -> None:
+    """End without the interpreter's teardown, which takes one to two seconds where torch is loaded."""
+    if not hasattr(sys, "last_value"):  # else kfp failed after the step: the exit code has to say so
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _end_with(lock: Path) -> None:

@@ -30,7 +30,7 @@ from typing import IO, Any
 
 import yaml
 
-from components.step import EVENTS, LOCK, QUIET, RUN
+from components.step import EVENTS, LOCK, MARK, QUIET, RUN
 from pipelines.settings import Settings
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_write, home, read_json, sha256_file, sha256_tree, write_json
@@ -269,8 +269,9 @@ class _Watch(io.TextIOBase):
         self._log.write(text)
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
-            self._drain()
-            if self._running and line.strip():
+            if line.lstrip().startswith(MARK):
+                self._drain()
+            elif self._running and line.strip():
                 self.say(f"    [dim]{_plain(line.removeprefix('    ').rstrip())}[/]")
         return len(text)
 
