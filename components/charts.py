@@ -20,9 +20,7 @@ def draw(evaluation: Mapping[str, Any], metrics: dsl.Metrics, sentiment: dsl.Cla
         sentiment.log_confusion_matrix(["negative", "positive"], matrix)
     if curve := (evaluation.get("roc") or {}).get("sentiment"):
         points = zip(curve["fpr"], curve["tpr"], curve["threshold"], strict=True)
-        finite = [
-            p for p in points if all(v is not None and math.isfinite(v) for v in p)
-        ]  # the first is infinite
+        finite = [p for p in points if all(v is not None and math.isfinite(v) for v in p)]  # the first is infinite
         sentiment.log_roc_curve(*(list(column) for column in zip(*finite, strict=True)))
     for artifact in (metrics, sentiment):  # they live in metadata; kfp's local cache wants a file as well
         Path(artifact.path).parent.mkdir(parents=True, exist_ok=True)

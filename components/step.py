@@ -58,9 +58,7 @@ def step(name: str, **outputs: Any) -> Iterator[dict[str, Any]]:
         atexit.unregister(_leave)
         known = isinstance(error, TasteloopError)
         message = str(error) if known else f"{type(error).__name__}: {error}"
-        _tell(
-            run, step=name, event="failed", seconds=time.perf_counter() - began, known=known, message=message
-        )
+        _tell(run, step=name, event="failed", seconds=time.perf_counter() - began, known=known, message=message)
         if known and run:
             raise SystemExit(2) from None  # the run shows the message; a traceback would only hide it
         raise

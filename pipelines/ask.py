@@ -38,9 +38,7 @@ def _history(given: str) -> Any:
         try:
             text, where = Path(given).read_text(encoding="utf-8"), given
         except (OSError, UnicodeDecodeError) as error:
-            raise TasteloopError(
-                f"--events {given}: neither JSON nor a file that can be read ({error})"
-            ) from None
+            raise TasteloopError(f"--events {given}: neither JSON nor a file that can be read ({error})") from None
     try:
         history = json.loads(text)
     except ValueError as error:

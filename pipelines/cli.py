@@ -157,16 +157,12 @@ def status(
     for facts in found:
         version = f"version {facts['version']}" if facts.get("version") else ""
         seconds = f"{facts['seconds']:.0f} s" if "seconds" in facts else ""
-        typer.echo(
-            f"{facts['id']}  {facts['profile']:<8} {facts['outcome']:<16} {seconds:>7}  {version}".rstrip()
-        )
+        typer.echo(f"{facts['id']}  {facts['profile']:<8} {facts['outcome']:<16} {seconds:>7}  {version}".rstrip())
 
 
 @app.command()
 def report(
-    run_id: Annotated[
-        str | None, typer.Option("--run", metavar="ID", help="A run's id; the last one.")
-    ] = None,
+    run_id: Annotated[str | None, typer.Option("--run", metavar="ID", help="A run's id; the last one.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE")] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
@@ -219,9 +215,7 @@ def rollback(as_json: AsJson = False) -> None:
     if as_json:
         _print({"version": live.version, "digest": live.digest})
     else:
-        typer.echo(
-            f"the champion is version {live.version} ({live.digest[:12]}); restart a server that runs"
-        )
+        typer.echo(f"the champion is version {live.version} ({live.digest[:12]}); restart a server that runs")
 
 
 @data.command("list")
@@ -231,8 +225,7 @@ def list_sources(as_json: AsJson = False) -> None:
     from tasteloop.datasets.fetch import cached
 
     rows = [
-        {"name": s.name, "gives": s.gives, "cached": cached(s.name), "origin": s.origin}
-        for s in CATALOGUE.values()
+        {"name": s.name, "gives": s.gives, "cached": cached(s.name), "origin": s.origin} for s in CATALOGUE.values()
     ]
     if as_json:
         _print(rows)

@@ -408,6 +408,4 @@ def page(run_id: str | None, output: Path | None) -> Path:
     if run_id and not candidates[0].is_dir():
         known = ", ".join(facts["id"] for facts in runs()[:5])
         raise TasteloopError(f"no run {run_id!r}; the last ones: {known or 'none'}")
-    raise TasteloopError(
-        f"{'run ' + run_id if run_id else 'no run'} has got as far as a report; try: tasteloop run"
-    )
+    raise TasteloopError(f"{'run ' + run_id if run_id else 'no run'} has got as far as a report; try: tasteloop run")

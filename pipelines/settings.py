@@ -82,9 +82,7 @@ def _checked(data: dict[str, Any], where: str) -> Settings:
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
-        raise TasteloopError(
-            "\n".join(f"{where}: {_explain(problem)}" for problem in error.errors())
-        ) from None
+        raise TasteloopError("\n".join(f"{where}: {_explain(problem)}" for problem in error.errors())) from None
 
 
 def _explain(problem: Any) -> str:
@@ -113,9 +111,7 @@ def _apply(override: str, data: dict[str, Any]) -> None:
         raise TasteloopError(f"--set {path}: {text!r} is not a YAML value: {error}") from None
     parents: list[str] = []
     keys = path.strip().split(".")
-    while len(keys) > 1 and (
-        model := _model_at(parents)
-    ):  # below the models a key may hold dots: a metric's name
+    while len(keys) > 1 and (model := _model_at(parents)):  # below the models a key may hold dots: a metric's name
         if keys[0] not in model.model_fields:
             raise TasteloopError(f"--set: {_unknown(parents, keys[0])}")
         if not isinstance(data.get(keys[0]), dict):

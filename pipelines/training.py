@@ -64,9 +64,7 @@ def training(settings: Settings, fingerprint: str = "", checkpoints: str = "clus
     def graph():  # no annotation: kfp would read it
         data = run(ingest, cached=not settings.cluster, settings=section("ingest"), fingerprint=fingerprint)
         dataset = data.outputs["dataset"]
-        validated = run(
-            validate, cached=False, dataset=dataset, settings=section("validation"), source=source
-        )
+        validated = run(validate, cached=False, dataset=dataset, settings=section("validation"), source=source)
 
         with dsl.If(validated.outputs[ANSWER] == True, name="data accepted"):  # noqa: E712  (a kfp expression)
             prepared = run(prepare, dataset=dataset, settings=section("prepare"))

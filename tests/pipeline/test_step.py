@@ -80,7 +80,16 @@ def test_only_the_rooms_talk_below_a_warning(run):
         "        logging.getLogger(name).info('info of %s', name)\n"
         "    logging.getLogger('httpx').warning('careful')"
     )
-    assert ended.stdout.splitlines() == ["info of tasteloop.events", "info of validation.gates", "careful"]
+    assert ended.stdout.splitlines() == [
+        "-- step ingest started", "info of tasteloop.events", "info of validation.gates", "careful",
+        "-- step ingest finished",
+    ]  # fmt: skip
+
+
+def test_what_breaks_after_the_step_still_fails_the_process(run):
+    ended = python(HEAD + "with step('ingest'):\n    pass\nraise OSError('disk full')")
+    assert ended.returncode == 1
+    assert "disk full" in ended.stderr
 
 
 def test_outside_a_run_nothing_is_written_and_the_error_is_the_callers(tmp_path, monkeypatch):
