@@ -74,20 +74,19 @@ def test_an_unchanged_run_uses_everything_again_and_changes_nothing(smoke):
 
 def test_a_result_that_was_deleted_or_changed_is_made_again(smoke):
     home, first = smoke
-    snapshots = Path(first["artifacts"]["snapshots"])
-    shutil.rmtree(snapshots)
+    evaluation = Path(first["artifacts"]["evaluation"])
+    shutil.rmtree(evaluation)
     again = home.run()
     assert again["code"] == 0
-    assert "prepare" not in reused(again)
-    assert "ingest" in reused(again)
-    made = Path(again["artifacts"]["snapshots"])
-    assert made != snapshots
+    assert reused(again) == HEAVY
+    made = Path(again["artifacts"]["evaluation"])
+    assert made != evaluation
 
-    victim = next(path for path in made.rglob("*.parquet"))
-    victim.write_bytes(victim.read_bytes()[:-20])
+    report = made / "evaluation.json"
+    report.write_bytes(report.read_bytes()[:-20])
     again = home.run()
     assert again["code"] == 0
-    assert "prepare" not in reused(again)
+    assert reused(again) == HEAVY
 
 
 def test_the_gate_says_no_with_reasons_and_the_champion_stays(smoke):
@@ -114,18 +113,23 @@ def test_runs_at_the_same_time_do_not_harm_each_other(smoke):
     assert home.status()["champion"] is not None
 
 
-def test_a_killed_run_carries_on(smoke):
+def test_a_killed_run_carries_on_from_its_checkpoint(smoke):
     home, _ = smoke
-    changed = ("run", "--profile", "smoke", "--json", "--set", "training.seed=7")
-    before = set((home.path / "checkpoints").glob("*"))
-    process = home.start(*changed)
-    wait_for(lambda: any(any(new.iterdir()) for new in set((home.path / "checkpoints").glob("*")) - before))
+    changed = settings(training__seed=7, training__checkpoint_seconds=1)
+    before = set((home.path / "checkpoints").iterdir())
+    process = home.start("run", "--profile", "smoke", "--json", *changed)
+    wait_for(
+        lambda: any(
+            any(new.rglob("checkpoint/state.json")) for new in set((home.path / "checkpoints").iterdir()) - before
+        )
+    )
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
 
     assert home.status()["runs"][0]["outcome"] == "killed"
-    facts = home.run("--set", "training.seed=7")
+    facts = home.run(*changed)
     assert {"ingest", "prepare"} <= reused(facts)
+    assert "resumed from epoch 1, step" in (home.path / "runs" / facts["id"] / "log.txt").read_text()
     assert facts["outcome"] == "promoted"
 
 
