@@ -32,11 +32,12 @@ BATCH = 32
 def reviews(share: float) -> tuple[list[str], list[int], list[str], list[int]]:
     """Training and test texts with their labels, split as the pipeline splits them."""
     from tasteloop.datasets.ingest import IngestSettings, ingest
-    from tasteloop.snapshots import PrepareSettings, _split_reviews
+    from tasteloop.snapshots import PrepareSettings, Snapshots, prepare
 
     with tempfile.TemporaryDirectory() as folder:
         ingest(IngestSettings(), Path(folder) / "data")
-        table = _split_reviews(Path(folder) / "data" / "reviews.parquet", PrepareSettings())
+        prepare(Path(folder) / "data", PrepareSettings(), Path(folder) / "snapshots")
+        table = Snapshots.read(Path(folder) / "snapshots").reviews()
     assert table is not None
     train, test = table.filter(table["split"] == "train"), table.filter(table["split"] == "test")
     train = train.head(round(len(train) * share))

@@ -84,8 +84,9 @@ def length_buckets(
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def _sorted_batches(lengths: NDArray[np.int64], rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    ordered = rows[lengths[rows].argsort(kind="stable")]
+def sorted_batches(lengths: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    """Positions in batches, shortest first: every batch of about equal lengths."""
+    ordered = lengths.argsort(kind="stable")
     for start in range(0, len(ordered), size):
         yield ordered[start : start + size]
 
@@ -103,25 +104,24 @@ class Inputs:
     ) -> None:
         import numpy as np
 
-        self.model, self.tasks, self.device = model, tasks, device
+        self.model, self.tasks, self.device, self.bf16 = model, tasks, device, bf16
         self.lengths = [task.lengths for task in tasks]
         tokens = sum(int(lengths.sum()) for lengths in self.lengths)
         fits = tokens * model.width * 2 <= cache_megabytes * 2**20
         self.kept: list[torch.Tensor] | None = None
         if model.frozen_layers >= 0 and fits:
             self.starts = [np.concatenate([[0], lengths.cumsum()]) for lengths in self.lengths]
-            self.kept = [self._compute(t, bf16) for t in range(len(tasks))]
+            self.kept = [self._compute(t) for t in range(len(tasks))]
 
-    def _compute(self, t: int, bf16: bool) -> torch.Tensor:
+    def _compute(self, t: int) -> torch.Tensor:
         """Frozen outputs of all texts of a task, end to end: [tokens, width], half precision."""
-        import numpy as np
         import torch
 
         lengths = self.lengths[t]
         out = torch.empty(int(lengths.sum()), self.model.width, dtype=torch.float16, device=self.device)
         self.model.eval()
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            for rows in _sorted_batches(lengths, np.arange(len(lengths)), 64):
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            for rows in sorted_batches(lengths, 64):
                 ids, mask = pad([self.tasks[t].ids[i] for i in rows], self.device)
                 hidden = self.model.lower(ids, mask)
                 for i, vectors in zip(rows, hidden, strict=True):
@@ -134,10 +134,7 @@ class Inputs:
 
         if self.kept is None:
             ids, mask = pad([self.tasks[t].ids[i] for i in rows], self.device)
-            if self.model.frozen_layers < 0:
-                return self.model.lower(ids, mask), mask
-            with torch.no_grad():
-                return self.model.lower(ids, mask), mask
+            return self.model.lower(ids, mask), mask
         lengths = self.lengths[t][rows]
         hidden = torch.zeros(len(rows), int(lengths.max()), self.model.width, device=self.device)
         mask = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=self.device)
@@ -147,15 +144,14 @@ class Inputs:
             mask[n, : end - start] = 1
         return hidden, mask
 
-    def predict(self, t: int, rows: NDArray[np.int64], bf16: bool) -> NDArray[np.float32]:
+    def predict(self, t: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits [n, outputs] of rows, in float32."""
         import numpy as np
         import torch
 
         out = np.zeros((len(rows), self.tasks[t].targets.shape[1]), np.float32)
-        place = {int(row): n for n, row in enumerate(rows)}
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            for batch in _sorted_batches(self.lengths[t], rows, 64):
-                logits = self.model.logits(self.tasks[t].name, self.model.upper(*self.batch(t, batch)))
-                out[[place[int(i)] for i in batch]] = logits.float().cpu().numpy()
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            for places in sorted_batches(self.lengths[t][rows], 64):
+                logits = self.model.logits(self.tasks[t].name, self.model.upper(*self.batch(t, rows[places])))
+                out[places] = logits.float().cpu().numpy()
         return out

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,15 +117,15 @@ class _Rows:
     histories: list[list[Event]]
     reviews: pl.DataFrame | None
 
-    @property
+    @cached_property
     def users(self) -> Array:
         return self.table[USER].to_numpy()
 
-    @property
+    @cached_property
     def truth(self) -> Array:
         return self.data.truth(self.table)
 
-    @property
+    @cached_property
     def relevant(self) -> list[list[int]]:
         futures: list[list[int]] = self.table[FUTURE].to_list()
         return futures
@@ -213,18 +214,17 @@ def _sentiment_measures(positive: Array, probability: Array | None, reviews: pl.
 
 def _baselines(data: Snapshots, rows: _Rows, settings: EvaluationSettings) -> dict[str, dict[str, Measure]]:
     validation = data.split(VALIDATION)
-    histories = data.histories(validation)
+    histories, truth = data.histories(validation), data.truth(validation)
+    majority = data.truth(data.split(TRAIN)).mean(0)[None, :]
     out = {
         "majority": _interest_baseline(
-            rows, data.truth(validation),
-            np.tile(data.truth(data.split(TRAIN)).mean(0), (len(validation), 1)),
-            np.tile(data.truth(data.split(TRAIN)).mean(0), (len(rows.table), 1)),
+            rows, truth, majority.repeat(len(validation), 0), majority.repeat(len(rows.table), 0)
         ),
         "own_frequencies": _interest_baseline(
-            rows, data.truth(validation), _own_frequencies(histories, data), _own_frequencies(rows.histories, data)
+            rows, truth, _own_frequencies(histories, data), _own_frequencies(rows.histories, data)
         ),
         **_rank_baselines(data, rows, validation, histories, settings),
-    }  # fmt: skip
+    }
     if rows.reviews is not None:
         reviews = data.reviews()
         assert reviews is not None

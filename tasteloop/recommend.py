@@ -29,10 +29,10 @@ from pydantic import BaseModel, Field
 
 from tasteloop import metrics
 from tasteloop.bundle import CARD, GOLDEN, ITEMS, MODELS, README, RECOMMENDER, code_version, seal
-from tasteloop.events import ITEM, TIME, USER, Event, positive
+from tasteloop.events import ITEM, SECOND, TIME, USER, Event, positive
 from tasteloop.files import atomic_directory, atomic_write, read_json, write_json
 from tasteloop.items import Catalogue
-from tasteloop.snapshots import FUTURE, TRAIN, VALIDATION, Snapshots, day
+from tasteloop.snapshots import FUTURE, TRAIN, VALIDATION, Snapshots
 from tasteloop.text import TextSettings, in_order
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Matrix = NDArray[np.float32]
+_DAY = 86_400 * SECOND
 TERMS = ("interest", "collaborative", "content", "popularity")
 
 
@@ -183,15 +184,13 @@ class Past:
     def before(cls, cut: int, data: Snapshots) -> Past:
         import narwhals as nw
 
-        events: pl.DataFrame = (
-            nw.from_native(data.events_before_cut(cut)).filter(positive(data.text.positive)).to_native()
-        )
-        events = events.filter(events[ITEM].is_in(data.catalogue.items))
+        past = nw.from_native(data.events).filter(nw.col(TIME) < cut, positive(data.text.positive))
+        events: pl.DataFrame = past.filter(nw.col(ITEM).is_in(data.catalogue.items)).to_native()
         item = np.array([data.catalogue.index[i] for i in events[ITEM].to_list()], np.int64)
         _, user = np.unique(events[USER].to_numpy(), return_inverse=True)
         matrix = np.zeros((int(user.max()) + 1 if len(user) else 1, len(data.catalogue)), np.float32)
         matrix[user, item] = 1
-        return cls(matrix, item, np.array([day(cut - t) for t in events[TIME].to_list()]))
+        return cls(matrix, item, (cut - events[TIME].to_numpy()) / _DAY)
 
     def popularity(self, half_life: float) -> Matrix:
         """[J]: log(1 + positive events), each halved in weight every `half_life` days."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasteloop.batches import load_tokenizer, pad, tokenize
+from tasteloop.batches import load_tokenizer, pad, sorted_batches, tokenize
 from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, read_card, verify
 from tasteloop.calibration import apply_calibration
 from tasteloop.errors import TasteloopError
@@ -101,16 +101,13 @@ class Session:
         model = self._models[self.card["tasks"][task]["model"]]
         with self._lock:
             ids = tokenize(self._tokenizer, texts, max_tokens)
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        parts = []
+        width = model.heads[task].out_features if head else model.width
+        out: Matrix = np.empty((len(ids), int(width)), np.float32)  # type: ignore[arg-type]
         with torch.inference_mode():
-            for start in range(0, len(order), _BATCH):
-                pooled = model(*pad([ids[i] for i in order[start : start + _BATCH]], self._device))
-                parts.append(model.logits(task, pooled) if head else pooled)
-        out = torch.cat(parts).float().cpu().numpy()
-        restored: Matrix = np.empty_like(out)
-        restored[order] = out
-        return restored
+            for rows in sorted_batches(np.array([len(row) for row in ids]), _BATCH):
+                pooled = model(*pad([ids[i] for i in rows], self._device))
+                out[rows] = (model.logits(task, pooled) if head else pooled).float().cpu().numpy()
+        return out
 
     def _probabilities(self, texts: Sequence[str], task: str, max_tokens: int) -> Matrix:
         return apply_calibration(self._run(texts, task, max_tokens, head=True), self.card["tasks"][task])
@@ -133,12 +130,9 @@ class Session:
 
     def interests(self, histories: Sequence[Sequence[Event]]) -> Matrix:
         """Calibrated probabilities [n, K]."""
-        return self.interests_of([behaviour_text(h, self.catalogue, self.text) for h in histories])
-
-    def interests_of(self, texts: Sequence[str]) -> Matrix:
-        """Calibrated probabilities [n, K] of behaviour texts."""
         if "interests" not in self.tasks:
             raise TasteloopError("this model was not trained for interests; add it to training.tasks")
+        texts = [behaviour_text(h, self.catalogue, self.text) for h in histories]
         return self._probabilities(texts, "interests", self.text.max_tokens)
 
     def sentiment(self, texts: Sequence[str]) -> Matrix:

@@ -8,8 +8,10 @@ the validation window begins, a validation one's before the test window; what st
 from __future__ import annotations
 
 import logging
+import shutil
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field, model_validator
 
 from tasteloop.errors import TasteloopError
-from tasteloop.events import ITEM, KIND, SECOND, TEXT, TIME, USER, VALUE, Event
+from tasteloop.events import ITEM, KIND, TEXT, TIME, USER, VALUE, Event
 from tasteloop.files import atomic_directory, read_json, read_parquet, write_json, write_parquet
 from tasteloop.items import SENTIMENT, Catalogue
 from tasteloop.text import TextSettings, behaviour_text
@@ -110,23 +112,20 @@ class Snapshots:
 
     def truth(self, rows: pl.DataFrame) -> NDArray[np.float32]:
         """Interest labels [n, K] of rows: 1 where enough of the future's items bear the label."""
-        import numpy as np
+        return _present(rows, self.catalogue, self.labels, self.meta["settings"]["label_share"])
 
-        membership = self.catalogue.membership(self.labels)
-        share = self.meta["settings"]["label_share"]
-        return np.array(
-            [membership[future].mean(0) >= share - 1e-9 for future in rows[FUTURE].to_list()], np.float32
-        ).reshape(len(rows), len(self.labels))
+    @cached_property
+    def events(self) -> pl.DataFrame:
+        """The events table: users and times ascending."""
+        return read_parquet(self.directory / EVENTS)
+
+    @cached_property
+    def _event_rows(self) -> list[Event]:
+        return _events(self.events)
 
     def histories(self, rows: pl.DataFrame) -> list[list[Event]]:
         """The events behind each row, oldest first; history holds row numbers of the events table."""
-        events = _events(read_parquet(self.directory / EVENTS))
-        return [[events[i] for i in history] for history in rows[HISTORY].to_list()]
-
-    def events_before_cut(self, cut: int) -> pl.DataFrame:
-        """The events table up to a time, µs."""
-        events = read_parquet(self.directory / EVENTS)
-        return events.filter(events[TIME] < cut)
+        return [[self._event_rows[i] for i in history] for history in rows[HISTORY].to_list()]
 
     def reviews(self) -> pl.DataFrame | None:
         """text, sentiment, split; None where the data set has no reviews."""
@@ -148,9 +147,9 @@ def prepare(dataset: Path, settings: PrepareSettings, out: Path) -> PrepareResul
     """
     import polars as pl
 
-    events = read_parquet(dataset / "events.parquet")
+    events = read_parquet(dataset / EVENTS)
     events = events.with_row_index("row").sort(USER, TIME, "row").drop("row")
-    catalogue = Catalogue.read(dataset / "items.parquet")
+    catalogue, source = Catalogue.read(dataset / ITEMS), read_json(dataset / "ingest.json")
     cuts = _cuts(events[TIME], settings)
     records = _take(events, catalogue, settings, cuts)
     counts = Counter(record[SPLIT] for record in records)
@@ -168,12 +167,12 @@ def prepare(dataset: Path, settings: PrepareSettings, out: Path) -> PrepareResul
         },
     )  # fmt: skip
     labels = _learnable(table, catalogue, settings)
-    reviews = _split_reviews(dataset / "reviews.parquet", settings)
+    reviews = _split_reviews(dataset / REVIEWS, settings)
     review_counts: dict[str, int] = dict(Counter(reviews[SPLIT])) if reviews is not None else {}
     with atomic_directory(out) as directory:
         write_parquet(directory / SNAPSHOTS, table)
         write_parquet(directory / EVENTS, events)
-        write_parquet(directory / ITEMS, read_parquet(dataset / "items.parquet"))
+        shutil.copyfile(dataset / ITEMS, directory / ITEMS)
         if reviews is not None:
             write_parquet(directory / REVIEWS, reviews)
         write_json(
@@ -184,8 +183,8 @@ def prepare(dataset: Path, settings: PrepareSettings, out: Path) -> PrepareResul
                 "test_from": cuts[1],
                 "snapshots": dict(counts),
                 "reviews": review_counts,
-                "data": read_json(dataset / "ingest.json").get("sha256"),
-                "source": read_json(dataset / "ingest.json").get("source"),
+                "data": source.get("sha256"),
+                "source": source.get("source"),
                 "settings": settings.model_dump(mode="json"),
             },
         )
@@ -266,14 +265,19 @@ def _split(now: int, last: int, cuts: tuple[int, int]) -> str | None:
     return TEST if now >= test_from else None
 
 
-def _learnable(table: pl.DataFrame, catalogue: Catalogue, settings: PrepareSettings) -> list[str]:
-    """Labels that some training snapshots have and others lack: only those can be learned."""
+def _present(rows: pl.DataFrame, catalogue: Catalogue, labels: list[str], share: float) -> NDArray[np.float32]:
+    """[rows, labels]: 1 where at least this share of a row's future items bear the label."""
     import numpy as np
 
+    membership = catalogue.membership(labels)
+    present = [membership[future].mean(0) >= share - 1e-9 for future in rows[FUTURE].to_list()]
+    return np.array(present, np.float32).reshape(len(rows), len(labels))
+
+
+def _learnable(table: pl.DataFrame, catalogue: Catalogue, settings: PrepareSettings) -> list[str]:
+    """Labels that some training snapshots have and others lack: only those can be learned."""
     names = catalogue.label_names
-    membership = catalogue.membership(names)
-    train = table.filter(table[SPLIT] == TRAIN)[FUTURE].to_list()
-    share = np.mean([membership[f].mean(0) >= settings.label_share - 1e-9 for f in train], axis=0)
+    share = _present(table.filter(table[SPLIT] == TRAIN), catalogue, names, settings.label_share).mean(0)
     labels = [name for name, p in zip(names, share, strict=True) if 0 < p < 1]
     if dropped := [name for name in names if name not in labels]:
         log.info("labels never or always seen in training snapshots, left out: %s", ", ".join(dropped))
@@ -300,8 +304,3 @@ def _split_reviews(path: Path, settings: PrepareSettings) -> pl.DataFrame | None
 
     splits = [side(text) for text in reviews[TEXT].to_list()]
     return reviews.select(TEXT, SENTIMENT).with_columns(pl.Series(SPLIT, splits, dtype=pl.String))
-
-
-def day(time: int) -> float:
-    """µs -> days since 1970."""
-    return time / (86_400 * SECOND)

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 INTERESTS = "interests"
-TASKS = ("interests", "sentiment")
 TRAINING, PREDICTIONS = "training.json", "validation.safetensors"
 _PROGRESS_SECONDS = 5.0
 
@@ -282,16 +281,14 @@ def train(
             if workers.rank == 0:
                 progress.show(state.epoch, step + 1, value, texts)
                 state.save_sometimes(model, optimizer, settings.checkpoint_seconds)
-        _finish_epoch(model, tasks, inputs, state, writer, bf16)
+        _finish_epoch(model, inputs, state, writer)
         if workers.rank == 0:
             state.save(model, optimizer)
     seconds = time.monotonic() - began
     if writer:
         writer.close()
     state.swap(model, state.best_weights)
-    model.eval()
-    logits = {task.name: inputs.predict(t, task.validation, bf16) for t, task in enumerate(tasks)}
-    quality = {task.name: average_precision(logits[task.name], task.targets[task.validation]) for task in tasks}
+    logits, quality = _validate(model, inputs)
     return Trained(logits, quality, state.history, texts, seconds, "bf16" if bf16 else "fp32")
 
 
@@ -305,16 +302,19 @@ def _start_at_base_rates(model: TasteModel, tasks: list[TaskData]) -> None:
             model.heads[task.name].bias.copy_(torch.logit(share))  # type: ignore[operator]
 
 
-def _finish_epoch(
-    model: TasteModel, tasks: list[TaskData], inputs: Inputs, state: Checkpoint, writer: Any, bf16: bool
-) -> None:
-    """Measure the validation window with the averaged weights, keep them if they are the best so far."""
+def _validate(model: TasteModel, inputs: Inputs) -> tuple[dict[str, NDArray[np.float32]], dict[str, float]]:
+    """Logits and average precision of each task's validation window; leaves the model in evaluation mode."""
     model.eval()
+    logits = {task.name: inputs.predict(t, task.validation) for t, task in enumerate(inputs.tasks)}
+    return logits, {
+        task.name: average_precision(logits[task.name], task.targets[task.validation]) for task in inputs.tasks
+    }
+
+
+def _finish_epoch(model: TasteModel, inputs: Inputs, state: Checkpoint, writer: Any) -> None:
+    """Measure the validation window with the averaged weights, keep them if they are the best so far."""
     last = state.swap(model, state.averaged)
-    measured: dict[str, float] = {}
-    for t, task in enumerate(tasks):
-        logits = inputs.predict(t, task.validation, bf16)
-        measured[task.name] = average_precision(logits, task.targets[task.validation])
+    _, measured = _validate(model, inputs)
     mean = sum(measured.values()) / len(measured)
     state.end_epoch(model, {**measured, "mean": mean})
     state.swap(model, last)

@@ -1,19 +1,43 @@
-"""The path from snapshots to an evaluation, on the tiny data set: shapes, laws, equalities."""
+"""The path from snapshots to an evaluation, on the tiny data set."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tasteloop.evaluation import EvaluationSettings, evaluate
 from tasteloop.files import read_json
 
 
-def test_the_candidate_beats_the_majority_on_behaviour_with_a_pattern(
-    tiny_bundle: Path, tiny_snapshots: Path, tmp_path: Path
-) -> None:
-    evaluate(tiny_bundle, tiny_snapshots, EvaluationSettings(bootstrap=200), tmp_path / "e")
-    report = read_json(tmp_path / "e" / "evaluation.json")
+@pytest.fixture(scope="module")
+def report(tiny_bundle: Path, tiny_snapshots: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    out = tmp_path_factory.mktemp("evaluation") / "out"
+    evaluate(tiny_bundle, tiny_snapshots, EvaluationSettings(bootstrap=200), out)
+    return read_json(out / "evaluation.json")
+
+
+def test_the_candidate_beats_the_majority_on_behaviour_with_a_pattern(report: Any) -> None:
     assert report["tasks"] == ["interests", "sentiment"]
     assert report["champion"] is None
     assert report["metrics"]["sentiment.accuracy"]["n"] > 0
-    print(report["metrics"])
+    assert report["differences"]["majority"]["sentiment.accuracy"]["value"] > 0
+    assert report["differences"]["popularity"]["recommend.ndcg@10"]["value"] > 0
+
+
+def test_differences_are_of_the_values_beside_them(report: Any) -> None:
+    for name, measures in report["differences"].items():
+        for metric, difference in measures.items():
+            ours, theirs = report["metrics"][metric]["value"], report["baselines"][name][metric]["value"]
+            undefined = ours is None or theirs is None  # precision of a method that never says anything
+            assert difference["value"] == (None if undefined else pytest.approx(ours - theirs))
+            assert difference["n"] == report["metrics"][metric]["n"]
+
+
+def test_a_candidate_is_not_compared_with_itself(tiny_bundle: Path, tiny_snapshots: Path, tmp_path: Path) -> None:
+    settings = EvaluationSettings(bootstrap=100)
+    evaluate(tiny_bundle, tiny_snapshots, settings, tmp_path / "out", champion=tiny_bundle)
+    report = read_json(tmp_path / "out" / "evaluation.json")
+    assert report["champion"]["digest"] == report["lineage"]["bundle"]
+    assert "champion" not in report["differences"]
