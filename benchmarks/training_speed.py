@@ -150,7 +150,8 @@ def main() -> None:
     encoder = Path(resolve_encoder("minilm"))
     data, epochs = reviews(options.share), options.epochs
     results = {
-        "tasteloop, 1 layer frozen (profile local)": tasteloop(encoder, data, epochs, 1, 8e-5),
+        "tasteloop, 1 layer frozen (profile local)": tasteloop(encoder, data, epochs, 1, 1e-4),
+        "tasteloop, 3 layers frozen": tasteloop(encoder, data, epochs, 3, 1.5e-4),
         "tasteloop, 4 layers frozen": tasteloop(encoder, data, epochs, 4, 1.5e-4),
         "Hugging Face Trainer": trainer(encoder, data, epochs),
         "the source paper's listing": listing(encoder, data, 4),

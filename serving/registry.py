@@ -243,12 +243,14 @@ def rollback() -> Champion:
     Raises:
         TasteloopError: there is no previous champion, or its bundle is not whole.
     """
+    nowhere = "there is no previous champion to go back to (live: {})"
+    if _nothing_yet():
+        raise TasteloopError(nowhere.format("none"))
     with _registry() as client:
         live = _live(client)
         history = _history(client, live) if live else []
         if not live or not history:
-            now = f"version {live.version}" if live else "none"
-            raise TasteloopError(f"there is no previous champion to go back to (live: {now})")
+            raise TasteloopError(nowhere.format(f"version {live.version}" if live else "none"))
         previous = _resolve(_version(client, history[-1]))
         client.set_registered_model_alias(MODEL, CHAMPION, previous.version)
         client.set_registered_model_tag(MODEL, _HISTORY, json.dumps(history[:-1]))

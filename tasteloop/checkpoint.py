@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from tasteloop.model import TasteModel
 
 log = logging.getLogger(__name__)
+
+_FOLDER = "checkpoint"
 
 
 @dataclass
@@ -44,7 +47,7 @@ class Checkpoint:
         from safetensors.torch import load_file
 
         fresh = cls(work, fingerprint)
-        folder = work / "checkpoint"
+        folder = work / _FOLDER
         try:
             if not (folder / "state.json").is_file():
                 return fresh
@@ -103,6 +106,11 @@ class Checkpoint:
                 parameter.data.copy_(weights[name])
         return had
 
+    @staticmethod
+    def discard(work: Path) -> None:
+        """Forget a training that is finished and whose model is safe elsewhere."""
+        shutil.rmtree(work / _FOLDER, ignore_errors=True)
+
     def save_sometimes(self, model: TasteModel, optimizer: Any, seconds: float) -> None:
         if time.monotonic() - self.saved >= seconds:
             self.save(model, optimizer)
@@ -118,7 +126,7 @@ class Checkpoint:
                     moments[f"{key}.{name}"] = value.detach().clone().cpu()
         weights |= {"best." + n: t.cpu() for n, t in self.best_weights.items()}
         weights |= {"mean." + n: t.cpu() for n, t in self.averaged.items()}
-        with atomic_directory(self.work / "checkpoint") as folder:
+        with atomic_directory(self.work / _FOLDER) as folder:
             save_file(weights, folder / "weights.safetensors")
             save_file(moments, folder / "optimizer.safetensors")
             write_json(

@@ -111,14 +111,20 @@ def first(output: Any) -> Tensor:
     return hidden
 
 
-def load_encoder(directory: str | Path, layers: int | None = None) -> Any:
-    """A BERT-family encoder from a local directory, in float32, with `layers` of its lowest layers (None: all)."""
+def load_encoder(directory: str | Path, layers: int | None = None, dropout: float = 0.0) -> Any:
+    """A BERT-family encoder from a local directory, in float32.
+
+    Args:
+        layers: how many of its lowest layers to use; None: all.
+        dropout: within its layers, in training, whatever its own configuration says.
+    """
     from transformers import AutoConfig, AutoModel
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # the pooler and cut layers are left out on purpose
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
     if layers is not None:
         config.num_hidden_layers = layers
     options: dict[str, Any] = {"add_pooling_layer": False} if config.model_type in ("bert", "roberta") else {}

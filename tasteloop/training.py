@@ -56,6 +56,7 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
     warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of steps in which the rate rises.")
     clip_norm: float = Field(1.0, gt=0)
     dropout: float = Field(0.1, ge=0, lt=1, description="On the pooled vector.")
+    encoder_dropout: float = Field(0.0, ge=0, lt=1, description="Within the encoder's layers.")
     frozen_layers: int = Field(3, ge=-1, description="Lowest layers not trained; 0: embeddings only; -1: none.")
     cache_megabytes: int = Field(1024, ge=0, description="Room for the frozen layers' outputs; 0: recompute them.")
     averaging: float = Field(0.99, ge=0, lt=1, description="Decay of the running mean of weights; 0: the last ones.")
@@ -119,7 +120,7 @@ def finetune(snapshots: Path, settings: TrainingSettings, out: Path, work: Path)
             name = "+".join(task.name for task in group)
             torch.manual_seed(settings.seed)
             model = TasteModel(
-                load_encoder(source, settings.encoder_layers),
+                load_encoder(source, settings.encoder_layers, settings.encoder_dropout),
                 {task.name: task.targets.shape[1] for task in group},
                 settings.frozen_layers,
                 settings.dropout,
@@ -148,6 +149,8 @@ def finetune(snapshots: Path, settings: TrainingSettings, out: Path, work: Path)
         speed = sum(r.texts for r in trained) / max(sum(r.seconds for r in trained), 1e-9)
         report |= {"seconds": seconds, "texts_per_second": speed}
         write_json(directory / TRAINING, report)
+    for name in report["models"]:
+        Checkpoint.discard(work / name)
     quality = {task.name: report["tasks"][task.name]["quality"] for task in tasks}
     log.info(
         "fine-tuned %s in %.0f s, %.0f texts/s (%s); validation average precision %s",
