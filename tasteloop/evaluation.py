@@ -25,7 +25,7 @@ from tasteloop.events import TEXT, USER, Event
 from tasteloop.files import atomic_directory, sha256_tree, write_json
 from tasteloop.items import SENTIMENT
 from tasteloop.metrics import Array, Measure
-from tasteloop.recommend import Past, ease, fold_in, item_knn, seen
+from tasteloop.recommend import Folded, Past, ease, item_knn, seen
 from tasteloop.runtime import Session
 from tasteloop.snapshots import EVENTS_SEEN, FUTURE, SPLIT, TEST, TRAIN, VALIDATION, Snapshots
 
@@ -289,7 +289,7 @@ class _Folded:
 
     @classmethod
     def of(cls, histories: list[list[Event]], data: Snapshots) -> _Folded:
-        return cls(fold_in(histories, data.catalogue, 1.0, data.text), seen(histories, data.catalogue))
+        return cls(Folded.of(histories, data.catalogue, 1.0, data.text).liked, seen(histories, data.catalogue))
 
     def ranked(self, weights: Array) -> Array:
         """Top 10 by item-item weights [J, J] or by one score an item [J], the history left out."""

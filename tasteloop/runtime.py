@@ -18,7 +18,7 @@ from tasteloop.errors import TasteloopError
 from tasteloop.events import Event
 from tasteloop.items import Catalogue
 from tasteloop.metrics import top_k
-from tasteloop.recommend import Recommender, fold_in, seen
+from tasteloop.recommend import Folded, Recommender, seen
 from tasteloop.text import TextSettings, behaviour_text
 
 Matrix = NDArray[np.float32]
@@ -144,8 +144,8 @@ class Session:
     def contributions(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> dict[str, Matrix]:
         """The terms of every item's score, each [n, J]."""
         assert self._recommender is not None, "a sealed bundle has a recommender"
-        liked = fold_in(histories, self.catalogue, self._recommender.decay, self.text)
-        return self._recommender.contributions(liked, interests)  # type: ignore[arg-type]
+        folded = Folded.of(histories, self.catalogue, self._recommender.decay, self.text)
+        return self._recommender.contributions(folded, interests)
 
     def recommend(self, histories: Sequence[Sequence[Event]], k: int = K) -> list[list[Recommendation]]:
         """The k best items of each history that are not in it, best first; fewer where the catalogue ends."""

@@ -13,12 +13,30 @@ from tasteloop import bundle
 from tasteloop.errors import TasteloopError
 from tasteloop.events import Event
 from tasteloop.files import read_json
-from tasteloop.recommend import TERMS, Past, ease, fit_ties, fold_in, item_knn, standardise
+from tasteloop.recommend import (
+    TERMS,
+    Asked,
+    Folded,
+    Past,
+    RecommenderSettings,
+    ease,
+    fit_ties,
+    fit_weights,
+    item_knn,
+    nearby,
+    spectral,
+    standardise,
+)
 from tasteloop.runtime import Session
 from tasteloop.snapshots import Snapshots
 from tasteloop.text import TextSettings
 
 MATRIX = np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1]], np.float32)
+
+
+def liked(user: list[int], item: list[int], age: list[float], items: int) -> Past:
+    """A past of positive events only."""
+    return Past(np.array(user), np.array(item), np.array(age), np.ones(len(user), np.bool_), items)
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +71,13 @@ def test_terms_are_standardised() -> None:
 def test_an_item_never_seen_borrows_its_labels_ties() -> None:
     truth = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
     future = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]], np.float32)
-    past = Past(np.array([[1, 1, 0]], np.float32), np.array([0, 1]), np.array([1.0, 1.0]))
+    past = liked([0, 0], [0, 1], [1.0, 1.0], 3)
     ties = fit_ties(truth, future, past, np.array([[1, 0], [0, 1], [1, 0]], np.float32), 0.1)
     assert ties[0, 2] > 0 > ties[1, 2]
 
 
 def test_popularity_halves_with_age() -> None:
-    past = Past(np.ones((1, 2), np.float32), np.array([0, 1, 1]), np.array([0.0, 10.0, 10.0]))
+    past = liked([0, 0, 1], [0, 1, 1], [0.0, 10.0, 10.0], 2)
     assert np.expm1(past.popularity(10)) == pytest.approx([1.0, 1.0])
     assert past.count(days=5).tolist() == [1, 0]
 
@@ -72,9 +90,67 @@ def test_history_folds_in_with_decay_and_likes_only(tiny_snapshots: Path) -> Non
         Event("click", "i5", 3),
         Event("click", "new", 4),
     ]
-    liked = fold_in([history], catalogue, 0.5, TextSettings())
-    assert liked[0, [3, 4, 5]].tolist() == [0.125, 0, 0.5]
-    assert liked.sum() == 0.625
+    folded = Folded.of([history], catalogue, 0.5, TextSettings())
+    assert folded.recent_liked[0, [3, 4, 5]].tolist() == [0.125, 0, 0.5]
+    assert folded.recent_liked.sum() == 0.625
+    assert folded.recent_seen[0, [3, 4, 5]].tolist() == [0.125, 0.25, 0.5]
+    assert folded.liked[0, [3, 4, 5]].tolist() == [1, 0, 1]
+    assert folded.seen.sum() == 3
+    assert folded.length.tolist() == [4]
+
+
+def test_nearby_by_hand() -> None:
+    """Users see 0 1 2 and 2 0: e^(-1/3) for neighbours, e^(-2/3) for two places apart, nothing across users."""
+    past = liked([0, 0, 0, 1, 1], [0, 1, 2, 2, 0], [0.0] * 5, 3)
+    one, two = np.exp(-1 / 3), np.exp(-2 / 3)
+    together = np.array([[0, one, two + one], [one, 0, one], [two + one, one, 0]])
+    expected = together / (together.sum(1, keepdims=True) + 2)
+    assert nearby(past, reach=5, shrink=2) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_spectral_vectors_are_those_of_the_normalised_matrix() -> None:
+    matrix = (np.random.default_rng(0).random((30, 12)) < 0.3).astype(np.float32)
+    vectors, activity = spectral(matrix, 4)
+    normal = matrix / np.sqrt(np.maximum(matrix.sum(1, keepdims=True), 1)) / np.sqrt(activity)
+    whole = np.linalg.svd(normal, full_matrices=False)[2][:4].T
+    assert vectors @ vectors.T == pytest.approx(whole @ whole.T, abs=1e-4)
+
+
+def test_weights_find_the_term_that_tells_and_turn_with_activity() -> None:
+    """Short histories are told by popularity, long ones by the interest term, everything else is noise."""
+    rng = np.random.default_rng(0)
+    n, items = 600, 60
+    terms = {name: rng.standard_normal((n, items)).astype(np.float32) for name in TERMS}
+    length = np.where(np.arange(n) % 2 == 0, 1, 200)
+    telling = np.where((length == 1)[:, None], terms["popularity"], terms["interest"])
+    relevant = [list(row) for row in np.argsort(-telling, axis=1)[:, :3]]
+    hidden = np.zeros((n, items), np.bool_)
+
+    def folded(decay: float) -> Folded:
+        raise AssertionError("not asked for")
+
+    asked = Asked(folded, np.zeros((n, 1), np.float32), relevant, hidden, np.arange(n))
+    settings = RecommenderSettings(candidates=60, shrinkage=(0.001, 10.0))
+    shrinkage, ndcg, weights = fit_weights(terms, length, asked, settings)
+    assert shrinkage == 0.001
+    assert ndcg > 0.9
+    short, long = ({m: a + b * (np.log1p(k) - 3.5) for m, (a, b) in weights.items()} for k in (1, 200))
+    assert max(short, key=short.__getitem__) == "popularity"
+    assert max(long, key=long.__getitem__) == "interest"
+
+
+def test_without_anything_to_learn_weights_stay_at_the_start() -> None:
+    terms = {name: np.zeros((4, 20), np.float32) for name in TERMS}
+    asked = Asked(
+        lambda decay: None,  # type: ignore[arg-type, return-value]
+        np.zeros((4, 1), np.float32),
+        [[]] * 4,
+        np.zeros((4, 20), np.bool_),
+        np.arange(4),
+    )
+    _, _, weights = fit_weights(terms, np.ones(4, np.int64), asked, RecommenderSettings())
+    assert weights["collaborative"] == (0.5, 0.0)
+    assert weights["content"] == (0.0, 0.0)
 
 
 HISTORIES = [
