@@ -1,7 +1,7 @@
 """Ranking: a sum of terms, so that the reasons of a score are its parts.
 
-`R(i, j) = Σ_m λ_m(n_i) · s_m(i, j)`, each `s_m` standardised over the catalogue for the user at hand, so that λ compare,
-and `λ_m(n) = a_m + b_m · log(1 + n)` for a history of n events: what to trust depends on how much is known.
+`R(i, j) = Σ_m λ_m(n_i) · s_m(i, j)`, each `s_m` standardised over the catalogue for the user at hand: λ compare, and
+`λ_m(n) = a_m + b_m · log(1 + n)` for a history of n events: what to trust depends on how much is known.
 
 - interest: `Σ_k w_jk · (y_ik - ȳ_k)`, `w` by ridge regression of what followed on which interests were there, and for
   items without a positive event by the mean of their labels' other items;
@@ -25,7 +25,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,9 +166,8 @@ class Recommender:
         """
         known = np.log1p(folded.length) - _MEDIUM
         terms = self.terms(folded, interests)
-        return {
-            name: (a + b * known).astype(np.float32)[:, None] * terms[name] for name, (a, b) in self.weights.items()
-        }
+        weights = {name: (a + b * known).astype(np.float32)[:, None] for name, (a, b) in self.weights.items()}
+        return {name: weights[name] * terms[name] for name in TERMS}
 
     def terms(self, folded: Folded, interests: Matrix) -> dict[str, Matrix]:
         """s_m by term, each [n, J], standardised."""
@@ -217,11 +216,9 @@ class Recommender:
         """recommender.safetensors; λ, decay and text settings belong to the card."""
         from safetensors.numpy import save_file
 
-        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
-        save_file(
-            {n: np.ascontiguousarray(a) for n, a in arrays.items() if isinstance(a, np.ndarray)},
-            directory / RECOMMENDER,
-        )
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        arrays = {name: np.ascontiguousarray(value) for name, value in values.items() if isinstance(value, np.ndarray)}
+        save_file(arrays, directory / RECOMMENDER)
 
     @classmethod
     def load(cls, directory: Path, card: dict[str, Any]) -> Recommender:
@@ -360,7 +357,8 @@ def nearby(past: Past, reach: int, shrink: float = 20) -> Matrix:
         one = (past.user[:-places] == past.user[places:]) & (first != second)
         np.add.at(together, (first[one], second[one]), np.float32(np.exp(-places / 3)))
     together += together.T
-    return together / (together.sum(1, keepdims=True) + np.float32(shrink))
+    share: Matrix = together / (together.sum(1, keepdims=True) + np.float32(shrink))
+    return share
 
 
 def als(matrix: Matrix, settings: RecommenderSettings) -> Matrix:
@@ -369,11 +367,11 @@ def als(matrix: Matrix, settings: RecommenderSettings) -> Matrix:
     from scipy.sparse import csr_matrix
     from threadpoolctl import threadpool_limits
 
-    model = AlternatingLeastSquares(
-        settings.factors, settings.als_regularisation, settings.als_alpha,
-        iterations=settings.als_iterations, random_state=0,
-    )  # fmt: skip
     with threadpool_limits(1, "blas"):  # it has threads of its own
+        model = AlternatingLeastSquares(
+            settings.factors, settings.als_regularisation, settings.als_alpha,
+            iterations=settings.als_iterations, random_state=0,
+        )  # fmt: skip
         model.fit(csr_matrix(matrix), show_progress=False)
     return np.asarray(model.item_factors, np.float32)
 
@@ -441,9 +439,8 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
         write_json(directory / GOLDEN, {"questions": _golden(session, data, histories)})
         atomic_write(directory / README, _readme(card))
         digest = seal(directory)
-    return RecommenderResult(
-        {n: a for n, (a, _) in tuned.weights.items()}, tuned.ndcg, digest, time.monotonic() - began
-    )
+    middling = {name: a for name, (a, _) in tuned.weights.items()}
+    return RecommenderResult(middling, tuned.ndcg, digest, time.monotonic() - began)
 
 
 @dataclass(frozen=True)
@@ -480,7 +477,7 @@ class Tuned:
     decay: float
     half_life: float
     shrinkage: float = 0.0
-    weights: dict[str, tuple[float, float]] | None = None
+    weights: dict[str, tuple[float, float]] = field(default_factory=dict)
     ndcg: float = 0.0
 
 
@@ -502,10 +499,9 @@ def tune(past: Past, ground: Ground, asked: Asked, settings: RecommenderSettings
     fitted = fit_terms(past, ground, settings, chosen)
     terms = fitted.terms(folded[chosen.decay], asked.interests)
     shrinkage, ndcg, weights_ = fit_weights(terms, folded[chosen.decay].length, asked, settings)
-    log.info(
-        "λ of a middling history %s, validation nDCG@10 %.4f", {n: round(a, 3) for n, (a, _) in weights_.items()}, ndcg
-    )
-    return Tuned(best[1], best[2], half_life, shrinkage, weights_, ndcg)
+    middling = {name: round(a, 3) for name, (a, _) in weights_.items()}
+    log.info("λ of a middling history %s, validation nDCG@10 %.4f", middling, ndcg)
+    return replace(chosen, shrinkage=shrinkage, weights=weights_, ndcg=ndcg)
 
 
 def _compared(past: Past, settings: RecommenderSettings) -> NDArray[np.int32]:
@@ -553,7 +549,7 @@ def fit_weights(
     """λ: the softmax likelihood of the relevant among each row's candidates, rows alike, shrunk towards the start.
 
     Returns:
-        The shrinkage that cross-fitting in three folds of users ranks best with, that nDCG@10, and λ fitted on all rows.
+        The shrinkage that ranks best by cross-fitting in three folds of users, that nDCG@10, and λ fitted on all.
     """
     start = np.array([_START.get(name, 0.0) for name in TERMS] + [0.0] * len(TERMS))
     size = min(settings.candidates, int((~asked.hidden).sum(1).min()))
@@ -570,9 +566,8 @@ def fit_weights(
         scores = np.full(asked.hidden.shape, -1e9, np.float32)
         for k in range(3):
             rows = fold == k
-            weights = (
-                _maximise(features[~rows], wanted[~rows], start, shrinkage) if rows.any() and not rows.all() else start
-            )
+            others = features[~rows], wanted[~rows]
+            weights = _maximise(*others, start, shrinkage) if len(others[0]) else start
             part = scores[rows]
             np.put_along_axis(part, picked[rows], (features[rows] @ weights).astype(np.float32), 1)
             scores[rows] = part
