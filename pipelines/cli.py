@@ -316,6 +316,8 @@ def quality(
         _print(results)
     else:
         typer.echo(markdown(results), nl=False)
+    if any(e.get("refused", "").startswith("failed") for p in results["protocols"] for e in p["methods"]):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -204,7 +204,7 @@ class Rows:
         row, flat = np.repeat(np.arange(len(self)), length), np.concatenate([*self.histories, np.zeros(0, np.int64)])
         after = np.repeat(np.cumsum(length), length) - 1 - np.arange(len(flat))
         which = self.events.of(feedback)[flat]
-        np.maximum.at(out, (row[which], self.events.item[flat[which]]), np.float32(decay) ** after[which])
+        np.maximum.at(out, (row[which], self.events.item[flat[which]]), (decay ** after[which]).astype(np.float32))
         return out
 
     def event_lists(self, catalogue: Catalogue) -> list[list[Event]]:

@@ -78,7 +78,7 @@ def _line(cells: Sequence[str]) -> str:
 def _primary(protocol: Mapping[str, Any]) -> str | None:
     """Which of ours the differences are shown for: the one with the encoder where it is there."""
     there = [e["method"] for e in protocol["methods"] if e["method"] in OURS and "metrics" in e]
-    return there and max(there, key=OURS.index) or None
+    return max(there, key=OURS.index, default=None)
 
 
 def _rows(protocol: Mapping[str, Any]) -> Iterator[str]:

@@ -110,8 +110,11 @@ def run(options: Options, tell: Callable[[str], None]) -> dict[str, Any]:
         for method in methods
         for seed in (options.seeds if method.random and not options.quick else options.seeds[:1])
     ]
+    refused: dict[tuple[str, str], str] = {}
     for n, (protocol, method, seed) in enumerate(jobs, 1):
         found, kept = _done(protocol, method, seed, options)
+        if "refused" in found:
+            refused[protocol, method.name] = found["refused"]
         words = found.get("refused") or (
             f"nDCG@{K} on validation {_number(found['validation'])}, search {found['search_seconds']:.1f} s, "
             f"fit {found['fit_seconds']:.2f} s, {found['score_ms']:.2f} ms a row"
@@ -128,7 +131,7 @@ def run(options: Options, tell: Callable[[str], None]) -> dict[str, Any]:
         "bootstrap": {"draws": DRAWS, "unit": "user", "level": 0.95},
         "seconds": time.monotonic() - began,
         "machine": machine(),
-        "protocols": [_measured(name, methods, options) for name, methods in chosen.items()],
+        "protocols": [_measured(name, methods, refused, options) for name, methods in chosen.items()],
     }
     write_json(options.out / "results.json", results)
     atomic_write(options.out / "table.md", markdown(results))
@@ -178,7 +181,11 @@ def _done(protocol: str, method: Method, seed: int, options: Options) -> tuple[d
         settings = read_json(_place(protocol, method, options.seeds[0], options)).get("settings")
     job = (protocol, method.name, seed, settings, str(path), fingerprint, options)
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        pool.submit(_job, *job).result()
+        try:
+            pool.submit(_job, *job).result()
+        except Exception as error:  # of any method: the others still run, and the table says so
+            log.debug("%s on %s", method.name, protocol, exc_info=error)
+            return {"refused": f"failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}"}, False
     return read_json(path), False
 
 
@@ -241,10 +248,14 @@ def tune(method: Method, task: Task, seed: int) -> tuple[dict[str, Any], float |
 
 
 def rank(scorer: Scorer, rows: Rows, k: int) -> Array:
-    """[n, k] positions, best first, -1 where nothing is left; what is hidden is never ranked."""
+    """[n, k] positions, best first, -1 where nothing is left; what is hidden is never ranked.
+
+    Ties go by one random order of the items: a catalogue's own order knows which items are older and more popular.
+    """
     scores = np.where(rows.hidden, -np.inf, scorer.scores(rows))
     scores[np.isnan(scores)] = -np.inf
-    ranked = metrics.top_k(scores, k)
+    order = np.random.default_rng(0).permutation(scores.shape[1])
+    ranked = order[metrics.top_k(scores[:, order], k)]
     ranked = np.where(np.isfinite(np.take_along_axis(scores, ranked, 1)), ranked, -1)
     return np.pad(ranked, ((0, 0), (0, k - ranked.shape[1])), constant_values=-1)
 
@@ -330,16 +341,19 @@ def machine() -> dict[str, Any]:
 # --- measuring ----------------------------------------------------------------------------------------------------
 
 
-def _measured(name: str, methods: Sequence[Method], options: Options) -> dict[str, Any]:
+def _measured(
+    name: str, methods: Sequence[Method], refused: Mapping[tuple[str, str], str], options: Options
+) -> dict[str, Any]:  # fmt: skip
     """A protocol's rows of the table, best nDCG@10 first; what did not run comes last."""
     task = build(PROTOCOLS[name], options.out / "work").thinned(options.every)
     rows, kept = task.test, {}
     entries: list[dict[str, Any]] = []
     for method in methods:
-        entry: dict[str, Any] = {"method": method.name, "about": method.about, "search": list(method.search)}
+        entry: dict[str, Any] = {"method": method.name, "about": method.about, "search": []}
+        entry["search"] = [{key: list(values) for key, values in grid.items()} for grid in method.search]
         runs = list(_runs(name, method, options))
         if not runs:
-            entry["refused"] = f"not run: {_refusal(method)}"
+            entry["refused"] = refused[name, method.name]
         else:
             facts, ranked = [r[0] for r in runs], [r[1] for r in runs]
             kept[method.name] = _measures(ranked, rows)

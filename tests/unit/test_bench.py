@@ -234,7 +234,7 @@ def test_a_personal_method_learns_the_pattern(tasks: dict[str, Task], name: str)
         liked = [r[np.isin(r, _liked(task, n))] for n, r in enumerate(task.test.relevant)]
         return harness.metrics.ndcg(ranked, liked).value
 
-    assert quality(method, iterations=100, l1=0.1, l2=1.0) > quality(METHODS["popularity"]) + 0.05
+    assert quality(method, iterations=100, rate=0.05, l1=0.1, l2=1.0) > quality(METHODS["popularity"]) + 0.05
 
 
 def _liked(task: Task, row: int) -> np.ndarray:
