@@ -351,11 +351,10 @@ def _measured(
     for method in methods:
         entry: dict[str, Any] = {"method": method.name, "about": method.about, "search": []}
         entry["search"] = [{key: list(values) for key, values in grid.items()} for grid in method.search]
-        runs = list(_runs(name, method, options))
-        if not runs:
+        if (name, method.name) in refused:
             entry["refused"] = refused[name, method.name]
         else:
-            facts, ranked = [r[0] for r in runs], [r[1] for r in runs]
+            facts, ranked = zip(*_runs(name, method, options), strict=True)
             kept[method.name] = _measures(ranked, rows)
             entry |= _entry(facts, ranked, kept[method.name], task)
         entries.append(entry)
