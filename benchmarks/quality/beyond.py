@@ -59,6 +59,6 @@ def diversity(ranked: Array, labels: Array) -> float:
         both = mine @ mine.T
         size = np.diag(both)
         either = size[:, None] + size[None, :] - both
-        apart = 1 - np.divide(both, either, out=np.ones_like(both), where=either > 0)
+        apart = 1 - np.divide(both, either, out=np.ones(both.shape), where=either > 0)
         total += float(apart.sum() / (n * (n - 1)))
     return total / len(ranked)

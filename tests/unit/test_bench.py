@@ -280,7 +280,7 @@ def test_slim_is_the_elastic_net() -> None:
     past = Past.of(events, catalogue, 1000)
     settings = {"feedback": "all", "neighbours": 7, "l1": 2.0, "l2": 3.0, "sweeps": 500}
     weights = METHODS["slim"].fit(past, settings).weights  # type: ignore[attr-defined]
-    n = len(past.users)
+    n = len(x)
     net = ElasticNet(alpha=5 / n, l1_ratio=2 / 5, positive=True, fit_intercept=False, tol=1e-8, max_iter=10_000)
     for j in range(8):
         others = [i for i in range(8) if i != j]
