@@ -318,7 +318,14 @@ def item_texts(catalogue: Catalogue) -> list[str]:
 
 def bm25(past: Past, settings: Settings) -> Scorer:
     """The history's texts as a query to the catalogue's (Robertson & Zaragoza 2009, eq. 3.15)."""
-    words = [re.findall(r"\w+", text.lower()) for text in item_texts(past.catalogue)]
+    weights = _bm25(tuple(item_texts(past.catalogue)), settings["k1"], settings["b"])
+    return ItemToItem(weights, settings["feedback"], settings["decay"])
+
+
+@lru_cache(maxsize=1)
+def _bm25(texts: tuple[str, ...], k1: float, b: float) -> Matrix:
+    """[J, J]: what each item's text, as a query, scores each."""
+    words = [re.findall(r"\w+", text.lower()) for text in texts]
     index = {word: n for n, word in enumerate(sorted({word for text in words for word in text}))}
     counts = np.zeros((len(words), len(index)), np.float32)
     for item, text in enumerate(words):
@@ -327,9 +334,8 @@ def bm25(past: Past, settings: Settings) -> Scorer:
     length = counts.sum(1, keepdims=True)
     in_items = (counts > 0).sum(0)
     idf = np.log1p((len(words) - in_items + 0.5) / (in_items + 0.5))
-    k1, b = settings["k1"], settings["b"]
     weight = idf * counts * (k1 + 1) / (counts + k1 * (1 - b + b * length / max(length.mean(), 1e-9)))
-    return ItemToItem((counts @ weight.T).astype(np.float32), settings["feedback"], settings["decay"])
+    return np.asarray(counts @ weight.T.astype(np.float32))
 
 
 @lru_cache(maxsize=1)
@@ -435,7 +441,7 @@ def bundle(directory: Path) -> Method:
 
 # --- the table ----------------------------------------------------------------------------------------------------
 
-_IALS_FIRST = {"feedback": BOTH, "alpha": (1.0, 2.0, 5.0), "regularisation": (5.0, 20.0, 50.0)}
+_IALS_FIRST = {"feedback": BOTH, "alpha": (1.0, 2.0, 5.0, 10.0), "regularisation": (5.0, 20.0, 50.0, 100.0)}
 
 _METHODS = (
     Method("random", "chance", chance, random=True),
@@ -449,7 +455,7 @@ _METHODS = (
     ),
     Method(
         "itemknn", "shrunk cosine of items (Deshpande & Karypis 2004)", item_neighbours,
-        ({"feedback": BOTH, "neighbours": (20, 50, 100, 200), "shrink": (0, 10, 100)},),
+        ({"feedback": BOTH, "neighbours": (20, 50, 100, 200, 400), "shrink": (0, 10, 100, 300)},),
     ),
     Method(
         "userknn", "shrunk cosine of users (Herlocker et al. 1999)", user_neighbours,
@@ -457,11 +463,11 @@ _METHODS = (
     ),
     Method(
         "ease", "EASE (Steck 2019)", ease_,
-        ({"feedback": BOTH, "regularisation": (50, 100, 200, 300, 500, 1000, 2000)},),
+        ({"feedback": BOTH, "regularisation": (50, 100, 200, 300, 500, 1000, 2000, 3000, 5000)},),
     ),
     Method(
         "ease-decay", "EASE on a history that fades by rank, as our collaborative term", ease_,
-        ({"feedback": BOTH, "regularisation": (200, 300, 500, 1000, 2000), "decay": (0.8, 0.9, 0.95, 0.98, 1.0)},),
+        ({"feedback": BOTH, "regularisation": (200, 300, 500, 1000, 2000, 3000, 5000), "decay": (0.8, 0.9, 0.95, 0.98, 1.0)},),
     ),
     Method(
         "slim", "fsSLIM, elastic net, non-negative (Ning & Karypis 2011)", slim,
@@ -475,7 +481,7 @@ _METHODS = (
     ),
     Method(
         "ials", "iALS (Hu et al. 2008), `implicit`", ials,
-        (_IALS_FIRST, {"factors": (64, 32, 128), "iterations": (15, 30)}), random=True, package="implicit",
+        (_IALS_FIRST, {"factors": (64, 16, 32, 128), "iterations": (15, 30)}), random=True, package="implicit",
     ),
     Method(
         "bpr", "BPR (Rendle et al. 2009), `implicit`", bpr,
@@ -487,7 +493,7 @@ _METHODS = (
     ),
     Method(
         "bm25", "BM25 of item texts, the history as query (Robertson & Zaragoza 2009)", bm25,
-        ({"feedback": BOTH, "decay": (1.0, 0.9, 0.7), "k1": (0.6, 1.2, 2.0), "b": (0.0, 0.4, 0.75)},),
+        ({"k1": (1.2, 0.3, 0.6, 2.0), "b": (0.75, 0.4, 0.0), "feedback": BOTH, "decay": (1.0, 0.9, 0.7)},),
     ),
     Method(
         "minilm", "frozen MiniLM, cosine of item texts to the history's mean", frozen_encoder,
@@ -496,7 +502,7 @@ _METHODS = (
     Method(
         "tasteloop", "ours, the terms that need no fine-tuned model", tasteloop,
         (
-            {"feedback": BOTH, "regularisation": (200, 300, 500, 1000, 2000), "decay": (0.8, 0.9, 0.95, 0.98, 1.0)},
+            {"feedback": BOTH, "regularisation": (200, 300, 500, 1000, 2000, 3000, 5000), "decay": (0.8, 0.9, 0.95, 0.98, 1.0)},
             {"popularity": (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.7), "half_life_days": (7, 30, 90, 3650)},
         ),
     ),
