@@ -441,6 +441,11 @@ def bundle(directory: Path) -> Method:
 
 # --- the table ----------------------------------------------------------------------------------------------------
 
+_FADING = {
+    "feedback": BOTH,
+    "regularisation": (200, 300, 500, 1000, 2000, 3000, 5000),
+    "decay": (0.8, 0.9, 0.95, 0.98, 1.0),
+}
 _IALS_FIRST = {"feedback": BOTH, "alpha": (1.0, 2.0, 5.0, 10.0), "regularisation": (5.0, 20.0, 50.0, 100.0)}
 
 _METHODS = (
@@ -467,7 +472,7 @@ _METHODS = (
     ),
     Method(
         "ease-decay", "EASE on a history that fades by rank, as our collaborative term", ease_,
-        ({"feedback": BOTH, "regularisation": (200, 300, 500, 1000, 2000, 3000, 5000), "decay": (0.8, 0.9, 0.95, 0.98, 1.0)},),
+        (_FADING,),
     ),
     Method(
         "slim", "fsSLIM, elastic net, non-negative (Ning & Karypis 2011)", slim,
@@ -502,7 +507,7 @@ _METHODS = (
     Method(
         "tasteloop", "ours, the terms that need no fine-tuned model", tasteloop,
         (
-            {"feedback": BOTH, "regularisation": (200, 300, 500, 1000, 2000, 3000, 5000), "decay": (0.8, 0.9, 0.95, 0.98, 1.0)},
+            _FADING,
             {"popularity": (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.7), "half_life_days": (7, 30, 90, 3650)},
         ),
     ),

@@ -330,9 +330,10 @@ def machine() -> dict[str, Any]:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    threads = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS")
     packages = ("numpy", "scipy", "scikit-learn", "implicit", "torch", "transformers", "tasteloop")
     return {
-        "processor": model, "cores": os.cpu_count(), "threads": os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS"),
+        "processor": model, "cores": os.cpu_count(), "threads": threads,
         "memory_gb": round(memory, 1), "system": platform.platform(), "python": platform.python_version(),
         "versions": {name: found for name in packages if (found := _version(name))},
     }  # fmt: skip
