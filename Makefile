@@ -10,10 +10,10 @@ export DO_NOT_TRACK = 1
 export GX_ANALYTICS_ENABLED = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets run serve test lint typecheck lock clean
+.PHONY: help setup assets run serve test bench bench-peers lint typecheck lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Variables: PY=$(PY) (3.11 or 3.12), PROFILE=$(PROFILE) (smoke, local), PORT=$(PORT)"
 
 setup: $(STAMP) ## make the virtual environment and install the locked packages into it
@@ -45,6 +45,19 @@ test: assets lint typecheck ## everything: linters, types, fast tests, then whol
 	@echo "test: slow (whole runs, real servers)"
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "slow and not cluster"
 
+bench: assets ## the quality benchmark: every protocol and method (docs/benchmarks.md)
+	@$(BIN)/tasteloop bench quality
+
+PEERS := .venv-peers
+bench-peers: $(PEERS)/.stamp ## the environment of the benchmark's peers, and our measures checked against theirs
+	@$(PEERS)/bin/python benchmarks/quality/check_metrics.py
+
+$(PEERS)/.stamp: benchmarks/quality/requirements.lock
+	@echo "bench-peers: virtual environment $(PEERS) (some minutes the first time)"
+	@$(PY) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/quality/requirements.lock
+	@touch $@
+
 lint: $(STAMP) ## ruff and the import contracts
 	@echo "lint: ruff"
 	@$(BIN)/ruff check .
@@ -66,5 +79,5 @@ lock: ## resolve pyproject.toml anew and write requirements.lock
 	@echo "lock: wrote requirements.lock"
 
 clean: ## remove the environment and tools' caches (data, models and runs stay)
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 data = typer.Typer(no_args_is_help=True, help="Named real data and weights: list, fetch, describe.")
 app.add_typer(data, name="data")
+bench = typer.Typer(no_args_is_help=True, help="Measure against peers, from a checkout of the repository.")
+app.add_typer(bench, name="bench")
 
 Profile = Annotated[str, typer.Option("--profile", "-p", help="smoke, local, cluster, or a YAML file.")]
 Set = Annotated[
@@ -274,6 +276,48 @@ def describe(name: str, as_json: AsJson = False) -> None:
                 typer.echo(f"  {column}: {meaning}")
         else:
             typer.echo(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
+
+
+@bench.command()
+def quality(
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Results, and what is kept to carry on; TASTELOOP_HOME/bench.")
+    ] = None,
+    protocol: Annotated[list[str] | None, typer.Option(help="Only this protocol; repeatable.")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="METHOD", help="Only this method; repeatable.")] = None,
+    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="A bundle to measure with its encoder.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few methods, a third of the users: minutes.")] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="How often a method that draws random numbers runs.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Recommenders on ml-100k under stated protocols, each peer tuned; prints one table (docs/benchmarks.md)."""
+    root = Path(tasteloop.__file__).parents[1]
+    if not (root / "benchmarks" / "quality" / "run.py").is_file():
+        raise TasteloopError(
+            f"there is no benchmarks/quality beside this installation ({root}); benchmarks are not packaged: run the "
+            "command from a checkout of the repository, set up with `make setup`"
+        )
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    from benchmarks.quality.report import markdown
+    from benchmarks.quality.run import Options, run
+    from tasteloop.files import home
+
+    _log()
+    options = Options(
+        out=(out or home() / "bench" / "quality").absolute(), protocols=tuple(protocol or ()), only=tuple(only or ()),
+        quick=quick, seeds=tuple(range(seeds)), bundle=bundle and bundle.absolute(),
+    )  # fmt: skip
+    try:
+        results = run(options, lambda line: typer.echo(line, err=True))
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command carries on from here", 130)
+    if as_json:
+        _print(results)
+    else:
+        typer.echo(markdown(results), nl=False)
+    if any(e.get("refused", "").startswith("failed") for p in results["protocols"] for e in p["methods"]):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -204,25 +204,57 @@ def top_k(scores: Array, k: int) -> Array:
 
 
 def hits(ranked: Array, relevant: Sequence[Sequence[int]]) -> Array:
-    """[n, k] of 0 and 1: whether each ranked position holds a relevant item."""
-    return np.array(
-        [np.isin(row, list(wanted)) for row, wanted in zip(ranked, relevant, strict=True)], np.float64
-    ).reshape(ranked.shape)
+    """[n, k] of 0 and 1: whether each ranked position holds a relevant item; the position -1 holds none."""
+    length = [len(wanted) for wanted in relevant]
+    wanted = np.concatenate([np.asarray(w, np.int64) for w in relevant]) if sum(length) else np.zeros(0, np.int64)
+    width = max(int(wanted.max(initial=0)), int(ranked.max(initial=0))) + 2
+    keys = np.repeat(np.arange(len(length)), length) * width + wanted + 1
+    asked = np.arange(len(ranked))[:, None] * width + ranked + 1
+    return np.isin(asked, keys).astype(np.float64)
+
+
+def _counts(relevant: Sequence[Sequence[int]]) -> Array:
+    return np.array([len(set(map(int, wanted))) for wanted in relevant], np.float64)
+
+
+def _share(part: Array, whole: Array) -> Measure:
+    """Mean over rows of part / whole; a row whose whole is 0 counts 0."""
+    rows = np.divide(part, whole, out=np.zeros_like(part, np.float64), where=whole > 0)
+    return Measure(np.stack([rows, np.ones_like(rows)], 1), ratio())
 
 
 def ndcg(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
     """nDCG@k with binary gains (Järvelin & Kekäläinen 2002), k the width of `ranked`; a row with none relevant is 0."""
     k = ranked.shape[1]
     discount = 1 / np.log2(np.arange(2, k + 2))
-    ideal = np.array([discount[: min(k, len(set(wanted)))].sum() for wanted in relevant])
-    gained = hits(ranked, relevant) @ discount
-    rows = np.divide(gained, ideal, out=np.zeros_like(gained), where=ideal > 0)
-    return Measure(np.stack([rows, np.ones_like(rows)], 1), ratio())
+    ideal = np.concatenate([[0.0], np.cumsum(discount)])[np.minimum(_counts(relevant), k).astype(int)]
+    return _share(hits(ranked, relevant) @ discount, ideal)
 
 
 def recall_at(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
     """Share of the relevant items among the first k, averaged over rows."""
-    count = np.array([len(set(wanted)) for wanted in relevant], np.float64)
-    found = hits(ranked, relevant).sum(1)
-    rows = np.divide(found, count, out=np.zeros_like(found), where=count > 0)
-    return Measure(np.stack([rows, np.ones_like(rows)], 1), ratio())
+    return _share(hits(ranked, relevant).sum(1), _counts(relevant))
+
+
+def precision_at(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
+    """Share of the first k that is relevant, averaged over rows; k also where the catalogue ends before."""
+    found = hits(ranked, relevant)
+    return _share(found.sum(1), np.full(len(found), float(ranked.shape[1])))
+
+
+def average_precision(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
+    """MAP@k: precisions at the ranks of the hits among the first k, over the number of relevant items.
+
+    The denominator is all relevant items, also where they are more than k (Manning, Raghavan & Schütze 2008, eq. 8.8;
+    so do trec_eval's map_cut, ranx and rectools).
+    """
+    found = hits(ranked, relevant)
+    precisions = np.cumsum(found, 1) / np.arange(1, found.shape[1] + 1)
+    return _share((found * precisions).sum(1), _counts(relevant))
+
+
+def reciprocal_rank(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
+    """MRR@k: one over the rank of the first hit among the first k, 0 without one (Voorhees 1999)."""
+    found = hits(ranked, relevant)
+    best = (found / np.arange(1, found.shape[1] + 1)).max(1, initial=0.0)
+    return _share(best, np.ones_like(best))

@@ -72,7 +72,7 @@ def test_settings_graph_and_compile_import_no_torch(tmp_path):
 def test_help_names_every_command_and_the_exit_codes(cli):
     answer = cli("--help")
     assert answer.returncode == 0
-    for command in ("run", "step", "compile", "status", "report", "serve", "predict", "rollback", "data"):
+    for command in ("run", "step", "compile", "status", "report", "serve", "predict", "rollback", "data", "bench"):
         assert f" {command} " in answer.stdout
     assert "Exit codes" in answer.stdout
 

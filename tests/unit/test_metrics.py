@@ -40,6 +40,33 @@ def test_ranking_by_hand() -> None:
     assert metrics.recall_at(ranked, relevant).rows[:, 0].tolist() == [0.5, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("ranked", "relevant", "precision", "average_precision", "reciprocal_rank"),
+    [
+        ([4, 2, 7, 1], [2, 1, 9], 2 / 4, (1 / 2 + 2 / 4) / 3, 1 / 2),
+        ([4, 2, 7, 1], [4, 2, 7, 1, 0, 3], 1, 4 / 6, 1),
+        ([4, 2, 7, 1], [9], 0, 0, 0),
+        ([4, 2, 7, 1], [], 0, 0, 0),
+        ([4, -1, -1, -1], [4, 4], 1 / 4, 1, 1),  # the catalogue ended; a relevant item named twice is one
+    ],
+)
+def test_rankings_by_hand(ranked, relevant, precision, average_precision, reciprocal_rank) -> None:
+    rows = np.array([ranked])
+    assert metrics.precision_at(rows, [relevant]).value == pytest.approx(precision)
+    assert metrics.average_precision(rows, [relevant]).value == pytest.approx(average_precision)
+    assert metrics.reciprocal_rank(rows, [relevant]).value == pytest.approx(reciprocal_rank)
+
+
+@given(st.integers(0, 10_000))
+def test_hits_are_membership(seed: int) -> None:
+    """The vectorised form against the sentence: is this item among the row's relevant ones?"""
+    rng = np.random.default_rng(seed)
+    ranked = rng.integers(-1, 12, (5, 4))
+    relevant = [rng.integers(0, 15, rng.integers(0, 6)).tolist() for _ in range(5)]
+    expected = [[float(i in wanted) for i in row] for row, wanted in zip(ranked, relevant, strict=True)]
+    assert metrics.hits(ranked, relevant).tolist() == expected
+
+
 def test_top_k_of_a_catalogue_smaller_than_k() -> None:
     assert metrics.top_k(np.array([[1.0, 2.0]]), 10).tolist() == [[1, 0]]
 

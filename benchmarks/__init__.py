@@ -1,0 +1,1 @@
+"""What is measured against peers: each runnable alone, from a checkout."""
