@@ -234,6 +234,8 @@ def _job(
 
 def tune(method: Method, task: Task, seed: int) -> tuple[dict[str, Any], float | None]:
     """The settings that rank the validation rows best, and how well: nDCG@10. A tie goes to the earlier one."""
+    if method.learn:
+        return method.learn(task)
     settings = method.start()
     if not method.validated:
         return settings, None
