@@ -170,7 +170,7 @@ def test_padding_changes_nothing(tiny_encoder: Path) -> None:
 
 
 def test_padding_changes_nothing_where_another_id_pads(tmp_path: Path) -> None:
-    """RoBERTa's positions begin after its padding's id, 1, and id 0 is a token; batches are padded with 0 all the same."""
+    """RoBERTa's positions begin after its padding's id, 1, and id 0 is a token; batches are padded with 0 anyway."""
     from transformers import RobertaConfig, RobertaModel
 
     config = RobertaConfig(
