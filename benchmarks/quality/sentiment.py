@@ -7,10 +7,11 @@
 
 Reviews are split as the pipeline splits them (by a hash of the text) and the encoder is trained by the pipeline's own
 step, for sentiment alone; `--set` takes any setting of `training`. Rows:
-- encoder: calibrated, its threshold chosen on the validation reviews;
+- tasteloop: the encoder with a bag of words in it, as it is served;
+- encoder: alone;
 - bag of words: logistic regression on n-grams, which ones is chosen on the validation reviews;
-- mixture: a logistic regression of both log-odds, fitted on the validation reviews, where both models are new to them;
 - majority.
+The first two are calibrated, and their thresholds chosen, on the validation reviews.
 """
 
 from __future__ import annotations
@@ -48,14 +49,13 @@ def reviews(source: str, folder: Path) -> tuple[Path, dict[str, tuple[list[str],
 
 def encoder_logits(
     snapshots: Path, parts: dict[str, tuple[list[str], Any]], settings: Any, work: Path
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, float]]:
-    """Fine-tune; log-odds of the validation and test reviews before calibration, the calibration, and times."""
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Fine-tune; the encoder's log-odds of the validation and test reviews before calibration, and times."""
     import torch
 
     from tasteloop.batches import load_tokenizer, pad, sorted_batches, tokenize
-    from tasteloop.files import read_json
     from tasteloop.model import load
-    from tasteloop.training import TRAINING, finetune
+    from tasteloop.training import finetune
 
     result = finetune(snapshots, settings, work / "model", work / "work")
     folder = work / "model" / "models" / "sentiment"
@@ -68,16 +68,16 @@ def encoder_logits(
             for rows in sorted_batches(np.array([len(row) for row in ids]), 32):
                 vectors = model(*pad([ids[i] for i in rows]))
                 logits[split][rows] = model.logits("sentiment", vectors)[:, 0].numpy()
-    calibration = read_json(work / "model" / TRAINING)["tasks"]["sentiment"]
-    return logits, calibration, {"seconds": result.seconds, "texts_per_second": result.texts_per_second}
+    return logits, {"seconds": result.seconds, "texts_per_second": result.texts_per_second}
 
 
-def mixture(validation: list[Any], truth: Any, test: list[Any]) -> tuple[Any, list[float]]:
-    """Probabilities of the test reviews by a logistic regression of log-odds, and its weights."""
-    from sklearn.linear_model import LogisticRegression
+def served(logits: dict[str, Any], truth: dict[str, Any]) -> dict[str, metrics.Measure]:
+    """Measures of log-odds once calibrated on the validation reviews, as the pipeline does."""
+    from tasteloop.calibration import apply_calibration, calibrate
 
-    model = LogisticRegression(C=1.0).fit(np.stack(validation, 1), truth)
-    return model.predict_proba(np.stack(test, 1))[:, 1], [*model.coef_[0].tolist(), float(model.intercept_[0])]
+    fitted = calibrate(logits["validation"][:, None], truth["validation"][:, None].astype(np.float32))
+    probability = apply_calibration(logits["test"][:, None], fitted)[:, 0]
+    return measures(probability >= fitted["thresholds"][0], probability, truth["test"])
 
 
 def measures(predicted: Any, probability: Any, truth: Any) -> dict[str, metrics.Measure]:
@@ -97,12 +97,11 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
 
-    from tasteloop.calibration import apply_calibration
     from tasteloop.training import TrainingSettings
 
     given = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in options.set)}
     settings = TrainingSettings.model_validate(
-        {"encoder": options.encoder, "tasks": ["sentiment"], "together": False, "tensorboard": False, **given}
+        {"encoder": options.encoder, "tasks": ["sentiment"], "bag_of_words": False, "tensorboard": False, **given}
     )
     with tempfile.TemporaryDirectory() as folder:
         snapshots, parts = reviews(options.reviews, Path(folder))
@@ -111,7 +110,7 @@ def main() -> None:
         bag = bag_of_words.fit(*parts["train"], *parts["validation"])
         bag_seconds = time.monotonic() - began
         from_bag = {split: bag.logits(parts[split][0]) for split in ("validation", "test")}
-        probability = 1 / (1 + np.exp(-from_bag["test"]))
+        probability = bag.probabilities(parts["test"][0])
         rows = {"bag of words": measures(probability >= 0.5, probability, truth["test"])}
         facts: dict[str, Any] = {
             "reviews": {split: len(real) for split, real in truth.items()},
@@ -119,17 +118,11 @@ def main() -> None:
         }
         saved = {f"bag_{split}": values for split, values in from_bag.items()}
         if not options.bag_of_words_only:
-            logits, calibration, times = encoder_logits(snapshots, parts, settings, Path(folder))
-            probability = apply_calibration(logits["test"][:, None], calibration)[:, 0]
-            said = probability >= calibration["thresholds"][0]
-            both = [[logits[split], from_bag[split]] for split in ("validation", "test")]
-            mixed, weights = mixture(both[0], truth["validation"], both[1])
-            rows = {
-                "encoder": measures(said, probability, truth["test"]),
-                **rows,
-                "mixture": measures(mixed >= 0.5, mixed, truth["test"]),
-            }
-            facts |= {"encoder": times, "mixture": weights, "settings": settings.model_dump(mode="json")}
+            logits, times = encoder_logits(snapshots, parts, settings, Path(folder))
+            share = bag_of_words.share(logits["validation"], from_bag["validation"], truth["validation"])
+            mixed = {split: logits[split] + share * from_bag[split] for split in logits}
+            rows = {"tasteloop": served(mixed, truth), "encoder": served(logits, truth), **rows}
+            facts |= {"encoder": times, "share": share, "settings": settings.model_dump(mode="json")}
             saved |= {f"encoder_{split}": values for split, values in logits.items()}
     if options.save:
         np.savez(options.save, **saved, **{f"truth_{split}": real for split, real in truth.items()})

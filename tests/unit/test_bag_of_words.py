@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -36,3 +38,33 @@ def test_one_sentiment_alone_is_refused_and_no_validation_is_not() -> None:
     model = bag_of_words.fit(["a", "b"], np.array([1, 0]), [], np.array([]), (2.0,))
     assert (model.analyser, model.strength) == ("words", 2.0)
     assert model.logits(["a"]) > model.logits(["b"])
+
+
+def test_save_then_load_changes_nothing(tmp_path: Path) -> None:
+    texts, truth = CHINESE
+    model = bag_of_words.fit(texts, np.array(truth), texts, np.array(truth))
+    model.save(tmp_path)
+    loaded = bag_of_words.BagOfWords.load(tmp_path)
+    assert (loaded.analyser, loaded.strength) == (model.analyser, model.strength)
+    assert (loaded.logits([*texts, "new", ""]) == model.logits([*texts, "new", ""])).all()
+
+
+def test_it_is_the_tfidf_regression_of_scikit_learn() -> None:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    texts, truth = ENGLISH
+    ours = bag_of_words.fit(texts, np.array(truth), [], np.array([]), (4.0,))
+    vectorizer = TfidfVectorizer(**bag_of_words.ANALYSERS["words"], sublinear_tf=True)
+    theirs = LogisticRegression(C=4.0, solver="liblinear").fit(vectorizer.fit_transform(texts), truth)
+    new = ["a dull dull film with unknown words", "fine", "not a fine film", ""]
+    assert np.allclose(ours.logits(new), theirs.decision_function(vectorizer.transform(new)), atol=1e-3)
+
+
+def test_a_share_is_what_the_truth_was_made_with() -> None:
+    rng = np.random.default_rng(0)
+    encoder, bag = rng.normal(0, 2, 20_000), rng.normal(0, 2, 20_000)
+    truth = rng.random(20_000) < 1 / (1 + np.exp(-(0.8 * encoder + 0.4 * bag)))
+    assert bag_of_words.share(encoder, bag, truth) == pytest.approx(0.5, abs=0.05)
+    assert bag_of_words.share(encoder, -bag, truth) == 0
+    assert bag_of_words.share(encoder, bag, np.ones(20_000)) == 0
