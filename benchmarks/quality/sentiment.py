@@ -11,7 +11,7 @@ step, for sentiment alone; `--set` takes any setting of `training`. Rows:
 - encoder: alone;
 - bag of words: logistic regression on n-grams, which ones is chosen on the validation reviews;
 - majority.
-The first two are calibrated, and their thresholds chosen, on the validation reviews.
+The first two are calibrated on the validation reviews.
 """
 
 from __future__ import annotations
