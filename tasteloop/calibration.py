@@ -20,7 +20,7 @@ def calibrate(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> dict[s
     """Platt scaling and decision thresholds, on the validation window.
 
     `p = σ(slope · logit + intercept)` with one pair for all outputs (Platt 1999): a window of some hundred users does
-    not carry a pair for each. The threshold maximises micro-F1 where there are several outputs. For one it is 0.5, which
+    not carry a pair for each. Thresholds maximise micro-F1 where there are several outputs. For one it is 0.5, which
     maximises the accuracy of calibrated probabilities: searched for on a thousand reviews it cost 0.3 points on others.
 
     Args:
