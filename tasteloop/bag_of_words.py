@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,12 @@ def fit(
         counts = _counts(analyser, texts)
         df = np.bincount(counts.indices, minlength=BUCKETS)
         idf = np.where(df > 0, np.log((1 + len(texts)) / (1 + df)) + 1, 0).astype(np.float32)
-        rows = _rows(counts, idf)
+        seen = np.flatnonzero(df)  # the solver's time is that of all columns, empty ones included
+        rows = _rows(counts, idf)[:, seen]
         for strength in strengths:
             regression = LogisticRegression(C=strength, solver="liblinear").fit(rows, positive)
-            weights = regression.coef_[0].astype(np.float32)
+            weights = np.zeros(BUCKETS, np.float32)
+            weights[seen] = regression.coef_[0]
             fitted.append(BagOfWords(analyser, strength, idf, weights, float(regression.intercept_[0])))
     if not len(validation_texts):
         return fitted[0]
@@ -126,11 +129,17 @@ def share(encoder: NDArray[Any], bag: NDArray[Any], positive: NDArray[Any]) -> f
 
 def _counts(analyser: str, texts: Sequence[str]) -> Any:
     """Hashed n-gram counts, sparse [n, BUCKETS]."""
+    return _hasher(analyser).transform(texts)
+
+
+@cache
+def _hasher(analyser: str) -> Any:
+    """It keeps nothing of what it reads, so threads share it."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
     return HashingVectorizer(
         **ANALYSERS[analyser], n_features=BUCKETS, alternate_sign=False, norm=None, dtype=np.float32
-    ).transform(texts)
+    )
 
 
 def _rows(counts: Any, idf: NDArray[np.float32]) -> Any:
