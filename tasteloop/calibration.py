@@ -20,7 +20,8 @@ def calibrate(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> dict[s
     """Platt scaling and decision thresholds, on the validation window.
 
     `p = σ(slope · logit + intercept)` with one pair for all outputs (Platt 1999): a window of some hundred users does
-    not carry a pair for each. The threshold maximises micro-F1 where there are several outputs, accuracy for one.
+    not carry a pair for each. Thresholds maximise micro-F1 where there are several outputs. For one it is 0.5, which
+    maximises the accuracy of calibrated probabilities: searched for on a thousand reviews it cost 0.3 points on others.
 
     Args:
         logits, truth: [n, outputs].
@@ -37,15 +38,16 @@ def calibrate(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> dict[s
     scaling = {"slope": float(platt.coef_[0, 0]), "intercept": float(platt.intercept_[0])}
     if scaling["slope"] <= 0:  # the model orders nothing; keep its own words rather than their opposite
         scaling = {"slope": 1.0, "intercept": 0.0}
+    if logits.shape[1] == 1:
+        return {**scaling, "thresholds": [0.5]}
     probabilities = apply_calibration(logits, scaling)
     grid = np.linspace(0.05, 0.95, 91)
-    single = logits.shape[1] == 1
 
     def quality(threshold: float) -> tuple[float, float]:
         predicted = probabilities >= threshold
         hit = (predicted & (truth > 0)).sum()
         f1 = 2 * hit / max(predicted.sum() + truth.sum(), 1)
-        return float((predicted == (truth > 0)).mean() if single else f1), -abs(threshold - 0.5)
+        return float(f1), -abs(threshold - 0.5)
 
     return {**scaling, "thresholds": [float(max(grid, key=quality))] * logits.shape[1]}
 

@@ -1,8 +1,8 @@
 """The test window: the bundle, the champion and the baselines on the same rows, with paired intervals.
 
 Baselines are what a shop would have without a model: the majority label, the user's own label frequencies, popularity,
-recent popularity, and EASE and ItemKNN alone. Each is tuned on the validation window like the candidate, and fitted on
-all that came before the test window. Rows of one user are resampled together.
+recent popularity, EASE and ItemKNN alone, and for sentiment a bag of words. Each is tuned on the validation window like
+the candidate, and those that rank are fitted on all before the test window. Rows of one user are resampled together.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from tasteloop import metrics
+from tasteloop import bag_of_words, metrics
 from tasteloop.bundle import code_version
 from tasteloop.events import TEXT, USER, Event
 from tasteloop.files import atomic_directory, sha256_tree, write_json
@@ -49,6 +49,9 @@ class EvaluationSettings(BaseModel, frozen=True, extra="forbid"):
     ease_regularisation: tuple[float, ...] = (300, 1000, 3000)
     knn_neighbours: tuple[int, ...] = (50, 200)
     knn_shrink: tuple[float, ...] = (10, 100)
+    bag_of_words_strengths: tuple[float, ...] = Field(
+        bag_of_words.STRENGTHS, min_length=1, description="Inverse regularisation of the bag of words."
+    )
     examples: int = Field(4, ge=0)
 
 
@@ -226,11 +229,27 @@ def _baselines(data: Snapshots, rows: _Rows, settings: EvaluationSettings) -> di
         **_rank_baselines(data, rows, validation, histories, settings),
     }
     if rows.reviews is not None:
-        reviews = data.reviews()
-        assert reviews is not None
-        share = reviews.filter(reviews[SPLIT] == TRAIN)[SENTIMENT].mean()
-        positive = np.full(len(rows.reviews), float(share) >= 0.5)  # type: ignore[arg-type]
-        out["majority"] |= _sentiment_measures(positive, None, rows.reviews)
+        measured = _sentiment_baselines(data, rows.reviews, settings)
+        out["majority"] |= measured.pop("majority")
+        out |= measured
+    return out
+
+
+def _sentiment_baselines(
+    data: Snapshots, test: pl.DataFrame, settings: EvaluationSettings
+) -> dict[str, dict[str, Measure]]:
+    reviews = data.reviews()
+    assert reviews is not None
+    train, validation = (reviews.filter(reviews[SPLIT] == split) for split in (TRAIN, VALIDATION))
+    truth = train[SENTIMENT].to_numpy()
+    out = {"majority": _sentiment_measures(np.full(len(test), truth.mean() >= 0.5), None, test)}
+    if 0 < truth.mean() < 1:
+        model = bag_of_words.fit(
+            train[TEXT].to_list(), truth, validation[TEXT].to_list(), validation[SENTIMENT].to_numpy(),
+            settings.bag_of_words_strengths,
+        )  # fmt: skip
+        probability = model.probabilities(test[TEXT].to_list())
+        out["bag_of_words"] = _sentiment_measures(probability >= 0.5, probability, test)
     return out
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasteloop.bag_of_words import BagOfWords
 from tasteloop.batches import load_tokenizer, pad, sorted_batches, tokenize
 from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, read_card, verify
 from tasteloop.calibration import apply_calibration
@@ -62,6 +63,9 @@ class Session:
         first = next(iter(card["models"]))
         self._tokenizer = load_tokenizer(directory / MODELS / first)
         self._recommender = Recommender.load(directory, dict(card)) if (directory / RECOMMENDER).exists() else None
+        sentiment = card["tasks"].get("sentiment", {})
+        mixed = "bag_of_words" in sentiment
+        self._bag = BagOfWords.load(directory / MODELS / sentiment["model"]) if mixed else None
         self._lock = threading.Lock()  # a tokenizer's truncation is a setting of the object
 
     @classmethod
@@ -109,9 +113,6 @@ class Session:
                 out[rows] = (model.logits(task, pooled) if head else pooled).float().cpu().numpy()
         return out
 
-    def _probabilities(self, texts: Sequence[str], task: str, max_tokens: int) -> Matrix:
-        return apply_calibration(self._run(texts, task, max_tokens, head=True), self.card["tasks"][task])
-
     def item_vectors(self) -> Matrix:
         """[J, width], length 1: each item's title, labels and text read by the encoder that reads behaviour."""
         catalogue = self.catalogue
@@ -133,13 +134,18 @@ class Session:
         if "interests" not in self.tasks:
             raise TasteloopError("this model was not trained for interests; add it to training.tasks")
         texts = [behaviour_text(h, self.catalogue, self.text) for h in histories]
-        return self._probabilities(texts, "interests", self.text.max_tokens)
+        logits = self._run(texts, "interests", self.text.max_tokens, head=True)
+        return apply_calibration(logits, self.card["tasks"]["interests"])
 
     def sentiment(self, texts: Sequence[str]) -> Matrix:
         """Calibrated probability [n] that a text is positive."""
         if not self.has_sentiment:
             raise TasteloopError("this model was not trained for sentiment: its data had no reviews (ingest.reviews)")
-        return self._probabilities(texts, "sentiment", self.card["review_max_tokens"])[:, 0]
+        task = self.card["tasks"]["sentiment"]
+        logits = self._run(texts, "sentiment", self.card["review_max_tokens"], head=True)
+        if self._bag is not None:
+            logits = logits + task["bag_of_words"] * self._bag.logits(texts)[:, None]
+        return apply_calibration(logits, task)[:, 0]
 
     def contributions(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> dict[str, Matrix]:
         """The terms of every item's score, each [n, J]."""

