@@ -3,6 +3,7 @@
 events.parquet  items.parquet  reviews.parquet          what the contract says
 quarantine.parquet  reviews_quarantine.parquet          the rejected rows, each with its row number and reason
 ingest.json                                             where it came from, what each rule removed, its hash
+truth/                                                  of synthetic data only: what the users' tastes are
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import narwhals as nw
 import polars as pl
 from pydantic import BaseModel, Field
 
-from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes, snownlp
+from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes, snownlp, synthetic
 from tasteloop.datasets.catalogue import CATALOGUE
 from tasteloop.datasets.fetch import fetch
 from tasteloop.datasets.reading import Behaviour
@@ -44,7 +45,8 @@ class IngestSettings(BaseModel, frozen=True, extra="forbid"):
     """What is read.
 
     Attributes:
-        behaviour: a name of the catalogue, a MovieLens CSV folder, or a mapping YAML.
+        behaviour: a name of the catalogue, a MovieLens CSV folder, a mapping YAML, or `synthetic`.
+        synthetic: size and model of the synthetic data, where that is the source.
         reviews: a name of the catalogue, or a CSV or Parquet with text and sentiment; None for no sentiment
             task.
         max_users: take only so many users, always the same ones, before cleaning.
@@ -52,6 +54,7 @@ class IngestSettings(BaseModel, frozen=True, extra="forbid"):
     """
 
     behaviour: str = "ml-100k"
+    synthetic: synthetic.SyntheticSettings = synthetic.SyntheticSettings()
     reviews: str | None = "rotten-tomatoes"
     cleaning: CleaningSettings = CleaningSettings()
     max_users: int | None = Field(default=None, ge=1)
@@ -79,6 +82,9 @@ def source_fingerprint(settings: IngestSettings) -> str:
     of local files, and which pseudonym key there is (but not the key)."""
     total = hashlib.sha256(hmac.digest(pseudonym_key(), b"tasteloop fingerprint", "sha256"))
     for name in (settings.behaviour, settings.reviews):
+        if name == synthetic.NAME == settings.behaviour:
+            total.update(f"{name}\0{settings.synthetic.model_dump_json()}\n".encode())
+            continue
         if name is None or name in CATALOGUE:
             total.update(f"{name}\0{CATALOGUE[name].sha256 if name else ''}\n".encode())
             continue
@@ -98,7 +104,7 @@ def ingest(settings: IngestSettings, out: Path) -> IngestResult:
     Raises:
         TasteloopError: a source that is not there, cannot be read, or lacks a column.
     """
-    behaviour = _read_behaviour(settings.behaviour)
+    behaviour = _read_behaviour(settings)
     sentiment = None if settings.reviews is None else reviews.clean(_read_reviews(settings.reviews))
 
     written, rows_source = behaviour.events, behaviour.events.height
@@ -112,7 +118,7 @@ def ingest(settings: IngestSettings, out: Path) -> IngestResult:
             settings.max_users,
         )
     # from here on no frame has a raw user id
-    written = written.with_columns(pseudonymise(written[USER], pseudonym_key()).alias(USER))
+    written = _hidden(written)
 
     cleaned = clean(nw.from_native(written.lazy()), behaviour.scale, settings.cleaning)
     events: pl.DataFrame = cleaned.events.to_native()
@@ -124,6 +130,8 @@ def ingest(settings: IngestSettings, out: Path) -> IngestResult:
         write_parquet(directory / EVENTS_FILE, events)
         write_parquet(directory / ITEMS_FILE, items)
         write_parquet(directory / QUARANTINE_FILE, cleaned.quarantine.to_native())
+        for name, table in behaviour.truth.items():
+            write_parquet(directory / name, _hidden(table))
         kept = 0
         if sentiment is not None and settings.reviews is not None:
             _report(settings.reviews, sentiment.removed, sentiment.reviews.height + sentiment.quarantine.height)
@@ -168,13 +176,20 @@ def ingest(settings: IngestSettings, out: Path) -> IngestResult:
     return result
 
 
+def _hidden(table: pl.DataFrame) -> pl.DataFrame:
+    """With pseudonyms for raw user ids, where there are any."""
+    if USER not in table.columns:
+        return table
+    return table.with_columns(pseudonymise(table[USER], pseudonym_key()).alias(USER))
+
+
 def _behaviour_files(name: str) -> list[Path]:
     path = Path(name).expanduser()
     if path.is_dir():
         return movielens.files(path)
     if path.suffix in _MAPPINGS:
         return mapped.files(path)
-    known = ", ".join(source.name for source in CATALOGUE.values() if source.gives == "behaviour")
+    known = ", ".join([*(source.name for source in CATALOGUE.values() if source.gives == "behaviour"), synthetic.NAME])
     raise TasteloopError(
         f"behaviour {name!r} is neither a name of the catalogue ({known}), nor a folder that is there, nor "
         "a mapping "
@@ -182,7 +197,10 @@ def _behaviour_files(name: str) -> list[Path]:
     )
 
 
-def _read_behaviour(name: str) -> Behaviour:
+def _read_behaviour(settings: IngestSettings) -> Behaviour:
+    name = settings.behaviour
+    if name == synthetic.NAME:
+        return synthetic.generate(settings.synthetic)
     if name in CATALOGUE:
         _require(name, "behaviour")
         return movielens.read_100k(fetch(name), CATALOGUE[name].terms)

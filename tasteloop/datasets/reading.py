@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -40,12 +40,15 @@ class Behaviour:
         events: what `tasteloop.events.clean` takes; users are still raw ids.
         items: the items table, or None where the source has none.
         scale: the lowest and the highest value.
+        truth: tables beside the data set, by path, that only a synthetic source has; a column USER in them holds raw
+            ids too.
     """
 
     events: pl.DataFrame
     items: pl.DataFrame | None
     scale: tuple[float, float]
     terms: str
+    truth: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
 
 def read_table(
