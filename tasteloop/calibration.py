@@ -55,7 +55,8 @@ def calibrate(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> dict[s
 def apply_calibration(logits: NDArray[np.float32], calibration: dict[str, Any]) -> NDArray[np.float32]:
     """Calibrated probabilities of logits, same shape."""
     import numpy as np
+    from scipy.special import expit
 
     z: NDArray[np.float64] = calibration["slope"] * logits.astype(np.float64) + calibration["intercept"]
-    probabilities: NDArray[np.float32] = (1 / (1 + np.exp(-z))).astype(np.float32)
+    probabilities: NDArray[np.float32] = expit(z).astype(np.float32)
     return probabilities

@@ -22,6 +22,7 @@ from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes, snow
 from tasteloop.datasets.catalogue import CATALOGUE
 from tasteloop.datasets.fetch import fetch
 from tasteloop.datasets.reading import Behaviour
+from tasteloop.datasets.synthetic import SyntheticSettings
 from tasteloop.errors import TasteloopError
 from tasteloop.events import USER, CleaningSettings, clean
 from tasteloop.files import atomic_directory, sha256_file, sha256_tree, write_json, write_parquet
@@ -54,7 +55,7 @@ class IngestSettings(BaseModel, frozen=True, extra="forbid"):
     """
 
     behaviour: str = "ml-100k"
-    synthetic: synthetic.SyntheticSettings = synthetic.SyntheticSettings()
+    synthetic: SyntheticSettings = SyntheticSettings()
     reviews: str | None = "rotten-tomatoes"
     cleaning: CleaningSettings = CleaningSettings()
     max_users: int | None = Field(default=None, ge=1)

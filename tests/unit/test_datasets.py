@@ -519,7 +519,7 @@ def test_what_cannot_be_ingested_leaves_nothing(tmp_path: Path, ratings: str) ->
 @pytest.mark.parametrize(
     ("behaviour", "says"),
     [
-        ("ml-100m", "neither a name of the catalogue (ml-100k), nor a folder that is there, nor a mapping"),
+        ("ml-100m", "neither a name of the catalogue (ml-100k, synthetic), nor a folder that is there, nor a mapping"),
         ("minilm", "'minilm' holds encoder, not behaviour; for behaviour: ml-100k"),
         ("none.yaml", "no file none.yaml"),
     ],
