@@ -52,7 +52,9 @@ class BagOfWords:
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Probability [n] that a text is positive."""
-        probabilities: NDArray[np.float32] = 1 / (1 + np.exp(-self.logits(texts)))
+        from scipy.special import expit
+
+        probabilities: NDArray[np.float32] = expit(self.logits(texts)).astype(np.float32)
         return probabilities
 
     def save(self, directory: Path) -> None:

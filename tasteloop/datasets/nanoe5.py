@@ -137,7 +137,7 @@ def _shapes(
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Name in the file -> name in a `BertModel`, and shape."""
     rows = {"emb.word": vocabulary, "emb.pos": positions, "emb.type": types}
-    out = {
+    out: dict[str, tuple[str, tuple[int, ...]]] = {
         name: (f"embeddings.{to}", (rows[name], width) if name in rows else (width,))
         for name, to in _EMBEDDINGS.items()
     }

@@ -53,10 +53,10 @@ def test_sentiment_is_the_encoder_with_a_bag_of_words_in_it(tiny_bundle: Path) -
     card = read_json(tiny_bundle / "card.json")
     task, texts = card["tasks"]["sentiment"], ["good film 3", "bad film 3", "没有"]
     assert task["bag_of_words"] > 0
-    task |= {"slope": 0.5, "intercept": 0.1}  # what these few reviews give leaves no probability but 0 and 1
+    task |= {"slope": 0.5, "intercept": 0.1, "bag_of_words": 0.2}  # what these few reviews give leaves no probability but 0 and 1
     whole = Session.open(tiny_bundle, card)
     without = {name: value for name, value in task.items() if name != "bag_of_words"}
     alone = Session.open(tiny_bundle, card | {"tasks": card["tasks"] | {"sentiment": without}})
     bag = BagOfWords.load(tiny_bundle / "models" / task["model"])
     z = {session: np.log(p / (1 - p)) for session in (whole, alone) for p in [session.sentiment(texts).astype(float)]}
-    assert np.allclose(z[whole] - z[alone], 0.5 * task["bag_of_words"] * bag.logits(texts), atol=1e-3)
+    assert np.allclose(z[whole] - z[alone], 0.5 * 0.2 * bag.logits(texts), atol=1e-3)
