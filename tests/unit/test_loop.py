@@ -53,7 +53,8 @@ def test_sentiment_is_the_encoder_with_a_bag_of_words_in_it(tiny_bundle: Path) -
     card = read_json(tiny_bundle / "card.json")
     task, texts = card["tasks"]["sentiment"], ["good film 3", "bad film 3", "没有"]
     assert task["bag_of_words"] > 0
-    task |= {"slope": 0.5, "intercept": 0.1, "bag_of_words": 0.2}  # what these few reviews give leaves no probability but 0 and 1
+    # What these few reviews give leaves no probability but 0 and 1.
+    task |= {"slope": 0.5, "intercept": 0.1, "bag_of_words": 0.2}
     whole = Session.open(tiny_bundle, card)
     without = {name: value for name, value in task.items() if name != "bag_of_words"}
     alone = Session.open(tiny_bundle, card | {"tasks": card["tasks"] | {"sentiment": without}})
