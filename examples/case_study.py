@@ -130,7 +130,7 @@ def compare(out: Path, shop: Any, seed: int, draws: int) -> list[Row]:
     from tasteloop import metrics
     from tasteloop.datasets import synthetic
     from tasteloop.files import read_parquet
-    from tasteloop.recommend import Past, ease, fold_in, seen
+    from tasteloop.recommend import Folded, Past, ease, seen
     from tasteloop.runtime import Session
     from tasteloop.snapshots import EVENTS_SEEN, FUTURE, TEST, TIME, TRAIN, USER, Snapshots
 
@@ -144,7 +144,7 @@ def compare(out: Path, shop: Any, seed: int, draws: int) -> list[Row]:
     hidden = seen(histories, data.catalogue)
     counts = past.count().astype(np.float64)
     chance = np.random.default_rng(seed).random(len(data.catalogue))
-    liked = fold_in(histories, data.catalogue, 1.0, data.text)
+    liked = Folded.of(histories, data.catalogue, 1.0, data.text).liked
     interests = {
         "tasteloop": learned,
         "own history": np.array([_shares(h, data, membership) for h in histories]),
