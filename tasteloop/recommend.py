@@ -73,7 +73,9 @@ class RecommenderSettings(BaseModel, frozen=True, extra="forbid"):
     als_iterations: int = Field(12, ge=1)
     nearby_reach: int = Field(10, ge=1, description="Items at most so many places apart in a history are near.")
     candidates: int = Field(100, ge=10, description="Items a row, by a plain start, among which λ are fitted.")
-    shrinkage: tuple[float, ...] = Field((0.01, 0.1, 1.0, 10.0), description="Pull of λ towards the start.")
+    shrinkage: tuple[float, ...] = Field(
+        (0.01, 0.1, 1.0, 10.0), description="Pull of λ towards the start; what is below 0.5 / users is not tried."
+    )
 
 
 @dataclass(frozen=True)
@@ -573,7 +575,9 @@ def fit_weights(
             scores[rows] = part
         return asked.ndcg(scores)
 
-    measured = {shrinkage: cross_fitted(shrinkage) for shrinkage in settings.shrinkage}
+    # A weak pull is not tried on few users: what so few cross-fitted rows prefer is chance.
+    strong = [shrinkage for shrinkage in settings.shrinkage if shrinkage * (user.max() + 1) >= 0.5]
+    measured = {shrinkage: cross_fitted(shrinkage) for shrinkage in strong or [max(settings.shrinkage)]}
     shrinkage = max(measured, key=lambda s: (measured[s], s))
     weights = _maximise(features, wanted, start, shrinkage)
     both = weights.reshape(2, len(TERMS)).T
