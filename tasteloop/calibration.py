@@ -30,7 +30,8 @@ def calibrate(
     """Platt scaling, decision thresholds, and from where on a statement is sure, on the validation window.
 
     `p = σ(slope · logit + habit_slope · habits + intercept)` with one set for all outputs (Platt 1999): a window of
-    some hundred users does not carry a set for each.
+    some hundred users does not carry a set for each. The threshold of a single output is 0.5, which maximises the
+    accuracy of calibrated probabilities: searched for on a thousand reviews it cost 0.3 points on others.
 
     Args:
         logits, truth: [n, outputs]; habits: [n, outputs] log-odds of `tasteloop.habits`, or None.
@@ -66,9 +67,10 @@ def apply_calibration(
 ) -> NDArray[np.float32]:
     """Calibrated probabilities of logits, same shape."""
     import numpy as np
+    from scipy.special import expit
 
     z = sum(log_odds(logits, calibration, habits).values())
-    probabilities: NDArray[np.float32] = (1 / (1 + np.exp(-z))).astype(np.float32)
+    probabilities: NDArray[np.float32] = expit(z).astype(np.float32)
     return probabilities
 
 
@@ -87,24 +89,23 @@ def log_odds(
 def choose_thresholds(probabilities: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float64]:
     """[outputs] from which probability on an output is predicted.
 
-    One output: what maximises accuracy. Several: from the one threshold that maximises micro-F1, each output's is moved
-    to where micro-F1 + macro-F1 / 4 is highest, three rounds. Rare labels have a handful of positives in the window, so
-    an output's outcomes are counted by a quarter and its probabilities, which are calibrated, by three (the threshold
-    of a calibrated model that maximises F1 follows from its probabilities alone: Lipton et al. 2014).
+    One output: 0.5. Several: from the one threshold that maximises micro-F1, each output's is moved to where
+    micro-F1 + macro-F1 / 4 is highest, three rounds. Rare labels have a handful of positives in the window, so an
+    output's outcomes are counted by a quarter and its probabilities, which are calibrated, by three (the threshold of a
+    calibrated model that maximises F1 follows from its probabilities alone: Lipton et al. 2014).
     """
     import numpy as np
 
     grid = np.linspace(0.02, 0.95, 94).round(2)
-    n, outputs = truth.shape
+    outputs = truth.shape[1]
+    if outputs == 1:
+        return np.array([0.5])
     hit, said, counted = (np.zeros((outputs, len(grid))) for _ in range(3))
     for k in range(outputs):
         beyond = probabilities[:, [k]] >= grid
         expected = (1 - _TRUST) * truth[:, k] + _TRUST * probabilities[:, k]
         hit[k], said[k], counted[k] = truth[:, k] @ beyond, beyond.sum(0), expected @ beyond
     real, outcomes = (1 - _TRUST) * truth.sum(0) + _TRUST * probabilities.sum(0), truth.sum()
-    if outputs == 1:
-        best = max(range(len(grid)), key=lambda i: (outcomes - said[0, i] + 2 * hit[0, i], -abs(grid[i] - 0.5)))
-        return grid[[best]]
     micro = 2 * hit.sum(0) / np.maximum(said.sum(0) + outcomes, 1)
     start = max(range(len(grid)), key=lambda i: (micro[i], -abs(grid[i] - 0.5)))
     chosen = np.full(outputs, start)
@@ -120,7 +121,7 @@ def choose_thresholds(probabilities: NDArray[np.float32], truth: NDArray[np.floa
     return np.asarray(grid[chosen])
 
 
-def confidence(probabilities: NDArray[np.float32], thresholds: NDArray[np.float64]) -> NDArray[np.float32]:
+def confidence(probabilities: NDArray[np.float32], thresholds: NDArray[Any]) -> NDArray[np.float32]:
     """How probable it is that what is stated of each output, yes or no, is right: same shape."""
     import numpy as np
 

@@ -1,9 +1,9 @@
 """The test window: the bundle, the champion and the baselines on the same rows, with paired intervals.
 
 Baselines are what a shop would have without a model: the majority label, the user's own label frequencies, a logistic
-model on the words of the behaviour text, popularity, recent popularity, and EASE and ItemKNN alone. Each is tuned on
-the validation window like the candidate, and fitted on all that came before the test window. Rows of one user are
-resampled together.
+model on the words of the behaviour text, popularity, recent popularity, EASE and ItemKNN alone, and for sentiment a bag
+of words. Each is tuned on the validation window like the candidate, and those that rank are fitted on all before the
+test window. Rows of one user are resampled together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from tasteloop import metrics
+from tasteloop import bag_of_words, metrics
 from tasteloop.bundle import code_version
 from tasteloop.calibration import one_vs_rest
 from tasteloop.events import TEXT, USER, Event
@@ -51,6 +51,9 @@ class EvaluationSettings(BaseModel, frozen=True, extra="forbid"):
     ease_regularisation: tuple[float, ...] = (300, 1000, 3000)
     knn_neighbours: tuple[int, ...] = (50, 200)
     knn_shrink: tuple[float, ...] = (10, 100)
+    bag_of_words_strengths: tuple[float, ...] = Field(
+        bag_of_words.STRENGTHS, min_length=1, description="Inverse regularisation of the bag of words."
+    )
     examples: int = Field(4, ge=0)
 
 
@@ -225,15 +228,25 @@ def _baselines(data: Snapshots, rows: _Rows, settings: EvaluationSettings) -> di
         "own_frequencies": _interest_baseline(
             rows, truth, own_frequencies(histories, data), own_frequencies(rows.histories, data)
         ),
-        "bag_of_words": _interest_baseline(rows, truth, *bag_of_words(data, validation, rows.table)),
+        "bag_of_words": _interest_baseline(rows, truth, *behaviour_words(data, validation, rows.table)),
         **_rank_baselines(data, rows, validation, histories, settings),
     }
     if rows.reviews is not None:
-        reviews = data.reviews()
-        assert reviews is not None
-        share = reviews.filter(reviews[SPLIT] == TRAIN)[SENTIMENT].mean()
-        positive = np.full(len(rows.reviews), float(share) >= 0.5)  # type: ignore[arg-type]
-        out["majority"] |= _sentiment_measures(positive, None, rows.reviews)
+        for name, measured in _sentiment_baselines(data, rows.reviews, settings).items():
+            out[name] = out.get(name, {}) | measured
+    return out
+
+
+def _sentiment_baselines(
+    data: Snapshots, test: pl.DataFrame, settings: EvaluationSettings
+) -> dict[str, dict[str, Measure]]:
+    reviews = data.reviews()
+    assert reviews is not None
+    positive = reviews.filter(reviews[SPLIT] == TRAIN)[SENTIMENT].to_numpy().mean() >= 0.5
+    out = {"majority": _sentiment_measures(np.full(len(test), positive), None, test)}
+    if (model := bag_of_words.of_reviews(reviews, settings.bag_of_words_strengths)) is not None:
+        probability = model.probabilities(test[TEXT].to_list())
+        out["bag_of_words"] = _sentiment_measures(probability >= 0.5, probability, test)
     return out
 
 
@@ -246,8 +259,9 @@ def _interest_baseline(rows: _Rows, truth: Array, validation: Array, test: Array
     return _interest_measures((test >= threshold).astype(np.float32), rows.truth)
 
 
-def bag_of_words(data: Snapshots, validation: pl.DataFrame, test: pl.DataFrame) -> tuple[Array, Array]:
+def behaviour_words(data: Snapshots, validation: pl.DataFrame, test: pl.DataFrame) -> tuple[Array, Array]:
     """Probabilities [n, K] of validation and test rows by a logistic model on the words of the behaviour text."""
+    from scipy.special import expit
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     train = data.split(TRAIN)
@@ -255,7 +269,7 @@ def bag_of_words(data: Snapshots, validation: pl.DataFrame, test: pl.DataFrame) 
     x = words.fit_transform(train[TEXT].to_list())
     later, last = (words.transform(rows[TEXT].to_list()) for rows in (validation, test))
     weights, bias = one_vs_rest(x, data.truth(train), later, data.truth(validation), (0.3, 1.0, 3.0))
-    before, after = (1 / (1 + np.exp(-(rows @ weights + bias))) for rows in (later, last))
+    before, after = (expit(rows @ weights + bias) for rows in (later, last))
     return before, after
 
 

@@ -67,13 +67,15 @@ class RecommenderSettings(BaseModel, frozen=True, extra="forbid"):
     history_decay: tuple[float, ...] = (0.9, 0.95, 0.98, 1.0)
     half_life_days: tuple[float, ...] = (7, 30, 90, 3650)
     interest_regularisation: float = Field(200, gt=0)
-    factors: int = Field(64, ge=1, description="Width of the ALS and of the spectral term.")
-    als_alpha: float = Field(2, gt=0, description="Weight of an event beside no event.")
-    als_regularisation: float = Field(20, gt=0)
+    factors: int = Field(32, ge=1, description="Width of the ALS and of the spectral term.")
+    als_alpha: float = Field(4, gt=0, description="Weight of an event beside no event.")
+    als_regularisation: float = Field(30, gt=0)
     als_iterations: int = Field(12, ge=1)
     nearby_reach: int = Field(10, ge=1, description="Items at most so many places apart in a history are near.")
     candidates: int = Field(100, ge=10, description="Items a row, by a plain start, among which λ are fitted.")
-    shrinkage: tuple[float, ...] = Field((0.01, 0.1, 1.0, 10.0), description="Pull of λ towards the start.")
+    shrinkage: tuple[float, ...] = Field(
+        (0.01, 0.1, 1.0, 10.0), description="Pull of λ towards the start; what is below 0.5 / users is not tried."
+    )
 
 
 @dataclass(frozen=True)
@@ -174,20 +176,41 @@ class Recommender:
         profile = folded.recent_liked @ self.vectors
         norm = np.linalg.norm(profile, axis=1, keepdims=True)
         profile = np.divide(profile, norm, out=np.zeros_like(profile), where=norm > 0)
-        root = np.sqrt(self.activity)
         terms = {
             "interest": (interests - self.label_mean) @ self.ties,
             "taste": self._taste(folded.seen),
             "content": profile @ self.vectors.T,
             "collaborative": self._among(folded.recent_liked, self.ease),
-            "factors_liked": self._fold(folded.liked, self.factors_liked),
-            "factors_seen": self._fold(folded.seen, self.factors_seen),
-            "spectral": ((folded.seen / root) @ self.spectral) @ self.spectral.T * root,
+            "factors_liked": self._fold(folded.liked, self.factors_liked, self._gram_liked),
+            "factors_seen": self._fold(folded.seen, self.factors_seen, self._gram_seen),
+            "spectral": ((folded.seen / self._root) @ self.spectral) @ self.spectral.T * self._root,
             "nearby": self._among(folded.recent_seen, self.nearby),
             "nearby_whole": self._among(folded.seen, self.nearby),
-            "popularity": np.broadcast_to(self.popularity, folded.seen.shape),
         }
-        return {name: standardise(values) for name, values in terms.items()}
+        standard = {name: standardise(values) for name, values in terms.items()}
+        return standard | {"popularity": np.broadcast_to(self._standard_popularity, folded.seen.shape)}
+
+    # What is the same for every request is computed once.
+
+    @cached_property
+    def _standard_popularity(self) -> Matrix:
+        return standardise(self.popularity[None])
+
+    @cached_property
+    def _root(self) -> Matrix:
+        return np.sqrt(self.activity)
+
+    @cached_property
+    def _gram_liked(self) -> Matrix:
+        return self._gram(self.factors_liked)
+
+    @cached_property
+    def _gram_seen(self) -> Matrix:
+        return self._gram(self.factors_seen)
+
+    def _gram(self, factors: Matrix) -> Matrix:
+        gram: Matrix = factors.T @ factors + self.als[1] * np.eye(factors.shape[1], dtype=np.float32)
+        return gram
 
     def _among(self, history: Matrix, weights: Matrix) -> Matrix:
         out = np.zeros_like(history)
@@ -201,10 +224,9 @@ class Recommender:
         ratio: Matrix = np.log(share / np.maximum(self.label_share, 1e-4) + 0.05) @ self.membership.T
         return ratio
 
-    def _fold(self, history: Matrix, factors: Matrix) -> Matrix:
+    def _fold(self, history: Matrix, factors: Matrix, gram: Matrix) -> Matrix:
         """A user's ridge solution given the items' factors (Hu et al. 2008, eq. 4), times the factors."""
-        alpha, regularisation = self.als
-        gram = factors.T @ factors + regularisation * np.eye(factors.shape[1], dtype=np.float32)
+        alpha = self.als[0]
         users = np.zeros((len(history), factors.shape[1]), np.float32)
         for row, weights in enumerate(history):
             mine = factors[weights > 0]
@@ -428,9 +450,11 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
         session = Session.open(directory, card)
         vectors = session.item_vectors()
         histories = data.histories(validation)
+        train = data.split(TRAIN)
+        truth = data.truth(train)
         interests = load_file(model / PREDICTIONS).get("interests")
         if interests is None:
-            interests = np.tile(data.truth(data.split(TRAIN)).mean(0), (len(validation), 1)).astype(np.float32)
+            interests = np.tile(truth.mean(0), (len(validation), 1)).astype(np.float32)
         asked = Asked(
             lambda decay: Folded.of(histories, data.catalogue, decay, data.text),
             interests,
@@ -438,8 +462,7 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
             seen(histories, data.catalogue),
             validation[USER].to_numpy(),
         )
-        train = data.split(TRAIN)
-        ground = Ground(vectors, data.catalogue, data.labels, data.truth(train), train[FUTURE].to_list(), data.text)
+        ground = Ground(vectors, data.catalogue, data.labels, truth, train[FUTURE].to_list(), data.text)
         tuned = tune(Past.before(data.meta["validation_from"], data), ground, asked, settings)
         final = fit_terms(Past.before(data.meta["test_from"], data), ground, settings, tuned)
         final.save(directory)
@@ -587,7 +610,9 @@ def fit_weights(
             scores[rows] = part
         return asked.ndcg(scores)
 
-    measured = {shrinkage: cross_fitted(shrinkage) for shrinkage in settings.shrinkage}
+    # A weak pull is not tried on few users: what so few cross-fitted rows prefer is chance.
+    strong = [shrinkage for shrinkage in settings.shrinkage if shrinkage * (user.max() + 1) >= 0.5]
+    measured = {shrinkage: cross_fitted(shrinkage) for shrinkage in strong or [max(settings.shrinkage)]}
     shrinkage = max(measured, key=lambda s: (measured[s], s))
     weights = _maximise(features, wanted, start, shrinkage)
     both = weights.reshape(2, len(TERMS)).T

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasteloop.bag_of_words import BagOfWords
 from tasteloop.batches import load_tokenizer, pad, sorted_batches, tokenize
 from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, read_card, verify
 from tasteloop.calibration import apply_calibration, confidence, log_odds
@@ -64,6 +65,9 @@ class Session:
         self._tokenizer = load_tokenizer(directory / MODELS / first)
         self._recommender = Recommender.load(directory, dict(card)) if (directory / RECOMMENDER).exists() else None
         self._habits = Habits.load(directory)
+        sentiment = card["tasks"].get("sentiment", {})
+        mixed = "bag_of_words" in sentiment
+        self._bag = BagOfWords.load(directory / MODELS / sentiment["model"]) if mixed else None
         self._lock = threading.Lock()  # a tokenizer's truncation is a setting of the object
 
     @classmethod
@@ -139,15 +143,20 @@ class Session:
             raise TasteloopError("this model was not trained for interests; add it to training.tasks")
         texts = [behaviour_text(h, self.catalogue, self.text) for h in histories]
         logits = self._run(texts, "interests", self.text.max_tokens, head=True)
-        own = self._habits and self._habits.logits(histories, self.catalogue, self.labels, self.text)
+        own = None
+        if self._habits is not None:
+            own = self._habits.logits(histories, self.catalogue, self.labels, self.text)
         return log_odds(logits, self.card["tasks"]["interests"], own)
 
     def sentiment(self, texts: Sequence[str]) -> Matrix:
         """Calibrated probability [n] that a text is positive."""
         if not self.has_sentiment:
             raise TasteloopError("this model was not trained for sentiment: its data had no reviews (ingest.reviews)")
+        task = self.card["tasks"]["sentiment"]
         logits = self._run(texts, "sentiment", self.card["review_max_tokens"], head=True)
-        return apply_calibration(logits, self.card["tasks"]["sentiment"])[:, 0]
+        if self._bag is not None:
+            logits = logits + task["bag_of_words"] * self._bag.logits(texts)[:, None]
+        return apply_calibration(logits, task)[:, 0]
 
     def contributions(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> dict[str, Matrix]:
         """The terms of every item's score, each [n, J]."""
@@ -207,7 +216,7 @@ class Session:
         least = self.card["tasks"][task].get("confident_from")  # absent in older bundles, null where never reached
         if least is None:
             return np.zeros(probabilities.shape, np.bool_)
-        thresholds = self.thresholds if task == "interests" else np.float32(self.sentiment_threshold)
+        thresholds = self.thresholds if task == "interests" else np.array([self.sentiment_threshold])
         return np.asarray(confidence(probabilities, thresholds) >= np.float32(least))
 
     def _interests(self, probabilities: Matrix, k: int | None) -> dict[str, Any]:

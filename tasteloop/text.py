@@ -27,7 +27,7 @@ _VERBS = {
     "purchase": "bought",
 }
 _OPINIONS = ("rate", "review")
-_QUOTED_WORDS = 12  # of a review or a query
+_QUOTED_WORDS, _QUOTED_CHARACTERS = 12, 72  # of a review or a query; not every script puts spaces between words
 
 
 class TextSettings(BaseModel, frozen=True, extra="forbid"):
@@ -104,5 +104,5 @@ def _told(event: Event, catalogue: Catalogue) -> str:
         if labels := _labels(event, catalogue):
             words.append(" ".join(label.lower() for label in labels))
     if event.text:
-        words.append('"' + " ".join(event.text.split()[:_QUOTED_WORDS]) + '"')
+        words.append('"' + " ".join(event.text.split()[:_QUOTED_WORDS])[:_QUOTED_CHARACTERS] + '"')
     return ", ".join(words) or "something"

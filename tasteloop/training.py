@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from tasteloop import bag_of_words
 from tasteloop.batches import Inputs, TaskData, length_buckets, load_tokenizer, tokenize
 from tasteloop.bundle import MODELS, code_version
 from tasteloop.calibration import apply_calibration, average_precision, calibrate
@@ -63,12 +64,15 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
     averaging: float = Field(0.99, ge=0, lt=1, description="Decay of the running mean of weights; 0: the last ones.")
     class_weights: bool = Field(False, description="Weigh each label's positives by its odds, at most 10.")
     patience: int = Field(1, ge=1, description="Epochs without a better validation window before stopping.")
+    bag_of_words: bool = Field(
+        True, description="Mix a bag of words into sentiment, as much as the validation reviews say."
+    )
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     review_max_tokens: int = Field(128, ge=8, le=512)
     snapshots_an_epoch: int | None = Field(None, ge=1, description="So many of them, others each epoch; null: all.")
     checkpoint_seconds: float = Field(60, ge=0)
     habits: bool = Field(True, description="Add what counts say of interests to what the encoder reads.")
-    confident_precision: dict[Literal["interests", "sentiment"], float] = Field(
+    confident_precision: dict[str, float] = Field(
         {"interests": 0.8, "sentiment": 0.9}, description="Share of statements called confident that shall be right."
     )
     tensorboard: bool = True
@@ -142,14 +146,16 @@ def finetune(snapshots: Path, settings: TrainingSettings, out: Path, work: Path)
                 "precision": result.precision,
             }
             for task in group:
-                own = None
+                logits, share, own = result.logits[task.name], 0.0, None
+                if task.name == SENTIMENT and settings.bag_of_words:
+                    logits, share = _mixed(logits, data, folder)
                 if task.name == INTERESTS and settings.habits:
                     habits = Habits.fit(data)
                     habits.save(directory)
                     validation = data.histories(data.split(VALIDATION))
                     own = habits.logits(validation, data.catalogue, data.labels, data.text)
                 calibration = calibrate(
-                    result.logits[task.name],
+                    logits,
                     task.targets[task.validation],
                     own,
                     settings.confident_precision.get(task.name, 0.8),
@@ -158,8 +164,9 @@ def finetune(snapshots: Path, settings: TrainingSettings, out: Path, work: Path)
                     "model": name,
                     **calibration,
                     "quality": result.quality[task.name],
+                    **({"bag_of_words": share} if share else {}),
                 }
-                arrays[task.name] = apply_calibration(result.logits[task.name], calibration, own)
+                arrays[task.name] = apply_calibration(logits, calibration, own)
         _save_arrays(directory / PREDICTIONS, arrays)
         seconds = time.monotonic() - began
         speed = sum(r.texts for r in trained) / max(sum(r.seconds for r in trained), 1e-9)
@@ -173,6 +180,25 @@ def finetune(snapshots: Path, settings: TrainingSettings, out: Path, work: Path)
         settings.encoder, seconds, speed, trained[0].precision, ", ".join(f"{k} {v:.4f}" for k, v in quality.items()),
     )  # fmt: skip
     return TrainingResult(quality, speed, seconds, max(len(r.history) for r in trained), trained[0].precision)
+
+
+def _mixed(logits: NDArray[np.float32], data: Snapshots, folder: Path) -> tuple[NDArray[np.float32], float]:
+    """The validation reviews' log-odds [n, 1] with a bag of words' in them, which is saved beside the encoder.
+
+    Also its share, 0 where it does not help and is not saved. See `tasteloop.bag_of_words.share`.
+    """
+    reviews = data.reviews()
+    assert reviews is not None
+    bag = bag_of_words.of_reviews(reviews)
+    if bag is None:
+        return logits, 0.0
+    validation = reviews.filter(reviews[SPLIT] == VALIDATION)
+    theirs = bag.logits(validation[TEXT].to_list())
+    share = bag_of_words.share(logits[:, 0], theirs, validation[SENTIMENT].to_numpy())
+    if share:
+        bag.save(folder)
+    log.info("sentiment: encoder + %.2f x bag of words", share)
+    return logits + share * theirs[:, None], share
 
 
 def _tasks(data: Snapshots, tokenizer: Any, settings: TrainingSettings) -> Iterator[TaskData]:

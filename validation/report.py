@@ -60,6 +60,7 @@ _NAMES = {
     "popularity": "popularity",
     "ease": "EASE",
     "itemknn": "ItemKNN",
+    "bag_of_words": "bag of words",
 }
 _INTERVAL = Column("95% interval", True)
 _EXAMPLES = 12  # more of them do not tell more

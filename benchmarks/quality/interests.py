@@ -31,7 +31,7 @@ from tasteloop.calibration import (
     one_vs_rest,
 )
 from tasteloop.errors import TasteloopError
-from tasteloop.evaluation import bag_of_words, own_frequencies
+from tasteloop.evaluation import behaviour_words, own_frequencies
 from tasteloop.items import SENTIMENT
 from tasteloop.metrics import Array, Measure
 from tasteloop.runtime import Session
@@ -169,7 +169,7 @@ def _methods(bench: Bench, options: argparse.Namespace) -> tuple[dict[str, Score
         methods["encoder alone"] = Scores(*(t["text"].astype(np.float32) for t in terms))
         methods["habits alone"] = Scores(*(t["habits"].astype(np.float32) for t in terms))
     _say("bag of words")
-    methods["bag of words"] = Scores.of(*bag_of_words(data, validation, test))
+    methods["bag of words"] = Scores.of(*behaviour_words(data, validation, test))
     if options.frozen:
         methods["frozen MiniLM"] = _frozen(data, options.vectors)
     methods["own frequencies"] = Scores.of(*(own_frequencies(h, data) for h in histories))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -19,10 +19,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.quality.protocols import Feedback, Matrix, Past, Rows
+from benchmarks.quality.protocols import Feedback, Matrix, Past, Rows, Task
+from tasteloop import recommend
 from tasteloop.errors import TasteloopError
 from tasteloop.items import Catalogue
 from tasteloop.recommend import ease, item_knn
+from tasteloop.text import TextSettings
 
 Settings = Mapping[str, Any]
 Grid = Mapping[str, tuple[Any, ...]]
@@ -47,9 +49,10 @@ class Method:
         search: stages; each tries every combination of its grid with the best of the stages before, and the first
             value of what only later stages try. A single stage is a full grid.
         random: whether the seed changes anything.
-        package: what it needs beside the core.
+        package: what it stands on, whose version decides whether a kept answer still holds.
         protocols: the only ones it can answer; empty for all.
         validated: False where the settings come from elsewhere and nothing is to be chosen.
+        learn: a choice of its own on the validation rows, with its nDCG@10, instead of the grid search.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Method:
     package: str = ""
     protocols: tuple[str, ...] = ()
     validated: bool = True
+    learn: Callable[[Task], tuple[dict[str, Any], float]] | None = None
 
     def start(self) -> dict[str, Any]:
         """The first value of everything that is searched."""
@@ -369,37 +373,52 @@ def frozen_encoder(past: Past, settings: Settings) -> Scorer:
 class Tasteloop:
     """The one place where the benchmark knows `tasteloop.recommend`."""
 
-    recommender: Any
-    feedback: Feedback
+    recommender: recommend.Recommender
 
     def scores(self, rows: Rows) -> Matrix:
-        nothing = np.zeros((len(rows), 1), np.float32)
-        terms = self.recommender.contributions(rows.matrix(self.feedback, self.recommender.decay), nothing)
+        nothing = np.zeros((len(rows), len(self.recommender.label_mean)), np.float32)
+        terms = self.recommender.contributions(_folded(rows, self.recommender.decay), nothing)
         return np.sum(list(terms.values()), axis=0)
 
 
 def tasteloop(past: Past, settings: Settings) -> Scorer:
-    """The terms that need no fine-tuned model: collaborative and popularity."""
-    from tasteloop import recommend
-    from tasteloop.text import TextSettings
+    """The terms that need no fine-tuned model, with the settings that `learn` chose."""
+    tuned = recommend.Tuned(**{name: value for name, value in settings.items() if name != "seed"})
+    ground = _ground(past.catalogue)
+    return Tasteloop(recommend.fit_terms(_events(past), ground, recommend.RecommenderSettings(), tuned))
 
-    feedback = settings["feedback"]
-    items = len(past.catalogue)
-    which = past.events.of(feedback)
-    age = (past.cut - past.events.time[which]) / 86_400e6
-    counted = recommend.Past(past.matrix(feedback), past.events.item[which], age)
-    recommender = recommend.Recommender(
-        vectors=np.zeros((items, 1), np.float32),
-        ease=_ease(past, feedback, settings["regularisation"]),
-        ease_positions=np.arange(items, dtype=np.int32),
-        ties=np.zeros((1, items), np.float32),
-        label_mean=np.zeros(1, np.float32),
-        popularity=counted.popularity(settings["half_life_days"]),
-        weights={"interest": 0.0, "collaborative": 1.0, "content": 0.0, "popularity": settings["popularity"]},
-        decay=settings["decay"],
-        text=TextSettings(),
+
+def learn(task: Task) -> tuple[dict[str, Any], float]:
+    """What the pipeline chooses on the validation window, λ included; its nDCG@10 is cross-fitted."""
+    rows = task.validation
+    asked = recommend.Asked(
+        lambda decay: _folded(rows, decay), np.zeros((len(rows), 1), np.float32), rows.relevant, rows.hidden, rows.group
     )
-    return Tasteloop(recommender, feedback)
+    tuned = recommend.tune(_events(task.tune), _ground(task.catalogue), asked, recommend.RecommenderSettings())
+    return asdict(tuned), tuned.ndcg
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _folded(rows: Rows, decay: float) -> recommend.Folded:
+    length = np.array([len(history) for history in rows.histories])
+    return recommend.Folded.decayed(rows.matrix("liked", decay), rows.matrix("all", decay), length)
+
+
+def _events(past: Past) -> recommend.Past:
+    known = past.events.item >= 0
+    user, events = past.user[known], past.events.take(known)
+    order = np.lexsort((events.time, user))
+    age = (past.cut - events.time[order]) / 86_400e6
+    return recommend.Past(user[order], events.item[order], age, events.liked[order], len(past.catalogue))
+
+
+def _ground(catalogue: Catalogue) -> recommend.Ground:
+    """Without a model nothing is known of interests, and an item has no vector: those terms are 0."""
+    vectors, truth = np.zeros((len(catalogue), 1), np.float32), np.zeros((1, 1), np.float32)
+    return recommend.Ground(vectors, catalogue, catalogue.label_names[:1], truth, [[]], TextSettings())
 
 
 @dataclass(frozen=True)
@@ -441,11 +460,6 @@ def bundle(directory: Path) -> Method:
 
 # --- the table ----------------------------------------------------------------------------------------------------
 
-_FADING = {
-    "feedback": BOTH,
-    "regularisation": (200, 300, 500, 1000, 2000, 3000, 5000),
-    "decay": (0.8, 0.9, 0.95, 0.98, 1.0),
-}
 _IALS_FIRST = {"feedback": BOTH, "alpha": (1.0, 2.0, 5.0, 10.0), "regularisation": (5.0, 20.0, 50.0, 100.0)}
 
 _METHODS = (
@@ -472,7 +486,10 @@ _METHODS = (
     ),
     Method(
         "ease-decay", "EASE on a history that fades by rank, as our collaborative term", ease_,
-        (_FADING,),
+        ({
+            "feedback": BOTH, "regularisation": (200, 300, 500, 1000, 2000, 3000, 5000),
+            "decay": (0.8, 0.9, 0.95, 0.98, 1.0),
+        },),
     ),
     Method(
         "slim", "fsSLIM, elastic net, non-negative (Ning & Karypis 2011)", slim,
@@ -506,10 +523,7 @@ _METHODS = (
     ),
     Method(
         "tasteloop", "ours, the terms that need no fine-tuned model", tasteloop,
-        (
-            _FADING,
-            {"popularity": (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.7), "half_life_days": (7, 30, 90, 3650)},
-        ),
+        ({name: _several(value) for name, value in recommend.RecommenderSettings()},), learn=learn, package="implicit",
     ),
 )  # fmt: skip
 

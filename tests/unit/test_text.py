@@ -41,6 +41,14 @@ def test_every_kind_is_told() -> None:
     ).replace("\\", "")
 
 
+def test_a_long_text_is_quoted_in_part_in_any_script() -> None:
+    english, chinese = "one two three " * 10, "房间很干净" * 100
+    history = [Event("search", None, 1, None, english), Event("search", None, 2, None, chinese)]
+    assert behaviour_text(history, CATALOGUE, SETTINGS) == (
+        f'searched "{chinese[:72]}"; "{"one two three " * 3}one two three"'
+    )
+
+
 def test_no_history_has_words_too() -> None:
     assert behaviour_text([], CATALOGUE, SETTINGS) == "no history"
 

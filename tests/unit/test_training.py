@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tasteloop import checkpoint
-from tasteloop.batches import TaskData, length_buckets
+from tasteloop.batches import TaskData, length_buckets, load_tokenizer, pad, tokenize
 from tasteloop.calibration import apply_calibration, calibrate
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json
@@ -167,6 +167,40 @@ def test_padding_changes_nothing(tiny_encoder: Path) -> None:
     mask = torch.tensor([[1] * 6 + [0] * 5])
     with torch.inference_mode():
         assert torch.allclose(model(ids, torch.ones(1, 6)), model(padded, mask), atol=1e-5)
+
+
+def test_padding_changes_nothing_where_another_id_pads(tmp_path: Path) -> None:
+    """RoBERTa's positions begin after its padding's id, 1, and id 0 is a token; batches are padded with 0 anyway."""
+    from transformers import RobertaConfig, RobertaModel
+
+    config = RobertaConfig(
+        vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, pad_token_id=1
+    )
+    torch.manual_seed(0)
+    RobertaModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
+    model = fresh(tmp_path).eval()
+    rows = [[0, *range(10, 10 + n), 2] for n in (9, 4, 1)]
+    with torch.inference_mode():
+        together = model(*pad(rows))
+        alone = torch.cat([model(*pad([row])) for row in rows])
+        theirs = RobertaModel.from_pretrained(tmp_path, add_pooling_layer=False).eval()
+        expected = torch.cat([theirs(torch.tensor([row])).last_hidden_state.mean(1) for row in rows])
+    assert torch.allclose(together, alone, atol=1e-5)
+    assert torch.allclose(alone, expected, atol=1e-5)
+
+
+def test_special_tokens_are_those_of_the_tokenizer(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁很", -1.0), ("好", -1.0), ("很", -2.0)]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3, byte_fallback=False))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    loaded = load_tokenizer(tmp_path)
+    assert tokenize(loaded, ["很好", "很好很好", "x"], 5) == [[0, 4, 5, 2], [0, 4, 5, 6, 2], [0, 3, 2]]
 
 
 def test_the_encoder_is_the_one_that_transformers_runs(tiny_encoder: Path) -> None:
