@@ -1,0 +1,41 @@
+"""Which predictor answers: the one place where it is found, and where it is exchanged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from serving.batching import Call
+    from serving.predictor import Predictor
+
+
+class Live:
+    """The predictor in use.
+
+    `current` is one reference, and assigning it is one step: a batch has the old predictor or the new one,
+    whole. The compute thread asks `pick` as it takes a batch, so a swap waits for nobody and nobody for it.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.current = predictor
+
+    def swap(self, predictor: Predictor) -> Predictor:
+        """The next batch is answered by `predictor`; returns the one before."""
+        before, self.current = self.current, predictor
+        return before
+
+    @property
+    def serving(self) -> tuple[Predictor, ...]:
+        """Every predictor that `pick` may give, the one for most calls first."""
+        return (self.current,)
+
+    def pick(self, call: Call) -> Predictor | None:
+        """Who answers a call; None where nobody has its model, or the version that it names.
+
+        Asked when a call comes and again when its batch is taken: cheap, and the same for one call as long as
+        nothing was swapped. Calls with one model and one predictor are computed together.
+        """
+        for predictor in self.serving:
+            if call.model in predictor.models and call.version in (None, predictor.version):
+                return predictor
+        return None
