@@ -20,6 +20,7 @@ from kserve.errors import ModelNotFound
 from pydantic import BaseModel, Field
 
 from serving import telemetry
+from serving.journal import Answered
 
 if TYPE_CHECKING:
     from serving.live import Live
@@ -62,6 +63,7 @@ class Call:
         headers: the caller's, lower-case names (gRPC: the metadata).
         deadline: `time.monotonic()` after which nobody waits for an answer.
         model, version: what was asked for; version is None where the caller names none.
+        users: each instance's pseudonym or None; route: what a canary's draw is made of.
         answered_by: the version that answered; None until then.
         timings: seconds by stage (queue, tokenise, encode, rank) and counts (batch, cache_hits, cache_misses).
     """
@@ -72,6 +74,8 @@ class Call:
     deadline: float
     model: str = ""
     version: str | None = None
+    users: Sequence[str | None] = ()
+    route: str = ""
     answered_by: str | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
     abandon: Callable[[], None] = lambda: None
@@ -79,26 +83,6 @@ class Call:
 
 CALL: ContextVar[Call] = ContextVar("call")
 """The call that the current task works for."""
-
-
-@dataclass(frozen=True)
-class Answered:
-    """What was asked and answered, as the journal gets it.
-
-    Attributes:
-        time: µs since 1970 UTC at which the answer was ready.
-        instances: the caller's, as V1 instances; outputs: as V1 predictions, one for each. Both protocols.
-    """
-
-    request_id: str
-    model: str
-    version: str
-    protocol: str
-    time: int
-    instances: Sequence[Mapping[str, Any]]
-    outputs: Sequence[Answer]
-    timings: Mapping[str, float]
-    headers: Mapping[str, str]
 
 
 @dataclass(eq=False)
@@ -129,10 +113,16 @@ class Batcher:
         self._jobs: deque[_Job] = deque()
         self._instances = 0  # that wait
         self._seconds: dict[str, float] = {}  # of one instance, by model: a moving average
+        self._computing = False
         self._closed = False
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="compute", daemon=True)
         self._thread.start()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for an answer."""
+        return not self._jobs and not self._computing
 
     @property
     def alive(self) -> bool:
@@ -201,17 +191,30 @@ class Batcher:
                 self._compute(predictor, jobs)
             except Exception as error:
                 if len(jobs) == 1:
-                    _fail(jobs[0], error)
+                    self._rescue(predictor, jobs[0], error)
                     continue
                 for job in jobs:  # one request must not fail its neighbours
                     try:
                         self._compute(predictor, [job])
                     except Exception as own:
-                        _fail(job, own)
+                        self._rescue(predictor, job, own)
+
+    def _rescue(self, predictor: Predictor, job: _Job, error: Exception) -> None:
+        """Another version answers where one is there for that; else the call fails."""
+        instead = self.live.instead(job.call, predictor, error)
+        if instead is None:
+            _fail(job, error)
+            return
+        try:
+            self._compute(instead, [job])
+        except Exception as own:
+            self.live.instead(job.call, instead, own)
+            _fail(job, own)
 
     def _take(self) -> tuple[Predictor, list[_Job]] | None:
         """The oldest call, with the others that can be computed with it; None after `close`."""
         with self._change:
+            self._computing = False
             while True:
                 while not self._jobs:
                     if self._closed:
@@ -240,6 +243,7 @@ class Batcher:
                     self._jobs.remove(job)
                     self._unqueue(job)
                 if chosen is not None:
+                    self._computing = True
                     return chosen, taken
 
     def _compute(self, predictor: Predictor, jobs: list[_Job]) -> None:
@@ -281,6 +285,7 @@ class Batcher:
                     answers,
                     call.timings,
                     call.headers,
+                    call.users,
                 )
             )
         except Exception:

@@ -62,6 +62,21 @@ class Rules(BaseModel, frozen=True, extra="forbid"):
     hours: float = Field(72, gt=0, allow_inf_nan=False, description="without a verdict before it is rolled back")
 
 
+def rules(given: Sequence[str]) -> Rules:
+    """Rules of `key=value` strings, the others by default.
+
+    Raises:
+        TasteloopError: an unknown key or a value that does not fit.
+    """
+    try:
+        return Rules.model_validate(dict(one.partition("=")[::2] for one in given))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(map(str, problem["loc"]))
+        known = ", ".join(f"{key}={field.default}" for key, field in Rules.model_fields.items())
+        raise TasteloopError(f"rule {name!r}: {problem['msg']}; known, with their defaults: {known}") from None
+
+
 # What is observed
 
 

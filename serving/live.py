@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from serving.users import route, take_users
+
 if TYPE_CHECKING:
     from serving.batching import Call
     from serving.predictor import Predictor
@@ -16,8 +18,19 @@ class Live:
     whole. The compute thread asks `pick` as it takes a batch, so a swap waits for nobody and nobody for it.
     """
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, key: bytes | None = None) -> None:
         self.current = predictor
+        self._key = key
+
+    def admit(self, call: Call, instances: object) -> object:
+        """V1 instances without their users, whose pseudonyms and the canary's route are noted on the call.
+
+        Raises:
+            TasteloopError: a user that is none.
+        """
+        kept, call.users = take_users(instances, self._key)
+        call.route = route(call.id, kept, call.users)
+        return kept
 
     def swap(self, predictor: Predictor) -> Predictor:
         """The next batch is answered by `predictor`; returns the one before."""
@@ -38,4 +51,8 @@ class Live:
         for predictor in self.serving:
             if call.model in predictor.models and call.version in (None, predictor.version):
                 return predictor
+        return None
+
+    def instead(self, call: Call, predictor: Predictor, error: Exception) -> Predictor | None:
+        """Who answers a call whose computation failed; None: nobody, the call fails. In the compute thread."""
         return None

@@ -43,9 +43,7 @@ def cli(tmp_path, monkeypatch, capsys):
 
 def loaded_by(code: str) -> set[str]:
     program = f"import sys\n{code}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
-    run = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(run.stdout.split())
 
 
@@ -125,9 +123,7 @@ def test_a_step_runs_alone_and_says_where_its_output_is(cli, tmp_path):
     assert json.loads(answer.stdout)["passed"] is True
 
     strict = ("--set", "validation.min_users=1000")
-    answer = cli(
-        "step", "validate", "--dataset", str(dataset), "--out", str(tmp_path / "no"), "--json", *strict
-    )
+    answer = cli("step", "validate", "--dataset", str(dataset), "--out", str(tmp_path / "no"), "--json", *strict)
     assert answer.returncode == 4
     assert json.loads(answer.stdout)["passed"] is False
 

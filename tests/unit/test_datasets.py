@@ -327,8 +327,7 @@ def test_one_kind_for_all_rows(tmp_path: Path) -> None:
 def test_reviews_are_cleaned(tmp_path: Path) -> None:
     path = write(
         tmp_path / "r.csv",
-        "text,sentiment,item\nGood,1,a\nBad,Negative,a\n,1,a\nGood,0,b\nMeh,maybe,b\n"
-        '"Great, really", pos ,\n',
+        'text,sentiment,item\nGood,1,a\nBad,Negative,a\n,1,a\nGood,0,b\nMeh,maybe,b\n"Great, really", pos ,\n',
     )
     cleaned = reviews.clean(reviews.read(path))
     assert cleaned.reviews.schema == REVIEWS_SCHEMA.to_polars()
@@ -428,9 +427,7 @@ def test_no_raw_user_id_is_written_or_said(tmp_path: Path, caplog: pytest.LogCap
     assert "zqx-" not in caplog.text + repr(result)
 
 
-def test_same_source_same_hash_other_key_other_pseudonyms(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_same_source_same_hash_other_key_other_pseudonyms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = movielens_folder(tmp_path / "ml")
     settings = IngestSettings(behaviour=str(folder), reviews=None, max_users=1)
     first = ingest(settings, tmp_path / "1")

@@ -41,9 +41,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         link = zipfile.ZipInfo("tinydata/data/link.txt")
         link.external_attr = 0o120777 << 16
         wheel.writestr(link, "/etc/passwd")
-        wheel.writestr(
-            "tinydata-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinydata\nVersion: 1.0\n"
-        )
+        wheel.writestr("tinydata-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinydata\nVersion: 1.0\n")
         wheel.writestr("tinydata-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         wheel.writestr("tinydata-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -54,9 +52,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def add(monkeypatch: pytest.MonkeyPatch, archive: Path, *members: str, **changes: str) -> Source:
     fields = {"origin": "tinydata==1.0", "sha256": sha256_file(archive)} | changes
-    source = Source(
-        name="tiny", gives="behaviour", members=members, description="tiny", terms="free as air", **fields
-    )
+    source = Source(name="tiny", gives="behaviour", members=members, description="tiny", terms="free as air", **fields)
     monkeypatch.setitem(CATALOGUE, "tiny", source)  # type: ignore[arg-type]
     return source
 
@@ -217,9 +213,7 @@ def test_an_encoder_that_is_not_safe_or_not_bert_is_refused(
 
 
 def test_a_name_of_the_catalogue_that_is_no_encoder_is_refused() -> None:
-    with pytest.raises(
-        TasteloopError, match="holds behaviour, not an encoder; encoders of the catalogue: minilm"
-    ):
+    with pytest.raises(TasteloopError, match="holds behaviour, not an encoder; encoders of the catalogue: minilm"):
         resolve_encoder("ml-100k")
 
 
@@ -229,9 +223,7 @@ def test_a_path_that_is_not_there_is_not_looked_up_on_a_hub(name: str) -> None:
         resolve_encoder(name)
 
 
-def test_a_hub_encoder_comes_by_its_files_and_revision(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hub_encoder_comes_by_its_files_and_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     folder = encoder(tmp_path / "e", {"model_type": "bert"}, "model.safetensors")
