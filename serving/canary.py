@@ -371,7 +371,7 @@ def current() -> Rollout | None:
         problem = error.errors()[0]
         place = ".".join(map(str, problem["loc"]))
         raise TasteloopError(
-            f"{path} is not a rollout of this version ({place}: {problem['msg']}); remove it and start the rollout again"
+            f"{path} is not a rollout of this version ({place}: {problem['msg']}); remove it and start again"
         ) from None
 
 
@@ -426,7 +426,7 @@ def start(
 
 
 def promote(reasons: Sequence[str] = ("promoted by hand",), identity: str | None = None) -> Rollout:
-    """Make the challenger of the running rollout the champion, if the champion still is the one it was compared with."""
+    """Make the running rollout's challenger the champion, if the champion still is the one it was compared with."""
     from serving import registry
 
     rollout = _running(identity)

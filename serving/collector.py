@@ -142,9 +142,8 @@ def _response(data: Any, attributes: Mapping[str, str]) -> dict[str, Any]:
         version = str(data["model_version"])
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration):
         raise TasteloopError("the response is not a whole answer of a Tasteloop model over V1 or V2") from None
-    return {
-        "model": model, "version": version, "protocol": protocol, "outputs": outputs, "time": _time(attributes.get("time"))
-    }  # fmt: skip
+    answered = {"model": model, "version": version, "protocol": protocol, "outputs": outputs}
+    return {**answered, "time": _time(attributes.get("time"))}
 
 
 def _time(given: str | None) -> int:

@@ -408,7 +408,7 @@ def parse_feedback(body: object, at: int) -> list[dict[str, Any]]:
         request, instance = entry.get(REQUEST), entry.get(INSTANCE, 0)
         if not isinstance(request, str) or not 0 < len(request) <= LONGEST_REQUEST_ID:
             raise TasteloopError(
-                f"{where}: request is the id that came with the answer, a string of 1 to {LONGEST_REQUEST_ID} characters"
+                f"{where}: request is the id that came with the answer, of 1 to {LONGEST_REQUEST_ID} characters"
             )
         if isinstance(instance, bool) or not isinstance(instance, int) or not 0 <= instance < 2**31:
             raise TasteloopError(f"{where}: instance is the place in the request, a whole number from 0 on")
