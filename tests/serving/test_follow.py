@@ -25,7 +25,7 @@ from tasteloop.bundle import seal
 from tasteloop.errors import TasteloopError
 
 sys.path.insert(0, str(HOUSE / "benchmarks" / "serving"))
-import swaps  # noqa: E402
+import swaps
 
 pytestmark = pytest.mark.slow
 
