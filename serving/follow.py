@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Counter
@@ -207,14 +206,13 @@ class Following(Live):
         return super().pick(call)
 
     def instead(self, call: Call, predictor: Predictor, error: Exception) -> Predictor | None:
-        """The champion, where it was the challenger that failed."""
+        """The champion, where it was another version that failed."""
         if isinstance(error, TasteloopError):  # the caller's mistake
             return None
         trial, champion = self._trial, self.current
-        challenger = predictor is not champion
-        if trial is not None:
-            trial.failed(challenger, error)
-        if not challenger or call.version is not None or call.model not in champion.models:
+        if trial is not None and predictor in (trial.predictor, champion):
+            trial.failed(predictor is not champion, error)
+        if predictor is champion or call.version is not None or call.model not in champion.models:
             return None
         CHALLENGED.inc()
         logger.warning("version %s failed; the champion answers request %s", predictor.version, call.id, exc_info=error)
@@ -272,24 +270,21 @@ class Following(Live):
 
     def step(self) -> None:
         """One look at the registry and the rollout."""
-        if self._moved():
-            self._pointer = registry.pointer()
+        self._look()
         if self._pointer is not None:
             self._follow_champion(*self._pointer)
         self._follow_rollout()
 
-    def _moved(self) -> bool:
-        """Whether the registry may name another champion than when it was last asked."""
+    def _look(self) -> None:
+        """Ask the registry for the champion where it may be another than when it was last asked."""
         mark = registry.mark()
         if mark is None:  # not on this machine
-            if time.monotonic() - self._asked < REMOTE_INTERVAL:
-                return False
-            self._asked = time.monotonic()
-            return True
-        # A file system's clock ticks: a change within the same tick as the one before could go unseen.
-        moved = mark != self._mark or time.time() - mark[0] / 1e9 < 1.0
-        self._mark = mark
-        return moved
+            moved = time.monotonic() - self._asked >= REMOTE_INTERVAL
+        else:  # a file system's clock ticks: a change within the same tick as the one before could go unseen
+            moved = mark != self._mark or time.time() - mark[0] / 1e9 < 1.0
+        if moved:
+            self._pointer = registry.pointer()
+            self._mark, self._asked = mark, time.monotonic()
 
     def _follow_champion(self, version: str, digest: str) -> None:
         current = self.current
@@ -382,7 +377,7 @@ class Following(Live):
                 canary.end(trial.id, "aborted", (str(error),))
                 logger.warning("version %s is not promoted: %s", trial.predictor.version, error)
             else:
-                self._mark = None
+                self._mark, self._asked = None, -REMOTE_INTERVAL
                 logger.info("version %s is promoted: %s", trial.predictor.version, "; ".join(decision.reasons))
 
     def _drop(self) -> None:
@@ -391,7 +386,7 @@ class Following(Live):
             trial.end()
 
 
-def first(limits: Limits | None = None) -> tuple[Predictor, Path]:
+def first(limits: Limits | None = None) -> Predictor:
     """What a start serves: the champion; where that cannot be served, the last version that this home did serve.
 
     A version's golden answers are compared the first time only: `served.json` remembers.
@@ -402,16 +397,14 @@ def first(limits: Limits | None = None) -> tuple[Predictor, Path]:
     served = _served()
     try:
         live = registry.champion()
-        if live is None:
-            raise TasteloopError(
-                f"there is no champion in {registry.tracking_uri()} yet; train one with `tasteloop run`, "
-                "or serve a bundle directory with --bundle DIR"
-            )
-        predictor = Checked.load(live.path, live.version, limits)
-        if (live.version, live.digest) != served:
-            check(predictor, live.path)
-        else:
-            predictor.warm_up(live.path)
+        if live is not None:
+            predictor = Checked.load(live.path, live.version, limits)
+            if (live.version, live.digest) != served:
+                check(predictor, live.path)
+            else:
+                predictor.warm_up(live.path)
+            remember(predictor)
+            return predictor
     except TasteloopError as error:
         if served is None:
             raise
@@ -424,9 +417,11 @@ def first(limits: Limits | None = None) -> tuple[Predictor, Path]:
         except TasteloopError:
             raise error from None
         logger.error("the champion cannot be served, version %s is, which was before: %s", found.version, error)
-        return predictor, found.path
-    remember(predictor)
-    return predictor, live.path
+        return predictor
+    raise TasteloopError(
+        f"there is no champion in {registry.tracking_uri()} yet; train one with `tasteloop run`, "
+        "or serve a bundle directory with --bundle DIR"
+    )
 
 
 def remember(predictor: Predictor) -> None:

@@ -26,6 +26,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prometheus_client import Counter
 from pydantic import BaseModel, Field
 
 from serving.predictor import INTERESTS, RECOMMEND, SENTIMENT
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 logger = logging.getLogger(__name__)
+
+ROWS = Counter("tasteloop_journal_rows", "Rows of the journal, by what became of them", ("outcome",))
 
 ANSWERS, FEEDBACK = "answers", "feedback"
 REQUEST, INSTANCE, MODEL, VERSION, ROLE = "request", "instance", "model", "version", "role"
@@ -261,13 +264,17 @@ class Journal:
     def _accept(self, kind: str, entry: Any, count: int) -> bool:
         with self._changed:
             if self._closing or self._pending + count > self.settings.bound:
-                self._dropped += count
+                self._drop(count)
                 return False
             self._pending += count
             self._waiting.append((kind, entry, count))
             if 2 * self._pending >= self.settings.bound:
                 self._changed.notify()
             return True
+
+    def _drop(self, count: int) -> None:
+        self._dropped += count
+        ROWS.labels("dropped").inc(count)
 
     def _run(self) -> None:
         taken: dict[str, list[tuple[Any, int]]] = {ANSWERS: [], FEEDBACK: []}
@@ -285,6 +292,8 @@ class Journal:
             for kind, entries in taken.items():
                 failed = not self._write(kind, entries) or failed
             if last:
+                with self._changed:
+                    self._drop(self._pending)
                 return
             if failed:
                 time.sleep(_RETRY)
@@ -320,8 +329,9 @@ class Journal:
         with self._changed:
             self._pending -= count
             self._written[kind] += len(table)
-            self._dropped += count - len(table)
+            self._drop(count - len(table))
             self._error = None
+        ROWS.labels("written").inc(len(table))
         if table:
             self._numbers[kind] += 1
             try:

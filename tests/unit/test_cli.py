@@ -70,7 +70,19 @@ def test_settings_graph_and_compile_import_no_torch(tmp_path):
 def test_help_names_every_command_and_the_exit_codes(cli):
     answer = cli("--help")
     assert answer.returncode == 0
-    for command in ("run", "step", "compile", "status", "report", "serve", "predict", "rollback", "data"):
+    for command in (
+        "run",
+        "step",
+        "compile",
+        "status",
+        "report",
+        "serve",
+        "predict",
+        "rollback",
+        "rollout",
+        "journal",
+        "data",
+    ):
         assert f" {command} " in answer.stdout
     assert "Exit codes" in answer.stdout
 
@@ -140,6 +152,12 @@ def test_a_step_runs_alone_and_says_where_its_output_is(cli, tmp_path):
         (("report",), "tasteloop run"),
         (("report", "--run", "nope"), "no run 'nope'"),
         (("rollback",), "no previous champion"),
+        (("rollout", "start", "--version", "1"), "there is no champion to compare with"),
+        (("rollout", "start", "--version", "1", "--share", "1.5"), "share 1.5"),
+        (("rollout", "start", "--version", "1", "--rule", "answer=3"), "known, with their defaults: answers=500"),
+        (("rollout", "promote"), "no rollout is running"),
+        (("rollout", "abort"), "tasteloop rollout start"),
+        (("journal", "describe"), "no journal in"),
         (("data", "fetch", "nope"), "ml-100k"),
         (("data", "describe", "nope"), "ml-100k"),
         (("predict", "taste"), "known: interests, recommend, sentiment"),
