@@ -162,22 +162,19 @@ class Refused:
 class Following(Live):
     """`Live` that the registry's champion and its rollout decide on.
 
-    Args:
-        journal: where answers go; None for none.
-        key: of the users' pseudonyms.
+    Attributes:
         idle: whether nobody waits for an answer.
     """
 
     def __init__(
         self,
         predictor: Predictor,
-        limits: Limits | None = None,
         journal: Journal | None = None,
         key: bytes | None = None,
+        limits: Limits | None = None,
         interval: float = INTERVAL,
     ) -> None:
-        super().__init__(predictor, key)
-        self.journal = journal
+        super().__init__(predictor, journal, key)
         self.idle: Callable[[], bool] = lambda: True
         self._limits = limits
         self._interval = interval
@@ -230,7 +227,8 @@ class Following(Live):
 
     # the thread
 
-    def start(self) -> None:
+    def start(self, idle: Callable[[], bool]) -> None:
+        self.idle = idle
         self._thread.start()
 
     def stop(self) -> None:
@@ -243,8 +241,7 @@ class Following(Live):
         """What answers since when, what was refused and why, and the rollout."""
         trial = self._trial
         return {
-            "version": self.current.version,
-            "digest": self.current.digest,
+            **super().status(),
             "since": self._since,
             "refused": [
                 {"role": role, "version": r.version, "digest": r.digest, "reason": r.reason, "at": r.at}
@@ -254,7 +251,6 @@ class Following(Live):
             "challenger": None
             if trial is None
             else {"version": trial.predictor.version, "share": trial.share, "shadow": trial.shadow},
-            "journal": self.journal.status() if self.journal else None,
         }
 
     def _run(self) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from serving.journal import Answered, Journal
 from serving.users import route, take_users
 
 if TYPE_CHECKING:
@@ -16,10 +17,15 @@ class Live:
 
     `current` is one reference, and assigning it is one step: a batch has the old predictor or the new one,
     whole. The compute thread asks `pick` as it takes a batch, so a swap waits for nobody and nobody for it.
+
+    Args:
+        journal: where answers go; None for none.
+        key: of the users' pseudonyms; without one users are left out.
     """
 
-    def __init__(self, predictor: Predictor, key: bytes | None = None) -> None:
+    def __init__(self, predictor: Predictor, journal: Journal | None = None, key: bytes | None = None) -> None:
         self.current = predictor
+        self.journal = journal
         self._key = key
 
     def admit(self, call: Call, instances: object) -> object:
@@ -56,3 +62,16 @@ class Live:
     def instead(self, call: Call, predictor: Predictor, error: Exception) -> Predictor | None:
         """Who answers a call whose computation failed; None: nobody, the call fails. In the compute thread."""
         return None
+
+    def on_answer(self, answered: Answered) -> None:
+        """Told of every answer after it was handed over; in the compute thread."""
+        if self.journal is not None:
+            self.journal.answered(answered)
+
+    def status(self) -> dict[str, Any]:
+        """What answers, and how the journal is."""
+        return {
+            "version": self.current.version,
+            "digest": self.current.digest,
+            "journal": self.journal.status() if self.journal else None,
+        }
