@@ -59,6 +59,9 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     other = variant(arguments.bundle, folder / "other")
     versions = [register(bundle, folder, n) for n, bundle in enumerate((arguments.bundle, other))]
     expected = dict(zip(versions, (golden(arguments.bundle), golden(other)), strict=True))
+    for a, b in zip(*expected.values(), strict=True):
+        if not compare(a["model"], a["answer"], b["answer"], TOLERANCE):
+            raise SystemExit(f"both versions answer {a['model']} alike: a mixed answer could not be told")
     promote(versions[0])
     process, url = start(folder)
     stop = multiprocessing.Event()
