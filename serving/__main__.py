@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import logging
 import os
 import signal
 import sys
 import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, ValidationError
+
+from serving import telemetry
+from serving.settings import Limits, QueueSettings, ServerSettings
 from tasteloop.errors import TasteloopError
 
 logger = logging.getLogger("serving")
 
 CHAMPION = "champion"
+Settings = TypeVar("Settings", bound=BaseModel)
 
 _EXAMPLES = """\
 examples:
@@ -56,9 +60,32 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         help="with the registry: the version to serve instead of the champion; with DIR: what answers call "
         "its version (default: the first 12 digits of the bundle's digest)",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
-    parser.add_argument("--port", type=int, default=8080, help="REST port, 0: any free one (default: %(default)s)")
-    parser.add_argument("--grpc-port", type=int, default=8081, help="gRPC port, 0: any free one (default: %(default)s)")
+    settings, queue, limits = ServerSettings.model_fields, QueueSettings.model_fields, Limits.model_fields
+    for title, options in {
+        "where": [
+            ("--host", str, settings["host"]),
+            ("--port", int, settings["port"]),
+            ("--grpc-port", int, settings["grpc_port"]),
+        ],
+        "how much": [
+            ("--queue", int, queue["instances"]),
+            ("--max-wait", float, queue["wait"]),
+            ("--batch", int, queue["batch"]),
+            ("--max-body", int, settings["body"]),
+            ("--max-instances", int, limits["instances"]),
+            ("--max-characters", int, limits["characters"]),
+            ("--max-events", int, limits["events"]),
+        ],
+        "how long": [
+            ("--timeout", float, settings["timeout"]),
+            ("--linger", float, settings["linger"]),
+            ("--grace", int, settings["grace"]),
+        ],
+    }.items():
+        group = parser.add_argument_group(title)
+        for option, kind, known in options:
+            text = f"{known.description} (default: %(default)s)"
+            group.add_argument(option, type=kind, default=known.default, help=text)
     parser.add_argument(
         "--threads", type=int, help="threads of a computation (default: OMP_NUM_THREADS, else all cores)"
     )
@@ -68,20 +95,27 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="stop when standard input closes: no server outlives its starter",
     )
+    parser.add_argument(
+        "--without-token",
+        action="store_true",
+        help="listen beyond this machine without TASTELOOP_API_TOKEN: a gateway before this server asks for one",
+    )
     parser.add_argument("--log-level", default="warning", choices=("debug", "info", "warning", "error"))
+    parser.add_argument(
+        "--log-format", default="text", choices=("text", "json"), help="json: one object a line (default: text)"
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _arguments(argv)
     # kserve and uvicorn log through the root once it has a handler; kserve's own set-up is then skipped.
-    logging.basicConfig(
-        level=arguments.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(telemetry.JsonLines() if arguments.log_format == "json" else telemetry.Plain())
+    logging.basicConfig(level=arguments.log_level.upper(), handlers=[handler])
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")  # kserve's way to answer
     logger.setLevel(min(logging.INFO, logging.getLogger().level))
+    telemetry.access.setLevel(logging.getLogger().level)
     for name in (signal.SIGTERM, signal.SIGINT):  # until the server takes over
         signal.signal(name, lambda *_: sys.exit(0))
     if arguments.exit_with_parent:
@@ -98,18 +132,48 @@ def _serve(arguments: argparse.Namespace) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     bundle, version = _resolve(arguments.bundle, arguments.version)
 
-    from serving.models import TasteModel
+    from serving.access import Access, loopback
+    from serving.batching import Batcher
+    from serving.live import Live
     from serving.predictor import Predictor
     from serving.server import Server
 
-    server = Server(arguments.host, arguments.port, arguments.grpc_port, arguments.ready_file)
-    if not _loopback(arguments.host):
-        logger.warning("listening on %s without authentication: whoever reaches it can ask", arguments.host)
+    limits = _settings(
+        Limits,
+        instances=arguments.max_instances,
+        characters=arguments.max_characters,
+        events=arguments.max_events,
+    )
+    queue = _settings(QueueSettings, instances=arguments.queue, wait=arguments.max_wait, batch=arguments.batch)
+    settings = _settings(
+        ServerSettings,
+        host=arguments.host,
+        port=arguments.port,
+        grpc_port=arguments.grpc_port,
+        body=arguments.max_body,
+        timeout=arguments.timeout,
+        linger=arguments.linger,
+        grace=arguments.grace,
+        ready_file=arguments.ready_file,
+    )
+    access = Access.of(arguments.host, arguments.without_token)
+    if not loopback(arguments.host) and not access.asks:
+        logger.warning("listening on %s without a token: whoever reaches it can ask", arguments.host)
+    server = Server(settings, access)
     _set_threads(arguments.threads)
-    predictor = Predictor.load(bundle, version)
+    predictor = Predictor.load(bundle, version, limits)
     predictor.warm_up(bundle)
-    with ThreadPoolExecutor(1, "compute") as executor:
-        server.start([TasteModel(name, predictor, executor) for name in predictor.models])
+    server.start(Batcher(Live(predictor), queue))
+
+
+def _settings(kind: type[Settings], **given: Any) -> Settings:
+    """Raises TasteloopError for a value that is not allowed, by its description."""
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        described = kind.model_fields[str(problem["loc"][0])].description
+        raise TasteloopError(f"{described}: {problem['msg']}, not {problem['input']!r}") from None
 
 
 def _resolve(bundle: str, version: str | None) -> tuple[Path, str | None]:
@@ -135,13 +199,6 @@ def _set_threads(threads: int | None) -> None:
     if threads is None and os.environ.get("OMP_NUM_THREADS"):
         return
     torch.set_num_threads(threads or cpu_count())
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _stop_when_input_closes() -> None:
