@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from serving.server import Server
 
 Schema = dict[str, Any]
+_MOMENT = r"^20\d\d-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])T([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ$"  # among others
 _PARAMETERS: Schema = {
     "type": "object",
     "additionalProperties": {"type": ["string", "number", "boolean"]},
@@ -67,7 +68,8 @@ def document(server: Server) -> Schema:
             "title": "Tasteloop",
             "version": tasteloop.__version__,
             "description": f"{', '.join(models)} over KServe's V1 and the Open Inference Protocol (V2). "
-            f"A body has at most {server.settings.body} bytes.",
+            f"A body has at most {server.settings.body} bytes. Header x-request-timeout-ms: the milliseconds after "
+            "which the caller does not wait any more. Header x-request-id names a request, here and in the answer.",
         },
         "paths": paths,
         "components": {"schemas": _schemas(limits)} | ({"securitySchemes": security} if server.access.asks else {}),
@@ -89,7 +91,7 @@ def _schemas(limits: Any) -> Schema:
             "time": {
                 "description": "ISO 8601, or microseconds since 1970 UTC",
                 "anyOf": [
-                    {"type": "string", "format": "date-time", "pattern": r"^(19[7-9]|20)\d"},
+                    {"type": "string", "pattern": _MOMENT},
                     {"type": "integer", "minimum": 0, "maximum": 4_000_000_000_000_000},
                     {"type": "null"},
                 ],
@@ -217,19 +219,9 @@ def _text() -> Schema:
 
 
 def _post(summary: str, asked: Schema, good: Schema, tag: str) -> Schema:
-    headers = [
-        {"name": "x-request-id", "in": "header", "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"}},
-        {
-            "name": "x-request-timeout-ms",
-            "in": "header",
-            "schema": {"type": "integer", "minimum": 1000, "maximum": 99_999_999_999},
-            "description": "milliseconds after which the caller does not wait any more",
-        },
-    ]
     return {
         "summary": summary,
         "tags": [tag],
-        "parameters": headers,
         "requestBody": {"required": True, "content": {"application/json": {"schema": asked}}},
         "responses": _answers(good, 400, 401, 403, 404, 408, 413, 429, 503, 504),
     }

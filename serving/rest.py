@@ -102,11 +102,14 @@ class Gate:
     async def _pass(self, scope: Scope, receive: Receive, send: Send, call: Call) -> None:
         try:
             self._server.access.check(scope["path"], call.headers)
+            if scope["method"] != "POST" and scope["path"].endswith((":predict", ":explain")):
+                # kserve's route GET /v1/models/{model_name} would look for a model of that name
+                raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "POST"})
             call.deadline = deadline(call.headers, self._server.settings.timeout)
             scope = self._versioned(scope, call)
             body = await self._body(receive, call)
         except HTTPException as error:
-            await _say(error.status_code, error.detail)(scope, receive, send)
+            await _say(error.status_code, error.detail, error.headers)(scope, receive, send)
             return
         except KINDS as error:
             await _of(fault(error))(scope, receive, send)
