@@ -241,7 +241,7 @@ class Rest(RESTServer):  # type: ignore[misc]
         name = request.path_params["model"]
         await self._house.require(name)
         headers = CALL.get().headers
-        payload = v2.from_rest(await request.body(), headers.get(v2.HEADER_LENGTH))
+        payload = v2.from_rest(await request.body(), headers.get(v2.HEADER_LENGTH), name)
         answer, _ = await self.dataplane.infer(name, payload, headers)
         body, length = v2.to_rest(answer)
         if length is None:

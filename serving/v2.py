@@ -53,6 +53,7 @@ class _Output(BaseModel, frozen=True, extra="forbid"):
 
 class _Request(BaseModel, frozen=True, extra="forbid"):
     id: str | None = None
+    model_name: str | None = None  # not the protocol's, but the official client sends it
     parameters: _Parameters | None = None
     inputs: list[_Input]
     outputs: list[_Output] | None = None
@@ -86,8 +87,8 @@ class Response:
     request: Request
 
 
-def from_rest(body: bytes, header_length: str | None) -> Request:
-    """Read a body; `header_length` is how many of its bytes are JSON, None: all.
+def from_rest(body: bytes, header_length: str | None, model: str) -> Request:
+    """Read a body that was sent to a model; `header_length` is how many of its bytes are JSON, None: all.
 
     Raises:
         InvalidInput: where and what does not follow the protocol.
@@ -104,6 +105,8 @@ def from_rest(body: bytes, header_length: str | None) -> Request:
         request = _Request.model_validate_json(body[:length])
     except ValidationError as error:
         raise InvalidInput(first(error)) from None
+    if request.model_name not in (None, model):
+        raise InvalidInput(f"model_name is {request.model_name!r}, but the address is that of {model!r}")
     contents, start, inputs = memoryview(body)[length:], 0, []
     parameters = _own(request.parameters)
     for tensor in request.inputs:
