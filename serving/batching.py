@@ -17,24 +17,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kserve.errors import ModelNotFound
-from pydantic import BaseModel, Field
 
 from serving import telemetry
 from serving.journal import Answered
+from serving.settings import QueueSettings
 
 if TYPE_CHECKING:
     from serving.live import Live
     from serving.predictor import Answer, Predictor
 
 logger = logging.getLogger(__name__)
-
-
-class QueueSettings(BaseModel, frozen=True, extra="forbid"):
-    """How much may wait, and how much is computed at once."""
-
-    instances: int = Field(default=512, ge=1, description="instances that may wait; more are refused")
-    wait: float = Field(default=1.0, gt=0, description="seconds that what waits may be expected to take")
-    batch: int = Field(default=32, ge=1, description="instances computed at once; a larger request is one batch")
 
 
 class QueueFull(Exception):

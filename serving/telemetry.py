@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prometheus_client import Counter, Gauge, Histogram, Info
+from prometheus_client import Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from serving.batching import Call
 
 STAGES = ("tokenise", "encode", "rank")
 
@@ -30,7 +34,8 @@ QUEUED = Gauge("tasteloop_queue_instances", "Instances that wait")
 REFUSED = Counter("tasteloop_queue_refusals", "Requests refused because too much waited")
 CACHE = Counter("tasteloop_cache_lookups", "Texts looked up in the session's cache", ("outcome",))
 READY = Gauge("tasteloop_ready", "1: warm and taking requests")
-VERSION = Info("tasteloop_model", "The bundle that answers")
+
+_TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 
 access = logging.getLogger("serving.access")
 
@@ -42,28 +47,31 @@ def batch_computed(model: str, instances: int, found: Mapping[str, float], waits
     for stage in STAGES:
         if stage in found:
             STAGE_SECONDS.labels(stage).observe(found[stage])
-    for outcome in ("hits", "misses"):
-        CACHE.labels(outcome[:-1] if outcome == "hits" else "miss").inc(found.get(f"cache_{outcome}", 0.0))
+    for outcome, name in (("hit", "cache_hits"), ("miss", "cache_misses")):
+        CACHE.labels(outcome).inc(found.get(name, 0.0))
 
 
-def answered(
-    request: str, protocol: str, model: str, version: str, code: str, seconds: float, timings: Mapping[str, float]
-) -> None:
-    """Counts one request and logs it. `model` and `version` are ours or "": a caller cannot make up label values."""
-    REQUESTS.labels(protocol, model, version, code).inc()
+def answered(call: Call, model: str, code: str, seconds: float, quiet: bool) -> None:
+    """Counts one request and logs it.
+
+    Args:
+        model: one that is served, or "": a caller cannot make up label values.
+        quiet: a probe or a look at metadata that went well; logged at debug only.
+    """
+    version = call.answered_by or ""
+    REQUESTS.labels(call.protocol, model, version, code).inc()
     if model:
-        SECONDS.labels(protocol, model).observe(seconds)
-    if access.isEnabledFor(logging.INFO):
-        fields = {
-            "request": request,
-            "protocol": protocol,
-            "model": model,
-            "version": version,
-            "code": code,
-            "seconds": round(seconds, 6),
-            **{name: round(value, 6) for name, value in timings.items()},
-        }
-        access.info("answered", extra={"fields": fields})
+        SECONDS.labels(call.protocol, model).observe(seconds)
+    level = logging.DEBUG if quiet else logging.INFO
+    if access.isEnabledFor(level):
+        fields: dict[str, Any] = {"request": call.id, "protocol": call.protocol, "code": code}
+        if match := _TRACE.fullmatch(call.headers.get("traceparent", "")):
+            fields["trace"] = match[1]
+        if model:
+            fields |= {"model": model, "version": version}
+        fields["seconds"] = round(seconds, 6)
+        fields |= {name: round(value, 6) for name, value in call.timings.items()}
+        access.log(level, "answered", extra={"fields": fields})
 
 
 class JsonLines(logging.Formatter):
