@@ -178,18 +178,21 @@ class Batcher:
 
     def _work(self) -> None:
         while batch := self._take():
-            predictor, jobs = batch
-            try:
-                self._compute(predictor, jobs)
-            except Exception as error:
-                if len(jobs) == 1:
-                    self._rescue(predictor, jobs[0], error)
-                    continue
-                for job in jobs:  # one request must not fail its neighbours
-                    try:
-                        self._compute(predictor, [job])
-                    except Exception as own:
-                        self._rescue(predictor, job, own)
+            self._answer(*batch)
+            del batch  # a version that was swapped out must not wait here, in memory, for the next request
+
+    def _answer(self, predictor: Predictor, jobs: list[_Job]) -> None:
+        try:
+            self._compute(predictor, jobs)
+        except Exception as error:
+            if len(jobs) == 1:
+                self._rescue(predictor, jobs[0], error)
+                return
+            for job in jobs:  # one request must not fail its neighbours
+                try:
+                    self._compute(predictor, [job])
+                except Exception as own:
+                    self._rescue(predictor, job, own)
 
     def _rescue(self, predictor: Predictor, job: _Job, error: Exception) -> None:
         """Another version answers where one is there for that; else the call fails."""

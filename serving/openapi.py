@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import tasteloop
 from serving import v2
+from serving.journal import LONGEST_REQUEST_ID, MOST_FEEDBACK
 from serving.predictor import SENTIMENT
+from serving.users import LONGEST_USER
 from tasteloop.events import KINDS
 
 if TYPE_CHECKING:
@@ -17,7 +19,13 @@ _MOMENT = r"^20\d\d-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])T([01]\d|2[0-3]):[0-5]\d:
 _PARAMETERS: Schema = {
     "type": "object",
     "additionalProperties": {"type": ["string", "number", "boolean"]},
-    "description": "k (interests, recommend): how many to answer with",
+    "description": "k (interests, recommend): how many to answer with; user: whom the question is about",
+}
+_USER: Schema = {
+    "type": ["string", "null"],
+    "minLength": 1,
+    "maxLength": LONGEST_USER,
+    "description": "whom the question is about; a pseudonym before anything else sees it",
 }
 
 
@@ -61,6 +69,13 @@ def document(server: Server) -> Schema:
         paths[f"/v2/models/{model}/infer"] = {
             "post": _post(f"Ask {model} with tensors", _ref("InferenceRequest"), _ref("InferenceResponse"), "V2")
         }
+    paths["/v1/status"] = {"get": _get("What answers since when, and the journal", {"type": "object"}, "V1", 401, 403)}
+    if server.live.journal is not None:
+        entries = {**_list(_ref("Outcome")), "minItems": 1, "maxItems": MOST_FEEDBACK}
+        taken = _object(accepted={"type": "integer"})
+        feedback = _post("What came of answers", _object(feedback=entries), taken, "V1")
+        feedback["responses"]["202"] = feedback["responses"].pop("200")
+        paths["/v1/feedback"] = {"post": feedback}
     security = {"token": {"type": "http", "scheme": "bearer"}}
     return {
         "openapi": "3.1.0",
@@ -112,8 +127,18 @@ def _schemas(limits: Any) -> Schema:
     named = {"name": {"type": "string"}, "parameters": _PARAMETERS}
     return {
         "Error": _object(error={"type": "string"}),
-        "Text": _object(text=text),
+        "Text": {**_object(text=text), "properties": {"text": text, "user": _USER}},
         "Event": event,
+        "Outcome": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["request", "kind"],
+            "properties": {
+                "request": {"type": "string", "minLength": 1, "maxLength": LONGEST_REQUEST_ID},
+                "instance": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
+                **{name: event["properties"][name] for name in ("kind", "item", "value", "time")},
+            },
+        },
         "History": {
             "type": "object",
             "additionalProperties": False,
@@ -121,6 +146,7 @@ def _schemas(limits: Any) -> Schema:
             "properties": {
                 "events": {**_list(_ref("Event")), "maxItems": limits.events},
                 "k": {"type": ["integer", "null"], "minimum": 1, "maximum": 1000},
+                "user": _USER,
             },
         },
         "InferenceRequest": {
