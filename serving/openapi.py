@@ -94,7 +94,7 @@ def document(server: Server) -> Schema:
 
 def _schemas(limits: Any) -> Schema:
     text = {"type": "string", "pattern": r"\S", "maxLength": limits.characters}
-    event = {
+    event: Schema = {
         "type": "object",
         "additionalProperties": False,
         "required": ["kind"],
