@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -48,6 +48,7 @@ _FINEST, _GROWTH, _WIDEST = 1e-4, 1.1, 200  # the latency histogram: seconds, fa
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
 Verdict = Literal["wait", "promote", "roll back"]
+State = TypeVar("State", bound="Rollout | None")
 
 
 class Rules(BaseModel, frozen=True, extra="forbid"):
@@ -431,16 +432,17 @@ def promote(reasons: Sequence[str] = ("promoted by hand",), identity: str | None
 
     rollout = _running(identity)
     registry.promote(rollout.challenger.version, rollout.champion.digest)
-    return end(rollout.id, "promoted", reasons)
+    return end(rollout.id, "promoted", reasons) or rollout
 
 
 def abort(reason: str = "aborted by hand") -> Rollout:
     """End the running rollout; the champion answers all requests again."""
-    return end(_running(None).id, "aborted", (reason,))
+    rollout = _running(None)
+    return end(rollout.id, "aborted", (reason,)) or rollout
 
 
-def end(identity: str, state: Literal["promoted", "rolled back", "aborted"], reasons: Sequence[str]) -> Rollout:
-    """End a rollout unless that was done already."""
+def end(identity: str, state: Literal["promoted", "rolled back", "aborted"], reasons: Sequence[str]) -> Rollout | None:
+    """End a rollout unless that was done already; the last one as it then is."""
 
     def conclude(rollout: Rollout | None) -> Rollout | None:
         if rollout is None or rollout.id != identity or not rollout.running:
@@ -468,7 +470,7 @@ def _running(identity: str | None) -> Rollout:
     return rollout
 
 
-def _change(change: Callable[[Rollout | None], Any]) -> Any:
+def _change(change: Callable[[Rollout | None], State]) -> State:
     with _locked():
         before = current()
         after = change(before)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import Counter
 
 from serving import canary, registry
-from serving.canary import Observed, Rollout, Tally, agreement, finite, tally
+from serving.canary import Agreement, Observed, Rollout, Tally, agreement, finite, tally
 from serving.journal import CHALLENGER, CHAMPION, Answered, Journal
 from serving.live import Live
 from serving.predictor import Answer, Limits, Predictor, Question
@@ -102,7 +102,7 @@ class Trial:
     def drain(self) -> Observed:
         """What was seen since the last time."""
         sides = {False: Tally(), True: Tally()}
-        agreed = {}
+        agreed: dict[str, Agreement] = {}
         while self._seen:
             challenger, one = self._seen.popleft()
             sides[challenger] += tally(one.model, one.outputs, one.seconds)

@@ -311,7 +311,11 @@ class Journal:
         table: list[dict[str, Any]] = []
         for entry, _ in entries:
             try:
-                table += rows(*entry, self.settings.text) if kind == ANSWERS else entry
+                if kind == ANSWERS:
+                    answered, role = entry
+                    table += rows(answered, role, self.settings.text)
+                else:
+                    table += entry
             except Exception:  # one answer that cannot be told must not keep the others out
                 logger.exception("an answer could not be written to the journal")
         day, number = datetime.now(UTC).date().isoformat(), self._numbers[kind]

@@ -227,7 +227,7 @@ def test_what_servers_saw_is_added_and_the_end_is_final(home: Path) -> None:
     assert canary.current().observed == Observed(champion=Tally(answers=6), skipped=2)  # type: ignore[union-attr]
     canary.observe("another", Observed(champion=Tally(answers=3)))
     ended = canary.end("r1", "rolled back", ["too slow"])
-    assert (ended.state, ended.reasons) == ("rolled back", ("too slow",))
+    assert ended is not None and (ended.state, ended.reasons) == ("rolled back", ("too slow",))
     canary.observe("r1", Observed(champion=Tally(answers=3)))
     canary.end("r1", "promoted", ["late"])
     assert canary.current() == ended
