@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any, TypeVar
 
+from prometheus_client import disable_created_metrics
 from pydantic import BaseModel, ValidationError
 
 from serving import telemetry
@@ -130,6 +131,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _serve(arguments: argparse.Namespace) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
+    disable_created_metrics()
+    sys.argv[1:] = []  # kserve parses them as its own when it is imported, abbreviated ones too
     bundle, version = _resolve(arguments.bundle, arguments.version)
 
     from serving.access import Access, loopback
