@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _serve(arguments: argparse.Namespace) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     sys.argv[1:] = []  # kserve parses them as its own when it is imported, abbreviated ones too
     bundle, version = _resolve(arguments.bundle, arguments.version)
 
