@@ -12,6 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any, TypeVar
 
+from prometheus_client import disable_created_metrics
 from pydantic import BaseModel, ValidationError
 
 from serving import telemetry
@@ -143,6 +144,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _serve(arguments: argparse.Namespace) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    sys.argv[1:] = []  # kserve parses them as its own when it is imported, abbreviated ones too
     follows = arguments.bundle == CHAMPION and arguments.version is None
     place = None if follows else _resolve(arguments.bundle, arguments.version)
 

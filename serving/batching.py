@@ -136,7 +136,7 @@ class Batcher:
         """
         job = _Job(call, instances, questions, asyncio.get_running_loop().create_future(), time.monotonic())
         self._put(job)
-        call.abandon = lambda: job.future.done() or job.future.set_exception(Disconnected())
+        call.abandon = lambda: _set(job, Disconnected())
         try:
             async with asyncio.timeout_at(call.deadline):  # the loop's clock is time.monotonic
                 return await job.future
@@ -294,7 +294,12 @@ def _hand_over(predictor: Predictor, done: list[tuple[_Job, list[Answer]]]) -> N
 
 
 def _fail(job: _Job, error: Exception) -> None:
-    _wake(job, lambda: job.future.done() or job.future.set_exception(error))
+    _wake(job, lambda: _set(job, error))
+
+
+def _set(job: _Job, error: Exception) -> None:
+    if not job.future.done():
+        job.future.set_exception(error)
 
 
 def _wake(job: _Job, deliver: Callable[[], object]) -> None:

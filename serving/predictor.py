@@ -128,8 +128,7 @@ class Predictor:
             )
         for index, instance in enumerate(instances):
             self._check(instance, f"instances[{index}]")
-        questions: list[Question] = parse(model, instances)
-        return questions
+        return list(parse(model, instances))
 
     def answer(self, model: str, questions: Sequence[Question]) -> list[Answer]:
         """One answer for each question, in order; the questions may be of several requests."""

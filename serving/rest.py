@@ -188,7 +188,6 @@ class Rest(RESTServer):  # type: ignore[misc]
             timeout_keep_alive=server.timeout_keep_alive,
         )
         self.config.server_header = False
-        self.config.access_log = False
         self._listener = listener
         self._house = server
         self._server.capture_signals = contextlib.nullcontext  # the house has its own

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from serving.server import Server
 
 
-class _Gate(AsyncServerInterceptor):  # type: ignore[misc]
+class _Gate(AsyncServerInterceptor):
     """What `rest.Gate` is for REST. The caller's deadline is gRPC's own; one who leaves cancels the task."""
 
     def __init__(self, server: Server) -> None:

@@ -81,6 +81,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         )
         # What it logs again is already in the log, under the id that the caller got.
         logging.getLogger("uvicorn.error").addFilter(lambda entry: "ASGI application" not in str(entry.msg))
+        logging.getLogger("uvicorn.access").propagate = False
         self.settings = settings
         self.access = access
         self.routes = routes

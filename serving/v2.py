@@ -223,7 +223,8 @@ def _elements(name: str, datatype: str, contents: bytes) -> list[bytes]:
     """The elements of a BYTES tensor: each its length as 4 little-endian bytes, then its content."""
     if datatype != "BYTES":  # refused by the predictor, which knows what it wants instead
         return []
-    elements, start = [], 0
+    elements: list[bytes] = []
+    start = 0
     while start < len(contents):
         end = start + 4
         if end <= len(contents):

@@ -6,6 +6,7 @@ texts; it needs no data of ours.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--grpc", metavar="HOST:PORT", help="its gRPC address; without it gRPC is skipped")
     group.addoption("--model", default="sentiment", help="the model to ask (default: sentiment)")
     group.addoption("--token", help="a bearer token, where the server asks for one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    given, sys.argv = sys.argv, sys.argv[:1]  # kserve parses them as its own when it is imported
+    import kserve  # noqa: F401
+
+    sys.argv = given
 
 
 @pytest.fixture(scope="session")
