@@ -149,9 +149,14 @@ def _serve(arguments: argparse.Namespace) -> None:
     follows = arguments.bundle == CHAMPION and arguments.version is None
     place = None if follows else _resolve(arguments.bundle, arguments.version)
 
+    from serving import registry
+    from serving.follow import Following, first, no_champion
+
+    if follows and registry.pointer() is None:  # before anything is made: a port, a journal, a key
+        raise no_champion()
+
     from serving.access import Access, loopback
     from serving.batching import Batcher
-    from serving.follow import Following, first
     from serving.live import Live
     from serving.predictor import Predictor
     from serving.routes import routes

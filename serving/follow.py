@@ -420,7 +420,11 @@ def first(limits: Limits | None = None) -> Predictor:
             raise error from None
         logger.error("the champion cannot be served, version %s is, which was before: %s", found.version, error)
         return predictor
-    raise TasteloopError(
+    raise no_champion()
+
+
+def no_champion() -> TasteloopError:
+    return TasteloopError(
         f"there is no champion in {registry.tracking_uri()} yet; train one with `tasteloop run`, "
         "or serve a bundle directory with --bundle DIR"
     )
