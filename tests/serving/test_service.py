@@ -17,6 +17,8 @@ import httpx
 import pytest
 from processes import VERSION, Running, run_server
 
+from serving.client import Client, ServingError
+
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:ORJSONResponse is deprecated")]
 
 API, ADMIN = "api-token-of-a-test", "admin-token-of-a-test"
@@ -84,6 +86,17 @@ def test_a_token_is_needed_for_everything_but_probes(guarded: Running, asks: htt
     assert httpx.post(guarded.http + ASK, json=ONE, headers=bearer(API + "x")).status_code == 401
     assert asks.post(ASK, json=ONE).status_code == 200
     assert asks.get("/openapi.json").json()["security"] == [{"token": []}]
+
+
+def test_our_client_shows_the_token(guarded: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Client(guarded.http, token=API) as client:
+        assert client.predict("sentiment", ONE["instances"])
+    monkeypatch.setenv("TASTELOOP_API_TOKEN", API)
+    with Client(guarded.http) as client:
+        assert client.predict("sentiment", ONE["instances"])
+    monkeypatch.delenv("TASTELOOP_API_TOKEN")
+    with Client(guarded.http) as client, pytest.raises(ServingError, match="show a token"):
+        client.predict("sentiment", ONE["instances"])
 
 
 def test_a_token_is_needed_over_grpc(guarded: Running) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.access import Access, loopback, token
+from serving.access import Access, loopback
 from serving.faults import Forbidden, Unauthenticated
+from serving.settings import token
 from tasteloop.errors import TasteloopError
 
 API, ADMIN = "api-token-of-a-test", "admin-token-of-a-test"
