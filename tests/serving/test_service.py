@@ -290,6 +290,36 @@ def test_a_body_that_does_not_come_is_not_waited_for(busy: Running) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
+def test_endless_headers_are_cut(busy: Running) -> None:
+    host, port = busy.http.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(f"GET / HTTP/1.1\r\nHost: {host}\r\nX-Endless: ".encode())
+        with pytest.raises(OSError):
+            for _ in range(1000):
+                connection.sendall(b"x" * 10_000)
+                time.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        ({}, ONE, 200),
+        ({}, None, 400),
+        ({"ce-specversion": "9.9"}, ONE, 400),
+        ({"ce-datacontenttype": "application/json"}, "not JSON", 400),
+    ],
+)
+def test_a_cloud_event_is_answered_by_one(busy: Running, headers: dict[str, str], body: Any, status: int) -> None:
+    event = {"ce-id": "1", "ce-source": "test", "ce-type": "question", "ce-specversion": "1.0", **headers}
+    content = b"" if body is None else json.dumps(body).encode()
+    response = httpx.post(busy.http + ASK, content=content, headers={"content-type": "application/json", **event})
+    assert response.status_code == status, response.text
+    if status == 200:
+        assert response.headers["ce-specversion"] == "1.0" and response.json()["predictions"]
+    else:
+        assert response.json()["error"]
+
+
 # SIGTERM
 
 
