@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 
 from serving.faults import Forbidden, Unauthenticated
 from serving.settings import ADMIN_TOKEN, API_TOKEN, token
@@ -62,8 +62,8 @@ class Access:
         """Whether callers need a token."""
         return self._api is not None
 
-    def check(self, place: str, headers: Mapping[str, str]) -> None:
-        """`place` is an HTTP path or a gRPC method.
+    def check(self, place: str, headers: MutableMapping[str, str]) -> None:
+        """`place` is an HTTP path or a gRPC method; credentials are taken out of the headers: nobody else needs them.
 
         Raises:
             Unauthenticated, Forbidden: it may not be asked so.
@@ -72,7 +72,7 @@ class Access:
             raise Forbidden(f"this server is called localhost or 127.0.0.1, not {_name(host)[:100]!r}")
         if place in OPEN:
             return
-        given = self._given(headers.get("authorization", ""))
+        given = self._given(headers.pop("authorization", ""))
         admin = self._admin is not None and hmac.compare_digest(given, self._admin)
         known = admin or (self._api is not None and hmac.compare_digest(given, self._api))
         if _ADMIN.fullmatch(place):

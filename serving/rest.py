@@ -95,7 +95,7 @@ class Gate:
         token = CALL.set(call)
         try:
             with self._server.under_way():
-                await self._pass(scope, receive, sending, call)
+                await self._pass(scope, receive, sending, call, headers)
         finally:
             CALL.reset(token)
             known = call.model or (asked[2] if asked and asked[3] and asked[2] in self._server.models else "")
@@ -103,9 +103,9 @@ class Gate:
                 call, known, str(status), time.monotonic() - started, quiet=not (asked and asked[3]) and status < 400
             )
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send, call: Call) -> None:
+    async def _pass(self, scope: Scope, receive: Receive, send: Send, call: Call, headers: dict[str, str]) -> None:
         try:
-            self._server.access.check(scope["path"], call.headers)
+            self._server.access.check(scope["path"], headers)
             if scope["method"] != "POST" and scope["path"].endswith((":predict", ":explain")):
                 # kserve's route GET /v1/models/{model_name} would look for a model of that name
                 raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "POST"})
