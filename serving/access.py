@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-import os
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import MutableMapping
 
 from serving.faults import Forbidden, Unauthenticated
+from serving.settings import ADMIN_TOKEN, API_TOKEN, token
 from tasteloop.errors import TasteloopError
 
-API_TOKEN, ADMIN_TOKEN = "TASTELOOP_API_TOKEN", "TASTELOOP_ADMIN_TOKEN"
-_SHORTEST = 16  # characters
 _ADMIN = re.compile(r"/v2/repository(/.*)?|/inference\.GRPCInferenceService/Repository\w+")
 OPEN = frozenset(
     {
@@ -33,28 +30,6 @@ def loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def token(name: str) -> str | None:
-    """The token in the variable `name`, or in the file that `name`_FILE names; None where neither is set.
-
-    Raises:
-        TasteloopError: an unreadable file, or a token that is too short or not plain.
-    """
-    found, place = os.environ.get(name), os.environ.get(f"{name}_FILE")
-    if found is None and place:
-        try:
-            found = Path(place).read_text().strip()
-        except (OSError, UnicodeError) as error:
-            raise TasteloopError(f"{name}_FILE: cannot read {place}: {error}") from None
-    if found is None:
-        return None
-    if len(found) < _SHORTEST or not re.fullmatch(r"[!-~]+", found):
-        raise TasteloopError(
-            f"{name}: a token has at least {_SHORTEST} visible ASCII characters and no spaces; "
-            'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
-        )
-    return found
 
 
 class Access:
@@ -87,8 +62,8 @@ class Access:
         """Whether callers need a token."""
         return self._api is not None
 
-    def check(self, place: str, headers: Mapping[str, str]) -> None:
-        """`place` is an HTTP path or a gRPC method.
+    def check(self, place: str, headers: MutableMapping[str, str]) -> None:
+        """`place` is an HTTP path or a gRPC method; credentials are taken out of the headers: nobody else needs them.
 
         Raises:
             Unauthenticated, Forbidden: it may not be asked so.
@@ -97,7 +72,7 @@ class Access:
             raise Forbidden(f"this server is called localhost or 127.0.0.1, not {_name(host)[:100]!r}")
         if place in OPEN:
             return
-        given = self._given(headers.get("authorization", ""))
+        given = self._given(headers.pop("authorization", ""))
         admin = self._admin is not None and hmac.compare_digest(given, self._admin)
         known = admin or (self._api is not None and hmac.compare_digest(given, self._api))
         if _ADMIN.fullmatch(place):

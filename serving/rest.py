@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving import openapi, telemetry, v2
 from serving.batching import CALL, Call
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
 REQUEST_ID_HEADER = "x-request-id"
+HEAD_BYTES = 64 * 1024  # request line and headers
+HEAD_SECONDS = 10.0  # from a connection's first byte, or from being open, to the end of the headers
 _JSON = "application/json"
 _SECURITY = [
     (b"x-content-type-options", b"nosniff"),
@@ -91,7 +94,8 @@ class Gate:
 
         token = CALL.set(call)
         try:
-            await self._pass(scope, receive, sending, call)
+            with self._server.under_way():
+                await self._pass(scope, receive, sending, call, headers)
         finally:
             CALL.reset(token)
             known = call.model or (asked[2] if asked and asked[3] and asked[2] in self._server.models else "")
@@ -99,13 +103,14 @@ class Gate:
                 call, known, str(status), time.monotonic() - started, quiet=not (asked and asked[3]) and status < 400
             )
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send, call: Call) -> None:
+    async def _pass(self, scope: Scope, receive: Receive, send: Send, call: Call, headers: dict[str, str]) -> None:
         try:
-            self._server.access.check(scope["path"], call.headers)
+            self._server.access.check(scope["path"], headers)
             if scope["method"] != "POST" and scope["path"].endswith((":predict", ":explain")):
                 # kserve's route GET /v1/models/{model_name} would look for a model of that name
                 raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "POST"})
             call.deadline = deadline(call.headers, self._server.settings.timeout)
+            self._server.admit(scope["path"])
             scope = self._versioned(scope, call)
             body = await self._body(receive, call)
         except HTTPException as error:
@@ -165,6 +170,46 @@ class Gate:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+class _Heads(HttpToolsProtocol):
+    """uvicorn's protocol, with an end to how long and how large the part before a body may be."""
+
+    _late: asyncio.TimerHandle | None = None  # set while a head is not whole
+    _size = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._late is not None:
+            self._size += len(data)
+            if self._size > HEAD_BYTES:
+                self.transport.close()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._late is None:
+            self._wait()
+
+    def on_headers_complete(self) -> None:
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self._size = 0
+        self._late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+
 async def _watch(receive: Receive, call: Call) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -188,6 +233,8 @@ class Rest(RESTServer):  # type: ignore[misc]
             timeout_keep_alive=server.timeout_keep_alive,
         )
         self.config.server_header = False
+        self.config.http = _Heads
+        self.config.ws = "none"
         self._listener = listener
         self._house = server
         self._server.capture_signals = contextlib.nullcontext  # the house has its own
@@ -228,7 +275,14 @@ class Rest(RESTServer):  # type: ignore[misc]
         name = request.path_params["model"]
         await self._house.require(name)
         headers = CALL.get().headers
-        payload, attributes = self.dataplane.decode(await request.body(), {**headers, "content-type": _type(headers)})
+        try:
+            payload, attributes = self.dataplane.decode(
+                await request.body(), {**headers, "content-type": _type(headers)}
+            )
+        except InvalidInput:
+            raise
+        except Exception:  # what kserve's reading of a CloudEvent meets
+            raise InvalidInput("the headers or the body announce a CloudEvent, but it is not one") from None
         answer, _ = await self.dataplane.infer(name, payload, headers)
         content, more = self.dataplane.encode(name, answer, headers, attributes)
         more.pop("content-length", None)

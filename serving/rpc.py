@@ -42,9 +42,11 @@ class _Gate(AsyncServerInterceptor):
         code = grpc.StatusCode.OK
         try:
             self._server.access.check(method_name, headers)
+            self._server.admit(method_name)
             remaining = context.time_remaining()
             call.deadline = min(deadline(headers, most), started + (most if remaining is None else remaining))
-            return await method(request, context)
+            with self._server.under_way():
+                return await method(request, context)
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED
             raise
@@ -122,6 +124,7 @@ class Rpc(GRPCServer):  # type: ignore[misc]
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", settings.body),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", settings.requests),
             ],
         )
         add_GRPCInferenceServiceServicer_to_server(_Servicer(self._house), self._server)

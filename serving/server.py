@@ -13,7 +13,8 @@ import errno
 import logging
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import kserve
@@ -23,8 +24,8 @@ from starlette.routing import BaseRoute
 
 import tasteloop
 from serving import telemetry, v2
-from serving.access import Access
-from serving.batching import Batcher
+from serving.access import OPEN, Access
+from serving.batching import Batcher, QueueFull
 from serving.live import Live
 from serving.models import Models
 from serving.rest import Rest
@@ -86,6 +87,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         self.access = access
         self.routes = routes
         self.draining = False
+        self._under_way = 0
         self._listener = bind(settings.host, settings.port, "--port")
         if settings.grpc_port:
             bind(settings.host, settings.grpc_port, "--grpc-port").close()
@@ -107,6 +109,19 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         """Raises ModelNotFound for one that is not there, or was taken out of service."""
         if not await self.registered_models.is_model_ready(model):
             raise ModelNotFound(model)
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    def admit(self, place: str) -> None:
+        """Before a body is read: raises QueueFull where too many requests are under way. Probes always pass."""
+        if self._under_way > self.settings.requests and place not in OPEN:
+            raise QueueFull(1.0)
 
     def open(self, batcher: Batcher) -> None:
         """Everything but the network: the servers of both protocols, for a warm predictor's batcher."""

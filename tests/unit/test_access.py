@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.access import Access, loopback, token
+from serving.access import Access, loopback
 from serving.faults import Forbidden, Unauthenticated
+from serving.settings import token
 from tasteloop.errors import TasteloopError
 
 API, ADMIN = "api-token-of-a-test", "admin-token-of-a-test"
@@ -26,6 +27,7 @@ def test_a_token_is_asked_for_where_there_is_one(place: str) -> None:
     access = Access(API, ADMIN, False)
     for good in (bearer(API), bearer(ADMIN), {"authorization": f"bearer   {API} "}):
         access.check(place, good)
+        assert good == {}, "credentials travel no further"
     for bad in ({}, bearer(""), bearer(API[:-1]), bearer(API + "x"), {"authorization": API}, bearer("\udcff")):
         with pytest.raises(Unauthenticated):
             access.check(place, bad)
