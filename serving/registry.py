@@ -158,6 +158,26 @@ def champion() -> Champion | None:
         return _resolve(live) if live else None
 
 
+def pointer() -> tuple[str, str] | None:
+    """Version and digest of the champion, nothing verified nor fetched; None while nothing has been promoted."""
+    if _nothing_yet():
+        return None
+    with _registry() as client:
+        live = _live(client)
+        return (str(live.version), live.tags[_DIGEST]) if live else None
+
+
+def mark() -> tuple[int, ...] | None:
+    """What differs after any change of a store on this machine, its time in ns first; None for another store."""
+    uri = tracking_uri()
+    if not uri.startswith("sqlite:///"):
+        return None
+    path = uri.removeprefix("sqlite:///")
+    found = [Path(path + suffix).stat() for suffix in ("", "-wal") if Path(path + suffix).exists()]
+    times = [stat.st_mtime_ns for stat in found]
+    return (max(times, default=0), *times, *(stat.st_size for stat in found))
+
+
 def find(version: str) -> Champion:
     """Any registered version, its bundle verified."""
     with _registry() as client:

@@ -294,9 +294,7 @@ limits_strategy = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(rows_strategy, limits_strategy)
-def test_every_row_is_in_exactly_one_table_and_counted_once(
-    rows: list[Row], limits: CleaningSettings
-) -> None:
+def test_every_row_is_in_exactly_one_table_and_counted_once(rows: list[Row], limits: CleaningSettings) -> None:
     cleaned = run(rows, limits)
     assert len(rows) == cleaned.events.shape[0] + cleaned.quarantine.shape[0]
     assert cleaned.quarantine.shape[0] == sum(cleaned.removed.values())
