@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -28,11 +28,15 @@ from tasteloop.errors import TasteloopError
 from tasteloop.events import microseconds
 from tasteloop.privacy.pseudonyms import pseudonym_key
 
+if TYPE_CHECKING:
+    from serving.access import Access
+
 logger = logging.getLogger(__name__)
 
 REQUEST = "org.kubeflow.serving.inference.request"
 RESPONSE = "org.kubeflow.serving.inference.response"
-WAITING = 1000  # requests whose response has not come
+WAITING = 1000  # halves whose other half has not come
+WAITING_BYTES = 64 * 1024 * 1024  # of their events
 LARGEST = 8 * 1024 * 1024  # bytes of one event
 _V2_PARAMETERS = ("k", "user")
 
@@ -41,13 +45,14 @@ class Pairs:
     """Joins requests and responses as they come, in either order. Safe to share between threads.
 
     Attributes:
-        unpaired: events that were given up, since `WAITING` newer ones waited.
+        unpaired: events that were given up, since too many newer ones waited.
     """
 
     def __init__(self, key: bytes) -> None:
         self.unpaired = 0
         self._key = key
-        self._waiting: OrderedDict[str, tuple[str, dict[str, Any]]] = OrderedDict()
+        self._waiting: OrderedDict[str, tuple[str, dict[str, Any], int]] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
 
     def take(self, headers: Mapping[str, str], body: bytes) -> Answered | None:
@@ -67,14 +72,16 @@ class Pairs:
             raise TasteloopError("a CloudEvent without an id cannot be joined")
         half = _request(data, attributes, self._key) if kind == REQUEST else _response(data, attributes)
         with self._lock:
-            waiting = self._waiting.get(identity)
+            waiting = self._waiting.pop(identity, None)
+            self._bytes -= waiting[2] if waiting else 0
             if waiting is None or waiting[0] == kind:
-                self._waiting[identity] = (kind, half)
-                if len(self._waiting) > WAITING:
-                    self._waiting.popitem(last=False)
+                self._waiting[identity] = (kind, half, len(body))
+                self._bytes += len(body)
+                while len(self._waiting) > WAITING or self._bytes > WAITING_BYTES:
+                    _, (_, _, size) = self._waiting.popitem(last=False)
+                    self._bytes -= size
                     self.unpaired += 1
                 return None
-            del self._waiting[identity]
         asked, answered = (waiting[1], half) if kind == RESPONSE else (half, waiting[1])
         return Answered(
             request_id=asked["name"] or identity,
@@ -162,29 +169,41 @@ def _header(metadata: str | None, name: str) -> str | None:
         return None
 
 
-def application(journal: Journal, pairs: Pairs) -> Any:
+def application(journal: Journal, pairs: Pairs, access: Access) -> Any:
     """The ASGI application: `POST /` takes an event, `GET /` tells the journal's state."""
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import JSONResponse
     from starlette.routing import Route
 
+    from serving.faults import KINDS, fault
+
+    def refusal(request: Request) -> JSONResponse | None:
+        try:
+            access.check("/events", dict(request.headers))  # "/" would be open, for probes
+        except KINDS as error:
+            found = fault(error)
+            return JSONResponse({"error": found.text}, found.http, headers=found.headers)
+        return None
+
     async def take(request: Request) -> JSONResponse:
-        body = b""
+        if refused := refusal(request):
+            return refused
+        body = bytearray()
         async for chunk in request.stream():
             body += chunk
             if len(body) > LARGEST:
                 return JSONResponse({"error": f"an event is at most {LARGEST} bytes"}, 413)
         try:
-            answered = pairs.take(dict(request.headers), body)
+            answered = pairs.take(dict(request.headers), bytes(body))
         except TasteloopError as error:
             return JSONResponse({"error": str(error)}, 400)
         if answered is not None and not journal.answered(answered):
             return JSONResponse({"error": "the journal is full"}, 429, headers={"Retry-After": "1"})
         return JSONResponse({})  # 200: the logger takes any other status for a failure
 
-    async def tell(_: Request) -> JSONResponse:
-        return JSONResponse({**journal.status(), "unpaired": pairs.unpaired})
+    async def tell(request: Request) -> JSONResponse:
+        return refusal(request) or JSONResponse({**journal.status(), "unpaired": pairs.unpaired})
 
     return Starlette(routes=[Route("/", take, methods=["POST"]), Route("/", tell, methods=["GET"])])
 
@@ -200,12 +219,21 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8082, help="port (default: %(default)s)")
+    parser.add_argument(
+        "--without-token",
+        action="store_true",
+        help="listen beyond this machine without TASTELOOP_API_TOKEN: the network lets only the logger through",
+    )
     parser.add_argument("--journal", type=Path, metavar="DIR", help="directory (default: journal under TASTELOOP_HOME)")
     parser.add_argument("--journal-days", type=int, default=30, metavar="N", help="retention (default: %(default)s)")
     parser.add_argument("--journal-text", action="store_true", help="write the questions too, raw text included")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    sys.argv[1:] = []  # kserve parses them as its own when it is imported
+    from serving.access import Access
+
     try:
+        access = Access.of(arguments.host, arguments.without_token)
         settings = JournalSettings(
             directory=arguments.journal or home() / "journal", days=arguments.journal_days, text=arguments.journal_text
         )
@@ -217,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
     import uvicorn
 
     try:
-        uvicorn.run(application(journal, pairs), host=arguments.host, port=arguments.port, log_level="warning")
+        uvicorn.run(application(journal, pairs, access), host=arguments.host, port=arguments.port, log_level="warning")
     finally:
         journal.close()
     return 0

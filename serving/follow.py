@@ -69,10 +69,10 @@ class Trial:
     def __init__(self, rollout: Rollout, predictor: Predictor) -> None:
         self.id, self.share, self.shadow = rollout.id, rollout.share, rollout.shadow
         self.predictor = predictor
-        self._seen: deque[tuple[bool, Answered]] = deque(maxlen=_SEEN)
+        self._seen: deque[tuple[bool, Tally]] = deque(maxlen=_SEEN)
         self._errors: deque[tuple[bool, bool]] = deque(maxlen=_SEEN)
         self._offered: deque[tuple[float, Answered]] = deque()
-        self._compared: deque[tuple[Answered, list[Answer], float]] = deque(maxlen=_SEEN)
+        self._compared: deque[tuple[str, Tally, Tally, Agreement]] = deque(maxlen=_SEEN)
         self._skipped = 0
         self._ended = threading.Event()
         self._wake = threading.Event()
@@ -88,7 +88,7 @@ class Trial:
     def saw(self, answered: Answered, role: str) -> None:
         """An answer was given; in the compute thread."""
         if not self.shadow:
-            self._seen.append((role == CHALLENGER, answered))
+            self._seen.append((role == CHALLENGER, tally(answered.model, answered.outputs, answered.seconds)))
         elif answered.model in self.predictor.models and canary.draw(self.id, answered.request_id) < self.share:
             if len(self._offered) < _OFFERED:
                 self._offered.append((time.monotonic(), answered))
@@ -104,14 +104,13 @@ class Trial:
         sides = {False: Tally(), True: Tally()}
         agreed: dict[str, Agreement] = {}
         while self._seen:
-            challenger, one = self._seen.popleft()
-            sides[challenger] += tally(one.model, one.outputs, one.seconds)
+            challenger, counts = self._seen.popleft()
+            sides[challenger] += counts
         while self._compared:
-            one, theirs, seconds = self._compared.popleft()
-            sides[False] += tally(one.model, one.outputs, one.seconds)
-            sides[True] += tally(one.model, theirs, seconds)
-            said = agreement(one.outputs, theirs)
-            agreed[one.model] = agreed[one.model] + said if one.model in agreed else said
+            model, ours, theirs, said = self._compared.popleft()
+            sides[False] += ours
+            sides[True] += theirs
+            agreed[model] = agreed[model] + said if model in agreed else said
         while self._errors:
             challenger, not_finite = self._errors.popleft()
             sides[challenger] += Tally(errors=1, not_finite=int(not_finite))
@@ -146,7 +145,9 @@ class Trial:
                     logger.warning("the shadow version %s failed", self.predictor.version, exc_info=error)
                     self.failed(True, error)
                 else:
-                    self._compared.append((answered, answers, time.monotonic() - started))
+                    theirs = tally(answered.model, answers, time.monotonic() - started)
+                    ours = tally(answered.model, answered.outputs, answered.seconds)
+                    self._compared.append((answered.model, ours, theirs, agreement(answered.outputs, answers)))
 
 
 @dataclass(frozen=True)

@@ -248,7 +248,6 @@ class Journal:
         """Rows written, waiting and dropped since the start, and the error that holds the writer up."""
         with self._changed:
             return {
-                "directory": str(self.settings.directory),
                 "written": dict(self._written),
                 "waiting": self._pending,
                 "dropped": self._dropped,
@@ -303,8 +302,6 @@ class Journal:
 
     def _write(self, kind: str, entries: list[tuple[Any, int]]) -> bool:
         """One segment of all entries, which are then forgotten; they stay where the disk refuses them."""
-        import polars as pl
-
         if not entries:
             return True
         count = sum(n for _, n in entries)
@@ -319,27 +316,28 @@ class Journal:
             except Exception:  # one answer that cannot be told must not keep the others out
                 logger.exception("an answer could not be written to the journal")
         day, number = datetime.now(UTC).date().isoformat(), self._numbers[kind]
+        frame = _frame(kind, table)
+        kept = frame.height
         try:
-            if table:
-                frame = pl.DataFrame(table, schema=schema(kind), strict=False)
+            if kept:
                 files.write_parquet(self._segment(day, kind, number, number), frame)
         except Exception as error:
             if self._error is None:
                 logger.exception("the journal cannot be written; %d rows wait", count)
-            with self._changed:
-                self._error = f"{type(error).__name__}: {error}"
+            with self._changed:  # a caller may see it: the log has the rest
+                self._error = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
             return False
         entries.clear()
         with self._changed:
             self._pending -= count
-            self._written[kind] += len(table)
-            self._drop(count - len(table))
+            self._written[kind] += kept
+            self._drop(count - kept)
             self._error = None
-        ROWS.labels("written").inc(len(table))
-        if table:
+        ROWS.labels("written").inc(kept)
+        if kept:
             self._numbers[kind] += 1
             try:
-                self._merge(day, kind, 0, (number, number, len(table)))
+                self._merge(day, kind, 0, (number, number, kept))
             except Exception:  # the parts stay, and are read as well
                 logger.exception("segments of the journal could not be merged")
                 self._merging.pop((day, kind), None)
@@ -375,6 +373,25 @@ class Journal:
         for path in paths:
             path.unlink()
         self._merge(day, kind, level + 1, (first, last, total))
+
+
+def _frame(kind: str, table: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """The rows that fit the schema: a collector is told anything, and a row that never fits must not hold others up."""
+    import polars as pl
+
+    def framed(some: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+        return pl.DataFrame(some, schema=schema(kind), strict=False)
+
+    try:
+        return framed(table)
+    except Exception:
+        fitting = [framed([])]
+        for row in table:
+            try:
+                fitting.append(framed([row]))
+            except Exception:
+                logger.exception("a row fits no table of the journal")
+        return pl.concat(fitting)
 
 
 def _clean(directory: Path, oldest: date) -> None:

@@ -25,7 +25,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -173,7 +173,10 @@ def mark() -> tuple[int, ...] | None:
     if not uri.startswith("sqlite:///"):
         return None
     path = uri.removeprefix("sqlite:///")
-    found = [Path(path + suffix).stat() for suffix in ("", "-wal") if Path(path + suffix).exists()]
+    found = []
+    for suffix in ("", "-wal"):
+        with suppress(FileNotFoundError):  # a write-ahead log comes and goes
+            found.append(Path(path + suffix).stat())
     times = [stat.st_mtime_ns for stat in found]
     return (max(times, default=0), *times, *(stat.st_size for stat in found))
 

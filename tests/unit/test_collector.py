@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from serving import collector
+from serving.access import Access
 from serving.collector import REQUEST, RESPONSE, Pairs, application
 from serving.journal import Journal, JournalSettings, read_journal
 from tasteloop.errors import TasteloopError
@@ -132,6 +133,18 @@ def test_requests_without_an_answer_are_given_up_and_counted(monkeypatch: pytest
     assert pairs.take(*logged(RESPONSE, answered(V1[1]), "e4")) is not None
 
 
+def test_what_waits_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [logged(REQUEST, V1[0], f"e{n}") for n in range(5)]
+    monkeypatch.setattr(collector, "WAITING_BYTES", 2 * len(events[0][1]))
+    pairs = Pairs(KEY)
+    for event in [*events, events[-1]]:  # the last one twice: it takes its own place
+        pairs.take(*event)
+    assert pairs.unpaired == 3
+    assert pairs.take(*logged(RESPONSE, answered(V1[1]), "e4")) is not None
+    assert pairs.take(*logged(RESPONSE, answered(V1[1]), "e3")) is not None
+    assert pairs.take(*events[0]) is None and pairs.unpaired == 3
+
+
 BAD: list[tuple[str, Any, str]] = [
     ("org.kubeflow.serving.inference.reqest", V1[0], "known: org.kubeflow.serving.inference.request"),
     (REQUEST, 3, "neither V1"),
@@ -172,7 +185,7 @@ def kept(tmp_path: Path) -> Iterator[Journal]:
 def test_the_round_trip(kept: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from starlette.testclient import TestClient
 
-    client = TestClient(application(kept, Pairs(KEY)))
+    client = TestClient(application(kept, Pairs(KEY), Access(None, None, local=True)), "http://localhost")
     for kind, data in ((REQUEST, V1[0]), (RESPONSE, answered(V1[1]))):
         headers, body = logged(kind, data)
         assert client.post("/", content=body, headers=headers).status_code == 200
@@ -190,3 +203,33 @@ def test_the_round_trip(kept: Journal, tmp_path: Path, monkeypatch: pytest.Monke
     )
     written = b"".join(path.read_bytes() for path in tmp_path.rglob("*.parquet")) + json.dumps(row).encode()
     assert TEXT.encode() not in written and USER.encode() not in written
+
+
+def test_a_token_is_needed_where_there_is_one(kept: Journal) -> None:
+    from starlette.testclient import TestClient
+
+    token = "token-of-the-collector"
+    client = TestClient(application(kept, Pairs(KEY), Access(token, None, local=False)))
+    headers, body = logged(REQUEST, V1[0])
+    for refused in (client.post("/", content=body, headers=headers), client.get("/")):
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+    shown = {"authorization": f"Bearer {token}"}
+    assert client.post("/", content=body, headers={**headers, **shown}).status_code == 200
+    assert client.get("/", headers=shown).status_code == 200
+    at_home = TestClient(application(kept, Pairs(KEY), Access(None, None, local=True)), "http://attacker.example")
+    assert at_home.post("/", content=body, headers=headers).status_code == 403
+
+
+def test_an_answer_that_fits_no_table_keeps_no_other_out(kept: Journal, tmp_path: Path) -> None:
+    for n, k in enumerate((1, 2**40, "many", 3)):
+        assert kept.answered(paired({"instances": [{"text": TEXT, "k": k}]}, V1[1], identity=f"e{n}"))
+    kept.close()
+    assert (kept.status()["dropped"], kept.status()["error"]) == (2, None)
+    assert sorted(read_journal(tmp_path)["request"]) == ["e0", "e3"]
+
+
+def test_it_does_not_listen_to_everybody(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TASTELOOP_API_TOKEN", raising=False)
+    monkeypatch.setattr("sys.argv", ["collector"])
+    assert collector.main(["--host", "0.0.0.0"]) == 2
+    assert "set TASTELOOP_API_TOKEN" in capsys.readouterr().err
