@@ -25,8 +25,9 @@ from serving import canary, registry
 from serving.canary import Agreement, Observed, Rollout, Tally, agreement, finite, tally
 from serving.journal import CHALLENGER, CHAMPION, Answered, Journal
 from serving.live import Live
-from serving.predictor import Answer, Limits, Predictor, Question
+from serving.predictor import Answer, Predictor, Question
 from serving.rollout import check
+from serving.settings import Limits
 from tasteloop import files
 from tasteloop.errors import TasteloopError
 
