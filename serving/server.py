@@ -38,11 +38,15 @@ logger = logging.getLogger(__name__)
 
 
 class _Plane(DataPlane):  # type: ignore[misc]
-    """kserve's data plane with readiness and metadata that are true."""
+    """kserve's data plane with liveness, readiness and metadata that are true."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(server.registered_models)
         self._house = server
+
+    async def live(self) -> dict[str, str]:
+        """Not alive once nobody computes any more: only a restart helps then."""
+        return {"status": "alive" if self._house.alive else "dead"}
 
     async def ready(self) -> bool:
         return self._house.ready
@@ -101,9 +105,14 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         return self.live.current.models
 
     @property
+    def alive(self) -> bool:
+        """Whether there is somebody to compute."""
+        return self._batcher.alive
+
+    @property
     def ready(self) -> bool:
-        """Warm, not on its way out, with somebody to compute."""
-        return not self.draining and self._batcher.alive
+        """Warm, and not on its way out."""
+        return not self.draining and self.alive
 
     async def require(self, model: str) -> None:
         """Raises ModelNotFound for one that is not there, or was taken out of service."""

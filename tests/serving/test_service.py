@@ -381,6 +381,8 @@ class Misbehaving:
         if questions[0]["text"] == "slow":
             time.sleep(0.5)
             return [{"sentiment": "positive", "probability": 0.5}]
+        if questions[0]["text"] == "end the thread":
+            raise SystemExit
         raise RuntimeError("a secret of the house")
 
 
@@ -432,3 +434,14 @@ def test_health_answers_while_an_answer_is_computed(misbehaving: Any) -> None:
         return slow.done(), health.status_code, (await slow).status_code
 
     assert in_process(misbehaving, both) == (False, 200, 200)
+
+
+def test_it_is_not_alive_when_nobody_computes_any_more(misbehaving: Any) -> None:
+    async def work(client: httpx.AsyncClient) -> list[int]:
+        probes = [await client.get("/v2/health/live")]
+        body = {"instances": [{"text": "end the thread"}]}
+        probes.append(await client.post(ASK, json=body, headers={"x-request-timeout-ms": "300"}))
+        probes += [await client.get(f"/v2/health/{what}") for what in ("live", "ready")]
+        return [probe.status_code for probe in probes]
+
+    assert in_process(misbehaving, work) == [200, 504, 503, 503]
