@@ -32,7 +32,7 @@ from pydantic import BaseModel, Field
 from serving.predictor import INTERESTS, RECOMMEND, SENTIMENT
 from tasteloop import files
 from tasteloop.errors import TasteloopError
-from tasteloop.events import ITEM, KIND, TEXT, TIME, USER, VALUE, Event, microseconds
+from tasteloop.events import ITEM, KIND, TEXT, TIME, USER, VALUE, Event, microseconds, whole
 
 if TYPE_CHECKING:
     import polars as pl
@@ -176,7 +176,7 @@ def _outline(instance: Mapping[str, Any], text: bool) -> dict[str, Any]:
         EVENTS: None if events is None else len(events),
         LATEST: max((event.time for event in events or () if event.time is not None), default=None),
         CHARACTERS: sum(map(len, written)) if instance else None,
-        K: instance.get(K),
+        K: whole(instance.get(K)),
         INPUT: orjson.dumps(instance).decode() if text and instance else None,
     }
 
@@ -436,12 +436,12 @@ def parse_feedback(body: object, at: int) -> list[dict[str, Any]]:
             raise TasteloopError(f'{where}: an object is expected, such as {{"request": id, "kind": "click"}}')
         if unknown := [key for key in entry if key not in known]:
             raise TasteloopError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
-        request, instance = entry.get(REQUEST), entry.get(INSTANCE, 0)
+        request, instance = entry.get(REQUEST), whole(entry.get(INSTANCE, 0))
         if not isinstance(request, str) or not 0 < len(request) <= LONGEST_REQUEST_ID:
             raise TasteloopError(
                 f"{where}: request is the id that came with the answer, of 1 to {LONGEST_REQUEST_ID} characters"
             )
-        if isinstance(instance, bool) or not isinstance(instance, int) or not 0 <= instance < 2**31:
+        if instance is None or not 0 <= instance < 2**31:
             raise TasteloopError(f"{where}: instance is the place in the request, a whole number from 0 on")
         event = Event.parse({key: entry.get(key) for key in (KIND, ITEM, VALUE, TIME)}, where)
         out.append(

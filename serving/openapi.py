@@ -9,7 +9,7 @@ from serving import v2
 from serving.journal import LONGEST_REQUEST_ID, MOST_FEEDBACK
 from serving.predictor import SENTIMENT
 from serving.users import LONGEST_USER
-from tasteloop.events import KINDS
+from tasteloop.events import KINDS, LATEST
 
 if TYPE_CHECKING:
     from serving.server import Server
@@ -107,7 +107,7 @@ def _schemas(limits: Any) -> Schema:
                 "description": "ISO 8601, or microseconds since 1970 UTC",
                 "anyOf": [
                     {"type": "string", "pattern": _MOMENT},
-                    {"type": "integer", "minimum": 0, "maximum": 4_000_000_000_000_000},
+                    {"type": "integer", "minimum": 0, "maximum": LATEST},
                     {"type": "null"},
                 ],
             },

@@ -19,7 +19,7 @@ from tasteloop.batches import load_tokenizer, pad, sorted_batches, tokenize
 from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, read_card, verify
 from tasteloop.calibration import apply_calibration
 from tasteloop.errors import TasteloopError
-from tasteloop.events import Event
+from tasteloop.events import Event, whole
 from tasteloop.items import Catalogue
 from tasteloop.metrics import top_k
 from tasteloop.recommend import Folded, Recommender, seen
@@ -289,7 +289,8 @@ def _parse(model: str, instance: Any, where: str) -> dict[str, Any]:
     events = instance["events"]
     if not isinstance(events, list):
         raise TasteloopError(f"{where}.events: a list is expected, not {type(events).__name__}")
-    k = instance.get("k")
-    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST_K):
-        raise TasteloopError(f"{where}.k: a whole number from 1 to {MOST_K} is expected, not {k!r}")
+    asked = instance.get("k")
+    k = whole(asked)
+    if asked is not None and (k is None or not 1 <= k <= MOST_K):
+        raise TasteloopError(f"{where}.k: a whole number from 1 to {MOST_K} is expected, not {asked!r}")
     return {"events": [Event.parse(event, f"{where}.events[{n}]") for n, event in enumerate(events)], "k": k}

@@ -133,6 +133,7 @@ def variant(bundle: Path, out: Path) -> Path:
     files.write_parquet(out / "items.parquet", items)
     card = files.read_json(out / "card.json")
     for task in card["tasks"].values():
+        task["slope"] *= 0.1  # a probability that is as good as 1 would not be moved by an intercept
         task["intercept"] += 0.3
     files.write_json(out / "card.json", card)
     session = Session.open(out, card)

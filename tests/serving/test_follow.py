@@ -152,7 +152,7 @@ def test_a_version_that_fails_is_refused_and_told_and_a_restart_is_no_way_in(
 
 def test_a_canary_keeps_its_users_and_is_promoted(start: Callable[..., Running], home: Path) -> None:
     server = start()
-    canary.start("2", 0.4, rules=canary.Rules(answers=30, latency_ratio=100, latency_seconds=10))
+    canary.start("2", 0.4, rules=canary.Rules(answers=30, shift=1, latency_ratio=100, latency_seconds=10))
     with pytest.raises(TasteloopError, match="version 2 is being rolled out"):
         canary.start("2", 0.4)
     until(lambda: status(server)["challenger"])

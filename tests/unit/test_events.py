@@ -49,6 +49,7 @@ ANY = CleaningSettings(min_user_events=1)
         ({"kind": "search", "time": "2026-11-01T13:00:00+01:00"}, Event("search", time=NOON)),
         ({"kind": "search", "time": "2026-11-01T12:00"}, Event("search", time=NOON)),
         ({"kind": "search", "time": NOON}, Event("search", time=NOON)),
+        ({"kind": "search", "time": float(NOON)}, Event("search", time=NOON)),
     ],
 )
 def test_parse_accepts(event: dict[str, Any], expected: Event) -> None:
@@ -73,6 +74,7 @@ def test_parse_accepts(event: dict[str, Any], expected: Event) -> None:
         ({"kind": "rate", "value": float("nan")}, "value is a number"),
         ({"kind": "view", "time": "yesterday"}, "time is an ISO 8601 string"),
         ({"kind": "view", "time": 1.5}, "time is an ISO 8601 string"),
+        ({"kind": "view", "time": float("inf")}, "time is"),
         ({"kind": "view", "time": True}, "time is"),
         ({"kind": "view", "time": -1}, "time is"),
         ({"kind": "view", "time": 10**30}, "time is"),
