@@ -438,6 +438,7 @@ def test_health_answers_while_an_answer_is_computed(misbehaving: Any) -> None:
     assert in_process(misbehaving, both) == (False, 200, 200)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_it_is_not_alive_when_nobody_computes_any_more(misbehaving: Any) -> None:
     async def work(client: httpx.AsyncClient) -> list[int]:
         probes = [await client.get("/v2/health/live")]
