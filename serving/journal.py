@@ -45,7 +45,7 @@ ANSWERS, FEEDBACK = "answers", "feedback"
 REQUEST, INSTANCE, MODEL, VERSION, ROLE = "request", "instance", "model", "version", "role"
 PROTOCOL, SECONDS = "protocol", "seconds"
 EVENTS, LATEST, CHARACTERS, K, INPUT = "events", "latest", "characters", "k", "input"
-NAMES, NUMBERS, PREDICTED = "names", "numbers", "predicted"
+NAMES, NUMBERS, PREDICTED, CONFIDENT = "names", "numbers", "predicted", "confident"
 
 CHAMPION, CHALLENGER = "champion", "challenger"  # roles
 LONGEST_REQUEST_ID = 128  # characters
@@ -66,7 +66,8 @@ def schema(kind: str) -> dict[str, pl.DataType]:
     answers: `request` and `instance` (its place in the request) name the row; `role` is what the version was then,
     champion or challenger; `seconds` from its arrival in the queue. In outline what was asked: how many `events`, the
     time of the `latest`, how many `characters` of text, `k`; `input` is null unless text is allowed. `names` and
-    `numbers` are labels with probabilities or items with scores, best first; `predicted` only for interests.
+    `numbers` are labels with probabilities or items with scores, best first; `predicted` only for interests,
+    `confident` for them and for sentiment.
     """
     import polars as pl
 
@@ -97,6 +98,7 @@ def schema(kind: str) -> dict[str, pl.DataType]:
         NAMES: pl.List(pl.String()),
         NUMBERS: pl.List(pl.Float32()),
         PREDICTED: pl.List(pl.Boolean()),
+        CONFIDENT: pl.List(pl.Boolean()),
     }
 
 
@@ -183,16 +185,27 @@ def _outline(instance: Mapping[str, Any], text: bool) -> dict[str, Any]:
 
 def _outputs(model: str, answer: Mapping[str, Any]) -> dict[str, Any]:
     if model == SENTIMENT:
-        return {NAMES: [answer["sentiment"]], NUMBERS: [answer["probability"]], PREDICTED: None}
+        return {
+            NAMES: [answer["sentiment"]],
+            NUMBERS: [answer["probability"]],
+            PREDICTED: None,
+            CONFIDENT: [answer.get(CONFIDENT)],
+        }
     if model == INTERESTS:
         ranked = answer["interests"]
         return {
             NAMES: [entry["label"] for entry in ranked],
             NUMBERS: [entry["probability"] for entry in ranked],
             PREDICTED: [entry["predicted"] for entry in ranked],
+            CONFIDENT: [entry.get(CONFIDENT) for entry in ranked],
         }
     ranked = answer["recommendations"]
-    return {NAMES: [e["item"] for e in ranked], NUMBERS: [e["score"] for e in ranked], PREDICTED: None}
+    return {
+        NAMES: [e["item"] for e in ranked],
+        NUMBERS: [e["score"] for e in ranked],
+        PREDICTED: None,
+        CONFIDENT: None,
+    }
 
 
 def model_of(answer: Mapping[str, Any]) -> str | None:

@@ -133,7 +133,8 @@ def variant(bundle: Path, out: Path) -> Path:
     files.write_parquet(out / "items.parquet", items)
     card = files.read_json(out / "card.json")
     for task in card["tasks"].values():
-        task["slope"] *= 0.1  # a probability that is as good as 1 would not be moved by an intercept
+        for slope in ("slope", "habit_slope"):  # to the opposite: an intercept would not move what is as good as sure
+            task |= {slope: -task[slope]} if slope in task else {}
         task["intercept"] += 0.3
     files.write_json(out / "card.json", card)
     session = Session.open(out, card)

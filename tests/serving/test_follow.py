@@ -60,8 +60,8 @@ def start(home: Path, tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
     yield start
     for process in started:
-        process.kill()
-        process.communicate()
+        with process:
+            process.kill()
 
 
 def status(server: Running) -> dict[str, Any]:

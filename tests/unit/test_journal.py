@@ -32,7 +32,7 @@ from tasteloop.errors import TasteloopError
 
 HOUSE = Path(__file__).parents[2]
 SECRET = "my therapist said"
-SENTIMENT = {"sentiment": "positive", "probability": 0.75}
+SENTIMENT = {"sentiment": "positive", "probability": 0.75, "confident": True}
 EVENTS = [
     {"kind": "rate", "item": "50", "value": 1.0, "time": "2026-11-01T20:00:00Z"},
     {"kind": "search", "text": SECRET, "time": "2026-11-02T20:00:00Z"},
@@ -68,7 +68,7 @@ def until(happened: Callable[[], bool]) -> None:
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     journal = keep(tmp_path)
     ranked = [{"item": "7", "title": "Seven", "score": 1.5, "reasons": []}, {"item": "9", "score": 1.0}]
-    labels = [{"label": "war", "probability": 0.5, "predicted": True}]
+    labels = [{"label": "war", "probability": 0.5, "predicted": True, "confident": False}]
     journal.answered(answer(1))
     journal.answered(
         answer(2, model="recommend", instances=[{"events": EVENTS, "k": 2}], outputs=[{"recommendations": ranked}])
@@ -100,6 +100,7 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     assert (second["events"], second["characters"]) == (2, len(SECRET))
     assert second["latest"] == int(datetime(2026, 11, 2, 20, tzinfo=UTC).timestamp()) * 1_000_000
     assert (third["predicted"], third["user"], third["seconds"]) == ([True], None, None)
+    assert [row["confident"] for row in table] == [[True], None, [False], []]
     assert (fourth["names"], fourth["events"], fourth["user"]) == ([], 0, "b" * 32)
     assert all(row["feedback"] == [] for row in table)
 
