@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from serving.client import Client
-from serving.predictor import INTERESTS, RECOMMEND, SENTIMENT
+from serving.predictor import INTERESTS, RECOMMEND, SENTIMENT, Predictor
 from tasteloop import files
 from tasteloop.errors import TasteloopError
 
 logger = logging.getLogger(__name__)
 
+TOLERANCE = 1e-4
 START_SECONDS = 180.0
 STOP_SECONDS = 15.0
 _LOG_TAIL = 2000  # characters
@@ -40,7 +41,7 @@ class Rehearsal:
     seconds: float = 0.0
 
 
-def rehearse(bundle: Path, out: Path, tolerance: float = 1e-4) -> Rehearsal:
+def rehearse(bundle: Path, out: Path, tolerance: float = TOLERANCE) -> Rehearsal:
     """Start `python -m serving` on a bundle, ask its golden questions and compare with the recorded answers.
 
     Every question is asked over V1, the first of each model over V2 too. Numbers must agree within
@@ -71,11 +72,33 @@ def _rehearse(bundle: Path, tolerance: float) -> Rehearsal:
         seconds = time.monotonic() - started
         differences = list(_differences(client, questions, tolerance))
     if differences:
-        more = f" (and {len(differences) - _SHOWN} more)" if len(differences) > _SHOWN else ""
-        reason = f"served answers differ from the trainer's: {'; '.join(differences[:_SHOWN])}{more}"
-        return Rehearsal(False, reason, digest, len(questions), seconds)
+        return Rehearsal(False, _differ(differences), digest, len(questions), seconds)
     reason = f"{len(questions)} golden answers served as recorded, within {tolerance:g}"
     return Rehearsal(True, reason, digest, len(questions), seconds)
+
+
+def check(predictor: Predictor, bundle: Path, tolerance: float = TOLERANCE) -> None:
+    """The rehearsal in this process, before a predictor is swapped in; it is warm afterwards.
+
+    Raises:
+        TasteloopError: an answer that differs from the recorded one, or none recorded.
+    """
+    questions = files.read_json(bundle / "golden.json")["questions"]
+    if not questions:
+        raise TasteloopError(f"{bundle / 'golden.json'} holds no questions, so nothing can be compared")
+    differences: list[str] = []
+    for index, question in enumerate(questions):
+        model = question["model"]
+        answer = predictor.predict(model, [question["instance"]])[0]
+        found = compare(model, question["answer"], answer, tolerance)
+        differences += [f"question {index} ({model}): {difference}" for difference in found]
+    if differences:
+        raise TasteloopError(_differ(differences))
+
+
+def _differ(differences: Sequence[str]) -> str:
+    more = f" (and {len(differences) - _SHOWN} more)" if len(differences) > _SHOWN else ""
+    return f"served answers differ from the trainer's: {'; '.join(differences[:_SHOWN])}{more}"
 
 
 @contextmanager
@@ -147,13 +170,26 @@ def _over_v2(client: Client, model: str, instance: Mapping[str, Any]) -> dict[st
     """An answer asked over V2, put back into the shape of V1's (without titles, which V2 does not carry)."""
     name, element = ("text", instance["text"]) if model == SENTIMENT else ("events", json.dumps(instance))
     response = client.infer(model, [{"name": name, "datatype": "BYTES", "shape": [1], "data": [element]}])
-    columns = {output["name"]: output["data"] for output in response["outputs"]}
+    return from_v2(model, response["outputs"])[0]
+
+
+def from_v2(model: str, outputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """V2's JSON output tensors as V1's answers (without titles, which V2 does not carry), padding left out."""
+    shape = next(iter(outputs))["shape"]
+    columns = {output["name"]: output["data"] for output in outputs}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    if model == INTERESTS:
-        return {"interests": rows}
-    if model == RECOMMEND:
-        return {"recommendations": [{**row, "reasons": json.loads(row["reasons"])} for row in rows]}
-    return rows[0]
+    if model == SENTIMENT:
+        return rows
+    count, width = shape
+    answers: list[dict[str, Any]] = []
+    for start in range(0, count * width, width) if width else [0] * count:
+        entries = rows[start : start + width]
+        if model == INTERESTS:
+            answers.append({"interests": [row for row in entries if row["label"]]})
+        else:
+            ranked = [{**row, "reasons": json.loads(row["reasons"])} for row in entries if row["item"]]
+            answers.append({"recommendations": ranked})
+    return answers
 
 
 def _without_titles(answer: Mapping[str, Any]) -> dict[str, Any]:

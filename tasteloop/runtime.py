@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from tasteloop.batches import load_tokenizer, pad, sorted_batches, tokenize
 from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, read_card, verify
 from tasteloop.calibration import apply_calibration, confidence, log_odds
 from tasteloop.errors import TasteloopError
-from tasteloop.events import Event
+from tasteloop.events import Event, whole
 from tasteloop.habits import Habits
 from tasteloop.items import Catalogue
 from tasteloop.metrics import top_k
@@ -28,6 +31,35 @@ QUESTIONS = {"interests": ("events", "k"), "recommend": ("events", "k"), "sentim
 K, MOST_K = 10, 1000
 _BATCH = 32  # texts the encoder reads at once
 _ROWS = 256  # histories that are ranked at once
+
+_measured: ContextVar[dict[str, float] | None] = ContextVar("measured", default=None)
+
+
+@contextmanager
+def measured() -> Iterator[dict[str, float]]:
+    """Collects what the block's computations report of themselves: seconds of each `stage`, and each `count`."""
+    found: dict[str, float] = {}
+    token = _measured.set(found)
+    try:
+        yield found
+    finally:
+        _measured.reset(token)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Adds the block's seconds to a stage (tokenise, encode, rank), where somebody measures."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        count(name, time.perf_counter() - started)
+
+
+def count(name: str, amount: float) -> None:
+    """Adds to a number, such as cache_hits or cache_misses, where somebody measures."""
+    if (found := _measured.get()) is not None:
+        found[name] = found.get(name, 0.0) + amount
 
 
 @dataclass(frozen=True)
@@ -105,11 +137,11 @@ class Session:
         if not texts:
             raise ValueError("nothing to encode")
         model = self._models[self.card["tasks"][task]["model"]]
-        with self._lock:
+        with stage("tokenise"), self._lock:
             ids = tokenize(self._tokenizer, texts, max_tokens)
         width = model.heads[task].out_features if head else model.width
         out: Matrix = np.empty((len(ids), int(width)), np.float32)  # type: ignore[arg-type]
-        with torch.inference_mode():
+        with stage("encode"), torch.inference_mode():
             for rows in sorted_batches(np.array([len(row) for row in ids]), _BATCH):
                 pooled = model(*pad([ids[i] for i in rows], self._device))
                 out[rows] = (model.logits(task, pooled) if head else pooled).float().cpu().numpy()
@@ -186,29 +218,22 @@ class Session:
         return Recommendation(self.catalogue.items[item], self.catalogue.titles[item], sum(parts.values()), parts)
 
     def answer(self, model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
-        """The public answers of one of the three models.
+        """The public answers of one of the three models: `parse`, then `compute`."""
+        return self.compute(model, parse(model, instances))
 
-        Args:
-            model: interests, recommend or sentiment.
-            instances: {"events": [...], "k": 10} or {"text": "..."}, see `Event.parse`; `k` is how many to answer
-                with, by default 10 items and all interests.
-
-        Raises:
-            TasteloopError: a bad instance, by its index.
-        """
-        if model not in QUESTIONS:
-            raise TasteloopError(f"unknown model {model!r}; known: {', '.join(QUESTIONS)}")
-        asked = [_parse(model, instance, f"instances[{n}]") for n, instance in enumerate(instances)]
-        if not asked:
+    def compute(self, model: str, questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Answers to questions that `parse` checked, of one request or of many."""
+        if not questions:
             return []
         if model == "sentiment":
-            return [self._sentiment(p) for p in self.sentiment([a["text"] for a in asked])]
-        histories = [a["events"] for a in asked]
+            return [self._sentiment(p) for p in self.sentiment([q["text"] for q in questions])]
+        histories = [q["events"] for q in questions]
         interests = self.interests(histories)
         if model == "interests":
-            return [self._interests(p, a["k"]) for p, a in zip(interests, asked, strict=True)]
-        wanted = [a["k"] or K for a in asked]
-        ranked = self.rank(histories, interests, max(wanted))
+            return [self._interests(p, q["k"]) for p, q in zip(interests, questions, strict=True)]
+        wanted = [q["k"] or K for q in questions]
+        with stage("rank"):
+            ranked = self.rank(histories, interests, max(wanted))
         return [self._recommendations(r[:k]) for r, k in zip(ranked, wanted, strict=True)]
 
     def confident(self, task: str, probabilities: Matrix) -> NDArray[np.bool_]:
@@ -260,6 +285,22 @@ class Session:
         }
 
 
+def parse(model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
+    """Instances as the questions that `Session.compute` takes; no bundle is needed for that.
+
+    Args:
+        model: interests, recommend or sentiment.
+        instances: {"events": [...], "k": 10} or {"text": "..."}, see `Event.parse`; `k` is how many to answer
+            with, by default 10 items and all interests.
+
+    Raises:
+        TasteloopError: a bad instance, by its index.
+    """
+    if model not in QUESTIONS:
+        raise TasteloopError(f"unknown model {model!r}; known: {', '.join(QUESTIONS)}")
+    return [_parse(model, instance, f"instances[{n}]") for n, instance in enumerate(instances)]
+
+
 def _parse(model: str, instance: Any, where: str) -> dict[str, Any]:
     """A checked instance: events as `Event`s, k a number, or text."""
     if not isinstance(instance, Mapping):
@@ -277,7 +318,8 @@ def _parse(model: str, instance: Any, where: str) -> dict[str, Any]:
     events = instance["events"]
     if not isinstance(events, list):
         raise TasteloopError(f"{where}.events: a list is expected, not {type(events).__name__}")
-    k = instance.get("k")
-    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST_K):
-        raise TasteloopError(f"{where}.k: a whole number from 1 to {MOST_K} is expected, not {k!r}")
+    asked = instance.get("k")
+    k = whole(asked)
+    if asked is not None and (k is None or not 1 <= k <= MOST_K):
+        raise TasteloopError(f"{where}.k: a whole number from 1 to {MOST_K} is expected, not {asked!r}")
     return {"events": [Event.parse(event, f"{where}.events[{n}]") for n, event in enumerate(events)], "k": k}
