@@ -21,7 +21,7 @@ from kserve.protocol.infer_type import (
     to_http_parameters,
 )
 
-from serving.predictor import Metadata, Predictor, Tensor
+from serving.predictor import INTERESTS, RECOMMEND, SENTIMENT, Metadata, Predictor, Tensor
 from tasteloop.errors import TasteloopError
 
 # How to answer, in kserve's own parameters, rather than what: these do not reach the predictor.
@@ -63,7 +63,12 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
         return {"predictions": answers, "model_version": self.version}
 
     async def explain(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
-        raise NotImplementedError(f"{self.name} has no explainer; the reasons of `recommend` are in its answers")
+        """Answer a V1 `:explain`, of interests and recommend; V2 has no such verb."""
+        if self.name == SENTIMENT:
+            raise NotImplementedError(f"{self.name} has no explainer; {INTERESTS} and {RECOMMEND} have")
+        instances = _instances(payload)
+        found = await self._compute(partial(self._predictor.explain, self.name, instances))
+        return {"explanations": found, "model_version": self.version}
 
     async def _infer(self, request: InferRequest) -> InferResponse:
         if request.model_version and request.model_version != self.version:

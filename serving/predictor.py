@@ -27,6 +27,7 @@ RECOMMEND = "recommend"
 SENTIMENT = "sentiment"
 
 MAXIMUM_INSTANCES = 256
+MAXIMUM_EXPLAINED = 8  # an explanation of interests reads a hundred texts
 
 Answer = dict[str, Any]
 Metadata = dict[str, Any]
@@ -116,21 +117,18 @@ class Predictor:
             TasteloopError: unknown model, no list, no instance or too many, or a bad instance (its index is
                 named).
         """
-        self._known(model)
-        if not isinstance(instances, list):
-            raise TasteloopError(f'"instances" is {_kind(instances)}; it must be a list of JSON objects')
-        if not instances:
-            raise TasteloopError('"instances" is empty; send at least one')
-        if len(instances) > MAXIMUM_INSTANCES:
-            raise TasteloopError(
-                f"{len(instances)} instances in one request; send at most {MAXIMUM_INSTANCES} at a time"
-            )
-        for index, instance in enumerate(instances):
-            if not isinstance(instance, dict):
-                raise TasteloopError(f"instances[{index}] is {_kind(instance)}; it must be a JSON object")
+        checked = self._checked(model, instances, MAXIMUM_INSTANCES)
         with self._lock:
-            answers: list[Answer] = self._session.answer(model, instances)
+            answers: list[Answer] = self._session.answer(model, checked)
         return answers
+
+    def explain(self, model: str, instances: object) -> list[Answer]:
+        """Why: `tasteloop.explain` of each instance, in order; raises as `predict`."""
+        from tasteloop.explain import explain
+
+        checked = self._checked(model, instances, MAXIMUM_EXPLAINED)
+        with self._lock:
+            return explain(self._session, model, checked)
 
     def infer(self, model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]) -> list[Tensor]:
         """V2: the output tensors named by `outputs(model)`.
@@ -179,6 +177,20 @@ class Predictor:
             of_model = (question["instance"] for question in questions if question["model"] == model)
             for instance in islice(of_model, 1):
                 self.predict(model, [instance])
+
+    def _checked(self, model: str, instances: object, most: int) -> list[Answer]:
+        """The instances, that they are objects and not too many."""
+        self._known(model)
+        if not isinstance(instances, list):
+            raise TasteloopError(f'"instances" is {_kind(instances)}; it must be a list of JSON objects')
+        if not instances:
+            raise TasteloopError('"instances" is empty; send at least one')
+        if len(instances) > most:
+            raise TasteloopError(f"{len(instances)} instances in one request; send at most {most} at a time")
+        for index, instance in enumerate(instances):
+            if not isinstance(instance, dict):
+                raise TasteloopError(f"instances[{index}] is {_kind(instance)}; it must be a JSON object")
+        return instances
 
     def _known(self, model: str) -> None:
         if model not in self.models:
