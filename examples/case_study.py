@@ -1,6 +1,6 @@
 """The case study of the source paper, on people whose tastes are known: 1,000 users, 10,000 items, all of it synthetic.
 
-    python examples/case_study.py                      # about five minutes on two cores
+    python examples/case_study.py                      # about six minutes on two cores
     python examples/case_study.py --users 200 --items 1000
     python examples/case_study.py --source ml-100k     # the same on real data, where the truth is what followed
 
@@ -129,6 +129,7 @@ def compare(out: Path, shop: Any, seed: int, draws: int) -> list[Row]:
     """What was learned beside the tastes (where they are known) and beside what followed, on the test snapshots."""
     from tasteloop import metrics
     from tasteloop.datasets import synthetic
+    from tasteloop.evaluation import own_frequencies
     from tasteloop.files import read_parquet
     from tasteloop.recommend import Folded, Past, ease, seen
     from tasteloop.runtime import Session
@@ -147,7 +148,7 @@ def compare(out: Path, shop: Any, seed: int, draws: int) -> list[Row]:
     liked = Folded.of(histories, data.catalogue, 1.0, data.text).liked
     interests = {
         "tasteloop": learned,
-        "own history": np.array([_shares(h, data, membership) for h in histories]),
+        "own history": own_frequencies(histories, data),
         "everyone's": np.tile(data.truth(data.split(TRAIN)).mean(0), (len(rows), 1)),
     }
     index = data.catalogue.index
@@ -220,12 +221,6 @@ def compare(out: Path, shop: Any, seed: int, draws: int) -> list[Row]:
         add("recommended: nDCG@10, gain = true affinity", {m: mean(_gain_ndcg(r, best)) for m, r in ranked.items()})
     add("recommended: nDCG@10, what followed", {m: mean(metrics.ndcg(r, future).rows[:, 0]) for m, r in ranked.items()})
     return table
-
-
-def _shares(history: Any, data: Any, membership: Array) -> Array:
-    """Share of each label among the items of a history."""
-    items = [data.catalogue.index[event.item] for event in history if event.item in data.catalogue.index]
-    return np.asarray(membership[items].mean(0)) if items else np.zeros(membership.shape[1])
 
 
 def _spearman(a: Array, b: Array) -> Array:

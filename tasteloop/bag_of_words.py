@@ -12,12 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasteloop.errors import TasteloopError
+from tasteloop.events import TEXT
+from tasteloop.items import SENTIMENT
+from tasteloop.snapshots import SPLIT, TRAIN, VALIDATION
+
+if TYPE_CHECKING:
+    import polars as pl
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +115,18 @@ def fit(
     best = fitted[int(np.argmin(loss))]
     log.info("bag of words: %s, C %g; validation loss %.4f", best.analyser, best.strength, min(loss))
     return best
+
+
+def of_reviews(reviews: pl.DataFrame, strengths: Sequence[float] = STRENGTHS) -> BagOfWords | None:
+    """Fitted on the training rows of a reviews table, chosen on its validation rows; None where the training rows are
+    all of one sentiment."""
+    train, validation = (reviews.filter(reviews[SPLIT] == split) for split in (TRAIN, VALIDATION))
+    if train[SENTIMENT].n_unique() < 2:
+        return None
+    return fit(
+        train[TEXT].to_list(), train[SENTIMENT].to_numpy(),
+        validation[TEXT].to_list(), validation[SENTIMENT].to_numpy(), strengths,
+    )  # fmt: skip
 
 
 def share(encoder: NDArray[Any], bag: NDArray[Any], positive: NDArray[Any]) -> float:

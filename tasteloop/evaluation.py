@@ -224,7 +224,7 @@ def _baselines(data: Snapshots, rows: _Rows, settings: EvaluationSettings) -> di
             rows, truth, majority.repeat(len(validation), 0), majority.repeat(len(rows.table), 0)
         ),
         "own_frequencies": _interest_baseline(
-            rows, truth, _own_frequencies(histories, data), _own_frequencies(rows.histories, data)
+            rows, truth, own_frequencies(histories, data), own_frequencies(rows.histories, data)
         ),
         **_rank_baselines(data, rows, validation, histories, settings),
     }
@@ -240,14 +240,9 @@ def _sentiment_baselines(
 ) -> dict[str, dict[str, Measure]]:
     reviews = data.reviews()
     assert reviews is not None
-    train, validation = (reviews.filter(reviews[SPLIT] == split) for split in (TRAIN, VALIDATION))
-    truth = train[SENTIMENT].to_numpy()
-    out = {"majority": _sentiment_measures(np.full(len(test), truth.mean() >= 0.5), None, test)}
-    if 0 < truth.mean() < 1:
-        model = bag_of_words.fit(
-            train[TEXT].to_list(), truth, validation[TEXT].to_list(), validation[SENTIMENT].to_numpy(),
-            settings.bag_of_words_strengths,
-        )  # fmt: skip
+    positive = reviews.filter(reviews[SPLIT] == TRAIN)[SENTIMENT].to_numpy().mean() >= 0.5
+    out = {"majority": _sentiment_measures(np.full(len(test), positive), None, test)}
+    if (model := bag_of_words.of_reviews(reviews, settings.bag_of_words_strengths)) is not None:
         probability = model.probabilities(test[TEXT].to_list())
         out["bag_of_words"] = _sentiment_measures(probability >= 0.5, probability, test)
     return out
@@ -262,7 +257,7 @@ def _interest_baseline(rows: _Rows, truth: Array, validation: Array, test: Array
     return _interest_measures((test >= threshold).astype(np.float32), rows.truth)
 
 
-def _own_frequencies(histories: list[list[Event]], data: Snapshots) -> Array:
+def own_frequencies(histories: list[list[Event]], data: Snapshots) -> Array:
     """Share of each label among the items of the user's own history; zeros for a history without items."""
     membership = data.catalogue.membership(data.labels)
     out = np.zeros((len(histories), len(data.labels)), np.float32)

@@ -206,7 +206,7 @@ class Recommender:
             "content": np.divide(profile, norm, out=np.zeros_like(profile), where=norm > 0),
             "factors_liked": self._fold(folded.liked, "factors_liked"),
             "factors_seen": self._fold(folded.seen, "factors_seen"),
-            "spectral": rows_product(folded.seen / np.sqrt(self.activity), self.spectral),
+            "spectral": rows_product(folded.seen / self._root, self.spectral),
         }
 
     def _between(self, folded: Folded) -> dict[str, tuple[Matrix, Matrix]]:
@@ -242,7 +242,7 @@ class Recommender:
                 items,
                 np.linalg.solve(self.grams[name] + self.als[0] * mine.T @ mine, (1 + self.als[0]) * mine.T).T,
             )
-        sources["spectral"] = seen, self.spectral[seen] / np.sqrt(self.activity[seen])[:, None]
+        sources["spectral"] = seen, self.spectral[seen] / self._root[seen, None]
         out = {}
         for name, (which, x) in sources.items():
             base = self.bases[name]
@@ -268,12 +268,16 @@ class Recommender:
             "content": Base.of(self.vectors.T),
             "factors_liked": Base.of(self.factors_liked.T),
             "factors_seen": Base.of(self.factors_seen.T),
-            "spectral": Base.of((self.spectral * np.sqrt(self.activity)[:, None]).T),
+            "spectral": Base.of((self.spectral * self._root[:, None]).T),
         }
 
     @cached_property
     def _standard_popularity(self) -> Matrix:
         return standardise(self.popularity[None])
+
+    @cached_property
+    def _root(self) -> Matrix:
+        return np.sqrt(self.activity)
 
     def _taste(self, seen: Matrix) -> Matrix:
         """log of the labels' shares in a history over those in all; five events of everybody's are mixed in."""
@@ -558,9 +562,11 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
         session = Session.open(directory, card)
         vectors = session.item_vectors()
         histories = data.histories(validation)
+        train = data.split(TRAIN)
+        truth = data.truth(train)
         interests = predictions.get("interests")
         if interests is None:
-            interests = np.tile(data.truth(data.split(TRAIN)).mean(0), (len(validation), 1)).astype(np.float32)
+            interests = np.tile(truth.mean(0), (len(validation), 1)).astype(np.float32)
         asked = Asked(
             lambda decay: Folded.of(histories, data.catalogue, decay, data.text),
             interests,
@@ -568,8 +574,7 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
             seen(histories, data.catalogue),
             validation[USER].to_numpy(),
         )
-        train = data.split(TRAIN)
-        ground = Ground(vectors, data.catalogue, data.labels, data.truth(train), train[FUTURE].to_list(), data.text)
+        ground = Ground(vectors, data.catalogue, data.labels, truth, train[FUTURE].to_list(), data.text)
         tuned = tune(Past.before(data.meta["validation_from"], data), ground, asked, settings)
         final = fit_terms(Past.before(data.meta["test_from"], data), ground, settings, tuned)
         final.save(directory)

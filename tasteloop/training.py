@@ -174,13 +174,12 @@ def _mixed(logits: NDArray[np.float32], data: Snapshots, folder: Path) -> tuple[
     """
     reviews = data.reviews()
     assert reviews is not None
-    train, validation = (reviews.filter(reviews[SPLIT] == split) for split in (TRAIN, VALIDATION))
-    if train[SENTIMENT].n_unique() < 2:
+    bag = bag_of_words.of_reviews(reviews)
+    if bag is None:
         return logits, 0.0
-    truth = validation[SENTIMENT].to_numpy()
-    bag = bag_of_words.fit(train[TEXT].to_list(), train[SENTIMENT].to_numpy(), validation[TEXT].to_list(), truth)
+    validation = reviews.filter(reviews[SPLIT] == VALIDATION)
     theirs = bag.logits(validation[TEXT].to_list())
-    share = bag_of_words.share(logits[:, 0], theirs, truth)
+    share = bag_of_words.share(logits[:, 0], theirs, validation[SENTIMENT].to_numpy())
     if share:
         bag.save(folder)
     log.info("sentiment: encoder + %.2f x bag of words", share)

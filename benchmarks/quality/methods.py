@@ -49,7 +49,7 @@ class Method:
         search: stages; each tries every combination of its grid with the best of the stages before, and the first
             value of what only later stages try. A single stage is a full grid.
         random: whether the seed changes anything.
-        package: what it needs beside the core.
+        package: what it stands on, whose version decides whether a kept answer still holds.
         protocols: the only ones it can answer; empty for all.
         validated: False where the settings come from elsewhere and nothing is to be chosen.
         learn: a choice of its own on the validation rows, with its nDCG@10, instead of the grid search.
@@ -460,11 +460,6 @@ def bundle(directory: Path) -> Method:
 
 # --- the table ----------------------------------------------------------------------------------------------------
 
-_FADING = {
-    "feedback": BOTH,
-    "regularisation": (200, 300, 500, 1000, 2000, 3000, 5000),
-    "decay": (0.8, 0.9, 0.95, 0.98, 1.0),
-}
 _IALS_FIRST = {"feedback": BOTH, "alpha": (1.0, 2.0, 5.0, 10.0), "regularisation": (5.0, 20.0, 50.0, 100.0)}
 
 _METHODS = (
@@ -491,7 +486,10 @@ _METHODS = (
     ),
     Method(
         "ease-decay", "EASE on a history that fades by rank, as our collaborative term", ease_,
-        (_FADING,),
+        ({
+            "feedback": BOTH, "regularisation": (200, 300, 500, 1000, 2000, 3000, 5000),
+            "decay": (0.8, 0.9, 0.95, 0.98, 1.0),
+        },),
     ),
     Method(
         "slim", "fsSLIM, elastic net, non-negative (Ning & Karypis 2011)", slim,
@@ -525,7 +523,7 @@ _METHODS = (
     ),
     Method(
         "tasteloop", "ours, the terms that need no fine-tuned model", tasteloop,
-        ({name: _several(value) for name, value in recommend.RecommenderSettings()},), learn=learn,
+        ({name: _several(value) for name, value in recommend.RecommenderSettings()},), learn=learn, package="implicit",
     ),
 )  # fmt: skip
 
