@@ -270,24 +270,23 @@ def choose(card: Mapping[str, Any], directory: Path) -> str:
     if recorded is None:
         return TORCH_FP32
     chosen: str = recorded["chosen"]
-    if recorded["processor"] == processor() and available(chosen, first):
+    if not available(chosen, first):
+        level, why = logging.WARNING, f"{chosen}, the fastest where the bundle was made, cannot run here"
+    elif recorded["processor"] != processor():
+        level, why = logging.INFO, "another processor than the bundle's"
+    else:
         return chosen
     measured = {n: c for n, c in recorded["candidates"].items() if c["good"]}
     enough = _WORTH * overall(measured[chosen]["texts_per_second"])
     worth = [n for n, c in measured.items() if overall(c["texts_per_second"]) >= enough and available(n, first)]
-    if not worth:
-        log.warning("none of %s can run here; torch does", ", ".join(measured))
-        return TORCH_FP32
-    if len(worth) == 1:
-        return worth[0]
-    shapes = [tuple(int(part) for part in s.split("x")) for s in measured[chosen]["texts_per_second"]]
-    found = {
-        name: overall(speed(load(name, first), shapes, alone(name), _AGAIN_SECONDS))  # type: ignore[arg-type]
-        for name in worth
-    }
+    found = dict.fromkeys(worth or [TORCH_FP32], 0.0)
+    if len(worth) > 1:
+        shapes = [tuple(int(part) for part in s.split("x")) for s in measured[chosen]["texts_per_second"]]
+        for name in worth:
+            found[name] = overall(speed(load(name, first), shapes, alone(name), _AGAIN_SECONDS))  # type: ignore[arg-type]
+        why += f"; texts/s: {', '.join(f'{name} {value:.0f}' for name, value in found.items())}"
     best = max(found, key=lambda name: found[name])
-    told = ", ".join(f"{name} {value:.0f}" for name, value in found.items())
-    log.info("another processor than the bundle's; texts/s here: %s; %s answers", told, best)
+    log.log(level, "%s; %s answers", why, best)
     return best
 
 

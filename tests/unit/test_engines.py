@@ -92,7 +92,7 @@ def test_a_runtime_that_is_not_as_good_is_not_chosen(tiny_bundle: Path, card: di
     said = session.sentiment(texts) >= session.sentiment_threshold
     truth = (~said).astype(np.float32)[:, None]  # the opposite of what int8 says
     trainer = np.where(truth > 0, 0.99, 0.01).astype(np.float32)
-    found = compile_bundle(tmp_path / "bundle", card, {"sentiment": Judged(texts, truth, trainer, 64)})
+    found = compile_bundle(tmp_path / "bundle", card, {"sentiment": Judged(texts, truth, trainer)})
     assert found["trainer"] == {"sentiment": 1.0}
     assert found["candidates"]["onnxruntime-int8"]["metrics"]["sentiment"] == 0
     assert found["candidates"]["onnxruntime-int8"]["good"] is False
@@ -123,6 +123,27 @@ def test_another_processor_measures_again_and_takes_none_that_is_not_good(
     other["runtime"]["candidates"][fast]["good"] = False
     other["runtime"]["chosen"] = slow
     assert choose(other, tiny_bundle) == slow
+
+
+def test_where_onnx_runtime_is_not_installed_torch_answers_and_says_so(
+    tiny_bundle: Path, card: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv(engines.VARIABLE, raising=False)
+    for program in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, program, None)  # what Python does where there is none
+    for chosen in ("onnxruntime-int8", "onnxruntime-fp32"):
+        other = deepcopy(card)
+        other["runtime"]["chosen"] = chosen
+        other["runtime"]["candidates"][chosen]["good"] = True
+        caplog.clear()
+        answers = choose(other, tiny_bundle)
+        assert answers.startswith("torch-")
+        assert f"{chosen}, the fastest where the bundle was made, cannot run here" in caplog.text
+        assert f"; {answers} answers" in caplog.text
+        assert Session.open(tiny_bundle, card, answers).sentiment(TEXTS).shape == (len(TEXTS),)
+    monkeypatch.setenv(engines.VARIABLE, "onnxruntime-fp32")
+    with pytest.raises(TasteloopError, match="needs onnxruntime, which is not installed"):
+        Session.load(tiny_bundle)
 
 
 def test_the_variable_forces(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
