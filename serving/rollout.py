@@ -155,7 +155,7 @@ def _differences(
     tolerance: float,
 ) -> list[str]:
     """With a tolerance above the exact one decisions are left out: a probability near a threshold may cross it."""
-    left_out = () if tolerance == exact else ("predicted", "sentiment")
+    left_out = () if tolerance == exact else ("predicted", "sentiment", "confident")
     found = []
     for index, (question, answer, answers) in enumerate(zip(questions, recorded, served, strict=True)):
         model = question["model"]

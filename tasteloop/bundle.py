@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 CARD, MANIFEST, GOLDEN, README = "card.json", "manifest.json", "golden.json", "README.md"
-MODELS, ITEMS, RECOMMENDER = "models", "items.parquet", "recommender.safetensors"
+MODELS, ITEMS, RECOMMENDER, HABITS = "models", "items.parquet", "recommender.safetensors", "habits.safetensors"
 _ALLOWED = (".json", ".safetensors", ".onnx", ".parquet", ".md")
 _PACKAGES = ("tasteloop", "validation", "serving", "components", "pipelines")
 

@@ -36,16 +36,16 @@ _SECONDS = 0.15  # for each shape, at least three runs
 
 @dataclass(frozen=True)
 class Judged:
-    """A task's validation window: texts, truth [n, outputs], the trainer's probabilities [n, outputs]."""
+    """A task's validation window: histories or texts, truth [n, outputs], the trainer's probabilities [n, outputs]."""
 
-    texts: list[str]
+    asked: list[Any]
     truth: Matrix
     trainer: Matrix
 
     def every(self, count: int) -> Judged:
         """At most `count` rows, evenly spaced."""
-        rows = np.unique(np.linspace(0, len(self.texts) - 1, count).round().astype(int))
-        return Judged([self.texts[i] for i in rows], self.truth[rows], self.trainer[rows])
+        rows = np.unique(np.linspace(0, len(self.asked) - 1, count).round().astype(int))
+        return Judged([self.asked[i] for i in rows], self.truth[rows], self.trainer[rows])
 
 
 def to_onnx(directory: Path) -> None:
@@ -119,14 +119,14 @@ def compile_bundle(directory: Path, card: Mapping[str, Any], judged: Mapping[str
     shapes: list[tuple[int, int]] = []
     for runtime in [n for n in ON_CPU if engines.available(n, first)]:
         session = Session.open(directory, card, runtime)
-        found = {task: session.probabilities(task, r.texts) for task, r in sample.items()}
+        found = {task: _probabilities(session, task, r) for task, r in sample.items()}
         if runtime == TORCH_FP32:
             reference, shapes = found, _shapes(session, sample)
         difference = max(float(np.abs(found[task] - reference[task]).max()) for task in sample)
         values = trainer
         if difference > _EQUAL:
             values = {
-                task: _metric(session.probabilities(task, r.texts), r.truth, card["tasks"][task])
+                task: _metric(_probabilities(session, task, r), r.truth, card["tasks"][task])
                 for task, r in rows.items()
             }
         candidates[runtime] = {
@@ -148,6 +148,11 @@ def compile_bundle(directory: Path, card: Mapping[str, Any], judged: Mapping[str
     }  # fmt: skip
 
 
+def _probabilities(session: Session, task: str, rows: Judged) -> Matrix:
+    """[n, outputs of the task]."""
+    return session.interests(rows.asked) if task == "interests" else session.sentiment(rows.asked)[:, None]
+
+
 def _metric(probabilities: Matrix, truth: Matrix, task: Mapping[str, Any]) -> float:
     """Accuracy of one output, micro-F1 of several, at the trainer's thresholds."""
     predicted = (probabilities >= np.array(task["thresholds"], np.float32)).astype(np.float32)
@@ -159,6 +164,7 @@ def _shapes(session: Session, sample: Mapping[str, Judged]) -> list[tuple[int, i
     """Each batch size with each task's median length in tokens."""
     lengths = set()
     for task, rows in sample.items():
-        ids = session.encoder(task).tokens(rows.texts, session.max_tokens(task))
+        texts = [session.behaviour_text(history) for history in rows.asked] if task == "interests" else rows.asked
+        ids = session.encoder(task).tokens(texts, session.max_tokens(task))
         lengths.add(int(np.median([len(row) for row in ids])))
     return [(batch, length) for length in sorted(lengths) for batch in _BATCHES]

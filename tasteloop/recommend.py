@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from tasteloop import metrics
-from tasteloop.bundle import CARD, GOLDEN, ITEMS, MODELS, README, RECOMMENDER, code_version, mapped_arrays, seal
+from tasteloop.bundle import CARD, GOLDEN, HABITS, ITEMS, MODELS, README, RECOMMENDER, code_version, mapped_arrays, seal
 from tasteloop.engines import precisions
 from tasteloop.events import ITEM, SECOND, TEXT, TIME, USER, Event, positive
 from tasteloop.files import atomic_directory, atomic_write, read_json, write_json
@@ -460,7 +460,19 @@ class Past:
 
 
 def ease(matrix: Matrix, regularisation: float) -> Matrix:
-    """Item-item weights [J, J] with zero diagonal, in closed form (Steck 2019, eq. 8)."""
+    """Item-item weights [J, J] with zero diagonal, in closed form (Steck 2019, eq. 8).
+
+    With fewer users than items the inverse is taken of [U, U]: by Woodbury's identity the weights are
+    `Q_ij / (1 - Q_jj)` of `Q = Xᵀ (X Xᵀ + λ)⁻¹ X`.
+    """
+    if len(matrix) < matrix.shape[1]:
+        users = matrix.astype(np.float64) @ matrix.T
+        users[np.diag_indices(len(users))] += regularisation
+        root = np.linalg.solve(np.linalg.cholesky(users), matrix)
+        explained: Matrix = (root.T @ root).astype(np.float32)
+        explained /= (1 - (root**2).sum(0)).astype(np.float32)
+        explained[np.diag_indices(len(explained))] = 0
+        return explained
     gram = matrix.T.astype(np.float64) @ matrix
     gram[np.diag_indices(len(gram))] += regularisation
     precision = np.linalg.inv(gram)
@@ -556,6 +568,8 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
     with atomic_directory(out) as directory:
         shutil.copytree(model / MODELS, directory / MODELS)
         shutil.copyfile(snapshots / ITEMS, directory / ITEMS)
+        if (model / HABITS).exists():
+            shutil.copyfile(model / HABITS, directory / HABITS)
         card = _card(data, training)
         predictions = load_file(model / PREDICTIONS)
         card["runtime"] = compile_bundle(directory, card, _judged(data, predictions))
@@ -760,7 +774,7 @@ def _judged(data: Snapshots, predictions: dict[str, Matrix]) -> dict[str, Judged
     validation = data.split(VALIDATION)
     out = {}
     if "interests" in predictions:
-        out["interests"] = Judged(validation[TEXT].to_list(), data.truth(validation), predictions["interests"])
+        out["interests"] = Judged(data.histories(validation), data.truth(validation), predictions["interests"])
     if "sentiment" in predictions:
         reviews = data.reviews()
         assert reviews is not None, "sentiment was learned from them"

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from tasteloop.bag_of_words import BagOfWords
 from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, read_card, verify
-from tasteloop.calibration import apply_calibration
+from tasteloop.calibration import apply_calibration, confidence, log_odds
 from tasteloop.engines import Encoder, choose
 from tasteloop.errors import TasteloopError
 from tasteloop.events import Event
+from tasteloop.habits import Habits
 from tasteloop.items import Catalogue
 from tasteloop.metrics import top_k
 from tasteloop.recommend import Folded, Recommender, seen
@@ -61,6 +62,7 @@ class Session:
         share = cache_megabytes / len(card["models"])
         self.encoders = {name: Encoder(directory / MODELS / name, runtime, share) for name in card["models"]}
         self.recommender = Recommender.load(directory, dict(card)) if (directory / RECOMMENDER).exists() else None
+        self._habits = Habits.load(directory)
         sentiment = card["tasks"].get("sentiment", {})
         mixed = "bag_of_words" in sentiment
         self._bag = BagOfWords.load(directory / MODELS / sentiment["model"]) if mixed else None
@@ -104,13 +106,10 @@ class Session:
         """The token budget of a task's texts."""
         return self.text.max_tokens if task == "interests" else int(self.card["review_max_tokens"])
 
-    def probabilities(self, task: str, texts: Sequence[str]) -> Matrix:
-        """Calibrated probabilities [n, outputs of the task]."""
-        encoder, about = self.encoder(task), self.card["tasks"][task]
-        logits = encoder.logits(task, encoder.pool(texts, self.max_tokens(task)))
-        if task == "sentiment" and self._bag is not None:
-            logits = logits + about["bag_of_words"] * self._bag.logits(texts)[:, None]
-        return apply_calibration(logits, about)
+    def _logits(self, task: str, texts: Sequence[str]) -> Matrix:
+        """[n, outputs of the task], before calibration."""
+        encoder = self.encoder(task)
+        return encoder.logits(task, encoder.pool(texts, self.max_tokens(task)))
 
     def item_vectors(self) -> Matrix:
         """[J, width], length 1: each item's title, labels and text read by the encoder that reads behaviour."""
@@ -130,15 +129,32 @@ class Session:
 
     def interests(self, histories: Sequence[Sequence[Event]]) -> Matrix:
         """Calibrated probabilities [n, K]."""
+        odds = sum(self.interest_terms(histories).values())
+        probabilities: Matrix = (1 / (1 + np.exp(-odds))).astype(np.float32)
+        return probabilities
+
+    def interest_terms(self, histories: Sequence[Sequence[Event]]) -> dict[str, NDArray[np.float64]]:
+        """What the text and, where there are any, the habits add to the log-odds of every interest: [n, K] each."""
         if "interests" not in self.tasks:
             raise TasteloopError("this model was not trained for interests; add it to training.tasks")
-        return self.probabilities("interests", [behaviour_text(h, self.catalogue, self.text) for h in histories])
+        logits = self._logits("interests", [self.behaviour_text(history) for history in histories])
+        own = None
+        if self._habits is not None:
+            own = self._habits.logits(histories, self.catalogue, self.labels, self.text)
+        return log_odds(logits, self.card["tasks"]["interests"], own)
+
+    def behaviour_text(self, history: Sequence[Event]) -> str:
+        """A history as the encoder reads it."""
+        return behaviour_text(history, self.catalogue, self.text)
 
     def sentiment(self, texts: Sequence[str]) -> Matrix:
         """Calibrated probability [n] that a text is positive."""
         if not self.has_sentiment:
             raise TasteloopError("this model was not trained for sentiment: its data had no reviews (ingest.reviews)")
-        return self.probabilities("sentiment", texts)[:, 0]
+        logits, about = self._logits("sentiment", texts), self.card["tasks"]["sentiment"]
+        if self._bag is not None:
+            logits = logits + about["bag_of_words"] * self._bag.logits(texts)[:, None]
+        return apply_calibration(logits, about)[:, 0]
 
     def contributions(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> dict[str, Matrix]:
         """The terms of every item's score, each [n, J]."""
@@ -195,18 +211,36 @@ class Session:
         ranked = self.rank(histories, interests, max(wanted))
         return [self._recommendations(r[:k]) for r, k in zip(ranked, wanted, strict=True)]
 
+    def confident(self, task: str, probabilities: Matrix) -> NDArray[np.bool_]:
+        """Whether what is stated of each output is sure: right as often as the card's settings ask; same shape."""
+        least = self.card["tasks"][task].get("confident_from")  # absent in older bundles, null where never reached
+        if least is None:
+            return np.zeros(probabilities.shape, np.bool_)
+        thresholds = self.thresholds if task == "interests" else np.array([self.sentiment_threshold])
+        return np.asarray(confidence(probabilities, thresholds) >= np.float32(least))
+
     def _interests(self, probabilities: Matrix, k: int | None) -> dict[str, Any]:
-        rows = sorted(zip(-probabilities, self.labels, self.thresholds, strict=True))
+        sure = self.confident("interests", probabilities)
+        rows = sorted(zip(-probabilities, self.labels, self.thresholds, sure, strict=True))
         return {
             "interests": [
-                {"label": label, "probability": float(-p), "predicted": bool(-p >= threshold)}
-                for p, label, threshold in rows[:k]
+                {
+                    "label": label,
+                    "probability": float(-p),
+                    "predicted": bool(-p >= threshold),
+                    "confident": bool(certain),
+                }
+                for p, label, threshold, certain in rows[:k]
             ]
         }
 
     def _sentiment(self, probability: float) -> dict[str, Any]:
         positive = probability >= self.sentiment_threshold
-        return {"sentiment": "positive" if positive else "negative", "probability": float(probability)}
+        return {
+            "sentiment": "positive" if positive else "negative",
+            "probability": float(probability),
+            "confident": bool(self.confident("sentiment", np.asarray(probability))),
+        }
 
     @staticmethod
     def _recommendations(ranked: Sequence[Recommendation]) -> dict[str, Any]:

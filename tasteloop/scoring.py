@@ -56,8 +56,9 @@ def score(bundle: Path, events: Path, out: Path, model: str = "interests", k: in
         bundle: a sealed bundle.
         events: .parquet or .csv with the columns of the events contract: user, kind, and item, time, value, text where
             there are any; no others are read. `time` is µs since 1970, in CSV also ISO 8601.
-        out: .parquet, written whole or not at all. interests: user, rank, label, probability, predicted; recommend:
-            user, rank, item, title, score and one column a term; sentiment: row, user, item, sentiment, probability.
+        out: .parquet, written whole or not at all. interests: user, rank, label, probability, predicted, confident;
+            recommend: user, rank, item, title, score and one column a term; sentiment: row, user, item, sentiment,
+            probability, confident.
         model: interests, recommend or sentiment.
         k: how many labels or items of each user; by default all labels, 10 items.
 
@@ -289,10 +290,11 @@ def _schema(model: str, session: Session) -> Any:
 
     user, rank = (USER, pa.string()), ("rank", pa.int32())
     if model == "interests":
-        return pa.schema([user, rank, ("label", pa.string()), ("probability", pa.float32()), ("predicted", pa.bool_())])
+        said = [("probability", pa.float32()), ("predicted", pa.bool_()), ("confident", pa.bool_())]
+        return pa.schema([user, rank, ("label", pa.string()), *said])
     if model == "sentiment":
         columns = [(ROW, pa.int64()), user, (ITEM, pa.string()), ("sentiment", pa.string())]
-        return pa.schema([*columns, ("probability", pa.float32())])
+        return pa.schema([*columns, ("probability", pa.float32()), ("confident", pa.bool_())])
     assert session.recommender is not None, "a sealed bundle has a recommender"
     terms = [(term, pa.float32()) for term in session.recommender.weights]
     return pa.schema([user, rank, (ITEM, pa.string()), ("title", pa.string()), ("score", pa.float32()), *terms])
