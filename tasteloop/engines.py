@@ -285,7 +285,7 @@ def choose(card: Mapping[str, Any], directory: Path) -> str:
         for name in worth:
             found[name] = overall(speed(load(name, first), shapes, alone(name), _AGAIN_SECONDS))  # type: ignore[arg-type]
         why += f"; texts/s: {', '.join(f'{name} {value:.0f}' for name, value in found.items())}"
-    best = max(found, key=lambda name: found[name])
+    best: str = max(found, key=lambda name: found[name])
     log.log(level, "%s; %s answers", why, best)
     return best
 

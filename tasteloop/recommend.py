@@ -219,7 +219,7 @@ class Recommender:
 
     def parts(
         self, folded: Folded, interests: Matrix, positions: Sequence[int]
-    ) -> dict[str, tuple[NDArray[np.int64], Matrix]]:
+    ) -> dict[str, tuple[NDArray[np.int64], NDArray[Any]]]:
         """What the terms of one history are made of at some positions, exactly: each deviation is held fixed.
 
         Returns:
@@ -229,7 +229,7 @@ class Recommender:
         """
         weights = self._lambda(folded)
         inputs = self._inputs(folded, interests)
-        sources: dict[str, tuple[NDArray[np.int64], Matrix]] = {
+        sources: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {
             name: (np.arange(inputs[name].shape[1]), np.diag(inputs[name][0])) for name in ("interest", "taste")
         }
         liked, seen = np.flatnonzero(folded.liked[0]), np.flatnonzero(folded.seen[0])
@@ -868,7 +868,7 @@ in the run's evaluation):
 {measured}
 
 Runtime: {card["runtime"]["chosen"]} on {card["runtime"]["processor"]}, {card["runtime"]["threads"]} threads; texts/s by
-batch x tokens, and the largest difference of a probability from torch's, of all that were measured:
+batch x tokens, and the largest difference of a probability from the trainer's, of all that were measured:
 
 | runtime | texts/s | difference | good enough |
 |---|---|---|---|
