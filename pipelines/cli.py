@@ -218,6 +218,43 @@ def predict(
 
 
 @app.command()
+def score(
+    events: Annotated[
+        Path, typer.Option(metavar="FILE", help="Behaviour, .parquet or .csv: user, kind, item, time, value, text.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Answers, .parquet; replaced whole.")],
+    model: Annotated[str, typer.Option(help="interests, recommend or sentiment.")] = "interests",
+    k: Annotated[
+        int | None, typer.Option("--k", "-k", min=1, help="Labels or items a user; all labels, 10 items.")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="A bundle instead of the champion's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer for every user of a file, offline: the same answers as the server's, in bounded memory.
+
+    Users are the pseudonyms of the events contract and are written as they came. Every row must be an event; the first
+    that is none is told by its number, and nothing is written.
+    """
+    from dataclasses import asdict
+
+    from tasteloop import scoring
+
+    _log()
+    if bundle is None:
+        from serving.registry import champion
+
+        live = champion()
+        if live is None:
+            raise TasteloopError("there is no champion yet; train one with `tasteloop run`, or name a --bundle DIR")
+        bundle = live.path
+    result = scoring.score(bundle, events, out, model, k)
+    if as_json:
+        _print(asdict(result))
+    else:
+        typer.echo(f"{out}: {result.rows} rows for {result.scored} {'texts' if model == 'sentiment' else 'users'}")
+
+
+@app.command()
 def rollback(as_json: AsJson = False) -> None:
     """Make the previous champion live again."""
     from serving.registry import rollback as roll_back

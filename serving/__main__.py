@@ -246,12 +246,9 @@ def _resolve(bundle: str, version: str | None) -> tuple[Path, str | None]:
 
 
 def _set_threads(threads: int | None) -> None:
-    import torch
-    from kserve.utils.utils import cpu_count
-
-    if threads is None and os.environ.get("OMP_NUM_THREADS"):
-        return
-    torch.set_num_threads(threads or cpu_count())
+    """For whichever engine answers, before any of them is imported."""
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def _stop_when_input_closes() -> None:

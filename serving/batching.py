@@ -55,6 +55,7 @@ class Call:
         headers: the caller's, lower-case names (gRPC: the metadata).
         deadline: `time.monotonic()` after which nobody waits for an answer.
         model, version: what was asked for; version is None where the caller names none.
+        explain: why is asked, not what.
         users: each instance's pseudonym or None; route: what a canary's draw is made of.
         answered_by: the version that answered; None until then.
         timings: seconds by stage (queue, tokenise, encode, rank) and counts (batch, cache_hits, cache_misses).
@@ -66,11 +67,17 @@ class Call:
     deadline: float
     model: str = ""
     version: str | None = None
+    explain: bool = False
     users: Sequence[str | None] = ()
     route: str = ""
     answered_by: str | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
     abandon: Callable[[], None] = lambda: None
+
+    @property
+    def work(self) -> tuple[str, bool]:
+        """Calls of one work can be computed together, and take about as long."""
+        return self.model, self.explain
 
 
 CALL: ContextVar[Call] = ContextVar("call")
@@ -92,8 +99,8 @@ class Batcher:
 
     Args:
         live: who answers.
-        on_answer: told of every answer after it was handed over, in the compute thread. It must return at once
-            (put it on a queue); what it raises is logged, never the caller's problem.
+        on_answer: told of every answer but explanations after it was handed over, in the compute thread. It must
+            return at once (put it on a queue); what it raises is logged, never the caller's problem.
     """
 
     def __init__(
@@ -104,7 +111,7 @@ class Batcher:
         self.on_answer = on_answer
         self._jobs: deque[_Job] = deque()
         self._instances = 0  # that wait
-        self._seconds: dict[str, float] = {}  # of one instance, by model: a moving average
+        self._seconds: dict[tuple[str, bool], float] = {}  # of one instance, by `Call.work`: a moving average
         self._computing = False
         self._closed = False
         self._change = threading.Condition()
@@ -156,7 +163,7 @@ class Batcher:
         size = len(job.questions)
         with self._change:
             if self._jobs:  # to an idle thread everything is welcome
-                wait = sum(self._seconds.get(j.call.model, 0.0) * len(j.questions) for j in self._jobs)
+                wait = sum(self._seconds.get(j.call.work, 0.0) * len(j.questions) for j in self._jobs)
                 if self._instances + size > self.settings.instances or wait > self.settings.wait:
                     telemetry.REFUSED.inc()
                     raise QueueFull(wait)
@@ -227,7 +234,7 @@ class Batcher:
                         if predictor is None:
                             _fail(job, ModelNotFound(job.call.model))
                         continue
-                    if taken and (job.call.model, predictor) != (taken[0].call.model, chosen):
+                    if taken and (job.call.work, predictor) != (taken[0].call.work, chosen):
                         continue
                     if taken and size + len(job.questions) > self.settings.batch:
                         break
@@ -242,16 +249,18 @@ class Batcher:
                     return chosen, taken
 
     def _compute(self, predictor: Predictor, jobs: list[_Job]) -> None:
-        from tasteloop.runtime import measured
+        from tasteloop.stages import measured
 
-        model = jobs[0].call.model
+        first = jobs[0].call
+        model = first.model
+        compute = predictor.explain if first.explain else predictor.answer
         questions = [question for job in jobs for question in job.questions]
         started = time.monotonic()
         with measured() as stages:
-            answers = predictor.answer(model, questions)
+            answers = compute(model, questions)
         seconds = time.monotonic() - started
         each = seconds / len(questions)
-        self._seconds[model] = 0.8 * self._seconds.get(model, each) + 0.2 * each
+        self._seconds[first.work] = 0.8 * self._seconds.get(first.work, each) + 0.2 * each
         done: list[tuple[_Job, list[Answer]]] = []
         for job in jobs:
             own, answers = answers[: len(job.questions)], answers[len(job.questions) :]
@@ -260,7 +269,7 @@ class Batcher:
             done.append((job, own))
         _wake(jobs[0], lambda: _hand_over(predictor, done))
         telemetry.batch_computed(model, len(questions), stages, [started - job.since for job in jobs])
-        if self.on_answer is not None:
+        if self.on_answer is not None and not first.explain:
             for job, own in done:
                 self._tell(self.on_answer, predictor, job, own)
 

@@ -13,7 +13,7 @@ from kserve.errors import InvalidInput, ModelNotFound
 from serving import v2
 from serving.batching import CALL, Batcher, Call
 from serving.live import Live
-from serving.predictor import Metadata, Predictor
+from serving.predictor import INTERESTS, RECOMMEND, SENTIMENT, Metadata, Predictor
 from tasteloop.events import USER
 
 _MANY = 8  # instances of a request whose check would keep the event loop from its other requests
@@ -43,11 +43,7 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
             ModelNotFound: a version that is not served.
             QueueFull, DeadlineExceeded: see `Batcher.ask`.
         """
-        call = CALL.get()
-        call.model = self.name
-        predictor = self._batcher.live.pick(call)
-        if predictor is None:
-            raise ModelNotFound(f"{self.name} version {call.version}" if call.version else self.name)
+        call, predictor = self._begin()
         if isinstance(payload, v2.Request):
             return await self._infer(call, predictor, payload)
         instances = _instances(payload)
@@ -55,7 +51,21 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
         return {"predictions": answers, "model_version": predictor.version}
 
     async def explain(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
-        raise NotImplementedError(f"{self.name} has no explainer; the reasons of `recommend` are in its answers")
+        """Answer a V1 `:explain`, of interests and recommend; V2 has no such verb."""
+        if self.name == SENTIMENT:
+            raise NotImplementedError(f"{self.name} has no explainer; {INTERESTS} and {RECOMMEND} have")
+        call, predictor = self._begin()
+        call.explain = True
+        predictor, found = await self._ask(call, predictor, _instances(payload))
+        return {"explanations": found, "model_version": predictor.version}
+
+    def _begin(self) -> tuple[Call, Predictor]:
+        call = CALL.get()
+        call.model = self.name
+        predictor = self._batcher.live.pick(call)
+        if predictor is None:
+            raise ModelNotFound(f"{self.name} version {call.version}" if call.version else self.name)
+        return call, predictor
 
     async def _infer(self, call: Call, predictor: Predictor, request: v2.Request) -> v2.Response:
         known = [output["name"] for output in predictor.outputs(self.name)]
@@ -75,9 +85,9 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
     async def _ask(self, call: Call, predictor: Predictor, instances: Any) -> tuple[Predictor, list[dict[str, Any]]]:
         instances = self._batcher.live.admit(call, instances)
         if isinstance(instances, list) and len(instances) > _MANY:
-            questions = await asyncio.to_thread(predictor.questions, self.name, instances)
+            questions = await asyncio.to_thread(predictor.questions, self.name, instances, call.explain)
         else:
-            questions = predictor.questions(self.name, instances)
+            questions = predictor.questions(self.name, instances, call.explain)
         return await self._batcher.ask(call, instances, questions)
 
 

@@ -26,6 +26,8 @@ INTERESTS = "interests"
 RECOMMEND = "recommend"
 SENTIMENT = "sentiment"
 
+MAXIMUM_EXPLAINED = 8  # an explanation of interests reads a hundred texts
+
 Answer = dict[str, Any]
 Question = Mapping[str, Any]
 Metadata = dict[str, Any]
@@ -110,8 +112,8 @@ class Predictor:
         session = Session.load(bundle)
         return cls(session, version or session.digest[:12], limits)
 
-    def questions(self, model: str, instances: object) -> list[Question]:
-        """V1's instances, checked, as `answer` takes them.
+    def questions(self, model: str, instances: object, explain: bool = False) -> list[Question]:
+        """V1's instances, checked, as `answer` takes them, or `explain`, which takes fewer at a time.
 
         Raises:
             TasteloopError: unknown model, no list, no instance, too many or too long, or a bad instance (its
@@ -124,10 +126,9 @@ class Predictor:
             raise TasteloopError(f'"instances" is {_kind(instances)}; it must be a list of JSON objects')
         if not instances:
             raise TasteloopError('"instances" is empty; send at least one')
-        if len(instances) > self.limits.instances:
-            raise TasteloopError(
-                f"{len(instances)} instances in one request; send at most {self.limits.instances} at a time"
-            )
+        most = min(self.limits.instances, MAXIMUM_EXPLAINED) if explain else self.limits.instances
+        if len(instances) > most:
+            raise TasteloopError(f"{len(instances)} instances in one request; send at most {most} at a time")
         for index, instance in enumerate(instances):
             self._check(instance, f"instances[{index}]")
         return list(parse(model, instances))
@@ -136,6 +137,12 @@ class Predictor:
         """One answer for each question, in order; the questions may be of several requests."""
         answers: list[Answer] = self._session.compute(model, questions)
         return answers
+
+    def explain(self, model: str, questions: Sequence[Question]) -> list[Answer]:
+        """Why: `tasteloop.explain` of each question, in order."""
+        from tasteloop.explain import explain
+
+        return explain(self._session, model, questions)
 
     def predict(self, model: str, instances: object) -> list[Answer]:
         """V1: `questions`, then `answer`."""

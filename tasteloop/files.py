@@ -46,7 +46,8 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def _atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling that becomes `path` when the block ends and vanishes when it raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path, "tmp")
     try:
@@ -60,7 +61,7 @@ def _atomic_file(path: Path) -> Iterator[Path]:
 
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write a file (text as UTF-8), replacing what was there; the folders above it are made."""
-    with _atomic_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
@@ -125,7 +126,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    with _atomic_file(path) as temporary:
+    with atomic_file(path) as temporary:
         frame.write_parquet(temporary, compression="zstd")
 
 

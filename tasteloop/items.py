@@ -68,13 +68,21 @@ class Catalogue:
         return sorted({label for labels in self.labels for label in labels})
 
     def membership(self, names: list[str]) -> NDArray[np.float32]:
-        """[items, labels]: 1 where an item bears the label."""
+        """[items, labels]: 1 where an item bears the label; kept for the next who asks, and read-only."""
         import numpy as np
 
+        if (kept := self._memberships.get(tuple(names))) is not None:
+            return kept
         column = {name: k for k, name in enumerate(names)}
         out = np.zeros((len(self), len(names)), np.float32)
         for position, labels in enumerate(self.labels):
             for label in labels:
                 if label in column:
                     out[position, column[label]] = 1
+        out.flags.writeable = False
+        self._memberships[tuple(names)] = out
         return out
+
+    @cached_property
+    def _memberships(self) -> dict[tuple[str, ...], NDArray[np.float32]]:
+        return {}

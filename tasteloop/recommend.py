@@ -35,19 +35,23 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from tasteloop import metrics
-from tasteloop.bundle import CARD, GOLDEN, HABITS, ITEMS, MODELS, README, RECOMMENDER, code_version, seal
-from tasteloop.events import ITEM, SECOND, TIME, USER, Event, positive
+from tasteloop.bundle import CARD, GOLDEN, HABITS, ITEMS, MODELS, README, RECOMMENDER, code_version, mapped_arrays, seal
+from tasteloop.engines import precisions
+from tasteloop.events import ITEM, SECOND, TEXT, TIME, USER, Event, positive
 from tasteloop.files import atomic_directory, atomic_write, read_json, write_json
-from tasteloop.items import Catalogue
-from tasteloop.snapshots import FUTURE, TRAIN, VALIDATION, Snapshots
+from tasteloop.items import SENTIMENT, Catalogue
+from tasteloop.snapshots import FUTURE, SPLIT, TRAIN, VALIDATION, Snapshots
 from tasteloop.text import TextSettings, in_order
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from tasteloop.export import Judged
+
 log = logging.getLogger(__name__)
 
 Matrix = NDArray[np.float32]
+Weights = dict[str, NDArray[np.float64]]  # of each term for each row [n, 1]
 _DAY = 86_400 * SECOND
 _START = {"collaborative": 0.5, "factors_liked": 0.25, "factors_seen": 0.25, "nearby": 0.3, "popularity": 0.2}
 TERMS = (
@@ -166,31 +170,106 @@ class Recommender:
             folded: n histories, with this recommender's decay.
             interests: [n, K] calibrated probabilities.
         """
-        known = np.log1p(folded.length) - _MEDIUM
-        terms = self.terms(folded, interests)
-        weights = {name: (a + b * known).astype(np.float32)[:, None] for name, (a, b) in self.weights.items()}
-        return {name: weights[name] * terms[name] for name in TERMS}
+        return self._weighted(folded, interests, self._lambda(folded))
+
+    def _lambda(self, folded: Folded) -> Weights:
+        known = np.log1p(folded.length)[:, None] - _MEDIUM
+        return {name: a + b * known for name, (a, b) in self.weights.items()}
 
     def terms(self, folded: Folded, interests: Matrix) -> dict[str, Matrix]:
         """s_m by term, each [n, J], standardised."""
-        profile = folded.recent_liked @ self.vectors
-        norm = np.linalg.norm(profile, axis=1, keepdims=True)
-        profile = np.divide(profile, norm, out=np.zeros_like(profile), where=norm > 0)
-        terms = {
-            "interest": (interests - self.label_mean) @ self.ties,
-            "taste": self._taste(folded.seen),
-            "content": profile @ self.vectors.T,
-            "collaborative": self._among(folded.recent_liked, self.ease),
-            "factors_liked": self._fold(folded.liked, self.factors_liked, self._gram_liked),
-            "factors_seen": self._fold(folded.seen, self.factors_seen, self._gram_seen),
-            "spectral": ((folded.seen / self._root) @ self.spectral) @ self.spectral.T * self._root,
-            "nearby": self._among(folded.recent_seen, self.nearby),
-            "nearby_whole": self._among(folded.seen, self.nearby),
-        }
-        standard = {name: standardise(values) for name, values in terms.items()}
-        return standard | {"popularity": np.broadcast_to(self._standard_popularity, folded.seen.shape)}
+        one = np.ones((len(folded.length), 1))
+        return self._weighted(folded, interests, dict.fromkeys(TERMS, one))
 
-    # What is the same for every request is computed once.
+    def _weighted(self, folded: Folded, interests: Matrix, weights: Weights) -> dict[str, Matrix]:
+        """Weight [n, 1] times the standardised term, [n, J], by name.
+
+        A history bears few items, so only their rows of the large arrays are read; and mean and deviation over the
+        items come from the few numbers that a term multiplies its array with, so that no [n, J] is gone over again.
+        """
+        out = {name: self.bases[name].weighted(x, weights[name]) for name, x in self._inputs(folded, interests).items()}
+        for name, (history, between) in self._between(folded).items():
+            values = rows_product(history[:, self.compared], between)
+            scale, shift = among_scale(values, history.shape[1], weights[name])
+            out[name] = np.repeat(-shift.astype(np.float32), history.shape[1], 1)
+            out[name][:, self.compared] += scale.astype(np.float32) * values
+        out["popularity"] = (weights["popularity"] * self._standard_popularity).astype(np.float32)
+        return {name: out[name] for name in TERMS}
+
+    def _inputs(self, folded: Folded, interests: Matrix) -> dict[str, Matrix]:
+        """What each of `bases` is multiplied with, [n, d]."""
+        profile = rows_product(folded.recent_liked, self.vectors)
+        norm = np.linalg.norm(profile, axis=1, keepdims=True)
+        return {
+            "interest": interests - self.label_mean,
+            "taste": self._taste(folded.seen),
+            "content": np.divide(profile, norm, out=np.zeros_like(profile), where=norm > 0),
+            "factors_liked": self._fold(folded.liked, "factors_liked"),
+            "factors_seen": self._fold(folded.seen, "factors_seen"),
+            "spectral": rows_product(folded.seen / self._root, self.spectral),
+        }
+
+    def _between(self, folded: Folded) -> dict[str, tuple[Matrix, Matrix]]:
+        """The terms that compare items with those of the history: which of it, and with what weights."""
+        return {
+            "collaborative": (folded.recent_liked, self.ease),
+            "nearby": (folded.recent_seen, self.nearby),
+            "nearby_whole": (folded.seen, self.nearby),
+        }
+
+    def parts(
+        self, folded: Folded, interests: Matrix, positions: Sequence[int]
+    ) -> dict[str, tuple[NDArray[np.int64], NDArray[Any]]]:
+        """What the terms of one history are made of at some positions, exactly: each deviation is held fixed.
+
+        Returns:
+            By term the sources [p] with their parts [p, positions] of the contribution: labels (of `label_mean` for
+            interest, of `label_share` for taste) and positions of the history's items for all others but popularity,
+            which has no parts.
+        """
+        weights = self._lambda(folded)
+        inputs = self._inputs(folded, interests)
+        sources: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {
+            name: (np.arange(inputs[name].shape[1]), np.diag(inputs[name][0])) for name in ("interest", "taste")
+        }
+        liked, seen = np.flatnonzero(folded.liked[0]), np.flatnonzero(folded.seen[0])
+        profile = folded.recent_liked[0, liked, None] * self.vectors[liked]
+        length = np.linalg.norm(profile.sum(0))
+        sources["content"] = liked, profile / length if length > 0 else 0 * profile
+        for name, items in (("factors_liked", liked), ("factors_seen", seen)):
+            mine = getattr(self, name)[items]
+            sources[name] = (
+                items,
+                np.linalg.solve(self.grams[name] + self.als[0] * mine.T @ mine, (1 + self.als[0]) * mine.T).T,
+            )
+        sources["spectral"] = seen, self.spectral[seen] / self._root[seen, None]
+        out = {}
+        for name, (which, x) in sources.items():
+            base = self.bases[name]
+            scale = base.scale(inputs[name], weights[name])
+            out[name] = which, scale * (x @ base.items[:, positions] - (x @ base.mean)[:, None])
+        place = np.full(folded.seen.shape[1], -1)
+        place[self.compared] = np.arange(len(self.compared))
+        at = place[np.asarray(positions, np.int64)]
+        for name, (history, between) in self._between(folded).items():
+            which = np.flatnonzero((history[0] > 0) & (place >= 0))
+            values = history[0, which, None] * between[place[which]]
+            scale, _ = among_scale(values.sum(0, keepdims=True), history.shape[1], weights[name])
+            there = np.where(at >= 0, values[:, np.maximum(at, 0)], 0)
+            out[name] = which, scale * (there - values.sum(1, keepdims=True) / history.shape[1])
+        return out
+
+    @cached_property
+    def bases(self) -> dict[str, Base]:
+        """The terms that are a few numbers of the history times a fixed array."""
+        return {
+            "interest": Base.of(self.ties),
+            "taste": Base.of(self.membership.T),
+            "content": Base.of(self.vectors.T),
+            "factors_liked": Base.of(self.factors_liked.T),
+            "factors_seen": Base.of(self.factors_seen.T),
+            "spectral": Base.of((self.spectral * self._root[:, None]).T),
+        }
 
     @cached_property
     def _standard_popularity(self) -> Matrix:
@@ -200,39 +279,29 @@ class Recommender:
     def _root(self) -> Matrix:
         return np.sqrt(self.activity)
 
-    @cached_property
-    def _gram_liked(self) -> Matrix:
-        return self._gram(self.factors_liked)
-
-    @cached_property
-    def _gram_seen(self) -> Matrix:
-        return self._gram(self.factors_seen)
-
-    def _gram(self, factors: Matrix) -> Matrix:
-        gram: Matrix = factors.T @ factors + self.als[1] * np.eye(factors.shape[1], dtype=np.float32)
-        return gram
-
-    def _among(self, history: Matrix, weights: Matrix) -> Matrix:
-        out = np.zeros_like(history)
-        out[:, self.compared] = history[:, self.compared] @ weights
-        return out
-
     def _taste(self, seen: Matrix) -> Matrix:
         """log of the labels' shares in a history over those in all; five events of everybody's are mixed in."""
-        count = seen @ self.membership + 5 * self.label_share
+        count = rows_product(seen, self.membership) + 5 * self.label_share
         share = count / (seen.sum(1, keepdims=True) + 5)
-        ratio: Matrix = np.log(share / np.maximum(self.label_share, 1e-4) + 0.05) @ self.membership.T
+        ratio: Matrix = np.log(share / np.maximum(self.label_share, 1e-4) + 0.05)
         return ratio
 
-    def _fold(self, history: Matrix, factors: Matrix, gram: Matrix) -> Matrix:
-        """A user's ridge solution given the items' factors (Hu et al. 2008, eq. 4), times the factors."""
-        alpha = self.als[0]
+    @cached_property
+    def grams(self) -> dict[str, Matrix]:
+        """What every user's ridge solution shares, by term."""
+        diagonal = self.als[1] * np.eye(self.factors_liked.shape[1], dtype=np.float32)
+        factors = {"factors_liked": self.factors_liked, "factors_seen": self.factors_seen}
+        return {name: items.T @ items + diagonal for name, items in factors.items()}
+
+    def _fold(self, history: Matrix, name: str) -> Matrix:
+        """A user's ridge solution given the items' factors (Hu et al. 2008, eq. 4)."""
+        alpha, factors, gram = self.als[0], getattr(self, name), self.grams[name]
         users = np.zeros((len(history), factors.shape[1]), np.float32)
         for row, weights in enumerate(history):
-            mine = factors[weights > 0]
+            mine = factors[np.flatnonzero(weights)]
             if len(mine):
                 users[row] = np.linalg.solve(gram + alpha * mine.T @ mine, (1 + alpha) * mine.sum(0))
-        return users @ factors.T
+        return users
 
     def save(self, directory: Path) -> None:
         """recommender.safetensors; λ, decay and text settings belong to the card."""
@@ -244,16 +313,70 @@ class Recommender:
 
     @classmethod
     def load(cls, directory: Path, card: dict[str, Any]) -> Recommender:
-        from safetensors.numpy import load_file
-
         recommender = card["recommender"]
         return cls(
-            **load_file(directory / RECOMMENDER),
+            **mapped_arrays(directory / RECOMMENDER),
             weights={name: (a, b) for name, (a, b) in recommender["weights"].items()},
             decay=recommender["decay"],
             als=tuple(recommender["als"]),
             text=TextSettings.model_validate(card["text"]),
         )
+
+
+@dataclass(frozen=True)
+class Base:
+    """A fixed array [d, J] that a term multiplies d numbers of a history with, and its moments over the J items."""
+
+    items: Matrix
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, items: Matrix) -> Base:
+        mean = items.mean(1, dtype=np.float64)
+        covariance = np.zeros((len(items), len(items)))
+        for start in range(0, items.shape[1], 8192):
+            centred = items[:, start : start + 8192] - mean[:, None]
+            covariance += centred @ centred.T
+        return cls(items, mean, covariance / items.shape[1])
+
+    def scale(self, x: Matrix, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[n, 1]: weight over the deviation of `x @ items`, 0 where that is constant."""
+        exact = x.astype(np.float64)
+        return over_deviation(weight, ((exact @ self.covariance) * exact).sum(1, keepdims=True))
+
+    def weighted(self, x: Matrix, weight: NDArray[np.float64]) -> Matrix:
+        """weight · standardise(x @ items), [n, d] -> [n, J]."""
+        scaled = self.scale(x, weight) * x
+        out: Matrix = scaled.astype(np.float32) @ self.items
+        out -= (scaled @ self.mean).astype(np.float32)[:, None]
+        return out
+
+
+def among_scale(
+    values: Matrix, items: int, weight: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scale and shift [n, 1] with which scale · x - shift is weight times the standardised x over `items` items, of
+    which `values` [n, E] are all that are not 0."""
+    mean = values.mean(1, dtype=np.float64, keepdims=True) * (values.shape[1] / items)
+    square = np.einsum("ij,ij->i", values, values, dtype=np.float64)[:, None] / items
+    scale = over_deviation(weight, square - mean**2)
+    return scale, scale * mean
+
+
+def over_deviation(weight: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """weight / deviation; 0 where there is none."""
+    deviation = np.sqrt(np.maximum(variance, 0))
+    return np.divide(weight, deviation, out=np.zeros_like(deviation), where=deviation > 1e-7)
+
+
+def rows_product(weights: Matrix, rows: Matrix) -> Matrix:
+    """`weights @ rows`, [n, m] by [m, d]; where few rows have a weight only those are read."""
+    used = np.flatnonzero(weights.any(0))
+    if 4 * len(used) > weights.shape[1]:
+        return weights @ rows
+    product: Matrix = weights[:, used] @ rows[used]
+    return product
 
 
 def standardise(scores: NDArray[Any]) -> Matrix:
@@ -435,6 +558,7 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
     """
     from safetensors.numpy import load_file
 
+    from tasteloop.export import compile_bundle
     from tasteloop.runtime import Session
     from tasteloop.training import PREDICTIONS, TRAINING
 
@@ -447,12 +571,14 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
         if (model / HABITS).exists():
             shutil.copyfile(model / HABITS, directory / HABITS)
         card = _card(data, training)
+        predictions = load_file(model / PREDICTIONS)
+        card["runtime"] = compile_bundle(directory, card, _judged(data, predictions))
         session = Session.open(directory, card)
         vectors = session.item_vectors()
         histories = data.histories(validation)
         train = data.split(TRAIN)
         truth = data.truth(train)
-        interests = load_file(model / PREDICTIONS).get("interests")
+        interests = predictions.get("interests")
         if interests is None:
             interests = np.tile(truth.mean(0), (len(validation), 1)).astype(np.float32)
         asked = Asked(
@@ -472,8 +598,7 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
         }  # fmt: skip
         card["validation"] |= {"recommend.ndcg@10": tuned.ndcg}
         write_json(directory / CARD, card)
-        session = Session.open(directory, card)
-        write_json(directory / GOLDEN, {"questions": _golden(session, data, histories)})
+        write_json(directory / GOLDEN, _golden(directory, card, data, histories))
         atomic_write(directory / README, _readme(card))
         digest = seal(directory)
     middling = {name: a for name, (a, _) in tuned.weights.items()}
@@ -642,6 +767,23 @@ def _maximise(
     return found
 
 
+def _judged(data: Snapshots, predictions: dict[str, Matrix]) -> dict[str, Judged]:
+    """The validation window of each task, on which a runtime is judged."""
+    from tasteloop.export import Judged
+
+    validation = data.split(VALIDATION)
+    out = {}
+    if "interests" in predictions:
+        out["interests"] = Judged(data.histories(validation), data.truth(validation), predictions["interests"])
+    if "sentiment" in predictions:
+        reviews = data.reviews()
+        assert reviews is not None, "sentiment was learned from them"
+        reviews = reviews.filter(reviews[SPLIT] == VALIDATION)
+        truth = reviews[SENTIMENT].to_numpy().astype(np.float32)[:, None]
+        out["sentiment"] = Judged(reviews[TEXT].to_list(), truth, predictions["sentiment"])
+    return out
+
+
 def _card(data: Snapshots, training: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": "tasteloop", "labels": training["labels"], "tasks": training["tasks"], "models": training["models"],
@@ -663,8 +805,16 @@ _SENTENCES = (
 )
 
 
-def _golden(session: Any, data: Snapshots, histories: list[list[Event]]) -> list[dict[str, Any]]:
-    """Questions with this trainer's own answers: a server that answers otherwise is not serving this model."""
+def _golden(directory: Path, card: dict[str, Any], data: Snapshots, histories: list[list[Event]]) -> dict[str, Any]:
+    """Questions with this trainer's own answers: a server that answers otherwise is not serving this model.
+
+    A server on another processor may choose another runtime, and another precision answers otherwise; so `others` has
+    the answers to the same questions by each other precision that is good enough.
+    """
+    from tasteloop.runtime import Session
+
+    (precision, runtime), *others = precisions(card["runtime"]).items()
+    session = Session.open(directory, card, runtime)
     lengths = sorted({len(h): h for h in histories}.items())
     picked = [[], *(h for _, h in lengths[:: max(1, len(lengths) // 6)][:6])]
     unknown = [
@@ -678,15 +828,28 @@ def _golden(session: Any, data: Snapshots, histories: list[list[Event]]) -> list
     asked = {"interests": [{"events": i["events"]} for i in instances], "recommend": instances}
     if session.has_sentiment:
         asked["sentiment"] = [{"text": sentence} for sentence in _SENTENCES]
-    return [
-        {"model": model, "instance": instance, "answer": answer}
-        for model, questions in asked.items()
-        for instance, answer in zip(questions, session.answer(model, questions), strict=True)
-    ]
+
+    def answers(session: Session) -> list[dict[str, Any]]:
+        return [answer for model, questions in asked.items() for answer in session.answer(model, questions)]
+
+    told = [(model, instance) for model, questions in asked.items() for instance in questions]
+    return {
+        "questions": [
+            {"model": model, "instance": instance, "answer": answer}
+            for (model, instance), answer in zip(told, answers(session), strict=True)
+        ],
+        "precision": precision,
+        "others": {other: answers(Session.open(directory, card, name)) for other, name in others},
+    }
 
 
 def _readme(card: dict[str, Any]) -> str:
     measured = "\n".join(f"| {name} | {value:.4f} |" for name, value in card["validation"].items())
+    runtimes = "\n".join(
+        f"| {name} | {', '.join(f'{s} {v:.0f}' for s, v in c['texts_per_second'].items())} | {c['difference']:.1g} "
+        f"| {'yes' if c['good'] else 'no'} |"
+        for name, c in card["runtime"]["candidates"].items()
+    )
     return f"""# Tasteloop model card
 
 Reads a user's behaviour as text and answers with interests ({len(card["labels"])} labels), recommendations with their
@@ -703,6 +866,13 @@ in the run's evaluation):
 | measure | value |
 |---|---|
 {measured}
+
+Runtime: {card["runtime"]["chosen"]} on {card["runtime"]["processor"]}, {card["runtime"]["threads"]} threads; texts/s by
+batch x tokens, and the largest difference of a probability from the trainer's, of all that were measured:
+
+| runtime | texts/s | difference | good enough |
+|---|---|---|---|
+{runtimes}
 
 Intended use: ranking and describing content by what its own users did. Not for decisions about persons. It knows only
 the catalogue and the behaviour that it was trained on, and their biases: popular items are favoured.

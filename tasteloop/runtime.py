@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,51 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasteloop.bag_of_words import BagOfWords
-from tasteloop.batches import load_tokenizer, pad, sorted_batches, tokenize
 from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, read_card, verify
 from tasteloop.calibration import apply_calibration, confidence, log_odds
+from tasteloop.engines import Encoder, choose
 from tasteloop.errors import TasteloopError
 from tasteloop.events import Event, whole
 from tasteloop.habits import Habits
 from tasteloop.items import Catalogue
 from tasteloop.metrics import top_k
 from tasteloop.recommend import Folded, Recommender, seen
+from tasteloop.stages import stage
 from tasteloop.text import TextSettings, behaviour_text
 
 Matrix = NDArray[np.float32]
 QUESTIONS = {"interests": ("events", "k"), "recommend": ("events", "k"), "sentiment": ("text",)}
 K, MOST_K = 10, 1000
-_BATCH = 32  # texts the encoder reads at once
-_ROWS = 256  # histories that are ranked at once
-
-_measured: ContextVar[dict[str, float] | None] = ContextVar("measured", default=None)
-
-
-@contextmanager
-def measured() -> Iterator[dict[str, float]]:
-    """Collects what the block's computations report of themselves: seconds of each `stage`, and each `count`."""
-    found: dict[str, float] = {}
-    token = _measured.set(found)
-    try:
-        yield found
-    finally:
-        _measured.reset(token)
-
-
-@contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Adds the block's seconds to a stage (tokenise, encode, rank), where somebody measures."""
-    started = time.perf_counter()
-    try:
-        yield
-    finally:
-        count(name, time.perf_counter() - started)
-
-
-def count(name: str, amount: float) -> None:
-    """Adds to a number, such as cache_hits or cache_misses, where somebody measures."""
-    if (found := _measured.get()) is not None:
-        found[name] = found.get(name, 0.0) + amount
+_ROWS = 256  # histories that are ranked at once, fewer where the catalogue is large:
+_SCORES = 2**22  # of one term
+CACHE_MEGABYTES = 64.0
 
 
 @dataclass(frozen=True)
@@ -79,39 +48,43 @@ class Session:
         labels: the K interest labels; thresholds [K]: from which probability one is predicted.
         digest: the bundle's, "" for one that is not sealed yet.
         tasks: what it was trained for.
+        runtime: what runs the encoder, one of `engines.RUNTIMES`.
+        encoders: by model; an encoder's `cache` counts its hits and misses.
     """
 
-    def __init__(self, directory: Path, card: Mapping[str, Any], digest: str) -> None:
-        import torch
-
-        from tasteloop import model
-
-        self.card, self.digest = card, digest
+    def __init__(
+        self, directory: Path, card: Mapping[str, Any], digest: str, runtime: str, cache_megabytes: float = 0
+    ) -> None:
+        self.card, self.digest, self.runtime = card, digest, runtime
         self.labels: list[str] = card["labels"]
         self.tasks: list[str] = list(card["tasks"])
         self.text = TextSettings.model_validate(card["text"])
         self.catalogue = Catalogue.read(directory / ITEMS)
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._models = {n: model.load(directory / MODELS / n).to(self._device) for n in card["models"]}
-        first = next(iter(card["models"]))
-        self._tokenizer = load_tokenizer(directory / MODELS / first)
-        self._recommender = Recommender.load(directory, dict(card)) if (directory / RECOMMENDER).exists() else None
+        share = cache_megabytes / len(card["models"])
+        self.encoders = {name: Encoder(directory / MODELS / name, runtime, share) for name in card["models"]}
+        self.recommender = Recommender.load(directory, dict(card)) if (directory / RECOMMENDER).exists() else None
         self._habits = Habits.load(directory)
         sentiment = card["tasks"].get("sentiment", {})
         mixed = "bag_of_words" in sentiment
         self._bag = BagOfWords.load(directory / MODELS / sentiment["model"]) if mixed else None
-        self._lock = threading.Lock()  # a tokenizer's truncation is a setting of the object
 
     @classmethod
-    def load(cls, directory: Path) -> Session:
-        """From a sealed bundle. Raises TasteloopError where a file is not what the manifest says."""
-        digest = verify(directory)
-        return cls(directory, read_card(directory), digest)
+    def load(cls, directory: Path, cache_megabytes: float = CACHE_MEGABYTES) -> Session:
+        """From a sealed bundle, with the runtime that `engines.choose` says.
+
+        Args:
+            cache_megabytes: room for the vectors of texts that were read before.
+
+        Raises:
+            TasteloopError: a file is not what the manifest says.
+        """
+        digest, card = verify(directory), read_card(directory)
+        return cls(directory, card, digest, choose(card, directory), cache_megabytes)
 
     @classmethod
-    def open(cls, directory: Path, card: Mapping[str, Any]) -> Session:
-        """From a bundle that its trainer has not sealed yet."""
-        return cls(directory, card, "")
+    def open(cls, directory: Path, card: Mapping[str, Any], runtime: str | None = None) -> Session:
+        """From a bundle that its trainer has not sealed yet, by default with the runtime that was chosen for it."""
+        return cls(directory, card, "", runtime or card["runtime"]["chosen"])
 
     @property
     def has_sentiment(self) -> bool:
@@ -127,25 +100,17 @@ class Session:
 
     # --- the encoder ---
 
-    def encode(self, texts: Sequence[str], task: str, max_tokens: int) -> Matrix:
-        """Pooled vectors [n, width] by the encoder of a task, in length-sorted batches."""
-        return self._run(texts, task, max_tokens, head=False)
+    def encoder(self, task: str) -> Encoder:
+        return self.encoders[self.card["tasks"][task]["model"]]
 
-    def _run(self, texts: Sequence[str], task: str, max_tokens: int, head: bool) -> Matrix:
-        import torch
+    def max_tokens(self, task: str) -> int:
+        """The token budget of a task's texts."""
+        return self.text.max_tokens if task == "interests" else int(self.card["review_max_tokens"])
 
-        if not texts:
-            raise ValueError("nothing to encode")
-        model = self._models[self.card["tasks"][task]["model"]]
-        with stage("tokenise"), self._lock:
-            ids = tokenize(self._tokenizer, texts, max_tokens)
-        width = model.heads[task].out_features if head else model.width
-        out: Matrix = np.empty((len(ids), int(width)), np.float32)  # type: ignore[arg-type]
-        with stage("encode"), torch.inference_mode():
-            for rows in sorted_batches(np.array([len(row) for row in ids]), _BATCH):
-                pooled = model(*pad([ids[i] for i in rows], self._device))
-                out[rows] = (model.logits(task, pooled) if head else pooled).float().cpu().numpy()
-        return out
+    def _logits(self, task: str, texts: Sequence[str]) -> Matrix:
+        """[n, outputs of the task], before calibration."""
+        encoder = self.encoder(task)
+        return encoder.logits(task, encoder.pool(texts, self.max_tokens(task)))
 
     def item_vectors(self) -> Matrix:
         """[J, width], length 1: each item's title, labels and text read by the encoder that reads behaviour."""
@@ -156,7 +121,7 @@ class Session:
                 catalogue.items, catalogue.titles, catalogue.labels, catalogue.texts, strict=True
             )
         ]
-        vectors = self.encode(texts, self.tasks[0], self.text.max_tokens)
+        vectors = self.encoder(self.tasks[0]).pool(texts, self.text.max_tokens)
         norm = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit: Matrix = (vectors / np.maximum(norm, 1e-9)).astype(np.float32)
         return unit
@@ -173,28 +138,30 @@ class Session:
         """What the text and, where there are any, the habits add to the log-odds of every interest: [n, K] each."""
         if "interests" not in self.tasks:
             raise TasteloopError("this model was not trained for interests; add it to training.tasks")
-        texts = [behaviour_text(h, self.catalogue, self.text) for h in histories]
-        logits = self._run(texts, "interests", self.text.max_tokens, head=True)
+        logits = self._logits("interests", [self.behaviour_text(history) for history in histories])
         own = None
         if self._habits is not None:
             own = self._habits.logits(histories, self.catalogue, self.labels, self.text)
         return log_odds(logits, self.card["tasks"]["interests"], own)
 
+    def behaviour_text(self, history: Sequence[Event]) -> str:
+        """A history as the encoder reads it."""
+        return behaviour_text(history, self.catalogue, self.text)
+
     def sentiment(self, texts: Sequence[str]) -> Matrix:
         """Calibrated probability [n] that a text is positive."""
         if not self.has_sentiment:
             raise TasteloopError("this model was not trained for sentiment: its data had no reviews (ingest.reviews)")
-        task = self.card["tasks"]["sentiment"]
-        logits = self._run(texts, "sentiment", self.card["review_max_tokens"], head=True)
+        logits, about = self._logits("sentiment", texts), self.card["tasks"]["sentiment"]
         if self._bag is not None:
-            logits = logits + task["bag_of_words"] * self._bag.logits(texts)[:, None]
-        return apply_calibration(logits, task)[:, 0]
+            logits = logits + about["bag_of_words"] * self._bag.logits(texts)[:, None]
+        return apply_calibration(logits, about)[:, 0]
 
     def contributions(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> dict[str, Matrix]:
         """The terms of every item's score, each [n, J]."""
-        assert self._recommender is not None, "a sealed bundle has a recommender"
-        folded = Folded.of(histories, self.catalogue, self._recommender.decay, self.text)
-        return self._recommender.contributions(folded, interests)
+        assert self.recommender is not None, "a sealed bundle has a recommender"
+        folded = Folded.of(histories, self.catalogue, self.recommender.decay, self.text)
+        return self.recommender.contributions(folded, interests)
 
     def recommend(self, histories: Sequence[Sequence[Event]], k: int = K) -> list[list[Recommendation]]:
         """The k best items of each history that are not in it, best first; fewer where the catalogue ends."""
@@ -203,9 +170,10 @@ class Session:
     def rank(self, histories: Sequence[Sequence[Event]], interests: Matrix, k: int) -> list[list[Recommendation]]:
         """`recommend` with interests at hand; in blocks of rows, since each term is a matrix of rows and items."""
         out: list[list[Recommendation]] = []
-        for start in range(0, len(histories), _ROWS):
-            block = histories[start : start + _ROWS]
-            terms = self.contributions(block, interests[start : start + _ROWS])
+        size = max(1, min(_ROWS, _SCORES // len(self.catalogue)))
+        for start in range(0, len(histories), size):
+            block = histories[start : start + size]
+            terms = self.contributions(block, interests[start : start + size])
             scores = np.where(seen(block, self.catalogue), -np.inf, sum(terms.values()))
             out += [
                 [self._recommendation(row, int(j), terms) for j in ranked if np.isfinite(scores[row, j])]

@@ -302,7 +302,7 @@ def _fingerprint(protocol: str, method: Method, seed: int, options: Options) -> 
     files = ["benchmarks/quality/protocols.py", "benchmarks/quality/methods.py"]
     files += [f"tasteloop/{name}.py" for name in ("snapshots", "recommend", "metrics")]  # peers call these too
     if method.name in OURS:
-        files += [f"tasteloop/{name}.py" for name in ("runtime", "text", "model")]
+        files += [f"tasteloop/{name}.py" for name in ("runtime", "engines", "habits", "calibration", "text", "model")]
     if method.package == "rectools":
         files += [f"benchmarks/quality/{name}" for name in ("peers.py", "requirements.lock")]
     told = {

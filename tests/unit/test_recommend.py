@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,14 @@ from tasteloop.recommend import (
     Asked,
     Folded,
     Past,
+    Recommender,
     RecommenderSettings,
     ease,
     fit_ties,
     fit_weights,
     item_knn,
     nearby,
+    rows_product,
     spectral,
     standardise,
 )
@@ -185,6 +188,84 @@ def test_reasons_add_up_and_nothing_seen_is_recommended(session: Session) -> Non
         for r in ranked:
             assert set(r.terms) == set(TERMS)
             assert sum(r.terms.values()) == pytest.approx(r.score, abs=1e-5)
+
+
+def test_the_contributions_are_the_plain_formulas(session: Session) -> None:
+    """Every term in float64, with whole matrices and standardised over all items, as the module's docstring says it."""
+    recommender = session.recommender
+    assert recommender
+    weights = {name: (0.1 + n / 10, 0.05 * n) for n, name in enumerate(TERMS)}
+    recommender = replace(recommender, weights=weights)
+    folded = Folded.of(HISTORIES, session.catalogue, recommender.decay, session.text)
+    interests = session.interests(HISTORIES).astype(np.float64)
+    plain = plain_terms(recommender, folded, interests)
+    for rows in ([0], [1], [2], [0, 1, 2, 3]):
+        some = Folded(**{name: value[rows] for name, value in vars(folded).items()})
+        found = recommender.contributions(some, interests[rows].astype(np.float32))
+        assert list(found) == list(TERMS)
+        known = np.log1p(folded.length[rows])[:, None] - 3.5
+        for name, (a, b) in weights.items():
+            assert found[name].dtype == np.float32
+            assert found[name] == pytest.approx((a + b * known) * plain[name][rows], abs=1e-4), name
+    terms = recommender.terms(folded, interests.astype(np.float32))
+    for name in TERMS:
+        assert terms[name] == pytest.approx(plain[name], abs=1e-4), name  # items' vectors are alike, so digits cancel
+
+
+def plain_terms(recommender: Recommender, folded: Folded, interests: np.ndarray) -> dict[str, np.ndarray]:
+    exact = {n: v.astype(np.float64) for n, v in vars(recommender).items() if isinstance(v, np.ndarray)}
+    histories = {n: v.astype(np.float64) for n, v in vars(folded).items()}
+    alpha, regularisation = recommender.als
+
+    def among(history: np.ndarray, between: np.ndarray) -> np.ndarray:
+        out = np.zeros_like(history)
+        out[:, recommender.compared] = history[:, recommender.compared] @ between
+        return out
+
+    def users(history: np.ndarray, factors: np.ndarray) -> np.ndarray:
+        identity = np.eye(factors.shape[1])
+        return np.array(
+            [
+                np.linalg.solve(
+                    factors.T @ (factors * (1 + alpha * row[:, None])) + regularisation * identity,
+                    factors.T @ ((1 + alpha) * row),
+                )
+                for row in history
+            ]
+        )
+
+    profile = histories["recent_liked"] @ exact["vectors"]
+    length = np.linalg.norm(profile, axis=1, keepdims=True)
+    count = histories["seen"] @ exact["membership"] + 5 * exact["label_share"]
+    share = count / (histories["seen"].sum(1, keepdims=True) + 5)
+    ratio = np.log(share / np.maximum(exact["label_share"], 1e-4) + 0.05)
+    root = np.sqrt(exact["activity"])
+    scores = {
+        "interest": (interests - exact["label_mean"]) @ exact["ties"],
+        "taste": ratio @ exact["membership"].T,
+        "content": np.divide(profile, length, out=np.zeros_like(profile), where=length > 0) @ exact["vectors"].T,
+        "collaborative": among(histories["recent_liked"], exact["ease"]),
+        "factors_liked": users(histories["liked"], exact["factors_liked"]) @ exact["factors_liked"].T,
+        "factors_seen": users(histories["seen"], exact["factors_seen"]) @ exact["factors_seen"].T,
+        "spectral": ((histories["seen"] / root) @ exact["spectral"]) @ exact["spectral"].T * root,
+        "nearby": among(histories["recent_seen"], exact["nearby"]),
+        "nearby_whole": among(histories["seen"], exact["nearby"]),
+        "popularity": np.tile(exact["popularity"], (len(interests), 1)),
+    }
+    centred = {name: values - values.mean(1, keepdims=True) for name, values in scores.items()}
+    deviation = {name: values.std(1, keepdims=True) for name, values in centred.items()}
+    return {
+        name: np.divide(values, deviation[name], out=np.zeros_like(values), where=deviation[name] > 1e-7)
+        for name, values in centred.items()
+    }
+
+
+def test_few_rows_of_many_are_read() -> None:
+    rng = np.random.default_rng(0)
+    weights, rows = np.zeros((3, 50), np.float32), rng.standard_normal((50, 4)).astype(np.float32)
+    weights[0, 7], weights[2, 40] = 0.5, -2
+    assert rows_product(weights, rows) == pytest.approx(weights @ rows, abs=1e-6)
+    assert rows_product(weights[1:2], rows).tolist() == [[0] * 4]
 
 
 def test_the_catalogue_ends(session: Session) -> None:
