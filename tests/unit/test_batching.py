@@ -137,7 +137,7 @@ def test_a_full_queue_refuses_and_an_idle_thread_never_does() -> None:
 
 def test_a_queue_that_would_take_too_long_refuses_and_says_when_to_come_back() -> None:
     async def work(house: House) -> None:
-        house.batcher._seconds["sentiment"] = 5.0
+        house.batcher._seconds["sentiment", False] = 5.0
         held = await house.hold()
         task = await queued(house, "a")
         with pytest.raises(QueueFull) as caught:
