@@ -267,8 +267,8 @@ class Batcher:
             job.call.answered_by = predictor.version
             job.call.timings = {**stages, "queue": started - job.since, "batch": len(questions)}
             done.append((job, own))
-        _wake(jobs[0], lambda: _hand_over(predictor, done))
         telemetry.batch_computed(model, len(questions), stages, [started - job.since for job in jobs])
+        _wake(jobs[0], lambda: _hand_over(predictor, done))
         if self.on_answer is not None and not first.explain:
             for job, own in done:
                 self._tell(self.on_answer, predictor, job, own)

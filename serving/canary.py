@@ -130,7 +130,7 @@ class Agreement(BaseModel, frozen=True, extra="forbid"):
     compared: Count = 0
     first: Count = Field(0, description="instances whose first answer differs")
     overlap: float = Field(0.0, description="sum of the shares of names that both gave")
-    distance: float = Field(0.0, description="sum of mean absolute differences of numbers with one name")
+    distance: float = Field(0.0, description="sum of mean absolute differences of numbers that mean the same")
 
     def __add__(self, other: Agreement) -> Agreement:
         return Agreement(
@@ -179,12 +179,14 @@ def agreement(champion: Sequence[Mapping[str, Any]], challenger: Sequence[Mappin
     total = Agreement()
     for ours, theirs in zip(champion, challenger, strict=True):
         a, b = _named(ours), _named(theirs)
-        common = [abs(a[name] - b[name]) for name in a.keys() & b.keys()]
+        common = a.keys() & b.keys()
+        # A sentiment's number is the probability of one thing, whatever the answer is called.
+        pairs = [(*a.values(), *b.values())] if "sentiment" in ours else [(a[name], b[name]) for name in common]
         total += Agreement(
             compared=1,
             first=int(next(iter(a), None) != next(iter(b), None)),
             overlap=len(common) / max(len(a), len(b), 1),
-            distance=sum(common) / len(common) if common else 0.0,
+            distance=sum(abs(x - y) for x, y in pairs) / len(pairs) if pairs else 0.0,
         )
     return total
 

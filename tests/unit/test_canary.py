@@ -175,6 +175,12 @@ def test_agreement() -> None:
     assert said.overlap == pytest.approx(0.5 + 1.0)
     assert said.distance == pytest.approx(0.0 + 0.5)
 
+    said = agreement(
+        [{"sentiment": "positive", "probability": 0.75}, {"sentiment": "positive", "probability": 0.75}],
+        [{"sentiment": "negative", "probability": 0.25}, {"sentiment": "positive", "probability": 0.5}],
+    )
+    assert (said.compared, said.first, said.overlap, said.distance) == (2, 1, 1.0, 0.5 + 0.25)
+
 
 # The draw
 
