@@ -218,7 +218,7 @@ def speed(engine: Engine, shapes: Sequence[tuple[int, int]], single: bool, secon
         mask = np.ones_like(ids)
         parts = [(ids[[n]], mask[[n]]) for n in range(batch)] if single else [(ids, mask)]
         best, began, runs = np.inf, time.perf_counter(), 0
-        while runs < 3 or time.perf_counter() - began < seconds:
+        while runs < 2 or time.perf_counter() - began < seconds:
             start = time.perf_counter()
             for part in parts:
                 engine(*part)

@@ -74,7 +74,7 @@ def test_an_int8_batch_would_not(directory: Path) -> None:
 
 def test_the_card_tells_what_was_measured(card: dict[str, Any], directory: Path) -> None:
     runtime = card["runtime"]
-    assert list(runtime["candidates"]) == here(directory)
+    assert set(runtime["candidates"]) == set(here(directory))
     speeds = {n: engines.overall(c["texts_per_second"]) for n, c in runtime["candidates"].items() if c["good"]}
     assert runtime["chosen"] == max(speeds, key=lambda name: speeds[name])
     for candidate in runtime["candidates"].values():
@@ -82,7 +82,7 @@ def test_the_card_tells_what_was_measured(card: dict[str, Any], directory: Path)
         below = [runtime["trainer"][task] - value for task, value in candidate["metrics"].items()]
         assert candidate["good"] == (max(below) <= 0.003 and len(below) == 2)
     for name in ("torch-fp32", "onnxruntime-fp32"):
-        assert runtime["candidates"][name]["difference"] < 1e-4
+        assert runtime["candidates"][name]["difference"] < 1e-3
         assert runtime["candidates"][name]["metrics"] == runtime["trainer"]
 
 
