@@ -41,8 +41,8 @@ def features(catalogue: Catalogue, vectors: Matrix) -> Matrix:
 
 def _features(catalogue: Catalogue, item: int) -> set[str]:
     words = re.findall(r"\w+", f"{catalogue.titles[item]} {catalogue.texts[item] or ''}".lower())
-    year = catalogue.years[item]
-    dated = () if year is None else (f"year {year}", f"decade {year // 10}")
+    released = catalogue.released[item] if catalogue.released else None
+    dated = (f"year {released.year}", f"decade {released.year // 10}") if released else ()
     return {*words, *(f"label {label}" for label in catalogue.labels[item]), *dated}
 
 
@@ -57,7 +57,10 @@ def expected(text: Matrix, known: Matrix, trust: Matrix, regularisation: float) 
     total = max(float(trust.sum()), 1e-9)
     mean, middle = trust @ text / total, trust @ known / total
     x, y = text - mean, known - middle
-    gram = (x.T * trust) @ x + regularisation * np.eye(x.shape[1], dtype=np.float32)
-    guess = middle + x @ np.linalg.solve(gram, (x.T * trust) @ y)
+    weighed = x.T * trust
+    solved = np.linalg.solve(weighed @ x + regularisation * np.eye(x.shape[1], dtype=np.float32), weighed)
+    fitted = middle + x @ (solved @ y)
+    own = np.minimum((x * solved.T).sum(1) + trust / total, 0.99)[:, None]  # an item's weight in its own answer
+    guess = (fitted - own * known) / (1 - own)  # as if it had not been there (Allen 1974)
     share = trust[:, None]
     return np.asarray(share * known + (1 - share) * guess, np.float32)

@@ -17,6 +17,9 @@
 λ are fitted on the validation window, with every term fitted on what came before it: the likelihood of what followed
 among each row's candidates, pulled towards a plain start as strongly as cross-fitting by user says. Then the terms are
 fitted again on all events before the test window, λ unchanged.
+
+Ties, factors, spectral vectors and popularity of an item that few have met lean on what its text lets expect
+(`tasteloop.item_text`); one that nobody has met has λ of its own, fitted on items held out on purpose.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ from tasteloop import metrics
 from tasteloop.bundle import CARD, GOLDEN, HABITS, ITEMS, MODELS, README, RECOMMENDER, code_version, seal
 from tasteloop.events import ITEM, SECOND, TIME, USER, Event, positive
 from tasteloop.files import atomic_directory, atomic_write, read_json, write_json
+from tasteloop.item_text import expected, features
 from tasteloop.items import Catalogue
 from tasteloop.snapshots import FUTURE, TRAIN, VALIDATION, Snapshots
 from tasteloop.text import TextSettings, in_order
@@ -72,6 +76,15 @@ class RecommenderSettings(BaseModel, frozen=True, extra="forbid"):
     als_regularisation: float = Field(30, gt=0)
     als_iterations: int = Field(12, ge=1)
     nearby_reach: int = Field(10, ge=1, description="Items at most so many places apart in a history are near.")
+    familiar: float = Field(
+        3, gt=0, description="Interactions at which what they say of an item counts as much as its text does."
+    )
+    text_regularisation: float = Field(
+        10, gt=0, description="Of the regression from item text to what interactions teach."
+    )
+    held_out: float = Field(
+        0.2, gt=0, lt=1, description="Share of the items that are held out to fit λ of items that nobody has met."
+    )
     candidates: int = Field(100, ge=10, description="Items a row, by a plain start, among which λ are fitted.")
     shrinkage: tuple[float, ...] = Field(
         (0.01, 0.1, 1.0, 10.0), description="Pull of λ towards the start; what is below 0.5 / users is not tried."
@@ -139,6 +152,7 @@ class Recommender:
         popularity: [J].
         weights: (a, b) of λ by term; decay: of a history event by its rank from the newest.
         als: alpha and regularisation.
+        new: positions of items that nobody had met, for which new_weights hold in place of weights.
     """
 
     vectors: Matrix
@@ -158,6 +172,8 @@ class Recommender:
     decay: float
     als: tuple[float, float]
     text: TextSettings
+    new: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    new_weights: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def contributions(self, folded: Folded, interests: Matrix) -> dict[str, Matrix]:
         """λ_m(n) · s_m by term, each [n, J]; a row's score is their sum.
@@ -168,8 +184,14 @@ class Recommender:
         """
         known = np.log1p(folded.length) - _MEDIUM
         terms = self.terms(folded, interests)
-        weights = {name: (a + b * known).astype(np.float32)[:, None] for name, (a, b) in self.weights.items()}
-        return {name: weights[name] * terms[name] for name in TERMS}
+        out = {}
+        for name in TERMS:
+            a, b = self.weights[name]
+            out[name] = (a + b * known).astype(np.float32)[:, None] * terms[name]
+            if self.new_weights:
+                a, b = self.new_weights[name]
+                out[name][:, self.new] = (a + b * known)[:, None] * terms[name][:, self.new]
+        return out
 
     def terms(self, folded: Folded, interests: Matrix) -> dict[str, Matrix]:
         """s_m by term, each [n, J], standardised."""
@@ -250,6 +272,7 @@ class Recommender:
         return cls(
             **load_file(directory / RECOMMENDER),
             weights={name: (a, b) for name, (a, b) in recommender["weights"].items()},
+            new_weights={name: (a, b) for name, (a, b) in recommender.get("new_weights", {}).items()},
             decay=recommender["decay"],
             als=tuple(recommender["als"]),
             text=TextSettings.model_validate(card["text"]),
@@ -325,6 +348,11 @@ class Past:
         out[self.user[which], self.item[which]] = 1
         return out
 
+    def without(self, new: NDArray[np.bool_]) -> Past:
+        """As if nobody had met these items [J]."""
+        kept = ~new[self.item]
+        return Past(self.user[kept], self.item[kept], self.age[kept], self.positive[kept], self.items)
+
     def popularity(self, half_life: float) -> Matrix:
         """[J]: log(1 + positive events), each halved in weight every `half_life` days."""
         weight = 0.5 ** (self.age[self.positive] / half_life)
@@ -370,15 +398,10 @@ def item_knn(matrix: Matrix, neighbours: int, shrink: float) -> Matrix:
     return similarity.astype(np.float32)
 
 
-def fit_ties(truth: Matrix, future: Matrix, past: Past, membership: Matrix, regularisation: float) -> Matrix:
+def fit_ties(truth: Matrix, future: Matrix, regularisation: float) -> Matrix:
     """[K, J]: by ridge regression how much more an item follows where a label's interest is there."""
     a, b = truth - truth.mean(0), future - future.mean(0)
     ties = np.linalg.solve(a.T @ a + regularisation * np.eye(a.shape[1]), a.T @ b)
-    cold = past.count() == 0
-    if cold.any():
-        by_label = membership.T @ membership + np.eye(membership.shape[1])
-        prototype = np.linalg.solve(by_label, membership.T @ np.where(cold, 0, ties).T)  # label -> ties of its items
-        ties[:, cold] = (membership[cold] @ prototype).T
     return np.asarray(ties, np.float32)
 
 
@@ -467,7 +490,8 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
         final = fit_terms(Past.before(data.meta["test_from"], data), ground, settings, tuned)
         final.save(directory)
         card["recommender"] = {
-            "weights": tuned.weights, "decay": tuned.decay, "als": final.als, "regularisation": tuned.regularisation,
+            "weights": tuned.weights, "new_weights": tuned.new_weights, "decay": tuned.decay, "als": final.als,
+            "regularisation": tuned.regularisation,
             "half_life": tuned.half_life, "shrinkage": tuned.shrinkage, "settings": settings.model_dump(mode="json"),
         }  # fmt: skip
         card["validation"] |= {"recommend.ndcg@10": tuned.ndcg}
@@ -491,7 +515,10 @@ class Asked:
     users: NDArray[Any]
 
     def ndcg(self, scores: Matrix) -> float:
-        return metrics.ndcg(metrics.top_k(np.where(self.hidden, -np.inf, scores), 10), self.relevant).value
+        return self.measure(scores).value
+
+    def measure(self, scores: Matrix) -> metrics.Measure:
+        return metrics.ndcg(metrics.top_k(np.where(self.hidden, -np.inf, scores), 10), self.relevant)
 
 
 @dataclass(frozen=True)
@@ -515,6 +542,7 @@ class Tuned:
     half_life: float
     shrinkage: float = 0.0
     weights: dict[str, tuple[float, float]] = field(default_factory=dict)
+    new_weights: dict[str, tuple[float, float]] = field(default_factory=dict)
     ndcg: float = 0.0
 
 
@@ -538,7 +566,28 @@ def tune(past: Past, ground: Ground, asked: Asked, settings: RecommenderSettings
     shrinkage, ndcg, weights_ = fit_weights(terms, folded[chosen.decay].length, asked, settings)
     middling = {name: round(a, 3) for name, (a, _) in weights_.items()}
     log.info("λ of a middling history %s, validation nDCG@10 %.4f", middling, ndcg)
-    return replace(chosen, shrinkage=shrinkage, weights=weights_, ndcg=ndcg)
+    new_weights = fit_new_weights(past, ground, asked, settings, chosen)
+    return replace(chosen, shrinkage=shrinkage, weights=weights_, new_weights=new_weights, ndcg=ndcg)
+
+
+def fit_new_weights(
+    past: Past, ground: Ground, asked: Asked, settings: RecommenderSettings, chosen: Tuned
+) -> dict[str, tuple[float, float]]:
+    """λ of items that nobody has met: some are held out of what is fitted and folded in, and new ones alone ranked."""
+    held = np.random.default_rng(0).random(past.items) < settings.held_out
+    fitted = fit_terms(past.without(held), ground, settings, chosen)
+    new = np.zeros(past.items, np.bool_)
+    new[fitted.new] = True
+    folded = asked.folded(chosen.decay)
+    folded = Folded.decayed(np.where(new, 0, folded.recent_liked), np.where(new, 0, folded.recent_seen), folded.length)
+    wanted = [[j for j in relevant if new[j]] for relevant in asked.relevant]
+    asked = replace(asked, hidden=asked.hidden | ~new, relevant=wanted)
+    shrinkage, ndcg, weights = fit_weights(
+        fitted.terms(folded, asked.interests), folded.length, asked, settings, cautious=True
+    )
+    middling = {name: round(a, 3) for name, (a, _) in weights.items()}
+    log.info("λ of a new item %s, validation nDCG@10 %.4f", middling, ndcg)
+    return weights
 
 
 def _compared(past: Past, settings: RecommenderSettings) -> NDArray[np.int32]:
@@ -557,33 +606,52 @@ def fit_terms(past: Past, ground: Ground, settings: RecommenderSettings, tuned: 
     all_labels = ground.catalogue.membership(ground.catalogue.label_names).astype(np.float32)
     every = past.seen.sum(0) @ all_labels
     singular, activity = spectral(past.seen, settings.factors)
+    root = np.sqrt(activity)[:, None]
+    met = np.bincount(past.item, minlength=past.items)
+    known = (
+        fit_ties(ground.truth, future, settings.interest_regularisation).T,
+        als(past.matrix, settings), als(past.seen, settings), singular * root,
+        past.popularity(tuned.half_life)[:, None],
+    )  # fmt: skip
+    borrowed = expected(
+        features(ground.catalogue, ground.vectors), np.concatenate(known, 1),
+        (met / (met + settings.familiar)).astype(np.float32), settings.text_regularisation,
+    )  # fmt: skip
+    ties, liked, seen_, passed, popular = np.split(borrowed, np.cumsum([part.shape[1] for part in known])[:-1], axis=1)
     return Recommender(
         vectors=ground.vectors,
         compared=columns,
         ease=ease(past.matrix[:, columns], tuned.regularisation),
         nearby=nearby(past, settings.nearby_reach)[np.ix_(columns, columns)],
-        ties=fit_ties(
-            ground.truth, future, past, ground.catalogue.membership(ground.labels), settings.interest_regularisation
-        ),
+        ties=np.ascontiguousarray(ties.T),
         label_mean=ground.truth.mean(0),
         membership=all_labels / np.maximum(all_labels.sum(1, keepdims=True), 1),
         label_share=(every / max(float(past.seen.sum()), 1)).astype(np.float32),
-        factors_liked=als(past.matrix, settings),
-        factors_seen=als(past.seen, settings),
-        spectral=singular,
+        factors_liked=np.ascontiguousarray(liked),
+        factors_seen=np.ascontiguousarray(seen_),
+        spectral=passed / root,
         activity=activity,
-        popularity=past.popularity(tuned.half_life),
+        popularity=popular[:, 0].copy(),
         weights=tuned.weights or {name: (_START.get(name, 0.0), 0.0) for name in TERMS},
         decay=tuned.decay,
         als=(settings.als_alpha, settings.als_regularisation),
         text=ground.text,
+        new=np.flatnonzero(met == 0).astype(np.int32),
+        new_weights=tuned.new_weights,
     )
 
 
 def fit_weights(
-    terms: dict[str, Matrix], length: NDArray[np.int64], asked: Asked, settings: RecommenderSettings
+    terms: dict[str, Matrix],
+    length: NDArray[np.int64],
+    asked: Asked,
+    settings: RecommenderSettings,
+    cautious: bool = False,
 ) -> tuple[float, float, dict[str, tuple[float, float]]]:
     """λ: the softmax likelihood of the relevant among each row's candidates, rows alike, shrunk towards the start.
+
+    Args:
+        cautious: take the strongest pull that is not proven worse than the best, for few rows.
 
     Returns:
         The shrinkage that ranks best by cross-fitting in three folds of users, that nDCG@10, and λ fitted on all.
@@ -599,7 +667,7 @@ def fit_weights(
     _, user = np.unique(asked.users, return_inverse=True)
     fold = user % 3
 
-    def cross_fitted(shrinkage: float) -> float:
+    def cross_fitted(shrinkage: float) -> metrics.Measure:
         scores = np.full(asked.hidden.shape, -1e9, np.float32)
         for k in range(3):
             rows = fold == k
@@ -608,15 +676,19 @@ def fit_weights(
             part = scores[rows]
             np.put_along_axis(part, picked[rows], (features[rows] @ weights).astype(np.float32), 1)
             scores[rows] = part
-        return asked.ndcg(scores)
+        return asked.measure(scores)
 
     # A weak pull is not tried on few users: what so few cross-fitted rows prefer is chance.
     strong = [shrinkage for shrinkage in settings.shrinkage if shrinkage * (user.max() + 1) >= 0.5]
     measured = {shrinkage: cross_fitted(shrinkage) for shrinkage in strong or [max(settings.shrinkage)]}
-    shrinkage = max(measured, key=lambda s: (measured[s], s))
+    best = shrinkage = max(measured, key=lambda s: (measured[s].value, s))
+    if cautious:
+        worse = {s: metrics.difference(measured[best], m, asked.users).low or 0.0 for s, m in measured.items()}
+        shrinkage = max(s for s, gap in worse.items() if gap <= 0)
     weights = _maximise(features, wanted, start, shrinkage)
     both = weights.reshape(2, len(TERMS)).T
-    return shrinkage, measured[shrinkage], {n: (float(a), float(b)) for n, (a, b) in zip(TERMS, both, strict=True)}
+    found = {name: (float(a), float(b)) for name, (a, b) in zip(TERMS, both, strict=True)}
+    return shrinkage, measured[shrinkage].value, found
 
 
 def _maximise(
