@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,12 +48,13 @@ class Catalogue:
     titles: list[str]
     labels: list[list[str]]
     texts: list[str | None]
+    released: list[date | None] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path) -> Catalogue:
         """From an items table on disk. Raises TasteloopError where it is not a whole Parquet file."""
         table = read_parquet(path)
-        return cls(*(table[column].to_list() for column in (ITEM, TITLE, LABELS, TEXT)))
+        return cls(*(table[column].to_list() for column in (ITEM, TITLE, LABELS, TEXT, RELEASED)))
 
     def __len__(self) -> int:
         return len(self.items)

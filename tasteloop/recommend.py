@@ -17,6 +17,9 @@
 λ are fitted on the validation window, with every term fitted on what came before it: the likelihood of what followed
 among each row's candidates, pulled towards a plain start as strongly as cross-fitting by user says. Then the terms are
 fitted again on all events before the test window, λ unchanged.
+
+Ties, factors, spectral vectors and popularity of an item that few have met lean on what its text lets expect
+(`tasteloop.item_text`); one that nobody has met has λ of its own, fitted on items held out on purpose.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +42,7 @@ from tasteloop.bundle import CARD, GOLDEN, HABITS, ITEMS, MODELS, README, RECOMM
 from tasteloop.engines import precisions
 from tasteloop.events import ITEM, SECOND, TEXT, TIME, USER, Event, positive
 from tasteloop.files import atomic_directory, atomic_write, read_json, write_json
+from tasteloop.item_text import expected, features
 from tasteloop.items import SENTIMENT, Catalogue
 from tasteloop.snapshots import FUTURE, SPLIT, TRAIN, VALIDATION, Snapshots
 from tasteloop.text import TextSettings, in_order
@@ -76,6 +80,15 @@ class RecommenderSettings(BaseModel, frozen=True, extra="forbid"):
     als_regularisation: float = Field(30, gt=0)
     als_iterations: int = Field(12, ge=1)
     nearby_reach: int = Field(10, ge=1, description="Items at most so many places apart in a history are near.")
+    familiar: float = Field(
+        3, gt=0, description="Interactions at which what they say of an item counts as much as its text does."
+    )
+    text_regularisation: float = Field(
+        10, gt=0, description="Of the regression from item text to what interactions teach."
+    )
+    held_out: float = Field(
+        0.2, gt=0, lt=1, description="Share of the items that are held out to fit λ of items that nobody has met."
+    )
     candidates: int = Field(100, ge=10, description="Items a row, by a plain start, among which λ are fitted.")
     shrinkage: tuple[float, ...] = Field(
         (0.01, 0.1, 1.0, 10.0), description="Pull of λ towards the start; what is below 0.5 / users is not tried."
@@ -143,6 +156,7 @@ class Recommender:
         popularity: [J].
         weights: (a, b) of λ by term; decay: of a history event by its rank from the newest.
         als: alpha and regularisation.
+        new: positions of items that nobody had met, for which new_weights hold in place of weights.
     """
 
     vectors: Matrix
@@ -162,6 +176,8 @@ class Recommender:
     decay: float
     als: tuple[float, float]
     text: TextSettings
+    new: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    new_weights: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def contributions(self, folded: Folded, interests: Matrix) -> dict[str, Matrix]:
         """λ_m(n) · s_m by term, each [n, J]; a row's score is their sum.
@@ -170,30 +186,44 @@ class Recommender:
             folded: n histories, with this recommender's decay.
             interests: [n, K] calibrated probabilities.
         """
-        return self._weighted(folded, interests, self._lambda(folded))
+        inputs, values = self._inputs(folded, interests), self._values(folded)
+        out = self._weighted(inputs, values, self._lambda(folded, self.weights))
+        if self.new_weights:
+            of_new = self._weighted(inputs, values, self._lambda(folded, self.new_weights), self.new)
+            for name, contribution in of_new.items():
+                out[name][:, self.new] = contribution
+        return out
 
-    def _lambda(self, folded: Folded) -> Weights:
+    @staticmethod
+    def _lambda(folded: Folded, weights: Mapping[str, tuple[float, float]]) -> Weights:
         known = np.log1p(folded.length)[:, None] - _MEDIUM
-        return {name: a + b * known for name, (a, b) in self.weights.items()}
+        return {name: a + b * known for name, (a, b) in weights.items()}
 
     def terms(self, folded: Folded, interests: Matrix) -> dict[str, Matrix]:
         """s_m by term, each [n, J], standardised."""
         one = np.ones((len(folded.length), 1))
-        return self._weighted(folded, interests, dict.fromkeys(TERMS, one))
+        return self._weighted(self._inputs(folded, interests), self._values(folded), dict.fromkeys(TERMS, one))
 
-    def _weighted(self, folded: Folded, interests: Matrix, weights: Weights) -> dict[str, Matrix]:
-        """Weight [n, 1] times the standardised term, [n, J], by name.
+    def _weighted(
+        self,
+        inputs: dict[str, Matrix],
+        values: dict[str, Matrix],
+        weights: Weights,
+        positions: NDArray[np.int32] | slice = slice(None),
+    ) -> dict[str, Matrix]:
+        """Weight [n, 1] times the standardised term by name, [n, J] or only at some positions.
 
         A history bears few items, so only their rows of the large arrays are read; and mean and deviation over the
         items come from the few numbers that a term multiplies its array with, so that no [n, J] is gone over again.
         """
-        out = {name: self.bases[name].weighted(x, weights[name]) for name, x in self._inputs(folded, interests).items()}
-        for name, (history, between) in self._between(folded).items():
-            values = rows_product(history[:, self.compared], between)
-            scale, shift = among_scale(values, history.shape[1], weights[name])
-            out[name] = np.repeat(-shift.astype(np.float32), history.shape[1], 1)
-            out[name][:, self.compared] += scale.astype(np.float32) * values
-        out["popularity"] = (weights["popularity"] * self._standard_popularity).astype(np.float32)
+        items = len(self.popularity)
+        out = {name: self.bases[name].weighted(x, weights[name], positions) for name, x in inputs.items()}
+        for name, compared in values.items():
+            scale, shift = among_scale(compared, items, weights[name])
+            everywhere = np.repeat(-shift.astype(np.float32), items, 1)
+            everywhere[:, self.compared] += scale.astype(np.float32) * compared
+            out[name] = everywhere[:, positions]
+        out["popularity"] = (weights["popularity"] * self._standard_popularity[:, positions]).astype(np.float32)
         return {name: out[name] for name in TERMS}
 
     def _inputs(self, folded: Folded, interests: Matrix) -> dict[str, Matrix]:
@@ -208,6 +238,11 @@ class Recommender:
             "factors_seen": self._fold(folded.seen, "factors_seen"),
             "spectral": rows_product(folded.seen / self._root, self.spectral),
         }
+
+    def _values(self, folded: Folded) -> dict[str, Matrix]:
+        """[n, E] of those terms that compare items."""
+        between = self._between(folded)
+        return {name: rows_product(history[:, self.compared], weights) for name, (history, weights) in between.items()}
 
     def _between(self, folded: Folded) -> dict[str, tuple[Matrix, Matrix]]:
         """The terms that compare items with those of the history: which of it, and with what weights."""
@@ -227,7 +262,11 @@ class Recommender:
             interest, of `label_share` for taste) and positions of the history's items for all others but popularity,
             which has no parts.
         """
-        weights = self._lambda(folded)
+        weights = self._lambda(folded, self.weights)
+        if self.new_weights:
+            new = np.isin(positions, self.new)
+            of_new = self._lambda(folded, self.new_weights)
+            weights = {name: np.where(new, of_new[name], own) for name, own in weights.items()}
         inputs = self._inputs(folded, interests)
         sources: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {
             name: (np.arange(inputs[name].shape[1]), np.diag(inputs[name][0])) for name in ("interest", "taste")
@@ -317,6 +356,7 @@ class Recommender:
         return cls(
             **mapped_arrays(directory / RECOMMENDER),
             weights={name: (a, b) for name, (a, b) in recommender["weights"].items()},
+            new_weights={name: (a, b) for name, (a, b) in recommender.get("new_weights", {}).items()},
             decay=recommender["decay"],
             als=tuple(recommender["als"]),
             text=TextSettings.model_validate(card["text"]),
@@ -341,14 +381,14 @@ class Base:
         return cls(items, mean, covariance / items.shape[1])
 
     def scale(self, x: Matrix, weight: NDArray[np.float64]) -> NDArray[np.float64]:
-        """[n, 1]: weight over the deviation of `x @ items`, 0 where that is constant."""
+        """Weight over the deviation of `x @ items`, 0 where that is constant; as many columns as the weight."""
         exact = x.astype(np.float64)
         return over_deviation(weight, ((exact @ self.covariance) * exact).sum(1, keepdims=True))
 
-    def weighted(self, x: Matrix, weight: NDArray[np.float64]) -> Matrix:
-        """weight · standardise(x @ items), [n, d] -> [n, J]."""
+    def weighted(self, x: Matrix, weight: NDArray[np.float64], positions: NDArray[np.int32] | slice) -> Matrix:
+        """weight · standardise(x @ items) at some positions, [n, d] -> [n, positions]."""
         scaled = self.scale(x, weight) * x
-        out: Matrix = scaled.astype(np.float32) @ self.items
+        out: Matrix = scaled.astype(np.float32) @ self.items[:, positions]
         out -= (scaled @ self.mean).astype(np.float32)[:, None]
         return out
 
@@ -367,7 +407,8 @@ def among_scale(
 def over_deviation(weight: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArray[np.float64]:
     """weight / deviation; 0 where there is none."""
     deviation = np.sqrt(np.maximum(variance, 0))
-    return np.divide(weight, deviation, out=np.zeros_like(deviation), where=deviation > 1e-7)
+    shape = np.broadcast_shapes(weight.shape, deviation.shape)
+    return np.divide(weight, deviation, out=np.zeros(shape), where=deviation > 1e-7)
 
 
 def rows_product(weights: Matrix, rows: Matrix) -> Matrix:
@@ -448,6 +489,11 @@ class Past:
         out[self.user[which], self.item[which]] = 1
         return out
 
+    def without(self, new: NDArray[np.bool_]) -> Past:
+        """As if nobody had met these items [J]."""
+        kept = ~new[self.item]
+        return Past(self.user[kept], self.item[kept], self.age[kept], self.positive[kept], self.items)
+
     def popularity(self, half_life: float) -> Matrix:
         """[J]: log(1 + positive events), each halved in weight every `half_life` days."""
         weight = 0.5 ** (self.age[self.positive] / half_life)
@@ -493,15 +539,10 @@ def item_knn(matrix: Matrix, neighbours: int, shrink: float) -> Matrix:
     return similarity.astype(np.float32)
 
 
-def fit_ties(truth: Matrix, future: Matrix, past: Past, membership: Matrix, regularisation: float) -> Matrix:
+def fit_ties(truth: Matrix, future: Matrix, regularisation: float) -> Matrix:
     """[K, J]: by ridge regression how much more an item follows where a label's interest is there."""
     a, b = truth - truth.mean(0), future - future.mean(0)
     ties = np.linalg.solve(a.T @ a + regularisation * np.eye(a.shape[1]), a.T @ b)
-    cold = past.count() == 0
-    if cold.any():
-        by_label = membership.T @ membership + np.eye(membership.shape[1])
-        prototype = np.linalg.solve(by_label, membership.T @ np.where(cold, 0, ties).T)  # label -> ties of its items
-        ties[:, cold] = (membership[cold] @ prototype).T
     return np.asarray(ties, np.float32)
 
 
@@ -593,7 +634,8 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
         final = fit_terms(Past.before(data.meta["test_from"], data), ground, settings, tuned)
         final.save(directory)
         card["recommender"] = {
-            "weights": tuned.weights, "decay": tuned.decay, "als": final.als, "regularisation": tuned.regularisation,
+            "weights": tuned.weights, "new_weights": tuned.new_weights, "decay": tuned.decay, "als": final.als,
+            "regularisation": tuned.regularisation,
             "half_life": tuned.half_life, "shrinkage": tuned.shrinkage, "settings": settings.model_dump(mode="json"),
         }  # fmt: skip
         card["validation"] |= {"recommend.ndcg@10": tuned.ndcg}
@@ -616,7 +658,10 @@ class Asked:
     users: NDArray[Any]
 
     def ndcg(self, scores: Matrix) -> float:
-        return metrics.ndcg(metrics.top_k(np.where(self.hidden, -np.inf, scores), 10), self.relevant).value
+        return self.measure(scores).value
+
+    def measure(self, scores: Matrix) -> metrics.Measure:
+        return metrics.ndcg(metrics.top_k(np.where(self.hidden, -np.inf, scores), 10), self.relevant)
 
 
 @dataclass(frozen=True)
@@ -640,6 +685,7 @@ class Tuned:
     half_life: float
     shrinkage: float = 0.0
     weights: dict[str, tuple[float, float]] = field(default_factory=dict)
+    new_weights: dict[str, tuple[float, float]] = field(default_factory=dict)
     ndcg: float = 0.0
 
 
@@ -663,7 +709,28 @@ def tune(past: Past, ground: Ground, asked: Asked, settings: RecommenderSettings
     shrinkage, ndcg, weights_ = fit_weights(terms, folded[chosen.decay].length, asked, settings)
     middling = {name: round(a, 3) for name, (a, _) in weights_.items()}
     log.info("λ of a middling history %s, validation nDCG@10 %.4f", middling, ndcg)
-    return replace(chosen, shrinkage=shrinkage, weights=weights_, ndcg=ndcg)
+    new_weights = fit_new_weights(past, ground, asked, settings, chosen)
+    return replace(chosen, shrinkage=shrinkage, weights=weights_, new_weights=new_weights, ndcg=ndcg)
+
+
+def fit_new_weights(
+    past: Past, ground: Ground, asked: Asked, settings: RecommenderSettings, chosen: Tuned
+) -> dict[str, tuple[float, float]]:
+    """λ of items that nobody has met: some are held out of what is fitted and folded in, and new ones alone ranked."""
+    held = np.random.default_rng(0).random(past.items) < settings.held_out
+    fitted = fit_terms(past.without(held), ground, settings, chosen)
+    new = np.zeros(past.items, np.bool_)
+    new[fitted.new] = True
+    folded = asked.folded(chosen.decay)
+    folded = Folded.decayed(np.where(new, 0, folded.recent_liked), np.where(new, 0, folded.recent_seen), folded.length)
+    wanted = [[j for j in relevant if new[j]] for relevant in asked.relevant]
+    asked = replace(asked, hidden=asked.hidden | ~new, relevant=wanted)
+    shrinkage, ndcg, weights = fit_weights(
+        fitted.terms(folded, asked.interests), folded.length, asked, settings, cautious=True
+    )
+    middling = {name: round(a, 3) for name, (a, _) in weights.items()}
+    log.info("λ of a new item %s, validation nDCG@10 %.4f", middling, ndcg)
+    return weights
 
 
 def _compared(past: Past, settings: RecommenderSettings) -> NDArray[np.int32]:
@@ -682,33 +749,52 @@ def fit_terms(past: Past, ground: Ground, settings: RecommenderSettings, tuned: 
     all_labels = ground.catalogue.membership(ground.catalogue.label_names).astype(np.float32)
     every = past.seen.sum(0) @ all_labels
     singular, activity = spectral(past.seen, settings.factors)
+    root = np.sqrt(activity)[:, None]
+    met = np.bincount(past.item, minlength=past.items)
+    known = (
+        fit_ties(ground.truth, future, settings.interest_regularisation).T,
+        als(past.matrix, settings), als(past.seen, settings), singular * root,
+        past.popularity(tuned.half_life)[:, None],
+    )  # fmt: skip
+    borrowed = expected(
+        features(ground.catalogue, ground.vectors), np.concatenate(known, 1),
+        (met / (met + settings.familiar)).astype(np.float32), settings.text_regularisation,
+    )  # fmt: skip
+    ties, liked, seen_, passed, popular = np.split(borrowed, np.cumsum([part.shape[1] for part in known])[:-1], axis=1)
     return Recommender(
         vectors=ground.vectors,
         compared=columns,
         ease=ease(past.matrix[:, columns], tuned.regularisation),
         nearby=nearby(past, settings.nearby_reach)[np.ix_(columns, columns)],
-        ties=fit_ties(
-            ground.truth, future, past, ground.catalogue.membership(ground.labels), settings.interest_regularisation
-        ),
+        ties=np.ascontiguousarray(ties.T),
         label_mean=ground.truth.mean(0),
         membership=all_labels / np.maximum(all_labels.sum(1, keepdims=True), 1),
         label_share=(every / max(float(past.seen.sum()), 1)).astype(np.float32),
-        factors_liked=als(past.matrix, settings),
-        factors_seen=als(past.seen, settings),
-        spectral=singular,
+        factors_liked=np.ascontiguousarray(liked),
+        factors_seen=np.ascontiguousarray(seen_),
+        spectral=np.asarray(passed / root, np.float32),
         activity=activity,
-        popularity=past.popularity(tuned.half_life),
+        popularity=popular[:, 0].copy(),
         weights=tuned.weights or {name: (_START.get(name, 0.0), 0.0) for name in TERMS},
         decay=tuned.decay,
         als=(settings.als_alpha, settings.als_regularisation),
         text=ground.text,
+        new=np.flatnonzero(met == 0).astype(np.int32),
+        new_weights=tuned.new_weights,
     )
 
 
 def fit_weights(
-    terms: dict[str, Matrix], length: NDArray[np.int64], asked: Asked, settings: RecommenderSettings
+    terms: dict[str, Matrix],
+    length: NDArray[np.int64],
+    asked: Asked,
+    settings: RecommenderSettings,
+    cautious: bool = False,
 ) -> tuple[float, float, dict[str, tuple[float, float]]]:
     """λ: the softmax likelihood of the relevant among each row's candidates, rows alike, shrunk towards the start.
+
+    Args:
+        cautious: take the strongest pull that is not proven worse than the best, for few rows.
 
     Returns:
         The shrinkage that ranks best by cross-fitting in three folds of users, that nDCG@10, and λ fitted on all.
@@ -724,7 +810,7 @@ def fit_weights(
     _, user = np.unique(asked.users, return_inverse=True)
     fold = user % 3
 
-    def cross_fitted(shrinkage: float) -> float:
+    def cross_fitted(shrinkage: float) -> metrics.Measure:
         scores = np.full(asked.hidden.shape, -1e9, np.float32)
         for k in range(3):
             rows = fold == k
@@ -733,15 +819,19 @@ def fit_weights(
             part = scores[rows]
             np.put_along_axis(part, picked[rows], (features[rows] @ weights).astype(np.float32), 1)
             scores[rows] = part
-        return asked.ndcg(scores)
+        return asked.measure(scores)
 
     # A weak pull is not tried on few users: what so few cross-fitted rows prefer is chance.
     strong = [shrinkage for shrinkage in settings.shrinkage if shrinkage * (user.max() + 1) >= 0.5]
     measured = {shrinkage: cross_fitted(shrinkage) for shrinkage in strong or [max(settings.shrinkage)]}
-    shrinkage = max(measured, key=lambda s: (measured[s], s))
+    best = shrinkage = max(measured, key=lambda s: (measured[s].value, s))
+    if cautious:
+        worse = {s: metrics.difference(measured[best], m, asked.users).low or 0.0 for s, m in measured.items()}
+        shrinkage = max(s for s, gap in worse.items() if gap <= 0)
     weights = _maximise(features, wanted, start, shrinkage)
     both = weights.reshape(2, len(TERMS)).T
-    return shrinkage, measured[shrinkage], {n: (float(a), float(b)) for n, (a, b) in zip(TERMS, both, strict=True)}
+    found = {name: (float(a), float(b)) for name, (a, b) in zip(TERMS, both, strict=True)}
+    return shrinkage, measured[shrinkage].value, found
 
 
 def _maximise(
