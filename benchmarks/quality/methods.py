@@ -345,7 +345,8 @@ def _bm25(texts: tuple[str, ...], k1: float, b: float) -> Matrix:
 
 
 @lru_cache(maxsize=2)
-def _vectors(texts: tuple[str, ...], encoder: str) -> Matrix:
+def text_vectors(texts: tuple[str, ...], encoder: str) -> Matrix:
+    """[n, width], length 1, by an encoder as it was published."""
     import torch
 
     from tasteloop.batches import load_tokenizer, pad, sorted_batches, tokenize
@@ -364,7 +365,7 @@ def _vectors(texts: tuple[str, ...], encoder: str) -> Matrix:
 
 def frozen_encoder(past: Past, settings: Settings) -> Scorer:
     """Cosine of each item's text to the mean of the history's, by an encoder as it was published."""
-    vectors = _vectors(item_texts(past.catalogue, settings["dated"]), settings["encoder"])
+    vectors = text_vectors(item_texts(past.catalogue, settings["dated"]), settings["encoder"])
     return ItemToItem(vectors @ vectors.T, settings["feedback"], settings["decay"])
 
 
@@ -425,7 +426,7 @@ def _ground(catalogue: Catalogue, encoder: str) -> recommend.Ground:
     """Without a fine-tuned model nothing is known of interests, and that term is 0."""
     vectors, truth = np.zeros((len(catalogue), 1), np.float32), np.zeros((1, 1), np.float32)
     if encoder:
-        vectors = _vectors(item_texts(catalogue, False), encoder)
+        vectors = text_vectors(item_texts(catalogue, False), encoder)
     return recommend.Ground(vectors, catalogue, catalogue.label_names[:1], truth, [[]], TextSettings())
 
 
