@@ -173,8 +173,10 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     ready.unlink(missing_ok=True)
     log = (folder / "server.log").open("ab")
     process = subprocess.Popen(
-        [sys.executable, "-m", "serving", "--port", "0", "--grpc-port", "0", "--ready-file", str(ready)],
+        [sys.executable, "-m", "serving", "--port", "0", "--grpc-port", "0", "--ready-file", str(ready)]
+        + ["--exit-with-parent"],
         cwd=HOUSE,
+        stdin=subprocess.PIPE,
         stdout=log,
         stderr=log,
     )
@@ -205,11 +207,11 @@ def ask(n: int, address: Any, expected: Any, stop: Any, results: Any, killed: bo
 
     found: dict[str, Any] = {"answers": 0, "errors": 0, "mixed": 0, "cut": 0, "by_version": {}, "examples": []}
     questions = next(iter(expected.values()))
-    turn = n
-    while not stop.is_set():
+    turn, parent = n, os.getppid()
+    while not stop.is_set() and os.getppid() == parent:
         url = address.value.decode()
         with httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
-            while not stop.is_set() and address.value.decode() == url:
+            while not stop.is_set() and address.value.decode() == url and os.getppid() == parent:
                 index, over_v2 = turn % len(questions), bool((turn // len(questions)) % 2)
                 turn += 1
                 try:
