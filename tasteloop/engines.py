@@ -51,7 +51,8 @@ ONNX, ONNX_QUANTISED = "encoder.onnx", "encoder.int8.onnx"
 VARIABLE = "TASTELOOP_RUNTIME"
 _NEEDS = {ONNX_FP32: ONNX, ONNX_INT8: ONNX_QUANTISED, OPENVINO_FP32: ONNX, OPENVINO_BF16: ONNX}
 _FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-_BATCH = 32  # texts that an engine reads at once
+_BATCH = 32  # texts that an engine reads at once, if their lengths are alike:
+_SPREAD = 1.2  # of the shortest; on two cores a batch gains less than it loses by padding to twice the length
 _WORTH = 0.5  # of the chosen one's speed where the bundle was made: below, an engine is not measured again elsewhere
 _ELSEWHERE = 0.05  # see `tolerance`
 _AGAIN_SECONDS = 0.15  # for each shape, when another machine measures again
@@ -378,7 +379,7 @@ class Encoder:
             ids = self.tokens(texts, max_tokens)
         out = np.empty((len(ids), self.width), np.float32)
         with stage("encode"):
-            for rows in sorted_batches(np.array([len(row) for row in ids]), self._batch):
+            for rows in sorted_batches(np.array([len(row) for row in ids]), self._batch, _SPREAD):
                 out[rows] = self._engine(*_padded([ids[i] for i in rows]))
         return out
 

@@ -238,3 +238,13 @@ def test_mapped_arrays_are_the_librarys_and_cannot_be_written(tiny_bundle: Path)
         assert mapped[name].dtype == array.dtype
         assert np.array_equal(mapped[name], array)
         assert not mapped[name].flags.writeable
+
+
+def test_batches_are_of_like_lengths_and_hold_everything_once() -> None:
+    from tasteloop.batches import sorted_batches
+
+    lengths = np.array([40, 10, 11, 14, 39, 100, 12, 10])
+    batches = [lengths[rows].tolist() for rows in sorted_batches(lengths, 3, 1.2)]
+    assert batches == [[10, 10, 11], [12, 14], [39, 40], [100]]
+    assert [lengths[rows].tolist() for rows in sorted_batches(lengths, 5)] == [[10, 10, 11, 12, 14], [39, 40, 100]]
+    assert list(sorted_batches(np.zeros(0, np.int64), 4)) == []
