@@ -34,7 +34,7 @@ class QueueSettings(BaseModel, frozen=True, extra="forbid"):
     """How much may wait, and how much is computed at once."""
 
     instances: int = Field(default=512, ge=1, description="instances that may wait; more are refused")
-    wait: float = Field(default=1.0, gt=0, description="seconds that what waits may be expected to take")
+    wait: float = Field(default=0.25, gt=0, description="seconds that what waits may be expected to take")
     batch: int = Field(default=32, ge=1, description="instances computed at once; a larger request is one batch")
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import random
 import statistics
@@ -33,6 +34,7 @@ import psutil
 from servers import HOUSE, Running, ours, plain
 
 CALLERS = 16
+_NUMBERS = itertools.count(1)  # of the whole run, so that no question comes twice and a cache of texts helps nobody
 Bodies = Iterator[bytes]
 
 
@@ -143,11 +145,8 @@ def reviews(dataset: Path) -> Bodies:
     """V1 bodies for `sentiment`, none twice."""
     texts = pl.read_parquet(dataset / "reviews.parquet")["text"].to_list()
     random.Random(0).shuffle(texts)
-    number = 0
-    while True:
-        for text in texts:
-            number += 1
-            yield json.dumps({"instances": [{"text": f"{text} {number}"}]}).encode()
+    for text in itertools.cycle(texts):
+        yield json.dumps({"instances": [{"text": f"{text} {next(_NUMBERS)}"}]}).encode()
 
 
 def histories(dataset: Path, events: int = 40) -> Bodies:
@@ -155,12 +154,9 @@ def histories(dataset: Path, events: int = 40) -> Bodies:
     frame = pl.read_parquet(dataset / "events.parquet").sort("user", "time")
     users = [part.tail(events - 1) for part in frame.partition_by("user") if len(part) >= events - 1]
     known = [[{k: v for k, v in row.items() if k != "user"} for row in user.to_dicts()] for user in users]
-    number = 0
-    while True:
-        for rows in known:
-            number += 1
-            asked = [*rows, {"kind": "search", "text": f"film {number}", "time": rows[-1]["time"]}]
-            yield json.dumps({"instances": [{"events": asked}]}).encode()
+    for rows in itertools.cycle(known):
+        asked = [*rows, {"kind": "search", "text": f"film {next(_NUMBERS)}", "time": rows[-1]["time"]}]
+        yield json.dumps({"instances": [{"events": asked}]}).encode()
 
 
 def raw(bundle: Path, dataset: Path) -> float:
