@@ -252,7 +252,8 @@ def _set_threads(threads: int | None) -> None:
 
 
 def _stop_when_input_closes() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # not sys.stdin: its lock, held here, would abort the interpreter's end
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
