@@ -347,12 +347,12 @@ def test_new_items_are_ranked_by_their_labels(tasks: dict[str, Task]) -> None:
     pytest.importorskip("implicit")
     method = METHODS["tasteloop"]
     scorer = method.fit(task.fit, _settings(method, task))
-    chance = METHODS["random"].fit(task.fit, {"seed": 0})
 
     def quality(scorer: Any) -> float:
         return harness.metrics.ndcg(harness.rank(scorer, task.test, 2), task.test.relevant).value
 
-    assert quality(scorer) > quality(chance) + 0.1
+    chance = np.mean([quality(METHODS["random"].fit(task.fit, {"seed": seed})) for seed in range(20)])
+    assert quality(scorer) > chance + 0.05
 
 
 # --- beyond accuracy ----------------------------------------------------------------------------------------------
