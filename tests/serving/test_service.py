@@ -157,8 +157,9 @@ def test_metrics_count_what_happened(asks: httpx.Client) -> None:
     assert more("tasteloop_requests_total", model="", code="404") == 1
     assert more("tasteloop_batch_instances_sum", model="sentiment") == 3 * 256
     assert more("tasteloop_request_seconds_count", model="sentiment") == 4
-    for stage in ("queue", "tokenise", "encode"):
-        assert more("tasteloop_stage_seconds_count", stage=stage) >= 3
+    assert more("tasteloop_stage_seconds_count", stage="queue") >= 3
+    for stage in ("tokenise", "encode"):  # the second time the texts' vectors are at hand
+        assert more("tasteloop_stage_seconds_count", stage=stage) >= 1
     assert number(after, "tasteloop_queue_instances") == 0
     assert number(after, "tasteloop_ready") == 1
     assert "made-up-by-a-caller" not in after
