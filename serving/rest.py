@@ -242,6 +242,7 @@ class Rest(RESTServer):  # type: ignore[misc]
     def _register_endpoints(self, app: FastAPI) -> None:
         app.router.routes[:0] = [
             Route("/v1/models/{model}:predict", self._predict, methods=["POST"]),
+            Route("/v1/models/{model}:explain", self._explain, methods=["POST"]),
             Route("/v2/models/{model}/infer", self._infer, methods=["POST"]),
             Route("/v2/repository/models/{model}/load", self._load, methods=["POST"]),
             Route("/v2/repository/models/{model}/unload", self._unload, methods=["POST"]),
@@ -272,6 +273,12 @@ class Rest(RESTServer):  # type: ignore[misc]
         self._server.should_exit = True
 
     async def _predict(self, request: Request) -> Response:
+        return await self._v1(request, self.dataplane.infer)
+
+    async def _explain(self, request: Request) -> Response:
+        return await self._v1(request, self.dataplane.explain)
+
+    async def _v1(self, request: Request, ask: Callable[..., Any]) -> Response:
         name = request.path_params["model"]
         await self._house.require(name)
         headers = CALL.get().headers
@@ -283,7 +290,7 @@ class Rest(RESTServer):  # type: ignore[misc]
             raise
         except Exception:  # what kserve's reading of a CloudEvent meets
             raise InvalidInput("the headers or the body announce a CloudEvent, but it is not one") from None
-        answer, _ = await self.dataplane.infer(name, payload, headers)
+        answer, _ = await ask(name, payload, headers)
         content, more = self.dataplane.encode(name, answer, headers, attributes)
         more.pop("content-length", None)
         if not isinstance(content, bytes):
