@@ -20,16 +20,12 @@ exp(-2 t^2 / (1/n + 1/m)) (McDiarmid 1989), since one answer moves it by 1/n or 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
@@ -473,31 +469,12 @@ def _running(identity: str | None) -> Rollout:
 
 
 def _change(change: Callable[[Rollout | None], State]) -> State:
-    with _locked():
+    with files.locked(files.home() / "rollout.lock", _LOCK_SECONDS, 0.01):
         before = current()
         after = change(before)
         if after is not None and after is not before:
             files.write_json(files.home() / STATE, json.loads(after.model_dump_json()))
         return after
-
-
-@contextmanager
-def _locked() -> Iterator[None]:
-    home: Path = files.home()
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "rollout.lock").open("a") as lock:
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TasteloopError(
-                        f"another process has held {lock.name} for {_LOCK_SECONDS:.0f} s; end it or try again"
-                    ) from None
-                time.sleep(0.01)
-        yield
 
 
 def _now() -> str:

@@ -271,7 +271,8 @@ class Following(Live):
     def step(self) -> None:
         """One look at the registry and the rollout."""
         if self._left_over:
-            self._left_over = _trim()
+            _trim()
+            self._left_over = False
         self._look()
         if self._pointer is not None:
             self._follow_champion(*self._pointer)
@@ -456,15 +457,14 @@ def _be_nice() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
-def _trim() -> bool:
-    """Give what a version left back to the system; False: nothing is left to do.
+def _trim() -> None:
+    """Give what a version left back to the system.
 
     glibc keeps freed memory in the arena of the thread that asked for it, here another one than frees it, and so
     grew by 70 MB a swap of MiniLM.
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
-    return False
 
 
 def _now() -> str:

@@ -283,23 +283,9 @@ def rollback() -> Champion:
 @contextmanager
 def _registry() -> Iterator[MlflowClient]:
     """The client, alone: the lock also keeps two first users from creating the database at once."""
-    import fcntl
-
     home = files.home()
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "registry.lock").open("a") as lock:
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TasteloopError(
-                        f"another process has held {lock.name} for {_LOCK_SECONDS:.0f} s; end it or try again"
-                    ) from None
-                time.sleep(0.05)
-        yield _client(tracking_uri(), home)  # closing the file releases the lock
+    with files.locked(home / "registry.lock", _LOCK_SECONDS, 0.05):
+        yield _client(tracking_uri(), home)
 
 
 @cache

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,6 +96,34 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         _flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, seconds: float, between: float) -> Iterator[None]:
+    """Hold a lock file, alone among processes, while the block runs; the folders above it are made.
+
+    Args:
+        seconds: how long to wait for whoever holds it; between: one try and the next.
+
+    Raises:
+        TasteloopError: it was held all that time.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TasteloopError(
+                        f"another process has held {path} for {seconds:.0f} s; end it or try again"
+                    ) from None
+                time.sleep(between)
+        yield  # closing the file releases the lock
 
 
 def sha256_file(path: Path) -> str:

@@ -188,7 +188,7 @@ class Recommender:
         """
         inputs, values = self._inputs(folded, interests), self._values(folded)
         out = self._weighted(inputs, values, self._lambda(folded, self.weights))
-        if self.new_weights:
+        if self.new_weights and len(self.new):
             of_new = self._weighted(inputs, values, self._lambda(folded, self.new_weights), self.new)
             for name, contribution in of_new.items():
                 out[name][:, self.new] = contribution

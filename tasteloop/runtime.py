@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tasteloop.bag_of_words import BagOfWords
 from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, read_card, verify
-from tasteloop.calibration import apply_calibration, confidence, log_odds
+from tasteloop.calibration import apply_calibration, confidence, from_log_odds, log_odds
 from tasteloop.engines import Encoder, choose
 from tasteloop.errors import TasteloopError
 from tasteloop.events import Event, whole
@@ -130,9 +130,7 @@ class Session:
 
     def interests(self, histories: Sequence[Sequence[Event]]) -> Matrix:
         """Calibrated probabilities [n, K]."""
-        odds = sum(self.interest_terms(histories).values())
-        probabilities: Matrix = (1 / (1 + np.exp(-odds))).astype(np.float32)
-        return probabilities
+        return from_log_odds(self.interest_terms(histories))
 
     def interest_terms(self, histories: Sequence[Sequence[Event]]) -> dict[str, NDArray[np.float64]]:
         """What the text and, where there are any, the habits add to the log-odds of every interest: [n, K] each."""

@@ -10,7 +10,7 @@ which events count, in what is fitted and in the history alike: those that say a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import product
@@ -347,6 +347,12 @@ def _bm25(texts: tuple[str, ...], k1: float, b: float) -> Matrix:
 @lru_cache(maxsize=2)
 def text_vectors(texts: tuple[str, ...], encoder: str) -> Matrix:
     """[n, width], length 1, by an encoder as it was published."""
+    out = encoded(texts, encoder, 64)
+    return out / np.linalg.norm(out, axis=1, keepdims=True)
+
+
+def encoded(texts: Sequence[str], encoder: str, max_tokens: int) -> Matrix:
+    """Mean-pooled vectors [n, width] by an encoder as it was published."""
     import torch
 
     from tasteloop.batches import load_tokenizer, pad, sorted_batches, tokenize
@@ -355,12 +361,12 @@ def text_vectors(texts: tuple[str, ...], encoder: str) -> Matrix:
 
     directory = Path(resolve_encoder(encoder))
     model = TasteModel(load_encoder(directory), {}).eval()
-    ids = tokenize(load_tokenizer(directory), texts, 64)
+    ids = tokenize(load_tokenizer(directory), texts, max_tokens)
     out = np.empty((len(ids), model.width), np.float32)
     with torch.inference_mode():
         for batch in sorted_batches(np.array([len(row) for row in ids]), 64):
             out[batch] = model(*pad([ids[i] for i in batch])).numpy()
-    return out / np.linalg.norm(out, axis=1, keepdims=True)
+    return out
 
 
 def frozen_encoder(past: Past, settings: Settings) -> Scorer:
