@@ -209,6 +209,26 @@ def predict(
 
 
 @app.command()
+def history(
+    as_json: AsJson = False,
+    last: Annotated[int, typer.Option(min=1, help="How many decisions to show.")] = 10,
+) -> None:
+    """Show what the monitor decided, newest first: when, why, on what evidence, and what came of it."""
+    from pipelines.monitoring import LEDGER, tell
+    from tasteloop.files import home
+    from validation.ledger import Ledger
+
+    found = Ledger(home() / LEDGER).history()[::-1][:last]
+    if as_json:
+        _print(found)
+        return
+    if not found:
+        typer.echo("no decision yet")
+    for entry in found:
+        typer.echo(tell(entry))
+
+
+@app.command()
 def rollback(as_json: AsJson = False) -> None:
     """Make the previous champion live again."""
     from serving.registry import rollback as roll_back
