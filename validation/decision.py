@@ -57,18 +57,19 @@ SEVERITY: dict[Name, Severity] = {
     "kinds": Severity(watch=0.1, act=0.2),
     "labels": Severity(watch=0.1, act=0.2),
     "items": Severity(watch=0.15, act=0.3),
+    "vocabulary": Severity(watch=0.1, act=0.25),
     "language": Severity(watch=0.1, act=0.25, answer="alert-human"),  # another encoder, not another training
     # standard deviations moved (Wasserstein)
     "activity": Severity(watch=0.3, act=0.6, answer="watch"),
     "value": Severity(watch=0.2, act=0.4),
     "text_length": Severity(watch=0.3, act=0.6),
-    "vocabulary": Severity(watch=0.3, act=0.6),
     "sentiment": Severity(watch=0.3, act=0.6),
     # how well windows can be told apart: 2 AUC - 1; the kernel's distance of means
     "embedding.auc": Severity(watch=0.3, act=0.5),
     "embedding.mmd": Severity(watch=0.15, act=0.3),
     # predictions: what the model says changes because what it reads does, so these only explain
     "prediction.interests": Severity(watch=0.1, act=0.2, answer="watch"),
+    "prediction.items": Severity(watch=0.15, act=0.3, answer="watch"),
     "prediction.confidence": Severity(watch=0.3, act=0.6, answer="watch"),
     "prediction.scores": Severity(watch=0.3, act=0.6, answer="watch"),
     # how far below the reference
