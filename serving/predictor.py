@@ -70,6 +70,7 @@ _RANKED = {
             _Column("label", "BYTES", lambda entry: entry["label"], ""),
             _Column("probability", "FP32", lambda entry: entry["probability"], 0.0),
             _Column("predicted", "BOOL", lambda entry: entry["predicted"], False),
+            _Column("confident", "BOOL", lambda entry: entry["confident"], False),
         ),
     ),
     RECOMMEND: (
@@ -84,6 +85,7 @@ _RANKED = {
 _SENTIMENT = (
     _Column("sentiment", "BYTES", lambda answer: answer["sentiment"], ""),
     _Column("probability", "FP32", lambda answer: answer["probability"], 0.0),
+    _Column("confident", "BOOL", lambda answer: answer["confident"], False),
 )
 _NUMPY = {"BYTES": np.object_, "FP32": np.float32, "BOOL": np.bool_}
 

@@ -20,7 +20,7 @@ from tasteloop.files import read_json, sha256_file, write_json
 
 FORMAT = 1
 CARD, MANIFEST, GOLDEN, README = "card.json", "manifest.json", "golden.json", "README.md"
-MODELS, ITEMS, RECOMMENDER = "models", "items.parquet", "recommender.safetensors"
+MODELS, ITEMS, RECOMMENDER, HABITS = "models", "items.parquet", "recommender.safetensors", "habits.safetensors"
 _ALLOWED = (".json", ".safetensors", ".parquet", ".md")
 _PACKAGES = ("tasteloop", "validation", "serving", "components", "pipelines")
 

@@ -1,8 +1,9 @@
 """The test window: the bundle, the champion and the baselines on the same rows, with paired intervals.
 
-Baselines are what a shop would have without a model: the majority label, the user's own label frequencies, popularity,
-recent popularity, EASE and ItemKNN alone, and for sentiment a bag of words. Each is tuned on the validation window like
-the candidate, and those that rank are fitted on all before the test window. Rows of one user are resampled together.
+Baselines are what a shop would have without a model: the majority label, the user's own label frequencies, a logistic
+model on the words of the behaviour text, popularity, recent popularity, EASE and ItemKNN alone, and for sentiment a bag
+of words. Each is tuned on the validation window like the candidate, and those that rank are fitted on all before the
+test window. Rows of one user are resampled together.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pydantic import BaseModel, Field
 
 from tasteloop import bag_of_words, metrics
 from tasteloop.bundle import code_version
+from tasteloop.calibration import one_vs_rest
 from tasteloop.events import TEXT, USER, Event
 from tasteloop.files import atomic_directory, sha256_tree, write_json
 from tasteloop.items import SENTIMENT
@@ -226,12 +228,12 @@ def _baselines(data: Snapshots, rows: _Rows, settings: EvaluationSettings) -> di
         "own_frequencies": _interest_baseline(
             rows, truth, own_frequencies(histories, data), own_frequencies(rows.histories, data)
         ),
+        "bag_of_words": _interest_baseline(rows, truth, *behaviour_words(data, validation, rows.table)),
         **_rank_baselines(data, rows, validation, histories, settings),
     }
     if rows.reviews is not None:
-        measured = _sentiment_baselines(data, rows.reviews, settings)
-        out["majority"] |= measured.pop("majority")
-        out |= measured
+        for name, measured in _sentiment_baselines(data, rows.reviews, settings).items():
+            out[name] = out.get(name, {}) | measured
     return out
 
 
@@ -255,6 +257,20 @@ def _interest_baseline(rows: _Rows, truth: Array, validation: Array, test: Array
         key=lambda t: metrics.micro_f1((validation >= t).astype(float), truth).value,
     )
     return _interest_measures((test >= threshold).astype(np.float32), rows.truth)
+
+
+def behaviour_words(data: Snapshots, validation: pl.DataFrame, test: pl.DataFrame) -> tuple[Array, Array]:
+    """Probabilities [n, K] of validation and test rows by a logistic model on the words of the behaviour text."""
+    from scipy.special import expit
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    train = data.split(TRAIN)
+    words = TfidfVectorizer(sublinear_tf=True, min_df=3, token_pattern=r"[^\s,;]+")
+    x = words.fit_transform(train[TEXT].to_list())
+    later, last = (words.transform(rows[TEXT].to_list()) for rows in (validation, test))
+    weights, bias = one_vs_rest(x, data.truth(train), later, data.truth(validation), (0.3, 1.0, 3.0))
+    before, after = (expit(rows @ weights + bias) for rows in (later, last))
+    return before, after
 
 
 def own_frequencies(histories: list[list[Event]], data: Snapshots) -> Array:

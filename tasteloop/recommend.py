@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from tasteloop import metrics
-from tasteloop.bundle import CARD, GOLDEN, ITEMS, MODELS, README, RECOMMENDER, code_version, seal
+from tasteloop.bundle import CARD, GOLDEN, HABITS, ITEMS, MODELS, README, RECOMMENDER, code_version, seal
 from tasteloop.events import ITEM, SECOND, TIME, USER, Event, positive
 from tasteloop.files import atomic_directory, atomic_write, read_json, write_json
 from tasteloop.items import Catalogue
@@ -337,7 +337,19 @@ class Past:
 
 
 def ease(matrix: Matrix, regularisation: float) -> Matrix:
-    """Item-item weights [J, J] with zero diagonal, in closed form (Steck 2019, eq. 8)."""
+    """Item-item weights [J, J] with zero diagonal, in closed form (Steck 2019, eq. 8).
+
+    With fewer users than items the inverse is taken of [U, U]: by Woodbury's identity the weights are
+    `Q_ij / (1 - Q_jj)` of `Q = Xᵀ (X Xᵀ + λ)⁻¹ X`.
+    """
+    if len(matrix) < matrix.shape[1]:
+        users = matrix.astype(np.float64) @ matrix.T
+        users[np.diag_indices(len(users))] += regularisation
+        root = np.linalg.solve(np.linalg.cholesky(users), matrix)
+        explained: Matrix = (root.T @ root).astype(np.float32)
+        explained /= (1 - (root**2).sum(0)).astype(np.float32)
+        explained[np.diag_indices(len(explained))] = 0
+        return explained
     gram = matrix.T.astype(np.float64) @ matrix
     gram[np.diag_indices(len(gram))] += regularisation
     precision = np.linalg.inv(gram)
@@ -432,6 +444,8 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
     with atomic_directory(out) as directory:
         shutil.copytree(model / MODELS, directory / MODELS)
         shutil.copyfile(snapshots / ITEMS, directory / ITEMS)
+        if (model / HABITS).exists():
+            shutil.copyfile(model / HABITS, directory / HABITS)
         card = _card(data, training)
         session = Session.open(directory, card)
         vectors = session.item_vectors()

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from tasteloop.bag_of_words import BagOfWords
 from tasteloop.batches import load_tokenizer, pad, sorted_batches, tokenize
 from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, read_card, verify
-from tasteloop.calibration import apply_calibration
+from tasteloop.calibration import apply_calibration, confidence, log_odds
 from tasteloop.errors import TasteloopError
 from tasteloop.events import Event
+from tasteloop.habits import Habits
 from tasteloop.items import Catalogue
 from tasteloop.metrics import top_k
 from tasteloop.recommend import Folded, Recommender, seen
@@ -63,6 +64,7 @@ class Session:
         first = next(iter(card["models"]))
         self._tokenizer = load_tokenizer(directory / MODELS / first)
         self._recommender = Recommender.load(directory, dict(card)) if (directory / RECOMMENDER).exists() else None
+        self._habits = Habits.load(directory)
         sentiment = card["tasks"].get("sentiment", {})
         mixed = "bag_of_words" in sentiment
         self._bag = BagOfWords.load(directory / MODELS / sentiment["model"]) if mixed else None
@@ -131,11 +133,20 @@ class Session:
 
     def interests(self, histories: Sequence[Sequence[Event]]) -> Matrix:
         """Calibrated probabilities [n, K]."""
+        odds = sum(self.interest_terms(histories).values())
+        probabilities: Matrix = (1 / (1 + np.exp(-odds))).astype(np.float32)
+        return probabilities
+
+    def interest_terms(self, histories: Sequence[Sequence[Event]]) -> dict[str, NDArray[np.float64]]:
+        """What the text and, where there are any, the habits add to the log-odds of every interest: [n, K] each."""
         if "interests" not in self.tasks:
             raise TasteloopError("this model was not trained for interests; add it to training.tasks")
         texts = [behaviour_text(h, self.catalogue, self.text) for h in histories]
         logits = self._run(texts, "interests", self.text.max_tokens, head=True)
-        return apply_calibration(logits, self.card["tasks"]["interests"])
+        own = None
+        if self._habits is not None:
+            own = self._habits.logits(histories, self.catalogue, self.labels, self.text)
+        return log_odds(logits, self.card["tasks"]["interests"], own)
 
     def sentiment(self, texts: Sequence[str]) -> Matrix:
         """Calibrated probability [n] that a text is positive."""
@@ -200,18 +211,36 @@ class Session:
         ranked = self.rank(histories, interests, max(wanted))
         return [self._recommendations(r[:k]) for r, k in zip(ranked, wanted, strict=True)]
 
+    def confident(self, task: str, probabilities: Matrix) -> NDArray[np.bool_]:
+        """Whether what is stated of each output is sure: right as often as the card's settings ask; same shape."""
+        least = self.card["tasks"][task].get("confident_from")  # absent in older bundles, null where never reached
+        if least is None:
+            return np.zeros(probabilities.shape, np.bool_)
+        thresholds = self.thresholds if task == "interests" else np.array([self.sentiment_threshold])
+        return np.asarray(confidence(probabilities, thresholds) >= np.float32(least))
+
     def _interests(self, probabilities: Matrix, k: int | None) -> dict[str, Any]:
-        rows = sorted(zip(-probabilities, self.labels, self.thresholds, strict=True))
+        sure = self.confident("interests", probabilities)
+        rows = sorted(zip(-probabilities, self.labels, self.thresholds, sure, strict=True))
         return {
             "interests": [
-                {"label": label, "probability": float(-p), "predicted": bool(-p >= threshold)}
-                for p, label, threshold in rows[:k]
+                {
+                    "label": label,
+                    "probability": float(-p),
+                    "predicted": bool(-p >= threshold),
+                    "confident": bool(certain),
+                }
+                for p, label, threshold, certain in rows[:k]
             ]
         }
 
     def _sentiment(self, probability: float) -> dict[str, Any]:
         positive = probability >= self.sentiment_threshold
-        return {"sentiment": "positive" if positive else "negative", "probability": float(probability)}
+        return {
+            "sentiment": "positive" if positive else "negative",
+            "probability": float(probability),
+            "confident": bool(self.confident("sentiment", np.asarray(probability))),
+        }
 
     @staticmethod
     def _recommendations(ranked: Sequence[Recommendation]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from tasteloop.checkpoint import Checkpoint
 from tasteloop.errors import TasteloopError
 from tasteloop.events import TEXT
 from tasteloop.files import atomic_directory, write_json
+from tasteloop.habits import Habits
 from tasteloop.items import SENTIMENT
 from tasteloop.snapshots import SPLIT, TRAIN, VALIDATION, Snapshots
 
@@ -70,6 +71,10 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
     review_max_tokens: int = Field(128, ge=8, le=512)
     snapshots_an_epoch: int | None = Field(None, ge=1, description="So many of them, others each epoch; null: all.")
     checkpoint_seconds: float = Field(60, ge=0)
+    habits: bool = Field(True, description="Add what counts say of interests to what the encoder reads.")
+    confident_precision: dict[str, float] = Field(
+        {"interests": 0.8, "sentiment": 0.9}, description="Share of statements called confident that shall be right."
+    )
     tensorboard: bool = True
     seed: int = 0
 
@@ -141,17 +146,27 @@ def finetune(snapshots: Path, settings: TrainingSettings, out: Path, work: Path)
                 "precision": result.precision,
             }
             for task in group:
-                logits, share = result.logits[task.name], 0.0
+                logits, share, own = result.logits[task.name], 0.0, None
                 if task.name == SENTIMENT and settings.bag_of_words:
                     logits, share = _mixed(logits, data, folder)
-                calibration = calibrate(logits, task.targets[task.validation])
+                if task.name == INTERESTS and settings.habits:
+                    habits = Habits.fit(data)
+                    habits.save(directory)
+                    validation = data.histories(data.split(VALIDATION))
+                    own = habits.logits(validation, data.catalogue, data.labels, data.text)
+                calibration = calibrate(
+                    logits,
+                    task.targets[task.validation],
+                    own,
+                    settings.confident_precision.get(task.name, 0.8),
+                )
                 report["tasks"][task.name] = {
                     "model": name,
                     **calibration,
                     "quality": result.quality[task.name],
                     **({"bag_of_words": share} if share else {}),
                 }
-                arrays[task.name] = apply_calibration(logits, calibration)
+                arrays[task.name] = apply_calibration(logits, calibration, own)
         _save_arrays(directory / PREDICTIONS, arrays)
         seconds = time.monotonic() - began
         speed = sum(r.texts for r in trained) / max(sum(r.seconds for r in trained), 1e-9)

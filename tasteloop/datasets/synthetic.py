@@ -90,7 +90,7 @@ class SyntheticSettings(BaseModel, frozen=True, extra="forbid"):
     seed: int = 0
     start: date = date(2025, 1, 1)
     days: int = Field(180, ge=2)
-    mean_events: float = Field(60, ge=1, description="Median-skewed: the number of a user's events is log-normal.")
+    mean_events: float = Field(60, ge=1, description="Mean of the log-normal number of events of a user.")
     events_spread: float = Field(0.6, ge=0, description="Deviation of the log of that number.")
     session_events: float = Field(5, gt=1, description="Mean events of a session.")
     label_skew: float = Field(0.5, ge=0, description="The k-th label is k^-skew as common among items and tastes.")

@@ -224,11 +224,11 @@ def test_metadata_is_true(server: Running, session: Any) -> None:
     server_metadata = httpx.get(server.http + "/v2").json()
     assert (server_metadata["name"], server_metadata["extensions"]) == ("tasteloop", ["binary_tensor_data"])
     shapes = {
-        "interests": {"label": [-1, -1], "probability": [-1, -1], "predicted": [-1, -1]},
+        "interests": {"label": [-1, -1], "probability": [-1, -1], "predicted": [-1, -1], "confident": [-1, -1]},
         "recommend": {"item": [-1, -1], "score": [-1, -1], "reasons": [-1, -1]},
-        "sentiment": {"sentiment": [-1], "probability": [-1]},
+        "sentiment": {"sentiment": [-1], "probability": [-1], "confident": [-1]},
     }
-    types = {"probability": "FP32", "score": "FP32", "predicted": "BOOL"}
+    types = {"probability": "FP32", "score": "FP32", "predicted": "BOOL", "confident": "BOOL"}
     for model in MODELS:
         metadata = httpx.get(f"{server.http}/v2/models/{model}").json()
         assert (metadata["name"], metadata["versions"]) == (model, [VERSION])

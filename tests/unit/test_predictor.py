@@ -26,12 +26,12 @@ class Session:
         return [getattr(self, model)(instance) for instance in instances]
 
     def sentiment(self, instance: dict[str, Any]) -> dict[str, Any]:
-        return {"sentiment": "positive", "probability": len(instance["text"]) / 10}
+        return {"sentiment": "positive", "probability": len(instance["text"]) / 10, "confident": True}
 
     def interests(self, instance: dict[str, Any]) -> dict[str, Any]:
         return {
             "interests": [
-                {"label": label, "probability": p, "predicted": p > 0.4}
+                {"label": label, "probability": p, "predicted": p > 0.4, "confident": p > 0.6}
                 for label, p in zip(LABELS, (0.75, 0.5, 0.25), strict=True)
             ]
         }
@@ -81,11 +81,12 @@ def test_v2_sentiment_is_the_v1_answer_typed(predictor: Predictor) -> None:
 def test_v2_interests(predictor: Predictor) -> None:
     outputs = by_name(predictor.infer("interests", [events("{}", "{}")], {}))
     assert {name: tensor.shape for name, tensor in outputs.items()} == dict.fromkeys(
-        ("label", "probability", "predicted"), (2, 3)
+        ("label", "probability", "predicted", "confident"), (2, 3)
     )
     assert outputs["label"].data[1].tolist() == LABELS
     assert outputs["predicted"].data.dtype == np.bool_
     assert outputs["predicted"].data[0].tolist() == [True, True, False]
+    assert outputs["confident"].data[0].tolist() == [True, False, False]
 
 
 def test_v2_recommend_pads_short_rows(predictor: Predictor) -> None:
