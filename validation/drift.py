@@ -79,6 +79,7 @@ _WORD = re.compile(r"[぀-ヿ㐀-鿿]|[^\W\d_]+")
 _POWER = 0.8416  # the standard normal's quantile at 0.8
 _FOLDS = 5
 _FEWEST = 20  # units on each side below which nothing is tested
+_TEXTS_A_WINDOW = 40  # of a reference
 _FEWEST_WINDOWS = 4  # of the reference for a natural bound
 
 
@@ -343,8 +344,8 @@ def _texts(rows: pl.DataFrame, reader: Reader, settings: DriftSettings, seen: _M
     """Length, vocabulary, language and sentiment of what users wrote."""
     import polars as pl
 
-    written = rows.filter(pl.col(TEXT).is_not_null()).select("unit", TEXT).group_by("unit", maintain_order=True)
-    written = written.head(_TEXTS)
+    told = rows.filter(pl.col(TEXT).is_not_null()).select("unit", TEXT)
+    written = told.group_by("unit", maintain_order=True).head(_TEXTS)
     if not written.height:
         return
     unit = written["unit"].to_numpy()
@@ -366,10 +367,14 @@ def _texts(rows: pl.DataFrame, reader: Reader, settings: DriftSettings, seen: _M
 
 
 def _embeddings(rows: pl.DataFrame, reader: Reader, settings: DriftSettings, seen: _Measures) -> None:
-    """What the encoder makes of each unit's behaviour in the window, told as it is told to the model."""
+    """What the encoder makes of each unit's behaviour in the window, told as it is told to the model.
+
+    Of a reference only the newest windows, so that each has enough units to be compared with the others.
+    """
     import polars as pl
 
-    names = {f"{user}\0{window}": n for n, (user, window) in seen.users.items()}
+    newest = sorted({window for _, window in seen.users.values()})[-max(1, settings.texts // _TEXTS_A_WINDOW) :]
+    names = {f"{user}\0{window}": n for n, (user, window) in seen.users.items() if window >= newest[0]}
     kept = sorted(names[name] for name in chosen(names, settings.texts, settings.seed))
     histories: dict[int, list[Event]] = {n: [] for n in kept}
     told = rows.filter(pl.col("unit").is_in(kept)).sort(TIME, maintain_order=True)

@@ -136,11 +136,14 @@ def distinct(events: pl.DataFrame) -> pl.DataFrame:
 # Whether the data can be trusted
 
 
-def facts(events: pl.DataFrame, listed: Sequence[str]) -> dict[str, Any]:
-    """What `problems` compares: counts, and shares of rows that are empty, unlisted, invalid or repeated."""
+def facts(rows: pl.DataFrame, listed: Sequence[str], delivered: int | None = None) -> dict[str, Any]:
+    """What `problems` compares: counts, and shares of rows that are empty, unlisted, invalid or repeated.
+
+    Args:
+        rows: behaviour, repetitions removed; `delivered`: how many rows came, with them.
+    """
     import polars as pl
 
-    rows = distinct(events)
     shares = {}
     for name, of, bad in (
         ("ratings without a value", pl.col(KIND) == "rate", pl.col(VALUE).is_null()),
@@ -155,7 +158,7 @@ def facts(events: pl.DataFrame, listed: Sequence[str]) -> dict[str, Any]:
     rated = rows.filter(pl.col(VALUE).is_not_null())
     counts = rows.group_by(USER).len()["len"]
     return {
-        "rows": events.height,
+        "rows": rows.height if delivered is None else delivered,
         "events": rows.height,
         "users": rows[USER].n_unique(),
         "busiest": int(counts.max() or 0),  # type: ignore[arg-type]
@@ -167,18 +170,17 @@ def facts(events: pl.DataFrame, listed: Sequence[str]) -> dict[str, Any]:
 
 
 def problems(
-    events: pl.DataFrame, listed: Sequence[str], reference: Sequence[dict[str, Any]], settings: CheckSettings
+    rows: pl.DataFrame, now: dict[str, Any], reference: Sequence[dict[str, Any]], settings: CheckSettings
 ) -> list[str]:
     """Why a window's data cannot be trusted, in words; nothing where it can.
 
     Args:
-        events: the window's, repetitions included.
-        listed: the items of today's catalogue.
-        reference: `facts` of the reference's windows.
+        rows: the window's behaviour, repetitions removed.
+        now: its `facts`, against today's catalogue.
+        reference: those of the reference's windows.
     """
     import polars as pl
 
-    now = facts(events, listed)
     volumes = [f["events"] for f in reference]
     low, high = settings.volume[0] * min(volumes), settings.volume[1] * max(volumes)
     out = []
@@ -199,7 +201,7 @@ def problems(
     if now["rated"] >= settings.enough and now["values"] == 1 and all(f["values"] > 1 for f in reference if f["rated"]):
         out.append("every value is the same, where the reference has several: a constant was written upstream")
     busiest = settings.flood * max(f["busiest"] for f in reference)
-    counts = distinct(events).group_by(USER).len().filter(pl.col("len") > busiest)
+    counts = rows.group_by(USER).len().filter(pl.col("len") > busiest)
     if now["events"] and (share := int(counts["len"].sum()) / now["events"]) > settings.flooded:
         out.append(
             f"{share:.0%} of the events come from {counts.height} users with more than {busiest:,.0f} events each: "

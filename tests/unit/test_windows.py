@@ -108,11 +108,12 @@ def behaviour(users: int = 40, start: int = 24, **of: Any) -> pl.DataFrame:
 
 
 LISTED = [f"i{n}" for n in range(30)]
-USUAL = [facts(behaviour(seed=n), LISTED) for n in range(5)]
+USUAL = [facts(distinct(behaviour(seed=n)), LISTED) for n in range(5)]
 
 
 def found(events: pl.DataFrame, listed: list[str] = LISTED) -> list[str]:
-    return problems(events, listed, USUAL, CHECKS)
+    rows = distinct(events)
+    return problems(rows, facts(rows, listed, events.height), USUAL, CHECKS)
 
 
 def test_usual_data_is_trusted() -> None:
