@@ -146,7 +146,7 @@ def evidently(
     metrics: list[Metric] = [ValueDrift(column=c, method=m) for c, m in methods.items()]
     old, new = (Dataset.from_pandas(_inert(t.select(used)), data_definition=definition) for t in (reference, current))
     run = Report(metrics).run(new, old)
-    scores = {c: float(m["value"]) for c, m in zip(methods, run.dict()["metrics"], strict=True)}
+    scores = {c: html.finite(m["value"]) for c, m in zip(methods, run.dict()["metrics"], strict=True)}
     numbers: dict[str, Any] = {
         "version": _version(),
         "rows": [reference.height, current.height],
