@@ -33,6 +33,7 @@ ROOMS = ("tasteloop", "validation", "serving")
 QUIET = {  # no step calls home, and libraries speak only of errors
     "DO_NOT_TRACK": "1",
     "GX_ANALYTICS_ENABLED": "false",
+    "ORT_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # bars redraw; a pipe wants lines

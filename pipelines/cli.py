@@ -26,6 +26,15 @@ data = typer.Typer(no_args_is_help=True, help="Named real data and weights: list
 app.add_typer(data, name="data")
 bench = typer.Typer(no_args_is_help=True, help="Measure against peers, from a checkout of the repository.")
 app.add_typer(bench, name="bench")
+rollout = typer.Typer(
+    no_args_is_help=True,
+    help="Try a registered version on a share of the requests, or in the shadow, before it is the champion. Servers "
+    "that follow the registry (`tasteloop serve`) take part and decide by stated rules.",
+    epilog="example: tasteloop rollout start --version 4 --share 0.1, then tasteloop rollout status",
+)
+app.add_typer(rollout, name="rollout")
+journal = typer.Typer(no_args_is_help=True, help="What was asked in outline, answered, and fed back.")
+app.add_typer(journal, name="journal")
 
 Profile = Annotated[str, typer.Option("--profile", "-p", help="smoke, local, cluster, or a YAML file.")]
 Set = Annotated[
@@ -209,6 +218,43 @@ def predict(
 
 
 @app.command()
+def score(
+    events: Annotated[
+        Path, typer.Option(metavar="FILE", help="Behaviour, .parquet or .csv: user, kind, item, time, value, text.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Answers, .parquet; replaced whole.")],
+    model: Annotated[str, typer.Option(help="interests, recommend or sentiment.")] = "interests",
+    k: Annotated[
+        int | None, typer.Option("--k", "-k", min=1, help="Labels or items a user; all labels, 10 items.")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="A bundle instead of the champion's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer for every user of a file, offline: the same answers as the server's, in bounded memory.
+
+    Users are the pseudonyms of the events contract and are written as they came. Every row must be an event; the first
+    that is none is told by its number, and nothing is written.
+    """
+    from dataclasses import asdict
+
+    from tasteloop import scoring
+
+    _log()
+    if bundle is None:
+        from serving.registry import champion
+
+        live = champion()
+        if live is None:
+            raise TasteloopError("there is no champion yet; train one with `tasteloop run`, or name a --bundle DIR")
+        bundle = live.path
+    result = scoring.score(bundle, events, out, model, k)
+    if as_json:
+        _print(asdict(result))
+    else:
+        typer.echo(f"{out}: {result.rows} rows for {result.scored} {'texts' if model == 'sentiment' else 'users'}")
+
+
+@app.command()
 def history(
     as_json: AsJson = False,
     last: Annotated[int, typer.Option(min=1, help="How many decisions to show.")] = 10,
@@ -237,7 +283,108 @@ def rollback(as_json: AsJson = False) -> None:
     if as_json:
         _print({"version": live.version, "digest": live.digest})
     else:
-        typer.echo(f"the champion is version {live.version} ({live.digest[:12]}); restart a server that runs")
+        typer.echo(f"the champion is version {live.version} ({live.digest[:12]}); servers that follow it swap")
+
+
+@rollout.command("start")
+def start_rollout(
+    version: Annotated[str, typer.Option(metavar="N", help="The registered version to try.")],
+    share: Annotated[float, typer.Option(help="Of the requests, above 0 and up to 1.")] = 0.1,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="The champion answers all; the version scores its share in spare time.")
+    ] = False,
+    manual: Annotated[
+        bool, typer.Option("--manual", help="Report what the rules say; promote or abort by hand.")
+    ] = False,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A rule instead of the default, such as answers=2000; repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Begin a rollout: by default it ends by itself, promoted or rolled back."""
+    from serving import canary
+
+    begun = canary.start(version, share, shadow, not manual, canary.rules(rule or []))
+    if as_json:
+        _print(canary.status())
+        return
+    how = "scores in the shadow" if shadow else "answers"
+    typer.echo(
+        f"version {begun.challenger.version} {how} {share:g} of the requests beside version {begun.champion.version}; "
+        "watch it with `tasteloop rollout status`"
+    )
+
+
+@rollout.command("status")
+def rollout_status(as_json: AsJson = False) -> None:
+    """The running or the last rollout: what was seen, what the rules say of it and why."""
+    from serving import canary
+
+    told = canary.status()
+    if as_json:
+        _print(told)
+        return
+    if told is None:
+        typer.echo("no rollout yet; begin one with `tasteloop rollout start --version N --share 0.1`")
+        return
+    kind = "shadow" if told["shadow"] else "canary"
+    typer.echo(
+        f"{kind} of version {told['challenger']['version']} beside {told['champion']['version']}, share "
+        f"{told['share']:g}, since {told['started']}: {told['state']}"
+    )
+    for side in ("champion", "challenger"):
+        seen = told["observed"][side]
+        p95 = seen["seconds"]["p95"]
+        slow = f", p95 {1000 * p95:.1f} ms" if p95 is not None else ""
+        typer.echo(f"{side:<10} {seen['answers']} answers, {seen['errors']} errors{slow}")
+    for model, seen in told["observed"]["agreement"].items():
+        typer.echo(
+            f"{model:<10} {seen['compared']} compared, first differs in {seen['first_differs']:.1%}, "
+            f"overlap {seen['overlap']:.1%}, mean distance {seen['distance']:.4f}"
+        )
+    if told["state"] == "running":
+        typer.echo(f"verdict    {told['verdict']}")
+    for reason in told["because"] if told["state"] == "running" else told["reasons"]:
+        typer.echo(f"  {reason}")
+
+
+@rollout.command("promote")
+def promote_challenger() -> None:
+    """End the rollout: its version is the champion."""
+    from serving import canary
+
+    typer.echo(f"version {canary.promote().challenger.version} is the champion")
+
+
+@rollout.command("abort")
+def abort_rollout() -> None:
+    """End the rollout: the champion answers everything again."""
+    from serving import canary
+
+    ended = canary.abort()
+    typer.echo(f"version {ended.champion.version} answers everything; version {ended.challenger.version} is out")
+
+
+@journal.command("describe")
+def describe_journal(
+    directory: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The journal; `journal` under TASTELOOP_HOME.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How many answers there are by model and version, from when to when, and how many have feedback."""
+    from serving.journal import describe
+    from tasteloop.files import home
+
+    told = describe(directory or home() / "journal")
+    if as_json:
+        _print(told)
+        return
+    span = f" from {told['span'][0]} to {told['span'][1]}" if told["span"] else ""
+    typer.echo(f"{told['directory']}: {told['answers']} answers{span}, {told['with_feedback']} with feedback")
+    for row in told["by"]:
+        typer.echo(f"{row['model']:<10} version {row['version']:<12} {row['role']:<10} {row['answers']}")
 
 
 @data.command("list")

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import logging
 import os
 import signal
 import sys
 import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
+from prometheus_client import disable_created_metrics
+from pydantic import BaseModel, ValidationError
+
+from serving import telemetry
+from serving.journal import Journal, JournalSettings
+from serving.settings import Limits, QueueSettings, ServerSettings
 from tasteloop.errors import TasteloopError
+from tasteloop.files import home
 
 logger = logging.getLogger("serving")
 
 CHAMPION = "champion"
+Settings = TypeVar("Settings", bound=BaseModel)
 
 _EXAMPLES = """\
 examples:
@@ -56,32 +63,74 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         help="with the registry: the version to serve instead of the champion; with DIR: what answers call "
         "its version (default: the first 12 digits of the bundle's digest)",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
-    parser.add_argument("--port", type=int, default=8080, help="REST port, 0: any free one (default: %(default)s)")
-    parser.add_argument("--grpc-port", type=int, default=8081, help="gRPC port, 0: any free one (default: %(default)s)")
+    settings, queue, limits = ServerSettings.model_fields, QueueSettings.model_fields, Limits.model_fields
+    for title, options in {
+        "where": [
+            ("--host", str, settings["host"]),
+            ("--port", int, settings["port"]),
+            ("--grpc-port", int, settings["grpc_port"]),
+        ],
+        "how much": [
+            ("--queue", int, queue["instances"]),
+            ("--max-wait", float, queue["wait"]),
+            ("--batch", int, queue["batch"]),
+            ("--max-requests", int, settings["requests"]),
+            ("--max-body", int, settings["body"]),
+            ("--max-instances", int, limits["instances"]),
+            ("--max-characters", int, limits["characters"]),
+            ("--max-events", int, limits["events"]),
+        ],
+        "how long": [
+            ("--timeout", float, settings["timeout"]),
+            ("--linger", float, settings["linger"]),
+            ("--grace", int, settings["grace"]),
+        ],
+    }.items():
+        group = parser.add_argument_group(title)
+        for option, kind, known in options:
+            text = f"{known.description} (default: %(default)s)"
+            group.add_argument(option, type=kind, default=known.default, help=text)
     parser.add_argument(
         "--threads", type=int, help="threads of a computation (default: OMP_NUM_THREADS, else all cores)"
     )
+    group = parser.add_argument_group("the journal")
+    group.add_argument(
+        "--journal",
+        metavar="DIR|off",
+        help="where answers are written (default: journal under TASTELOOP_HOME for the champion, else off)",
+    )
+    kept = JournalSettings.model_fields
+    for option, known in (("--journal-rows", kept["bound"]), ("--journal-days", kept["days"])):
+        text = f"{known.description} (default: %(default)s)"
+        group.add_argument(option, type=int, default=known.default, metavar="N", help=text)
+    group.add_argument("--journal-text", action="store_true", help="write the questions too, raw text included")
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help="write addresses and version here once ready")
     parser.add_argument(
         "--exit-with-parent",
         action="store_true",
         help="stop when standard input closes: no server outlives its starter",
     )
+    parser.add_argument(
+        "--without-token",
+        action="store_true",
+        help="listen beyond this machine without TASTELOOP_API_TOKEN: a gateway before this server asks for one",
+    )
     parser.add_argument("--log-level", default="warning", choices=("debug", "info", "warning", "error"))
+    parser.add_argument(
+        "--log-format", default="text", choices=("text", "json"), help="json: one object a line (default: text)"
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _arguments(argv)
     # kserve and uvicorn log through the root once it has a handler; kserve's own set-up is then skipped.
-    logging.basicConfig(
-        level=arguments.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(telemetry.JsonLines() if arguments.log_format == "json" else telemetry.Plain())
+    logging.basicConfig(level=arguments.log_level.upper(), handlers=[handler])
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")  # kserve's way to answer
     logger.setLevel(min(logging.INFO, logging.getLogger().level))
+    telemetry.access.setLevel(logging.getLogger().level)
     for name in (signal.SIGTERM, signal.SIGINT):  # until the server takes over
         signal.signal(name, lambda *_: sys.exit(0))
     if arguments.exit_with_parent:
@@ -96,20 +145,93 @@ def main(argv: list[str] | None = None) -> int:
 
 def _serve(arguments: argparse.Namespace) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
-    bundle, version = _resolve(arguments.bundle, arguments.version)
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    sys.argv[1:] = []  # kserve parses them as its own when it is imported, abbreviated ones too
+    follows = arguments.bundle == CHAMPION and arguments.version is None
+    place = None if follows else _resolve(arguments.bundle, arguments.version)
 
-    from serving.models import TasteModel
+    from serving import registry
+    from serving.follow import Following, first, no_champion
+
+    if follows and registry.pointer() is None:  # before anything is made: a port, a journal, a key
+        raise no_champion()
+
+    from serving.access import Access, loopback
+    from serving.batching import Batcher
+    from serving.live import Live
     from serving.predictor import Predictor
+    from serving.routes import routes
     from serving.server import Server
+    from tasteloop.privacy.pseudonyms import pseudonym_key
 
-    server = Server(arguments.host, arguments.port, arguments.grpc_port, arguments.ready_file)
-    if not _loopback(arguments.host):
-        logger.warning("listening on %s without authentication: whoever reaches it can ask", arguments.host)
-    _set_threads(arguments.threads)
-    predictor = Predictor.load(bundle, version)
-    predictor.warm_up(bundle)
-    with ThreadPoolExecutor(1, "compute") as executor:
-        server.start([TasteModel(name, predictor, executor) for name in predictor.models])
+    limits = _settings(
+        Limits,
+        instances=arguments.max_instances,
+        characters=arguments.max_characters,
+        events=arguments.max_events,
+    )
+    queue = _settings(QueueSettings, instances=arguments.queue, wait=arguments.max_wait, batch=arguments.batch)
+    settings = _settings(
+        ServerSettings,
+        host=arguments.host,
+        port=arguments.port,
+        grpc_port=arguments.grpc_port,
+        requests=arguments.max_requests,
+        body=arguments.max_body,
+        timeout=arguments.timeout,
+        linger=arguments.linger,
+        grace=arguments.grace,
+        ready_file=arguments.ready_file,
+    )
+    access = Access.of(arguments.host, arguments.without_token)
+    if not loopback(arguments.host) and not access.asks:
+        logger.warning("listening on %s without a token: whoever reaches it can ask", arguments.host)
+    journal = _journal(arguments, follows)
+    try:
+        key = pseudonym_key() if follows or journal else None
+        server = Server(settings, access, routes(lambda: live.status(), journal))
+        _set_threads(arguments.threads)
+        live: Live
+        if place is None:
+            live = following = Following(first(limits), journal, key, limits)
+            batcher = Batcher(live, queue, live.on_answer)
+            following.start(lambda: batcher.idle)
+        else:
+            predictor = Predictor.load(*place, limits)
+            predictor.warm_up(place[0])
+            live = Live(predictor, journal, key)
+            batcher = Batcher(live, queue, live.on_answer)
+        server.start(batcher)
+        if place is None:
+            following.stop()
+    finally:
+        if journal is not None:
+            journal.close()
+
+
+def _journal(arguments: argparse.Namespace, follows: bool) -> Journal | None:
+    given = arguments.journal or (str(home() / "journal") if follows else "off")
+    if given == "off":
+        return None
+    return Journal(
+        _settings(
+            JournalSettings,
+            directory=Path(given),
+            bound=arguments.journal_rows,
+            days=arguments.journal_days,
+            text=arguments.journal_text,
+        )
+    )
+
+
+def _settings(kind: type[Settings], **given: Any) -> Settings:
+    """Raises TasteloopError for a value that is not allowed, by its description."""
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        described = kind.model_fields[str(problem["loc"][0])].description
+        raise TasteloopError(f"{described}: {problem['msg']}, not {problem['input']!r}") from None
 
 
 def _resolve(bundle: str, version: str | None) -> tuple[Path, str | None]:
@@ -119,33 +241,19 @@ def _resolve(bundle: str, version: str | None) -> tuple[Path, str | None]:
         return Path(bundle), version
     from serving import registry
 
-    live = registry.find(version) if version else registry.champion()
-    if live is None:
-        raise TasteloopError(
-            f"there is no champion in {registry.tracking_uri()} yet; train one with `tasteloop run`, "
-            "or serve a bundle directory with --bundle DIR"
-        )
-    return live.path, live.version
+    found = registry.find(str(version))
+    return found.path, found.version
 
 
 def _set_threads(threads: int | None) -> None:
-    import torch
-    from kserve.utils.utils import cpu_count
-
-    if threads is None and os.environ.get("OMP_NUM_THREADS"):
-        return
-    torch.set_num_threads(threads or cpu_count())
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    """For whichever engine answers, before any of them is imported."""
+    if threads:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def _stop_when_input_closes() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # not sys.stdin: its lock, held here, would abort the interpreter's end
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

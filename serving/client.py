@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import httpx
 
+from serving import settings
 from tasteloop.errors import TasteloopError
 
 
@@ -26,13 +27,16 @@ class Client:
     Args:
         url: such as `http://127.0.0.1:8080`.
         timeout: seconds for one request.
+        token: the bearer token to show; by default that of TASTELOOP_API_TOKEN or TASTELOOP_API_TOKEN_FILE.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8080", timeout: float = 30.0) -> None:
+    def __init__(self, url: str = "http://127.0.0.1:8080", timeout: float = 30.0, token: str | None = None) -> None:
         self.url = url.rstrip("/")
         self.timeout = timeout
         # trust_env off: a proxy from the environment is not the way to a server that was named.
-        self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=False)
+        shown = token or settings.token(settings.API_TOKEN)
+        headers = {"authorization": f"Bearer {shown}"} if shown else {}
+        self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=False, headers=headers)
 
     def predict(self, model: str, instances: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """V1: one answer per instance, in order.

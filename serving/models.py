@@ -3,115 +3,132 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import kserve
-import numpy as np
+from kserve import ModelRepository
 from kserve.errors import InvalidInput, ModelNotFound
-from kserve.protocol.infer_type import (
-    InferInput,
-    InferOutput,
-    InferRequest,
-    InferResponse,
-    deserialize_bytes_tensor,
-    to_http_parameters,
-)
 
-from serving.predictor import Metadata, Predictor, Tensor
-from tasteloop.errors import TasteloopError
+from serving import v2
+from serving.batching import CALL, Batcher, Call
+from serving.live import Live
+from serving.predictor import INTERESTS, RECOMMEND, SENTIMENT, Metadata, Predictor
+from tasteloop.events import USER
 
-# How to answer, in kserve's own parameters, rather than what: these do not reach the predictor.
-_TRANSPORT_PARAMETERS = {"binary_data_output", "binary_data_size", "binary_data"}
+_MANY = 8  # instances of a request whose check would keep the event loop from its other requests
 
 
 class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type information
-    """One of the predictor's models. It computes in `executor`: the event loop is free for health checks."""
+    """One of the models: it checks in the event loop and computes in the batcher's thread."""
 
-    def __init__(self, name: str, predictor: Predictor, executor: Executor) -> None:
+    def __init__(self, name: str, batcher: Batcher) -> None:
         super().__init__(name)
-        self.version = predictor.version
-        self._predictor = predictor
-        self._executor = executor
+        self._batcher = batcher
         self.ready = True
 
     def get_input_types(self) -> list[Metadata]:
-        return self._predictor.inputs(self.name)
+        return self._batcher.live.current.inputs(self.name)
 
     def get_output_types(self) -> list[Metadata]:
-        return self._predictor.outputs(self.name)
+        return self._batcher.live.current.outputs(self.name)
 
     async def predict(
-        self,
-        payload: Any,
-        headers: dict[str, str] | None = None,
-        response_headers: dict[str, str] | None = None,
-    ) -> dict[str, Any] | InferResponse:
-        """Answer a V1 body (`dict`) or a V2 request (`InferRequest`).
+        self, payload: Any, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
+    ) -> dict[str, Any] | v2.Response:
+        """Answer a V1 body (`dict`) or a V2 request (`v2.Request`), for the call of the current task.
 
         Raises:
-            InvalidInput: the caller's mistake, with what was wrong.
-            ModelNotFound: a version that is not the one served.
+            TasteloopError, InvalidInput: the caller's mistake, with what was wrong.
+            ModelNotFound: a version that is not served.
+            QueueFull, DeadlineExceeded: see `Batcher.ask`.
         """
-        if isinstance(payload, InferRequest):
-            return await self._infer(payload)
+        call, predictor = self._begin()
+        if isinstance(payload, v2.Request):
+            return await self._infer(call, predictor, payload)
         instances = _instances(payload)
-        answers = await self._compute(partial(self._predictor.predict, self.name, instances))
-        return {"predictions": answers, "model_version": self.version}
+        predictor, answers = await self._ask(call, predictor, instances)
+        return {"predictions": answers, "model_version": predictor.version}
 
     async def explain(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
-        raise NotImplementedError(f"{self.name} has no explainer; the reasons of `recommend` are in its answers")
+        """Answer a V1 `:explain`, of interests and recommend; V2 has no such verb."""
+        if self.name == SENTIMENT:
+            raise NotImplementedError(f"{self.name} has no explainer; {INTERESTS} and {RECOMMEND} have")
+        call, predictor = self._begin()
+        call.explain = True
+        predictor, found = await self._ask(call, predictor, _instances(payload))
+        return {"explanations": found, "model_version": predictor.version}
 
-    async def _infer(self, request: InferRequest) -> InferResponse:
-        if request.model_version and request.model_version != self.version:
-            raise ModelNotFound(f"{self.name} version {request.model_version}")
-        _refuse_surrogates(request.id)
-        inputs = [_tensor(tensor) for tensor in request.inputs]
-        parameters = _parameters(request.parameters)
-        for tensor in request.inputs:
-            parameters |= _parameters(tensor.parameters)
-        outputs = await self._compute(partial(self._predictor.infer, self.name, inputs, parameters))
-        if request.request_outputs:
+    def _begin(self) -> tuple[Call, Predictor]:
+        call = CALL.get()
+        call.model = self.name
+        predictor = self._batcher.live.pick(call)
+        if predictor is None:
+            raise ModelNotFound(f"{self.name} version {call.version}" if call.version else self.name)
+        return call, predictor
+
+    async def _infer(self, call: Call, predictor: Predictor, request: v2.Request) -> v2.Response:
+        known = [output["name"] for output in predictor.outputs(self.name)]
+        for name in request.outputs or ():
+            if name not in known:
+                raise InvalidInput(f"unknown output {name!r}; known: {', '.join(known)}")
+        parameters = dict(request.parameters)
+        user = {USER: parameters.pop(USER)} if USER in parameters else {}
+        instances = [{**user, **instance} for instance in predictor.instances(self.name, request.inputs, parameters)]
+        predictor, answers = await self._ask(call, predictor, instances)
+        outputs = predictor.tensors(self.name, answers)
+        if request.outputs is not None:
             by_name = {output.name: output for output in outputs}
-            for requested in request.request_outputs:
-                if requested.name not in by_name:
-                    raise InvalidInput(f"unknown output {requested.name!r}; known: {', '.join(by_name)}")
-            outputs = [by_name[requested.name] for requested in request.request_outputs]
-        # Over gRPC kserve writes lists typed and arrays raw, and fails on arrays flagged as binary.
-        raw = bool(request.use_binary_outputs)
-        return InferResponse(
-            response_id=request.id or str(uuid.uuid4()),
-            model_name=self.name,
-            model_version=self.version,
-            infer_outputs=[
-                InferOutput(
-                    name=output.name,
-                    shape=list(output.shape),
-                    datatype=output.datatype,
-                    data=output.data if raw or not request.from_grpc else output.data.ravel().tolist(),
-                )
-                for output in outputs
-            ],
-            requested_outputs=request.request_outputs,
-            use_binary_outputs=raw and not request.from_grpc,
-        )
+            outputs = [by_name[name] for name in request.outputs]
+        return v2.Response(request.id or call.id, self.name, predictor.version, outputs, request)
 
-    async def _compute(self, work: Callable[[], Any]) -> Any:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-        except TasteloopError as error:
-            raise InvalidInput(str(error)) from None
+    async def _ask(self, call: Call, predictor: Predictor, instances: Any) -> tuple[Predictor, list[dict[str, Any]]]:
+        instances = self._batcher.live.admit(call, instances)
+        if isinstance(instances, list) and len(instances) > _MANY:
+            questions = await asyncio.to_thread(predictor.questions, self.name, instances, call.explain)
+        else:
+            questions = predictor.questions(self.name, instances, call.explain)
+        return await self._batcher.ask(call, instances, questions)
 
 
-def _refuse_surrogates(text: str | None) -> None:
-    """A JSON escape can spell half of a surrogate pair, which cannot be echoed."""
-    try:
-        (text or "").encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInput(f"the request's id is not UTF-8: {error}") from None
+class Models(ModelRepository):  # type: ignore[misc]
+    """The models of whoever answers now, less those that the admin took out of service."""
+
+    def __init__(self, batcher: Batcher) -> None:
+        super().__init__()
+        self._batcher = batcher
+        self._known: dict[str, TasteModel] = {}
+        self._unloaded: set[str] = set()
+
+    @property
+    def live(self) -> Live:
+        return self._batcher.live
+
+    def get_models(self) -> dict[str, TasteModel]:
+        return {name: self._model(name) for name in self.live.current.models if name not in self._unloaded}
+
+    def get_model(self, name: str) -> TasteModel | None:
+        return self.get_models().get(name)
+
+    async def is_model_ready(self, name: str) -> bool:
+        return name in self.get_models()
+
+    def load(self, name: str) -> bool:
+        """Back into service. A bundle is one: its files are read when it is swapped in, not here."""
+        self._must_be(name)
+        self._unloaded.discard(name)
+        return True
+
+    def unload(self, name: str) -> None:
+        self._must_be(name)
+        self._unloaded.add(name)
+
+    def _must_be(self, name: str) -> None:
+        if name not in self.live.current.models:
+            raise ModelNotFound(name)
+
+    def _model(self, name: str) -> TasteModel:
+        return self._known.setdefault(name, TasteModel(name, self._batcher))
 
 
 def _instances(body: object) -> object:
@@ -120,24 +137,3 @@ def _instances(body: object) -> object:
     if unknown := sorted(set(body) - {"instances"}):
         raise InvalidInput(f'unknown field {unknown[0]!r} beside "instances"; known: instances')
     return body["instances"]
-
-
-def _tensor(tensor: InferInput) -> Tensor:
-    data = tensor.data
-    if tensor._raw_data is not None:
-        try:
-            data = list(deserialize_bytes_tensor(tensor._raw_data)) if tensor.datatype == "BYTES" else []
-        except Exception:
-            raise InvalidInput(
-                f"the raw contents of input {tensor.name!r} are not BYTES: each element is its length "
-                "as 4 little-endian bytes, then its content"
-            ) from None
-    if isinstance(data, np.ndarray):
-        data = data.ravel().tolist()
-    return Tensor(tensor.name, tensor.datatype, tuple(tensor.shape), data or [])
-
-
-def _parameters(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Plain values of REST parameters or of gRPC's `InferParameter` messages, without the transport's own."""
-    plain: dict[str, Any] = to_http_parameters(parameters or {})
-    return {name: value for name, value in plain.items() if name not in _TRANSPORT_PARAMETERS}

@@ -7,7 +7,6 @@ equals the offline one whichever way it was asked.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from serving.settings import Limits
 from tasteloop.errors import TasteloopError
 
 if TYPE_CHECKING:
@@ -26,9 +26,10 @@ INTERESTS = "interests"
 RECOMMEND = "recommend"
 SENTIMENT = "sentiment"
 
-MAXIMUM_INSTANCES = 256
+MAXIMUM_EXPLAINED = 8  # an explanation of interests reads a hundred texts
 
 Answer = dict[str, Any]
+Question = Mapping[str, Any]
 Metadata = dict[str, Any]
 
 
@@ -91,60 +92,92 @@ _NUMPY = {"BYTES": np.object_, "FP32": np.float32, "BOOL": np.bool_}
 
 
 class Predictor:
-    """Answers of one bundle. Safe to share between threads: one batch is computed at a time.
+    """Answers of one bundle, checked and computed in two steps so that the steps may run in two threads.
 
     Every method raises `TasteloopError` for what the caller did wrong, and only for that.
     """
 
-    def __init__(self, session: Session, version: str) -> None:
+    def __init__(self, session: Session, version: str, limits: Limits | None = None) -> None:
         self.version = version
         self.digest: str = session.digest
         self.models: tuple[str, ...] = (INTERESTS, RECOMMEND) + ((SENTIMENT,) if session.has_sentiment else ())
+        self.limits = limits or Limits()
         self._session = session
-        self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, bundle: Path, version: str | None = None) -> Predictor:
+    def load(cls, bundle: Path, version: str | None = None, limits: Limits | None = None) -> Predictor:
         """Load and verify a bundle; without a version its answers name the digest's first 12 digits."""
         from tasteloop.runtime import Session
 
         session = Session.load(bundle)
-        return cls(session, version or session.digest[:12])
+        return cls(session, version or session.digest[:12], limits)
 
-    def predict(self, model: str, instances: object) -> list[Answer]:
-        """V1: one answer per instance, in order.
+    def questions(self, model: str, instances: object, explain: bool = False) -> list[Question]:
+        """V1's instances, checked, as `answer` takes them, or `explain`, which takes fewer at a time.
 
         Raises:
-            TasteloopError: unknown model, no list, no instance or too many, or a bad instance (its index is
-                named).
+            TasteloopError: unknown model, no list, no instance, too many or too long, or a bad instance (its
+                index is named).
         """
+        from tasteloop.runtime import parse
+
         self._known(model)
         if not isinstance(instances, list):
             raise TasteloopError(f'"instances" is {_kind(instances)}; it must be a list of JSON objects')
         if not instances:
             raise TasteloopError('"instances" is empty; send at least one')
-        if len(instances) > MAXIMUM_INSTANCES:
-            raise TasteloopError(
-                f"{len(instances)} instances in one request; send at most {MAXIMUM_INSTANCES} at a time"
-            )
+        most = min(self.limits.instances, MAXIMUM_EXPLAINED) if explain else self.limits.instances
+        if len(instances) > most:
+            raise TasteloopError(f"{len(instances)} instances in one request; send at most {most} at a time")
         for index, instance in enumerate(instances):
-            if not isinstance(instance, dict):
-                raise TasteloopError(f"instances[{index}] is {_kind(instance)}; it must be a JSON object")
-        with self._lock:
-            answers: list[Answer] = self._session.answer(model, instances)
+            self._check(instance, f"instances[{index}]")
+        return list(parse(model, instances))
+
+    def answer(self, model: str, questions: Sequence[Question]) -> list[Answer]:
+        """One answer for each question, in order; the questions may be of several requests."""
+        answers: list[Answer] = self._session.compute(model, questions)
         return answers
 
-    def infer(self, model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]) -> list[Tensor]:
-        """V2: the output tensors named by `outputs(model)`.
+    def explain(self, model: str, questions: Sequence[Question]) -> list[Answer]:
+        """Why: `tasteloop.explain` of each question, in order."""
+        from tasteloop.explain import explain
 
-        A row with fewer entries than the widest of its batch ends in padding: an empty label or item (a
-        real one never is), 0, false, `[]`.
+        return explain(self._session, model, questions)
+
+    def predict(self, model: str, instances: object) -> list[Answer]:
+        """V1: `questions`, then `answer`."""
+        return self.answer(model, self.questions(model, instances))
+
+    def infer(self, model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]) -> list[Tensor]:
+        """V2: `instances`, `predict`, then `tensors`."""
+        return self.tensors(model, self.predict(model, self.instances(model, inputs, parameters)))
+
+    def instances(self, model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]) -> list[Answer]:
+        """V2's input tensor as V1's instances.
 
         Args:
-            parameters: `k`, the number of recommendations for instances that do not say.
+            parameters: `k`, the number of recommendations or interests for instances that do not say.
         """
         self._known(model)
-        answers = self.predict(model, self._instances(model, inputs, parameters))
+        allowed = set() if model == SENTIMENT else {"k"}
+        if unknown := sorted(set(parameters) - allowed):
+            known = ", ".join(sorted(allowed)) or "none"
+            raise TasteloopError(f"unknown parameter {unknown[0]!r} for {model}; known: {known}")
+        expected = self.inputs(model)[0]["name"]
+        names = [tensor.name for tensor in inputs]
+        if names != [expected]:
+            raise TasteloopError(f"{model} takes one input tensor named {expected!r}; got {names}")
+        elements = _elements(inputs[0])
+        if model == SENTIMENT:
+            return [{"text": element} for element in elements]
+        return [{**parameters, **_parse(element, index)} for index, element in enumerate(elements)]
+
+    def tensors(self, model: str, answers: Sequence[Answer]) -> list[Tensor]:
+        """Answers as the output tensors named by `outputs(model)`.
+
+        A row with fewer entries than the widest of its request ends in padding: an empty label or item (a
+        real one never is), 0, false, `[]`.
+        """
         if model == SENTIMENT:
             shape = (len(answers),)
             return [_tensor(column, map(column.pick, answers), shape) for column in _SENTIMENT]
@@ -186,19 +219,26 @@ class Predictor:
         if model not in self.models:
             raise TasteloopError(f"unknown model {model!r}; known: {', '.join(self.models)}")
 
-    def _instances(self, model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]) -> list[Answer]:
-        allowed = set() if model == SENTIMENT else {"k"}
-        if unknown := sorted(set(parameters) - allowed):
-            known = ", ".join(sorted(allowed)) or "none"
-            raise TasteloopError(f"unknown parameter {unknown[0]!r} for {model}; known: {known}")
-        expected = self.inputs(model)[0]["name"]
-        names = [tensor.name for tensor in inputs]
-        if names != [expected]:
-            raise TasteloopError(f"{model} takes one input tensor named {expected!r}; got {names}")
-        elements = _elements(inputs[0])
-        if model == SENTIMENT:
-            return [{"text": element} for element in elements]
-        return [{**parameters, **_parse(element, index)} for index, element in enumerate(elements)]
+    def _check(self, instance: object, where: str) -> None:
+        """Sizes, before anything is done with what is sized."""
+        if not isinstance(instance, dict):
+            raise TasteloopError(f"{where} is {_kind(instance)}; it must be a JSON object")
+        _short(instance.get("text"), f"{where}.text", self.limits.characters)
+        events = instance.get("events")
+        if isinstance(events, list):
+            if len(events) > self.limits.events:
+                raise TasteloopError(
+                    f"{where}.events: {len(events)} events in one history; send the last {self.limits.events}"
+                )
+            for index, event in enumerate(events):
+                if isinstance(event, dict):
+                    for name in ("text", "item"):
+                        _short(event.get(name), f"{where}.events[{index}].{name}", self.limits.characters)
+
+
+def _short(text: object, where: str, most: int) -> None:
+    if isinstance(text, str) and len(text) > most:
+        raise TasteloopError(f"{where}: {len(text)} characters; send at most {most}")
 
 
 def _elements(tensor: Tensor) -> list[str]:

@@ -25,7 +25,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -158,6 +158,29 @@ def champion() -> Champion | None:
         return _resolve(live) if live else None
 
 
+def pointer() -> tuple[str, str] | None:
+    """Version and digest of the champion, nothing verified nor fetched; None while nothing has been promoted."""
+    if _nothing_yet():
+        return None
+    with _registry() as client:
+        live = _live(client)
+        return (str(live.version), live.tags[_DIGEST]) if live else None
+
+
+def mark() -> tuple[int, ...] | None:
+    """What differs after any change of a store on this machine, its time in ns first; None for another store."""
+    uri = tracking_uri()
+    if not uri.startswith("sqlite:///"):
+        return None
+    path = uri.removeprefix("sqlite:///")
+    found = []
+    for suffix in ("", "-wal"):
+        with suppress(FileNotFoundError):  # a write-ahead log comes and goes
+            found.append(Path(path + suffix).stat())
+    times = [stat.st_mtime_ns for stat in found]
+    return (max(times, default=0), *times, *(stat.st_size for stat in found))
+
+
 def find(version: str) -> Champion:
     """Any registered version, its bundle verified."""
     with _registry() as client:
@@ -260,23 +283,9 @@ def rollback() -> Champion:
 @contextmanager
 def _registry() -> Iterator[MlflowClient]:
     """The client, alone: the lock also keeps two first users from creating the database at once."""
-    import fcntl
-
     home = files.home()
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "registry.lock").open("a") as lock:
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TasteloopError(
-                        f"another process has held {lock.name} for {_LOCK_SECONDS:.0f} s; end it or try again"
-                    ) from None
-                time.sleep(0.05)
-        yield _client(tracking_uri(), home)  # closing the file releases the lock
+    with files.locked(home / "registry.lock", _LOCK_SECONDS, 0.05):
+        yield _client(tracking_uri(), home)
 
 
 @cache

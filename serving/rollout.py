@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from serving.client import Client
-from serving.predictor import INTERESTS, RECOMMEND, SENTIMENT
+from serving.predictor import INTERESTS, RECOMMEND, SENTIMENT, Predictor
 from tasteloop import files
 from tasteloop.errors import TasteloopError
 
 logger = logging.getLogger(__name__)
 
+TOLERANCE = 1e-4
 START_SECONDS = 180.0
 STOP_SECONDS = 15.0
 _LOG_TAIL = 2000  # characters
@@ -40,13 +41,14 @@ class Rehearsal:
     seconds: float = 0.0
 
 
-def rehearse(bundle: Path, out: Path, tolerance: float = 1e-4) -> Rehearsal:
+def rehearse(bundle: Path, out: Path, tolerance: float = TOLERANCE) -> Rehearsal:
     """Start `python -m serving` on a bundle, ask its golden questions and compare with the recorded answers.
 
     Every question is asked over V1, the first of each model over V2 too. Numbers must agree within
     `tolerance` (absolute, or relative above 1); labels, items and their order wherever the recorded numbers
-    are further apart than that. The server is always stopped. The outcome is written to
-    `out/rehearsal.json`; whatever goes wrong is one.
+    are further apart than that. On another processor than the trainer's the server may have chosen another
+    runtime: then all its answers must be those recorded for one other precision. The server is always
+    stopped. The outcome is written to `out/rehearsal.json`; whatever goes wrong is one.
     """
     try:
         outcome = _rehearse(bundle, tolerance)
@@ -63,19 +65,38 @@ def _rehearse(bundle: Path, tolerance: float) -> Rehearsal:
     from tasteloop.bundle import verify
 
     digest: str = verify(bundle)
-    questions = files.read_json(bundle / "golden.json")["questions"]
+    golden = files.read_json(bundle / "golden.json")
+    questions = golden["questions"]
     if not questions:
         return Rehearsal(False, f"{bundle / 'golden.json'} holds no questions, so nothing can be compared", digest)
     started = time.monotonic()
     with serve(bundle) as client:
         seconds = time.monotonic() - started
-        differences = list(_differences(client, questions, tolerance))
-    if differences:
-        more = f" (and {len(differences) - _SHOWN} more)" if len(differences) > _SHOWN else ""
-        reason = f"served answers differ from the trainer's: {'; '.join(differences[:_SHOWN])}{more}"
-        return Rehearsal(False, reason, digest, len(questions), seconds)
+        served = [_ask(client, question, index, questions) for index, question in enumerate(questions)]
+    if differences := _from_recorded(bundle, golden, served, tolerance):
+        return Rehearsal(False, _differ(differences), digest, len(questions), seconds)
     reason = f"{len(questions)} golden answers served as recorded, within {tolerance:g}"
     return Rehearsal(True, reason, digest, len(questions), seconds)
+
+
+def check(predictor: Predictor, bundle: Path, tolerance: float = TOLERANCE) -> None:
+    """The rehearsal in this process, before a predictor is swapped in; it is warm afterwards.
+
+    Raises:
+        TasteloopError: an answer that differs from the recorded one, or none recorded.
+    """
+    golden = files.read_json(bundle / "golden.json")
+    questions = golden["questions"]
+    if not questions:
+        raise TasteloopError(f"{bundle / 'golden.json'} holds no questions, so nothing can be compared")
+    served = [(predictor.predict(question["model"], [question["instance"]])[0], None) for question in questions]
+    if differences := _from_recorded(bundle, golden, served, tolerance):
+        raise TasteloopError(_differ(differences))
+
+
+def _differ(differences: Sequence[str]) -> str:
+    more = f" (and {len(differences) - _SHOWN} more)" if len(differences) > _SHOWN else ""
+    return f"served answers differ from the trainer's: {'; '.join(differences[:_SHOWN])}{more}"
 
 
 @contextmanager
@@ -129,38 +150,89 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def _differences(client: Client, questions: Sequence[Mapping[str, Any]], tolerance: float) -> Iterator[str]:
-    over_v2 = set()
-    for index, question in enumerate(questions):
-        model, instance, recorded = question["model"], question["instance"], question["answer"]
-        where = f"question {index} ({model})"
-        served = client.predict(model, [instance])[0]
-        yield from (f"{where}: {difference}" for difference in compare(model, recorded, served, tolerance))
-        if model not in over_v2:
-            over_v2.add(model)
-            served = _over_v2(client, model, instance)
-            found = compare(model, _without_titles(recorded), served, tolerance)
-            yield from (f"{where} over V2: {difference}" for difference in found)
+def _ask(
+    client: Client, question: Mapping[str, Any], index: int, questions: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The answer over V1 and, to the first question of each model, over V2."""
+    model, instance = question["model"], question["instance"]
+    first = all(earlier["model"] != model for earlier in questions[:index])
+    return client.predict(model, [instance])[0], _over_v2(client, model, instance) if first else None
+
+
+def _from_recorded(
+    bundle: Path,
+    golden: Mapping[str, Any],
+    served: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]],
+    tolerance: float,
+) -> list[str]:
+    """How the answers differ from the trainer's, unless all are those recorded for one other precision."""
+    from tasteloop import engines
+    from tasteloop.bundle import read_card
+
+    questions = golden["questions"]
+    recorded = {golden.get("precision", "fp32"): [q["answer"] for q in questions], **golden.get("others", {})}
+    runtime = read_card(bundle).get("runtime", {"processor": ""})  # none: made before runtimes were chosen, by torch
+    differences, *others = [
+        _differences(questions, answers, served, tolerance, engines.tolerance(precision, runtime, tolerance))
+        for precision, answers in recorded.items()
+    ]
+    return differences if all(others) else []
+
+
+def _differences(
+    questions: Sequence[Mapping[str, Any]],
+    recorded: Sequence[Mapping[str, Any]],
+    served: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]],
+    exact: float,
+    tolerance: float,
+) -> list[str]:
+    """With a tolerance above the exact one decisions are left out: a probability near a threshold may cross it."""
+    left_out = () if tolerance == exact else ("predicted", "sentiment", "confident")
+    found = []
+    for index, (question, answer, answers) in enumerate(zip(questions, recorded, served, strict=True)):
+        model = question["model"]
+        for over, told, expected in zip(("", " over V2"), answers, (answer, _without(answer, "title")), strict=True):
+            if told is not None:
+                differences = compare(model, _without(expected, *left_out), _without(told, *left_out), tolerance)
+                found += [f"question {index} ({model}){over}: {difference}" for difference in differences]
+    return found
 
 
 def _over_v2(client: Client, model: str, instance: Mapping[str, Any]) -> dict[str, Any]:
     """An answer asked over V2, put back into the shape of V1's (without titles, which V2 does not carry)."""
     name, element = ("text", instance["text"]) if model == SENTIMENT else ("events", json.dumps(instance))
     response = client.infer(model, [{"name": name, "datatype": "BYTES", "shape": [1], "data": [element]}])
-    columns = {output["name"]: output["data"] for output in response["outputs"]}
+    return from_v2(model, response["outputs"])[0]
+
+
+def from_v2(model: str, outputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """V2's JSON output tensors as V1's answers (without titles, which V2 does not carry), padding left out."""
+    shape = next(iter(outputs))["shape"]
+    columns = {output["name"]: output["data"] for output in outputs}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    if model == INTERESTS:
-        return {"interests": rows}
-    if model == RECOMMEND:
-        return {"recommendations": [{**row, "reasons": json.loads(row["reasons"])} for row in rows]}
-    return rows[0]
+    if model == SENTIMENT:
+        return rows
+    count, width = shape
+    answers: list[dict[str, Any]] = []
+    for start in range(0, count * width, width) if width else [0] * count:
+        entries = rows[start : start + width]
+        if model == INTERESTS:
+            answers.append({"interests": [row for row in entries if row["label"]]})
+        else:
+            ranked = [{**row, "reasons": json.loads(row["reasons"])} for row in entries if row["item"]]
+            answers.append({"recommendations": ranked})
+    return answers
 
 
-def _without_titles(answer: Mapping[str, Any]) -> dict[str, Any]:
-    if "recommendations" not in answer:
-        return dict(answer)
-    kept = [{k: v for k, v in row.items() if k != "title"} for row in answer["recommendations"]]
-    return {**answer, "recommendations": kept}
+def _without(answer: Mapping[str, Any], *fields: str) -> dict[str, Any]:
+    """An answer, or each entry of a ranked one, without fields."""
+    return {
+        key: [{k: v for k, v in entry.items() if k not in fields} for entry in value]
+        if isinstance(value, list)
+        else value
+        for key, value in answer.items()
+        if key not in fields
+    }
 
 
 def compare(model: str, recorded: Mapping[str, Any], served: Mapping[str, Any], tolerance: float) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,11 +85,19 @@ def length_buckets(
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def sorted_batches(lengths: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    """Positions in batches, shortest first: every batch of about equal lengths."""
+def sorted_batches(lengths: NDArray[np.int64], size: int, spread: float = math.inf) -> Iterator[NDArray[np.int64]]:
+    """Positions in batches, shortest first: every batch of about equal lengths.
+
+    Args:
+        size: the most of a batch.
+        spread: a batch ends before a length beyond `spread` times its first one's plus 2: padding is computed too.
+    """
     ordered = lengths.argsort(kind="stable")
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
+    start = 0
+    for end in range(1, len(ordered) + 1):
+        if end == len(ordered) or end - start == size or lengths[ordered[end]] > spread * lengths[ordered[start]] + 2:
+            yield ordered[start:end]
+            start = end
 
 
 class Inputs:

@@ -1,27 +1,34 @@
 """The model directory: everything that answers, nothing that runs.
 
     card.json  manifest.json  README.md  golden.json  items.parquet  recommender.safetensors
-    models/<name>/config.json model.safetensors heads.safetensors tokenizer.json
+    models/<name>/config.json model.safetensors heads.safetensors tokenizer.json encoder.onnx encoder.int8.onnx
 
-Weights are safetensors, the rest JSON and Parquet: no pickle, no code. The manifest names every file with its SHA-256;
-a bundle whose files differ from it, or hold one more or one fewer, is refused. Its digest is the manifest's hash.
+Weights are safetensors and ONNX, the rest JSON and Parquet: no pickle, no code. The manifest names every file with its
+SHA-256; a bundle whose files differ from it, or hold one more or one fewer, is refused. Its digest is the manifest's
+hash.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import mmap
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tasteloop
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, sha256_file, write_json
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 FORMAT = 1
 CARD, MANIFEST, GOLDEN, README = "card.json", "manifest.json", "golden.json", "README.md"
 MODELS, ITEMS, RECOMMENDER, HABITS = "models", "items.parquet", "recommender.safetensors", "habits.safetensors"
-_ALLOWED = (".json", ".safetensors", ".parquet", ".md")
+_ALLOWED = (".json", ".safetensors", ".onnx", ".parquet", ".md")
 _PACKAGES = ("tasteloop", "validation", "serving", "components", "pipelines")
 
 
@@ -56,6 +63,28 @@ def read_card(directory: Path) -> dict[str, Any]:
     """card.json: labels, thresholds, calibration, settings, data hash, code version, validation metrics."""
     card: dict[str, Any] = read_json(directory / CARD)
     return card
+
+
+def mapped_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a safetensors file as read-only views of the mapped file.
+
+    They are read when they are touched, and processes that serve the same bundle share the memory; the library's own
+    `load_file` gives every process a copy.
+    """
+    import numpy as np
+
+    kinds: dict[str, type[np.generic]] = {"F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64}
+    with path.open("rb") as stream:
+        data = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    start = 8 + int.from_bytes(data[:8], "little")
+    out = {}
+    for name, about in json.loads(data[8:start]).items():
+        if name != "__metadata__":
+            begin, end = about["data_offsets"]
+            kind = kinds[about["dtype"]]
+            count = (end - begin) // np.dtype(kind).itemsize
+            out[name] = np.frombuffer(data, kind, count, start + begin).reshape(about["shape"])
+    return out
 
 
 def _hashes(directory: Path) -> dict[str, str]:

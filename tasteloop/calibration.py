@@ -66,12 +66,7 @@ def apply_calibration(
     logits: NDArray[np.float32], calibration: dict[str, Any], habits: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
     """Calibrated probabilities of logits, same shape."""
-    import numpy as np
-    from scipy.special import expit
-
-    z = sum(log_odds(logits, calibration, habits).values())
-    probabilities: NDArray[np.float32] = expit(z).astype(np.float32)
-    return probabilities
+    return from_log_odds(log_odds(logits, calibration, habits))
 
 
 def log_odds(
@@ -84,6 +79,15 @@ def log_odds(
     if habits is not None:
         terms["habits"] = calibration["habit_slope"] * habits.astype(np.float64)
     return terms
+
+
+def from_log_odds(terms: dict[str, NDArray[np.float64]]) -> NDArray[np.float32]:
+    """What `log_odds` adds up to, as probabilities, same shape."""
+    import numpy as np
+    from scipy.special import expit
+
+    out: NDArray[np.float32] = expit(sum(terms.values())).astype(np.float32)
+    return out
 
 
 def choose_thresholds(probabilities: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -45,7 +45,7 @@ EVENTS_SCHEMA = nw.Schema(
 )
 
 SECOND = 1_000_000  # µs
-_LATEST = 253_402_300_800 * SECOND  # the year 10000, where datetime ends
+LATEST = 253_402_300_800 * SECOND - 1  # the last of the year 9999, where datetime ends
 _ACTS = ("click", "purchase", "share")  # positive whatever their value
 _OPINIONS = ("rate", "review")  # positive when their value is high
 _ROUNDING = 1e-6  # a value of 0.7 is stored as the float32 0.69999999
@@ -125,18 +125,23 @@ class Event:
 def _parse_time(time: Any, where: str) -> int | None:
     if time is None:
         return None
-    micros: int | None = None
-    if isinstance(time, int) and not isinstance(time, bool):
-        micros = time
-    elif isinstance(time, str):
+    micros = whole(time)
+    if isinstance(time, str):
         with suppress(ValueError):
             micros = microseconds(datetime.fromisoformat(time))
-    if micros is None or not 0 <= micros < _LATEST:
+    if micros is None or not 0 <= micros <= LATEST:
         raise TasteloopError(
             f"{where}: time is an ISO 8601 string such as '2026-11-24T10:00:00Z' or an integer of "
             f"microseconds since 1970 UTC, not {_shown(time)}"
         )
     return micros
+
+
+def whole(number: Any) -> int | None:
+    """A number of JSON, which does not tell 3 from 3.0, as an integer; None for what is none, as booleans are not."""
+    if isinstance(number, bool) or not isinstance(number, int | float) or number % 1:
+        return None
+    return int(number)
 
 
 def microseconds(moment: datetime) -> int:

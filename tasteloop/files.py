@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +47,8 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def _atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling that becomes `path` when the block ends and vanishes when it raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path, "tmp")
     try:
@@ -60,7 +62,7 @@ def _atomic_file(path: Path) -> Iterator[Path]:
 
 def atomic_write(path: Path, data: bytes | str) -> None:
     """Write a file (text as UTF-8), replacing what was there; the folders above it are made."""
-    with _atomic_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
@@ -96,6 +98,34 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def locked(path: Path, seconds: float, between: float) -> Iterator[None]:
+    """Hold a lock file, alone among processes, while the block runs; the folders above it are made.
+
+    Args:
+        seconds: how long to wait for whoever holds it; between: one try and the next.
+
+    Raises:
+        TasteloopError: it was held all that time.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TasteloopError(
+                        f"another process has held {path} for {seconds:.0f} s; end it or try again"
+                    ) from None
+                time.sleep(between)
+        yield  # closing the file releases the lock
+
+
 def sha256_file(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -125,7 +155,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    with _atomic_file(path) as temporary:
+    with atomic_file(path) as temporary:
         frame.write_parquet(temporary, compression="zstd")
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tasteloop.bundle import HABITS
+from tasteloop.bundle import HABITS, mapped_arrays
 from tasteloop.calibration import one_vs_rest
 from tasteloop.events import Event
 from tasteloop.items import Catalogue
@@ -102,6 +102,4 @@ class Habits:
     @classmethod
     def load(cls, directory: Path) -> Habits | None:
         """None where the bundle was trained without."""
-        from safetensors.numpy import load_file
-
-        return cls(**load_file(directory / HABITS)) if (directory / HABITS).exists() else None
+        return cls(**mapped_arrays(directory / HABITS)) if (directory / HABITS).exists() else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,12 +48,13 @@ class Catalogue:
     titles: list[str]
     labels: list[list[str]]
     texts: list[str | None]
+    released: list[date | None] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path) -> Catalogue:
         """From an items table on disk. Raises TasteloopError where it is not a whole Parquet file."""
         table = read_parquet(path)
-        return cls(*(table[column].to_list() for column in (ITEM, TITLE, LABELS, TEXT)))
+        return cls(*(table[column].to_list() for column in (ITEM, TITLE, LABELS, TEXT, RELEASED)))
 
     def __len__(self) -> int:
         return len(self.items)
@@ -68,13 +70,21 @@ class Catalogue:
         return sorted({label for labels in self.labels for label in labels})
 
     def membership(self, names: list[str]) -> NDArray[np.float32]:
-        """[items, labels]: 1 where an item bears the label."""
+        """[items, labels]: 1 where an item bears the label; kept for the next who asks, and read-only."""
         import numpy as np
 
+        if (kept := self._memberships.get(tuple(names))) is not None:
+            return kept
         column = {name: k for k, name in enumerate(names)}
         out = np.zeros((len(self), len(names)), np.float32)
         for position, labels in enumerate(self.labels):
             for label in labels:
                 if label in column:
                     out[position, column[label]] = 1
+        out.flags.writeable = False
+        self._memberships[tuple(names)] = out
         return out
+
+    @cached_property
+    def _memberships(self) -> dict[tuple[str, ...], NDArray[np.float32]]:
+        return {}

@@ -17,6 +17,9 @@
 λ are fitted on the validation window, with every term fitted on what came before it: the likelihood of what followed
 among each row's candidates, pulled towards a plain start as strongly as cross-fitting by user says. Then the terms are
 fitted again on all events before the test window, λ unchanged.
+
+Ties, factors, spectral vectors and popularity of an item that few have met lean on what its text lets expect
+(`tasteloop.item_text`); one that nobody has met has λ of its own, fitted on items held out on purpose.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,19 +38,24 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from tasteloop import metrics
-from tasteloop.bundle import CARD, GOLDEN, HABITS, ITEMS, MODELS, README, RECOMMENDER, code_version, seal
-from tasteloop.events import ITEM, SECOND, TIME, USER, Event, positive
+from tasteloop.bundle import CARD, GOLDEN, HABITS, ITEMS, MODELS, README, RECOMMENDER, code_version, mapped_arrays, seal
+from tasteloop.engines import precisions
+from tasteloop.events import ITEM, SECOND, TEXT, TIME, USER, Event, positive
 from tasteloop.files import atomic_directory, atomic_write, read_json, write_json
-from tasteloop.items import Catalogue
-from tasteloop.snapshots import FUTURE, TRAIN, VALIDATION, Snapshots
+from tasteloop.item_text import expected, features
+from tasteloop.items import SENTIMENT, Catalogue
+from tasteloop.snapshots import FUTURE, SPLIT, TRAIN, VALIDATION, Snapshots
 from tasteloop.text import TextSettings, in_order
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from tasteloop.export import Judged
+
 log = logging.getLogger(__name__)
 
 Matrix = NDArray[np.float32]
+Weights = dict[str, NDArray[np.float64]]  # of each term for each row [n, 1]
 _DAY = 86_400 * SECOND
 _START = {"collaborative": 0.5, "factors_liked": 0.25, "factors_seen": 0.25, "nearby": 0.3, "popularity": 0.2}
 TERMS = (
@@ -72,6 +80,15 @@ class RecommenderSettings(BaseModel, frozen=True, extra="forbid"):
     als_regularisation: float = Field(30, gt=0)
     als_iterations: int = Field(12, ge=1)
     nearby_reach: int = Field(10, ge=1, description="Items at most so many places apart in a history are near.")
+    familiar: float = Field(
+        3, gt=0, description="Interactions at which what they say of an item counts as much as its text does."
+    )
+    text_regularisation: float = Field(
+        10, gt=0, description="Of the regression from item text to what interactions teach."
+    )
+    held_out: float = Field(
+        0.2, gt=0, lt=1, description="Share of the items that are held out to fit λ of items that nobody has met."
+    )
     candidates: int = Field(100, ge=10, description="Items a row, by a plain start, among which λ are fitted.")
     shrinkage: tuple[float, ...] = Field(
         (0.01, 0.1, 1.0, 10.0), description="Pull of λ towards the start; what is below 0.5 / users is not tried."
@@ -139,6 +156,7 @@ class Recommender:
         popularity: [J].
         weights: (a, b) of λ by term; decay: of a history event by its rank from the newest.
         als: alpha and regularisation.
+        new: positions of items that nobody had met, for which new_weights hold in place of weights.
     """
 
     vectors: Matrix
@@ -158,6 +176,8 @@ class Recommender:
     decay: float
     als: tuple[float, float]
     text: TextSettings
+    new: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    new_weights: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def contributions(self, folded: Folded, interests: Matrix) -> dict[str, Matrix]:
         """λ_m(n) · s_m by term, each [n, J]; a row's score is their sum.
@@ -166,31 +186,129 @@ class Recommender:
             folded: n histories, with this recommender's decay.
             interests: [n, K] calibrated probabilities.
         """
-        known = np.log1p(folded.length) - _MEDIUM
-        terms = self.terms(folded, interests)
-        weights = {name: (a + b * known).astype(np.float32)[:, None] for name, (a, b) in self.weights.items()}
-        return {name: weights[name] * terms[name] for name in TERMS}
+        inputs, values = self._inputs(folded, interests), self._values(folded)
+        out = self._weighted(inputs, values, self._lambda(folded, self.weights))
+        if self.new_weights and len(self.new):
+            of_new = self._weighted(inputs, values, self._lambda(folded, self.new_weights), self.new)
+            for name, contribution in of_new.items():
+                out[name][:, self.new] = contribution
+        return out
+
+    @staticmethod
+    def _lambda(folded: Folded, weights: Mapping[str, tuple[float, float]]) -> Weights:
+        known = np.log1p(folded.length)[:, None] - _MEDIUM
+        return {name: a + b * known for name, (a, b) in weights.items()}
 
     def terms(self, folded: Folded, interests: Matrix) -> dict[str, Matrix]:
         """s_m by term, each [n, J], standardised."""
-        profile = folded.recent_liked @ self.vectors
-        norm = np.linalg.norm(profile, axis=1, keepdims=True)
-        profile = np.divide(profile, norm, out=np.zeros_like(profile), where=norm > 0)
-        terms = {
-            "interest": (interests - self.label_mean) @ self.ties,
-            "taste": self._taste(folded.seen),
-            "content": profile @ self.vectors.T,
-            "collaborative": self._among(folded.recent_liked, self.ease),
-            "factors_liked": self._fold(folded.liked, self.factors_liked, self._gram_liked),
-            "factors_seen": self._fold(folded.seen, self.factors_seen, self._gram_seen),
-            "spectral": ((folded.seen / self._root) @ self.spectral) @ self.spectral.T * self._root,
-            "nearby": self._among(folded.recent_seen, self.nearby),
-            "nearby_whole": self._among(folded.seen, self.nearby),
-        }
-        standard = {name: standardise(values) for name, values in terms.items()}
-        return standard | {"popularity": np.broadcast_to(self._standard_popularity, folded.seen.shape)}
+        one = np.ones((len(folded.length), 1))
+        return self._weighted(self._inputs(folded, interests), self._values(folded), dict.fromkeys(TERMS, one))
 
-    # What is the same for every request is computed once.
+    def _weighted(
+        self,
+        inputs: dict[str, Matrix],
+        values: dict[str, Matrix],
+        weights: Weights,
+        positions: NDArray[np.int32] | slice = slice(None),
+    ) -> dict[str, Matrix]:
+        """Weight [n, 1] times the standardised term by name, [n, J] or only at some positions.
+
+        A history bears few items, so only their rows of the large arrays are read; and mean and deviation over the
+        items come from the few numbers that a term multiplies its array with, so that no [n, J] is gone over again.
+        """
+        items = len(self.popularity)
+        out = {name: self.bases[name].weighted(x, weights[name], positions) for name, x in inputs.items()}
+        for name, compared in values.items():
+            scale, shift = among_scale(compared, items, weights[name])
+            everywhere = np.repeat(-shift.astype(np.float32), items, 1)
+            everywhere[:, self.compared] += scale.astype(np.float32) * compared
+            out[name] = everywhere[:, positions]
+        out["popularity"] = (weights["popularity"] * self._standard_popularity[:, positions]).astype(np.float32)
+        return {name: out[name] for name in TERMS}
+
+    def _inputs(self, folded: Folded, interests: Matrix) -> dict[str, Matrix]:
+        """What each of `bases` is multiplied with, [n, d]."""
+        profile = rows_product(folded.recent_liked, self.vectors)
+        norm = np.linalg.norm(profile, axis=1, keepdims=True)
+        return {
+            "interest": interests - self.label_mean,
+            "taste": self._taste(folded.seen),
+            "content": np.divide(profile, norm, out=np.zeros_like(profile), where=norm > 0),
+            "factors_liked": self._fold(folded.liked, "factors_liked"),
+            "factors_seen": self._fold(folded.seen, "factors_seen"),
+            "spectral": rows_product(folded.seen / self._root, self.spectral),
+        }
+
+    def _values(self, folded: Folded) -> dict[str, Matrix]:
+        """[n, E] of those terms that compare items."""
+        between = self._between(folded)
+        return {name: rows_product(history[:, self.compared], weights) for name, (history, weights) in between.items()}
+
+    def _between(self, folded: Folded) -> dict[str, tuple[Matrix, Matrix]]:
+        """The terms that compare items with those of the history: which of it, and with what weights."""
+        return {
+            "collaborative": (folded.recent_liked, self.ease),
+            "nearby": (folded.recent_seen, self.nearby),
+            "nearby_whole": (folded.seen, self.nearby),
+        }
+
+    def parts(
+        self, folded: Folded, interests: Matrix, positions: Sequence[int]
+    ) -> dict[str, tuple[NDArray[np.int64], NDArray[Any]]]:
+        """What the terms of one history are made of at some positions, exactly: each deviation is held fixed.
+
+        Returns:
+            By term the sources [p] with their parts [p, positions] of the contribution: labels (of `label_mean` for
+            interest, of `label_share` for taste) and positions of the history's items for all others but popularity,
+            which has no parts.
+        """
+        weights = self._lambda(folded, self.weights)
+        if self.new_weights:
+            new = np.isin(positions, self.new)
+            of_new = self._lambda(folded, self.new_weights)
+            weights = {name: np.where(new, of_new[name], own) for name, own in weights.items()}
+        inputs = self._inputs(folded, interests)
+        sources: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {
+            name: (np.arange(inputs[name].shape[1]), np.diag(inputs[name][0])) for name in ("interest", "taste")
+        }
+        liked, seen = np.flatnonzero(folded.liked[0]), np.flatnonzero(folded.seen[0])
+        profile = folded.recent_liked[0, liked, None] * self.vectors[liked]
+        length = np.linalg.norm(profile.sum(0))
+        sources["content"] = liked, profile / length if length > 0 else 0 * profile
+        for name, items in (("factors_liked", liked), ("factors_seen", seen)):
+            mine = getattr(self, name)[items]
+            sources[name] = (
+                items,
+                np.linalg.solve(self.grams[name] + self.als[0] * mine.T @ mine, (1 + self.als[0]) * mine.T).T,
+            )
+        sources["spectral"] = seen, self.spectral[seen] / self._root[seen, None]
+        out = {}
+        for name, (which, x) in sources.items():
+            base = self.bases[name]
+            scale = base.scale(inputs[name], weights[name])
+            out[name] = which, scale * (x @ base.items[:, positions] - (x @ base.mean)[:, None])
+        place = np.full(folded.seen.shape[1], -1)
+        place[self.compared] = np.arange(len(self.compared))
+        at = place[np.asarray(positions, np.int64)]
+        for name, (history, between) in self._between(folded).items():
+            which = np.flatnonzero((history[0] > 0) & (place >= 0))
+            values = history[0, which, None] * between[place[which]]
+            scale, _ = among_scale(values.sum(0, keepdims=True), history.shape[1], weights[name])
+            there = np.where(at >= 0, values[:, np.maximum(at, 0)], 0)
+            out[name] = which, scale * (there - values.sum(1, keepdims=True) / history.shape[1])
+        return out
+
+    @cached_property
+    def bases(self) -> dict[str, Base]:
+        """The terms that are a few numbers of the history times a fixed array."""
+        return {
+            "interest": Base.of(self.ties),
+            "taste": Base.of(self.membership.T),
+            "content": Base.of(self.vectors.T),
+            "factors_liked": Base.of(self.factors_liked.T),
+            "factors_seen": Base.of(self.factors_seen.T),
+            "spectral": Base.of((self.spectral * self._root[:, None]).T),
+        }
 
     @cached_property
     def _standard_popularity(self) -> Matrix:
@@ -200,39 +318,29 @@ class Recommender:
     def _root(self) -> Matrix:
         return np.sqrt(self.activity)
 
-    @cached_property
-    def _gram_liked(self) -> Matrix:
-        return self._gram(self.factors_liked)
-
-    @cached_property
-    def _gram_seen(self) -> Matrix:
-        return self._gram(self.factors_seen)
-
-    def _gram(self, factors: Matrix) -> Matrix:
-        gram: Matrix = factors.T @ factors + self.als[1] * np.eye(factors.shape[1], dtype=np.float32)
-        return gram
-
-    def _among(self, history: Matrix, weights: Matrix) -> Matrix:
-        out = np.zeros_like(history)
-        out[:, self.compared] = history[:, self.compared] @ weights
-        return out
-
     def _taste(self, seen: Matrix) -> Matrix:
         """log of the labels' shares in a history over those in all; five events of everybody's are mixed in."""
-        count = seen @ self.membership + 5 * self.label_share
+        count = rows_product(seen, self.membership) + 5 * self.label_share
         share = count / (seen.sum(1, keepdims=True) + 5)
-        ratio: Matrix = np.log(share / np.maximum(self.label_share, 1e-4) + 0.05) @ self.membership.T
+        ratio: Matrix = np.log(share / np.maximum(self.label_share, 1e-4) + 0.05)
         return ratio
 
-    def _fold(self, history: Matrix, factors: Matrix, gram: Matrix) -> Matrix:
-        """A user's ridge solution given the items' factors (Hu et al. 2008, eq. 4), times the factors."""
-        alpha = self.als[0]
+    @cached_property
+    def grams(self) -> dict[str, Matrix]:
+        """What every user's ridge solution shares, by term."""
+        diagonal = self.als[1] * np.eye(self.factors_liked.shape[1], dtype=np.float32)
+        factors = {"factors_liked": self.factors_liked, "factors_seen": self.factors_seen}
+        return {name: items.T @ items + diagonal for name, items in factors.items()}
+
+    def _fold(self, history: Matrix, name: str) -> Matrix:
+        """A user's ridge solution given the items' factors (Hu et al. 2008, eq. 4)."""
+        alpha, factors, gram = self.als[0], getattr(self, name), self.grams[name]
         users = np.zeros((len(history), factors.shape[1]), np.float32)
         for row, weights in enumerate(history):
-            mine = factors[weights > 0]
+            mine = factors[np.flatnonzero(weights)]
             if len(mine):
                 users[row] = np.linalg.solve(gram + alpha * mine.T @ mine, (1 + alpha) * mine.sum(0))
-        return users @ factors.T
+        return users
 
     def save(self, directory: Path) -> None:
         """recommender.safetensors; λ, decay and text settings belong to the card."""
@@ -244,16 +352,72 @@ class Recommender:
 
     @classmethod
     def load(cls, directory: Path, card: dict[str, Any]) -> Recommender:
-        from safetensors.numpy import load_file
-
         recommender = card["recommender"]
         return cls(
-            **load_file(directory / RECOMMENDER),
+            **mapped_arrays(directory / RECOMMENDER),
             weights={name: (a, b) for name, (a, b) in recommender["weights"].items()},
+            new_weights={name: (a, b) for name, (a, b) in recommender.get("new_weights", {}).items()},
             decay=recommender["decay"],
             als=tuple(recommender["als"]),
             text=TextSettings.model_validate(card["text"]),
         )
+
+
+@dataclass(frozen=True)
+class Base:
+    """A fixed array [d, J] that a term multiplies d numbers of a history with, and its moments over the J items."""
+
+    items: Matrix
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, items: Matrix) -> Base:
+        mean = items.mean(1, dtype=np.float64)
+        covariance = np.zeros((len(items), len(items)))
+        for start in range(0, items.shape[1], 8192):
+            centred = items[:, start : start + 8192] - mean[:, None]
+            covariance += centred @ centred.T
+        return cls(items, mean, covariance / items.shape[1])
+
+    def scale(self, x: Matrix, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weight over the deviation of `x @ items`, 0 where that is constant; as many columns as the weight."""
+        exact = x.astype(np.float64)
+        return over_deviation(weight, ((exact @ self.covariance) * exact).sum(1, keepdims=True))
+
+    def weighted(self, x: Matrix, weight: NDArray[np.float64], positions: NDArray[np.int32] | slice) -> Matrix:
+        """weight · standardise(x @ items) at some positions, [n, d] -> [n, positions]."""
+        scaled = self.scale(x, weight) * x
+        out: Matrix = scaled.astype(np.float32) @ self.items[:, positions]
+        out -= (scaled @ self.mean).astype(np.float32)[:, None]
+        return out
+
+
+def among_scale(
+    values: Matrix, items: int, weight: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scale and shift [n, 1] with which scale · x - shift is weight times the standardised x over `items` items, of
+    which `values` [n, E] are all that are not 0."""
+    mean = values.mean(1, dtype=np.float64, keepdims=True) * (values.shape[1] / items)
+    square = np.einsum("ij,ij->i", values, values, dtype=np.float64)[:, None] / items
+    scale = over_deviation(weight, square - mean**2)
+    return scale, scale * mean
+
+
+def over_deviation(weight: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """weight / deviation; 0 where there is none."""
+    deviation = np.sqrt(np.maximum(variance, 0))
+    shape = np.broadcast_shapes(weight.shape, deviation.shape)
+    return np.divide(weight, deviation, out=np.zeros(shape), where=deviation > 1e-7)
+
+
+def rows_product(weights: Matrix, rows: Matrix) -> Matrix:
+    """`weights @ rows`, [n, m] by [m, d]; where few rows have a weight only those are read."""
+    used = np.flatnonzero(weights.any(0))
+    if 4 * len(used) > weights.shape[1]:
+        return weights @ rows
+    product: Matrix = weights[:, used] @ rows[used]
+    return product
 
 
 def standardise(scores: NDArray[Any]) -> Matrix:
@@ -325,6 +489,11 @@ class Past:
         out[self.user[which], self.item[which]] = 1
         return out
 
+    def without(self, new: NDArray[np.bool_]) -> Past:
+        """As if nobody had met these items [J]."""
+        kept = ~new[self.item]
+        return Past(self.user[kept], self.item[kept], self.age[kept], self.positive[kept], self.items)
+
     def popularity(self, half_life: float) -> Matrix:
         """[J]: log(1 + positive events), each halved in weight every `half_life` days."""
         weight = 0.5 ** (self.age[self.positive] / half_life)
@@ -370,15 +539,10 @@ def item_knn(matrix: Matrix, neighbours: int, shrink: float) -> Matrix:
     return similarity.astype(np.float32)
 
 
-def fit_ties(truth: Matrix, future: Matrix, past: Past, membership: Matrix, regularisation: float) -> Matrix:
+def fit_ties(truth: Matrix, future: Matrix, regularisation: float) -> Matrix:
     """[K, J]: by ridge regression how much more an item follows where a label's interest is there."""
     a, b = truth - truth.mean(0), future - future.mean(0)
     ties = np.linalg.solve(a.T @ a + regularisation * np.eye(a.shape[1]), a.T @ b)
-    cold = past.count() == 0
-    if cold.any():
-        by_label = membership.T @ membership + np.eye(membership.shape[1])
-        prototype = np.linalg.solve(by_label, membership.T @ np.where(cold, 0, ties).T)  # label -> ties of its items
-        ties[:, cold] = (membership[cold] @ prototype).T
     return np.asarray(ties, np.float32)
 
 
@@ -435,6 +599,7 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
     """
     from safetensors.numpy import load_file
 
+    from tasteloop.export import compile_bundle
     from tasteloop.runtime import Session
     from tasteloop.training import PREDICTIONS, TRAINING
 
@@ -447,12 +612,14 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
         if (model / HABITS).exists():
             shutil.copyfile(model / HABITS, directory / HABITS)
         card = _card(data, training)
+        predictions = load_file(model / PREDICTIONS)
+        card["runtime"] = compile_bundle(directory, card, _judged(data, predictions))
         session = Session.open(directory, card)
         vectors = session.item_vectors()
         histories = data.histories(validation)
         train = data.split(TRAIN)
         truth = data.truth(train)
-        interests = load_file(model / PREDICTIONS).get("interests")
+        interests = predictions.get("interests")
         if interests is None:
             interests = np.tile(truth.mean(0), (len(validation), 1)).astype(np.float32)
         asked = Asked(
@@ -467,13 +634,13 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
         final = fit_terms(Past.before(data.meta["test_from"], data), ground, settings, tuned)
         final.save(directory)
         card["recommender"] = {
-            "weights": tuned.weights, "decay": tuned.decay, "als": final.als, "regularisation": tuned.regularisation,
+            "weights": tuned.weights, "new_weights": tuned.new_weights, "decay": tuned.decay, "als": final.als,
+            "regularisation": tuned.regularisation,
             "half_life": tuned.half_life, "shrinkage": tuned.shrinkage, "settings": settings.model_dump(mode="json"),
         }  # fmt: skip
         card["validation"] |= {"recommend.ndcg@10": tuned.ndcg}
         write_json(directory / CARD, card)
-        session = Session.open(directory, card)
-        write_json(directory / GOLDEN, {"questions": _golden(session, data, histories)})
+        write_json(directory / GOLDEN, _golden(directory, card, data, histories))
         atomic_write(directory / README, _readme(card))
         digest = seal(directory)
     middling = {name: a for name, (a, _) in tuned.weights.items()}
@@ -491,7 +658,10 @@ class Asked:
     users: NDArray[Any]
 
     def ndcg(self, scores: Matrix) -> float:
-        return metrics.ndcg(metrics.top_k(np.where(self.hidden, -np.inf, scores), 10), self.relevant).value
+        return self.measure(scores).value
+
+    def measure(self, scores: Matrix) -> metrics.Measure:
+        return metrics.ndcg(metrics.top_k(np.where(self.hidden, -np.inf, scores), 10), self.relevant)
 
 
 @dataclass(frozen=True)
@@ -515,6 +685,7 @@ class Tuned:
     half_life: float
     shrinkage: float = 0.0
     weights: dict[str, tuple[float, float]] = field(default_factory=dict)
+    new_weights: dict[str, tuple[float, float]] = field(default_factory=dict)
     ndcg: float = 0.0
 
 
@@ -538,7 +709,28 @@ def tune(past: Past, ground: Ground, asked: Asked, settings: RecommenderSettings
     shrinkage, ndcg, weights_ = fit_weights(terms, folded[chosen.decay].length, asked, settings)
     middling = {name: round(a, 3) for name, (a, _) in weights_.items()}
     log.info("λ of a middling history %s, validation nDCG@10 %.4f", middling, ndcg)
-    return replace(chosen, shrinkage=shrinkage, weights=weights_, ndcg=ndcg)
+    new_weights = fit_new_weights(past, ground, asked, settings, chosen)
+    return replace(chosen, shrinkage=shrinkage, weights=weights_, new_weights=new_weights, ndcg=ndcg)
+
+
+def fit_new_weights(
+    past: Past, ground: Ground, asked: Asked, settings: RecommenderSettings, chosen: Tuned
+) -> dict[str, tuple[float, float]]:
+    """λ of items that nobody has met: some are held out of what is fitted and folded in, and new ones alone ranked."""
+    held = np.random.default_rng(0).random(past.items) < settings.held_out
+    fitted = fit_terms(past.without(held), ground, settings, chosen)
+    new = np.zeros(past.items, np.bool_)
+    new[fitted.new] = True
+    folded = asked.folded(chosen.decay)
+    folded = Folded.decayed(np.where(new, 0, folded.recent_liked), np.where(new, 0, folded.recent_seen), folded.length)
+    wanted = [[j for j in relevant if new[j]] for relevant in asked.relevant]
+    asked = replace(asked, hidden=asked.hidden | ~new, relevant=wanted)
+    shrinkage, ndcg, weights = fit_weights(
+        fitted.terms(folded, asked.interests), folded.length, asked, settings, cautious=True
+    )
+    middling = {name: round(a, 3) for name, (a, _) in weights.items()}
+    log.info("λ of a new item %s, validation nDCG@10 %.4f", middling, ndcg)
+    return weights
 
 
 def _compared(past: Past, settings: RecommenderSettings) -> NDArray[np.int32]:
@@ -557,33 +749,52 @@ def fit_terms(past: Past, ground: Ground, settings: RecommenderSettings, tuned: 
     all_labels = ground.catalogue.membership(ground.catalogue.label_names).astype(np.float32)
     every = past.seen.sum(0) @ all_labels
     singular, activity = spectral(past.seen, settings.factors)
+    root = np.sqrt(activity)[:, None]
+    met = np.bincount(past.item, minlength=past.items)
+    known = (
+        fit_ties(ground.truth, future, settings.interest_regularisation).T,
+        als(past.matrix, settings), als(past.seen, settings), singular * root,
+        past.popularity(tuned.half_life)[:, None],
+    )  # fmt: skip
+    borrowed = expected(
+        features(ground.catalogue, ground.vectors), np.concatenate(known, 1),
+        (met / (met + settings.familiar)).astype(np.float32), settings.text_regularisation,
+    )  # fmt: skip
+    ties, liked, seen_, passed, popular = np.split(borrowed, np.cumsum([part.shape[1] for part in known])[:-1], axis=1)
     return Recommender(
         vectors=ground.vectors,
         compared=columns,
         ease=ease(past.matrix[:, columns], tuned.regularisation),
         nearby=nearby(past, settings.nearby_reach)[np.ix_(columns, columns)],
-        ties=fit_ties(
-            ground.truth, future, past, ground.catalogue.membership(ground.labels), settings.interest_regularisation
-        ),
+        ties=np.ascontiguousarray(ties.T),
         label_mean=ground.truth.mean(0),
         membership=all_labels / np.maximum(all_labels.sum(1, keepdims=True), 1),
         label_share=(every / max(float(past.seen.sum()), 1)).astype(np.float32),
-        factors_liked=als(past.matrix, settings),
-        factors_seen=als(past.seen, settings),
-        spectral=singular,
+        factors_liked=np.ascontiguousarray(liked),
+        factors_seen=np.ascontiguousarray(seen_),
+        spectral=np.asarray(passed / root, np.float32),
         activity=activity,
-        popularity=past.popularity(tuned.half_life),
+        popularity=popular[:, 0].copy(),
         weights=tuned.weights or {name: (_START.get(name, 0.0), 0.0) for name in TERMS},
         decay=tuned.decay,
         als=(settings.als_alpha, settings.als_regularisation),
         text=ground.text,
+        new=np.flatnonzero(met == 0).astype(np.int32),
+        new_weights=tuned.new_weights,
     )
 
 
 def fit_weights(
-    terms: dict[str, Matrix], length: NDArray[np.int64], asked: Asked, settings: RecommenderSettings
+    terms: dict[str, Matrix],
+    length: NDArray[np.int64],
+    asked: Asked,
+    settings: RecommenderSettings,
+    cautious: bool = False,
 ) -> tuple[float, float, dict[str, tuple[float, float]]]:
     """λ: the softmax likelihood of the relevant among each row's candidates, rows alike, shrunk towards the start.
+
+    Args:
+        cautious: take the strongest pull that is not proven worse than the best, for few rows.
 
     Returns:
         The shrinkage that ranks best by cross-fitting in three folds of users, that nDCG@10, and λ fitted on all.
@@ -599,7 +810,7 @@ def fit_weights(
     _, user = np.unique(asked.users, return_inverse=True)
     fold = user % 3
 
-    def cross_fitted(shrinkage: float) -> float:
+    def cross_fitted(shrinkage: float) -> metrics.Measure:
         scores = np.full(asked.hidden.shape, -1e9, np.float32)
         for k in range(3):
             rows = fold == k
@@ -608,15 +819,19 @@ def fit_weights(
             part = scores[rows]
             np.put_along_axis(part, picked[rows], (features[rows] @ weights).astype(np.float32), 1)
             scores[rows] = part
-        return asked.ndcg(scores)
+        return asked.measure(scores)
 
     # A weak pull is not tried on few users: what so few cross-fitted rows prefer is chance.
     strong = [shrinkage for shrinkage in settings.shrinkage if shrinkage * (user.max() + 1) >= 0.5]
     measured = {shrinkage: cross_fitted(shrinkage) for shrinkage in strong or [max(settings.shrinkage)]}
-    shrinkage = max(measured, key=lambda s: (measured[s], s))
+    best = shrinkage = max(measured, key=lambda s: (measured[s].value, s))
+    if cautious:
+        worse = {s: metrics.difference(measured[best], m, asked.users).low or 0.0 for s, m in measured.items()}
+        shrinkage = max(s for s, gap in worse.items() if gap <= 0)
     weights = _maximise(features, wanted, start, shrinkage)
     both = weights.reshape(2, len(TERMS)).T
-    return shrinkage, measured[shrinkage], {n: (float(a), float(b)) for n, (a, b) in zip(TERMS, both, strict=True)}
+    found = {name: (float(a), float(b)) for name, (a, b) in zip(TERMS, both, strict=True)}
+    return shrinkage, measured[shrinkage].value, found
 
 
 def _maximise(
@@ -642,6 +857,23 @@ def _maximise(
     return found
 
 
+def _judged(data: Snapshots, predictions: dict[str, Matrix]) -> dict[str, Judged]:
+    """The validation window of each task, on which a runtime is judged."""
+    from tasteloop.export import Judged
+
+    validation = data.split(VALIDATION)
+    out = {}
+    if "interests" in predictions:
+        out["interests"] = Judged(data.histories(validation), data.truth(validation), predictions["interests"])
+    if "sentiment" in predictions:
+        reviews = data.reviews()
+        assert reviews is not None, "sentiment was learned from them"
+        reviews = reviews.filter(reviews[SPLIT] == VALIDATION)
+        truth = reviews[SENTIMENT].to_numpy().astype(np.float32)[:, None]
+        out["sentiment"] = Judged(reviews[TEXT].to_list(), truth, predictions["sentiment"])
+    return out
+
+
 def _card(data: Snapshots, training: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": "tasteloop", "labels": training["labels"], "tasks": training["tasks"], "models": training["models"],
@@ -663,8 +895,16 @@ _SENTENCES = (
 )
 
 
-def _golden(session: Any, data: Snapshots, histories: list[list[Event]]) -> list[dict[str, Any]]:
-    """Questions with this trainer's own answers: a server that answers otherwise is not serving this model."""
+def _golden(directory: Path, card: dict[str, Any], data: Snapshots, histories: list[list[Event]]) -> dict[str, Any]:
+    """Questions with this trainer's own answers: a server that answers otherwise is not serving this model.
+
+    A server on another processor may choose another runtime, and another precision answers otherwise; so `others` has
+    the answers to the same questions by each other precision that is good enough.
+    """
+    from tasteloop.runtime import Session
+
+    (precision, runtime), *others = precisions(card["runtime"]).items()
+    session = Session.open(directory, card, runtime)
     lengths = sorted({len(h): h for h in histories}.items())
     picked = [[], *(h for _, h in lengths[:: max(1, len(lengths) // 6)][:6])]
     unknown = [
@@ -678,15 +918,28 @@ def _golden(session: Any, data: Snapshots, histories: list[list[Event]]) -> list
     asked = {"interests": [{"events": i["events"]} for i in instances], "recommend": instances}
     if session.has_sentiment:
         asked["sentiment"] = [{"text": sentence} for sentence in _SENTENCES]
-    return [
-        {"model": model, "instance": instance, "answer": answer}
-        for model, questions in asked.items()
-        for instance, answer in zip(questions, session.answer(model, questions), strict=True)
-    ]
+
+    def answers(session: Session) -> list[dict[str, Any]]:
+        return [answer for model, questions in asked.items() for answer in session.answer(model, questions)]
+
+    told = [(model, instance) for model, questions in asked.items() for instance in questions]
+    return {
+        "questions": [
+            {"model": model, "instance": instance, "answer": answer}
+            for (model, instance), answer in zip(told, answers(session), strict=True)
+        ],
+        "precision": precision,
+        "others": {other: answers(Session.open(directory, card, name)) for other, name in others},
+    }
 
 
 def _readme(card: dict[str, Any]) -> str:
     measured = "\n".join(f"| {name} | {value:.4f} |" for name, value in card["validation"].items())
+    runtimes = "\n".join(
+        f"| {name} | {', '.join(f'{s} {v:.0f}' for s, v in c['texts_per_second'].items())} | {c['difference']:.1g} "
+        f"| {'yes' if c['good'] else 'no'} |"
+        for name, c in card["runtime"]["candidates"].items()
+    )
     return f"""# Tasteloop model card
 
 Reads a user's behaviour as text and answers with interests ({len(card["labels"])} labels), recommendations with their
@@ -703,6 +956,13 @@ in the run's evaluation):
 | measure | value |
 |---|---|
 {measured}
+
+Runtime: {card["runtime"]["chosen"]} on {card["runtime"]["processor"]}, {card["runtime"]["threads"]} threads; texts/s by
+batch x tokens, and the largest difference of a probability from the trainer's, of all that were measured:
+
+| runtime | texts/s | difference | good enough |
+|---|---|---|---|
+{runtimes}
 
 Intended use: ranking and describing content by what its own users did. Not for decisions about persons. It knows only
 the catalogue and the behaviour that it was trained on, and their biases: popular items are favoured.

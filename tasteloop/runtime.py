@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasteloop.bag_of_words import BagOfWords
-from tasteloop.batches import load_tokenizer, pad, sorted_batches, tokenize
 from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, read_card, verify
-from tasteloop.calibration import apply_calibration, confidence, log_odds
+from tasteloop.calibration import apply_calibration, confidence, from_log_odds, log_odds
+from tasteloop.engines import Encoder, choose
 from tasteloop.errors import TasteloopError
-from tasteloop.events import Event
+from tasteloop.events import Event, whole
 from tasteloop.habits import Habits
 from tasteloop.items import Catalogue
 from tasteloop.metrics import top_k
 from tasteloop.recommend import Folded, Recommender, seen
+from tasteloop.stages import stage
 from tasteloop.text import TextSettings, behaviour_text
 
 Matrix = NDArray[np.float32]
 QUESTIONS = {"interests": ("events", "k"), "recommend": ("events", "k"), "sentiment": ("text",)}
 K, MOST_K = 10, 1000
-_BATCH = 32  # texts the encoder reads at once
-_ROWS = 256  # histories that are ranked at once
+_ROWS = 256  # histories that are ranked at once, fewer where the catalogue is large:
+_SCORES = 2**22  # of one term
+CACHE_MEGABYTES = 64.0
 
 
 @dataclass(frozen=True)
@@ -47,39 +48,43 @@ class Session:
         labels: the K interest labels; thresholds [K]: from which probability one is predicted.
         digest: the bundle's, "" for one that is not sealed yet.
         tasks: what it was trained for.
+        runtime: what runs the encoder, one of `engines.RUNTIMES`.
+        encoders: by model; an encoder's `cache` counts its hits and misses.
     """
 
-    def __init__(self, directory: Path, card: Mapping[str, Any], digest: str) -> None:
-        import torch
-
-        from tasteloop import model
-
-        self.card, self.digest = card, digest
+    def __init__(
+        self, directory: Path, card: Mapping[str, Any], digest: str, runtime: str, cache_megabytes: float = 0
+    ) -> None:
+        self.card, self.digest, self.runtime = card, digest, runtime
         self.labels: list[str] = card["labels"]
         self.tasks: list[str] = list(card["tasks"])
         self.text = TextSettings.model_validate(card["text"])
         self.catalogue = Catalogue.read(directory / ITEMS)
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._models = {n: model.load(directory / MODELS / n).to(self._device) for n in card["models"]}
-        first = next(iter(card["models"]))
-        self._tokenizer = load_tokenizer(directory / MODELS / first)
-        self._recommender = Recommender.load(directory, dict(card)) if (directory / RECOMMENDER).exists() else None
+        share = cache_megabytes / len(card["models"])
+        self.encoders = {name: Encoder(directory / MODELS / name, runtime, share) for name in card["models"]}
+        self.recommender = Recommender.load(directory, dict(card)) if (directory / RECOMMENDER).exists() else None
         self._habits = Habits.load(directory)
         sentiment = card["tasks"].get("sentiment", {})
         mixed = "bag_of_words" in sentiment
         self._bag = BagOfWords.load(directory / MODELS / sentiment["model"]) if mixed else None
-        self._lock = threading.Lock()  # a tokenizer's truncation is a setting of the object
 
     @classmethod
-    def load(cls, directory: Path) -> Session:
-        """From a sealed bundle. Raises TasteloopError where a file is not what the manifest says."""
-        digest = verify(directory)
-        return cls(directory, read_card(directory), digest)
+    def load(cls, directory: Path, cache_megabytes: float = CACHE_MEGABYTES) -> Session:
+        """From a sealed bundle, with the runtime that `engines.choose` says.
+
+        Args:
+            cache_megabytes: room for the vectors of texts that were read before.
+
+        Raises:
+            TasteloopError: a file is not what the manifest says.
+        """
+        digest, card = verify(directory), read_card(directory)
+        return cls(directory, card, digest, choose(card, directory), cache_megabytes)
 
     @classmethod
-    def open(cls, directory: Path, card: Mapping[str, Any]) -> Session:
-        """From a bundle that its trainer has not sealed yet."""
-        return cls(directory, card, "")
+    def open(cls, directory: Path, card: Mapping[str, Any], runtime: str | None = None) -> Session:
+        """From a bundle that its trainer has not sealed yet, by default with the runtime that was chosen for it."""
+        return cls(directory, card, "", runtime or card["runtime"]["chosen"])
 
     @property
     def has_sentiment(self) -> bool:
@@ -95,25 +100,17 @@ class Session:
 
     # --- the encoder ---
 
-    def encode(self, texts: Sequence[str], task: str, max_tokens: int) -> Matrix:
-        """Pooled vectors [n, width] by the encoder of a task, in length-sorted batches."""
-        return self._run(texts, task, max_tokens, head=False)
+    def encoder(self, task: str) -> Encoder:
+        return self.encoders[self.card["tasks"][task]["model"]]
 
-    def _run(self, texts: Sequence[str], task: str, max_tokens: int, head: bool) -> Matrix:
-        import torch
+    def max_tokens(self, task: str) -> int:
+        """The token budget of a task's texts."""
+        return self.text.max_tokens if task == "interests" else int(self.card["review_max_tokens"])
 
-        if not texts:
-            raise ValueError("nothing to encode")
-        model = self._models[self.card["tasks"][task]["model"]]
-        with self._lock:
-            ids = tokenize(self._tokenizer, texts, max_tokens)
-        width = model.heads[task].out_features if head else model.width
-        out: Matrix = np.empty((len(ids), int(width)), np.float32)  # type: ignore[arg-type]
-        with torch.inference_mode():
-            for rows in sorted_batches(np.array([len(row) for row in ids]), _BATCH):
-                pooled = model(*pad([ids[i] for i in rows], self._device))
-                out[rows] = (model.logits(task, pooled) if head else pooled).float().cpu().numpy()
-        return out
+    def _logits(self, task: str, texts: Sequence[str]) -> Matrix:
+        """[n, outputs of the task], before calibration."""
+        encoder = self.encoder(task)
+        return encoder.logits(task, encoder.pool(texts, self.max_tokens(task)))
 
     def item_vectors(self) -> Matrix:
         """[J, width], length 1: each item's title, labels and text read by the encoder that reads behaviour."""
@@ -124,7 +121,7 @@ class Session:
                 catalogue.items, catalogue.titles, catalogue.labels, catalogue.texts, strict=True
             )
         ]
-        vectors = self.encode(texts, self.tasks[0], self.text.max_tokens)
+        vectors = self.encoder(self.tasks[0]).pool(texts, self.text.max_tokens)
         norm = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit: Matrix = (vectors / np.maximum(norm, 1e-9)).astype(np.float32)
         return unit
@@ -133,36 +130,36 @@ class Session:
 
     def interests(self, histories: Sequence[Sequence[Event]]) -> Matrix:
         """Calibrated probabilities [n, K]."""
-        odds = sum(self.interest_terms(histories).values())
-        probabilities: Matrix = (1 / (1 + np.exp(-odds))).astype(np.float32)
-        return probabilities
+        return from_log_odds(self.interest_terms(histories))
 
     def interest_terms(self, histories: Sequence[Sequence[Event]]) -> dict[str, NDArray[np.float64]]:
         """What the text and, where there are any, the habits add to the log-odds of every interest: [n, K] each."""
         if "interests" not in self.tasks:
             raise TasteloopError("this model was not trained for interests; add it to training.tasks")
-        texts = [behaviour_text(h, self.catalogue, self.text) for h in histories]
-        logits = self._run(texts, "interests", self.text.max_tokens, head=True)
+        logits = self._logits("interests", [self.behaviour_text(history) for history in histories])
         own = None
         if self._habits is not None:
             own = self._habits.logits(histories, self.catalogue, self.labels, self.text)
         return log_odds(logits, self.card["tasks"]["interests"], own)
 
+    def behaviour_text(self, history: Sequence[Event]) -> str:
+        """A history as the encoder reads it."""
+        return behaviour_text(history, self.catalogue, self.text)
+
     def sentiment(self, texts: Sequence[str]) -> Matrix:
         """Calibrated probability [n] that a text is positive."""
         if not self.has_sentiment:
             raise TasteloopError("this model was not trained for sentiment: its data had no reviews (ingest.reviews)")
-        task = self.card["tasks"]["sentiment"]
-        logits = self._run(texts, "sentiment", self.card["review_max_tokens"], head=True)
+        logits, about = self._logits("sentiment", texts), self.card["tasks"]["sentiment"]
         if self._bag is not None:
-            logits = logits + task["bag_of_words"] * self._bag.logits(texts)[:, None]
-        return apply_calibration(logits, task)[:, 0]
+            logits = logits + about["bag_of_words"] * self._bag.logits(texts)[:, None]
+        return apply_calibration(logits, about)[:, 0]
 
     def contributions(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> dict[str, Matrix]:
         """The terms of every item's score, each [n, J]."""
-        assert self._recommender is not None, "a sealed bundle has a recommender"
-        folded = Folded.of(histories, self.catalogue, self._recommender.decay, self.text)
-        return self._recommender.contributions(folded, interests)
+        assert self.recommender is not None, "a sealed bundle has a recommender"
+        folded = Folded.of(histories, self.catalogue, self.recommender.decay, self.text)
+        return self.recommender.contributions(folded, interests)
 
     def recommend(self, histories: Sequence[Sequence[Event]], k: int = K) -> list[list[Recommendation]]:
         """The k best items of each history that are not in it, best first; fewer where the catalogue ends."""
@@ -171,9 +168,10 @@ class Session:
     def rank(self, histories: Sequence[Sequence[Event]], interests: Matrix, k: int) -> list[list[Recommendation]]:
         """`recommend` with interests at hand; in blocks of rows, since each term is a matrix of rows and items."""
         out: list[list[Recommendation]] = []
-        for start in range(0, len(histories), _ROWS):
-            block = histories[start : start + _ROWS]
-            terms = self.contributions(block, interests[start : start + _ROWS])
+        size = max(1, min(_ROWS, _SCORES // len(self.catalogue)))
+        for start in range(0, len(histories), size):
+            block = histories[start : start + size]
+            terms = self.contributions(block, interests[start : start + size])
             scores = np.where(seen(block, self.catalogue), -np.inf, sum(terms.values()))
             out += [
                 [self._recommendation(row, int(j), terms) for j in ranked if np.isfinite(scores[row, j])]
@@ -186,29 +184,22 @@ class Session:
         return Recommendation(self.catalogue.items[item], self.catalogue.titles[item], sum(parts.values()), parts)
 
     def answer(self, model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
-        """The public answers of one of the three models.
+        """The public answers of one of the three models: `parse`, then `compute`."""
+        return self.compute(model, parse(model, instances))
 
-        Args:
-            model: interests, recommend or sentiment.
-            instances: {"events": [...], "k": 10} or {"text": "..."}, see `Event.parse`; `k` is how many to answer
-                with, by default 10 items and all interests.
-
-        Raises:
-            TasteloopError: a bad instance, by its index.
-        """
-        if model not in QUESTIONS:
-            raise TasteloopError(f"unknown model {model!r}; known: {', '.join(QUESTIONS)}")
-        asked = [_parse(model, instance, f"instances[{n}]") for n, instance in enumerate(instances)]
-        if not asked:
+    def compute(self, model: str, questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Answers to questions that `parse` checked, of one request or of many."""
+        if not questions:
             return []
         if model == "sentiment":
-            return [self._sentiment(p) for p in self.sentiment([a["text"] for a in asked])]
-        histories = [a["events"] for a in asked]
+            return [self._sentiment(p) for p in self.sentiment([q["text"] for q in questions])]
+        histories = [q["events"] for q in questions]
         interests = self.interests(histories)
         if model == "interests":
-            return [self._interests(p, a["k"]) for p, a in zip(interests, asked, strict=True)]
-        wanted = [a["k"] or K for a in asked]
-        ranked = self.rank(histories, interests, max(wanted))
+            return [self._interests(p, q["k"]) for p, q in zip(interests, questions, strict=True)]
+        wanted = [q["k"] or K for q in questions]
+        with stage("rank"):
+            ranked = self.rank(histories, interests, max(wanted))
         return [self._recommendations(r[:k]) for r, k in zip(ranked, wanted, strict=True)]
 
     def confident(self, task: str, probabilities: Matrix) -> NDArray[np.bool_]:
@@ -260,6 +251,22 @@ class Session:
         }
 
 
+def parse(model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
+    """Instances as the questions that `Session.compute` takes; no bundle is needed for that.
+
+    Args:
+        model: interests, recommend or sentiment.
+        instances: {"events": [...], "k": 10} or {"text": "..."}, see `Event.parse`; `k` is how many to answer
+            with, by default 10 items and all interests.
+
+    Raises:
+        TasteloopError: a bad instance, by its index.
+    """
+    if model not in QUESTIONS:
+        raise TasteloopError(f"unknown model {model!r}; known: {', '.join(QUESTIONS)}")
+    return [_parse(model, instance, f"instances[{n}]") for n, instance in enumerate(instances)]
+
+
 def _parse(model: str, instance: Any, where: str) -> dict[str, Any]:
     """A checked instance: events as `Event`s, k a number, or text."""
     if not isinstance(instance, Mapping):
@@ -277,7 +284,8 @@ def _parse(model: str, instance: Any, where: str) -> dict[str, Any]:
     events = instance["events"]
     if not isinstance(events, list):
         raise TasteloopError(f"{where}.events: a list is expected, not {type(events).__name__}")
-    k = instance.get("k")
-    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MOST_K):
-        raise TasteloopError(f"{where}.k: a whole number from 1 to {MOST_K} is expected, not {k!r}")
+    asked = instance.get("k")
+    k = whole(asked)
+    if asked is not None and (k is None or not 1 <= k <= MOST_K):
+        raise TasteloopError(f"{where}.k: a whole number from 1 to {MOST_K} is expected, not {asked!r}")
     return {"events": [Event.parse(event, f"{where}.events[{n}]") for n, event in enumerate(events)], "k": k}

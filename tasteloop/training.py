@@ -43,6 +43,13 @@ TRAINING, PREDICTIONS = "training.json", "validation.safetensors"
 _PROGRESS_SECONDS = 5.0
 
 
+class ConfidentPrecision(BaseModel, frozen=True, extra="forbid"):
+    """Share of statements called confident that shall be right, by task."""
+
+    interests: float = Field(0.8, gt=0, le=1)
+    sentiment: float = Field(0.9, gt=0, le=1)
+
+
 class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
     """How the encoder is fine-tuned."""
 
@@ -72,9 +79,7 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
     snapshots_an_epoch: int | None = Field(None, ge=1, description="So many of them, others each epoch; null: all.")
     checkpoint_seconds: float = Field(60, ge=0)
     habits: bool = Field(True, description="Add what counts say of interests to what the encoder reads.")
-    confident_precision: dict[str, float] = Field(
-        {"interests": 0.8, "sentiment": 0.9}, description="Share of statements called confident that shall be right."
-    )
+    confident_precision: ConfidentPrecision = ConfidentPrecision()
     tensorboard: bool = True
     seed: int = 0
 
@@ -158,7 +163,7 @@ def finetune(snapshots: Path, settings: TrainingSettings, out: Path, work: Path)
                     logits,
                     task.targets[task.validation],
                     own,
-                    settings.confident_precision.get(task.name, 0.8),
+                    getattr(settings.confident_precision, task.name),
                 )
                 report["tasks"][task.name] = {
                     "model": name,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tasteloop.events import EVENTS_SCHEMA
 from tasteloop.files import write_json, write_parquet
@@ -15,6 +16,9 @@ from tasteloop.items import ITEMS_SCHEMA, REVIEWS_SCHEMA
 
 LABELS = ("Comedy", "Crime", "Drama", "War")
 WORDS = ("mostly", "of", "events", "liked", "disliked", "tried", "viewed", "no", "history", "good", "bad", "film")
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

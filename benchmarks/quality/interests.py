@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.quality.methods import encoded
 from tasteloop import metrics
 from tasteloop.calibration import (
     apply_calibration,
@@ -28,6 +28,7 @@ from tasteloop.calibration import (
     calibrate,
     choose_thresholds,
     confidence,
+    from_log_odds,
     one_vs_rest,
 )
 from tasteloop.errors import TasteloopError
@@ -175,7 +176,7 @@ def _methods(bench: Bench, options: argparse.Namespace) -> tuple[dict[str, Score
     methods["own frequencies"] = Scores.of(*(own_frequencies(h, data) for h in histories))
     share = data.truth(data.split(TRAIN)).mean(0)
     methods["majority"] = Scores.of(*(np.tile(share, (len(h), 1)) for h in histories))
-    return methods, (1 / (1 + np.exp(-sum(terms[1].values())))).astype(np.float32)
+    return methods, from_log_odds(terms[1])
 
 
 def _frozen(data: Snapshots, keep: Path | None) -> Scores:
@@ -188,7 +189,8 @@ def _frozen(data: Snapshots, keep: Path | None) -> Scores:
         if any(len(vectors[name]) != len(rows) for name, rows in splits.items()):
             raise TasteloopError(f"{keep} holds vectors of other snapshots; remove it or name another file")
     else:
-        vectors = {n: _encode(r[TEXT].to_list(), data.text.max_tokens, n) for n, r in splits.items()}
+        _say("frozen MiniLM: " + ", ".join(f"{len(rows)} {name} texts" for name, rows in splits.items()))
+        vectors = {n: encoded(r[TEXT].to_list(), "minilm", data.text.max_tokens) for n, r in splits.items()}
         if keep is not None:
             save_file(vectors, keep)
     truth = {name: data.truth(rows) for name, rows in splits.items()}
@@ -196,24 +198,6 @@ def _frozen(data: Snapshots, keep: Path | None) -> Scores:
     x = {name: (v - vectors[TRAIN].mean(0)) / scale for name, v in vectors.items()}
     weights, bias = one_vs_rest(x[TRAIN], truth[TRAIN], x[VALIDATION], truth[VALIDATION], (30.0, 300.0, 3000.0))
     return Scores(*((x[name] @ weights + bias).astype(np.float32) for name in (VALIDATION, TEST)))
-
-
-def _encode(texts: Sequence[str], max_tokens: int, name: str) -> Array:
-    import torch
-
-    from tasteloop.batches import load_tokenizer, pad, sorted_batches, tokenize
-    from tasteloop.datasets.fetch import resolve_encoder
-    from tasteloop.model import TasteModel, load_encoder
-
-    _say(f"frozen MiniLM: {len(texts)} {name} texts")
-    source = Path(resolve_encoder("minilm"))
-    model = TasteModel(load_encoder(source), {}).eval()
-    ids = tokenize(load_tokenizer(source), texts, max_tokens)
-    out = np.zeros((len(ids), model.width), np.float32)
-    with torch.inference_mode():
-        for rows in sorted_batches(np.array([len(row) for row in ids]), 32):
-            out[rows] = model(*pad([ids[i] for i in rows])).numpy()
-    return out
 
 
 # --- measures -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ which events count, in what is fitted and in the history alike: those that say a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import product
@@ -312,21 +312,23 @@ def bpr(past: Past, settings: Settings) -> Scorer:
 # --- content ------------------------------------------------------------------------------------------------------
 
 
-def item_texts(catalogue: Catalogue) -> list[str]:
-    """Title, labels and text of each item."""
-    return [
-        ", ".join(part for part in (title, " ".join(labels).lower(), text) if part)
-        for title, labels, text in zip(catalogue.titles, catalogue.labels, catalogue.texts, strict=True)
-    ]
+def item_texts(catalogue: Catalogue, dated: bool) -> tuple[str, ...]:
+    """Title, labels and text of each item, and with `dated` its year of release."""
+    released = catalogue.released if dated and catalogue.released else [None] * len(catalogue)
+    parts = zip(catalogue.titles, catalogue.labels, catalogue.texts, released, strict=True)
+    return tuple(
+        ", ".join(part for part in (title, " ".join(labels).lower(), text, str(day.year) if day else None) if part)
+        for title, labels, text, day in parts
+    )
 
 
 def bm25(past: Past, settings: Settings) -> Scorer:
     """The history's texts as a query to the catalogue's (Robertson & Zaragoza 2009, eq. 3.15)."""
-    weights = _bm25(tuple(item_texts(past.catalogue)), settings["k1"], settings["b"])
+    weights = _bm25(item_texts(past.catalogue, settings["dated"]), settings["k1"], settings["b"])
     return ItemToItem(weights, settings["feedback"], settings["decay"])
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _bm25(texts: tuple[str, ...], k1: float, b: float) -> Matrix:
     """[J, J]: what each item's text, as a query, scores each."""
     words = [re.findall(r"\w+", text.lower()) for text in texts]
@@ -342,8 +344,15 @@ def _bm25(texts: tuple[str, ...], k1: float, b: float) -> Matrix:
     return np.asarray(counts @ weight.T.astype(np.float32))
 
 
-@lru_cache(maxsize=1)
-def _vectors(texts: tuple[str, ...], encoder: str) -> Matrix:
+@lru_cache(maxsize=2)
+def text_vectors(texts: tuple[str, ...], encoder: str) -> Matrix:
+    """[n, width], length 1, by an encoder as it was published."""
+    out = encoded(texts, encoder, 64)
+    return out / np.linalg.norm(out, axis=1, keepdims=True)
+
+
+def encoded(texts: Sequence[str], encoder: str, max_tokens: int) -> Matrix:
+    """Mean-pooled vectors [n, width] by an encoder as it was published."""
     import torch
 
     from tasteloop.batches import load_tokenizer, pad, sorted_batches, tokenize
@@ -352,17 +361,17 @@ def _vectors(texts: tuple[str, ...], encoder: str) -> Matrix:
 
     directory = Path(resolve_encoder(encoder))
     model = TasteModel(load_encoder(directory), {}).eval()
-    ids = tokenize(load_tokenizer(directory), texts, 64)
+    ids = tokenize(load_tokenizer(directory), texts, max_tokens)
     out = np.empty((len(ids), model.width), np.float32)
     with torch.inference_mode():
         for batch in sorted_batches(np.array([len(row) for row in ids]), 64):
             out[batch] = model(*pad([ids[i] for i in batch])).numpy()
-    return out / np.linalg.norm(out, axis=1, keepdims=True)
+    return out
 
 
 def frozen_encoder(past: Past, settings: Settings) -> Scorer:
     """Cosine of each item's text to the mean of the history's, by an encoder as it was published."""
-    vectors = _vectors(tuple(item_texts(past.catalogue)), settings["encoder"])
+    vectors = text_vectors(item_texts(past.catalogue, settings["dated"]), settings["encoder"])
     return ItemToItem(vectors @ vectors.T, settings["feedback"], settings["decay"])
 
 
@@ -381,21 +390,25 @@ class Tasteloop:
         return np.sum(list(terms.values()), axis=0)
 
 
-def tasteloop(past: Past, settings: Settings) -> Scorer:
-    """The terms that need no fine-tuned model, with the settings that `learn` chose."""
-    tuned = recommend.Tuned(**{name: value for name, value in settings.items() if name != "seed"})
-    ground = _ground(past.catalogue)
-    return Tasteloop(recommend.fit_terms(_events(past), ground, recommend.RecommenderSettings(), tuned))
+def ours(name: str, about: str, encoder: str = "") -> Method:
+    """`tasteloop.recommend` without a fine-tuned model; with an encoder as it was published the items have vectors."""
 
+    def fit(past: Past, settings: Settings) -> Scorer:
+        tuned = recommend.Tuned(**{name: value for name, value in settings.items() if name != "seed"})
+        ground = _ground(past.catalogue, encoder)
+        return Tasteloop(recommend.fit_terms(_events(past), ground, recommend.RecommenderSettings(), tuned))
 
-def learn(task: Task) -> tuple[dict[str, Any], float]:
-    """What the pipeline chooses on the validation window, λ included; its nDCG@10 is cross-fitted."""
-    rows = task.validation
-    asked = recommend.Asked(
-        lambda decay: _folded(rows, decay), np.zeros((len(rows), 1), np.float32), rows.relevant, rows.hidden, rows.group
-    )
-    tuned = recommend.tune(_events(task.tune), _ground(task.catalogue), asked, recommend.RecommenderSettings())
-    return asdict(tuned), tuned.ndcg
+    def learn(task: Task) -> tuple[dict[str, Any], float]:
+        """What the pipeline chooses on the validation window, λ included; its nDCG@10 is cross-fitted."""
+        rows = task.validation
+        nothing = np.zeros((len(rows), 1), np.float32)
+        asked = recommend.Asked(lambda decay: _folded(rows, decay), nothing, rows.relevant, rows.hidden, rows.group)
+        ground = _ground(task.catalogue, encoder)
+        tuned = recommend.tune(_events(task.tune), ground, asked, recommend.RecommenderSettings())
+        return asdict(tuned), tuned.ndcg
+
+    search = ({name: _several(value) for name, value in recommend.RecommenderSettings()},)
+    return Method(name, about, fit, search, learn=learn, package="implicit")
 
 
 def _several(value: Any) -> tuple[Any, ...]:
@@ -415,9 +428,11 @@ def _events(past: Past) -> recommend.Past:
     return recommend.Past(user[order], events.item[order], age, events.liked[order], len(past.catalogue))
 
 
-def _ground(catalogue: Catalogue) -> recommend.Ground:
-    """Without a model nothing is known of interests, and an item has no vector: those terms are 0."""
+def _ground(catalogue: Catalogue, encoder: str) -> recommend.Ground:
+    """Without a fine-tuned model nothing is known of interests, and that term is 0."""
     vectors, truth = np.zeros((len(catalogue), 1), np.float32), np.zeros((1, 1), np.float32)
+    if encoder:
+        vectors = text_vectors(item_texts(catalogue, False), encoder)
     return recommend.Ground(vectors, catalogue, catalogue.label_names[:1], truth, [[]], TextSettings())
 
 
@@ -515,17 +530,18 @@ _METHODS = (
     ),
     Method(
         "bm25", "BM25 of item texts, the history as query (Robertson & Zaragoza 2009)", bm25,
-        ({"k1": (1.2, 0.3, 0.6, 2.0), "b": (0.75, 0.4, 0.0), "feedback": BOTH, "decay": (1.0, 0.9, 0.7)},),
+        ({
+            "k1": (1.2, 0.3, 0.6, 2.0), "b": (0.75, 0.4, 0.0), "feedback": BOTH, "decay": (1.0, 0.9, 0.7),
+            "dated": (False, True),
+        },),
     ),
     Method(
         "minilm", "frozen MiniLM, cosine of item texts to the history's mean", frozen_encoder,
-        ({"feedback": BOTH, "decay": (1.0, 0.9, 0.7), "encoder": ("minilm",)},),
+        ({"feedback": BOTH, "decay": (1.0, 0.9, 0.7), "dated": (False, True), "encoder": ("minilm",)},),
     ),
-    Method(
-        "tasteloop", "ours, the terms that need no fine-tuned model", tasteloop,
-        ({name: _several(value) for name, value in recommend.RecommenderSettings()},), learn=learn, package="implicit",
-    ),
+    ours("tasteloop", "ours, the terms that need no encoder"),
+    ours("tasteloop-minilm", "ours, with frozen MiniLM for item texts", "minilm"),
 )  # fmt: skip
 
 METHODS: Mapping[str, Method] = {method.name: method for method in _METHODS}
-OURS = ("tasteloop", "tasteloop-bundle")
+OURS = ("tasteloop", "tasteloop-minilm", "tasteloop-bundle")

@@ -300,9 +300,10 @@ def _code(names: tuple[str, ...]) -> str:
 def _fingerprint(protocol: str, method: Method, seed: int, options: Options) -> str:
     """Changes with anything that could change the answer."""
     files = ["benchmarks/quality/protocols.py", "benchmarks/quality/methods.py"]
-    files += [f"tasteloop/{name}.py" for name in ("snapshots", "recommend", "metrics")]  # peers call these too
+    # peers call these too
+    files += [f"tasteloop/{name}.py" for name in ("snapshots", "recommend", "metrics", "items", "item_text")]
     if method.name in OURS:
-        files += [f"tasteloop/{name}.py" for name in ("runtime", "text", "model")]
+        files += [f"tasteloop/{name}.py" for name in ("runtime", "engines", "habits", "calibration", "text", "model")]
     if method.package == "rectools":
         files += [f"benchmarks/quality/{name}" for name in ("peers.py", "requirements.lock")]
     told = {

@@ -37,7 +37,7 @@ def run_server(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def when_ready(process: subprocess.Popen[str], ready_file: Path) -> Running:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600  # a hang, not a slow machine
     while not ready_file.exists():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.05)

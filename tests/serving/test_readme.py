@@ -29,7 +29,7 @@ def test_curl_examples(example: str, server: Running) -> None:
     body = json.loads(answer)
     assert "error" not in body, body
     assert body["model_version"]
-    assert body.get("predictions") or body.get("outputs")
+    assert body.get("predictions") or body.get("outputs") or body.get("explanations")
 
 
 def test_all_three_models_are_shown_over_both_protocols() -> None:

@@ -26,9 +26,10 @@ pytestmark = pytest.mark.slow
 
 
 def altered(bundle: Path, out: Path, change: Callable[[list[dict[str, Any]]], Any]) -> Path:
-    """A copy of a bundle whose golden questions were changed, its manifest put right."""
+    """A copy of a bundle whose golden questions were changed, its manifest put right; no other precision's answers."""
     shutil.copytree(bundle, out)
     golden = json.loads((out / "golden.json").read_text())
+    golden.pop("others", None)
     change(golden["questions"])
     (out / "golden.json").write_text(json.dumps(golden))
     seal(out)
@@ -57,6 +58,26 @@ def test_an_altered_answer_fails(tiny_bundle: Path, tmp_path: Path) -> None:
     assert not outcome.passed
     assert "served answers differ from the trainer's: question" in outcome.reason
     assert json.loads((tmp_path / "rehearsal.json").read_text())["reason"] == outcome.reason
+
+
+def test_the_answers_of_one_other_precision_pass(tiny_bundle: Path, tmp_path: Path) -> None:
+    """As when this processor's fastest runtime is not that of the machine where the bundle was made."""
+
+    def other(out: Path, spoil: bool) -> Path:
+        shutil.copytree(tiny_bundle, out)
+        golden = json.loads((out / "golden.json").read_text())
+        answers = copy.deepcopy([question["answer"] for question in golden["questions"]])
+        first(golden["questions"], "sentiment")["probability"] += 0.01
+        if spoil:
+            answers[0]["interests"][0]["probability"] += 0.01
+        golden["others"] = {golden["precision"]: answers}
+        golden["precision"] = "bf16"
+        (out / "golden.json").write_text(json.dumps(golden))
+        seal(out)
+        return out
+
+    assert rehearse(other(tmp_path / "one", False), tmp_path).passed
+    assert not rehearse(other(tmp_path / "two", True), tmp_path).passed
 
 
 def test_no_questions_fail(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -204,6 +225,15 @@ DIFFER: list[tuple[str, dict[str, Any], Callable[[Any], Any], str]] = [
 @pytest.mark.parametrize(("model", "recorded", "change"), AGREE)
 def test_answers_that_agree(model: str, recorded: dict[str, Any], change: Callable[[Any], Any]) -> None:
     assert compare(model, recorded, changed(recorded, change), 1e-4) == []
+
+
+def test_elsewhere_int8_may_differ_a_little_and_decide_otherwise() -> None:
+    question = {"model": "interests", "instance": {}}
+    near = changed(INTERESTS, lambda a: a["interests"][2].update(probability=0.49, predicted=False))
+    far = changed(INTERESTS, lambda a: a["interests"][2].update(probability=0.4))
+    assert rollout._differences([question], [INTERESTS], [(near, near)], 1e-4, 0.05) == []
+    assert len(rollout._differences([question], [INTERESTS], [(near, None)], 1e-4, 1e-4)) == 1
+    assert len(rollout._differences([question], [INTERESTS], [(far, far)], 1e-4, 0.05)) == 2
 
 
 @pytest.mark.parametrize(("model", "recorded", "change", "message"), DIFFER)

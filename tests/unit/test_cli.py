@@ -43,9 +43,7 @@ def cli(tmp_path, monkeypatch, capsys):
 
 def loaded_by(code: str) -> set[str]:
     program = f"import sys\n{code}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
-    run = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(run.stdout.split())
 
 
@@ -72,7 +70,20 @@ def test_settings_graph_and_compile_import_no_torch(tmp_path):
 def test_help_names_every_command_and_the_exit_codes(cli):
     answer = cli("--help")
     assert answer.returncode == 0
-    for command in ("run", "step", "compile", "status", "report", "serve", "predict", "rollback", "data", "bench"):
+    for command in (
+        "run",
+        "step",
+        "compile",
+        "status",
+        "report",
+        "serve",
+        "predict",
+        "rollback",
+        "rollout",
+        "journal",
+        "data",
+        "bench",
+    ):
         assert f" {command} " in answer.stdout
     assert "Exit codes" in answer.stdout
 
@@ -125,9 +136,7 @@ def test_a_step_runs_alone_and_says_where_its_output_is(cli, tmp_path):
     assert json.loads(answer.stdout)["passed"] is True
 
     strict = ("--set", "validation.min_users=1000")
-    answer = cli(
-        "step", "validate", "--dataset", str(dataset), "--out", str(tmp_path / "no"), "--json", *strict
-    )
+    answer = cli("step", "validate", "--dataset", str(dataset), "--out", str(tmp_path / "no"), "--json", *strict)
     assert answer.returncode == 4
     assert json.loads(answer.stdout)["passed"] is False
 
@@ -144,6 +153,12 @@ def test_a_step_runs_alone_and_says_where_its_output_is(cli, tmp_path):
         (("report",), "tasteloop run"),
         (("report", "--run", "nope"), "no run 'nope'"),
         (("rollback",), "no previous champion"),
+        (("rollout", "start", "--version", "1"), "there is no champion to compare with"),
+        (("rollout", "start", "--version", "1", "--share", "1.5"), "share 1.5"),
+        (("rollout", "start", "--version", "1", "--rule", "answer=3"), "known, with their defaults: answers=500"),
+        (("rollout", "promote"), "no rollout is running"),
+        (("rollout", "abort"), "tasteloop rollout start"),
+        (("journal", "describe"), "no journal in"),
         (("data", "fetch", "nope"), "ml-100k"),
         (("data", "describe", "nope"), "ml-100k"),
         (("predict", "taste"), "known: interests, recommend, sentiment"),

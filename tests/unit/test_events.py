@@ -49,6 +49,7 @@ ANY = CleaningSettings(min_user_events=1)
         ({"kind": "search", "time": "2026-11-01T13:00:00+01:00"}, Event("search", time=NOON)),
         ({"kind": "search", "time": "2026-11-01T12:00"}, Event("search", time=NOON)),
         ({"kind": "search", "time": NOON}, Event("search", time=NOON)),
+        ({"kind": "search", "time": float(NOON)}, Event("search", time=NOON)),
     ],
 )
 def test_parse_accepts(event: dict[str, Any], expected: Event) -> None:
@@ -73,6 +74,7 @@ def test_parse_accepts(event: dict[str, Any], expected: Event) -> None:
         ({"kind": "rate", "value": float("nan")}, "value is a number"),
         ({"kind": "view", "time": "yesterday"}, "time is an ISO 8601 string"),
         ({"kind": "view", "time": 1.5}, "time is an ISO 8601 string"),
+        ({"kind": "view", "time": float("inf")}, "time is"),
         ({"kind": "view", "time": True}, "time is"),
         ({"kind": "view", "time": -1}, "time is"),
         ({"kind": "view", "time": 10**30}, "time is"),
@@ -294,9 +296,7 @@ limits_strategy = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(rows_strategy, limits_strategy)
-def test_every_row_is_in_exactly_one_table_and_counted_once(
-    rows: list[Row], limits: CleaningSettings
-) -> None:
+def test_every_row_is_in_exactly_one_table_and_counted_once(rows: list[Row], limits: CleaningSettings) -> None:
     cleaned = run(rows, limits)
     assert len(rows) == cleaned.events.shape[0] + cleaned.quarantine.shape[0]
     assert cleaned.quarantine.shape[0] == sum(cleaned.removed.values())

@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.predictor import MAXIMUM_INSTANCES, Predictor, Tensor
+from serving.predictor import Predictor, Tensor
+from serving.settings import Limits
 from tasteloop.errors import TasteloopError
 
 LABELS = ["comedy", "drama", "war"]
+NOBODY = '{"events": []}'
+LIMITS = Limits(instances=3, characters=10, events=2)
 
 
 class Session:
@@ -22,8 +25,8 @@ class Session:
     def __init__(self, has_sentiment: bool = True) -> None:
         self.has_sentiment = has_sentiment
 
-    def answer(self, model: str, instances: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [getattr(self, model)(instance) for instance in instances]
+    def compute(self, model: str, questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [getattr(self, model)(question) for question in questions]
 
     def sentiment(self, instance: dict[str, Any]) -> dict[str, Any]:
         return {"sentiment": "positive", "probability": len(instance["text"]) / 10, "confident": True}
@@ -44,7 +47,7 @@ class Session:
                 "score": 1 / i,
                 "reasons": [{"term": "interest", "contribution": 1 / i}],
             }
-            for i in range(1, min(instance.get("k", 10), 4) + 1)
+            for i in range(1, min(instance["k"] or 10, 4) + 1)
         ]
         return {"recommendations": entries}
 
@@ -79,7 +82,7 @@ def test_v2_sentiment_is_the_v1_answer_typed(predictor: Predictor) -> None:
 
 
 def test_v2_interests(predictor: Predictor) -> None:
-    outputs = by_name(predictor.infer("interests", [events("{}", "{}")], {}))
+    outputs = by_name(predictor.infer("interests", [events(NOBODY, NOBODY)], {}))
     assert {name: tensor.shape for name, tensor in outputs.items()} == dict.fromkeys(
         ("label", "probability", "predicted", "confident"), (2, 3)
     )
@@ -90,21 +93,21 @@ def test_v2_interests(predictor: Predictor) -> None:
 
 
 def test_v2_recommend_pads_short_rows(predictor: Predictor) -> None:
-    outputs = by_name(predictor.infer("recommend", [events('{"k": 1}', "{}")], {"k": 3}))
+    outputs = by_name(predictor.infer("recommend", [events('{"events": [], "k": 1}', NOBODY)], {"k": 3}))
     assert outputs["item"].data.tolist() == [["1", "", ""], ["1", "2", "3"]]
     assert outputs["score"].data[0].tolist() == [1.0, 0.0, 0.0]
     assert outputs["reasons"].data[0].tolist() == ['[{"term":"interest","contribution":1.0}]', "[]", "[]"]
 
 
 def test_v2_recommend_is_no_wider_than_the_catalogue(predictor: Predictor) -> None:
-    outputs = by_name(predictor.infer("recommend", [events("{}")], {"k": 100}))
+    outputs = by_name(predictor.infer("recommend", [events(NOBODY)], {"k": 100}))
     assert outputs["item"].shape == (1, 4)
 
 
 @pytest.mark.parametrize("model", ["interests", "recommend", "sentiment"])
 def test_metadata_is_true(predictor: Predictor, model: str) -> None:
     [declared] = predictor.inputs(model)
-    given = text("a", "b") if model == "sentiment" else events("{}", "{}")
+    given = text("a", "b") if model == "sentiment" else events(NOBODY, NOBODY)
     assert (declared["name"], declared["datatype"]) == (given.name, given.datatype)
     outputs = predictor.infer(model, [given], {})
     assert [(o.name, o.datatype) for o in outputs] == [(o["name"], o["datatype"]) for o in predictor.outputs(model)]
@@ -128,12 +131,28 @@ def test_a_bundle_without_sentiment_does_not_offer_it() -> None:
         ({"text": "a"}, '"instances" is an object'),
         ([], '"instances" is empty'),
         ([{"text": "a"}, "b"], r"instances\[1\] is a string; it must be a JSON object"),
-        ([{"text": "a"}] * (MAXIMUM_INSTANCES + 1), f"at most {MAXIMUM_INSTANCES}"),
+        ([{"text": "a"}] * (257), "at most 256"),
     ],
 )
 def test_bad_v1_instances(predictor: Predictor, instances: object, message: str) -> None:
     with pytest.raises(TasteloopError, match=message):
         predictor.predict("sentiment", instances)
+
+
+@pytest.mark.parametrize(
+    ("model", "instances", "message"),
+    [
+        ("sentiment", [{"text": "a"}] * 4, "4 instances in one request; send at most 3"),
+        ("sentiment", [{"text": "a"}, {"text": "a" * 11}], r"instances\[1\].text: 11 characters; send at most 10"),
+        ("recommend", [{"events": [{"kind": "view"}] * 3}], r"3 events in one history; send the last 2"),
+        ("recommend", [{"events": [{"kind": "search", "text": "a" * 11}]}], r"events\[0\].text: 11 characters"),
+        ("recommend", [{"events": [{"kind": "view", "item": "a" * 11}]}], r"events\[0\].item: 11 characters"),
+    ],
+)
+def test_limits(model: str, instances: list[dict[str, Any]], message: str) -> None:
+    small = Predictor(Session(), "7", LIMITS)  # type: ignore[arg-type]
+    with pytest.raises(TasteloopError, match=message):
+        small.predict(model, instances)
 
 
 BAD_TENSORS: list[tuple[str, list[Tensor], dict[str, Any], str]] = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +14,24 @@ from tasteloop import bundle
 from tasteloop.errors import TasteloopError
 from tasteloop.events import Event
 from tasteloop.files import read_json
+from tasteloop.items import Catalogue
 from tasteloop.recommend import (
     TERMS,
     Asked,
     Folded,
+    Ground,
     Past,
+    Recommender,
     RecommenderSettings,
+    Tuned,
     ease,
+    fit_new_weights,
+    fit_terms,
     fit_ties,
     fit_weights,
     item_knn,
     nearby,
+    rows_product,
     spectral,
     standardise,
 )
@@ -68,12 +76,12 @@ def test_terms_are_standardised() -> None:
     assert out[1].tolist() == [0, 0, 0]
 
 
-def test_an_item_never_seen_borrows_its_labels_ties() -> None:
+def test_ties_are_the_ridge_solution() -> None:
     truth = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
     future = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]], np.float32)
-    past = liked([0, 0], [0, 1], [1.0, 1.0], 3)
-    ties = fit_ties(truth, future, past, np.array([[1, 0], [0, 1], [1, 0]], np.float32), 0.1)
-    assert ties[0, 2] > 0 > ties[1, 2]
+    ties = fit_ties(truth, future, 0.1)
+    assert ties[0, 0] > 0 > ties[1, 0]
+    assert ties[:, 2].tolist() == [0, 0]
 
 
 def test_popularity_halves_with_age() -> None:
@@ -169,6 +177,72 @@ def test_without_anything_to_learn_weights_stay_at_the_start() -> None:
     assert weights["content"] == (0.0, 0.0)
 
 
+def _two_kinds(new: list[int]) -> tuple[Past, Ground]:
+    """30 items of two labels, 40 users who like those of one label; nobody has met `new`."""
+    labels = [["War"], ["Love"]] * 15
+    user, item = zip(*((u, j) for u in range(40) for j in range(30) if j % 2 == u % 2 and (u + j) % 3), strict=True)
+    past = liked(list(user), list(item), [1.0] * len(user), 30)
+    catalogue = Catalogue([str(j) for j in range(30)], [f"t{j}" for j in range(30)], labels, [None] * 30)
+    vectors, truth = np.zeros((30, 1), np.float32), np.zeros((1, 1), np.float32)
+    held = np.isin(np.arange(30), new)
+    return past.without(held), Ground(vectors, catalogue, ["War"], truth, [[]], TextSettings())
+
+
+def test_a_new_item_is_ranked_by_its_text_with_weights_of_its_own_and_its_reasons_add_up() -> None:
+    past, ground = _two_kinds(new=[0, 1])
+    own = {name: (3.0 if name == "factors_seen" else 0.0, 0.0) for name in TERMS}
+    recommender = fit_terms(past, ground, RecommenderSettings(factors=4), Tuned(1.0, 1.0, 30, new_weights=own))
+    assert recommender.new.tolist() == [0, 1]
+    history = np.zeros((2, 30), np.float32)
+    history[0, [2, 4]] = history[1, [3, 5]] = 1
+    folded = Folded.decayed(history, history, np.array([2, 2]))
+    nothing = np.zeros((2, 1), np.float32)
+    terms, parts = recommender.terms(folded, nothing), recommender.contributions(folded, nothing)
+    score = sum(parts.values())
+    assert score[0, 0] > score[0, 1] and score[1, 1] > score[1, 0]
+    assert score[:, :2] == pytest.approx(3 * terms["factors_seen"][:, :2], abs=1e-5)
+    plain = sum(recommender.weights[name][0] * values for name, values in terms.items())
+    assert score[:, 2:] == pytest.approx(plain[:, 2:], abs=1e-5)
+
+
+def test_weights_of_new_items_are_fitted_on_items_held_out() -> None:
+    """Users like items of one label: of a held-out item its text tells, and it is ranked by the borrowed factors."""
+    past, ground = _two_kinds(new=[])
+    history, length = np.zeros((40, 30), np.float32), np.full(40, 3)
+    history[past.user, past.item] = np.isin(past.item % 5, [0])
+    relevant = [[int(j) for j in range(30) if j % 2 == u % 2 and not history[u, j]] for u in range(40)]
+    folded = Folded.decayed(history, history, length)
+    asked = Asked(lambda decay: folded, np.zeros((40, 1), np.float32), relevant, history > 0, np.arange(40))
+    weights = fit_new_weights(past, ground, asked, RecommenderSettings(factors=4), Tuned(1.0, 1.0, 30))
+    assert set(weights) == set(TERMS)
+    middling = {name: a for name, (a, _) in weights.items()}
+    assert middling["factors_seen"] > 0 and middling["factors_liked"] > 0
+    nobody = fit_new_weights(
+        past, ground, replace(asked, relevant=[[]] * 40), RecommenderSettings(factors=4), Tuned(1.0, 1.0, 30)
+    )
+    assert nobody["collaborative"] == (0.5, 0.0)
+
+
+def test_the_cautious_take_the_strongest_pull_that_is_not_proven_worse() -> None:
+    """What noise prefers is not taken; what a term plainly tells is."""
+    rng = np.random.default_rng(1)
+    terms = {name: rng.standard_normal((300, 30)).astype(np.float32) for name in TERMS}
+    settings = RecommenderSettings(candidates=30, shrinkage=(0.01, 10.0))
+
+    def pull(relevant: list[list[int]]) -> float:
+        asked = Asked(
+            lambda decay: None,  # type: ignore[arg-type, return-value]
+            np.zeros((300, 1), np.float32),
+            relevant,
+            np.zeros((300, 30), np.bool_),
+            np.arange(300),
+        )
+        return fit_weights(terms, np.full(300, 30), asked, settings, cautious=True)[0]
+
+    assert pull([[int(j)] for j in rng.integers(0, 30, 300)]) == 10
+    assert pull([[int(row.argmax())] for row in terms["content"]]) == 0.01
+
+
 HISTORIES = [
     [],
     [Event("rate", "i1", 1, 1.0)],
@@ -185,6 +259,84 @@ def test_reasons_add_up_and_nothing_seen_is_recommended(session: Session) -> Non
         for r in ranked:
             assert set(r.terms) == set(TERMS)
             assert sum(r.terms.values()) == pytest.approx(r.score, abs=1e-5)
+
+
+def test_the_contributions_are_the_plain_formulas(session: Session) -> None:
+    """Every term in float64, with whole matrices and standardised over all items, as the module's docstring says it."""
+    recommender = session.recommender
+    assert recommender
+    weights = {name: (0.1 + n / 10, 0.05 * n) for n, name in enumerate(TERMS)}
+    recommender = replace(recommender, weights=weights)
+    folded = Folded.of(HISTORIES, session.catalogue, recommender.decay, session.text)
+    interests = session.interests(HISTORIES).astype(np.float64)
+    plain = plain_terms(recommender, folded, interests)
+    for rows in ([0], [1], [2], [0, 1, 2, 3]):
+        some = Folded(**{name: value[rows] for name, value in vars(folded).items()})
+        found = recommender.contributions(some, interests[rows].astype(np.float32))
+        assert list(found) == list(TERMS)
+        known = np.log1p(folded.length[rows])[:, None] - 3.5
+        for name, (a, b) in weights.items():
+            assert found[name].dtype == np.float32
+            assert found[name] == pytest.approx((a + b * known) * plain[name][rows], abs=1e-4), name
+    terms = recommender.terms(folded, interests.astype(np.float32))
+    for name in TERMS:
+        assert terms[name] == pytest.approx(plain[name], abs=1e-4), name  # items' vectors are alike, so digits cancel
+
+
+def plain_terms(recommender: Recommender, folded: Folded, interests: np.ndarray) -> dict[str, np.ndarray]:
+    exact = {n: v.astype(np.float64) for n, v in vars(recommender).items() if isinstance(v, np.ndarray)}
+    histories = {n: v.astype(np.float64) for n, v in vars(folded).items()}
+    alpha, regularisation = recommender.als
+
+    def among(history: np.ndarray, between: np.ndarray) -> np.ndarray:
+        out = np.zeros_like(history)
+        out[:, recommender.compared] = history[:, recommender.compared] @ between
+        return out
+
+    def users(history: np.ndarray, factors: np.ndarray) -> np.ndarray:
+        identity = np.eye(factors.shape[1])
+        return np.array(
+            [
+                np.linalg.solve(
+                    factors.T @ (factors * (1 + alpha * row[:, None])) + regularisation * identity,
+                    factors.T @ ((1 + alpha) * row),
+                )
+                for row in history
+            ]
+        )
+
+    profile = histories["recent_liked"] @ exact["vectors"]
+    length = np.linalg.norm(profile, axis=1, keepdims=True)
+    count = histories["seen"] @ exact["membership"] + 5 * exact["label_share"]
+    share = count / (histories["seen"].sum(1, keepdims=True) + 5)
+    ratio = np.log(share / np.maximum(exact["label_share"], 1e-4) + 0.05)
+    root = np.sqrt(exact["activity"])
+    scores = {
+        "interest": (interests - exact["label_mean"]) @ exact["ties"],
+        "taste": ratio @ exact["membership"].T,
+        "content": np.divide(profile, length, out=np.zeros_like(profile), where=length > 0) @ exact["vectors"].T,
+        "collaborative": among(histories["recent_liked"], exact["ease"]),
+        "factors_liked": users(histories["liked"], exact["factors_liked"]) @ exact["factors_liked"].T,
+        "factors_seen": users(histories["seen"], exact["factors_seen"]) @ exact["factors_seen"].T,
+        "spectral": ((histories["seen"] / root) @ exact["spectral"]) @ exact["spectral"].T * root,
+        "nearby": among(histories["recent_seen"], exact["nearby"]),
+        "nearby_whole": among(histories["seen"], exact["nearby"]),
+        "popularity": np.tile(exact["popularity"], (len(interests), 1)),
+    }
+    centred = {name: values - values.mean(1, keepdims=True) for name, values in scores.items()}
+    deviation = {name: values.std(1, keepdims=True) for name, values in centred.items()}
+    return {
+        name: np.divide(values, deviation[name], out=np.zeros_like(values), where=deviation[name] > 1e-7)
+        for name, values in centred.items()
+    }
+
+
+def test_few_rows_of_many_are_read() -> None:
+    rng = np.random.default_rng(0)
+    weights, rows = np.zeros((3, 50), np.float32), rng.standard_normal((50, 4)).astype(np.float32)
+    weights[0, 7], weights[2, 40] = 0.5, -2
+    assert rows_product(weights, rows) == pytest.approx(weights @ rows, abs=1e-6)
+    assert rows_product(weights[1:2], rows).tolist() == [[0] * 4]
 
 
 def test_the_catalogue_ends(session: Session) -> None:

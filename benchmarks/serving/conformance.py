@@ -1,0 +1,79 @@
+"""Runs tests/serving/conformance against ours and against a plain kserve.Model, and prints what each fails.
+
+python benchmarks/serving/conformance.py --bundle DIR --encoder DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as xml
+from pathlib import Path
+
+from servers import HOUSE, Running, ours, plain
+
+ROOMS = {
+    "test_v1": "V1",
+    "test_v2": "V2 REST, binary tensor data",
+    "test_grpc": "V2 gRPC",
+    "test_clients": "the official clients",
+    "test_fuzz": "fuzzed bodies",
+    "test_openapi": "the OpenAPI document",
+    "test_without_rights": "what a stranger must not do",
+}
+Outcomes = dict[str, dict[str, str]]
+
+
+def run(server: Running) -> Outcomes:
+    """Outcome (passed, failed, skipped) by room and case."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        command = [sys.executable, "-m", "pytest", "-q", "tests/serving/conformance", "--server", server.http]
+        command += ["--grpc", server.grpc, "--junitxml", str(report), "--timeout", "600", "-p", "no:cacheprovider"]
+        subprocess.run(command, cwd=HOUSE, stdout=sys.stderr, check=False)
+        outcomes: Outcomes = {room: {} for room in ROOMS}
+        for case in xml.parse(report).iter("testcase"):
+            kinds = {child.tag for child in case}
+            outcome = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
+            room = outcomes[case.attrib["classname"].rsplit(".", 1)[-1]]
+            room[case.attrib["name"]] = max(outcome, room.get(case.attrib["name"], ""), key=_worse)
+        return outcomes
+
+
+def _worse(outcome: str) -> int:
+    return ["", "skipped", "passed", "failed"].index(outcome)
+
+
+def table(found: dict[str, Outcomes]) -> str:
+    lines = ["| | " + " | ".join(found) + " |", "|---" * (len(found) + 1) + "|"]
+    for room, title in ROOMS.items():
+        cells = []
+        for outcomes in found.values():
+            passed = sum(outcome == "passed" for outcome in outcomes[room].values())
+            asked = sum(outcome != "skipped" for outcome in outcomes[room].values())
+            cells.append(f"{passed} of {asked}")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    for name, outcomes in found.items():
+        lines += ["", f"What {name} fails:", ""]
+        failed = [(ROOMS[room], c) for room, cases in outcomes.items() for c, o in cases.items() if o == "failed"]
+        lines += [f"- {room}: `{case}`" for room, case in failed] or ["nothing."]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--bundle", type=Path, required=True, help="what ours serves")
+    parser.add_argument("--encoder", type=Path, required=True, help="what the peer serves")
+    arguments = parser.parse_args()
+    found: dict[str, Outcomes] = {}
+    with ours(arguments.bundle) as server:
+        found[server.name] = run(server)
+    with plain(arguments.encoder) as server:
+        found[server.name] = run(server)
+    sys.stdout.write(table(found) + "\n")
+
+
+if __name__ == "__main__":
+    main()

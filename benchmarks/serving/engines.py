@@ -1,0 +1,69 @@
+"""Texts a second by engine, batch and length, on this machine, with a bundle's own encoder.
+
+    python benchmarks/serving/engines.py                       # the champion's encoder
+    python benchmarks/serving/engines.py --bundle DIR --seconds 2
+    OMP_NUM_THREADS=1 python benchmarks/serving/engines.py     # on one core
+
+The best of the runs that fit into the seconds given to each cell, since what else a machine does only ever adds. int8
+reads each text of a batch alone, as it does in a server; the second int8 row is what reading them together would bring,
+at the price of answers that depend on who shares the batch. Quality is the bundle's own record, in its model card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+SHAPES = [(batch, tokens) for batch in (1, 16) for tokens in (27, 64, 128, 256)]
+
+
+def main() -> None:
+    from tasteloop import engines
+    from tasteloop.bundle import MODELS, read_card
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, help="a bundle directory; the champion's by default")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each cell (default: 1)")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    bundle = arguments.bundle or champion()
+    card = read_card(bundle)
+    directory = bundle / MODELS / next(iter(card["models"]))
+    rows: dict[str, dict[str, float]] = {}
+    for name in engines.ON_CPU:
+        if not engines.available(name, directory):
+            continue
+        engine = engines.load(name, directory)
+        rows[name] = engines.speed(engine, SHAPES, engines.alone(name), arguments.seconds)
+        if engines.alone(name):
+            batched = [shape for shape in SHAPES if shape[0] > 1]
+            rows[f"{name}, batched"] = engines.speed(engine, batched, False, arguments.seconds)
+    recorded = card.get("runtime", {})
+    if arguments.json:
+        print(json.dumps({"processor": engines.processor(), "threads": engines.threads(), "texts_per_second": rows}))
+        return
+    print(f"{engines.processor()}, {engines.threads()} threads; texts/s, batch x tokens")
+    columns = [f"{batch}x{tokens}" for batch, tokens in SHAPES]
+    print("| engine | " + " | ".join(columns) + " | difference | good |")
+    print("|---|" + "---|" * (len(columns) + 2))
+    for name, found in rows.items():
+        known = recorded.get("candidates", {}).get(name, {})
+        told = [f"{found[c]:.0f}" if c in found else "" for c in columns]
+        told += [f"{known['difference']:.1g}" if known else "", {True: "yes", False: "no"}.get(known.get("good"), "")]
+        print(f"| {name} | " + " | ".join(told) + " |")
+    missing = [name for name in engines.ON_CPU if name not in rows]
+    print(f"chosen at export: {recorded.get('chosen', 'nothing')}; not on this machine: {', '.join(missing) or 'none'}")
+
+
+def champion() -> Path:
+    from serving.registry import champion as live
+
+    found = live()
+    if found is None:
+        raise SystemExit("there is no champion; name a --bundle DIR")
+    return found.path
+
+
+if __name__ == "__main__":
+    main()

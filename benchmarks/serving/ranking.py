@@ -1,0 +1,113 @@
+"""Interests and recommend for one user with 40 events, in this process: no HTTP, no queue, nothing cached.
+
+    python benchmarks/serving/ranking.py --bundle DIR                    # the bundle's own catalogue
+    python benchmarks/serving/ranking.py --bundle DIR --items 100000     # and a synthetic one of that size
+    OMP_NUM_THREADS=1 python benchmarks/serving/ranking.py --bundle DIR --items 10000
+
+The synthetic catalogue has the bundle's encoder and made-up items, its arrays drawn at random in the bundle's shapes.
+"rank" is what comes after the encoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+EVENTS = 40
+
+
+def main() -> None:
+    from tasteloop import engines
+    from tasteloop.bundle import read_card
+    from tasteloop.runtime import Session
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--items", type=int, help="of a synthetic catalogue")
+    parser.add_argument("--runs", type=int, default=200)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        directory, card = arguments.bundle, read_card(arguments.bundle)
+        if arguments.items:
+            directory = Path(folder) / "bundle"
+            card = synthetic(arguments.bundle, card, arguments.items, directory)
+        session = Session.open(directory, card, engines.choose(card, directory))
+        count = len(session.catalogue)
+        print(f"{engines.processor()}, {engines.threads()} threads, {session.runtime}, {count} items, {EVENTS} events")
+        print("| what | p50 ms | p99 ms |\n|---|---|---|")
+        for what, seconds in measure(session, arguments.runs).items():
+            print(f"| {what} | {1000 * np.quantile(seconds, 0.5):.2f} | {1000 * np.quantile(seconds, 0.99):.2f} |")
+
+
+def measure(session: Any, runs: int) -> dict[str, list[float]]:
+    rng = np.random.default_rng(0)
+    catalogue = session.catalogue.items
+
+    def question() -> dict[str, Any]:
+        items = rng.choice(len(catalogue), EVENTS, replace=False)
+        events = [{"kind": "rate", "item": catalogue[i], "value": float(rng.choice([0.25, 0.75, 1.0]))} for i in items]
+        return {"events": events}
+
+    from tasteloop.runtime import parse
+
+    asked = [question() for _ in range(runs)]
+    histories = [q["events"] for q in parse("recommend", asked)]
+    interests = session.interests(histories)
+    work: dict[str, Callable[[int], object]] = {
+        "interests": lambda n: session.answer("interests", [asked[n]]),
+        "recommend": lambda n: session.answer("recommend", [asked[n]]),
+        "rank": lambda n: session.rank([histories[n]], interests[n : n + 1], 10),
+    }
+    found = {}
+    for what, one in work.items():
+        one(0)
+        found[what] = []
+        for n in range(runs):
+            start = time.perf_counter()
+            one(n)
+            found[what].append(time.perf_counter() - start)
+    return found
+
+
+def synthetic(bundle: Path, card: dict[str, Any], count: int, out: Path) -> dict[str, Any]:
+    """The bundle with a catalogue of `count` items, its arrays drawn at random in the sizes that they would have."""
+    import polars as pl
+    from safetensors.numpy import save_file
+
+    from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, mapped_arrays
+    from tasteloop.items import ITEMS_SCHEMA
+
+    rng = np.random.default_rng(0)
+    out.mkdir()
+    (out / MODELS).symlink_to((bundle / MODELS).absolute())
+    labels = card["labels"]
+    rows = [
+        (f"s{n}", f"Item number {n} (1999)", list(rng.choice(labels, 2, replace=False)), None, "film", None)
+        for n in range(count)
+    ]
+    pl.DataFrame(rows, schema=dict(ITEMS_SCHEMA.to_polars()), orient="row").write_parquet(out / ITEMS)
+    own = mapped_arrays(bundle / RECOMMENDER)
+    inside = min(count, card["recommender"]["settings"]["ease_items"])
+    sizes = {len(own["vectors"]): count, len(own["compared"]): inside}
+    arrays = {}
+    for name, array in own.items():
+        shape = [sizes.get(size, size) for size in array.shape]
+        arrays[name] = np.abs(rng.standard_normal(shape, np.float32))
+    arrays["vectors"] = rng.standard_normal(arrays["vectors"].shape, np.float32)
+    arrays["vectors"] /= np.linalg.norm(arrays["vectors"], axis=1, keepdims=True)
+    arrays["compared"] = np.arange(inside, dtype=np.int32)
+    for name in ("membership", "label_share"):
+        arrays[name] /= arrays[name].sum(-1, keepdims=True)
+    save_file(arrays, out / RECOMMENDER)
+    weights = {name: (a or 0.1, b) for name, (a, b) in card["recommender"]["weights"].items()}
+    return {**card, "recommender": {**card["recommender"], "weights": weights}}
+
+
+if __name__ == "__main__":
+    main()

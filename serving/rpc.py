@@ -1,0 +1,137 @@
+"""V2 over gRPC, through the same gate: who may ask, how long, and the same faults."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc  # type: ignore[import-untyped]
+from grpc_interceptor.server import AsyncServerInterceptor
+from kserve.errors import ModelNotFound
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from kserve.protocol.grpc.server import GRPCServer
+from kserve.protocol.grpc.servicer import InferenceServicer
+
+from serving import telemetry, v2
+from serving.batching import CALL, Call
+from serving.faults import fault
+from serving.rest import REQUEST_ID_HEADER, deadline, request_id
+
+if TYPE_CHECKING:
+    from serving.server import Server
+
+
+class _Gate(AsyncServerInterceptor):
+    """What `rest.Gate` is for REST. The caller's deadline is gRPC's own; one who leaves cancels the task."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def intercept(
+        self, method: Callable[..., Any], request: Any, context: grpc.aio.ServicerContext, method_name: str
+    ) -> Any:
+        started = time.monotonic()
+        headers = {key.lower(): value for key, value in context.invocation_metadata() if isinstance(value, str)}
+        most = self._server.settings.timeout
+        call = Call(request_id(headers.get(REQUEST_ID_HEADER)), "grpc", headers, started + most)
+        context.set_trailing_metadata(((REQUEST_ID_HEADER, call.id),))
+        token = CALL.set(call)
+        code = grpc.StatusCode.OK
+        try:
+            self._server.access.check(method_name, headers)
+            self._server.admit(method_name)
+            remaining = context.time_remaining()
+            call.deadline = min(deadline(headers, most), started + (most if remaining is None else remaining))
+            with self._server.under_way():
+                return await method(request, context)
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except Exception as error:
+            found = fault(error)
+            code = found.grpc
+            trailing = [(name.lower(), value) for name, value in found.headers.items()]
+            context.set_trailing_metadata((*trailing, (REQUEST_ID_HEADER, call.id)))
+            await context.abort(found.grpc, found.text)
+        finally:
+            CALL.reset(token)
+            asks = method_name.endswith("/ModelInfer")
+            known = call.model or (request.model_name if asks and request.model_name in self._server.models else "")
+            quiet = not asks and code is grpc.StatusCode.OK
+            telemetry.answered(call, known, code.name, time.monotonic() - started, quiet)
+
+
+class _Servicer(InferenceServicer):  # type: ignore[misc]
+    """kserve's servicer, where versions are known and the repository is the admin's."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server.dataplane, server.model_repository_extension)
+        self._server = server
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:
+        call = CALL.get()
+        call.version = request.model_version or None
+        await self._server.require(request.model_name)
+        answer, _ = await self._data_plane.infer(request.model_name, v2.from_grpc(request), dict(call.headers))
+        return v2.to_grpc(answer)
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:
+        self._check(request.name, request.version)
+        return await super().ModelReady(request, context)
+
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:
+        self._check(request.name, request.version)
+        return pb.ModelMetadataResponse(**await self._data_plane.model_metadata(request.name))
+
+    async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
+        self._server.registered_models.load(request.model_name)
+        return pb.RepositoryModelLoadResponse(model_name=request.model_name, isLoaded=True)
+
+    async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:
+        self._server.registered_models.unload(request.model_name)
+        return pb.RepositoryModelUnloadResponse(model_name=request.model_name, isUnloaded=True)
+
+    def _check(self, name: str, version: str) -> None:
+        if version and version not in [predictor.version for predictor in self._server.live.serving]:
+            raise ModelNotFound(f"{name} version {version}")
+
+
+class Rpc(GRPCServer):  # type: ignore[misc]
+    """kserve's gRPC server on one address of its own, which it shares with nobody."""
+
+    def __init__(self, server: Server) -> None:
+        settings = server.settings
+        super().__init__(
+            settings.grpc_port,
+            server.dataplane,
+            server.model_repository_extension,
+            {},
+            grace_period=settings.grace,
+        )
+        self._house = server
+        self.bound: int | None = None
+
+    async def start(self, max_workers: int) -> None:
+        from serving.server import address, taken
+
+        settings = self._house.settings
+        self._server = grpc.aio.server(
+            interceptors=(_Gate(self._house),),
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", settings.body),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", settings.requests),
+            ],
+        )
+        add_GRPCInferenceServiceServicer_to_server(_Servicer(self._house), self._server)
+        try:
+            port = self._server.add_insecure_port(address(settings.host, settings.grpc_port))
+        except RuntimeError:
+            raise taken(settings.host, settings.grpc_port, "--grpc-port") from None
+        await self._server.start()
+        self.bound = port
+        await self._server.wait_for_termination()

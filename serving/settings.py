@@ -1,0 +1,68 @@
+"""What can be set of a server; `python -m serving --help` has every setting."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+
+from tasteloop.errors import TasteloopError
+
+API_TOKEN, ADMIN_TOKEN = "TASTELOOP_API_TOKEN", "TASTELOOP_ADMIN_TOKEN"
+_SHORTEST = 16  # characters
+
+
+class ServerSettings(BaseModel, frozen=True, extra="forbid"):
+    """Where a server listens, and how much and how long it listens to one caller."""
+
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8080, ge=0, le=65535, description="REST port, 0: any free one")
+    grpc_port: int = Field(default=8081, ge=0, le=65535, description="gRPC port, 0: any free one")
+    body: int = Field(default=4 * 1024 * 1024, ge=1024, description="bytes of one request, REST and gRPC")
+    requests: int = Field(default=512, ge=1, description="requests under way at once; more are refused")
+    timeout: float = Field(default=30.0, gt=0, description="seconds from a request's arrival to its answer")
+    linger: float = Field(
+        default=0.5, ge=0, description="seconds after SIGTERM in which requests are still taken, readiness being false"
+    )
+    grace: int = Field(default=25, ge=1, description="seconds after that for the requests under way")
+    ready_file: Path | None = Field(default=None, description="written once both protocols answer")
+
+
+class QueueSettings(BaseModel, frozen=True, extra="forbid"):
+    """How much may wait, and how much is computed at once."""
+
+    instances: int = Field(default=512, ge=1, description="instances that may wait; more are refused")
+    wait: float = Field(default=0.25, gt=0, description="seconds that what waits may be expected to take")
+    batch: int = Field(default=32, ge=1, description="instances computed at once; a larger request is one batch")
+
+
+class Limits(BaseModel, frozen=True, extra="forbid"):
+    """What one request may ask for; more is the caller's mistake."""
+
+    instances: int = Field(default=256, ge=1, description="instances of one request")
+    characters: int = Field(default=20_000, ge=1, description="characters of one text, also inside an event")
+    events: int = Field(default=2_000, ge=1, description="events of one history")
+
+
+def token(name: str) -> str | None:
+    """The token in the variable `name`, or in the file that `name`_FILE names; None where neither is set.
+
+    Raises:
+        TasteloopError: an unreadable file, or a token that is too short or not plain.
+    """
+    found, place = os.environ.get(name), os.environ.get(f"{name}_FILE")
+    if found is None and place:
+        try:
+            found = Path(place).read_text().strip()
+        except (OSError, UnicodeError) as error:
+            raise TasteloopError(f"{name}_FILE: cannot read {place}: {error}") from None
+    if found is None:
+        return None
+    if len(found) < _SHORTEST or not re.fullmatch(r"[!-~]+", found):
+        raise TasteloopError(
+            f"{name}: a token has at least {_SHORTEST} visible ASCII characters and no spaces; "
+            'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
+        )
+    return found

@@ -1,0 +1,347 @@
+"""Offline scoring: a whole file of behaviour through the same session that the server asks.
+
+The file is read in batches and users are grouped by a hash of their id into parts on the disk, one part of which is in
+memory at a time: a file may be larger than memory, and a user's events may stand anywhere in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from tasteloop.errors import TasteloopError
+from tasteloop.events import ITEM, KIND, KINDS, TEXT, TIME, USER, VALUE, Event
+from tasteloop.files import atomic_file
+from tasteloop.runtime import MOST_K, QUESTIONS, Session
+
+if TYPE_CHECKING:
+    import polars as pl
+
+log = logging.getLogger(__name__)
+
+ROW = "row"
+_COLUMNS = (USER, KIND, ITEM, TIME, VALUE, TEXT)
+_NEEDED = {"interests": (USER, KIND), "recommend": (USER, KIND), "sentiment": (TEXT,)}
+_BATCH = 65_536  # rows read at once
+_PART = 500_000  # rows of one part,
+_PARTS = 256  # unless there would be more parts than files can be open; then they grow
+_ROW_BYTES = 24  # of a CSV line, to tell how many rows there will be
+_USERS = 256  # scored at once
+_PROGRESS_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """Rows read, users (or texts) scored, rows written, digest of the bundle, seconds."""
+
+    events: int
+    scored: int
+    rows: int
+    digest: str
+    runtime: str
+    seconds: float
+
+
+def score(bundle: Path, events: Path, out: Path, model: str = "interests", k: int | None = None) -> ScoreResult:
+    """Answer for every user of an events file, or, for sentiment, every event with a text.
+
+    Args:
+        bundle: a sealed bundle.
+        events: .parquet or .csv with the columns of the events contract: user, kind, and item, time, value, text where
+            there are any; no others are read. `time` is µs since 1970, in CSV also ISO 8601.
+        out: .parquet, written whole or not at all. interests: user, rank, label, probability, predicted, confident;
+            recommend: user, rank, item, title, score and one column a term; sentiment: row, user, item, sentiment,
+            probability, confident.
+        model: interests, recommend or sentiment.
+        k: how many labels or items of each user; by default all labels, 10 items.
+
+    Raises:
+        TasteloopError: an unknown model, no such file, not of its format, a column missing, or a row that is no event,
+            by its number from 1.
+    """
+    import pyarrow.parquet as pq
+
+    began = time.monotonic()
+    if model not in QUESTIONS:
+        raise TasteloopError(f"unknown model {model!r}; known: {', '.join(QUESTIONS)}")
+    if k is not None and not (1 <= k <= MOST_K and model != "sentiment"):
+        raise TasteloopError(f"k is {k}; it is a number from 1 to {MOST_K}, for interests and recommend")
+    if out.suffix != ".parquet":
+        raise TasteloopError(f"{out}: answers are written as Parquet; name a .parquet file")
+    source = _Source.open(events, model)  # a bad file is told before a model is loaded
+    session = Session.load(bundle)
+    if model not in session.tasks and model != "recommend":
+        raise TasteloopError(f"this model was not trained for {model}; it knows {', '.join(session.tasks)}, recommend")
+    schema = _schema(model, session).with_metadata(
+        {"tasteloop.bundle": session.digest, "tasteloop.model": model, "tasteloop.runtime": session.runtime}
+    )
+    scored = rows = 0
+    progress = _Progress(source.expected)
+    with (
+        tempfile.TemporaryDirectory(prefix="tasteloop-score-") as folder,
+        atomic_file(out) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
+        for asked in source.questions(Path(folder), k, progress):
+            answers = session.compute(model, [question for _, question in asked])
+            table = _table(model, [key for key, _ in asked], answers, schema)
+            writer.write_table(table)
+            scored, rows = scored + len(asked), rows + len(table)
+            progress.scored(scored, sum(len(q.get("events", "1")) for _, q in asked))
+    seconds = time.monotonic() - began
+    what = "texts" if model == "sentiment" else "users"
+    log.info("scored %d %s of %d events in %.1f s: %s", scored, what, source.read, seconds, out)
+    return ScoreResult(source.read, scored, rows, session.digest, session.runtime, seconds)
+
+
+# --- in -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Source:
+    """An events file; `read` counts its rows as they are read."""
+
+    path: Path
+    model: str
+    columns: list[str]
+    expected: int
+    read: int = 0
+
+    @classmethod
+    def open(cls, path: Path, model: str) -> _Source:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not path.is_file():
+            raise TasteloopError(f"no file {path}; check the path")
+        if path.suffix not in (".parquet", ".csv"):
+            raise TasteloopError(f"{path} is of no known format; allowed: .parquet, .csv")
+        try:
+            if path.suffix == ".parquet":
+                with pq.ParquetFile(path) as file:
+                    names, expected = file.schema_arrow.names, file.metadata.num_rows
+            else:
+                names, expected = _read_csv(path).schema.names, path.stat().st_size // _ROW_BYTES
+        except (pa.ArrowException, OSError) as error:
+            raise TasteloopError(f"{path} is not a whole {path.suffix[1:]} file: {_first_line(error)}") from None
+        if missing := [c for c in _NEEDED[model] if c not in names]:
+            raise TasteloopError(f"{path} has no column {missing[0]!r}, which {model} needs; it has {', '.join(names)}")
+        return cls(path, model, [c for c in _COLUMNS if c in names], expected)
+
+    def questions(
+        self, folder: Path, k: int | None, progress: _Progress
+    ) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any]]]]:
+        """Keys with checked questions, some hundred at a time."""
+        if self.model == "sentiment":
+            yield from self._texts()
+            return
+        for part in self._parts(folder, progress):
+            asked = []
+            for (user,), group in part.group_by(USER, maintain_order=True):
+                asked.append(((user,), {"events": list(self._events(group)), "k": k}))
+                if len(asked) == _USERS:
+                    yield asked
+                    asked = []
+            if asked:
+                yield asked
+
+    def _texts(self) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any]]]]:
+        for frame in self._frames():
+            texts = frame.filter(frame[TEXT].str.strip_chars().str.len_chars() > 0)
+            for start in range(0, len(texts), _USERS):
+                rows = texts[start : start + _USERS].iter_rows(named=True)
+                yield [((r[ROW], r[USER], r[ITEM]), {"text": r[TEXT]}) for r in rows]
+
+    def _parts(self, folder: Path, progress: _Progress) -> Iterator[pl.DataFrame]:
+        """The file's rows with each user's in one part, in the file's order."""
+        import polars as pl
+        import pyarrow as pa
+
+        count = min(1 + self.expected // _PART, _PARTS)
+        kept: list[pl.DataFrame] = []
+        with ExitStack() as stack:
+            writers: dict[int, Any] = {}
+            for frame in self._frames():
+                progress.reading(self.read)
+                self._check(frame)
+                if count == 1:
+                    kept.append(frame)
+                    continue
+                part = pl.Series("part", [crc32(user.encode()) % count for user in frame[USER].to_list()])
+                for n in part.unique().to_list():
+                    rows = frame.filter(part == n).to_arrow(compat_level=pl.CompatLevel.oldest())
+                    if n not in writers:
+                        writers[n] = stack.enter_context(pa.ipc.new_stream(folder / str(n), rows.schema))
+                    writers[n].write_table(rows)
+        if kept:
+            yield pl.concat(kept)
+        for n in sorted(writers):
+            with pa.ipc.open_stream(folder / str(n)) as stream:
+                whole = pl.from_arrow(stream.read_all())
+            (folder / str(n)).unlink()
+            assert isinstance(whole, pl.DataFrame)
+            yield whole
+
+    def _frames(self) -> Iterator[pl.DataFrame]:
+        """The contract's columns as they are in the file (a missing one is null), with ROW from 1."""
+        import polars as pl
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        kinds = {c: pl.Float64 if c == VALUE else pl.Int64 if c == TIME else pl.String for c in _COLUMNS}
+        try:
+            if self.path.suffix == ".parquet":
+                file = pq.ParquetFile(self.path)
+                batches = file.iter_batches(_BATCH, columns=self.columns)
+            else:
+                batches = _read_csv(self.path)
+            for batch in batches:
+                frame = pl.from_arrow(pa.table(batch).select(self.columns))
+                assert isinstance(frame, pl.DataFrame)
+                frame = frame.with_columns(pl.lit(None).alias(c) for c in _COLUMNS if c not in self.columns)
+                frame = frame.select(*_COLUMNS).with_row_index(ROW, self.read + 1)
+                self.read += len(frame)
+                if len(frame):
+                    yield self._typed(frame, kinds)
+        except (pa.ArrowException, OSError) as error:
+            raise TasteloopError(
+                f"{self.path} cannot be read beyond row {self.read}: {_first_line(error)}; export it again"
+            ) from None
+
+    def _typed(self, frame: pl.DataFrame, kinds: Mapping[str, Any]) -> pl.DataFrame:
+        import polars as pl
+
+        if frame[TIME].dtype.is_temporal():
+            frame = frame.with_columns(pl.col(TIME).dt.timestamp("us"))
+        elif frame[TIME].dtype == pl.String:
+            frame = frame.with_columns(pl.Series(TIME, [self._time(row) for row in frame.iter_rows(named=True)]))
+        typed = frame.with_columns(pl.col(c).cast(kind, strict=False) for c, kind in kinds.items())
+        for column in kinds:
+            lost = typed[column].is_null() & frame[column].is_not_null()
+            if lost.any():
+                row = int(lost.arg_max())  # type: ignore[arg-type]
+                raise TasteloopError(
+                    f"row {frame[ROW][row]} of {self.path}: {column} is {frame[column][row]!r}, not a "
+                    f"{'number' if column in (VALUE, TIME) else 'string'}"
+                )
+        return typed
+
+    def _time(self, row: Mapping[str, Any]) -> int | None:
+        written = row[TIME]
+        if written is None:
+            return None
+        if written.isdecimal():
+            return int(written)
+        return Event.parse({KIND: "view", TIME: written}, f"row {row[ROW]} of {self.path}").time
+
+    def _check(self, frame: pl.DataFrame) -> None:
+        """Find the first row that is no event before anything is computed; `Event.parse` says what it is."""
+        import polars as pl
+
+        blank = [pl.col(c).str.strip_chars() == "" for c in (ITEM, TEXT)]
+        value, moment = pl.col(VALUE), pl.col(TIME)
+        wrong = [~value.is_between(0, 1), value.is_nan(), moment < 0, ~pl.col(KIND).is_in(list(KINDS)), *blank]
+        nobody = pl.col(USER).is_null() | (pl.col(USER).str.strip_chars() == "")
+        bad = frame.filter(pl.any_horizontal(nobody, pl.col(KIND).is_null(), *(w.fill_null(False) for w in wrong)))
+        for row in bad.iter_rows(named=True):
+            if not (row[USER] or "").strip():
+                raise TasteloopError(f"row {row[ROW]} of {self.path}: there is no user")
+            list(self._events(bad.filter(pl.col(ROW) == row[ROW])))
+
+    def _events(self, frame: pl.DataFrame) -> Iterator[Event]:
+        for row, *values in frame.select(ROW, KIND, ITEM, TIME, VALUE, TEXT).iter_rows():
+            event = dict(zip((KIND, ITEM, TIME, VALUE, TEXT), values, strict=True))
+            yield Event.parse(event, f"row {row} of {self.path}")
+
+
+def _read_csv(path: Path) -> Any:
+    """A streaming reader of a CSV file; every column is a string, an empty one null."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    with path.open("rb") as stream:
+        names = csv.open_csv(stream, read_options=csv.ReadOptions(block_size=1 << 20)).schema.names
+    return csv.open_csv(
+        path,
+        read_options=csv.ReadOptions(block_size=1 << 22),
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
+        ),
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+# --- out ----------------------------------------------------------------------------------------------------------
+
+
+def _schema(model: str, session: Session) -> Any:
+    import pyarrow as pa
+
+    user, rank = (USER, pa.string()), ("rank", pa.int32())
+    if model == "interests":
+        said = [("probability", pa.float32()), ("predicted", pa.bool_()), ("confident", pa.bool_())]
+        return pa.schema([user, rank, ("label", pa.string()), *said])
+    if model == "sentiment":
+        columns = [(ROW, pa.int64()), user, (ITEM, pa.string()), ("sentiment", pa.string())]
+        return pa.schema([*columns, ("probability", pa.float32()), ("confident", pa.bool_())])
+    assert session.recommender is not None, "a sealed bundle has a recommender"
+    terms = [(term, pa.float32()) for term in session.recommender.weights]
+    return pa.schema([user, rank, (ITEM, pa.string()), ("title", pa.string()), ("score", pa.float32()), *terms])
+
+
+def _table(model: str, keys: list[tuple[Any, ...]], answers: list[dict[str, Any]], schema: Any) -> Any:
+    """Answers as rows: ranked ones are a row for each place."""
+    import pyarrow as pa
+
+    if model == "sentiment":
+        rows = [
+            {ROW: row, USER: user, ITEM: item, **answer}
+            for (row, user, item), answer in zip(keys, answers, strict=True)
+        ]
+        return pa.Table.from_pylist(rows, schema)
+    name = "interests" if model == "interests" else "recommendations"
+    rows = [
+        {USER: user, "rank": place, **entry, **{r["term"]: r["contribution"] for r in entry.get("reasons", ())}}
+        for (user,), answer in zip(keys, answers, strict=True)
+        for place, entry in enumerate(answer[name], 1)
+    ]
+    return pa.Table.from_pylist(rows, schema)
+
+
+class _Progress:
+    """A line every few seconds."""
+
+    def __init__(self, expected: int) -> None:
+        self.expected, self.done = max(expected, 1), 0
+        self.began = self.last = time.monotonic()
+
+    def reading(self, read: int) -> None:
+        if self._due():
+            log.info("read %d rows", read)
+
+    def scored(self, count: int, events: int) -> None:
+        self.done += events
+        if self._due():
+            share = min(self.done / self.expected, 1.0)
+            log.info("scored %d, %.0f%% of the events, %.0f a second", count, 100 * share, count / self._elapsed())
+
+    def _elapsed(self) -> float:
+        return max(time.monotonic() - self.began, 1e-9)
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        if now - self.last < _PROGRESS_SECONDS:
+            return False
+        self.last = now
+        return True

@@ -1,0 +1,235 @@
+"""KServe's logger's CloudEvents become the rows that the server itself would have written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving import collector
+from serving.access import Access
+from serving.collector import REQUEST, RESPONSE, Pairs, application
+from serving.journal import Journal, JournalSettings, read_journal
+from tasteloop.errors import TasteloopError
+from tasteloop.privacy.pseudonyms import pseudonym
+
+KEY = b"0123456789abcdef"
+TEXT = "a text that stays with its author"
+USER = "ada@example.org"
+METADATA = json.dumps({"X-Request-Id": ["r7"]})
+
+INTERESTS = [{"interests": [{"label": "war", "probability": 0.5, "predicted": True}]}]
+V1 = ({"instances": [{"text": TEXT, "user": USER}]}, {"predictions": [{"sentiment": "positive", "probability": 0.5}]})
+V2_ASKED = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [2], "data": [TEXT, TEXT]}]}
+V2_ANSWERED = {
+    "model_name": "sentiment",
+    "outputs": [
+        {"name": "sentiment", "datatype": "BYTES", "shape": [2], "data": ["positive", "negative"]},
+        {"name": "probability", "datatype": "FP32", "shape": [2], "data": [0.75, 0.25]},
+    ],
+}
+V2_RANKED = {
+    "model_name": "recommend",
+    "outputs": [
+        {"name": "item", "datatype": "BYTES", "shape": [2, 2], "data": ["7", "9", "7", ""]},
+        {"name": "score", "datatype": "FP32", "shape": [2, 2], "data": [1.5, 1.0, 1.25, 0.0]},
+        {"name": "reasons", "datatype": "BYTES", "shape": [2, 2], "data": ["[]"] * 4},
+    ],
+}
+
+
+def logged(kind: str, data: Any, identity: str = "e1", **attributes: str) -> tuple[dict[str, str], bytes]:
+    """An event as the logger sends it: binary mode, the request's content type for both."""
+    from cloudevents.http import CloudEvent, to_binary
+
+    event = CloudEvent(
+        {
+            "id": identity,
+            "type": kind,
+            "source": "http://localhost:9081/",
+            "time": "2026-11-24T10:00:00Z",
+            "datacontenttype": "application/x-www-form-urlencoded",
+            "inferenceservicename": "taste",
+            "namespace": "default",
+            "component": "predictor",
+            "endpoint": "",
+            "metadata": "{}",
+            **attributes,
+        },
+        json.dumps(data).encode(),
+    )
+    headers, body = to_binary(event, lambda data: data)
+    return {name.lower(): value for name, value in headers.items()}, body
+
+
+def answered(data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, "model_version": "3"}
+
+
+def paired(asked: Any, response: Any, **attributes: str) -> Any:
+    pairs = Pairs(KEY)
+    assert pairs.take(*logged(REQUEST, asked, **attributes)) is None
+    return pairs.take(*logged(RESPONSE, answered(response), **attributes))
+
+
+def test_v1() -> None:
+    one = paired(*V1)
+    assert (one.request_id, one.model, one.version, one.protocol) == ("e1", "sentiment", "3", "v1")
+    assert one.instances == [{"text": TEXT}]
+    assert one.users == [pseudonym(USER, KEY)]
+    assert one.time == 1_795_514_400_000_000
+    assert paired(*V1, metadata=METADATA).request_id == "r7"
+    for metadata in ("", "[]", '{"X-Request-Id": []}', "{", '{"Other": ["a"]}'):
+        assert paired(*V1, metadata=metadata).request_id == "e1"
+
+
+def test_v2() -> None:
+    one = paired({**V2_ASKED, "parameters": {"user": USER}}, V2_ANSWERED)
+    assert (one.model, one.protocol) == ("sentiment", "v2")
+    assert one.instances == [{"text": TEXT}] * 2
+    assert one.users == [pseudonym(USER, KEY)] * 2
+    assert one.outputs == V1_OF_V2
+    elements = [json.dumps({"events": [], "user": "b"}), json.dumps({"events": [], "k": 1})]
+    tensor = {"name": "events", "datatype": "BYTES", "shape": [2], "data": elements}
+    ranked = paired({"inputs": [tensor], "parameters": {"k": 2}}, V2_RANKED)
+    assert ranked.instances == [{"events": [], "k": 2}, {"events": [], "k": 1}]
+    assert ranked.users == [pseudonym("b", KEY), None]
+    assert [[entry["item"] for entry in output["recommendations"]] for output in ranked.outputs] == [["7", "9"], ["7"]]
+
+
+V1_OF_V2 = [{"sentiment": "positive", "probability": 0.75}, {"sentiment": "negative", "probability": 0.25}]
+
+
+def test_the_halves_come_in_any_order_and_between_others() -> None:
+    pairs = Pairs(KEY)
+    order = [(RESPONSE, "a"), (REQUEST, "b"), (REQUEST, "a"), (REQUEST, "c"), (RESPONSE, "c"), (RESPONSE, "b")]
+    found = []
+    for kind, identity in order:
+        data = V1[0] if kind == REQUEST else answered(V1[1])
+        found.append(pairs.take(*logged(kind, data, identity)))
+    assert [one and one.request_id for one in found] == [None, None, "a", None, "c", "b"]
+
+
+def test_structured_events_too() -> None:
+    from cloudevents.http import CloudEvent, to_structured
+
+    pairs = Pairs(KEY)
+    for kind, data in ((REQUEST, V1[0]), (RESPONSE, answered(V1[1]))):
+        for payload in (data, json.dumps(data).encode()) if kind == REQUEST else (data,):
+            headers, body = to_structured(CloudEvent({"id": "e", "type": kind, "source": "s"}, payload))
+            one = pairs.take({name.lower(): value for name, value in headers.items()}, body)
+    assert one is not None and one.instances == [{"text": TEXT}]
+
+
+def test_requests_without_an_answer_are_given_up_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "WAITING", 3)
+    pairs = Pairs(KEY)
+    for n in range(5):
+        pairs.take(*logged(REQUEST, V1[0], f"e{n}"))
+    assert pairs.unpaired == 2
+    assert pairs.take(*logged(RESPONSE, answered(V1[1]), "e4")) is not None
+
+
+def test_what_waits_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [logged(REQUEST, V1[0], f"e{n}") for n in range(5)]
+    monkeypatch.setattr(collector, "WAITING_BYTES", 2 * len(events[0][1]))
+    pairs = Pairs(KEY)
+    for event in [*events, events[-1]]:  # the last one twice: it takes its own place
+        pairs.take(*event)
+    assert pairs.unpaired == 3
+    assert pairs.take(*logged(RESPONSE, answered(V1[1]), "e4")) is not None
+    assert pairs.take(*logged(RESPONSE, answered(V1[1]), "e3")) is not None
+    assert pairs.take(*events[0]) is None and pairs.unpaired == 3
+
+
+BAD: list[tuple[str, Any, str]] = [
+    ("org.kubeflow.serving.inference.reqest", V1[0], "known: org.kubeflow.serving.inference.request"),
+    (REQUEST, 3, "neither V1"),
+    (REQUEST, {}, "neither V1"),
+    (REQUEST, {"inputs": []}, "neither V1"),
+    (REQUEST, {"inputs": [{"name": "events", "data": ["{"]}]}, "neither V1"),
+    (REQUEST, {"instances": [{"text": "a", "user": 3}]}, r"instances\[0\].user"),
+    (RESPONSE, {}, "not a whole answer"),
+    (RESPONSE, {"predictions": []}, "not a whole answer"),
+    (RESPONSE, {"predictions": [{"sentiment": "positive", "probability": 0.5}]}, "not a whole answer"),
+    (RESPONSE, answered({"predictions": [{"other": 1}]}), "not a whole answer"),
+    (RESPONSE, answered({"model_name": "sentiment", "outputs": []}), "not a whole answer"),
+    (RESPONSE, answered({**V2_ANSWERED, "outputs": V2_ANSWERED["outputs"][1:]}), "not a whole answer"),
+]
+
+
+@pytest.mark.parametrize(("kind", "data", "message"), BAD)
+def test_what_is_not_ours_is_refused(kind: str, data: Any, message: str) -> None:
+    with pytest.raises(TasteloopError, match=message):
+        Pairs(KEY).take(*logged(kind, data))
+
+
+def test_no_cloudevent() -> None:
+    with pytest.raises(TasteloopError, match="neither `ce-` headers"):
+        Pairs(KEY).take({"content-type": "application/json"}, b"{}")
+    headers, _ = logged(REQUEST, {})
+    with pytest.raises(TasteloopError, match="not JSON"):
+        Pairs(KEY).take(headers, b"\x05\x00\x00\x00")
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(JournalSettings(directory=tmp_path, seconds=0.05))
+    yield journal
+    journal.close()
+
+
+def test_the_round_trip(kept: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from starlette.testclient import TestClient
+
+    client = TestClient(application(kept, Pairs(KEY), Access(None, None, local=True)), "http://localhost")
+    for kind, data in ((REQUEST, V1[0]), (RESPONSE, answered(V1[1]))):
+        headers, body = logged(kind, data)
+        assert client.post("/", content=body, headers=headers).status_code == 200
+    assert client.post("/", content=b"{}").status_code == 400
+    monkeypatch.setattr(collector, "LARGEST", 10)
+    assert client.post("/", content=b" " * 11).status_code == 413
+    kept.close()
+    assert client.get("/").json()["written"]["answers"] == 1
+    [row] = read_journal(tmp_path).to_dicts()
+    assert (row["request"], row["user"], row["names"], row["numbers"]) == (
+        "e1",
+        pseudonym(USER, KEY),
+        ["positive"],
+        [0.5],
+    )
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*.parquet")) + json.dumps(row).encode()
+    assert TEXT.encode() not in written and USER.encode() not in written
+
+
+def test_a_token_is_needed_where_there_is_one(kept: Journal) -> None:
+    from starlette.testclient import TestClient
+
+    token = "token-of-the-collector"
+    client = TestClient(application(kept, Pairs(KEY), Access(token, None, local=False)))
+    headers, body = logged(REQUEST, V1[0])
+    for refused in (client.post("/", content=body, headers=headers), client.get("/")):
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+    shown = {"authorization": f"Bearer {token}"}
+    assert client.post("/", content=body, headers={**headers, **shown}).status_code == 200
+    assert client.get("/", headers=shown).status_code == 200
+    at_home = TestClient(application(kept, Pairs(KEY), Access(None, None, local=True)), "http://attacker.example")
+    assert at_home.post("/", content=body, headers=headers).status_code == 403
+
+
+def test_an_answer_that_fits_no_table_keeps_no_other_out(kept: Journal, tmp_path: Path) -> None:
+    for n, k in enumerate((1, 2**40, 2**70, 3)):
+        assert kept.answered(paired({"instances": [{"text": TEXT, "k": k}]}, V1[1], identity=f"e{n}"))
+    kept.close()
+    assert (kept.status()["dropped"], kept.status()["error"]) == (2, None)
+    assert sorted(read_journal(tmp_path)["request"]) == ["e0", "e3"]
+
+
+def test_it_does_not_listen_to_everybody(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TASTELOOP_API_TOKEN", raising=False)
+    monkeypatch.setattr("sys.argv", ["collector"])
+    assert collector.main(["--host", "0.0.0.0"]) == 2
+    assert "set TASTELOOP_API_TOKEN" in capsys.readouterr().err

@@ -1,0 +1,361 @@
+"""The journal's laws: segments are whole, what is lost is bounded and counted, nothing raw is written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from serving import journal as module
+from serving.journal import (
+    ANSWERS,
+    FEEDBACK,
+    Answered,
+    Journal,
+    JournalSettings,
+    describe,
+    parse_feedback,
+    read_journal,
+    segments,
+)
+from tasteloop.errors import TasteloopError
+
+HOUSE = Path(__file__).parents[2]
+SECRET = "my therapist said"
+SENTIMENT = {"sentiment": "positive", "probability": 0.75, "confident": True}
+EVENTS = [
+    {"kind": "rate", "item": "50", "value": 1.0, "time": "2026-11-01T20:00:00Z"},
+    {"kind": "search", "text": SECRET, "time": "2026-11-02T20:00:00Z"},
+]
+
+
+def answer(n: int, **changes: Any) -> Answered:
+    fields = {
+        "request_id": f"r{n}",
+        "model": "sentiment",
+        "version": "3",
+        "protocol": "v1",
+        "time": 1_700_000_000_000_000 + n,
+        "instances": [{"text": f"{SECRET} {n}"}],
+        "outputs": [SENTIMENT],
+        "timings": {"queue": 0.001, "encode": 0.004, "batch": 3},
+        "users": ["a" * 32],
+    }
+    return Answered(**{**fields, **changes})
+
+
+def keep(directory: Path, **settings: Any) -> Journal:
+    return Journal(JournalSettings(directory=directory, **{"seconds": 0.05, **settings}))
+
+
+def until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+    journal = keep(tmp_path)
+    ranked = [{"item": "7", "title": "Seven", "score": 1.5, "reasons": []}, {"item": "9", "score": 1.0}]
+    labels = [{"label": "war", "probability": 0.5, "predicted": True, "confident": False}]
+    journal.answered(answer(1))
+    journal.answered(
+        answer(2, model="recommend", instances=[{"events": EVENTS, "k": 2}], outputs=[{"recommendations": ranked}])
+    )
+    journal.answered(
+        answer(
+            3,
+            model="interests",
+            instances=[{"events": []}] * 2,
+            outputs=[{"interests": labels}, {"interests": []}],
+            users=[None, "b" * 32],
+            timings={},
+        ),
+        "challenger",
+    )
+    journal.close()
+    table = read_journal(tmp_path).to_dicts()
+    assert [(row["request"], row["instance"], row["role"]) for row in table] == [
+        ("r1", 0, "champion"),
+        ("r2", 0, "champion"),
+        ("r3", 0, "challenger"),
+        ("r3", 1, "challenger"),
+    ]
+    first, second, third, fourth = table
+    assert (first["names"], first["numbers"], first["user"]) == (["positive"], [0.75], "a" * 32)
+    assert (first["characters"], first["events"], first["input"]) == (len(SECRET) + 2, None, None)
+    assert first["seconds"] == pytest.approx(0.005)
+    assert (second["names"], second["numbers"], second["k"]) == (["7", "9"], [1.5, 1.0], 2)
+    assert (second["events"], second["characters"]) == (2, len(SECRET))
+    assert second["latest"] == int(datetime(2026, 11, 2, 20, tzinfo=UTC).timestamp()) * 1_000_000
+    assert (third["predicted"], third["user"], third["seconds"]) == ([True], None, None)
+    assert [row["confident"] for row in table] == [[True], None, [False], []]
+    assert (fourth["names"], fourth["events"], fourth["user"]) == ([], 0, "b" * 32)
+    assert all(row["feedback"] == [] for row in table)
+
+
+def test_since_and_until(tmp_path: Path) -> None:
+    journal = keep(tmp_path)
+    for n in range(5):
+        journal.answered(answer(n, time=n * 1_000_000))
+    journal.close()
+
+    def at(seconds: int) -> datetime:
+        return datetime.fromtimestamp(seconds, UTC)
+
+    assert read_journal(tmp_path, at(1), at(3))["request"].to_list() == ["r1", "r2"]
+    assert read_journal(tmp_path, since=at(3))["request"].to_list() == ["r3", "r4"]
+    assert read_journal(tmp_path, until=at(0)).height == 0
+
+
+def test_an_empty_journal_and_none(tmp_path: Path) -> None:
+    assert read_journal(tmp_path).height == 0
+    assert describe(tmp_path)["answers"] == 0
+    with pytest.raises(TasteloopError, match="no journal in"):
+        read_journal(tmp_path / "nowhere")
+
+
+# Privacy
+
+
+def raw_bytes(directory: Path) -> bytes:
+    """Everything below a directory, Parquet's compressed pages unpacked."""
+    paths = [path for path in directory.rglob("*") if path.is_file()]
+    told = [json.dumps(pl.read_parquet(path).to_dicts()).encode() for path in paths if path.suffix == ".parquet"]
+    return b"".join([*(path.read_bytes() for path in paths), *told, *(str(path).encode() for path in paths)])
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_raw_text_is_written_only_where_it_is_allowed(tmp_path: Path, text: bool) -> None:
+    journal = keep(tmp_path, text=text)
+    journal.answered(answer(1, headers={"authorization": "Bearer of secrets"}))
+    journal.answered(answer(2, model="interests", instances=[{"events": EVENTS}], outputs=[{"interests": []}]))
+    journal.close()
+    written = raw_bytes(tmp_path)
+    assert (SECRET.encode() in written) == text
+    assert b"Bearer" not in written
+    assert read_journal(tmp_path)["input"].is_null().all() != text
+
+
+# What is lost
+
+
+def test_beyond_the_bound_rows_are_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left", str(tmp_path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.files, "write_parquet", full)
+        journal = keep(tmp_path, bound=10)
+        accepted = [journal.answered(answer(n)) for n in range(25)]
+        assert accepted == [True] * 10 + [False] * 15
+        assert not journal.answered(answer(99, outputs=[SENTIMENT] * 3))
+        until(lambda: journal.status()["error"] is not None)
+        state = journal.status()
+        assert (state["waiting"], state["dropped"], state["written"]["answers"]) == (10, 18, 0)
+        assert state["error"] == "no space left", "a caller may see it: no path"
+    until(lambda: journal.status()["waiting"] == 0)  # the disk took it after all
+    assert journal.answered(answer(30))
+    journal.close()
+    state = journal.status()
+    assert (state["dropped"], state["written"]["answers"], state["error"]) == (18, 11, None)
+    assert read_journal(tmp_path)["request"].to_list() == [f"r{n}" for n in range(10)] + ["r30"]
+
+
+def test_an_answer_that_cannot_be_told_does_not_keep_the_others_out(tmp_path: Path) -> None:
+    journal = keep(tmp_path, seconds=0.5)
+    journal.answered(answer(1))
+    journal.answered(answer(2, outputs=[{"nothing": 1}]))
+    journal.answered(answer(3))
+    journal.close()
+    assert read_journal(tmp_path)["request"].to_list() == ["r1", "r3"]
+    assert journal.status()["dropped"] == 1
+
+
+def test_after_the_end_nothing_is_accepted(tmp_path: Path) -> None:
+    journal = keep(tmp_path)
+    journal.close()
+    assert not journal.answered(answer(1))
+
+
+WRITE = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, "tests/unit")
+from test_journal import answer, keep
+journal = keep(Path(sys.argv[1]), bound=200, seconds=0.02)
+n = 0
+while True:
+    if journal.answered(answer(n)):
+        sys.stdout.write(f"{n}\\n")
+        sys.stdout.flush()
+    n += 1
+    time.sleep(0.0005)
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_kill_loses_no_more_than_the_bound(tmp_path: Path, seed: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITE, str(tmp_path)], cwd=HOUSE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    until(lambda: len(segments(tmp_path, ANSWERS)) > 2)
+    time.sleep(random.Random(seed).uniform(0, 0.3))
+    process.kill()
+    accepted = {"r0", *(f"r{line.strip()}" for line in process.stdout.read().splitlines() if line)}
+    process.wait()
+    written = read_journal(tmp_path)["request"].to_list()
+    assert len(written) == len(set(written))
+    assert written == sorted(written, key=lambda name: int(name[1:]))
+    assert len(accepted - set(written)) <= 200
+    assert len(written) > 0
+
+
+# Segments
+
+
+def test_small_segments_become_one_and_a_kill_in_between_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MERGED", 4)
+    kept: list[Path] = []
+    journal = keep(tmp_path, seconds=0.005)
+    for n in range(21):
+        journal.answered(answer(n))
+        until(lambda: journal.status()["waiting"] == 0)
+    journal.close()
+    names = [path.name.split("-", 2)[2] for path in segments(tmp_path, ANSWERS)]
+    assert names == ["00000000-00000015.parquet", "00000016-00000019.parquet", "00000020-00000020.parquet"]
+    assert read_journal(tmp_path)["request"].to_list() == [f"r{n}" for n in range(21)]
+
+    merged = segments(tmp_path, ANSWERS)[0]  # what a kill leaves: the merged segment, and parts of it
+    parts = pl.read_parquet(merged)
+    for first, last in ((0, 3), (4, 7), (9, 9)):
+        kept.append(merged.with_name(merged.name.replace("00000000-00000015", f"{first:08d}-{last:08d}")))
+        parts.slice(first, last - first + 1).write_parquet(kept[-1])
+    assert len(list(merged.parent.iterdir())) == 6
+    assert read_journal(tmp_path)["request"].to_list() == [f"r{n}" for n in range(21)]
+
+
+def test_a_level_that_is_too_large_is_left_alone_and_nothing_is_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MERGED", 2)
+    monkeypatch.setattr(module, "_LARGEST", 5)
+    journal = keep(tmp_path, seconds=0.005)
+    sizes = [1, 1, 3, 3, 1, 1, 1, 1]
+    for n, size in enumerate(sizes):
+        journal.answered(answer(n, outputs=[SENTIMENT] * size, instances=[], users=[]))
+        until(lambda: journal.status()["waiting"] == 0)
+    journal.close()
+    assert read_journal(tmp_path).height == sum(sizes)
+
+
+def test_half_written_files_are_passed_over_and_old_days_removed(tmp_path: Path) -> None:
+    now = datetime.now(UTC).date()
+    for days in (40, 31, 30, 1):
+        day = tmp_path / (now - timedelta(days=days)).isoformat()
+        day.mkdir()
+        pl.DataFrame(
+            module.rows(answer(days), "champion"), schema=module.schema(ANSWERS)
+        ).write_parquet(day / f"answers-abc-{days:08d}-{days:08d}.parquet")  # fmt: skip
+    (tmp_path / now.isoformat()).mkdir()
+    (tmp_path / now.isoformat() / ".answers-abc-00000000-00000000.parquet.0123.tmp").write_bytes(b"PAR1")
+    (tmp_path / "notes").mkdir()
+    assert read_journal(tmp_path).height == 4
+    journal = keep(tmp_path, days=30)
+    journal.answered(answer(0))
+    until(lambda: not (tmp_path / (now - timedelta(days=31)).isoformat()).exists())
+    journal.close()
+    assert sorted(read_journal(tmp_path)["request"]) == ["r0", "r1", "r30"]
+    assert (tmp_path / "notes").exists()
+
+
+def test_a_damaged_segment_is_an_error_that_names_the_place(tmp_path: Path) -> None:
+    journal = keep(tmp_path)
+    journal.answered(answer(1))
+    journal.close()
+    path = segments(tmp_path, ANSWERS)[0]
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(TasteloopError, match="cannot be read"):
+        read_journal(tmp_path)
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TasteloopError, match="--journal"):
+        keep(tmp_path / "file" / "journal")
+
+
+# Feedback
+
+
+def test_outcomes_are_joined_by_request_and_instance(tmp_path: Path) -> None:
+    journal = keep(tmp_path)
+    journal.answered(answer(1, outputs=[SENTIMENT] * 2, instances=[], users=[]))
+    journal.answered(answer(2))
+    given = [
+        {"request": "r1", "kind": "click", "item": "50", "time": 10},
+        {"request": "r1", "kind": "rate", "item": "50", "value": 0.5, "time": 20},
+        {"request": "r1", "kind": "rate", "item": "50", "value": 1.0, "time": 30},
+        {"request": "r1", "instance": 1, "kind": "purchase", "item": "7", "time": 40},
+        {"request": "gone", "kind": "click", "time": 50},
+    ]
+    assert journal.feedback(parse_feedback({"feedback": given}, at=0))
+    journal.close()
+    first, second, third = read_journal(tmp_path)["feedback"].to_list()
+    assert [(o["kind"], o["item"], o["value"], o["time"]) for o in first] == [
+        ("click", "50", None, 10),
+        ("rate", "50", 1.0, 30),
+    ]
+    assert [(o["kind"], o["item"]) for o in second] == [("purchase", "7")]
+    assert third == []
+    told = describe(tmp_path)
+    assert (told["answers"], told["with_feedback"]) == (3, 2)
+    assert told["by"] == [{"model": "sentiment", "version": "3", "role": "champion", "answers": 3}]
+    assert json.loads(json.dumps(told)) == told
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (None, "must be a JSON object"),
+        ([], "must be a JSON object"),
+        ({}, "must be a JSON object"),
+        ({"feedback": []}, "send 1 to 256"),
+        ({"feedback": [{}] * 257}, "send 1 to 256"),
+        ({"feedback": [3]}, r"feedback\[0\]: an object"),
+        ({"feedback": [{"kind": "click"}]}, r"feedback\[0\]: request is the id"),
+        ({"feedback": [{"request": "", "kind": "click"}]}, "request is the id"),
+        ({"feedback": [{"request": "x" * 129, "kind": "click"}]}, "request is the id"),
+        ({"feedback": [{"request": "r", "kind": "clik"}]}, "unknown event kind 'clik'"),
+        ({"feedback": [{"request": "r"}]}, "unknown event kind None"),
+        ({"feedback": [{"request": "r", "kind": "rate", "value": 5}]}, "value is a number from 0 to 1"),
+        ({"feedback": [{"request": "r", "kind": "rate", "instance": -1}]}, "instance is the place"),
+        ({"feedback": [{"request": "r", "kind": "rate", "instance": True}]}, "instance is the place"),
+        ({"feedback": [{"request": "r", "kind": "review", "text": "secret"}]}, "unknown key 'text'"),
+        ({"feedback": [{"request": "r", "kind": "click", "time": "soon"}]}, "time is an ISO 8601"),
+    ],
+)
+def test_bad_feedback(body: object, message: str) -> None:
+    with pytest.raises(TasteloopError, match=message):
+        parse_feedback(body, at=0)
+
+
+def test_feedback_has_a_time_of_its_own_or_the_servers() -> None:
+    rows = parse_feedback({"feedback": [{"request": "r", "kind": "click"}]}, at=7)
+    assert (rows[0]["time"], rows[0]["instance"]) == (7, 0)
+    assert FEEDBACK == "feedback" and set(rows[0]) == set(module.schema(FEEDBACK))
