@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import json
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def training(settings: Settings, fingerprint: str = "", checkpoints: str = "clus
                     bundle=bundle,
                     evaluation=evaluation,
                     verdict=decided.outputs["verdict"],
-                    settings=settings.model_dump_json(),
+                    settings=json.dumps(settings.of_training()),
                 )
                 with dsl.If(decided.outputs[ANSWER] == True, name="gate passed"):  # noqa: E712
                     version = recorded.output
