@@ -15,17 +15,19 @@ the ledger.
 from __future__ import annotations
 
 import logging
+import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pipelines.settings import Settings
 from tasteloop.errors import TasteloopError
 from tasteloop.events import EVENTS_SCHEMA, ITEM, KIND, TIME, USER
 from tasteloop.files import home, read_parquet
-from validation.decision import Decision, Evidence, Facts, decide, key_of
+from validation.decision import Decision, Evidence, Facts, Outcome, Result, decide, key_of
 from validation.ledger import Clock, Lease, Ledger, carry_out, resume, resume_rollbacks, roll_back, wall
 from validation.rollback import windows_of, worse
 from validation.windows import Span, beginning, closed, distinct, watermark
@@ -40,12 +42,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEDGER = "monitor"  # a directory below the home
-REFERENCES, WINDOWS, RETRAININGS, METRICS = (
-    "references",
-    "windows",
-    "retrainings",
-    "metrics.prom",
-)
+WINDOWS, RETRAININGS, METRICS = "windows", "retrainings", "metrics.prom"
 INCOMING, CATALOGUE = "incoming", "items.parquet"
 _CATCH_UP = 14  # newest closed windows that are looked at; older ones decide nothing
 
@@ -90,7 +87,7 @@ class Retraining:
 
 Retrain = Callable[[Retraining], dict[str, Any]]
 """Trains, gates and promotes; answers {"result": "promoted" | "unchanged" | "rejected" | "refused" | "failed",
-"reason": ..., ...}, which goes to the ledger. After a kill it is called again with the same `run`, and promotes once."""
+"reason": ..., ...}, for the ledger. After a kill it is called again with the same `run`: it must promote once."""
 
 
 @dataclass(frozen=True)
@@ -308,6 +305,45 @@ def _roll_back(entry: dict[str, Any]) -> dict[str, Any]:
     return {"result": "rolled back", "version": live.version}
 
 
+def watch_every(
+    settings: Settings,
+    seconds: float,
+    say: Callable[[str], None],
+    passed: Callable[[Watched], None] | None = None,
+    source: Source | None = None,
+) -> None:
+    """A pass every so many seconds, a line each, until SIGTERM or Ctrl-C, which is a clean end.
+
+    A pass that fails, or finds another monitor at work, says so, and the next one tries again. A retraining that is
+    interrupted is carried on by the next monitor.
+    """
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        while True:
+            began = time.monotonic()
+            now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+            try:
+                watched = watch_once(settings, source=source)
+                write_metrics()
+                say(f"{now}  {line(watched)}")
+                if passed:
+                    passed(watched)
+            except TasteloopError as error:
+                say(f"{now}  {error}")
+            except Exception as error:
+                log.exception("a pass of the monitor broke")
+                say(f"{now}  broke: {type(error).__name__}: {error}")
+            time.sleep(max(1.0, seconds - (time.monotonic() - began)))
+    except KeyboardInterrupt:
+        say("stopped")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 # What it looks at
 
 
@@ -371,26 +407,26 @@ def reference_of(champion: Champion, settings: Settings) -> tuple[Reference, Ses
     Raises:
         TasteloopError: it is missing, and the data of the champion's run is no longer here.
     """
-    from validation.reference import META, Reference, save_reference
+    from validation.reference import META, Reference, place, save_reference
 
-    place = home() / LEDGER / REFERENCES / champion.digest
-    there = Reference.read(place) if (place / META).is_file() else None
+    kept = place(champion.digest)
+    there = Reference.read(kept) if (kept / META).is_file() else None
     if there is not None and there.settings == settings.watch:
         return there, None
     snapshots = snapshots_of(champion.digest)
     if snapshots is None:
         if there is not None:
-            log.warning("the reference %s was made with other settings, and its data is gone: it stays", place)
+            log.warning("the reference %s was made with other settings, and its data is gone: it stays", kept)
             return there, None
         raise TasteloopError(
-            f"version {champion.version} ({champion.digest[:12]}) has no reference in {place}, and no run under "
+            f"version {champion.version} ({champion.digest[:12]}) has no reference in {kept}, and no run under "
             f"{home() / 'runs'} has the snapshots that it was trained on; train here with `tasteloop run`"
         )
     from tasteloop.runtime import Session
 
     session = Session.load(champion.path)
     log.info("making the reference of version %s", champion.version)
-    return save_reference(session, snapshots, settings.watch, place), session
+    return save_reference(session, snapshots, settings.watch, kept), session
 
 
 def run_of_bundle(digest: str) -> dict[str, Any] | None:
@@ -414,6 +450,61 @@ def snapshots_of(digest: str) -> Path | None:
 
 
 # What it says
+
+
+def line(watched: Watched) -> str:
+    """One pass in one line."""
+    windows = f"{len(watched.windows)} new windows" if len(watched.windows) != 1 else "1 new window"
+    said = [f"version {watched.champion or 'none'}", windows]
+    said += [f"carried on: {entry['outcome']} {entry['result'] or ''}".rstrip() for entry in watched.resumed]
+    if watched.rollback is not None:
+        said.append(f"rollback: {watched.rollback['result']}: {'; '.join(watched.rollback['reasons'])}")
+    elif watched.decision is not None:
+        result = f" ({watched.decision['result']})" if watched.decision["result"] else ""
+        said.append(f"{watched.outcome}{result}: {'; '.join(watched.decision['reasons'])}")
+    else:
+        said.append(watched.note)
+    return ", ".join(said)
+
+
+def write_metrics() -> Path:
+    """What the ledger says, for Prometheus' textfile collector; replaced whole."""
+    from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+
+    ledger = Ledger(home() / LEDGER)
+    history, evidence = ledger.history(), ledger.evidence()
+    registry = CollectorRegistry()
+
+    def gauge(name: str, about: str, *labels: str) -> Gauge:
+        return Gauge(f"tasteloop_monitor_{name}", about, labels, registry=registry)
+
+    gauge("last_pass_timestamp_seconds", "When the monitor last came through").set_to_current_time()
+    outcomes = gauge("decision", "1 for the newest decision's outcome", "outcome")
+    decisions = [entry for entry in history if entry["outcome"] != "rollback"]
+    for outcome in get_args(Outcome):
+        outcomes.labels(outcome).set(bool(decisions) and decisions[-1]["outcome"] == outcome)
+    retrainings = gauge("retrainings", "Retrainings so far, by what came of them", "result")
+    for result in get_args(Result):
+        retrainings.labels(result).set(sum(e["outcome"] == "retrain" and e["result"] == result for e in decisions))
+    waiting = sum(e["outcome"] == "alert-human" and not e["alerted"] for e in decisions)
+    gauge("alerts_waiting", "Alerts that no webhook has taken yet").set(waiting)
+    rollbacks = gauge("rollbacks", "Automatic rollbacks so far")
+    rollbacks.set(sum(e["outcome"] == "rollback" and e["result"] == "rolled back" for e in history))
+    if evidence:
+        newest = max(evidence, key=lambda e: e.end)
+        gauge("window_end_timestamp_seconds", "Where the newest closed window ends").set(newest.end / 1e6)
+        gauge("window_problems", "Checks that the newest window's data failed").set(len(newest.problems))
+        effect = gauge("effect", "How far the newest window lies from the reference", "measure")
+        quality = gauge("quality", "Mature quality in the newest window", "measure", "bound")
+        for finding in newest.findings:
+            if finding.effect is not None:
+                effect.labels(finding.measure).set(finding.effect)
+            for bound in ("value", "low", "high"):
+                if (number := getattr(finding, bound)) is not None:
+                    quality.labels(finding.measure, bound).set(number)
+    path = home() / LEDGER / METRICS
+    write_to_textfile(str(path), registry)  # renames
+    return path
 
 
 def tell(entry: Mapping[str, Any]) -> str:
