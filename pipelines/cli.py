@@ -292,8 +292,8 @@ def monitor(
 ) -> None:
     """Compare what has come with what the champion learned from; decide, and retrain, alert or roll back.
 
-    One monitor works at a time (exit code 5 where another does). The profile is that of a retraining; the sections watch,
-    decision, retraining, rollback and alerts are the monitor's. Webhook: --set alerts.webhook=https://...
+    One monitor works at a time (exit code 5 where another does). The profile is that of a retraining; its sections
+    watch, decision, retraining, rollback and alerts are the monitor's. Webhook: --set alerts.webhook=https://...
     """
     from pipelines import monitoring
     from pipelines.settings import load

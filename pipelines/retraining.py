@@ -155,9 +155,7 @@ def _forgetting(facts: dict[str, Any]) -> dict[str, float | None]:
     if not path.is_file():
         return {}
     differences = read_json(path).get("old", {}).get("differences", {}).get("champion", {})
-    return {
-        name: differences[name]["value"] for name in ("interests.micro_f1", "recommend.ndcg@10") if name in differences
-    }
+    return {name: differences[name]["value"] for name in FORGETTING if name in differences}
 
 
 def _plain(line: str) -> str:
