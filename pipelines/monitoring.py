@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +29,7 @@ from tasteloop.events import EVENTS_SCHEMA, ITEM, KIND, TIME, USER
 from tasteloop.files import home, read_parquet
 from validation.decision import Decision, Evidence, Facts, Outcome, Result, decide, key_of
 from validation.ledger import Clock, Lease, Ledger, carry_out, resume, resume_rollbacks, roll_back, wall
-from validation.rollback import windows_of, worse
+from validation.rollback import ERRORS, Window, share, windows_of, worse
 from validation.windows import Span, beginning, closed, distinct, watermark
 
 if TYPE_CHECKING:
@@ -239,7 +239,10 @@ class _Pass:
         before = registry.previous() if rules.automatic else None
         if before is None or before[1] == newest.champion:
             return None
-        reasons = worse(windows_of(evidence, newest.champion), windows_of(evidence, before[1]), rules)
+        live = registry.pointer()
+        sides = [(newest.champion, live[0] if live else ""), (before[1], before[0])]
+        mine, theirs = ([*_with_errors(windows_of(evidence, digest), version)] for digest, version in sides)
+        reasons = worse(mine, theirs, rules)
         if not reasons:
             return None
         entry = roll_back(self.lease, newest, before[1], reasons, _roll_back)
@@ -290,6 +293,19 @@ class _Pass:
             send(self.settings.alerts, what, key, window, dict(body), self.clock())
         except Exception as error:
             log.warning("the notice of %s did not get through: %s", what, error)
+
+
+def _with_errors(windows: Mapping[str, Window], version: str) -> Iterator[Window]:
+    """Each window with the share of its requests that the version failed on, where the journal tells."""
+    from serving.journal import REQUEST, VERSION, read_failures
+
+    for name, measures in windows.items():
+        start, end = map(int, name.split("/"))
+        answered = journal(start, end, version)[REQUEST].n_unique()
+        failures = read_failures(home() / "journal", start, end) if (home() / "journal").is_dir() else None
+        failed = 0 if failures is None else failures.filter(failures[VERSION] == version).height
+        total = answered + failed
+        yield {**measures, ERRORS: share(failed, total)} if total else measures
 
 
 def _roll_back(entry: dict[str, Any]) -> dict[str, Any]:
