@@ -304,6 +304,7 @@ def monitor(
     if events is not None and not events.exists():
         raise TasteloopError(f"--events {events}: no such file or directory")
     _log()
+    logging.getLogger("pipelines").setLevel(logging.INFO)  # a retraining's steps
     settings = load(profile, set or [])
     source = None if events is None else monitoring.directory(events)
     if every is not None:
