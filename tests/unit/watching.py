@@ -8,6 +8,7 @@ that kind for the first time, or when the training has promoted and nobody was t
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import signal
@@ -41,9 +42,10 @@ def retrain(asked: Retraining) -> dict[str, Any]:
     """A training that promotes once and remembers it."""
     place = Path(os.environ["TASTELOOP_HOME"]) / "trained" / asked.run
     with_it = asked.source(0).events.filter(_before(asked.until)).height
-    if not place.exists():
-        atomic_write(place, str(with_it))
-        with (place.parent.parent / "promotions").open("a") as stream:
+    with (place.parent.parent / "promotions").open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        if not place.exists():
+            atomic_write(place, str(with_it))
             stream.write(f"{asked.run}\n")
     return {"result": "promoted", "reason": "better", "events": with_it}
 
