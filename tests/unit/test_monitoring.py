@@ -20,9 +20,10 @@ import pytest
 from typer.testing import CliRunner
 from watching import HOURS, retrain, settings
 
-from pipelines.monitoring import Watched, watch_once, write_metrics
+from pipelines.monitoring import Watched, journal, watch_once, write_metrics
 from pipelines.settings import Settings
 from serving import registry
+from serving.journal import Answered, Journal, JournalSettings
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, read_parquet, write_json, write_parquet
 from tasteloop.runtime import Session
@@ -65,7 +66,7 @@ def home(made: tuple[Path, Reference], monkeypatch: pytest.MonkeyPatch) -> Itera
     home, _ = made
     monkeypatch.setenv("TASTELOOP_HOME", str(home))
     yield home
-    for name in ("incoming", "trained", "monitor/windows"):
+    for name in ("incoming", "journal", "trained", "monitor/windows"):
         shutil.rmtree(home / name, ignore_errors=True)
     for path in [home / "promotions", *(p for p in (home / "monitor").iterdir() if p.is_file())]:
         path.unlink(missing_ok=True)
@@ -138,6 +139,30 @@ def test_a_change_of_taste_is_answered_once_with_one_retraining(
     assert outcomes(home)[-1] == ("retrain", "promoted")
 
 
+def test_answers_of_the_journal_are_judged_when_their_truth_is_mature(
+    home: Path, made: tuple[Path, Reference], behaviour: pl.DataFrame, tiny_bundle: Path
+) -> None:
+    session, start = Session.load(tiny_bundle), made[1].end
+    kept = Journal(JournalSettings(directory=home / "journal", bound=10_000))
+    for (user,), told in behaviour.sort("time").group_by("user", maintain_order=True):
+        asked = {"events": [{"kind": "rate", "item": i, "value": v} for i, v in told.head(10)["item", "value"].rows()]}
+        at = told["time"][9] + start
+        for model in ("interests", "recommend"):
+            for version in ("1", "another"):
+                outputs = session.answer(model, [asked])
+                kept.answered(
+                    Answered(f"{model}-{version}-{user}", model, version, "v1", at, [asked], outputs, users=[str(user)])
+                )
+    kept.close()
+    arrive(home, made[1], [behaviour])
+    once()
+    (evidence,) = Ledger(home / "monitor").evidence()
+    found = {f.measure: f for f in evidence.findings}
+    assert journal(start, start + LENGTH, "1").height == 2 * 60  # the champion's only
+    assert found["quality.f1"].n >= 50 and found["quality.ndcg@10"].n >= 50
+    assert found["quality.f1"].low is not None and found["prediction.interests"].effect is not None
+
+
 def test_late_and_repeated_and_disordered_events_change_nothing(
     home: Path, made: tuple[Path, Reference], behaviour: pl.DataFrame
 ) -> None:
@@ -192,7 +217,7 @@ def test_a_worse_champion_is_rolled_back_and_the_ledger_says_why(
     home: Path, made: tuple[Path, Reference], tiny_bundle: Path, tmp_path: Path
 ) -> None:
     """The evidence of two versions is in the ledger as their windows left it; the registry is the real one."""
-    from pipelines.monitoring import _Pass, directory, journal
+    from pipelines.monitoring import _Pass, directory
     from tasteloop.bundle import seal
     from validation.decision import Evidence, Finding, key_of
 
