@@ -202,11 +202,12 @@ class _Pass:
         incoming = self.source(reference.end - cut.horizon)
         times = incoming.events[TIME]
         until = watermark(times, self.clock(), cut)
-        since = max((e.end for e in known), default=None) or beginning(times, reference.end, cut)
+        learned = max(reference.end, self.learned_until(champion))
+        since = max((e.end for e in known), default=None) or beginning(times, learned, cut)
         spans = closed(times, since, until, cut)[-_CATCH_UP:] if until is not None and since is not None else []
         if not spans:
             seen = "nothing has come yet" if until is None else f"events are complete up to {_moment(until)}"
-            return [], f"no window has closed since {_moment(since or reference.end)}; {seen}"
+            return [], f"no window has closed since {_moment(since or learned)}; {seen}"
         from tasteloop.runtime import Session
         from validation.drift import Reader
         from validation.drift_report import examine
@@ -230,6 +231,12 @@ class _Pass:
             key = key_of(found.reference, found.window, found.champion)
             self.ledger.append(self.lease, "window", key, found.model_dump(mode="json"))
         return [span.name for span in spans], ""
+
+    def learned_until(self, champion: Champion) -> int:
+        """End of the window that a retraining answered with this champion, which has read it; 0 for another champion."""
+        answered = [e for e in self.ledger.history() if e["result"] == "promoted" and e["window"]]
+        ends = [int(e["window"].partition("/")[2]) for e in answered if e.get("version") == champion.version]
+        return max(ends, default=0)
 
     def roll_back(self, evidence: Sequence[Evidence], newest: Evidence) -> dict[str, Any] | None:
         """Where the live champion is worse than the one before: the ledger's entry of going back."""
