@@ -233,7 +233,7 @@ class _Pass:
         return [span.name for span in spans], ""
 
     def learned_until(self, champion: Champion) -> int:
-        """End of the window that a retraining answered with this champion, which has read it; 0 for another champion."""
+        """End of the window that a retraining answered with this champion, which has read it; 0 where none did."""
         answered = [e for e in self.ledger.history() if e["result"] == "promoted" and e["window"]]
         ends = [int(e["window"].partition("/")[2]) for e in answered if e.get("version") == champion.version]
         return max(ends, default=0)
