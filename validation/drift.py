@@ -169,7 +169,7 @@ class Reader:
         return cls(
             session.catalogue,
             session.text,
-            lambda texts: session.encode(texts, task, session.text.max_tokens),
+            lambda texts: session.encoder(task).pool(texts, session.text.max_tokens),
             session.sentiment if session.has_sentiment else None,
         )
 
