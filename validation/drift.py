@@ -165,11 +165,11 @@ class Reader:
 
     @classmethod
     def of(cls, session: Session) -> Reader:
-        task = session.tasks[0]
+        encoder = session.encoder(session.tasks[0])
         return cls(
             session.catalogue,
             session.text,
-            lambda texts: session.encoder(task).pool(texts, session.text.max_tokens),
+            lambda texts: encoder.pool(texts, session.text.max_tokens),
             session.sentiment if session.has_sentiment else None,
         )
 
