@@ -182,12 +182,22 @@ def badge(text: str, tone: str) -> Safe:
 
 def moment(micros: object) -> Safe | str:
     """µs since 1970 UTC as people read it, to the minute; a dash where there is no time."""
+    then = _utc(micros)
+    return "–" if then is None else tag("time", f"{then:%Y-%m-%d %H:%M}", datetime=f"{then:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def day(micros: object) -> str:
+    """µs since 1970 UTC as a date; a dash where there is no time."""
+    then = _utc(micros)
+    return "–" if then is None else f"{then:%Y-%m-%d}"
+
+
+def _utc(micros: object) -> datetime | None:
     x = finite(micros)
     try:
-        then = datetime.fromtimestamp((x if x is not None else math.nan) / 1e6, UTC)
+        return None if x is None else datetime.fromtimestamp(x / 1e6, UTC)
     except (ValueError, OverflowError, OSError):
-        return "–"
-    return tag("time", f"{then:%Y-%m-%d %H:%M}", datetime=f"{then:%Y-%m-%dT%H:%M:%SZ}")
+        return None
 
 
 def page(title: str, body: Child, lang: str = "en", banner: Child = None) -> str:
