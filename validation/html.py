@@ -248,9 +248,9 @@ class Scale:
     def __call__(self, value: float) -> float:
         return round((value - self.low) / (self.high - self.low) * self.width, 2)
 
-    def ticks(self) -> list[float]:
-        """Round numbers inside the scale, far enough apart for their labels."""
-        least = _TICK_ROOM * (self.high - self.low) / self.width
+    def ticks(self, room: float = _TICK_ROOM) -> list[float]:
+        """Round numbers inside the scale, at least `room` pixels apart for their labels."""
+        least = room * (self.high - self.low) / self.width
         power = 10.0 ** math.floor(math.log10(least))
         step = next(m * power for m in (1, 2, 5, 10) if m * power >= least)
         first = math.ceil(self.low / step - 1e-9)
@@ -381,7 +381,7 @@ def trend(
     def y(value: float) -> float:
         return round(top + tall - scale(value), 2)
 
-    ticks = scale.ticks()
+    ticks = scale.ticks(24.0)
     digits = max((len(f"{tick:g}".partition(".")[2]) for tick in ticks), default=0)
     marks: list[Child] = []
     for tick in ticks:
@@ -685,7 +685,7 @@ main.site{padding-block:clamp(1.4rem,3vw,2.4rem) 3rem}
 .site h1{font-size:clamp(1.7rem,4vw,2.4rem)}.site h2{font-size:1.3rem}.site .lede{font-size:1.05rem}
 .site section{margin-top:2.4rem;padding-top:1.1rem}.site section>p.quiet{margin-bottom:1rem;font-size:.9rem}
 .site table{font-size:.86rem}.site th,.site td{padding-block:.36rem}.site th:first-child{min-width:0}
-.site tbody th{white-space:nowrap}.site .wide{min-width:18rem}.site .scroll{margin:.6rem 0 1.2rem}
+.site tbody th,.site time,.site td a{white-space:nowrap}.site .wide{min-width:13rem}.site .scroll{margin:.6rem 0 1.2rem}
 .site .num{min-width:3.4rem}
 .site .figures{margin-top:1.4rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,13rem),1fr))}
 .site .figures>div{padding:.85rem 1.1rem .9rem}.site .figures p{font-size:.84rem}
@@ -694,7 +694,8 @@ main.site{padding-block:clamp(1.4rem,3vw,2.4rem) 3rem}
 .plot{margin:.4rem 0 1rem}.plot figcaption{margin:0 0 .2rem;max-width:none;color:var(--ink);font-weight:600}
 .plots .plot{flex:0 0 auto}.plot .scroll{margin:0;padding-bottom:.3rem}
 .chain{list-style:none;margin:1.2rem 0 0;padding:0 0 0 1.35rem;font-size:.92rem}
-.chain li{position:relative;padding:0 0 .85rem;display:grid;gap:.1rem 1.2rem;
+.site h1 .badge{font:650 .8rem/1.5 system-ui,sans-serif;letter-spacing:0;vertical-align:middle}
+.chain li{position:relative;color:var(--ink);padding:0 0 .85rem;display:grid;gap:.1rem 1.2rem;
   grid-template-columns:8.5rem 6.6rem minmax(0,1fr) minmax(7rem,auto);align-items:baseline}
 .chain li:before{content:"";position:absolute;left:-1.35rem;top:.35rem;width:.8rem;height:.8rem;
   border-radius:50%;background:var(--paper);border:2px solid var(--quiet)}

@@ -324,8 +324,20 @@ class _Site:
                 ]
             )
         measured_in = [Column(_metric(metric), True) for metric in report.HEADLINES]
-        heads = ["Version", "State", "Registered", *measured_in, "Gate", "Rehearsal", "Canary", "Promoted", "Run"]
-        return join([tag("div", plots, class_="plots"), table("Versions", heads, rows, _count(self.versions), True)])
+        heads = [
+            "Version",
+            "State",
+            "Registered",
+            *measured_in,
+            Column("Gate", True),
+            "Rehearsal",
+            "Canary",
+            "Promoted",
+            "Run",
+        ]
+        return join(
+            [tag("div", plots, class_="plots"), table("Every version", heads, rows, _count(self.versions), True)]
+        )
 
     def drift(self, windows: Sequence[_Window], up: str, nothing: str) -> Safe:
         if not windows:
@@ -371,7 +383,7 @@ class _Site:
             [
                 tag("p", note, class_="quiet"),
                 _plot("Drift by window", drawn),
-                table("Windows", heads, rows, _count(windows), True),
+                table("Every window", heads, rows, _count(windows), True),
             ]
         )
 
@@ -395,7 +407,7 @@ class _Site:
                 ]
             )
         heads = ["Decided", "Outcome", "Champion", "Reasons", "What came of it", "Evidence"]
-        return table("Decisions", heads, rows, _count(decisions), True)
+        return table("Every decision", heads, rows, _count(decisions), True)
 
     def came(self, decision: Mapping[str, Any], up: str) -> Child:
         """What came of a decision."""
@@ -442,7 +454,7 @@ class _Site:
                 ]
             )
         heads = ["Run", "Outcome", "Started", Column("Took", True), "Profile", "Version", "Reports", "Why"]
-        return table("Runs", heads, rows, _count(self.runs), True)
+        return table("Every run", heads, rows, _count(self.runs), True)
 
     def reports(self, run: Mapping[str, Any] | None, up: str) -> list[Child]:
         """Links to a run's pages."""
