@@ -685,7 +685,8 @@ main.site{padding-block:clamp(1.4rem,3vw,2.4rem) 3rem}
 .site h1{font-size:clamp(1.7rem,4vw,2.4rem)}.site h2{font-size:1.3rem}.site .lede{font-size:1.05rem}
 .site section{margin-top:2.4rem;padding-top:1.1rem}.site section>p.quiet{margin-bottom:1rem;font-size:.9rem}
 .site table{font-size:.86rem}.site th,.site td{padding-block:.36rem}.site th:first-child{min-width:0}
-.site tbody th,.site time,.site td a{white-space:nowrap}.site .wide{min-width:13rem}.site .scroll{margin:.6rem 0 1.2rem}
+.site tbody th,.site time,.site td a{white-space:nowrap}.site .wide{min-width:11rem}
+.site thead th{white-space:normal}.site .scroll{margin:.6rem 0 1.2rem}
 .site .num{min-width:3.4rem}
 .site .figures{margin-top:1.4rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,13rem),1fr))}
 .site .figures>div{padding:.85rem 1.1rem .9rem}.site .figures p{font-size:.84rem}
