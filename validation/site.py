@@ -571,7 +571,8 @@ class _Site:
         elif version.get("rehearsed"):
             yield "Rehearsal", "passed", "good", "It passed; what was asked is not on record.", None
         else:
-            yield "Rehearsal", "none", "warn", "No rehearsal is on record.", None
+            tone = "warn" if version.get("passed") else "quiet"  # one that was refused is not rehearsed
+            yield "Rehearsal", "none", tone, "No rehearsal is on record.", None
         if trials:
             t = trials[0]
             word = str(t.get("state"))
@@ -580,7 +581,7 @@ class _Site:
             said = [f"{finite(t.get('share')) or 0:.0%} {kind}. ", _short("; ".join(map(str, _list(t.get("reasons")))))]
             yield "Canary", word, tone, said, tag("a", "rollout", href=f"../{_rollout_file(t)}")
         else:
-            yield "Canary", "none", "quiet", _NO_CANARY, tag("a", "section", href="#canary")
+            yield "Canary", "none", "quiet", _NO_CANARY, _see("canary")
         state, tone = self.standing(version)
         live = bool(version.get("live") or version.get("was") or version.get("promoted"))
         yield "Promotion", state if live else "none", tone if live else "quiet", self.lede(version), None
