@@ -200,11 +200,12 @@ def _utc(micros: object) -> datetime | None:
         return None
 
 
-def page(title: str, body: Child, lang: str = "en", banner: Child = None) -> str:
+def page(title: str, body: Child, lang: str = "en", banner: Child = None, foot: Child = None) -> str:
     """A whole document: no script, no outside resource, light and dark by the reader's preference.
 
     Args:
         banner: what stands above on every page of a site; the first thing to reach is then a link past it.
+        foot: what stands below.
     """
     top: Child = None
     if banner is not None:
@@ -216,7 +217,8 @@ def page(title: str, body: Child, lang: str = "en", banner: Child = None) -> str
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
         f"<title>{escape(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
-        f"{_child(top)}{tag('main', body, id='content', class_='site' if top else None)}\n</body>\n</html>\n"
+        f"{_child(top)}{tag('main', body, id='content', class_='site' if top else None)}"
+        f"{_child(tag('footer', tag('p', foot)) if foot is not None else None)}\n</body>\n</html>\n"
     )
 
 
@@ -678,10 +680,11 @@ footer{margin-top:4rem;padding-top:1.2rem;border-top:1px solid var(--line);font-
 .skip{position:absolute;left:-200vw;top:.5rem;background:var(--card);padding:.3rem .9rem}
 .skip:focus{left:1rem;z-index:1}
 .banner{background:var(--card);border-bottom:1px solid var(--line)}
-.banner>div,main.site{max-width:78rem;margin:0 auto;padding-inline:clamp(1rem,4vw,2.5rem)}
+.banner>div,main.site,body>footer>p{max-width:78rem;margin:0 auto;padding-inline:clamp(1rem,4vw,2.5rem)}
 .banner>div{padding-block:.65rem;display:flex;flex-wrap:wrap;align-items:baseline;gap:.2rem 1.8rem}
 .banner nav{margin:0}.banner b{font-weight:650}
-main.site{padding-block:clamp(1.4rem,3vw,2.4rem) 3rem}
+main.site{padding-block:clamp(1.4rem,3vw,2.4rem) 1rem}
+body>footer{margin-top:1.5rem;padding-block:.8rem 2.5rem}
 .site h1{font-size:clamp(1.7rem,4vw,2.4rem)}.site h2{font-size:1.3rem}.site .lede{font-size:1.05rem}
 .site section{margin-top:2.4rem;padding-top:1.1rem}.site section>p.quiet{margin-bottom:1rem;font-size:.9rem}
 .site table{font-size:.86rem}.site th,.site td{padding-block:.36rem}.site th:first-child{min-width:0}

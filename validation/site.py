@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ EVIDENTLY_PAGES = 10  # of the newest windows: each is several megabytes
 _ROWS = 200  # of a table
 _POINTS = 60  # of a plot
 _PATH = re.compile(r"(?<![\w.<>~/-])(?:file:/{1,2})?/(?:[^\s/<>\"'`\\|;,()&=]+/)+([^\s/<>\"'`\\|;,()&=]*)")
+_NAME = re.compile(r"[\w-][\w.-]*", re.A)
 _OUTCOMES = {"healthy": "good", "watch": "warn", "retrain": "warn", "alert-human": "bad", "rollback": "bad"}
 _ENDS = {"promoted": "good", "unchanged": "quiet", "running": "warn"}
 _DECISION = DecisionSettings()
@@ -130,6 +132,16 @@ class _Site:
         self.versions, self.runs, self.rollouts, self.decisions = (
             _rows(facts.get(key)) for key in ("versions", "runs", "rollouts", "decisions")
         )
+        for kind, rows, key in (
+            ("version", self.versions, "version"),
+            ("run", self.runs, "id"),
+            ("rollout", self.rollouts, "id"),
+        ):
+            for row in rows:
+                if not _NAME.fullmatch(str(row[key])):
+                    raise TasteloopError(
+                        f"{kind} {row[key]!r} cannot name a file of the site: letters, digits, '-', '_' and '.' can"
+                    )
         self.by_digest = {str(v["digest"]): v for v in reversed(self.versions)}
         self.run_of = {str(r["version"]): r for r in self.runs if r.get("version")}  # the first that made it
         self.live = next((v for v in self.versions if v.get("live")), None)
@@ -164,7 +176,7 @@ class _Site:
         links += [tag("li", tag("a", text, href=f"{up}index.html#{key}")) for text, key in sections]
         banner = [tag("b", "Tasteloop"), tag("nav", tag("ul", links), aria_label="Site")]
         said = ["Made ", moment(self.facts.get("made")), " UTC; all times are UTC. Intervals are 95%."]
-        atomic_write(self.directory / name, page(f"{title} · Tasteloop", [body, tag("footer", said)], banner=banner))
+        atomic_write(self.directory / name, page(f"{title} · Tasteloop", body, banner=banner, foot=said))
         self.pages += 1
 
     # Evidence
@@ -206,7 +218,7 @@ class _Site:
             if f.measure in self.decision.severity and f.effect is not None and f.n >= self.decision.minimum
         ]
         beyond = [(level, f) for level, f in judged if told[f.measure] != "no"]
-        level, worst = max(beyond or judged, key=lambda pair: pair[0], default=(None, None))
+        level, worst = max(beyond or judged, key=lambda pair: pair[0]) if judged else (None, None)
         state = "severe" if "severe" in told.values() else "slight" if beyond else "none" if judged else "unclear"
         moved = tuple(sorted(f.measure for _, f in beyond))
         state = "void" if evidence.problems else state
@@ -453,7 +465,16 @@ class _Site:
                     tag("div", reason or "–", class_="wide"),
                 ]
             )
-        heads = ["Run", "Outcome", "Started", Column("Took", True), "Profile", "Version", "Reports", "Why"]
+        heads: list[Column | str] = [
+            "Run",
+            "Outcome",
+            "Started",
+            Column("Took", True),
+            "Profile",
+            "Version",
+            "Reports",
+            "Why",
+        ]
         return table("Every run", heads, rows, _count(self.runs), True)
 
     def reports(self, run: Mapping[str, Any] | None, up: str) -> list[Child]:
@@ -589,7 +610,7 @@ class _Site:
         if decisions:
             d = decisions[0]
             outcome = str(d.get("outcome"))
-            counts = Counts(str(d.get("outcome")) for d in decisions)
+            counts = _counts(str(d.get("outcome")) for d in decisions)
             said = [f"{counts}; the last one ", moment(d.get("time"))]
             yield "Decisions since", outcome, _OUTCOMES.get(outcome, "quiet"), said, _see("decisions")
         else:
@@ -648,7 +669,7 @@ class _Site:
     def since(self, windows: Sequence[_Window]) -> tuple[str, str, str, Child, Child]:
         if not windows:
             return "Drift since", "none", "quiet", "No window with this champion was looked at.", _see("drift")
-        counts = Counts(_STATES[w.state][0] for w in windows)
+        counts = _counts(_STATES[w.state][0] for w in windows)
         word, tone = _STATES[windows[0].state]
         return "Drift since", word, tone, f"{len(windows)} windows: {counts}", _see("drift")
 
@@ -684,7 +705,7 @@ class _Site:
             Column("Rows", True),
         ]
         champion = _mapping(evaluation.get("champion"))
-        note = "There was no champion to compare with."
+        note: Child = "There was no champion to compare with."
         if champion:
             version = champion.get("version")
             note = (
@@ -743,16 +764,9 @@ class _Site:
         return parts
 
 
-class Counts:
-    """Words with how often each came, most first."""
-
-    def __init__(self, words: Iterable[str]) -> None:
-        self.found: dict[str, int] = {}
-        for word in words:
-            self.found[word] = self.found.get(word, 0) + 1
-
-    def __str__(self) -> str:
-        return ", ".join(f"{count} {word}" for word, count in sorted(self.found.items(), key=lambda p: -p[1]))
+def _counts(words: Iterable[str]) -> str:
+    """How often each word came, most first."""
+    return ", ".join(f"{count} {word}" for word, count in Counter(words).most_common())
 
 
 _NO_CANARY = "No canary was run."
