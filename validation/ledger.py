@@ -23,7 +23,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -32,12 +32,12 @@ from pydantic import BaseModel, Field, ValidationError
 
 from tasteloop import files
 from tasteloop.errors import TasteloopError
-from validation.decision import Decision, Evidence, Result, Trigger
+from validation.decision import Decision, Evidence, Result, Trigger, key_of
 
 log = logging.getLogger(__name__)
 
 LEDGER, LEASE, LOCK = "ledger.jsonl", "lease.json", "lock"
-Kind = Literal["window", "decided", "alerted", "started", "finished"]
+Kind = Literal["window", "decided", "alerted", "started", "finished", "rolling-back", "rolled-back"]
 ATTEMPTS = 3  # a retraining that ends so often without a word is given up
 
 _NOTHING = "0" * 16  # what the first record names as the line before
@@ -129,10 +129,21 @@ class Ledger:
                     "attempts": 0,
                     "result": None,
                 }
+            elif r.kind == "rolling-back":
+                entries[r.key] = {
+                    "number": r.number,
+                    "time": r.time,
+                    "outcome": "rollback",
+                    "key": r.key,
+                    **r.body,
+                    "alerted": False,
+                    "attempts": 0,
+                    "result": None,
+                }
             elif entry := entries.get(r.key):
                 entry["alerted"] |= r.kind == "alerted"
                 entry["attempts"] += r.kind == "started"
-                if r.kind == "finished":
+                if r.kind in ("finished", "rolled-back"):
                     entry.update(r.body)
         return list(entries.values())
 
@@ -291,7 +302,8 @@ def carry_out(
         now: the time on which the decision rests, µs.
         train: from the run's id and the decision to {"result", ...}. It may be called again with the same id after a
             kill, and then carries on or answers what it answered before.
-        alert: may be called again with the same decision after a kill, so receivers tell repetitions by the key.
+        alert: may be called again with the same decision after a kill, so receivers tell repetitions by the key. One
+            that fails holds nothing up: it is left to the next `resume`.
 
     Returns:
         the decision's entry of `Ledger.history`: where this evidence was decided on before, that decision's.
@@ -324,8 +336,12 @@ def _complete(
     entry = _entry(lease.ledger, key)
     decision = Decision.model_validate({name: entry[name] for name in Decision.model_fields})
     if decision.outcome == "alert-human" and not entry["alerted"]:
-        alert(decision)
-        lease.ledger.append(lease, "alerted", key, {})
+        try:
+            alert(decision)
+        except Exception:
+            log.warning("the alert on %s did not get through; the next pass sends it again", key[:12], exc_info=True)
+        else:
+            lease.ledger.append(lease, "alerted", key, {})
     if decision.outcome == "retrain" and entry["result"] is None:
         run = run_of(key)
         if entry["attempts"] >= ATTEMPTS:
@@ -341,6 +357,39 @@ def _complete(
                 log.exception("the retraining %s failed", run)
                 made = {"result": "failed", "reason": f"{type(error).__name__}: {error}"}
         lease.ledger.append(lease, "finished", key, {"run": run, **made})
+    return _entry(lease.ledger, key)
+
+
+def roll_back(
+    lease: Lease, newest: Evidence, to: str, reasons: Sequence[str], act: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    """Record that the champion of the newest evidence is worse than the one before it (`to`, a digest), and act.
+
+    Args:
+        act: from the entry, with `champion` and `to`, to {"result", ...}; called again after a kill.
+
+    Returns:
+        the entry of `Ledger.history`.
+    """
+    key = hashlib.sha256(f"rollback\0{key_of(newest.reference, newest.window, newest.champion)}".encode()).hexdigest()
+    body = {"window": newest.window, "champion": newest.champion, "to": to, "reasons": list(reasons)}
+    lease.ledger.append(lease, "rolling-back", key, {**body, "evidence": [newest.id]})
+    return _rolled_back(lease, key, act)
+
+
+def resume_rollbacks(lease: Lease, act: Callable[[dict[str, Any]], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Carry on what a monitor that was killed had begun."""
+    return [
+        _rolled_back(lease, entry["key"], act)
+        for entry in lease.ledger.history()
+        if entry["outcome"] == "rollback" and entry["result"] is None
+    ]
+
+
+def _rolled_back(lease: Lease, key: str, act: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    entry = _entry(lease.ledger, key)
+    if entry["result"] is None:
+        lease.ledger.append(lease, "rolled-back", key, act(entry))
     return _entry(lease.ledger, key)
 
 

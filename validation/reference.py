@@ -12,6 +12,7 @@ give the same reference.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from pydantic import BaseModel, Field
 
 from tasteloop.errors import TasteloopError
 from tasteloop.events import ITEM, KIND, TEXT, TIME, USER, VALUE
-from tasteloop.files import atomic_directory, read_json, read_parquet, sha256_tree, write_json, write_parquet
+from tasteloop.files import atomic_directory, home, read_json, read_parquet, sha256_tree, write_json, write_parquet
 from tasteloop.items import Catalogue
 from tasteloop.snapshots import TRAIN, Snapshots
 from validation import drift
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from tasteloop.runtime import Session
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 META, PROFILE, ANSWERS, SAMPLE = "reference.json", "profile.safetensors", "answers.parquet", "sample.parquet"
@@ -190,6 +193,26 @@ def save_reference(session: Session, snapshots: Path, settings: WatchSettings, o
             },
         )
     return Reference.read(out)
+
+
+def keep_reference(bundle: Path, snapshots: Path, settings: WatchSettings) -> str:
+    """Save the reference of a bundle that is about to be promoted at its `place`; returns its digest.
+
+    "" where none can be made (the data is shorter than a window): that holds no promotion up, and the monitor says so.
+    """
+    from tasteloop.runtime import Session
+
+    session = Session.load(bundle)
+    try:
+        return save_reference(session, snapshots, settings, place(session.digest)).digest
+    except TasteloopError as error:
+        log.warning("this model cannot be monitored: %s", error)
+        return ""
+
+
+def place(champion: str) -> Path:
+    """Where the reference of a bundle is, by its digest."""
+    return home() / "monitor" / "references" / champion
 
 
 def windowed(frame: pl.DataFrame, spans: Sequence[Span]) -> pl.DataFrame:

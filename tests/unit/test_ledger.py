@@ -52,6 +52,7 @@ def crash(directory: Path, how: str) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_kill_before_any_line_leaves_exactly_one_retraining(tmp_path: Path) -> None:
     told = crash(tmp_path, "lines")
     assert told["killed"] > 100
@@ -201,8 +202,8 @@ def test_an_alert_that_did_not_get_through_is_sent_again(tmp_path: Path) -> None
     def unreachable(_: Decision) -> None:
         raise ConnectionError("nobody there")
 
-    with ledger.lease() as lease, pytest.raises(ConnectionError):
-        carry_out(lease, decided("alert-human"), 1, Trainer(), unreachable)
+    with ledger.lease() as lease:  # the pass goes on
+        assert not carry_out(lease, decided("alert-human"), 1, Trainer(), unreachable)["alerted"]
     with ledger.lease() as lease:
         (entry,) = resume(lease, Trainer(), told.append)
         assert resume(lease, Trainer(), told.append) == []
