@@ -430,10 +430,10 @@ class _Site:
             parts.append(f"under way, attempt {decision['attempts']}")
         elif decision.get("outcome") == "retrain":
             parts.append("not begun")
-        if decision.get("version"):
-            parts.append(["version ", self.link(decision["version"], up)])
         if decision.get("to"):
             parts.append(["back to version ", self.champion(decision["to"], up)])
+        elif decision.get("version"):
+            parts.append(["version ", self.link(decision["version"], up)])
         run = decision.get("training_run") or decision.get("run")
         if run and any(r["id"] == run for r in self.runs):
             parts.append(["run ", tag("a", run, href=f"{up}index.html#run-{run}")])
@@ -441,7 +441,7 @@ class _Site:
             parts.append(f"run {run}")
         if decision.get("alerted"):
             parts.append("a human was told")
-        if decision.get("result") not in (None, "promoted") and decision.get("reason"):
+        if decision.get("result") != "promoted" and decision.get("reason"):
             parts.append(_short(decision["reason"]))
         return join(parts, ", ") if parts else "nothing had to be done"
 
@@ -538,6 +538,13 @@ class _Site:
                 ]
             if state == "taken back":
                 words += ["; the champion before it was made live again since"]
+            back = next(
+                (d for d in self.decisions if (d.get("to"), d.get("result")) == (version["digest"], "rolled back")),
+                None,
+            )
+            if state == "live" and back:
+                words += ["; made live again ", moment(back.get("time")), " in place of version "]
+                words += [self.champion(back.get("champion"), "../"), ", which was worse"]
             return [*words, "."]
         if state in ("live", "was live"):
             return "It was promoted; when is not on record."

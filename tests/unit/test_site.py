@@ -230,6 +230,22 @@ def test_the_live_model_is_explained_from_its_data_to_today(site: Path) -> None:
     assert "version 2 took its place 2026-11-03 12:00" in words(site, "models/1.html")
 
 
+def test_a_rollback_is_told_on_both_sides(tmp_path: Path) -> None:
+    newest = {"version": "2", "digest": DIGESTS[2], "promoted": START + 2.5 * DAY, "replaced": "1"}
+    back = {
+        "number": 40, "time": START + 5 * DAY, "outcome": "rollback", "champion": DIGESTS[2], "to": DIGESTS[1],
+        "reasons": ["nDCG@10 0.150 to 0.170 lies below 0.263"], "evidence": ["gone"], "result": "rolled back",
+        "version": "1", "alerted": False, "attempts": 0,
+    }  # fmt: skip
+    versions = [model(2, **newest), model(1, live=True, promoted=START + DAY)]
+    write_site({"made": START, "versions": versions, "decisions": [back]}, tmp_path / "site")
+    crawl(tmp_path / "site")
+    assert "made live again 2026-11-06 00:00 in place of version 2" in words(tmp_path / "site", "models/1.html")
+    assert "back to version 1" in words(tmp_path / "site", "models/2.html")
+    index = words(tmp_path / "site", "index.html")
+    assert "Version 1 is live" in index and "taken back" in index and "1 without a report" in index
+
+
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     assert write_site({"made": START}, tmp_path / "none")["pages"] == 1
     text = words(tmp_path / "none", "index.html")
