@@ -336,7 +336,7 @@ class _Site:
                 ]
             )
         measured_in = [Column(_metric(metric), True) for metric in report.HEADLINES]
-        heads = [
+        heads: list[Column | str] = [
             "Version",
             "State",
             "Registered",
