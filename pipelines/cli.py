@@ -176,12 +176,39 @@ def report(
     run_id: Annotated[str | None, typer.Option("--run", metavar="ID", help="A run's id; the last one.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE")] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write the site instead: why is this model live? Every model, drift, decision."
+        ),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Write a run's evaluation as one self-contained HTML page, or its validation where it ended there."""
-    from pipelines.local import page
+    """Write a run's evaluation as one self-contained HTML page, or its validation where it ended there.
 
-    path = page(run_id, output)
-    typer.echo(str(path))
+    With --site DIR: static pages over all models, runs, drift windows and decisions, each with its evidence, which can
+    be moved or published as they are. A site that is there is replaced; a directory with anything else in it is not.
+    """
+    if site is not None:
+        if run_id or output:
+            raise TasteloopError("--site is about all runs; leave --run and --output out")
+        from pipelines.site import write
+
+        written = write(site)
+        path = Path(written["index"])
+        if as_json:
+            _print(written)
+        else:
+            counted = ", ".join(f"{n} {name}" for name, n in written.items() if isinstance(n, int))
+            typer.echo(f"{path}\n{counted}")
+    else:
+        from pipelines.local import page
+
+        path = page(run_id, output)
+        if as_json:
+            _print({"report": str(path)})
+        else:
+            typer.echo(str(path))
     if open_it:
         typer.launch(path.as_uri())
 
