@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import tasteloop
 from pipelines.monitoring import CATALOGUE, Incoming, Watched, watch_once
 from pipelines.settings import Settings, load
 from serving.journal import LATEST, MODEL, MOST_FEEDBACK, NAMES, REQUEST, VERSION
@@ -58,7 +59,7 @@ Life = tuple[Event, ...]  # times from its beginning, µs
 DAY = 24 * HOUR
 BREAK = 3 * HOUR
 NEW = date(1997, 1, 1)
-LEAST = 10  # events of a life
+LEAST = 5  # events of a life
 FIRST = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp() * SECOND) // WEEK * WEEK  # on the grid of weekly windows
 REFERENCE_WEEKS = 10  # the first and the last are never whole for the monitor: no event lies on their edges
 PARTS = {"champion": 0.5, "visitors": 0.38, "judges": 0.12}
@@ -430,10 +431,9 @@ def found(root: Path, seasonal: float, overrides: Sequence[str], say: Say) -> tu
     """
     from pipelines import local
     from serving import registry
-    from tasteloop.bundle import code_version
     from tasteloop.datasets.ingest import EVENTS_FILE, ITEMS_FILE, IngestSettings, ingest
 
-    name = hashlib.sha256(repr((OVERRIDES, overrides, seasonal, PARTS, code_version())).encode()).hexdigest()[:12]
+    name = hashlib.sha256(repr((OVERRIDES, overrides, seasonal, PARTS, LEAST, tasteloop.__version__)).encode()).hexdigest()[:12]
     place = root.absolute() / f"champion-{name}"
     with at(place):
         source, data = place / "ml-100k", place / "data"
