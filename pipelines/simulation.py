@@ -433,8 +433,8 @@ def found(root: Path, seasonal: float, overrides: Sequence[str], say: Say) -> tu
     from serving import registry
     from tasteloop.datasets.ingest import EVENTS_FILE, ITEMS_FILE, IngestSettings, ingest
 
-    name = hashlib.sha256(repr((OVERRIDES, overrides, seasonal, PARTS, LEAST, tasteloop.__version__)).encode()).hexdigest()[:12]
-    place = root.absolute() / f"champion-{name}"
+    made_of = repr((tasteloop.__version__, PARTS, LEAST, NEW, OVERRIDES, overrides, seasonal))
+    place = root.absolute() / f"champion-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
     with at(place):
         source, data = place / "ml-100k", place / "data"
         if not source.is_dir():
