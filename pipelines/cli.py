@@ -292,8 +292,8 @@ def monitor(
 ) -> None:
     """Compare what has come with what the champion learned from; decide, and retrain, alert or roll back.
 
-    One monitor works at a time (exit code 5 where another does). The profile is that of a retraining; the sections watch,
-    decision, retraining, rollback and alerts are the monitor's. Webhook: --set alerts.webhook=https://...
+    One monitor works at a time (exit code 5 where another does). The profile is that of a retraining; its sections
+    watch, decision, retraining, rollback and alerts are the monitor's. Webhook: --set alerts.webhook=https://...
     """
     from pipelines import monitoring
     from pipelines.settings import load
@@ -304,6 +304,7 @@ def monitor(
     if events is not None and not events.exists():
         raise TasteloopError(f"--events {events}: no such file or directory")
     _log()
+    logging.getLogger("pipelines").setLevel(logging.INFO)  # a retraining's steps
     settings = load(profile, set or [])
     source = None if events is None else monitoring.directory(events)
     if every is not None:

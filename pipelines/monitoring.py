@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,9 +27,10 @@ from pipelines.settings import Settings
 from tasteloop.errors import TasteloopError
 from tasteloop.events import EVENTS_SCHEMA, ITEM, KIND, TIME, USER
 from tasteloop.files import home, read_parquet
+from tasteloop.items import ITEMS_SCHEMA
 from validation.decision import Decision, Evidence, Facts, Outcome, Result, decide, key_of
 from validation.ledger import Clock, Lease, Ledger, carry_out, resume, resume_rollbacks, roll_back, wall
-from validation.rollback import windows_of, worse
+from validation.rollback import ERRORS, Window, share, windows_of, worse
 from validation.windows import Span, beginning, closed, distinct, watermark
 
 if TYPE_CHECKING:
@@ -188,10 +189,9 @@ class _Pass:
         if (rollback := self.roll_back(evidence, newest)) is not None:
             return Watched(champion.version, tuple(fresh), resumed=resumed, rollback=rollback, note="rolled back")
         now = self.clock()
-        before = [e for e in evidence if e.end < newest.end and e not in mine]  # of other champions: void ones count
-        decision = decide(
-            [*before, *mine], self.ledger.triggers(), now, self.settings.decision, self.facts(champion, reference)
-        )
+        others = [e for e in evidence if e.end < newest.end and e.champion != champion.digest]  # void ones count
+        facts = self.facts(champion, reference)
+        decision = decide([*others, *mine], self.ledger.triggers(), now, self.settings.decision, facts)
         entry = carry_out(self.lease, decision, now, self.train, self.alert)
         return Watched(champion.version, tuple(fresh), entry, resumed)
 
@@ -239,7 +239,10 @@ class _Pass:
         before = registry.previous() if rules.automatic else None
         if before is None or before[1] == newest.champion:
             return None
-        reasons = worse(windows_of(evidence, newest.champion), windows_of(evidence, before[1]), rules)
+        live = registry.pointer()
+        sides = [(newest.champion, live[0] if live else ""), (before[1], before[0])]
+        mine, theirs = ([*_with_errors(windows_of(evidence, digest), version)] for digest, version in sides)
+        reasons = worse(mine, theirs, rules)
         if not reasons:
             return None
         entry = roll_back(self.lease, newest, before[1], reasons, _roll_back)
@@ -247,19 +250,15 @@ class _Pass:
         return entry
 
     def facts(self, champion: Champion, reference: Reference) -> Facts:
-        from serving import registry
-
-        created = next((v.created for v in registry.versions() if v.version == champion.version), None)
-        trained = None if created is None else created * 1000
         if self.settings.decision.new_data is None:
-            return Facts(trained=trained)
+            return Facts(trained=reference.end)
         from tasteloop.snapshots import Snapshots
 
         since = max([reference.end, *(t.at for t in self.ledger.triggers())])
         events = distinct(self.source(since).events)
         snapshots = snapshots_of(champion.digest)
         return Facts(
-            trained=trained,
+            trained=reference.end,
             trained_events=None if snapshots is None else Snapshots.read(snapshots).events.height,
             new_events=events.filter(events[TIME] >= since).height,
         )
@@ -290,6 +289,19 @@ class _Pass:
             send(self.settings.alerts, what, key, window, dict(body), self.clock())
         except Exception as error:
             log.warning("the notice of %s did not get through: %s", what, error)
+
+
+def _with_errors(windows: Mapping[str, Window], version: str) -> Iterator[Window]:
+    """Each window with the share of its requests that the version failed on, where the journal tells."""
+    from serving.journal import REQUEST, VERSION, read_failures
+
+    for name, measures in windows.items():
+        start, end = map(int, name.split("/"))
+        answered = journal(start, end, version)[REQUEST].n_unique()
+        failures = read_failures(home() / "journal", start, end) if (home() / "journal").is_dir() else None
+        failed = 0 if failures is None else failures.filter(failures[VERSION] == version).height
+        total = answered + failed
+        yield {**measures, ERRORS: share(failed, total)} if total else measures
 
 
 def _roll_back(entry: dict[str, Any]) -> dict[str, Any]:
@@ -359,8 +371,11 @@ def directory(place: Path) -> Source:
         paths = [place] if place.is_file() else sorted(place.glob("*.parquet"))
         tables = [_events(path, since) for path in paths if path.name != CATALOGUE]
         items = read_parquet(place / CATALOGUE) if (place / CATALOGUE).is_file() else None
-        if items is not None and ITEM not in items.columns:
-            raise TasteloopError(f"{place / CATALOGUE} has no column {ITEM!r}; docs/data.md has the items contract")
+        if items is not None and (missing := [column for column in ITEMS_SCHEMA if column not in items.columns]):
+            raise TasteloopError(
+                f"{place / CATALOGUE} has no column {', '.join(missing)}; items need {', '.join(ITEMS_SCHEMA)} "
+                "(docs/data.md)"
+            )
         return Incoming(pl.concat([pl.DataFrame(schema=EVENTS_SCHEMA.to_polars()), *tables]), items)
 
     return read

@@ -61,10 +61,8 @@ def retrain(asked: Retraining) -> dict[str, Any]:
     if not (data / INGEST_FILE).is_file():
         if before is None or before[1] != asked.champion:
             return {"result": "unchanged", "reason": "another version was promoted meanwhile; its own drift will tell"}
-        artifacts = {name: Path(made_by["artifacts"][name]) for name in ("dataset", "snapshots")}
-        write_window(
-            **artifacts, incoming=asked.source(0), until=asked.until, settings=asked.settings.retraining, out=data
-        )
+        snapshots, rules = Path(made_by["artifacts"]["snapshots"]), asked.settings.retraining
+        write_window(base_of(made_by), snapshots, asked.source(0), asked.until, rules, data)
     settings = settings_of(asked.settings, data, Path(made_by["artifacts"]["snapshots"]), registry.find(champion).path)
     facts = local.run(settings, lambda line: log.info("%s", _plain(line)))
     result = RESULTS[facts["outcome"]]
@@ -99,13 +97,23 @@ def settings_of(settings: Settings, data: Path, old: Path, champion: Path) -> Se
     return settings.model_copy(update=changed)
 
 
+def base_of(made_by: dict[str, Any]) -> Path:
+    """The data set that was there before anything was monitored: of a retrained champion, what its own data began with.
+
+    So what one retraining leaves out is not lost to the next.
+    """
+    window = Path(made_by["settings"]["ingest"]["behaviour"]) / INGEST_FILE
+    return Path(read_json(window)["base"] if window.is_file() else made_by["artifacts"]["dataset"])
+
+
 def write_window(
     dataset: Path, snapshots: Path, incoming: Incoming, until: int, settings: RetrainingSettings, out: Path
 ) -> None:
     """Write the data window as a data set directory, which ingest reads.
 
     Args:
-        dataset, snapshots: what the champion was trained on.
+        dataset: of `base_of`; incoming: all that has come since.
+        snapshots: those of the champion.
         until: no event of that time (µs) or later is read.
     """
     import polars as pl
@@ -116,11 +124,11 @@ def write_window(
     events = distinct(pl.concat([read_parquet(dataset / EVENTS_FILE), incoming.events]).filter(pl.col(TIME) < until))
     tested = Snapshots.read(snapshots).split(TEST)[USER]
     held = _share(tested, settings.held, settings.seed)
-    rest = events.filter(~pl.col(USER).is_in(held))
-    newest = rest.group_by(USER).agg(pl.col(TIME).max())
-    recent = newest.filter(pl.col(TIME) >= until - int(settings.recent_days * 24 * HOUR))[USER].to_list()
-    replayed = _share(newest.filter(~pl.col(USER).is_in(recent))[USER], settings.replay, settings.seed)
-    kept = rest.filter(pl.col(USER).is_in([*recent, *replayed])).sort(TIME, maintain_order=True)
+    newest = events.group_by(USER).agg(pl.col(TIME).max()).filter(~pl.col(USER).is_in(held.implode()))
+    acted = pl.col(TIME) >= until - int(settings.recent_days * 24 * HOUR)
+    recent = newest.filter(acted)[USER]
+    replayed = _share(newest.filter(~acted)[USER], settings.replay, settings.seed)
+    kept = events.filter(pl.col(USER).is_in(pl.concat([recent, replayed]).implode())).sort(TIME, maintain_order=True)
     items = read_parquet(dataset / ITEMS_FILE)
     if incoming.items is not None:  # what is said of an item today counts
         items = pl.concat([incoming.items.select(items.columns).cast(items.schema), items]).unique(  # type: ignore[arg-type]
@@ -138,15 +146,16 @@ def write_window(
         write_parquet(directory / ITEMS_FILE, items)
         write_json(
             directory / INGEST_FILE,
-            {"source": source["source"], "terms": source["terms"], "data": source["sha256"], "window": window},
+            {"source": source["source"], "terms": source["terms"], "base": str(dataset), "window": window},
         )
     log.info("data window: %s", window)
 
 
-def _share(users: pl.Series, share: float, seed: int) -> list[str]:
+def _share(users: pl.Series, share: float, seed: int) -> pl.Series:
     """A share of the users, at least one unless it is 0: always the same of the same ones."""
-    names = users.unique().to_list()
-    return chosen(names, min(len(names), max(round(share * len(names)), int(share > 0))), seed)
+    names = users.unique()
+    kept = chosen(names, max(round(share * len(names)), int(share > 0)), seed)
+    return names.filter(names.is_in(kept))
 
 
 def _forgetting(facts: dict[str, Any]) -> dict[str, float | None]:
@@ -154,9 +163,7 @@ def _forgetting(facts: dict[str, Any]) -> dict[str, float | None]:
     if not path.is_file():
         return {}
     differences = read_json(path).get("old", {}).get("differences", {}).get("champion", {})
-    return {
-        name: differences[name]["value"] for name in ("interests.micro_f1", "recommend.ndcg@10") if name in differences
-    }
+    return {name: differences[name]["value"] for name in FORGETTING if name in differences}
 
 
 def _plain(line: str) -> str:

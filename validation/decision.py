@@ -161,7 +161,7 @@ class Trigger(BaseModel, frozen=True, extra="forbid"):
 class Facts(BaseModel, frozen=True, extra="forbid"):
     """What the schedule and the volume are measured against; null where unknown."""
 
-    trained: int | None = Field(None, description="When the champion was promoted, µs since 1970 UTC.")
+    trained: int | None = Field(None, description="Up to when the champion's data goes, µs since 1970 UTC.")
     trained_events: int | None = Field(None, ge=0, description="Events that it was trained on.")
     new_events: int | None = Field(None, ge=0, description="Events since, or since the last retraining.")
 

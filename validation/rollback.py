@@ -7,6 +7,7 @@ with the worst of the previous champion's last windows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,15 +74,23 @@ def worse(live: Sequence[Window], previous: Sequence[Window], settings: Rollback
     return out
 
 
-def windows_of(evidence: Sequence[Evidence], champion: str) -> list[Window]:
-    """What the evidence says of one champion's qualities, a window each, oldest first; void windows say nothing."""
+def windows_of(evidence: Sequence[Evidence], champion: str) -> dict[str, dict[str, Interval]]:
+    """What the evidence says of one champion's qualities, by window, oldest first; void windows are left out."""
     found = {e.window: e for e in sorted(evidence, key=lambda e: (e.end, e.id)) if e.champion == champion}
-    return [
-        {
+    return {
+        window: {
             f.measure: Interval(f.value, f.low, f.high, f.n)
             for f in e.findings
             if f.value is not None and f.low is not None and f.high is not None
         }
-        for e in found.values()
+        for window, e in found.items()
         if not e.problems
-    ]
+    }
+
+
+def share(count: int, n: int) -> Interval:
+    """A share of n with Wilson's 95% interval (1927); n is at least 1."""
+    z2 = 1.959964**2
+    p, middle = count / n, (count + z2 / 2) / (n + z2)
+    half = math.sqrt(z2 * (p * (1 - p) + z2 / (4 * n)) / n) / (1 + z2 / n)
+    return Interval(p, max(0.0, middle - half), min(1.0, middle + half), n)

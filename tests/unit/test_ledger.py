@@ -52,6 +52,7 @@ def crash(directory: Path, how: str) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_kill_before_any_line_leaves_exactly_one_retraining(tmp_path: Path) -> None:
     told = crash(tmp_path, "lines")
     assert told["killed"] > 100
