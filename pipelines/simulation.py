@@ -376,6 +376,7 @@ def champion_data(world: World, seasonal: float, out: Path) -> None:
     """
     import polars as pl
 
+    from tasteloop.datasets.catalogue import CATALOGUE as SOURCES
     from tasteloop.privacy.pseudonyms import pseudonym_key, pseudonymise
 
     chance = np.random.default_rng(0)
@@ -400,7 +401,7 @@ def champion_data(world: World, seasonal: float, out: Path) -> None:
         write_parquet(directory / CATALOGUE, world.items.filter(~pl.col(ITEM).is_in(world.new)))
         write_json(
             directory / "ingest.json",
-            {"source": "ml-100k, replayed", "terms": "as ml-100k's (tasteloop data describe ml-100k)", "sha256": ""},
+            {"source": "ml-100k, replayed", "terms": SOURCES["ml-100k"].terms, "base": str(out)},
         )
 
 
