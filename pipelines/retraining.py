@@ -20,6 +20,7 @@ from tasteloop.events import ITEM, TIME, USER
 from tasteloop.files import atomic_directory, home, read_json, read_parquet, write_json, write_parquet
 from validation.decision import HOUR
 from validation.drift import chosen
+from validation.gates import FORGETTING
 from validation.windows import distinct
 
 if TYPE_CHECKING:

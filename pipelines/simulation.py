@@ -242,7 +242,7 @@ def searching(life: Life, titles: Mapping[str, str], chance: np.random.Generator
     for event, searched in zip(life, before, strict=True):
         words = titles.get(event.item or "", "").lower().split()
         if searched and words:
-            first = int(chance.integers(len(words)))
+            first = int(chance.random() * len(words))
             text = " ".join(words[first : first + 3])
             out.append(Event("search", None, max(0, (event.time or 0) - int(chance.integers(1, SECOND))), None, text))
         out.append(event)
@@ -274,19 +274,20 @@ class Replay:
 
     def week(self, week: int) -> list[Visit]:
         """The visits of a replayed week, without machines and before anything is broken on the way."""
-        chance = np.random.default_rng([self.options.seed, week])
         n, lean = self._swing(REFERENCE_WEEKS + week)
-        lives = self._drawn(round(n * self.options.visitors), lean, chance)
-        name = f"{self.options.shift}-{self.options.seed}-{week}"
-        return [
-            placed(f"{name}-{k}", self.lived(life, chance, self.shifted(week)), self.begin + week * WEEK, chance)
-            for k, life in enumerate(lives)
-        ]
+        lives = self._drawn(round(n * self.options.visitors), lean, np.random.default_rng([self.options.seed, week]))
+        out = []
+        for k, life in enumerate(lives):
+            chance = np.random.default_rng([self.options.seed, week, k])  # one's own: a shift moves no one else
+            lived = self.lived(life, chance, self.shifted(week))
+            name = f"{self.options.shift}-{self.options.seed}-{week}-{k}"
+            out.append(placed(name, lived, self.begin + week * WEEK, chance))
+        return out
 
     def lived(self, life: Life, chance: np.random.Generator, shifted: bool) -> Life:
         """A life as it is lived under the shift, with its searches."""
         shift, size = self.options.shift, self.options.size
-        hit = shifted and chance.random() < size  # where the severity is a share of visitors
+        hit = (chance.random() < size) and shifted  # where the severity is a share of visitors
         if shifted and shift == "new-catalogue":
             kept = chance.random(len(life)) < size
             lived = tuple(e for e, k in zip(life, kept, strict=True) if k or e.item not in self.world.new)
@@ -325,7 +326,7 @@ class Replay:
 
         from tasteloop.privacy.pseudonyms import pseudonymise
 
-        chance = np.random.default_rng([self.options.seed, week, 1])
+        chance = np.random.default_rng([self.options.seed, week, 0, 1])
         rows = [(v.user, e.item, e.kind, e.time, e.value, e.text) for v in visits for e in v.events]
         if self.shifted(week) and self.options.shift == "bots":
             rows += self._bots(week, chance)
@@ -617,7 +618,7 @@ class _Driver:
         """Questions mid-sequence, at the points at which the champion was trained and validated."""
         from tasteloop.privacy.pseudonyms import pseudonym
 
-        chance = np.random.default_rng([self.replay.options.seed, week, 2])
+        chance = np.random.default_rng([self.replay.options.seed, week, 0, 2])
         users, instances = [], []
         for visit in visits[:_ASKED]:
             cuts = cuts_of(visit.events, self.settings)
@@ -634,7 +635,7 @@ class _Driver:
         """A click on what was recommended, where the user went on to it; late and twice where labels are delayed."""
         import polars as pl
 
-        chance = np.random.default_rng([self.replay.options.seed, week, 3])
+        chance = np.random.default_rng([self.replay.options.seed, week, 0, 3])
         delayed = self.replay.options.shift == "delayed-labels" and self.replay.shifted(week)
         answered = _journal(self.place).filter(pl.col(MODEL) == RECOMMEND)
         for request, instance, user, time_, names in answered.select(REQUEST, "instance", USER, TIME, NAMES).rows():
@@ -672,11 +673,10 @@ def quality(session: Session, replay: Replay, shifted: bool, settings: Settings)
     """nDCG@10 of the next liked films on the lives that are never replayed, as they are or under the shift."""
     from tasteloop.metrics import interval, ndcg
 
-    chance = np.random.default_rng([replay.options.seed, 4])
     histories, relevant, groups = [], [], []
     ids: dict[str, int] = {}
     for n, life in enumerate(replay.world.lives["judges"]):
-        lived = replay.lived(life, chance, shifted)
+        lived = replay.lived(life, np.random.default_rng([replay.options.seed, n]), shifted)
         for cut in cuts_of(lived, settings):
             liked = [e.item for e in lived[cut:] if e.item and e.positive(settings.prepare.text.positive)]
             histories.append(lived[max(0, cut - settings.prepare.text.history_limit) : cut])
@@ -731,7 +731,7 @@ def simulate(
                 )
                 windows.append(_window(week, replay, watched))
                 say(told(windows[-1]))
-                if windows[-1]["acted"] and not options.retrain and shift.expected != "nothing":
+                if windows[-1]["outcome"] == "retrain" == shift.expected and not options.retrain:
                     break
                 driver.ask(ahead, week + 1)
         after = _champion_session()
