@@ -77,7 +77,8 @@ OVERRIDES = (
     "training.snapshots_an_epoch=1500",
     "watch.windows.hours=168",
     "watch.reference_windows=8",
-    "retraining.recent_days=28",
+    "recommender.half_life_days=[7, 30, 90]",
+    "retraining.recent_days=14",
 )
 
 
