@@ -71,6 +71,9 @@ _SEARCHES = 0.05  # of events that follow a search
 _LATE = 2 * DAY
 _SCRIPT = str.maketrans("abcdefghijklmnopqrstuvwxyz", "абкдефгхижклмнопярстувшьыз")
 
+_OUTSIDE = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "TASTELOOP_API_TOKEN", "TASTELOOP_API_TOKEN_FILE")
+RESULT = "simulation.json"  # also what marks a home as a simulation's
+
 PROFILE = "smoke"
 OVERRIDES = (
     "ingest.max_users=null",
@@ -409,11 +412,11 @@ def champion_data(world: World, seasonal: float, out: Path) -> None:
 
 @contextmanager
 def at(place: Path) -> Iterator[None]:
-    """With a home of its own: the user's registry, tracking server and key are not seen."""
+    """With a home of its own: the user's registry and tracking server are not seen."""
     before = dict(os.environ)
     os.environ["TASTELOOP_CACHE"] = str(cache())
     os.environ["TASTELOOP_HOME"] = str(place.absolute())
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+    for name in _OUTSIDE:
         os.environ.pop(name, None)
     try:
         yield
@@ -436,7 +439,7 @@ def found(root: Path, seasonal: float, overrides: Sequence[str], say: Say) -> tu
     from serving import registry
     from tasteloop.datasets.ingest import EVENTS_FILE, ITEMS_FILE, IngestSettings, ingest
 
-    made_of = repr((tasteloop.__version__, PARTS, LEAST, NEW, OVERRIDES, overrides, seasonal))
+    made_of = repr((tasteloop.__version__, PARTS, LEAST, NEW, OVERRIDES, tuple(overrides), seasonal))
     place = root.absolute() / f"champion-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
     with at(place):
         source, data = place / "ml-100k", place / "data"
@@ -707,7 +710,7 @@ def simulate(
 
     shift = SHIFTS[options.shift]
     base, world = found(root, options.size if options.shift == "seasonal" else 0.0, overrides, say)
-    _fresh(base, place)
+    fresh(base, place)
     replay = Replay(world, options)
     settings = settings_for(base / "data", overrides)
     say(f"{options.shift}, seed {options.seed}: {shift.about}; expected: {shift.expected}; in {place}")
@@ -738,19 +741,20 @@ def simulate(
         after = _champion_session()
         measured = _qualities(before, after, replay, settings)
     result = {**asdict(options), "severity": options.size, **judged(windows, shift, options), "quality": measured}
-    write_json(place / "simulation.json", result)
+    write_json(place / RESULT, result)
     return result
 
 
-def _fresh(base: Path, place: Path) -> None:
+def fresh(base: Path, place: Path) -> None:
     """A home that begins with the champion, and with nothing else."""
     if place.exists():
-        if not (place / "pseudonym.key").is_file():
-            raise TasteloopError(f"{place} is there and is no simulation; name another --home, or remove it")
+        if not (place / RESULT).is_file():
+            raise TasteloopError(f"{place} is there and is no simulation's; name another --home, or remove it")
         shutil.rmtree(place)
     left = shutil.ignore_patterns("pipeline", "ml-100k", "data")
     with atomic_directory(place) as directory:
         shutil.copytree(base, directory, dirs_exist_ok=True, ignore=left)
+        write_json(directory / RESULT, {})
 
 
 def _champion_session() -> Session:

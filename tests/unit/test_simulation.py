@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import replace
 from datetime import date
@@ -22,11 +23,14 @@ from pipelines.simulation import (
     Options,
     Replay,
     World,
+    at,
     cuts_of,
+    fresh,
     judged,
     placed,
     searching,
 )
+from serving.registry import tracking_uri
 from tasteloop.errors import TasteloopError
 from tasteloop.events import EVENTS_SCHEMA, Event
 from tasteloop.files import read_parquet
@@ -226,6 +230,28 @@ def test_what_was_expected_is_held_against_what_was_done(
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(TasteloopError, match=words):
         Options(**options)
+
+
+def test_a_home_that_is_no_simulation_is_left_alone(tmp_path: Path) -> None:
+    base, home = tmp_path / "base", tmp_path / "home"
+    for place in (base, home):
+        place.mkdir()
+        (place / "pseudonym.key").write_text("mine")
+    with pytest.raises(TasteloopError, match="is no simulation's"):
+        fresh(base, home)
+    assert [path.name for path in home.iterdir()] == ["pseudonym.key"]
+    (base / "pipeline").mkdir()
+    for _ in range(2):  # the second takes the place of the first
+        fresh(base, tmp_path / "new")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["pseudonym.key", "simulation.json"]
+
+
+def test_a_simulation_sees_no_registry_but_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
+    monkeypatch.setenv("TASTELOOP_HOME", "before")
+    with at(tmp_path / "own"):
+        assert tracking_uri() == f"sqlite:///{tmp_path / 'own' / 'mlflow.db'}"
+    assert (os.environ["MLFLOW_TRACKING_URI"], os.environ["TASTELOOP_HOME"]) == ("http://elsewhere", "before")
 
 
 def test_intervals_of_shares() -> None:
