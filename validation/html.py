@@ -688,7 +688,7 @@ body>footer{margin-top:1.5rem;padding-block:.8rem 2.5rem}
 .site h1{font-size:clamp(1.7rem,4vw,2.4rem)}.site h2{font-size:1.3rem}.site .lede{font-size:1.05rem}
 .site section{margin-top:2.4rem;padding-top:1.1rem}.site section>p.quiet{margin-bottom:1rem;font-size:.9rem}
 .site table{font-size:.86rem}.site th,.site td{padding-block:.36rem}.site th:first-child{min-width:0}
-.site tbody th,.site time,.site td a{white-space:nowrap}.site .wide{min-width:11rem}
+.site tbody th,.site time,.site td a{white-space:nowrap}.site .wide{min-width:9.5rem}
 .site thead th{white-space:normal}.site .scroll{margin:.6rem 0 1.2rem}
 .site .num{min-width:3.4rem}
 .site .figures{margin-top:1.4rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,13rem),1fr))}

@@ -321,13 +321,17 @@ def test_a_promotion_says_when_and_in_whose_place(home: Path, tmp_path: Path) ->
 
 
 def test_the_evidence_of_a_version_is_what_is_left_of_it(home: Path, tmp_path: Path) -> None:
-    a, b = candidate(tmp_path, "a").version, candidate(tmp_path, "b", rehearsed=False).version
-    evidence = registry.evidence(a)
-    assert list(evidence) == [registry.EVALUATION, registry.VERDICT, registry.REHEARSAL]
+    bundle = make_bundle(tmp_path / "a", "a")
+    evaluation = make_evaluation(tmp_path / registry.EVALUATION)
+    version = registry.record(bundle, evaluation, VERDICT, SETTINGS).version
+    assert list(registry.evidence(version)) == [registry.EVALUATION, registry.VERDICT]
+    registry.rehearsed(version, rehearsal(tmp_path / registry.REHEARSAL, bundle))
+    evidence = registry.evidence(version)
     assert json.loads(evidence[registry.VERDICT]) == VERDICT
-    assert registry.REHEARSAL not in registry.evidence(b)
+    assert evidence[registry.EVALUATION] == evaluation.read_text()
+    assert json.loads(evidence[registry.REHEARSAL])["passed"] is True
     shutil.rmtree(home / "mlartifacts")
-    assert registry.evidence(a) == {}
+    assert registry.evidence(version) == {}
 
 
 # Kills: every write is cut off just before and just after it happened
