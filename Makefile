@@ -10,7 +10,7 @@ export DO_NOT_TRACK = 1
 export GX_ANALYTICS_ENABLED = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets run serve test bench bench-peers lint typecheck lock clean
+.PHONY: help setup assets run serve test golden bench bench-peers lint typecheck lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ test: assets lint typecheck ## everything: linters, types, fast tests, then whol
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "not slow and not cluster"
 	@echo "test: slow (whole runs, real servers)"
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "slow and not cluster"
+
+golden: $(STAMP) ## renew tests/unit/golden after a change that is meant; then read its diff
+	@TASTELOOP_RENEW_GOLDEN=1 $(BIN)/python -m pytest -q tests/unit/test_golden.py
+	@git --no-pager diff --stat -- tests/unit/golden
 
 bench: assets ## the quality benchmark: every protocol and method (docs/benchmarks.md)
 	@$(BIN)/tasteloop bench quality

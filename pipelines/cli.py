@@ -145,6 +145,54 @@ def compile_graph(
     typer.echo(str(output))
 
 
+@app.command(epilog="Exit codes: 0 submitted (with --wait: succeeded), 1 the run failed or was cancelled, 2 a mistake.")
+def submit(
+    profile: Profile = "cluster",
+    set: Set = None,
+    host: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The server; else KF_PIPELINES_ENDPOINT, or what kubectl knows."),
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Yours, where Kubeflow has several users.")
+    ] = None,
+    experiment: Annotated[str, typer.Option(help="What runs are grouped under; made where missing.")] = "tasteloop",
+    cron: Annotated[
+        str | None,
+        typer.Option(metavar="'M H D M W'", help="Run on this schedule instead of now; replaces the one before."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until the run has ended; Ctrl-C leaves it running.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compile the training graph and run it on a Kubeflow Pipelines server, now or on a schedule.
+
+    The same graph is uploaded once, as a version that is named by its content. Where the server asks for a token, name
+    a file with it in KF_PIPELINES_SA_TOKEN_PATH.
+    """
+    from pipelines import submit as submission
+    from pipelines.settings import load
+
+    if cron and wait:
+        raise TasteloopError("--cron makes a schedule, which has no end to --wait for; give one of them")
+    try:
+        told = submission.submit(
+            load(profile, set or []),
+            submission.Server(host, namespace),
+            experiment,
+            cron=cron,
+            wait=5.0 if wait else None,
+            say=lambda line: typer.echo(line, err=as_json),
+        )
+    except KeyboardInterrupt:
+        _fail("interrupted; a run that was started goes on", 130)
+    if as_json:
+        _print(told)
+    elif "page" in told:
+        typer.echo(told["page"])
+    if wait and told["state"] != "SUCCEEDED":
+        _fail(f"the run ended as {told['state'].lower()}{': ' + told['error'] if 'error' in told else ''}", 1)
+
+
 @app.command()
 def status(
     as_json: AsJson = False,
