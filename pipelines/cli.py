@@ -33,6 +33,13 @@ rollout = typer.Typer(
     epilog="example: tasteloop rollout start --version 4 --share 0.1, then tasteloop rollout status",
 )
 app.add_typer(rollout, name="rollout")
+cluster = typer.Typer(
+    no_args_is_help=True,
+    help="The serving image as a KServe InferenceService: deploy a version, try another on a share of the requests, "
+    "promote it or take it back (docs/cluster.md).",
+    epilog="example: tasteloop cluster deploy --version 3 --image REGISTRY/tasteloop-serving-python@sha256:…",
+)
+app.add_typer(cluster, name="cluster")
 journal = typer.Typer(no_args_is_help=True, help="What was asked in outline, answered, and fed back.")
 app.add_typer(journal, name="journal")
 
@@ -392,6 +399,148 @@ def abort_rollout() -> None:
 
     ended = canary.abort()
     typer.echo(f"version {ended.champion.version} answers everything; version {ended.challenger.version} is out")
+
+
+Where = Annotated[str, typer.Option("--namespace", "-n", help="Of the InferenceService.")]
+Called = Annotated[str, typer.Option("--name", help="Of the InferenceService.")]
+Context = Annotated[
+    str | None, typer.Option(help="Of kubectl's configuration; else its current one, or the pod's account.")
+]
+Number = Annotated[str, typer.Option("--version", metavar="N", help="The registered version.")]
+Image = Annotated[str, typer.Option("--image", metavar="REF", help="The serving image, best by digest.")]
+Bundle = Annotated[
+    str | None,
+    typer.Option("--uri", help="Where KServe finds the bundle (s3://…, with --digest); else the registry says."),
+]
+Digest = Annotated[str | None, typer.Option("--digest", help="The bundle's digest, with --uri.")]
+Ask = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="A setting of the service, such as replicas=3; repeatable."),
+]
+Seconds = Annotated[int, typer.Option("--wait", min=0, metavar="SECONDS", help="For KServe to have done it; 0: don't.")]
+
+
+@cluster.command("deploy")
+def cluster_deploy(
+    version: Number,
+    image: Image,
+    uri: Bundle = None,
+    digest: Digest = None,
+    set: Ask = None,
+    name: Called = "tasteloop",
+    namespace: Where = "tasteloop",
+    context: Context = None,
+    wait: Seconds = 300,
+    as_json: AsJson = False,
+) -> None:
+    """Make a version the stable one at once: the first, or one that needs no trial."""
+    from serving import cluster
+
+    release = cluster.release(version, image, uri, digest)
+    service = cluster.Service(cluster.connect(context), name, namespace, **cluster.given(set or []))
+    _cluster_told(service, service.deploy(release), wait, as_json)
+
+
+@cluster.command("canary")
+def cluster_canary(
+    version: Number,
+    image: Image,
+    percent: Annotated[int, typer.Option(min=0, max=100, help="Of the requests.")] = 10,
+    uri: Bundle = None,
+    digest: Digest = None,
+    name: Called = "tasteloop",
+    namespace: Where = "tasteloop",
+    context: Context = None,
+    wait: Seconds = 300,
+    as_json: AsJson = False,
+) -> None:
+    """Send a share of the requests to a version; the same version again changes its share."""
+    from serving import cluster
+
+    service = cluster.Service(cluster.connect(context), name, namespace)
+    _cluster_told(service, service.canary(cluster.release(version, image, uri, digest), percent), wait, as_json)
+
+
+@cluster.command("promote")
+def cluster_promote(
+    version: Number,
+    name: Called = "tasteloop",
+    namespace: Where = "tasteloop",
+    context: Context = None,
+    wait: Seconds = 300,
+    as_json: AsJson = False,
+) -> None:
+    """Make the version that is tried the stable one; in Standard mode its pods go on as they are."""
+    from serving import cluster
+
+    service = cluster.Service(cluster.connect(context), name, namespace)
+    _cluster_told(service, service.promote(version), wait, as_json)
+
+
+@cluster.command("rollback")
+def cluster_rollback(
+    name: Called = "tasteloop",
+    namespace: Where = "tasteloop",
+    context: Context = None,
+    wait: Seconds = 300,
+    as_json: AsJson = False,
+) -> None:
+    """End a canary; without one, make the version before the stable one again."""
+    from serving import cluster
+
+    service = cluster.Service(cluster.connect(context), name, namespace)
+    _cluster_told(service, service.rollback(), wait, as_json)
+
+
+@cluster.command("status")
+def cluster_status(
+    name: Called = "tasteloop",
+    namespace: Where = "tasteloop",
+    context: Context = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which versions answer, with which share, and what KServe has still to do."""
+    from serving import cluster
+
+    service = cluster.Service(cluster.connect(context), name, namespace)
+    _cluster_told(service, service.releases(), 0, as_json)
+
+
+@cluster.command("manifest")
+def cluster_manifest(
+    version: Number,
+    image: Image,
+    uri: Bundle = None,
+    digest: Digest = None,
+    set: Ask = None,
+    name: Called = "tasteloop",
+    namespace: Where = "tasteloop",
+) -> None:
+    """Print the InferenceService that `deploy` would apply, as YAML; asks no cluster."""
+    import yaml
+
+    from serving import cluster
+
+    settings = cluster.settings(name, namespace, **cluster.given(set or []))
+    made = cluster.manifest(settings, cluster.Releases(cluster.release(version, image, uri, digest)))
+    typer.echo(yaml.safe_dump(made, sort_keys=False), nl=False)
+
+
+def _cluster_told(service: Any, releases: Any, wait: int, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if wait:
+        service.wait(wait, lambda line: typer.echo(line, err=True))
+    pending = service.pending()
+    if as_json:
+        _print({**asdict(releases), "pending": pending})
+        return
+    typer.echo(f"stable     version {releases.stable.version} ({releases.stable.digest[:12]})")
+    if releases.tried:
+        typer.echo(f"tried      version {releases.tried.version}, {releases.percent} percent of the requests")
+    if releases.before:
+        typer.echo(f"before     version {releases.before.version}")
+    typer.echo(f"KServe     {pending or 'has done it'}")
 
 
 @journal.command("describe")

@@ -75,6 +75,7 @@ def parse(text: str) -> list[dict[str, Any]]:
     try:
         spec, *platform = list(yaml.safe_load_all(text))
         json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+        json_format.ParseDict(spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
         for document in platform:
             json_format.ParseDict(document, pipeline_spec_pb2.PlatformSpec())
             for config in document["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
@@ -142,7 +143,7 @@ class Kubeflow:
     def listed(self, kind: str, query: dict[str, str]) -> list[dict[str, Any]]:
         predicates = json.loads(query.get("filter") or '{"predicates": []}')["predicates"]
         for predicate in predicates:
-            if predicate.keys() != {"operation", "key", "stringValue"} or predicate["operation"] != "EQUALS":
+            if predicate.keys() != {"operation", "key", "stringValue"} or predicate["operation"] not in ("EQUALS", 1):
                 raise Refused(400, f"Invalid input error: filter {predicate}")
             if predicate["key"] != "display_name":
                 raise Refused(400, f"Invalid input error: filter key {predicate['key']}")
