@@ -4,12 +4,26 @@ from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def promote(version: str, champion: str = ""):
-    """Make a version the champion, if the live one still has the digest that it was compared with."""
+def promote(
+    bundle: dsl.Input[dsl.Model],
+    snapshots: dsl.Input[dsl.Dataset],
+    version: str,
+    settings: str,
+    champion: str = "",
+):
+    """Make a version the champion, if the live one still has the digest that it was compared with.
+
+    What later windows are compared with, its reference, is saved before under TASTELOOP_HOME.
+    """
     from components.step import step
 
     with step("promote") as outputs:
-        from serving.registry import promote
+        from pathlib import Path
 
+        from serving.registry import promote
+        from validation.reference import WatchSettings, keep_reference
+
+        watch = WatchSettings.model_validate_json(settings)
+        kept = keep_reference(Path(bundle.path), Path(snapshots.path), watch)
         promote(version, expected=champion or None)
-        outputs.update(version=version)
+        outputs.update(version=version, reference=kept)

@@ -24,6 +24,7 @@ _SECTIONS = {  # the section of the settings that a step gets; record gets all o
     "fit-recommender": "recommender",
     "evaluate": "evaluation",
     "gate": "gate",
+    "promote": "watch",
 }
 _ANSWERS = {"validate": "passed", "champion": "changed", "gate": "promote", "rehearse": "passed"}
 _REFUSALS = {"validate": EXIT["refused"], "gate": EXIT["rejected"], "rehearse": EXIT["rehearsal failed"]}

@@ -20,7 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Learn what users want from what they do: train, gate, promote, serve.",
     epilog="Exit codes: 0 done (run: promoted, or unchanged), 1 something broke, 2 a mistake in what was "
-    "asked, 3 the gate said no, 4 the data was refused.",
+    "asked, 3 the gate said no, 4 the data was refused, 5 another monitor is at work.",
 )
 data = typer.Typer(no_args_is_help=True, help="Named real data and weights: list, fetch, describe.")
 app.add_typer(data, name="data")
@@ -307,6 +307,91 @@ def score(
         _print(asdict(result))
     else:
         typer.echo(f"{out}: {result.rows} rows for {result.scored} {'texts' if model == 'sentiment' else 'users'}")
+
+
+@app.command()
+def history(
+    as_json: AsJson = False,
+    last: Annotated[int, typer.Option(min=1, help="How many decisions to show.")] = 10,
+) -> None:
+    """Show what the monitor decided, newest first: when, why, on what evidence, and what came of it."""
+    from pipelines.monitoring import LEDGER, tell
+    from tasteloop.files import home
+    from validation.ledger import Ledger
+
+    found = Ledger(home() / LEDGER).history()[::-1][:last]
+    if as_json:
+        _print(found)
+        return
+    if not found:
+        typer.echo("no decision yet")
+    for entry in found:
+        typer.echo(tell(entry))
+
+
+@app.command()
+def monitor(
+    once: Annotated[bool, typer.Option("--once", help="One pass, then end: for cron and scripts.")] = False,
+    every: Annotated[
+        str | None, typer.Option(metavar="TIME", help="A pass every so often, such as 30m or 1h, until stopped.")
+    ] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE|DIR", help="Events as they come, .parquet; `incoming` under TASTELOOP_HOME by default."
+        ),
+    ] = None,
+    profile: Profile = "local",
+    set: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare what has come with what the champion learned from; decide, and retrain, alert or roll back.
+
+    One monitor works at a time (exit code 5 where another does). The profile is that of a retraining; its sections
+    watch, decision, retraining, rollback and alerts are the monitor's. Webhook: --set alerts.webhook=https://...
+    """
+    from pipelines import monitoring
+    from pipelines.settings import load
+    from validation.ledger import Held
+
+    if once == (every is not None):
+        raise TasteloopError("say --once for one pass, or --every 1h to go on")
+    if events is not None and not events.exists():
+        raise TasteloopError(f"--events {events}: no such file or directory")
+    _log()
+    logging.getLogger("pipelines").setLevel(logging.INFO)  # a retraining's steps
+    settings = load(profile, set or [])
+    source = None if events is None else monitoring.directory(events)
+    if every is not None:
+        seconds = _seconds(every)
+        typer.echo(f"a pass every {every}; stop with Ctrl-C or SIGTERM", err=True)
+        monitoring.watch_every(
+            settings,
+            seconds,
+            lambda line: typer.echo(line, err=as_json),
+            (lambda watched: sys.stdout.write(json.dumps(watched.json()) + "\n")) if as_json else None,
+            source,
+        )
+        return
+    try:
+        watched = monitoring.watch_once(settings, source=source)
+    except Held as error:
+        _fail(str(error), 5)
+    except KeyboardInterrupt:
+        _fail("interrupted; the next pass carries on from here", 130)
+    monitoring.write_metrics()
+    if as_json:
+        _print(watched.json())
+    else:
+        typer.echo(monitoring.line(watched))
+
+
+def _seconds(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+    number, unit = text[:-1], text[-1:]
+    if unit not in units or not number.isascii() or not number.isdigit() or int(number) == 0:
+        raise TasteloopError(f"--every {text!r}: a whole number with s, m, h or d, such as 30m or 1h")
+    return float(int(number) * units[unit])
 
 
 @app.command()

@@ -110,7 +110,7 @@ def _recorded(settings: Settings) -> Iterator[tuple[Path, dict[str, Any]]]:
     run_id = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     directory = home() / "runs" / run_id
     directory.mkdir(parents=True)
-    resolved = settings.model_dump(mode="json")
+    resolved = settings.of_training()
     (directory / "settings.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     facts: dict[str, Any] = {
         "id": run_id,

@@ -18,14 +18,26 @@ from tasteloop.evaluation import EvaluationSettings
 from tasteloop.recommend import RecommenderSettings
 from tasteloop.snapshots import PrepareSettings
 from tasteloop.training import TrainingSettings
+from validation.decision import DecisionSettings
 from validation.expectations import ValidationSettings
 from validation.gates import GateSettings
+from validation.reference import WatchSettings
+from validation.rollback import RollbackSettings
 
 CONFIGS = Path(__file__).parent / "configs"
 
 
-Cpu = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+|m)?$", description="cores, or thousandths of one: 2, 0.5, 500m")]
-Memory = Annotated[str, Field(pattern=r"^[0-9]+[KMGT]i$", description="bytes in binary units: 512Mi, 16Gi")]
+Cpu = Annotated[
+    str,
+    Field(
+        coerce_numbers_to_str=True,
+        pattern=r"^[0-9]+(\.[0-9]+|m)?$",
+        description="cores, or thousandths of one: 2, 0.5, 500m",
+    ),
+]
+Memory = Annotated[
+    str, Field(coerce_numbers_to_str=True, pattern=r"^[0-9]+[KMGT]i$", description="bytes in binary units: 512Mi, 16Gi")
+]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", description="a Kubernetes name")]
 
 
@@ -106,6 +118,34 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
     pull_secrets: tuple[Name, ...] = ()
 
 
+class RetrainingSettings(BaseModel, frozen=True, extra="forbid"):
+    """What a retraining reads and begins with."""
+
+    recent_days: float = Field(
+        90.0, gt=0, allow_inf_nan=False, description="Who acted so recently comes with their whole history."
+    )
+    replay: float = Field(0.3, ge=0, le=1, description="Share of the other users that comes too, against forgetting.")
+    held: float = Field(
+        0.3, ge=0, lt=1, description="Share of the champion's test users that is kept out, to measure forgetting on."
+    )
+    forgetting: float = Field(
+        0.1, ge=0, allow_inf_nan=False, description="How much worse than the champion it may be on those."
+    )
+    warm_start: bool = Field(True, description="Begin with the champion's encoder; false: with training.encoder.")
+    seed: int = 0
+
+
+class AlertSettings(BaseModel, frozen=True, extra="forbid"):
+    """Where a human is told. The address may hold a secret, so no run records this section."""
+
+    webhook: str | None = Field(None, pattern="^https?://", description="Gets a CloudEvent 1.0 as JSON; null: the log.")
+    timeout: float = Field(5.0, gt=0, le=60, description="Seconds of one try.")
+    tries: int = Field(3, ge=1, le=10, description="Before it is left to the next pass of the monitor.")
+
+
+MONITORING = ("watch", "decision", "retraining", "rollback", "alerts")  # sections that a training run does not read
+
+
 class Settings(BaseModel, frozen=True, extra="forbid"):
     """The resolved settings of one run; `cluster` is absent where the pipeline runs on one machine."""
 
@@ -118,6 +158,15 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     evaluation: EvaluationSettings = EvaluationSettings()
     gate: GateSettings = GateSettings()
     cluster: ClusterSettings | None = None
+    watch: WatchSettings = WatchSettings()
+    decision: DecisionSettings = DecisionSettings()
+    retraining: RetrainingSettings = RetrainingSettings()
+    rollback: RollbackSettings = RollbackSettings()
+    alerts: AlertSettings = AlertSettings()
+
+    def of_training(self) -> dict[str, Any]:
+        """What a training run records: the sections that it reads, as JSON has them."""
+        return self.model_dump(mode="json", exclude=set(MONITORING))
 
 
 def profiles() -> list[str]:

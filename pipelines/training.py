@@ -10,11 +10,12 @@
 8. Gate: decide, with reasons.
 9. Record a new bundle, whatever the verdict.
 10. Rehearse one that passed: a real server must give the trainer's answers.
-11. Promote it.
+11. Promote it, its reference for monitoring saved.
 """
 
 from __future__ import annotations
 
+import json
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -103,13 +104,21 @@ def training(
                     bundle=bundle,
                     evaluation=evaluation,
                     verdict=decided.outputs["verdict"],
-                    settings=settings.model_dump_json(),
+                    settings=json.dumps(settings.of_training()),
                 )
                 with dsl.If(decided.outputs[ANSWER] == True, name="gate passed"):  # noqa: E712
                     version = recorded.output
                     rehearsed = run(rehearse, cached=False, bundle=bundle, version=version)
                     with dsl.If(rehearsed.outputs[ANSWER] == True, name="rehearsal passed"):  # noqa: E712
-                        run(promote, cached=False, version=version, champion=live.outputs["digest"])
+                        run(
+                            promote,
+                            cached=False,
+                            bundle=bundle,
+                            snapshots=snapshots,
+                            version=version,
+                            settings=section("watch"),
+                            champion=live.outputs["digest"],
+                        )
 
     return graph
 

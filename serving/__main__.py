@@ -76,6 +76,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
             ("--batch", int, queue["batch"]),
             ("--max-requests", int, settings["requests"]),
             ("--max-body", int, settings["body"]),
+            ("--max-bodies", int, settings["bodies"]),
             ("--max-instances", int, limits["instances"]),
             ("--max-characters", int, limits["characters"]),
             ("--max-events", int, limits["events"]),
@@ -104,6 +105,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         text = f"{known.description} (default: %(default)s)"
         group.add_argument(option, type=int, default=known.default, metavar="N", help=text)
     group.add_argument("--journal-text", action="store_true", help="write the questions too, raw text included")
+    parser.add_argument(
+        "--traces", metavar="URL", help="send OpenTelemetry spans to this collector, as http://127.0.0.1:4318/v1/traces"
+    )
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help="write addresses and version here once ready")
     parser.add_argument(
         "--exit-with-parent",
@@ -178,6 +182,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         grpc_port=arguments.grpc_port,
         requests=arguments.max_requests,
         body=arguments.max_body,
+        bodies=arguments.max_bodies,
         timeout=arguments.timeout,
         linger=arguments.linger,
         grace=arguments.grace,
@@ -186,6 +191,10 @@ def _serve(arguments: argparse.Namespace) -> None:
     access = Access.of(arguments.host, arguments.without_token)
     if not loopback(arguments.host) and not access.asks:
         logger.warning("listening on %s without a token: whoever reaches it can ask", arguments.host)
+    if arguments.traces:
+        from serving.tracing import Tracing
+
+        telemetry.tracing = Tracing(arguments.traces)
     journal = _journal(arguments, follows)
     try:
         key = pseudonym_key() if follows or journal else None
@@ -205,6 +214,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         if place is None:
             following.stop()
     finally:
+        if telemetry.tracing is not None:
+            telemetry.tracing.close()
         if journal is not None:
             journal.close()
 

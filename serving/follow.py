@@ -23,7 +23,7 @@ from prometheus_client import Counter
 
 from serving import canary, registry
 from serving.canary import Agreement, Observed, Rollout, Tally, agreement, finite, tally
-from serving.journal import CHALLENGER, CHAMPION, Answered, Journal
+from serving.journal import CHALLENGER, CHAMPION, Answered, Journal, now
 from serving.live import Live
 from serving.predictor import Answer, Predictor, Question
 from serving.rollout import check
@@ -210,6 +210,8 @@ class Following(Live):
         """The champion, where it was another version that failed."""
         if isinstance(error, TasteloopError):  # the caller's mistake
             return None
+        if self.journal is not None:
+            self.journal.failed(call.id, call.model, predictor.version, now())
         trial, champion = self._trial, self.current
         if trial is not None and predictor in (trial.predictor, champion):
             trial.failed(predictor is not champion, error)

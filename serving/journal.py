@@ -2,6 +2,7 @@
 
     <directory>/<day of writing, UTC>/answers-<writer>-<first>-<last>.parquet
                                       feedback-<writer>-<first>-<last>.parquet
+                                      failures-<writer>-<first>-<last>.parquet
 
 A segment appears whole: it is written under a temporary name, flushed to the disk and renamed. A writer numbers
 its segments; 64 neighbours become one that is named after the first and the last of them. So a kill between the
@@ -41,7 +42,8 @@ logger = logging.getLogger(__name__)
 
 ROWS = Counter("tasteloop_journal_rows", "Rows of the journal, by what became of them", ("outcome",))
 
-ANSWERS, FEEDBACK = "answers", "feedback"
+ANSWERS, FEEDBACK, FAILURES = "answers", "feedback", "failures"
+KINDS = (ANSWERS, FEEDBACK, FAILURES)
 REQUEST, INSTANCE, MODEL, VERSION, ROLE = "request", "instance", "model", "version", "role"
 PROTOCOL, SECONDS = "protocol", "seconds"
 EVENTS, LATEST, CHARACTERS, K, INPUT = "events", "latest", "characters", "k", "input"
@@ -56,7 +58,7 @@ _MERGED = 64  # segments that become one
 _LARGEST = 100_000  # rows of a merged segment
 _STALE = 3600.0  # seconds after which a temporary file has no living writer
 _RETRY = 1.0  # seconds after a write that failed
-_SEGMENT = re.compile(r"(answers|feedback)-([0-9a-f]+)-(\d+)-(\d+)\.parquet")
+_SEGMENT = re.compile(r"(answers|feedback|failures)-([0-9a-f]+)-(\d+)-(\d+)\.parquet")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -68,9 +70,12 @@ def schema(kind: str) -> dict[str, pl.DataType]:
     time of the `latest`, how many `characters` of text, `k`; `input` is null unless text is allowed. `names` and
     `numbers` are labels with probabilities or items with scores, best first; `predicted` only for interests,
     `confident` for them and for sentiment.
+    failures: requests that a version failed on for our reasons, whether or not another one answered them.
     """
     import polars as pl
 
+    if kind == FAILURES:
+        return {REQUEST: pl.String(), TIME: pl.Int64(), MODEL: pl.String(), VERSION: pl.String()}
     if kind == FEEDBACK:
         return {
             REQUEST: pl.String(),
@@ -237,12 +242,12 @@ class Journal:
                 "--journal DIR, or keep none with --journal off"
             ) from None
         self._writer = uuid.uuid4().hex[:12]
-        self._numbers = {ANSWERS: 0, FEEDBACK: 0}
+        self._numbers = dict.fromkeys(KINDS, 0)
         self._merging: dict[tuple[str, str], list[list[tuple[int, int, int]]]] = {}
         self._changed = threading.Condition()
         self._waiting: deque[tuple[str, Any, int]] = deque()
         self._pending = 0  # rows accepted and not on the disk
-        self._written = {ANSWERS: 0, FEEDBACK: 0}
+        self._written = dict.fromkeys(KINDS, 0)
         self._dropped = 0
         self._error: str | None = None
         self._closing = False
@@ -256,6 +261,10 @@ class Journal:
     def feedback(self, given: Sequence[Mapping[str, Any]]) -> bool:
         """Accept rows of `parse_feedback`, all or none."""
         return self._accept(FEEDBACK, given, len(given))
+
+    def failed(self, request_id: str, model: str, version: str, time: int) -> bool:
+        """Accept that a version failed on a request at a time (µs)."""
+        return self._accept(FAILURES, [{REQUEST: request_id, TIME: time, MODEL: model, VERSION: version}], 1)
 
     def status(self) -> dict[str, Any]:
         """Rows written, waiting and dropped since the start, and the error that holds the writer up."""
@@ -289,7 +298,7 @@ class Journal:
         ROWS.labels("dropped").inc(count)
 
     def _run(self) -> None:
-        taken: dict[str, list[tuple[Any, int]]] = {ANSWERS: [], FEEDBACK: []}
+        taken: dict[str, list[tuple[Any, int]]] = {kind: [] for kind in KINDS}
         cleaned: date | None = None
         while True:
             with self._changed:
@@ -505,6 +514,21 @@ def read_journal(directory: Path, since: datetime | None = None, until: datetime
         raise TasteloopError(f"the journal {directory} cannot be read: {error}; read it again") from error
 
 
+def read_failures(directory: Path, since: int, until: int) -> pl.DataFrame:
+    """The failures from `since` on and before `until` (µs), oldest first.
+
+    Raises:
+        TasteloopError: no such directory, or a segment that is damaged.
+    """
+    import polars as pl
+
+    inside = _scan(directory, FAILURES).filter((pl.col(TIME) >= since) & (pl.col(TIME) < until))
+    try:
+        return inside.sort(TIME, REQUEST).collect()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise TasteloopError(f"the journal {directory} cannot be read: {error}; read it again") from error
+
+
 def segments(directory: Path, kind: str) -> list[Path]:
     """The segments of a kind, without those that a merged one holds already."""
     if not directory.is_dir():
@@ -546,7 +570,7 @@ def describe(directory: Path) -> dict[str, Any]:
     span = [_iso(frame[TIME].min()), _iso(frame[TIME].max())] if frame.height else None
     return {
         "directory": str(directory),
-        "segments": {kind: len(segments(directory, kind)) for kind in (ANSWERS, FEEDBACK)},
+        "segments": {kind: len(segments(directory, kind)) for kind in KINDS},
         "answers": frame.height,
         "span": span,
         "with_feedback": told.height,

@@ -276,10 +276,24 @@ def _ready(candidate: ModelVersion) -> None:
             raise TasteloopError(f"version {candidate.version} has not passed {what}, so it cannot be promoted")
 
 
-def rollback() -> Champion:
+def previous() -> tuple[str, str] | None:
+    """Version and digest of the champion before this one: where a rollback goes. None where there is none."""
+    if _nothing_yet():
+        return None
+    with _registry() as client:
+        live = _live(client)
+        history = _history(client, live) if live else []
+        return (history[-1], _version(client, history[-1]).tags[_DIGEST]) if history else None
+
+
+def rollback(expected: str | None = None) -> Champion:
     """Make the previous champion live again. Promote A, B, C: one rollback gives B, the next A.
 
+    Args:
+        expected: digest of the champion that shall go; None: whichever it is.
+
     Raises:
+        ChampionMoved: another one is live.
         TasteloopError: there is no previous champion, or its bundle is not whole.
     """
     nowhere = "there is no previous champion to go back to (live: {})"
@@ -287,6 +301,8 @@ def rollback() -> Champion:
         raise TasteloopError(nowhere.format("none"))
     with _registry() as client:
         live = _live(client)
+        if expected is not None and (present := live.tags[_DIGEST] if live else None) != expected:
+            raise ChampionMoved(f"{_named(expected)} is live no more, {_named(present)} is: nothing was rolled back")
         history = _history(client, live) if live else []
         if not live or not history:
             raise TasteloopError(nowhere.format(f"version {live.version}" if live else "none"))

@@ -94,8 +94,8 @@ class Gate:
 
         token = CALL.set(call)
         try:
-            with self._server.under_way():
-                await self._pass(scope, receive, sending, call, headers)
+            with self._server.under_way() as hold:
+                await self._pass(scope, receive, sending, call, headers, hold)
         finally:
             CALL.reset(token)
             known = call.model or (asked[2] if asked and asked[3] and asked[2] in self._server.models else "")
@@ -103,7 +103,15 @@ class Gate:
                 call, known, str(status), time.monotonic() - started, quiet=not (asked and asked[3]) and status < 400
             )
 
-    async def _pass(self, scope: Scope, receive: Receive, send: Send, call: Call, headers: dict[str, str]) -> None:
+    async def _pass(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        call: Call,
+        headers: dict[str, str],
+        hold: Callable[[int], None],
+    ) -> None:
         try:
             self._server.access.check(scope["path"], headers)
             if scope["method"] != "POST" and scope["path"].endswith((":predict", ":explain")):
@@ -112,7 +120,7 @@ class Gate:
             call.deadline = deadline(call.headers, self._server.settings.timeout)
             self._server.admit(scope["path"])
             scope = self._versioned(scope, call)
-            body = await self._body(receive, call)
+            body = await self._body(receive, call, hold)
         except HTTPException as error:
             await _say(error.status_code, error.detail, error.headers)(scope, receive, send)
             return
@@ -148,7 +156,7 @@ class Gate:
         path = model + (rest or "")
         return {**scope, "path": path, "raw_path": path.encode()}
 
-    async def _body(self, receive: Receive, call: Call) -> bytes:
+    async def _body(self, receive: Receive, call: Call, hold: Callable[[int], None]) -> bytes:
         most, parts, received = self._server.settings.body, [], 0
         try:
             async with asyncio.timeout_at(call.deadline):
@@ -159,6 +167,7 @@ class Gate:
                     received += len(message.get("body", b""))
                     if received <= most:
                         parts.append(message.get("body", b""))
+                        hold(len(parts[-1]))
                     else:  # read on, keeping nothing: closing on a caller that still sends would lose the answer
                         parts.clear()
                     if not message.get("more_body") or received > 4 * most:

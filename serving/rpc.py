@@ -45,7 +45,8 @@ class _Gate(AsyncServerInterceptor):
             self._server.admit(method_name)
             remaining = context.time_remaining()
             call.deadline = min(deadline(headers, most), started + (most if remaining is None else remaining))
-            with self._server.under_way():
+            with self._server.under_way() as hold:
+                hold(request.ByteSize())
                 return await method(request, context)
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED

@@ -13,7 +13,7 @@ import errno
 import logging
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,6 +92,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         self.routes = routes
         self.draining = False
         self._under_way = 0
+        self._held = 0  # bytes of their bodies
         self._listener = bind(settings.host, settings.port, "--port")
         if settings.grpc_port:
             bind(settings.host, settings.grpc_port, "--grpc-port").close()
@@ -120,12 +121,23 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
             raise ModelNotFound(model)
 
     @contextmanager
-    def under_way(self) -> Iterator[None]:
+    def under_way(self) -> Iterator[Callable[[int], None]]:
+        """One request more. What it yields takes so many bytes for it until it ends, or raises QueueFull."""
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            held += size
+            self._held += size
+            if self._held > self.settings.bodies:
+                raise QueueFull(1.0)
+
         self._under_way += 1
         try:
-            yield
+            yield hold
         finally:
             self._under_way -= 1
+            self._held -= held
 
     def admit(self, place: str) -> None:
         """Before a body is read: raises QueueFull where too many requests are under way. Probes always pass."""

@@ -13,6 +13,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 if TYPE_CHECKING:
     from serving.batching import Call
+    from serving.tracing import Tracing
 
 STAGES = ("tokenise", "encode", "rank")
 
@@ -38,6 +39,7 @@ READY = Gauge("tasteloop_ready", "1: warm and taking requests")
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 
 access = logging.getLogger("serving.access")
+tracing: Tracing | None = None  # where the server was told of a collector
 
 
 def batch_computed(model: str, instances: int, found: Mapping[str, float], waits: Iterable[float]) -> None:
@@ -62,6 +64,8 @@ def answered(call: Call, model: str, code: str, seconds: float, quiet: bool) -> 
     REQUESTS.labels(call.protocol, model, version, code).inc()
     if model:
         SECONDS.labels(call.protocol, model).observe(seconds)
+    if tracing is not None and not quiet:
+        tracing.answered(call, model, code, seconds)
     level = logging.DEBUG if quiet else logging.INFO
     if access.isEnabledFor(level):
         fields: dict[str, Any] = {"request": call.id, "protocol": call.protocol, "code": code}

@@ -55,6 +55,10 @@ class EvaluationSettings(BaseModel, frozen=True, extra="forbid"):
         bag_of_words.STRENGTHS, min_length=1, description="Inverse regularisation of the bag of words."
     )
     examples: int = Field(4, ge=0)
+    old: Path | None = Field(
+        None,
+        description="Snapshots of earlier data: what was forgotten is measured on their test users not in the new.",
+    )
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ def evaluate(
         },
         **_details(session, rows, shown, settings),
     }  # fmt: skip
+    if settings.old is not None and live is not None and not same:
+        report["old"] = _forgotten(session, live, Snapshots.read(settings.old), data, settings)
     with atomic_directory(out) as directory:
         write_json(directory / EVALUATION, report)
     values = {name: estimate["value"] for name, estimate in report["metrics"].items()}
@@ -212,6 +218,19 @@ def _sentiment_measures(positive: Array, probability: Array | None, reviews: pl.
         "sentiment.f1": metrics.micro_f1(predicted, truth),
     }
     return measures if probability is None else measures | {"sentiment.ece": metrics.ece(probability[:, None], truth)}
+
+
+def _forgotten(
+    session: Session, live: Session, old: Snapshots, new: Snapshots, settings: EvaluationSettings
+) -> dict[str, Any]:
+    """Both bundles on the old test window, on the rows of users that the new data does not have."""
+    table = old.split(TEST)
+    table = table.filter(~table[USER].is_in(new.events[USER].unique().implode()))
+    if not table.height:
+        return {"metrics": {}, "baselines": {}, "differences": {}}
+    rows = _Rows(old, table, old.histories(table), None)
+    ours, theirs = (_candidate(one, rows)[0] for one in (session, live))
+    return _report(ours, {"champion": theirs}, rows, settings)
 
 
 # --- baselines ----------------------------------------------------------------------------------------------------

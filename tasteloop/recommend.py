@@ -450,6 +450,7 @@ class Past:
     Attributes:
         user: [m] from 0; item: [m] positions; age: [m] days before the cut; positive: [m].
         items: J.
+        names: [U] of the users, where they come from snapshots.
     """
 
     user: NDArray[np.int64]
@@ -457,6 +458,7 @@ class Past:
     age: NDArray[np.float64]
     positive: NDArray[np.bool_]
     items: int
+    names: Sequence[str] = ()
 
     @classmethod
     def before(cls, cut: int, data: Snapshots) -> Past:
@@ -464,13 +466,14 @@ class Past:
 
         past = nw.from_native(data.events).filter(nw.col(TIME) < cut, nw.col(ITEM).is_in(data.catalogue.items))
         events: pl.DataFrame = past.with_columns(positive=positive(data.text.positive)).to_native()
-        _, user = np.unique(events[USER].to_numpy(), return_inverse=True)
+        names, user = np.unique(events[USER].to_numpy(), return_inverse=True)
         return cls(
             user.astype(np.int64),
             np.array([data.catalogue.index[i] for i in events[ITEM].to_list()], np.int64),
             (cut - events[TIME].to_numpy()) / _DAY,
             events["positive"].to_numpy().astype(np.bool_),
             len(data.catalogue),
+            names.tolist(),
         )
 
     @cached_property

@@ -26,6 +26,7 @@ from pydantic import BaseModel, Field
 log = logging.getLogger(__name__)
 
 LESS_IS_BETTER = ("ece",)
+FORGETTING = ("interests.micro_f1", "recommend.ndcg@10")  # what is compared on earlier data
 SAME_ROWS = 0.01  # how far a difference may lie from its two values: rounding, a bootstrap mean
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -49,6 +50,7 @@ class GateSettings(BaseModel, frozen=True, extra="forbid"):
         not_worse: metrics in which the candidate may not be worse than the champion by more than `epsilon`.
         required_slices: slices that must have been measured, such as "users=cold".
         slice_floors: the least value of a metric in a slice: {"users=cold": {"recommend.ndcg@10": 0.05}}.
+        forgetting: how much worse than the champion it may be on earlier data, in FORGETTING; None: not asked.
         optional_tasks: tasks whose checks are skipped, and listed as skipped, when the data set has no such
             task.
     """
@@ -60,6 +62,7 @@ class GateSettings(BaseModel, frozen=True, extra="forbid"):
     epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
     required_slices: tuple[Name, ...] = ()
     slice_floors: dict[Name, dict[Name, Finite]] = {}
+    forgetting: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     optional_tasks: tuple[Name, ...] = ("sentiment",)
 
 
@@ -117,6 +120,7 @@ def decide(evaluation: Mapping[str, Any], settings: GateSettings) -> Verdict:
     for name in dict.fromkeys([*settings.required_slices, *settings.slice_floors]):
         gate.slice(name, settings.slice_floors.get(name, {}))
     gate.champion()
+    gate.forgetting()
     checks = gate.checks
     if not any(check.outcome == "pass" for check in checks):
         checks.append(Check("gate", "fail", "nothing was checked: the settings name no rule that applies here"))
@@ -270,6 +274,26 @@ class _Gate:
         if differences and all(d.value == d.low == d.high == 0 for d in differences):
             self.unchanged = True
             self.skip("champion", "the candidate answers exactly like the champion on every row: nothing to promote")
+
+    def forgetting(self) -> None:
+        margin = self.settings.forgetting
+        if margin is None or self.unchanged or self.evaluation.get("champion") is None:
+            return
+        old = _mapping(self.evaluation.get("old"))
+        theirs = _mapping(old.get("baselines")).get("champion")
+        for metric in FORGETTING:
+            name = f"forgetting {metric}"
+            try:
+                d = _Gate(old, self.settings).compared(metric, "champion", theirs)
+            except _Missing as missing:
+                self.add(name, False, f"on earlier data, {missing}")
+                continue
+            verb = "is not worse" if d.low > -margin else "may be worse"
+            self.add(
+                name,
+                d.low > -margin,
+                f"{metric} on earlier data {verb} than the champion's by more than {margin:g}: {_spread(d)}",
+            )
 
 
 def _measure(found: object, what: str) -> _Measure:

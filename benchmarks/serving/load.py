@@ -9,6 +9,7 @@ put behind it, so that a cache of texts helps nobody. Rounds of the servers alte
   concurrent   16 callers, each asking again when answered: throughput, p50, p99
   steady       interests and recommend with 40 events, arriving at random at 60% of what 16 callers got
   overload     arriving at three times what 16 callers got, for a minute: codes, p99 of what was accepted, memory
+  soak         only where asked (`--only soak`): half an hour of all three models, and what becomes of the memory
 """
 
 from __future__ import annotations
@@ -244,6 +245,27 @@ def overload(server: Running, dataset: Path, capacity: float, seconds: float) ->
     say("ratio", "", "", f"{found.quantile(0.99) / calm.quantile(0.99):.2f}x", "", "")
 
 
+def soak(server: Running, dataset: Path, rate: float, seconds: float) -> None:
+    """All three models at a moderate rate; memory after a tenth of the time and at the end, medians of a twentieth."""
+    bodies = {"sentiment": reviews(dataset), "interests": histories(dataset), "recommend": histories(dataset)}
+
+    async def together() -> list[Measured]:
+        asked = ((f"/v1/models/{model}:predict", own) for model, own in bodies.items())
+        return list(await asyncio.gather(*(arriving(server, path, own, rate / 3, seconds) for path, own in asked)))
+
+    found = asyncio.run(together())
+    memory = found[0].memory
+    part = max(1, len(memory) // 20)
+    early, late = (statistics.median(m) for m in (memory[2 * part : 3 * part], memory[-part:]))
+    head(f"Soak, {seconds / 60:.0f} minutes at {rate:g} requests/s", "", "answers", "p50 ms", "p99 ms", "codes")
+    for model, measured in zip(bodies, found, strict=True):
+        say(model, len(measured.latencies), measured.quantile(0.5), measured.quantile(0.99), dict(measured.codes))
+    sys.stdout.write(
+        f"\nResident memory: {memory[0]:.0f} MB at the start, {early:.0f} after a tenth, {late:.0f} at the end "
+        f"({late / early - 1:+.1%}), at most {max(memory):.0f}.\n"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -254,11 +276,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20, help="of one load (default: %(default)s)")
     parser.add_argument("--overload-seconds", type=float, default=60)
     parser.add_argument("--rounds", type=int, default=3, help="of each server (default: %(default)s)")
-    parser.add_argument("--only", choices=("compare", "steady", "overload"), help="one part of it")
+    parser.add_argument("--only", choices=("compare", "steady", "overload", "soak"), help="one part of it")
+    parser.add_argument("--soak-seconds", type=float, default=1800, help="of `--only soak` (default: %(default)s)")
+    parser.add_argument("--soak-rate", type=float, default=9, help="requests a second then (default: %(default)s)")
     parser.add_argument("--serve", nargs="*", default=[], metavar="OPTION", help="for ours: --serve=--max-wait=0.1")
     arguments = parser.parse_args()
     engine = raw(arguments.bundle, arguments.dataset) if arguments.only in (None, "compare") else float("nan")
     with ours(arguments.bundle, *arguments.serve) as server:
+        if arguments.only == "soak":
+            soak(server, arguments.dataset, arguments.soak_rate, arguments.soak_seconds)
+            return
         if arguments.only in (None, "compare"):
             if arguments.encoder:
                 with plain(arguments.encoder) as peer:

@@ -21,11 +21,11 @@ from pydantic import BaseModel, Field
 from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes, snownlp, synthetic
 from tasteloop.datasets.catalogue import CATALOGUE
 from tasteloop.datasets.fetch import fetch
-from tasteloop.datasets.reading import Behaviour
+from tasteloop.datasets.reading import Behaviour, as_events, as_items, read_table
 from tasteloop.datasets.synthetic import SyntheticSettings
 from tasteloop.errors import TasteloopError
-from tasteloop.events import USER, CleaningSettings, clean
-from tasteloop.files import atomic_directory, sha256_file, sha256_tree, write_json, write_parquet
+from tasteloop.events import EVENTS_SCHEMA, USER, CleaningSettings, clean
+from tasteloop.files import atomic_directory, read_json, sha256_file, sha256_tree, write_json, write_parquet
 from tasteloop.items import ITEM, ITEMS_SCHEMA, LABELS, REVIEW, TITLE
 from tasteloop.privacy.pseudonyms import pseudonym_key, pseudonymise
 
@@ -46,7 +46,8 @@ class IngestSettings(BaseModel, frozen=True, extra="forbid"):
     """What is read.
 
     Attributes:
-        behaviour: a name of the catalogue, a MovieLens CSV folder, a mapping YAML, or `synthetic`.
+        behaviour: a name of the catalogue, a MovieLens CSV folder, a mapping YAML, `synthetic`, or a data set directory
+            as ingest writes it (its users are pseudonyms already).
         synthetic: size and model of the synthetic data, where that is the source.
         reviews: a name of the catalogue, or a CSV or Parquet with text and sentiment; None for no sentiment
             task.
@@ -119,7 +120,7 @@ def ingest(settings: IngestSettings, out: Path) -> IngestResult:
             settings.max_users,
         )
     # from here on no frame has a raw user id
-    written = _hidden(written)
+    written = written if behaviour.hidden else _hidden(written)
 
     cleaned = clean(nw.from_native(written.lazy()), behaviour.scale, settings.cleaning)
     events: pl.DataFrame = cleaned.events.to_native()
@@ -186,6 +187,8 @@ def _hidden(table: pl.DataFrame) -> pl.DataFrame:
 
 def _behaviour_files(name: str) -> list[Path]:
     path = Path(name).expanduser()
+    if (path / INGEST_FILE).is_file():
+        return [path / name for name in (EVENTS_FILE, ITEMS_FILE, INGEST_FILE)]
     if path.is_dir():
         return movielens.files(path)
     if path.suffix in _MAPPINGS:
@@ -206,7 +209,15 @@ def _read_behaviour(settings: IngestSettings) -> Behaviour:
         _require(name, "behaviour")
         return movielens.read_100k(fetch(name), CATALOGUE[name].terms)
     first = _behaviour_files(name)[0]
+    if first.name == EVENTS_FILE:
+        return _read_dataset(first.parent)
     return mapped.read(first) if first.suffix in _MAPPINGS else movielens.read_folder(first.parent)
+
+
+def _read_dataset(path: Path) -> Behaviour:
+    events = as_events(read_table(path / EVENTS_FILE, {c: c for c in EVENTS_SCHEMA}), path / EVENTS_FILE, unit="us")
+    items = as_items(read_table(path / ITEMS_FILE, {c: c for c in ITEMS_SCHEMA}))
+    return Behaviour(events, items, (0.0, 1.0), read_json(path / INGEST_FILE)["terms"], hidden=True)
 
 
 def _read_reviews(name: str) -> pl.DataFrame:

@@ -42,6 +42,7 @@ class Behaviour:
         scale: the lowest and the highest value.
         truth: tables beside the data set, by path, that only a synthetic source has; a column USER in them holds raw
             ids too.
+        hidden: users are pseudonyms already, and stay what they are.
     """
 
     events: pl.DataFrame
@@ -49,6 +50,7 @@ class Behaviour:
     scale: tuple[float, float]
     terms: str
     truth: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    hidden: bool = False
 
 
 def read_table(

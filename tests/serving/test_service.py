@@ -200,8 +200,8 @@ def test_beyond_loopback_it_does_not_start_without_a_token(tiny_bundle: Path) ->
 
 @pytest.fixture(scope="module")
 def busy(serve: Callable[..., Running], tiny_bundle: Path) -> Running:
-    options = ("--queue", "1", "--max-body", "500000", "--max-instances", "256", "--log-level", "error")
-    return serve("--bundle", str(tiny_bundle), *options)
+    options = "--queue 1 --max-body 500000 --max-bodies 4500000 --max-instances 256 --log-level error"
+    return serve("--bundle", str(tiny_bundle), *options.split())
 
 
 def metrics(server: Running) -> str:
@@ -311,6 +311,27 @@ def test_a_bad_deadline_is_refused(busy: Running) -> None:
 
 def test_the_body_cap_is_a_setting(busy: Running) -> None:
     assert "larger than 500000 bytes" in httpx.post(busy.http + ASK, content=b" " * 500_001).json()["error"]
+
+
+def test_bodies_under_way_are_bounded_together(busy: Running) -> None:
+    host, port = busy.http.removeprefix("http://").rsplit(":", 1)
+    head = f"POST {ASK} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: 480001\r\n\r\n"
+    slow = [socket.create_connection((host, int(port)), timeout=30) for _ in range(9)]
+    try:
+        for connection in slow:  # 4.32 MB, nearly whole
+            connection.sendall(head.encode() + b" " * 480_000)
+        deadline = time.monotonic() + 60
+        large = {"instances": [{"text": "fine " * 2000}] * 40}  # 0.4 MB
+        while (refused := httpx.post(busy.http + ASK, json=large, timeout=60)).status_code != 429:
+            assert time.monotonic() < deadline, "what the slow ones hold is not counted"
+        assert "retry-after" in refused.headers
+        assert httpx.post(busy.http + ASK, json=ONE, timeout=60).status_code == 200
+    finally:
+        for connection in slow:
+            connection.close()
+    deadline = time.monotonic() + 60
+    while httpx.post(busy.http + ASK, json=large, timeout=60).status_code != 200:
+        assert time.monotonic() < deadline, "what was held is not given back"
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(busy: Running) -> None:

@@ -15,7 +15,7 @@ import pytest
 from serving.batching import Batcher, Call
 from serving.canary import Rollout, Side
 from serving.follow import Checked, Following, Trial
-from serving.journal import Journal, JournalSettings, read_journal
+from serving.journal import Journal, JournalSettings, read_failures, read_journal
 from serving.users import route
 from tasteloop.errors import TasteloopError
 
@@ -194,3 +194,18 @@ def test_roles(live: Following, batcher: Batcher, tmp_path: Path) -> None:
     assert {answered for answered, _ in found} == {"1", "2"}
     by_request = dict(zip((f"id{n}" for n in range(40)), (roles[answered] for answered, _ in found), strict=True))
     assert {row["request"]: row["role"] for row in read_journal(tmp_path).to_dicts()} == by_request
+
+
+def test_a_failure_is_in_the_journal_under_the_version_that_failed(
+    live: Following, batcher: Batcher, tmp_path: Path
+) -> None:
+    live.journal = Journal(JournalSettings(directory=tmp_path))
+    live._trial = Trial(tried(share=1e-9), version(2, moody=True))
+    named = [call(n) for n in range(3)]
+    for one, number in zip(named, ("1", "2", "2"), strict=True):
+        one.version = number
+    ask(batcher, list(zip(named, ("fine", "fail", "refuse"), strict=True)))  # the last is the caller's mistake
+    live.journal.close()
+    failed = read_failures(tmp_path, 0, 2**62)
+    assert failed.select("request", "model", "version").rows() == [("id1", "sentiment", "2")]
+    assert read_journal(tmp_path)["request"].to_list() == ["id0"]

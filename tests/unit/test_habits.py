@@ -45,7 +45,7 @@ def test_no_history_and_unknown_items_are_everybodys_average(habits: Habits, dat
     histories = [[], [Event("click", "an item that no catalogue has")], [Event("search", text="space opera")]]
     features = habits.features(histories, data.catalogue, data.labels, data.text)
     assert features.shape == (3, habits.weights.shape[0])
-    assert (features[:, :-1] == 0).all()
+    assert (np.delete(features, 4 * len(data.labels) + 2 * habits.factors.shape[1], 1) == 0).all()  # but the length
     assert np.isfinite(habits.logits(histories, data.catalogue, data.labels, data.text)).all()
 
 
@@ -99,3 +99,27 @@ def test_what_the_recommender_was_fitted_on_is_what_is_served(
     session = Session.load(tiny_bundle)
     served = session.interests(data.histories(data.split(VALIDATION)))
     assert np.allclose(load_file(tiny_model / "validation.safetensors")["interests"], served, atol=2e-2)
+
+
+def test_the_labels_of_what_is_likely_next_by_hand(data: Snapshots) -> None:
+    catalogue, text = data.catalogue, data.text
+    first, second, third = catalogue.items[:3]
+    membership = catalogue.membership(data.labels)
+    k = len(data.labels)
+    follows = np.array([[0, 3, 1], [3, 0, -1], [1, -1, 0]], np.float32)
+    none = np.zeros((0, 0), np.float32)
+    habits = Habits(
+        np.zeros(k, np.float32), np.zeros((len(catalogue), 2), np.float32), none, np.zeros(0, np.float32),
+        np.arange(3, dtype=np.int32), follows, 2 * follows,
+    )  # fmt: skip
+
+    def expected(*history: Event) -> np.ndarray:
+        return habits.features([history], catalogue, data.labels, text)[0, -3 * k :].reshape(3, k)
+
+    both = (3 * membership[1] + 1 * membership[2]) / 4
+    assert np.allclose(expected(Event("rate", first, 1, 1.0)), 4 * both, atol=1e-6)
+    seen = expected(Event("rate", first, 1, 1.0), Event("view", second, 2, 0.0))
+    # what is met is not expected again, and what speaks against an item does not make it likely
+    assert np.allclose(seen[0], 0) and np.allclose(seen[1], 4 * membership[2], atol=1e-6)
+    assert np.allclose(expected(Event("rate", third, 1, 0.0))[1:], 0)  # nothing was liked
+    assert np.allclose(expected(*(Event("rate", item, 1, 1.0) for item in (first, second, third))), 0)

@@ -25,6 +25,7 @@ from serving.journal import (
     JournalSettings,
     describe,
     parse_feedback,
+    read_failures,
     read_journal,
     segments,
 )
@@ -134,6 +135,17 @@ def raw_bytes(directory: Path) -> bytes:
     paths = [path for path in directory.rglob("*") if path.is_file()]
     told = [json.dumps(pl.read_parquet(path).to_dicts()).encode() for path in paths if path.suffix == ".parquet"]
     return b"".join([*(path.read_bytes() for path in paths), *told, *(str(path).encode() for path in paths)])
+
+
+def test_failures_are_kept_beside_the_answers(tmp_path: Path) -> None:
+    journal = keep(tmp_path)
+    journal.answered(answer(1))
+    for n, version in enumerate(("1", "2", "2")):
+        assert journal.failed(f"f{n}", "recommend", version, 100 + n)
+    journal.close()
+    assert read_failures(tmp_path, 101, 103).rows() == [("f1", 101, "recommend", "2"), ("f2", 102, "recommend", "2")]
+    assert read_failures(tmp_path, 0, 100).height == 0 and read_journal(tmp_path).height == 1
+    assert describe(tmp_path)["segments"]["failures"] == 1
 
 
 @pytest.mark.parametrize("text", [False, True])

@@ -284,6 +284,20 @@ def test_promoting_an_old_champion_again(home: Path, tmp_path: Path) -> None:
     assert walk_back() == [b, a]
 
 
+def test_rollback_of_the_champion_that_was_meant_and_no_other(home: Path, tmp_path: Path) -> None:
+    assert registry.previous() is None
+    a, b = promoted(tmp_path, "a", "b")
+    meant = live_digest()
+    assert registry.previous() == (a, registry.find(a).digest)
+    with pytest.raises(registry.ChampionMoved, match="nothing was rolled back"):
+        registry.rollback(expected="f" * 64)
+    assert live() == b
+    assert registry.rollback(expected=meant).version == a
+    with pytest.raises(registry.ChampionMoved):  # a second time
+        registry.rollback(expected=meant)
+    assert live() == a and registry.previous() is None
+
+
 def test_nothing_to_roll_back(home: Path) -> None:
     with pytest.raises(TasteloopError, match=r"\(live: none\)"):
         registry.rollback()

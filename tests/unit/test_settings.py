@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from pipelines.settings import Settings, load, profiles
+from pipelines.settings import MONITORING, Settings, load, profiles
 from tasteloop.errors import TasteloopError
 
 
@@ -21,7 +21,7 @@ def test_every_profile_loads_and_survives_a_round_trip(profile):
     settings = load(profile)
     assert settings.profile == profile
     assert Settings.model_validate(settings.model_dump(mode="json")) == settings
-    for section in ("ingest", "validation", "prepare", "training", "recommender", "evaluation", "gate"):
+    for section in ("ingest", "validation", "prepare", "training", "recommender", "evaluation", "gate", *MONITORING):
         value = getattr(settings, section)
         assert type(value).model_validate_json(value.model_dump_json()) == value
 
@@ -30,6 +30,16 @@ def test_only_the_cluster_profile_asks_for_a_cluster():
     assert load("cluster").cluster is not None
     assert load("local").cluster is None
     assert load("smoke").cluster is None
+
+
+def test_a_run_records_no_webhook_and_nothing_that_only_the_monitor_reads():
+    settings = load(
+        "smoke", ["alerts.webhook=https://hooks.example/secret", "decision.severity.labels={watch: 1, act: 2}"]
+    )
+    assert settings.decision.severity["labels"].act == 2
+    assert settings.decision.severity["kinds"] == load("smoke").decision.severity["kinds"]
+    assert "secret" not in str(settings.of_training())
+    assert set(settings.model_dump()) - set(settings.of_training()) == set(MONITORING)
 
 
 def test_settings_are_frozen():

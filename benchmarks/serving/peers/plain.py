@@ -15,6 +15,7 @@ from typing import Any
 import kserve
 import torch
 from kserve.protocol.infer_type import InferOutput, InferRequest, InferResponse
+from kserve.utils.utils import generate_uuid
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast, pipeline
 
 
@@ -45,7 +46,7 @@ class Sentiment(kserve.Model):
         answers = self._pipeline(texts)
         labels, scores = [answer["label"] for answer in answers], [answer["score"] for answer in answers]
         return InferResponse(
-            response_id=payload.id,
+            response_id=payload.id or generate_uuid(),
             model_name=self.name,
             infer_outputs=[
                 InferOutput("sentiment", [len(texts)], "BYTES", labels),
