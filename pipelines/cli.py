@@ -498,6 +498,12 @@ Bundle = Annotated[
     typer.Option("--uri", help="Where KServe finds the bundle (s3://…, with --digest); else the registry says."),
 ]
 Digest = Annotated[str | None, typer.Option("--digest", help="The bundle's digest, with --uri.")]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="s3://…", help="MLflow's --artifacts-destination, where its server proxies artifacts."
+    ),
+]
 Ask = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="A setting of the service, such as replicas=3; repeatable."),
@@ -511,6 +517,7 @@ def cluster_deploy(
     image: Image,
     uri: Bundle = None,
     digest: Digest = None,
+    store: Store = None,
     set: Ask = None,
     name: Called = "tasteloop",
     namespace: Where = "tasteloop",
@@ -521,7 +528,7 @@ def cluster_deploy(
     """Make a version the stable one at once: the first, or one that needs no trial."""
     from serving import cluster
 
-    release = cluster.release(version, image, uri, digest)
+    release = cluster.release(version, image, uri, digest, store)
     service = cluster.Service(cluster.connect(context), name, namespace, **cluster.given(set or []))
     _cluster_told(service, service.deploy(release), wait, as_json)
 
@@ -533,6 +540,7 @@ def cluster_canary(
     percent: Annotated[int, typer.Option(min=0, max=100, help="Of the requests.")] = 10,
     uri: Bundle = None,
     digest: Digest = None,
+    store: Store = None,
     name: Called = "tasteloop",
     namespace: Where = "tasteloop",
     context: Context = None,
@@ -543,7 +551,7 @@ def cluster_canary(
     from serving import cluster
 
     service = cluster.Service(cluster.connect(context), name, namespace)
-    _cluster_told(service, service.canary(cluster.release(version, image, uri, digest), percent), wait, as_json)
+    _cluster_told(service, service.canary(cluster.release(version, image, uri, digest, store), percent), wait, as_json)
 
 
 @cluster.command("promote")
@@ -597,6 +605,7 @@ def cluster_manifest(
     image: Image,
     uri: Bundle = None,
     digest: Digest = None,
+    store: Store = None,
     set: Ask = None,
     name: Called = "tasteloop",
     namespace: Where = "tasteloop",
@@ -607,7 +616,7 @@ def cluster_manifest(
     from serving import cluster
 
     settings = cluster.settings(name, namespace, **cluster.given(set or []))
-    made = cluster.manifest(settings, cluster.Releases(cluster.release(version, image, uri, digest)))
+    made = cluster.manifest(settings, cluster.Releases(cluster.release(version, image, uri, digest, store)))
     typer.echo(yaml.safe_dump(made, sort_keys=False), nl=False)
 
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+from urllib.parse import urlparse
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -183,8 +184,13 @@ def _pod(settings: ServiceSettings, release: Release) -> dict[str, Any]:
     return pod
 
 
-def release(version: str, image: str, uri: str | None = None, digest: str | None = None) -> Release:
+def release(
+    version: str, image: str, uri: str | None = None, digest: str | None = None, store: str | None = None
+) -> Release:
     """A release of a registered version; the registry is asked where no `uri` and `digest` are given.
+
+    Args:
+        store: what MLflow's server keeps proxied artifacts in (its --artifacts-destination), s3://bucket/path.
 
     Raises:
         TasteloopError: it has not passed gate and rehearsal, or lies where KServe cannot fetch it.
@@ -195,10 +201,12 @@ def release(version: str, image: str, uri: str | None = None, digest: str | None
         from serving import registry
 
         uri, digest = registry.source(version)
+        if store and uri.startswith("mlflow-artifacts:"):
+            uri = f"{store.rstrip('/')}/{urlparse(uri).path.lstrip('/')}"
     if not uri.startswith(_SCHEMES):
         raise TasteloopError(
-            f"KServe cannot fetch version {version} from {uri}; it knows {', '.join(_SCHEMES)}: give MLflow an artifact "
-            "root in an object store, or copy the bundle there and name it with --uri and --digest"
+            f"KServe cannot fetch version {version} from {uri}; it knows {', '.join(_SCHEMES)}: where MLflow's "
+            "server keeps them in an object store, name it with --store; else copy the bundle there: --uri and --digest"
         )
     return Release(version, uri, digest, image)
 

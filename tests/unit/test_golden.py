@@ -12,6 +12,7 @@ import yaml
 
 from pipelines.settings import load
 from pipelines.training import compile_to
+from serving.cluster import Release, Releases, manifest, settings
 
 GOLDEN = Path(__file__).parent / "golden"
 RENEW = "TASTELOOP_RENEW_GOLDEN"
@@ -31,3 +32,9 @@ def test_the_training_graph_for_a_cluster(tmp_path, monkeypatch):
     documents = list(yaml.safe_load_all((tmp_path / "training.yaml").read_text()))
     documents[0]["sdkVersion"] = "kfp"  # a newer kfp is no change of ours
     same("training.yaml", yaml.safe_dump_all(documents, width=120))
+
+
+def test_the_inference_service_with_a_canary():
+    releases = [Release(v, f"s3://models/{v}", v * 64, f"registry.example/serving@sha256:{v * 64}") for v in ("1", "2")]
+    asked = settings("tasteloop", "tasteloop", journal="http://tasteloop-journal:8082")
+    same("inferenceservice.yaml", yaml.safe_dump(manifest(asked, Releases(*releases, 10)), sort_keys=False, width=120))
