@@ -10,7 +10,7 @@ export DO_NOT_TRACK = 1
 export GX_ANALYTICS_ENABLED = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets run serve demo-loop test bench bench-loop bench-peers lint typecheck lock clean
+.PHONY: help setup assets run serve demo-loop test golden bench bench-loop bench-peers images manifests lint typecheck lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ test: assets lint typecheck ## everything: linters, types, fast tests, then whol
 	@echo "test: slow (whole runs, real servers)"
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "slow and not cluster"
 
+golden: $(STAMP) ## renew tests/unit/golden after a change that is meant; then read its diff
+	@TASTELOOP_RENEW_GOLDEN=1 $(BIN)/python -m pytest -q tests/unit/test_golden.py
+	@git --no-pager diff --stat -- tests/unit/golden
+
 bench: assets ## the quality benchmark: every protocol and method (docs/benchmarks.md)
 	@$(BIN)/tasteloop bench quality
 
@@ -69,6 +73,19 @@ $(PEERS)/.stamp: benchmarks/quality/requirements.lock
 	@$(PY) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/quality/requirements.lock
 	@touch $@
+
+INFRA := .venv-infra
+$(INFRA)/.stamp: infra/requirements.lock
+	@echo "$(INFRA): tools for images and manifests"
+	@$(PY) -m venv $(INFRA)
+	@$(INFRA)/bin/python -m pip install --quiet --requirement infra/requirements.lock
+	@touch $@
+
+images: $(INFRA)/.stamp ## the steps and serving images from BASE=image@sha256:…, with SBOM and audit (docs/cluster.md)
+	@TOOLS=$(INFRA)/bin infra/docker/build.sh $(IMAGES)
+
+manifests: $(INFRA)/.stamp ## render infra/k8s and hold it against Kubernetes' schemas, and the cluster of KUBECONFIG
+	@TOOLS=$(INFRA)/bin infra/k8s/validate.sh
 
 lint: $(STAMP) ## ruff and the import contracts
 	@echo "lint: ruff"
@@ -88,8 +105,17 @@ lock: ## resolve pyproject.toml anew and write requirements.lock
 	{ sed '/^[^#]/,$$d' requirements.lock; \
 	  "$$scratch/bin/python" -m pip freeze --exclude tasteloop | sed -E 's/^(torch==[^+]*)\+.*/\1/'; \
 	} > requirements.lock.new && mv requirements.lock.new requirements.lock
-	@echo "lock: wrote requirements.lock"
+	@echo "lock: the images' subsets"
+	@for image in steps serving; do \
+	scratch=$$(mktemp -d) && $(PY) -m venv "$$scratch" && \
+	asked=$$([ $$image = steps ] && echo . || echo "-r infra/docker/serving.in") && \
+	"$$scratch/bin/python" -m pip install --quiet --constraint requirements.lock $$asked && \
+	{ sed '/^[^#]/,$$d' infra/docker/$$image.lock; \
+	  "$$scratch/bin/python" -m pip freeze --exclude tasteloop | sed -E 's/^(torch==[^+]*)\+.*/\1/'; \
+	} > infra/docker/$$image.lock.new && mv infra/docker/$$image.lock.new infra/docker/$$image.lock; \
+	rm -rf "$$scratch"; done
+	@echo "lock: wrote requirements.lock, infra/docker/steps.lock and serving.lock"
 
 clean: ## remove the environment and tools' caches (data, models and runs stay)
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(INFRA) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -33,6 +33,13 @@ rollout = typer.Typer(
     epilog="example: tasteloop rollout start --version 4 --share 0.1, then tasteloop rollout status",
 )
 app.add_typer(rollout, name="rollout")
+cluster = typer.Typer(
+    no_args_is_help=True,
+    help="The serving image as a KServe InferenceService: deploy a version, try another on a share of the requests, "
+    "promote it or take it back (docs/cluster.md).",
+    epilog="example: tasteloop cluster deploy --version 3 --image REGISTRY/tasteloop-serving-python@sha256:…",
+)
+app.add_typer(cluster, name="cluster")
 journal = typer.Typer(no_args_is_help=True, help="What was asked in outline, answered, and fed back.")
 app.add_typer(journal, name="journal")
 
@@ -143,6 +150,54 @@ def compile_graph(
         raise TasteloopError(f"-o {output}: the graph is YAML; name a .yaml file")
     compile_to(load(profile, set or []), output)
     typer.echo(str(output))
+
+
+@app.command(epilog="Exit codes: 0 submitted (with --wait: succeeded), 1 the run failed or was cancelled, 2 a mistake.")
+def submit(
+    profile: Profile = "cluster",
+    set: Set = None,
+    host: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The server; else KF_PIPELINES_ENDPOINT, or what kubectl knows."),
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Yours, where Kubeflow has several users.")
+    ] = None,
+    experiment: Annotated[str, typer.Option(help="What runs are grouped under; made where missing.")] = "tasteloop",
+    cron: Annotated[
+        str | None,
+        typer.Option(metavar="'M H D M W'", help="Run on this schedule instead of now; replaces the one before."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until the run has ended; Ctrl-C leaves it running.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compile the training graph and run it on a Kubeflow Pipelines server, now or on a schedule.
+
+    The same graph is uploaded once, as a version that is named by its content. Where the server asks for a token, name
+    a file with it in KF_PIPELINES_SA_TOKEN_PATH.
+    """
+    from pipelines import submit as submission
+    from pipelines.settings import load
+
+    if cron and wait:
+        raise TasteloopError("--cron makes a schedule, which has no end to --wait for; give one of them")
+    try:
+        told = submission.submit(
+            load(profile, set or []),
+            submission.Server(host, namespace),
+            experiment,
+            cron=cron,
+            wait=5.0 if wait else None,
+            say=lambda line: typer.echo(line, err=as_json),
+        )
+    except KeyboardInterrupt:
+        _fail("interrupted; a run that was started goes on", 130)
+    if as_json:
+        _print(told)
+    elif "page" in told:
+        typer.echo(told["page"])
+    if wait and told["state"] != "SUCCEEDED":
+        _fail(f"the run ended as {told['state'].lower()}{': ' + told['error'] if 'error' in told else ''}", 1)
 
 
 @app.command()
@@ -509,6 +564,157 @@ def abort_rollout() -> None:
 
     ended = canary.abort()
     typer.echo(f"version {ended.champion.version} answers everything; version {ended.challenger.version} is out")
+
+
+Where = Annotated[str, typer.Option("--namespace", "-n", help="Of the InferenceService.")]
+Called = Annotated[str, typer.Option("--name", help="Of the InferenceService.")]
+Context = Annotated[
+    str | None, typer.Option(help="Of kubectl's configuration; else its current one, or the pod's account.")
+]
+Number = Annotated[str, typer.Option("--version", metavar="N", help="The registered version.")]
+Image = Annotated[str, typer.Option("--image", metavar="REF", help="The serving image, best by digest.")]
+Bundle = Annotated[
+    str | None,
+    typer.Option("--uri", help="Where KServe finds the bundle (s3://…, with --digest); else the registry says."),
+]
+Digest = Annotated[str | None, typer.Option("--digest", help="The bundle's digest, with --uri.")]
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="s3://…", help="MLflow's --artifacts-destination, where its server proxies artifacts."
+    ),
+]
+Ask = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="A setting of the service, such as replicas=3; repeatable."),
+]
+Seconds = Annotated[int, typer.Option("--wait", min=0, metavar="SECONDS", help="For KServe to have done it; 0: don't.")]
+
+
+@cluster.command("deploy")
+def cluster_deploy(
+    version: Number,
+    image: Image,
+    uri: Bundle = None,
+    digest: Digest = None,
+    store: Store = None,
+    set: Ask = None,
+    name: Called = "tasteloop",
+    namespace: Where = "tasteloop",
+    context: Context = None,
+    wait: Seconds = 300,
+    as_json: AsJson = False,
+) -> None:
+    """Make a version the stable one at once: the first, or one that needs no trial."""
+    from serving import cluster
+
+    release = cluster.release(version, image, uri, digest, store)
+    service = cluster.Service(cluster.connect(context), name, namespace, **cluster.given(set or []))
+    _cluster_told(service, service.deploy(release), wait, as_json)
+
+
+@cluster.command("canary")
+def cluster_canary(
+    version: Number,
+    image: Image,
+    percent: Annotated[int, typer.Option(min=0, max=100, help="Of the requests.")] = 10,
+    uri: Bundle = None,
+    digest: Digest = None,
+    store: Store = None,
+    name: Called = "tasteloop",
+    namespace: Where = "tasteloop",
+    context: Context = None,
+    wait: Seconds = 300,
+    as_json: AsJson = False,
+) -> None:
+    """Send a share of the requests to a version; the same version again changes its share."""
+    from serving import cluster
+
+    service = cluster.Service(cluster.connect(context), name, namespace)
+    _cluster_told(service, service.canary(cluster.release(version, image, uri, digest, store), percent), wait, as_json)
+
+
+@cluster.command("promote")
+def cluster_promote(
+    version: Number,
+    name: Called = "tasteloop",
+    namespace: Where = "tasteloop",
+    context: Context = None,
+    wait: Seconds = 300,
+    as_json: AsJson = False,
+) -> None:
+    """Make the version that is tried the stable one; in Standard mode its pods go on as they are."""
+    from serving import cluster
+
+    service = cluster.Service(cluster.connect(context), name, namespace)
+    _cluster_told(service, service.promote(version), wait, as_json)
+
+
+@cluster.command("rollback")
+def cluster_rollback(
+    name: Called = "tasteloop",
+    namespace: Where = "tasteloop",
+    context: Context = None,
+    wait: Seconds = 300,
+    as_json: AsJson = False,
+) -> None:
+    """End a canary; without one, make the version before the stable one again."""
+    from serving import cluster
+
+    service = cluster.Service(cluster.connect(context), name, namespace)
+    _cluster_told(service, service.rollback(), wait, as_json)
+
+
+@cluster.command("status")
+def cluster_status(
+    name: Called = "tasteloop",
+    namespace: Where = "tasteloop",
+    context: Context = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which versions answer, with which share, and what KServe has still to do."""
+    from serving import cluster
+
+    service = cluster.Service(cluster.connect(context), name, namespace)
+    _cluster_told(service, service.releases(), 0, as_json)
+
+
+@cluster.command("manifest")
+def cluster_manifest(
+    version: Number,
+    image: Image,
+    uri: Bundle = None,
+    digest: Digest = None,
+    store: Store = None,
+    set: Ask = None,
+    name: Called = "tasteloop",
+    namespace: Where = "tasteloop",
+) -> None:
+    """Print the InferenceService that `deploy` would apply, as YAML; asks no cluster."""
+    import yaml
+
+    from serving import cluster
+
+    settings = cluster.settings(name, namespace, **cluster.given(set or []))
+    made = cluster.manifest(settings, cluster.Releases(cluster.release(version, image, uri, digest, store)))
+    typer.echo(yaml.safe_dump(made, sort_keys=False), nl=False)
+
+
+def _cluster_told(service: Any, releases: Any, wait: int, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if wait:
+        service.wait(wait, lambda line: typer.echo(line, err=True))
+    pending = service.pending()
+    if as_json:
+        _print({**asdict(releases), "pending": pending})
+        return
+    typer.echo(f"stable     version {releases.stable.version} ({releases.stable.digest[:12]})")
+    if releases.tried:
+        typer.echo(f"tried      version {releases.tried.version}, {releases.percent} percent of the requests")
+    if releases.before:
+        typer.echo(f"before     version {releases.before.version}")
+    typer.echo(f"KServe     {pending or 'has done it'}")
 
 
 @journal.command("describe")

@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -27,13 +27,95 @@ from validation.rollback import RollbackSettings
 CONFIGS = Path(__file__).parent / "configs"
 
 
-class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
-    """What the fine-tuning step asks of a cluster, in Kubernetes' units."""
+Cpu = Annotated[
+    str,
+    Field(
+        coerce_numbers_to_str=True,
+        pattern=r"^[0-9]+(\.[0-9]+|m)?$",
+        description="cores, or thousandths of one: 2, 0.5, 500m",
+    ),
+]
+Memory = Annotated[
+    str, Field(coerce_numbers_to_str=True, pattern=r"^[0-9]+[KMGT]i$", description="bytes in binary units: 512Mi, 16Gi")
+]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", description="a Kubernetes name")]
 
-    gpu: int = 1
-    accelerator: str = "nvidia.com/gpu"
-    cpu: str = "4"
-    memory: str = "16Gi"
+
+class Toleration(BaseModel, frozen=True, extra="forbid"):
+    """A taint that a step's pod puts up with."""
+
+    key: str
+    operator: Literal["Equal", "Exists"] = "Exists"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+
+class StepSettings(BaseModel, frozen=True, extra="forbid"):
+    """What a step's pod asks of the cluster, and how long and how often it may try."""
+
+    cpu: Cpu = "500m"
+    cpu_limit: Cpu | None = Field(default=None, description="none: the node's idle cores may be used")
+    memory: Memory = "2Gi"
+    memory_limit: Memory | None = Field(
+        default=None, description="none: what is asked for, so that no node overcommits"
+    )
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[Toleration, ...] = ()
+    retries: int = Field(default=2, ge=0, description="tries after the first")
+    backoff: int = Field(
+        default=30, ge=0, description="seconds before the first retry; each later one waits twice as long"
+    )
+    timeout: int = Field(default=1800, ge=1, description="seconds of one try")
+
+
+class HeavyStepSettings(StepSettings, frozen=True):
+    """A step that goes through the whole data set on the processor."""
+
+    cpu: Cpu = "4"
+    memory: Memory = "8Gi"
+    timeout: int = Field(default=4 * 3600, ge=1, description="seconds of one try")
+
+
+class FinetuneSettings(StepSettings, frozen=True):
+    """The fine-tuning step, on a GPU where one is asked for."""
+
+    gpu: int = Field(default=1, ge=0)
+    accelerator: str = Field(
+        default="nvidia.com/gpu", description="the resource's name; a model of it is a node_selector"
+    )
+    cpu: Cpu = "4"
+    memory: Memory = "16Gi"
+    tolerations: tuple[Toleration, ...] = (Toleration(key="nvidia.com/gpu", effect="NoSchedule"),)
+    timeout: int = Field(
+        default=24 * 3600, ge=1, description="seconds of one try; the next carries on from its checkpoint"
+    )
+
+
+class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
+    """Where the steps run on a Kubernetes cluster, in Kubernetes' units, and what they find there."""
+
+    light: StepSettings = Field(default=StepSettings(), description="steps that look up or decide")
+    heavy: HeavyStepSettings = Field(default=HeavyStepSettings(), description="steps that read all the data")
+    finetune: FinetuneSettings = FinetuneSettings()
+    user: int = Field(default=10001, ge=1, description="the steps' user and group; never root")
+    volume: Name | None = Field(
+        default="tasteloop-home",
+        description="the PersistentVolumeClaim of checkpoints, sources and accepted volumes; none: an empty directory",
+    )
+    mount: str = Field(default="/var/lib/tasteloop", pattern="^/", description="where the volume is in a step")
+    root: str | None = Field(
+        default=None,
+        pattern="^[a-z0-9]+://",
+        description="the object store of artifacts, s3://bucket/path; none: the server's",
+    )
+    tracking: str | None = Field(
+        default=None, pattern="^https?://", description="the MLflow server, MLFLOW_TRACKING_URI"
+    )
+    secrets: dict[str, Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")]] = Field(
+        default={}, description="environment variable: Secret's name/key. The value itself is never a setting"
+    )
+    service_account: Name | None = Field(default=None, description="none: the server's own for runs")
+    pull_secrets: tuple[Name, ...] = ()
 
 
 class RetrainingSettings(BaseModel, frozen=True, extra="forbid"):

@@ -35,7 +35,7 @@ from components.promote import promote
 from components.record import record
 from components.rehearse import rehearse
 from components.validate import validate
-from pipelines.settings import ClusterSettings, Settings
+from pipelines.settings import ClusterSettings, FinetuneSettings, Settings, StepSettings
 
 NAME = "tasteloop-training"
 ANSWER = "Output"  # kfp's local runner takes a condition on any other output for false
@@ -44,24 +44,31 @@ STEPS = (
 )  # fmt: skip
 
 
-def training(settings: Settings, fingerprint: str = "", checkpoints: str = "cluster") -> BaseComponent:
+def training(
+    settings: Settings, fingerprint: str = "", checkpoints: str = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+) -> BaseComponent:
     """The graph for these settings.
 
     `fingerprint` tells the local cache what the settings do not say; on a cluster, where nobody can know it
     when the graph is compiled, ingest always runs. `checkpoints` names the directory from which a killed
-    fine-tuning resumes.
+    fine-tuning resumes; by default it is the run's own, so that only its own retries do.
     """
     reference = image() if settings.cluster else IMAGE  # here the code runs as it is, so no commit is named
 
     def run(component: BaseComponent, cached: bool = True, **inputs: Any) -> dsl.PipelineTask:
-        return component(**inputs).set_container_image(reference).set_caching_options(cached)
+        task = component(**inputs).set_container_image(reference).set_caching_options(cached)
+        if settings.cluster:
+            _place(task, component, settings.cluster)
+        return task
 
     def section(name: str) -> str:
         return getattr(settings, name).model_dump_json()
 
     source = sha256(section("ingest").encode()).hexdigest()[:16]
 
-    @dsl.pipeline(name=NAME, description=(__doc__ or "").partition("\n")[0])
+    root = settings.cluster.root if settings.cluster else None
+
+    @dsl.pipeline(name=NAME, pipeline_root=root, description=(__doc__ or "").partition("\n")[0])
     def graph():  # no annotation: kfp would read it
         data = run(ingest, cached=not settings.cluster, settings=section("ingest"), fingerprint=fingerprint)
         dataset = data.outputs["dataset"]
@@ -71,8 +78,6 @@ def training(settings: Settings, fingerprint: str = "", checkpoints: str = "clus
             prepared = run(prepare, dataset=dataset, settings=section("prepare"))
             snapshots = prepared.outputs["snapshots"]
             tuned = run(finetune, snapshots=snapshots, settings=section("training"), checkpoints=checkpoints)
-            if settings.cluster:
-                _place(tuned, settings.cluster)
             fitted = run(
                 fit_recommender,
                 model=tuned.outputs["model"],
@@ -118,10 +123,45 @@ def training(settings: Settings, fingerprint: str = "", checkpoints: str = "clus
     return graph
 
 
-def _place(task: dsl.PipelineTask, cluster: ClusterSettings) -> None:
-    task.set_cpu_request(cluster.cpu).set_memory_request(cluster.memory).set_memory_limit(cluster.memory)
-    if cluster.gpu:
-        task.set_accelerator_type(cluster.accelerator).set_accelerator_limit(cluster.gpu)
+HEAVY = (ingest, validate, prepare, fit_recommender, evaluate, rehearse)
+
+
+def _place(task: dsl.PipelineTask, component: BaseComponent, cluster: ClusterSettings) -> None:
+    """Say what the step's pod asks of the cluster, and what it finds there."""
+    from kfp import kubernetes
+
+    asked: StepSettings = cluster.heavy if component in HEAVY else cluster.light
+    if component is finetune:
+        asked = cluster.finetune
+    task.set_cpu_request(asked.cpu).set_memory_request(asked.memory)
+    task.set_memory_limit(asked.memory_limit or asked.memory)
+    if asked.cpu_limit:
+        task.set_cpu_limit(asked.cpu_limit)
+    if isinstance(asked, FinetuneSettings) and asked.gpu:
+        task.set_accelerator_type(asked.accelerator).set_accelerator_limit(asked.gpu)
+    if asked.retries:
+        task.set_retry(asked.retries, f"{asked.backoff}s", 2.0)
+    kubernetes.set_timeout(task, asked.timeout)
+    for label, value in asked.node_selector.items():
+        kubernetes.add_node_selector(task, label, value)
+    for toleration in asked.tolerations:
+        kubernetes.add_toleration(task, **toleration.model_dump())
+    kubernetes.set_security_context(
+        task, run_as_user=cluster.user, run_as_group=cluster.user, run_as_non_root=True
+    )  # kfp drops all capabilities and forbids privilege escalation by itself
+    if cluster.volume:
+        kubernetes.mount_pvc(task, cluster.volume, cluster.mount)
+    else:
+        kubernetes.empty_dir_mount(task, "home", cluster.mount)
+    task.set_env_variable("TASTELOOP_HOME", f"{cluster.mount}/home")
+    task.set_env_variable("TASTELOOP_CACHE", f"{cluster.mount}/cache")
+    if cluster.tracking:
+        task.set_env_variable("MLFLOW_TRACKING_URI", cluster.tracking)
+    for variable, reference in cluster.secrets.items():
+        name, _, key = reference.partition("/")
+        kubernetes.use_secret_as_env(task, name, {key: variable})
+    if cluster.pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(cluster.pull_secrets))
 
 
 def compile_to(settings: Settings, path: Path) -> None:

@@ -200,6 +200,18 @@ def find(version: str) -> Champion:
         return _resolve(_version(client, version))
 
 
+def source(version: str) -> tuple[str, str]:
+    """Where the store keeps the bundle of a version that passed gate and rehearsal, and its digest.
+
+    Raises:
+        TasteloopError: no such version, or one that has not passed.
+    """
+    with _registry() as client:
+        found = _version(client, version)
+        _ready(found)
+        return str(client.get_model_version_download_uri(MODEL, found.version)), str(found.tags[_DIGEST])
+
+
 def versions() -> list[Version]:
     """All registered versions, newest first."""
     if _nothing_yet():
@@ -274,9 +286,7 @@ def promote(version: str, expected: str | None) -> Champion:
                 f"version {version} was compared with {_named(expected)}, but the champion now is "
                 f"{_named(present)}: compare it again (run the pipeline once more)"
             )
-        for tag, what in ((_PASSED, "the gate"), (_REHEARSED, "a rehearsal")):
-            if candidate.tags.get(tag) != _flag(True):
-                raise TasteloopError(f"version {version} has not passed {what}, so it cannot be promoted")
+        _ready(candidate)
         promoted = _resolve(candidate)
         if live is not None:
             history = [*_history(client, live), str(live.version)]
@@ -285,6 +295,12 @@ def promote(version: str, expected: str | None) -> Champion:
         client.set_model_version_tag(MODEL, version, _PROMOTED, json.dumps(told))
         client.set_registered_model_alias(MODEL, CHAMPION, version)
         return promoted
+
+
+def _ready(candidate: ModelVersion) -> None:
+    for tag, what in ((_PASSED, "the gate"), (_REHEARSED, "a rehearsal")):
+        if candidate.tags.get(tag) != _flag(True):
+            raise TasteloopError(f"version {candidate.version} has not passed {what}, so it cannot be promoted")
 
 
 def previous() -> tuple[str, str] | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import yaml
+from google.protobuf import json_format
 from kfp import components
+from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 
 from components.image import IMAGE, image
 from pipelines.settings import load
-from pipelines.training import STEPS, compile_to, training
+from pipelines.training import HEAVY, STEPS, compile_to, training
 
 GPU = "nvidia.com/gpu"
 DECISIONS = {  # the task each condition waits for, outermost first
@@ -44,23 +46,98 @@ def test_kfp_loads_what_is_written(tmp_path):
     assert set(executors(graph)) == {step.name for step in STEPS}
 
 
+def platform(path):
+    """What kfp's own message makes of the Kubernetes part, by step: a wrong field does not parse."""
+    _, second = yaml.safe_load_all(path.read_text())
+    found = second["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return {
+        name.removeprefix("exec-"): json_format.ParseDict(config, KubernetesExecutorConfig())
+        for name, config in found.items()
+    }
+
+
 def test_the_fine_tuning_step_alone_asks_for_a_gpu_and_only_on_a_cluster(tmp_path):
-    _, graph = compiled(tmp_path)
-    asked = {name: c["resources"] for name, c in executors(graph).items() if "resources" in c}
-    assert set(asked) == {"finetune"}
-    assert asked["finetune"]["accelerator"]["resourceType"] == GPU
-    assert asked["finetune"]["accelerator"]["resourceCount"] == "1"
-    assert asked["finetune"]["resourceMemoryRequest"] == "16Gi"
+    def accelerators(*overrides):
+        _, graph = compiled(tmp_path, overrides=overrides)
+        asked = {name: c["resources"].get("accelerator") for name, c in executors(graph).items()}
+        return {name: (a["resourceType"], a["resourceCount"]) for name, a in asked.items() if a}
 
-    _, graph = compiled(tmp_path, overrides=["cluster.gpu=4", "cluster.memory=64Gi"])
-    assert executors(graph)["finetune"]["resources"]["accelerator"]["resourceCount"] == "4"
-    assert executors(graph)["finetune"]["resources"]["resourceMemoryLimit"] == "64Gi"
-
-    _, graph = compiled(tmp_path, overrides=["cluster.gpu=0"])
-    assert "accelerator" not in executors(graph)["finetune"]["resources"]
-
+    assert accelerators() == {"finetune": (GPU, "1")}
+    assert accelerators("cluster.finetune.gpu=4") == {"finetune": (GPU, "4")}
+    assert accelerators("cluster.finetune.gpu=0") == {}
     _, graph = compiled(tmp_path, "local")
-    assert not any("resources" in container for container in executors(graph).values())
+    assert not any("resources" in container or "env" in container for container in executors(graph).values())
+
+
+def test_every_step_says_what_it_asks_and_how_long_it_may_try(tmp_path):
+    path, graph = compiled(
+        tmp_path,
+        overrides=[
+            "cluster.heavy.memory=64Gi",
+            "cluster.light.cpu=250m",
+            "cluster.light.cpu_limit=1",
+            "cluster.light.timeout=60",
+            "cluster.light.retries=0",
+            "cluster.finetune.memory=32Gi",
+            "cluster.finetune.memory_limit=40Gi",
+        ],
+    )
+    asked = {name: c["resources"] for name, c in executors(graph).items()}
+    assert {name for name, r in asked.items() if r["resourceMemoryLimit"] == "64Gi"} == {c.name for c in HEAVY}
+    assert asked["finetune"]["resourceMemoryRequest"] == "32Gi"
+    assert asked["finetune"]["resourceMemoryLimit"] == "40Gi"
+    assert asked["promote"]["resourceCpuRequest"] == "250m"
+    assert asked["promote"]["resourceCpuLimit"] == "1"
+    assert "resourceCpuLimit" not in asked["evaluate"]
+    retried = {name: t.get("retryPolicy", {}).get("maxRetryCount") for name, t in tasks(graph).items()}
+    assert (retried["evaluate"], retried["promote"]) == (2, None)
+    seconds = {name: p.active_deadline_seconds for name, p in platform(path).items()}
+    assert (seconds["promote"], seconds["evaluate"], seconds["finetune"]) == (60, 4 * 3600, 24 * 3600)
+
+
+def test_no_step_runs_as_root_and_each_finds_its_home_and_secrets(tmp_path):
+    path, graph = compiled(
+        tmp_path, overrides=["cluster.secrets={AWS_SECRET_ACCESS_KEY: store/secret}", "cluster.pull_secrets=[registry]"]
+    )
+    placed = platform(path)
+    assert placed.keys() == {step.name for step in STEPS}
+    for name, config in placed.items():
+        assert config.security_context.run_as_non_root and config.security_context.run_as_user == 10001, name
+        assert [(v.constant, v.mount_path) for v in config.pvc_mount] == [("tasteloop-home", "/var/lib/tasteloop")]
+        (secret,) = config.secret_as_env
+        assert (secret.secret_name, secret.key_to_env[0].secret_key) == ("store", "secret")
+        assert secret.key_to_env[0].env_var == "AWS_SECRET_ACCESS_KEY"
+        assert [s.secret_name for s in config.image_pull_secret] == ["registry"]
+    for container in executors(graph).values():
+        env = {e["name"]: e["value"] for e in container["env"]}
+        assert env["TASTELOOP_HOME"] == "/var/lib/tasteloop/home"
+        assert env["MLFLOW_TRACKING_URI"] == load("cluster").cluster.tracking
+
+    path, _ = compiled(tmp_path, overrides=["cluster.volume=null"])
+    for config in platform(path).values():
+        assert not config.pvc_mount
+        assert [v.mount_path for v in config.empty_dir_mounts] == ["/var/lib/tasteloop"]
+
+
+def test_a_step_goes_to_the_nodes_that_are_named(tmp_path):
+    path, _ = compiled(
+        tmp_path,
+        overrides=[
+            "cluster.finetune.node_selector={nvidia.com/gpu.product: NVIDIA-A100-SXM4-40GB}",
+            "cluster.heavy.tolerations=[{key: batch, operator: Equal, value: 'yes', effect: NoExecute}]",
+        ],
+    )
+    placed = platform(path)
+    assert dict(placed["finetune"].node_selector.labels) == {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB"}
+    assert [(t.key, t.operator, t.effect) for t in placed["finetune"].tolerations] == [(GPU, "Exists", "NoSchedule")]
+    assert [(t.key, t.value, t.effect) for t in placed["prepare"].tolerations] == [("batch", "yes", "NoExecute")]
+    assert not placed["promote"].tolerations and not placed["promote"].node_selector.labels
+
+
+def test_a_killed_fine_tuning_resumes_in_its_own_run_only(tmp_path):
+    _, graph = compiled(tmp_path)
+    given = tasks(graph)["finetune"]["inputs"]["parameters"]["checkpoints"]["runtimeValue"]["constant"]
+    assert given == "{{$.pipeline_job_uuid}}"
 
 
 def test_one_image_tagged_or_named_by_the_environment(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -55,7 +57,7 @@ def test_settings_are_frozen():
         ("ingset.max_users=3", "unknown setting 'ingset'; did you mean ingest?"),
         ("ingest.cleaning.min_user_event=3", "'ingest.cleaning.min_user_event'"),
         ("zzz=3", "known: profile, ingest"),
-        ("cluster.gpus=3", "'cluster.gpus'"),
+        ("cluster.finetune.gpus=3", "'cluster.finetune.gpus'; did you mean gpu"),
         ("ingest.max_users=many", "ingest.max_users = 'many'"),
         ("ingest.max_users", "not of the form"),
         ("=3", "not of the form"),
@@ -110,7 +112,28 @@ def test_an_unknown_profile_names_the_known_ones():
         load("tiny")
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        "cluster.light.memory=2GB",
+        "cluster.light.cpu=two",
+        "cluster.light.timeout=0",
+        "cluster.user=0",
+        "cluster.volume=Tasteloop_Home",
+        "cluster.root=bucket/path",
+        "cluster.secrets={TOKEN: hunter2}",
+        "cluster.heavy.tolerations=[{key: a, operator: Maybe}]",
+    ],
+)
+def test_what_kubernetes_would_refuse_is_refused_before(override):
+    with pytest.raises(TasteloopError, match=override.partition("=")[0]):
+        load("cluster", [override])
+
+
 @pytest.mark.parametrize("profile", profiles())
 def test_no_profile_holds_a_secret(profile):
-    text = yaml.safe_dump(load(profile).model_dump(mode="json")).lower()
-    assert not any(word in text for word in ("password", "secret", "pseudonym_key"))
+    values = load(profile).model_dump(mode="json")
+    references = (values["cluster"] or {}).pop("secrets", {})
+    assert all(re.fullmatch(r"[a-z-]+/[a-z-]+", place) for place in references.values())  # where it is, not what it is
+    text = yaml.safe_dump(values).lower()
+    assert not any(word in text for word in ("password", "secret_", "token:", "pseudonym_key"))

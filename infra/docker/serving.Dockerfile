@@ -1,0 +1,35 @@
+# The serving image: `python -m serving`, and `python -m serving.collector`. ONNX Runtime, no torch, no MLflow; a bundle is
+# mounted (KServe's storage initialiser brings it). Runs as 10001 with a read-only root; /tmp is the only place it writes.
+# Built by infra/docker/build.sh (make images).
+ARG BASE
+FROM ${BASE} AS build
+# Indexes, certificates and proxies (HTTP_PROXY, HTTPS_PROXY, NO_PROXY) of this build only: nothing of them stays.
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_CERT
+COPY infra/docker/serving.lock /serving.lock
+RUN python3 -m venv /opt/venv \
+ && /opt/venv/bin/pip install --no-cache-dir --no-compile --no-deps --disable-pip-version-check --requirement /serving.lock \
+ && /opt/venv/bin/pip uninstall --quiet --yes setuptools pip
+COPY tasteloop /app/tasteloop
+COPY serving /app/serving
+# a read-only root keeps no bytecode, and compiling at every start costs seconds
+RUN python3 -m compileall -q -j 0 /opt/venv/lib /app
+
+FROM ${BASE}
+ARG REVISION
+ARG SOURCE
+ARG VERSION
+LABEL org.opencontainers.image.title="tasteloop-serving" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.version="${VERSION}"
+RUN ! command -v cc && ! command -v gcc && ! command -v go
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app /app
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp TASTELOOP_HOME=/tmp/home DO_NOT_TRACK=1 HF_HUB_OFFLINE=1
+USER 10001:10001
+WORKDIR /app
+EXPOSE 8080 8081
+ENTRYPOINT ["python", "-m", "serving"]

@@ -1,0 +1,35 @@
+# The steps image: every step of the pipelines, as kfp starts it. For GPUs give a CUDA base with Python 3.11 and an index
+# that has torch's CUDA build (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL). Runs as 10001; writes under TASTELOOP_HOME and /tmp.
+# Built by infra/docker/build.sh (make images).
+ARG BASE
+FROM ${BASE} AS build
+# Indexes, certificates and proxies (HTTP_PROXY, HTTPS_PROXY, NO_PROXY) of this build only: nothing of them stays.
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_CERT
+COPY infra/docker/steps.lock /steps.lock
+RUN python3 -m venv /opt/venv \
+ && /opt/venv/bin/pip install --no-cache-dir --no-compile --disable-pip-version-check --requirement /steps.lock
+COPY tasteloop /app/tasteloop
+COPY validation /app/validation
+COPY serving /app/serving
+COPY components /app/components
+COPY pipelines /app/pipelines
+RUN python3 -m compileall -q -j 0 /opt/venv/lib /app
+
+FROM ${BASE}
+ARG REVISION
+ARG SOURCE
+ARG VERSION
+LABEL org.opencontainers.image.title="tasteloop-steps" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.version="${VERSION}"
+RUN ! command -v cc && ! command -v gcc && ! command -v go
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app /app
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/tmp DO_NOT_TRACK=1 GX_ANALYTICS_ENABLED=false
+USER 10001:10001
+WORKDIR /tmp
+CMD ["python", "-c", "import sys; sys.exit('this image runs the steps of a pipeline; see docs/cluster.md')"]

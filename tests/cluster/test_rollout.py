@@ -1,0 +1,402 @@
+"""Rollouts against a real API server with KServe's CRDs: what it keeps, what it refuses, and who wins.
+
+KServe's controller does not run here, so where a test waits it writes the status that the controller would write.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from serving.cluster import MANAGER, PLURAL, Moved, Release, Releases, Service, connect
+from tasteloop.errors import TasteloopError
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[2]
+ONE, TWO, THREE = (Release(v, f"s3://models/{v}", v * 64, f"registry.example/serving@sha256:{v * 64}") for v in "123")
+CRD = f"{PLURAL}.serving.kserve.io"
+
+
+@pytest.fixture
+def service(api: Any, namespace: str) -> Service:
+    return Service(api, namespace=namespace)
+
+
+def spec(service: Service) -> dict[str, Any]:
+    found = service.read()
+    assert found is not None
+    return found["spec"]
+
+
+def report(service: Service, **status: Any) -> None:
+    """What the controller would write."""
+    from kubernetes.client import CustomObjectsApi
+
+    found = service.read()
+    assert found is not None
+    seen = {
+        "observedGeneration": found["metadata"]["generation"],
+        "deploymentMode": "Standard",
+        "conditions": [{"type": "Ready", "status": "True"}],
+        **status,
+    }
+    where = ("serving.kserve.io", "v1beta1", found["metadata"]["namespace"], PLURAL, found["metadata"]["name"])
+    CustomObjectsApi(service._api).patch_namespaced_custom_object_status(*where, {"status": seen})
+
+
+def test_deploy_canary_promote_and_rollback(service):
+    assert service.read() is None
+    assert service.deploy(ONE) == Releases(ONE)
+    first = spec(service)["predictor"]
+    assert service.canary(TWO, 10) == Releases(ONE, TWO, 10)
+    (canary,) = spec(service)["canary"]
+    assert spec(service)["predictor"] == first  # the stable one is left alone
+    assert canary["trafficPercent"] == 10 and canary["predictor"]["name"] == "v2"
+    assert service.canary(TWO, 50).percent == 50
+    with pytest.raises(TasteloopError, match="v2 is tried with 50 percent"):
+        service.canary(THREE, 10)
+    with pytest.raises(TasteloopError, match="v2 is tried here, not v3"):
+        service.promote("3")
+
+    assert service.promote("2") == Releases(TWO, before=ONE)
+    assert "canary" not in spec(service)  # what an apply leaves out is taken away
+    assert canary["predictor"].items() <= spec(service)["predictor"].items()
+    assert service.promote("2") == Releases(TWO, before=ONE)  # once more changes nothing
+    assert service.rollback() == Releases(ONE)
+    assert spec(service)["predictor"] == first
+    with pytest.raises(TasteloopError, match="nothing to go back to"):
+        service.rollback()
+
+
+def test_a_canary_that_is_rolled_back_leaves_no_trace(service):
+    service.deploy(ONE)
+    before = spec(service)
+    service.canary(TWO, 10)
+    assert service.rollback() == Releases(ONE)
+    assert spec(service) == before
+
+
+def test_in_knative_mode_the_share_is_the_predictors(api, namespace):
+    service = Service(api, namespace=namespace, mode="Knative")
+    service.deploy(ONE)
+    service.canary(TWO, 10)
+    assert "canary" not in spec(service)
+    assert spec(service)["predictor"]["canaryTrafficPercent"] == 10
+    assert service.rollback() == Releases(ONE, TWO, 0)  # the revision before is pinned, its pods are there
+    assert spec(service)["predictor"]["canaryTrafficPercent"] == 0
+    service.canary(THREE, 5)
+    service.promote("3")
+    assert "canaryTrafficPercent" not in spec(service)["predictor"]
+    with pytest.raises(TasteloopError, match="is in mode Knative, not Standard"):
+        Service(api, namespace=namespace, mode="Standard").deploy(ONE)
+
+
+def test_settings_stay_with_the_object_and_one_can_be_changed(api, namespace):
+    Service(api, namespace=namespace, replicas=3, cpu="500m").deploy(ONE)
+    Service(api, namespace=namespace, memory="4Gi").deploy(ONE)
+    Service(api, namespace=namespace).canary(TWO, 1)
+    predictor = spec(Service(api, namespace=namespace))["predictor"]
+    assert predictor["minReplicas"] == 3
+    assert predictor["containers"][0]["resources"]["requests"] == {"cpu": "500m", "memory": "4Gi"}
+
+
+def test_all_of_it_is_managed_by_us_as_applied(service):
+    service.deploy(ONE)
+    service.canary(TWO, 10)
+    found = service.read()
+    assert found is not None
+    ours = {(f["manager"], f["operation"]) for f in found["metadata"]["managedFields"]}
+    assert ours == {(MANAGER, "Apply")}
+
+
+def test_the_server_refuses_a_wrong_manifest_and_says_where(api, namespace):
+    with pytest.raises(TasteloopError, match=r"refuses the manifest: .*requests\.cpu"):
+        Service(api, namespace=namespace, cpu="lots").deploy(ONE)
+    service = Service(api, namespace=namespace)
+    assert service.read() is None
+    service.deploy(ONE)
+    with pytest.raises(TasteloopError, match="refuses the manifest"):
+        Service(api, namespace=namespace, memory="much").canary(TWO, 10)
+    assert service.releases() == Releases(ONE)
+
+
+def between(service: Service, what: Callable[[], Any]) -> None:
+    """Let something happen once between this service's reading and its writing."""
+    kept, done = service._kept, []
+
+    def then(*arguments: Any) -> None:
+        kept(*arguments)
+        if not done:
+            done.append(what())
+
+    service._kept = then  # type: ignore[method-assign]
+
+
+def test_of_two_promoters_one_is_told_that_it_lost(api, namespace, service):
+    other = Service(api, namespace=namespace)
+    service.deploy(ONE)
+    service.canary(TWO, 10)
+    between(service, other.rollback)
+    with pytest.raises(Moved, match="changed by someone else meanwhile"):
+        service.promote("2")
+    assert service.releases() == Releases(ONE)  # the other's word stands
+
+
+def test_of_two_that_make_it_at_once_one_is_told_that_it_lost(api, namespace, service):
+    other = Service(api, namespace=namespace)
+    between(service, lambda: other.deploy(TWO))
+    with pytest.raises(Moved):
+        service.deploy(ONE)
+    assert service.releases() == Releases(TWO)
+
+
+def test_of_many_canaries_at_once_exactly_one_begins(api, namespace, kubeconfig):
+    Service(api, namespace=namespace).deploy(ONE)
+    ends: list[str] = []
+    start = threading.Barrier(6)
+
+    def begin(n: int) -> None:
+        service = Service(connect(), namespace=namespace)
+        start.wait()
+        try:
+            service.canary(Release(str(n), f"s3://models/{n}", "0" * 64, "image"), 10)
+            ends.append("began")
+        except TasteloopError as error:
+            ends.append(str(error))
+
+    threads = [threading.Thread(target=begin, args=(n,)) for n in range(2, 8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ends.count("began") == 1, ends
+    assert all("meanwhile" in end or "is tried" in end for end in ends if end != "began")
+
+
+def test_someone_elses_field_is_not_taken_over(api, namespace, service):
+    service.deploy(ONE)
+    service.canary(TWO, 10)
+    theirs = {
+        "apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService",
+        "metadata": {"name": "tasteloop", "namespace": namespace}, "spec": {"predictor": {"minReplicas": 9}},
+    }  # fmt: skip
+    place = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/{PLURAL}/tasteloop"
+    service._call("PATCH", place, "patch", [("fieldManager", "autoscaler"), ("force", "true")], theirs)
+    with pytest.raises(TasteloopError, match="someone else manages a part of .*minReplicas"):
+        service.promote("2")
+
+
+class Proxy:
+    """Passes bytes to the API server until it is told to cut: the request before it arrives, or the answer to it."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.target, self.cut = (host, port), ""
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(self.target)
+            for source, sink, what in ((near, far, "request"), (far, near, "answer")):
+                threading.Thread(target=self.pump, args=(source, sink, what), daemon=True).start()
+
+    def pump(self, source: socket.socket, sink: socket.socket, what: str) -> None:
+        try:
+            while data := source.recv(65536):
+                if self.cut == what:
+                    break
+                sink.sendall(data)
+        except OSError:
+            pass
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def through_a_proxy(kubeconfig: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Proxy, Any]]:
+    config = yaml.safe_load(kubeconfig.read_text())
+    cluster = config["clusters"][0]["cluster"]
+    real = urlsplit(cluster["server"])
+    proxy = Proxy(str(real.hostname), int(real.port or 443))
+    cluster["server"] = f"https://127.0.0.1:{proxy.listener.getsockname()[1]}"
+    (folder / "kubeconfig").write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(folder / "kubeconfig"))
+    try:
+        yield proxy, connect()
+    finally:
+        proxy.listener.close()
+
+
+@pytest.mark.parametrize("cut", ["request", "answer"])
+def test_a_connection_that_is_lost_midway_is_either_done_or_not_and_is_told(
+    kubeconfig, namespace, tmp_path, monkeypatch, service, cut
+):
+    service.deploy(ONE)
+    service.canary(TWO, 10)
+    with through_a_proxy(kubeconfig, tmp_path, monkeypatch) as (proxy, api):
+        cutting = Service(api, namespace=namespace)
+        apply = cutting._apply
+
+        def applied(wanted: Any, dry: bool = False) -> Any:
+            proxy.cut = "" if dry else cut
+            try:
+                return apply(wanted, dry)
+            finally:
+                proxy.cut = ""
+
+        monkeypatch.setattr(cutting, "_apply", applied)
+        if cut == "answer":  # it arrived: the object says so
+            assert cutting.promote("2") == Releases(TWO, before=ONE)
+        else:
+            with pytest.raises(TasteloopError, match="nothing was changed: the same command again"):
+                cutting.promote("2")
+            assert service.releases() == Releases(ONE, TWO, 10)
+            monkeypatch.undo()
+        assert service.promote("2") == Releases(TWO, before=ONE)
+
+
+def test_a_server_that_is_not_there_is_one_sentence(kubeconfig, tmp_path, monkeypatch):
+    with through_a_proxy(kubeconfig, tmp_path, monkeypatch) as (proxy, api):
+        proxy.listener.close()
+        with pytest.raises(TasteloopError, match="was lost or refused"):
+            Service(api).releases()
+
+
+def account(api: Any, namespace: str, name: str) -> Any:
+    """A client with the rights that infra/k8s gives a service account."""
+    from kubernetes import client
+
+    core, rbac = client.CoreV1Api(api), client.RbacAuthorizationV1Api(api)
+    for document in yaml.safe_load_all((ROOT / "infra/k8s/base/rbac.yaml").read_text()):
+        if document["metadata"]["name"] != name:
+            continue
+        document["metadata"]["namespace"] = namespace
+        match document["kind"]:
+            case "ServiceAccount":
+                core.create_namespaced_service_account(namespace, document)
+            case "Role":
+                rbac.create_namespaced_role(namespace, document)
+            case "RoleBinding":
+                document["subjects"][0]["namespace"] = namespace
+                rbac.create_namespaced_role_binding(namespace, document)
+    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}}
+    token = core.create_namespaced_service_account_token(name, namespace, asked).status.token
+    configuration = client.Configuration()
+    configuration.host, configuration.verify_ssl = api.configuration.host, False
+    configuration.api_key = {"authorization": f"Bearer {token}"}
+    configuration.retries = False
+    return client.ApiClient(configuration)
+
+
+def test_the_promoters_role_suffices_for_all_and_the_monitors_for_looking(api, namespace):
+    promoter = Service(account(api, namespace, "tasteloop-promoter"), namespace=namespace)
+    promoter.deploy(ONE)
+    promoter.canary(TWO, 10)
+    promoter.promote("2")
+    promoter.rollback()
+    monitor = Service(account(api, namespace, "tasteloop-monitor"), namespace=namespace)
+    assert monitor.releases() == Releases(ONE)
+    with pytest.raises(TasteloopError, match=f"may not patch {PLURAL}.*tasteloop-promoter"):
+        monitor.canary(TWO, 10)
+    with pytest.raises(TasteloopError, match=f"may not read {PLURAL}"):
+        Service(account(api, namespace, "tasteloop-serving"), namespace=namespace).releases()
+    with pytest.raises(TasteloopError, match="may not read"):  # a promoter of this service only
+        Service(promoter._api, "other", namespace).releases()
+
+
+def test_a_token_that_is_not_known_and_a_namespace_that_is_not_there(api, namespace):
+    from kubernetes import client
+
+    configuration = client.Configuration()
+    configuration.host, configuration.verify_ssl = api.configuration.host, False
+    configuration.api_key = {"authorization": "Bearer nobody"}
+    with pytest.raises(TasteloopError, match="does not know who asks"):
+        Service(client.ApiClient(configuration), namespace=namespace).releases()
+    with pytest.raises(TasteloopError, match="there is no namespace nowhere"):
+        Service(api, namespace="nowhere").deploy(ONE)
+
+
+def test_waiting_ends_when_the_controller_has_done_it(service):
+    service.deploy(ONE)
+    with pytest.raises(TasteloopError, match="not ready within 1 s: KServe has not seen the change yet"):
+        service.wait(1)
+    report(service)
+    service.wait(10)
+    service.canary(TWO, 10)
+    report(service, canaryStatuses=[{"name": "v2", "ready": True, "trafficPercent": 10}])
+    service.wait(10)
+    assert service.pending() is None
+    report(service, modelStatus={"transitionStatus": "BlockedByFailedLoad"})
+    with pytest.raises(TasteloopError, match="cannot be loaded"):
+        service.wait(10)
+
+
+def test_a_foreign_service_of_that_name_is_left_alone(api, namespace, service):
+    place = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/{PLURAL}"
+    theirs = {
+        "apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService",
+        "metadata": {"name": "tasteloop"}, "spec": {"predictor": {"minReplicas": 1}},
+    }  # fmt: skip
+    service._call("POST", place, "create", body=theirs)
+    with pytest.raises(TasteloopError, match="was not made by tasteloop"):
+        service.deploy(ONE)
+
+
+@contextmanager
+def another_crd(api: Any, change: Callable[[dict[str, Any]], Any]) -> Iterator[None]:
+    """KServe's CRD changed, or taken away where `change` is None; put back afterwards."""
+    import time
+
+    from kubernetes.client import ApiextensionsV1Api
+
+    extensions = ApiextensionsV1Api(api)
+    place = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{CRD}"
+    kept = Service(api)._call("GET", place, "read")
+    changed = json.loads(json.dumps(kept))
+    change(changed)
+    service = Service(api)
+    service._call("PUT", place, "update", body=changed)
+    time.sleep(3)  # the server takes a new schema into use when it gets to it
+    try:
+        yield
+    finally:
+        kept["metadata"].pop("resourceVersion")
+        kept["metadata"]["resourceVersion"] = extensions.read_custom_resource_definition(CRD).metadata.resource_version
+        service._call("PUT", place, "update", body=kept)
+        time.sleep(3)
+
+
+def test_a_field_that_an_older_kserve_would_drop_is_not_ignored(api, namespace, service):
+    def without(crd: dict[str, Any]) -> None:
+        del crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["canary"]
+
+    service.deploy(ONE)
+    with another_crd(api, without):
+        with pytest.raises(TasteloopError, match=r"would drop spec\.canary without a word"):
+            service.canary(TWO, 10)
+        assert service.releases() == Releases(ONE)
+    service.canary(TWO, 10)
+
+
+def test_a_cluster_without_kserve_is_told(api, namespace, service):
+    def unserved(crd: dict[str, Any]) -> None:
+        for version in crd["spec"]["versions"]:
+            version["served"] = False
+
+    with another_crd(api, unserved), pytest.raises(TasteloopError, match="install KServe with its CRDs"):
+        service.deploy(ONE)

@@ -1,0 +1,40 @@
+"""What a cluster is given, as files beside this one, so that a reviewer sees in the diff what a change does to it.
+
+After a change that is meant: `make golden`, then read `git diff tests/unit/golden`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import yaml
+
+from pipelines.settings import load
+from pipelines.training import compile_to
+from serving.cluster import Release, Releases, manifest, settings
+
+GOLDEN = Path(__file__).parent / "golden"
+RENEW = "TASTELOOP_RENEW_GOLDEN"
+
+
+def same(name: str, made: str) -> None:
+    """Compare with the file of that name; write it where the environment says so."""
+    path = GOLDEN / name
+    if os.environ.get(RENEW):
+        path.write_text(made)
+    assert path.is_file() and made == path.read_text(), f"{path.name} differs; where that is meant: make golden"
+
+
+def test_the_training_graph_for_a_cluster(tmp_path, monkeypatch):
+    monkeypatch.setenv("TASTELOOP_IMAGE", "registry.example/tasteloop-python@sha256:" + "0" * 64)
+    compile_to(load("cluster"), tmp_path / "training.yaml")
+    documents = list(yaml.safe_load_all((tmp_path / "training.yaml").read_text()))
+    documents[0]["sdkVersion"] = "kfp"  # a newer kfp is no change of ours
+    same("training.yaml", yaml.safe_dump_all(documents, width=120))
+
+
+def test_the_inference_service_with_a_canary():
+    releases = [Release(v, f"s3://models/{v}", v * 64, f"registry.example/serving@sha256:{v * 64}") for v in ("1", "2")]
+    asked = settings("tasteloop", "tasteloop", journal="http://tasteloop-journal:8082")
+    same("inferenceservice.yaml", yaml.safe_dump(manifest(asked, Releases(*releases, 10)), sort_keys=False, width=120))
