@@ -173,8 +173,9 @@ def submit(
 ) -> None:
     """Compile the training graph and run it on a Kubeflow Pipelines server, now or on a schedule.
 
-    The same graph is uploaded once, as a version that is named by its content. Where the server asks for a token, name
-    a file with it in KF_PIPELINES_SA_TOKEN_PATH.
+    The same graph is uploaded once, as a version that is named by its content.
+
+    Where the server asks for a token, name a file with it in KF_PIPELINES_SA_TOKEN_PATH.
     """
     from pipelines import submit as submission
     from pipelines.settings import load

@@ -287,8 +287,8 @@ class Service:
                 raise TasteloopError(f"there is no stable release to try {release.name} beside: deploy one")
             if now.tried != release:
                 self._not_trying(now)
-            if now.stable == release:
-                raise TasteloopError(f"{release.name} is the stable release already")
+            if now.stable.version == release.version:  # its Deployment would bear the same name
+                raise TasteloopError(f"{release.name} is the stable release already; with another image, deploy it")
             return Releases(now.stable, release, percent, now.before)
 
         return self._change(change)
