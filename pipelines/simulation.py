@@ -706,22 +706,27 @@ def simulate(
         {"met": bool, "failures": [...], "windows": [...], "detected_after": int | None, "false_triggers": int,
         "clean_windows": int, "retrainings": [...], "quality": {...}, ...}
     """
-    from tasteloop.privacy.pseudonyms import pseudonym_key
-
     shift = SHIFTS[options.shift]
     base, world = found(root, options.size if options.shift == "seasonal" else 0.0, overrides, say)
     fresh(base, place)
-    replay = Replay(world, options)
-    settings = settings_for(base / "data", overrides)
     say(f"{options.shift}, seed {options.seed}: {shift.about}; expected: {shift.expected}; in {place}")
+    return replayed(Replay(world, options), settings_for(base / "data", overrides), place, say)
+
+
+def replayed(replay: Replay, settings: Settings, place: Path, say: Say) -> dict[str, Any]:
+    """`simulate` in a home that has a champion."""
+    from tasteloop.privacy.pseudonyms import pseudonym_key
+
+    options, shift = replay.options, SHIFTS[replay.options.shift]
     windows: list[dict[str, Any]] = []
     with at(place):
+        before = _champion_session()
         served: AbstractContextManager[Any] = Server(place) if options.serve else InProcess(place)
         with served as live:
             driver = _Driver(replay, settings, place, live, pseudonym_key())
-            before = _champion_session()
-            driver.ask(driver.come(0), 0)
+            ahead = driver.come(0)
             for week in range(options.weeks):
+                driver.ask(ahead, week)
                 driver.clock = replay.begin + (week + 1) * WEEK + DAY
                 ahead = driver.come(week + 1)  # its first day moves the watermark
                 driver.catalogue = replay.catalogue(week)
@@ -737,9 +742,7 @@ def simulate(
                 say(told(windows[-1]))
                 if windows[-1]["outcome"] == "retrain" == shift.expected and not options.retrain:
                     break
-                driver.ask(ahead, week + 1)
-        after = _champion_session()
-        measured = _qualities(before, after, replay, settings)
+        measured = _qualities(before, _champion_session(), replay, settings)
     result = {**asdict(options), "severity": options.size, **judged(windows, shift, options), "quality": measured}
     write_json(place / RESULT, result)
     return result

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from test_monitoring import promote
 
 from benchmarks.loop.run import summary, wilson
 from pipelines.settings import load
@@ -28,13 +29,16 @@ from pipelines.simulation import (
     fresh,
     judged,
     placed,
+    replayed,
     searching,
 )
+from serving.journal import read_journal
 from serving.registry import tracking_uri
 from tasteloop.errors import TasteloopError
 from tasteloop.events import EVENTS_SCHEMA, Event
-from tasteloop.files import read_parquet
+from tasteloop.files import read_json, read_parquet
 from validation.decision import HOUR, WEEK
+from validation.reference import keep_reference
 
 KEY = b"a key of the tests"
 
@@ -252,6 +256,33 @@ def test_a_simulation_sees_no_registry_but_its_own(tmp_path: Path, monkeypatch: 
     with at(tmp_path / "own"):
         assert tracking_uri() == f"sqlite:///{tmp_path / 'own' / 'mlflow.db'}"
     assert (os.environ["MLFLOW_TRACKING_URI"], os.environ["TASTELOOP_HOME"]) == ("http://elsewhere", "before")
+
+
+@pytest.mark.timeout(600)
+def test_the_monitor_is_driven_through_the_weeks(
+    world: World, tiny_bundle: Path, tiny_snapshots: Path, tmp_path: Path
+) -> None:
+    settings = load("smoke", ["watch.windows.hours=168", "watch.drift.draws=199", "watch.drift.texts=60"])
+    options = Options("broken-field", weeks=2, start=1, visitors=40, serve=False, retrain=False)
+    with at(tmp_path / "home"):
+        promote(tiny_bundle, tmp_path)
+        keep_reference(tiny_bundle, tiny_snapshots, settings.watch)
+    said: list[str] = []
+    result = replayed(Replay(world, options), settings, tmp_path / "home", said.append)
+    assert result["met"], result["failures"]
+    assert [w["shifted"] for w in result["windows"]] == [False, True] and len(said) == 2
+    assert result["windows"][1]["outcome"] == "alert-human" and "ratings without a value" in said[1]
+    answers = read_journal(tmp_path / "home" / "journal")
+    assert set(answers["model"]) == {"interests", "recommend"} and answers["user"].null_count() == 0
+    (first, second) = sorted((tmp_path / "home" / "monitor" / "windows").iterdir())
+    for place in (first, second):
+        report = read_json(place / "report.json")
+        assert report["answers"]["recommend"] == report["answers"]["interests"] > 40 and report["mature"] > 0
+    measured = {f["measure"]: f["n"] for f in read_json(first / "report.json")["findings"]}
+    assert measured["prediction.items"] > 0 and measured["quality.ndcg@10"] > 0
+    clicks = answers.filter(pl.col("feedback").list.len() > 0).explode("feedback").unnest("feedback", separator=".")
+    assert clicks.height and all(item in names for names, item in clicks.select("names", "feedback.item").rows())
+    assert (clicks["feedback.time"] > clicks["latest"]).all()
 
 
 def test_intervals_of_shares() -> None:
