@@ -10,7 +10,7 @@ export DO_NOT_TRACK = 1
 export GX_ANALYTICS_ENABLED = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets run serve demo-loop test golden bench bench-loop bench-peers images manifests lint typecheck lock clean
+.PHONY: help setup assets run serve demo-loop test test-cluster golden bench bench-loop bench-peers images manifests lint typecheck lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ test: assets lint typecheck ## everything: linters, types, fast tests, then whol
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "not slow and not cluster"
 	@echo "test: slow (whole runs, real servers)"
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "slow and not cluster"
+
+test-cluster: $(STAMP) ## tests on a real Kubernetes API server, where one can be started (docs/cluster.md)
+	@$(BIN)/python -m pytest -q -m cluster
 
 golden: $(STAMP) ## renew tests/unit/golden after a change that is meant; then read its diff
 	@TASTELOOP_RENEW_GOLDEN=1 $(BIN)/python -m pytest -q tests/unit/test_golden.py
