@@ -104,7 +104,8 @@ def base_of(made_by: dict[str, Any]) -> Path:
     So what one retraining leaves out is not lost to the next.
     """
     window = Path(made_by["settings"]["ingest"]["behaviour"]) / INGEST_FILE
-    return Path(read_json(window)["base"] if window.is_file() else made_by["artifacts"]["dataset"])
+    base = read_json(window).get("base") if window.is_file() else None  # a data set of the user's own has none
+    return Path(base or made_by["artifacts"]["dataset"])
 
 
 def write_window(

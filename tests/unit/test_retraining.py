@@ -102,6 +102,8 @@ def test_the_next_retraining_begins_with_the_same_base(dataset: Path, tiny_snaps
     first = {"settings": {"ingest": {"behaviour": "ml-100k"}}, "artifacts": {"dataset": str(dataset)}}
     retrained = {"settings": {"ingest": {"behaviour": str(tmp_path / "data")}}, "artifacts": {"dataset": "elsewhere"}}
     assert base_of(first) == base_of(retrained) == dataset
+    own = {"settings": {"ingest": {"behaviour": str(dataset)}}, "artifacts": {"dataset": "made/by/ingest"}}
+    assert base_of(own) == Path("made/by/ingest")  # a directory that no retraining wrote
 
 
 @pytest.mark.parametrize("warm", [True, False])
