@@ -9,6 +9,7 @@ its test window is the newest part of the data, and the champion is measured on 
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,8 @@ def retrain(asked: Retraining) -> dict[str, Any]:
         snapshots, rules = Path(made_by["artifacts"]["snapshots"]), asked.settings.retraining
         write_window(base_of(made_by), snapshots, asked.source(0), asked.until, rules, data)
     settings = settings_of(asked.settings, data, Path(made_by["artifacts"]["snapshots"]), registry.find(champion).path)
-    facts = local.run(settings, lambda line: log.info("%s", _plain(line)))
+    # not through the log: kfp makes the root logger write to where these lines come from
+    facts = local.run(settings, lambda line: print(_plain(line), file=sys.stderr, flush=True))
     result = RESULTS[facts["outcome"]]
     live = registry.pointer()
     if result == "unchanged" and live is not None and live[1] != asked.champion:

@@ -39,6 +39,7 @@ from tasteloop.runtime import Session
 from tasteloop.snapshots import EVENTS_SEEN, FUTURE, SPLIT, TEST, TEXT, TRAIN, USER, VALIDATION, Snapshots
 
 OURS = "tasteloop"
+DIFFERENCES = {"micro-F1": "ours_minus", "micro-F1, one threshold": "ours_minus_one", "macro-F1": "ours_minus_macro"}
 LENGTHS = ((1, 1), (2, 5), (6, 20), (21, 50), (51, 10**9))
 HORIZONS = (1, 3, 5, 10)
 COVERAGES = (1.0, 0.75, 0.5, 0.25, 0.1)
@@ -216,6 +217,7 @@ def _quality(bench: Bench, name: str, decided: dict[str, Decided], truth: Array,
         "ece": bench.interval(metrics.ece(theirs.probabilities, truth), users),
         # against their better micro-F1, which is with one threshold for most
         "ours_minus": bench.difference(micro(mine.several, truth), micro(theirs.one, truth), users),
+        "ours_minus_one": bench.difference(micro(mine.one, truth), micro(theirs.one, truth), users),
         "ours_minus_macro": bench.difference(
             metrics.macro_f1(mine.several, truth), metrics.macro_f1(theirs.one, truth), users
         ),
@@ -332,10 +334,11 @@ def markdown(results: dict[str, Any]) -> str:
         f"Interests on {results['source']}: {counts['test']} test snapshots of {counts['users']} users; bundle "
         f"{results['bundle'][:12]}; 95% intervals over users, {results['draws']} draws.",
         _table(
-            ["method", *header, "average precision", "ECE", "ours - theirs, micro-F1", "ours - theirs, macro-F1"],
+            ["method", *header, "average precision", "ECE", *(f"ours - theirs, {what}" for what in DIFFERENCES)],
             [_quality_row(row) for row in quality],
         ),
-        "Ours with a threshold a label, theirs with the one threshold of their best micro-F1 on the validation window.",
+        "Thresholds of the validation window. Micro-F1 and macro-F1: ours with one a label, theirs with the one of their best "
+        "micro-F1; one threshold: both with that.",
         "F1 by label, with a threshold a label:",
         _by_label(results["labels"], "f1", names),
         "Area under the ROC curve by label:",
@@ -358,7 +361,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 def _quality_row(row: dict[str, Any]) -> list[str]:
     values = [_number(row[key]) for key in ("micro_f1", "macro_f1", "micro_f1_one", "macro_f1_one")]
-    minus = ["" if row["method"] == OURS else _signed(row[key]) for key in ("ours_minus", "ours_minus_macro")]
+    minus = ["" if row["method"] == OURS else _signed(row[key]) for key in DIFFERENCES.values()]
     return [row["method"], *values, f"{row['average_precision']:.3f}", _number(row["ece"]), *minus]
 
 

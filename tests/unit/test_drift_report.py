@@ -113,3 +113,21 @@ def test_without_answers_behaviour_alone_is_compared(
     assert all(f.effect is None for name, f in found.items() if name.startswith("prediction."))
     assert "recommendations" not in read_json(tmp_path / "out" / REPORT)["evidently"]
     assert (tmp_path / "out" / EVIDENTLY).is_file()
+
+
+def test_items_whose_names_are_numbers_have_a_health() -> None:
+    from tasteloop.items import Catalogue
+    from validation.drift import RECOMMEND
+    from validation.drift_report import _health
+    from validation.windows import MODEL, NAMES, NUMBERS, RELEVANT
+
+    items = [str(n) for n in range(40)]
+    catalogue = Catalogue(items, items, [["odd" if n % 2 else "even"] for n in range(40)], [None] * 40)
+    rows = [
+        (RECOMMEND, str(n), items[n : n + 12], [1 - k / 20 for k in range(12)], items[n + 1 : n + 3]) for n in range(20)
+    ]
+    answers = pl.DataFrame(rows, schema=[MODEL, "request", NAMES, NUMBERS, RELEVANT], orient="row")
+    behaviour = pl.DataFrame({"user": [str(n % 7) for n in range(70)], "item": [str(n % 40) for n in range(70)]})
+    health = _health(behaviour, answers, answers.head(10), catalogue)
+    assert health is not None and set(health) == {"reference", "current"}
+    assert 0 < health["reference"]["Diversity"] <= 10 and 0 < health["current"]["Coverage"] <= 1
