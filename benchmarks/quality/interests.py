@@ -337,8 +337,8 @@ def markdown(results: dict[str, Any]) -> str:
             ["method", *header, "average precision", "ECE", *(f"ours - theirs, {what}" for what in DIFFERENCES)],
             [_quality_row(row) for row in quality],
         ),
-        "Thresholds of the validation window. Micro-F1 and macro-F1: ours with one a label, theirs with the one of their "
-        "best micro-F1; one threshold: both with that.",
+        "Thresholds of the validation window. Micro-F1 and macro-F1: ours with one a label, theirs with the one of "
+        "their best micro-F1; one threshold: both with that.",
         "F1 by label, with a threshold a label:",
         _by_label(results["labels"], "f1", names),
         "Area under the ROC curve by label:",

@@ -127,7 +127,7 @@ def test_items_whose_names_are_numbers_have_a_health() -> None:
         (RECOMMEND, str(n), items[n : n + 12], [1 - k / 20 for k in range(12)], items[n + 1 : n + 3]) for n in range(20)
     ]
     answers = pl.DataFrame(rows, schema=[MODEL, "request", NAMES, NUMBERS, RELEVANT], orient="row")
-    behaviour = pl.DataFrame({"user": [str(n % 7) for n in range(70)], "item": [str(n % 40) for n in range(70)]})
-    health = _health(behaviour, answers, answers.head(10), catalogue)
+    seen = pl.DataFrame({"user": [str(n % 7) for n in range(70)], "item": [str(n % 40) for n in range(70)]})
+    health = _health(seen, answers, answers.head(10), catalogue)
     assert health is not None and set(health) == {"reference", "current"}
     assert 0 < health["reference"]["Diversity"] <= 10 and 0 < health["current"]["Coverage"] <= 1
