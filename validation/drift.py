@@ -651,13 +651,16 @@ def findings(
         tested = test(reference[name].z, current[name].z, settings.draws, settings.seed, level)
         raw.append(_finding(measure, tested, n, natural.get(measure)))
     for measure, (before, now) in quality.items():
-        if min(len(before), len(now)) < _FEWEST:
+        if len(now) < _FEWEST:
             raw.append(Finding(measure=measure, n=len(now)))
+            continue
+        interval = metrics.interval(metrics.Measure(now.sums, now.reduce), np.arange(len(now)), settings.seed)
+        shown = {"value": interval.value, "low": interval.low, "high": interval.high}
+        if len(before) < _FEWEST:  # nothing to compare with, but a floor can be held against it
+            raw.append(Finding(measure=measure, n=len(now), **shown))
             continue
         less = measure in LESS_IS_BETTER
         tested = compare_quality(before, now, settings.draws, settings.seed, level, less)
-        interval = metrics.interval(metrics.Measure(now.sums, now.reduce), np.arange(len(now)), settings.seed)
-        shown = {"value": interval.value, "low": interval.low, "high": interval.high}
         bound = _natural_quality(before, settings, less)
         raw.append(_finding(measure, tested, len(now), bound).model_copy(update=shown))
     corrected = adjusted([finding.p for finding in raw])

@@ -26,7 +26,7 @@ from validation.windows import Span, WindowSettings, distinct
 HOURS = 200
 SETTINGS = WatchSettings(
     windows=WindowSettings(hours=HOURS, horizon_hours=1),
-    drift=DriftSettings(draws=199, texts=60),
+    drift=DriftSettings(draws=199, texts=120),  # three windows of the reference
     answers=200,
 )
 RULES = DecisionSettings(minimum=20, alpha=0.05)
@@ -123,7 +123,7 @@ def test_the_same_behaviour_again_has_not_drifted(
     answers = journal(session, behaviour, span.start)
     evidence, found = said(reference, session, events, answers, span, tmp_path / "out")
     assert evidence.problems == ()
-    for name in ("labels", "kinds", "items", "value", "embedding.auc", "quality.precision", "quality.recall"):
+    for name in ("labels", "kinds", "items", "value", "embedding.auc"):
         severity = RULES.severity[name]
         finding = found[name]
         assert finding.effect is not None and finding.p is not None and finding.n >= 50, name

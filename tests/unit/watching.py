@@ -29,7 +29,7 @@ HOURS = 200
 def settings() -> Settings:
     changed = {
         "watch.windows": {"hours": HOURS, "horizon_hours": 1, "lateness_hours": 2},
-        "watch.drift": {"draws": 199, "texts": 60},
+        "watch.drift": {"draws": 199, "texts": 120},
         "watch.answers": 200,
         "decision.minimum": 20,
         "decision.alpha": 0.05,
