@@ -10,7 +10,7 @@ export DO_NOT_TRACK = 1
 export GX_ANALYTICS_ENABLED = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets run serve test golden bench bench-peers images manifests lint typecheck lock clean
+.PHONY: help setup assets run serve demo-loop test golden bench bench-loop bench-peers images manifests lint typecheck lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,15 @@ run: assets ## fetch, validate, fine-tune, evaluate, gate, rehearse and promote
 serve: $(STAMP) ## serve the champion on loopback, port PORT
 	@$(BIN)/tasteloop serve --port $(PORT)
 
+DEMO := $(abspath $(or $(TASTELOOP_HOME),$(HOME)/.tasteloop))/simulations/demo
+demo-loop: assets ## watch the loop: tastes change, the monitor sees it, retrains, gates, promotes (about 10 minutes)
+	@$(BIN)/tasteloop simulate --shift taste-change --weeks 5 --home $(DEMO)
+	@echo "demo-loop: what was decided, newest first"
+	@TASTELOOP_HOME=$(DEMO) $(BIN)/tasteloop history
+	@TASTELOOP_HOME=$(DEMO) $(BIN)/tasteloop status
+	@if $(BIN)/tasteloop report --help | grep -q -- --site; then \
+	  TASTELOOP_HOME=$(DEMO) $(BIN)/tasteloop report --site $(DEMO)/site; fi
+
 test: assets lint typecheck ## everything: linters, types, fast tests, then whole runs and servers
 	@echo "test: fast"
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "not slow and not cluster"
@@ -51,6 +60,9 @@ golden: $(STAMP) ## renew tests/unit/golden after a change that is meant; then r
 
 bench: assets ## the quality benchmark: every protocol and method (docs/benchmarks.md)
 	@$(BIN)/tasteloop bench quality
+
+bench-loop: assets ## the loop under every shift, 20 seeds each: hours (docs/monitoring.md)
+	@$(BIN)/python -m benchmarks.loop.run
 
 PEERS := .venv-peers
 bench-peers: $(PEERS)/.stamp ## the environment of the benchmark's peers, and our measures checked against theirs

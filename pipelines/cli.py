@@ -232,12 +232,39 @@ def report(
     run_id: Annotated[str | None, typer.Option("--run", metavar="ID", help="A run's id; the last one.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE")] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    site: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write the site instead: why is this model live? Every model, drift, decision."
+        ),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Write a run's evaluation as one self-contained HTML page, or its validation where it ended there."""
-    from pipelines.local import page
+    """Write a run's evaluation as one self-contained HTML page, or its validation where it ended there.
 
-    path = page(run_id, output)
-    typer.echo(str(path))
+    With --site DIR: static pages over all models, runs, drift windows and decisions, each with its evidence, which can
+    be moved or published as they are. A site that is there is replaced; a directory with anything else in it is not.
+    """
+    if site is not None:
+        if run_id or output:
+            raise TasteloopError("--site is about all runs; leave --run and --output out")
+        from pipelines.site import write
+
+        written = write(site)
+        path = Path(written["index"])
+        if as_json:
+            _print(written)
+        else:
+            counted = ", ".join(f"{n} {name}" for name, n in written.items() if isinstance(n, int))
+            typer.echo(f"{path}\n{counted}")
+    else:
+        from pipelines.local import page
+
+        path = page(run_id, output)
+        if as_json:
+            _print({"report": str(path)})
+        else:
+            typer.echo(str(path))
     if open_it:
         typer.launch(path.as_uri())
 
@@ -385,6 +412,59 @@ def monitor(
         _print(watched.json())
     else:
         typer.echo(monitoring.line(watched))
+
+
+@app.command()
+def simulate(
+    shift: Annotated[
+        str,
+        typer.Option(
+            help="stationary, seasonal, new-catalogue, taste-change, bots, broken-field, language, "
+            "delayed-labels, or all."
+        ),
+    ] = "taste-change",
+    seed: Annotated[int, typer.Option(min=0, help="Who comes when, and whom the shift hits.")] = 0,
+    weeks: Annotated[int, typer.Option(min=1, help="Weeks that are replayed.")] = 6,
+    start: Annotated[int, typer.Option(min=0, help="The first week with the shift, from 0.")] = 2,
+    visitors: Annotated[int, typer.Option(min=1, help="A week.")] = 100,
+    severity: Annotated[float | None, typer.Option(help="In the shift's own unit; its default.")] = None,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Answer in this process instead of a server's: faster.")
+    ] = False,
+    retrain: Annotated[
+        bool, typer.Option("--retrain/--no-retrain", help="Whether a retraining that is decided is done.")
+    ] = True,
+    place: Annotated[
+        Path | None, typer.Option("--home", metavar="DIR", help="Its home; simulations/ under TASTELOOP_HOME.")
+    ] = None,
+    set: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay real behaviour through a server, with a shift, and see whether the monitor does what it should.
+
+    The first time a champion is trained (profile smoke). Every simulation has a home of its own: your registry is not
+    touched. Exit code 1 where an expectation is not met.
+    """
+    from pipelines import simulation
+    from tasteloop.files import home
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    if place is not None and shift == "all":
+        raise TasteloopError("--home is one simulation's; --shift all makes several, under TASTELOOP_HOME/simulations")
+    results = []
+    for name in simulation.SHIFTS if shift == "all" else [shift]:
+        options = simulation.Options(name, seed, weeks, start, visitors, severity, not in_process, retrain)
+        where = place or simulation.default_place(name, seed)
+        results.append(
+            simulation.simulate(
+                options, where, home() / "simulations", set or [], lambda line: typer.echo(line, err=as_json)
+            )
+        )
+        if not as_json:
+            typer.echo("\n".join(simulation.concluded(results[-1])))
+    if as_json:
+        _print(results if shift == "all" else results[0])
+    sys.exit(0 if all(result["met"] for result in results) else 1)
 
 
 def _seconds(text: str) -> float:

@@ -1,7 +1,8 @@
 """A rollout: a challenger answers a share of the requests, or scores them in the shadow, until the rules decide.
 
 Its state is one file, `rollout.json` under the home, replaced whole and changed under a lock, so that servers and the
-command line share it. Servers add what they observed; `decide` makes of it a verdict with reasons.
+command line share it; the next rollout moves it to `rollouts/`. Servers add what they observed; `decide` makes of it a
+verdict with reasons.
 
 The rules, for what the defaults of `Rules` leave open:
 
@@ -26,6 +27,7 @@ import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
@@ -34,7 +36,7 @@ from serving.predictor import INTERESTS, SENTIMENT
 from tasteloop import files
 from tasteloop.errors import TasteloopError
 
-STATE = "rollout.json"
+STATE, PAST = "rollout.json", "rollouts"
 _LOCK_SECONDS = 30.0
 _Z = 3.0  # standard deviations of "surely"
 _FEWEST_ERRORS = 3
@@ -362,8 +364,18 @@ def current() -> Rollout | None:
         TasteloopError: a file that is not a rollout's.
     """
     path = files.home() / STATE
-    if not path.exists():
-        return None
+    return _read(path) if path.exists() else None
+
+
+def history() -> list[Rollout]:
+    """All rollouts of this home, the last one first."""
+    last = current()
+    found = [*([last] if last else []), *(_read(path) for path in (files.home() / PAST).glob("*.json"))]
+    once = {rollout.id: rollout for rollout in reversed(found)}  # the last one may just be moving there
+    return sorted(once.values(), key=lambda rollout: rollout.started, reverse=True)
+
+
+def _read(path: Path) -> Rollout:
     try:
         return Rollout.model_validate(files.read_json(path))
     except ValidationError as error:
@@ -473,6 +485,8 @@ def _change(change: Callable[[Rollout | None], State]) -> State:
         before = current()
         after = change(before)
         if after is not None and after is not before:
+            if before is not None and before.id != after.id:
+                files.write_json(files.home() / PAST / f"{before.id}.json", json.loads(before.model_dump_json()))
             files.write_json(files.home() / STATE, json.loads(after.model_dump_json()))
         return after
 
@@ -484,8 +498,11 @@ def _now() -> str:
 def status() -> dict[str, Any] | None:
     """The last rollout with what the rules say of it now, for people and scripts."""
     rollout = current()
-    if rollout is None:
-        return None
+    return tell(rollout) if rollout else None
+
+
+def tell(rollout: Rollout) -> dict[str, Any]:
+    """A rollout with what the rules say of it now."""
     said = rollout.decision()
     told = json.loads(rollout.model_dump_json(exclude={"observed"}))
     return {**told, "verdict": said.verdict, "because": list(said.reasons), "observed": _told(rollout.observed)}

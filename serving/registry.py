@@ -5,9 +5,9 @@ By default everything is on this machine: `sqlite:///<home>/mlflow.db` and artif
 its evaluation and verdict. The alias `@champion` says which version is live, the registered model's tag
 `champions` which were live before it, oldest first.
 
-A promotion writes that history first and moves the alias last; a rollback moves the alias first. A history
-that ends in the live version itself therefore is what a killed process left, and reads as if the end were
-not there: at any point the state is the one before or the one after.
+A promotion writes that history (and when and in whose place) first and moves the alias last; a rollback moves the
+alias first. A history that ends in the live version itself therefore is what a killed process left, and reads as if
+the end were not there: at any point the state is the one before or the one after.
 
 All of it happens under one file lock in `home()`, so that compare-and-swap is atomic between the processes
 of a machine (and of machines that share that directory). MLflow's own API has no compare-and-swap: two
@@ -23,6 +23,7 @@ import logging
 import math
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -47,6 +48,8 @@ CHAMPION = "champion"
 
 _HISTORY = "champions"
 _KEY, _DIGEST, _PASSED, _REASONS, _REHEARSED = "key", "digest", "passed", "reasons", "rehearsed"
+_PROMOTED = "promoted"  # when, and in whose place
+EVALUATION, VERDICT, REHEARSAL = "evaluation.json", "verdict.json", "rehearsal.json"  # a version's run keeps them
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_CONFIGURE_LOGGING": "false",
@@ -82,7 +85,14 @@ class Champion:
 
 @dataclass(frozen=True)
 class Version:
-    """One line of `versions()`; `created` is in milliseconds since 1970 UTC."""
+    """One line of `versions()`; times are in milliseconds since 1970 UTC.
+
+    Attributes:
+        champion: it is live.
+        was: it was live before the champion, and a rollback can go back to it.
+        promoted, replaced: when it was last promoted and in which version's place; None where it never was, or was
+            before that was written down.
+    """
 
     version: str
     digest: str
@@ -91,6 +101,9 @@ class Version:
     passed: bool
     rehearsed: bool
     champion: bool
+    was: bool = False
+    promoted: int | None = None
+    replaced: str | None = None
 
 
 def tracking_uri() -> str:
@@ -126,7 +139,7 @@ def record(
         run_id, artifacts = _log_run(client, key, digest, measured, verdict, settings)
         client.log_artifacts(run_id, str(bundle), "bundle")
         client.log_artifact(run_id, str(evaluation))
-        client.log_dict(run_id, dict(verdict), "verdict.json")
+        client.log_dict(run_id, dict(verdict), VERDICT)
         if report is not None:
             client.log_artifact(run_id, str(report))
         client.set_terminated(run_id)
@@ -205,6 +218,7 @@ def versions() -> list[Version]:
         return []
     with _registry() as client:
         live = _live(client)
+        before = _history(client, live) if live else []
         found = client.search_model_versions(f"name = '{MODEL}'", max_results=1000)
     return [
         Version(
@@ -215,9 +229,20 @@ def versions() -> list[Version]:
             passed=version.tags.get(_PASSED) == _flag(True),
             rehearsed=version.tags.get(_REHEARSED) == _flag(True),
             champion=live is not None and version.version == live.version,
+            was=str(version.version) in before,
+            **json.loads(version.tags.get(_PROMOTED, "{}")),
         )
         for version in sorted(found, key=lambda version: int(version.version), reverse=True)
     ]
+
+
+def evidence(version: str) -> dict[str, str]:
+    """What was measured and decided about a version, as its run keeps it: JSON by file name, without what is gone."""
+    with _registry() as client, tempfile.TemporaryDirectory(prefix="tasteloop-") as folder:
+        run_id = str(_version(client, version).run_id)
+        there = {entry.path for entry in client.list_artifacts(run_id)}
+        names = [name for name in (EVALUATION, VERDICT, REHEARSAL) if name in there]
+        return {n: Path(client.download_artifacts(run_id, n, folder)).read_text(encoding="utf-8") for n in names}
 
 
 def rehearsed(version: str, rehearsal: Path) -> None:
@@ -266,6 +291,8 @@ def promote(version: str, expected: str | None) -> Champion:
         if live is not None:
             history = [*_history(client, live), str(live.version)]
             client.set_registered_model_tag(MODEL, _HISTORY, json.dumps(history[-_REMEMBERED:]))
+        told = {"promoted": int(time.time() * 1000), "replaced": str(live.version) if live else None}
+        client.set_model_version_tag(MODEL, version, _PROMOTED, json.dumps(told))
         client.set_registered_model_alias(MODEL, CHAMPION, version)
         return promoted
 

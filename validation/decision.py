@@ -267,7 +267,8 @@ def decide(
     return answer("healthy", [f"none of {len(enough)} measures has drifted"], [])
 
 
-def _drifted(finding: Finding, settings: DecisionSettings) -> Literal["no", "slight", "severe"]:
+def drifted(finding: Finding, settings: DecisionSettings) -> Literal["no", "slight", "severe"]:
+    """Whether a measure has drifted in its window, for one that has a severity; "no" where nothing can be said."""
     severity = settings.severity.get(finding.measure)
     if severity is None or finding.effect is None or finding.p is None or finding.n < settings.minimum:
         return "no"
@@ -278,7 +279,7 @@ def _drifted(finding: Finding, settings: DecisionSettings) -> Literal["no", "sli
 
 def _persistent(sound: Sequence[Evidence], settings: DecisionSettings) -> list[tuple[str, str]]:
     """Measures that are severe in the newest window and in enough of them, with a sentence each."""
-    severe = [{f.measure: f for f in e.findings if _drifted(f, settings) == "severe"} for e in sound]
+    severe = [{f.measure: f for f in e.findings if drifted(f, settings) == "severe"} for e in sound]
     out = []
     for name, finding in severe[-1].items() if severe else ():
         count = sum(name in found for found in severe)
@@ -291,9 +292,9 @@ def _noticed(sound: Sequence[Evidence], settings: DecisionSettings) -> list[tupl
     """What is severe for the first time, or slight again and again."""
     out = []
     for finding in sound[-1].findings:
-        found = _drifted(finding, settings)
+        found = drifted(finding, settings)
         past = [f for e in sound[:-1] for f in e.findings if f.measure == finding.measure]
-        again = 1 + sum(_drifted(f, settings) != "no" for f in past)
+        again = 1 + sum(drifted(f, settings) != "no" for f in past)
         if found == "severe" or (found == "slight" and again >= settings.needed):
             out.append((finding.measure, f"{_told(finding, settings)}; in {again} of {len(sound)} windows"))
     return sorted(out)

@@ -165,11 +165,11 @@ class Reader:
 
     @classmethod
     def of(cls, session: Session) -> Reader:
-        task = session.tasks[0]
+        encoder = session.encoder(session.tasks[0])
         return cls(
             session.catalogue,
             session.text,
-            lambda texts: session.encode(texts, task, session.text.max_tokens),
+            lambda texts: encoder.pool(texts, session.text.max_tokens),
             session.sentiment if session.has_sentiment else None,
         )
 
@@ -377,7 +377,8 @@ def _embeddings(rows: pl.DataFrame, reader: Reader, settings: DriftSettings, see
     names = {f"{user}\0{window}": n for n, (user, window) in seen.users.items() if window >= newest[0]}
     kept = sorted(names[name] for name in chosen(names, settings.texts, settings.seed))
     histories: dict[int, list[Event]] = {n: [] for n in kept}
-    told = rows.filter(pl.col("unit").is_in(kept)).sort(TIME, maintain_order=True)
+    readable = pl.col(KIND).is_in(KINDS)  # a kind that nobody knows has no words; the window's checks tell of it
+    told = rows.filter(pl.col("unit").is_in(kept) & readable).sort(TIME, maintain_order=True)
     for n, kind, item, time, value, text in told.select("unit", KIND, ITEM, TIME, VALUE, TEXT).rows():
         histories[n].append(Event(kind, item, time, value, text))
     if kept:

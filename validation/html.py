@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeAlias
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -53,6 +54,7 @@ _ATTRIBUTE = re.compile(
     "class|id|style|href|lang|dir|scope|colspan|rowspan|role|tabindex|open|datetime|title|(aria|data)-[a-z-]+|"
     "width|height|viewBox|x[12]?|y[12]?|cx|cy|r|d|points|transform|fill|stroke(-[a-z]+)?|text-anchor"
 )
+_TARGET = re.compile(r"#.*|(\.\./)*([\w-][\w.-]*/)*[\w-][\w.-]*\.(html|json)(#[\w.-]*)?", re.A)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -87,8 +89,8 @@ def tag(name: str, *children: Child, **attributes: object) -> Safe:
         key = key.rstrip("_").replace("_", "-")
         if not _ATTRIBUTE.fullmatch(key):
             raise ValueError(f"attribute {key!r} is not in this kit; known: {_ATTRIBUTE.pattern}")
-        if key == "href" and not str(value).startswith("#"):
-            raise ValueError(f"a page links only to itself: '#…', not {value!r}")
+        if key == "href" and not _TARGET.fullmatch(str(value)):
+            raise ValueError(f"a page links only to itself and to pages beside it: '#…', 'a/b.html', not {value!r}")
         if key == "style" and not re.fullmatch(r"--[a-z]+:[0-9.]+", str(value)):
             raise ValueError(f"a style attribute only sets a number, '--share:0.5', not {value!r}")
         if value is None or value is False:
@@ -178,15 +180,45 @@ def badge(text: str, tone: str) -> Safe:
     return tag("span", text, class_=f"badge {tone}")
 
 
-def page(title: str, body: Child, lang: str = "en") -> str:
-    """A whole document: no script, no outside resource, light and dark by the reader's preference."""
+def moment(micros: object) -> Safe | str:
+    """µs since 1970 UTC as people read it, to the minute; a dash where there is no time."""
+    then = _utc(micros)
+    return "–" if then is None else tag("time", f"{then:%Y-%m-%d %H:%M}", datetime=f"{then:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def day(micros: object) -> str:
+    """µs since 1970 UTC as a date; a dash where there is no time."""
+    then = _utc(micros)
+    return "–" if then is None else f"{then:%Y-%m-%d}"
+
+
+def _utc(micros: object) -> datetime | None:
+    x = finite(micros)
+    try:
+        return None if x is None else datetime.fromtimestamp(x / 1e6, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def page(title: str, body: Child, lang: str = "en", banner: Child = None, foot: Child = None) -> str:
+    """A whole document: no script, no outside resource, light and dark by the reader's preference.
+
+    Args:
+        banner: what stands above on every page of a site; the first thing to reach is then a link past it.
+        foot: what stands below.
+    """
+    top: Child = None
+    if banner is not None:
+        skip = tag("a", "Skip to content", href="#content", class_="skip")
+        top = join([skip, tag("header", tag("div", banner), class_="banner")])
     return (
         f'<!doctype html>\n<html lang="{escape(lang)}">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
         f"<title>{escape(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
-        f"{tag('main', body)}\n</body>\n</html>\n"
+        f"{_child(top)}{tag('main', body, id='content', class_='site' if top else None)}"
+        f"{_child(tag('footer', tag('p', foot)) if foot is not None else None)}\n</body>\n</html>\n"
     )
 
 
@@ -218,9 +250,9 @@ class Scale:
     def __call__(self, value: float) -> float:
         return round((value - self.low) / (self.high - self.low) * self.width, 2)
 
-    def ticks(self) -> list[float]:
-        """Round numbers inside the scale, far enough apart for their labels."""
-        least = _TICK_ROOM * (self.high - self.low) / self.width
+    def ticks(self, room: float = _TICK_ROOM) -> list[float]:
+        """Round numbers inside the scale, at least `room` pixels apart for their labels."""
+        least = room * (self.high - self.low) / self.width
         power = 10.0 ** math.floor(math.log10(least))
         step = next(m * power for m in (1, 2, 5, 10) if m * power >= least)
         first = math.ceil(self.low / step - 1e-9)
@@ -315,6 +347,81 @@ def signed_bar(value: object, limit: float, width: float = 120.0) -> Safe:
         width=width,
         height=14,
         viewBox=f"0 0 {width:g} 14",
+    )
+
+
+@dataclass(frozen=True)
+class Point:
+    """One step of a trend; `label` stands below it where there is room, `about` is told on hovering."""
+
+    label: str
+    value: object
+    low: object = None
+    high: object = None
+    tone: str = "accent"
+    about: str = ""
+
+
+def trend(
+    name: str, points: Sequence[Point], least: float = 300.0, bound: float | None = None, line: bool = True
+) -> Safe:
+    """Values over steps of equal width, oldest on the left, with their intervals.
+
+    Args:
+        least: width in pixels; it grows with the points.
+        bound: a level that is drawn across.
+        line: whether the values are joined.
+    """
+    left, top, tall, foot = 40.0, 10.0, 120.0, 24.0
+    step = max((least - left - 16) / max(len(points), 1), 14.0)
+    width = left + step * max(len(points), 1) + 16
+    scale = Scale.around([v for p in points for v in (p.value, p.low, p.high)], include=bound, width=tall)
+
+    def x(index: int) -> float:
+        return round(left + (index + 0.5) * step, 2)
+
+    def y(value: float) -> float:
+        return round(top + tall - scale(value), 2)
+
+    ticks = scale.ticks(24.0)
+    digits = max((len(f"{tick:g}".partition(".")[2]) for tick in ticks), default=0)
+    marks: list[Child] = []
+    for tick in ticks:
+        marks.append(tag("line", x1=left, x2=width - 8, y1=y(tick), y2=y(tick), class_="grid"))
+        marks.append(tag("text", number(float(tick), digits), x=left - 7, y=y(tick) + 4, text_anchor="end"))
+    if bound is not None:
+        marks.append(tag("line", x1=left, x2=width - 8, y1=y(bound), y2=y(bound), class_="diagonal"))
+    known = [(i, p, v) for i, p in enumerate(points) if (v := finite(p.value)) is not None]
+    if line and len(known) > 1:
+        marks.append(tag("polyline", points=" ".join(f"{x(i)},{y(v)}" for i, _, v in known), class_="trace"))
+    for i, p, value in known:
+        low, high = finite(p.low), finite(p.high)
+        told = tag("title", p.about or f"{p.label}: {number(value)}")
+        whisker = None
+        if low is not None and high is not None:
+            whisker = tag("line", x1=x(i), x2=x(i), y1=y(low), y2=y(high), class_=f"whisker {p.tone}")
+        marks.append(tag("g", told, whisker, tag("circle", cx=x(i), cy=y(value), r=4, class_=f"dot {p.tone}")))
+    room = max((6.5 * len(p.label) for p in points), default=1.0) + 8
+    every = max(1, math.ceil(room / step))
+    labelled = range(len(points) - 1, -1, -every)  # the newest always has its label
+    marks += [tag("text", points[i].label, x=x(i), y=top + tall + 18, text_anchor="middle") for i in labelled]
+    words = "No values."
+    if known:
+        (_, first, a), (_, last, b) = known[0], known[-1]
+        values = [v for *_, v in known]
+        words = (
+            f"{len(known)} values from {first.label} ({number(a)}) to {last.label} ({number(b)}), "
+            f"least {number(min(values))}, greatest {number(max(values))}."
+        )
+    return tag(
+        "svg",
+        marks,
+        class_="trend",
+        role="img",
+        aria_label=f"{name}. {words}",
+        width=round(width, 2),
+        height=top + tall + foot,
+        viewBox=f"0 0 {width:g} {top + tall + foot:g}",
     )
 
 
@@ -483,7 +590,7 @@ h2{font-size:1.65rem;line-height:1.2;margin:0 0 .35rem}
 h3{font-size:1rem;line-height:1.4;font-weight:650;margin:2rem 0 .5rem}
 p{margin:.5rem 0 1rem;max-width:44rem}
 a{color:var(--accent);text-underline-offset:.2em;text-decoration-thickness:.06em}
-a:focus-visible,.scroll:focus-visible,summary:focus-visible{outline:2px solid var(--accent);
+a:focus-visible,.scroll:focus-visible,.skip:focus,summary:focus-visible{outline:2px solid var(--accent);
   outline-offset:3px}
 code{font:.86em/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;
   overflow-wrap:anywhere}
@@ -568,6 +675,43 @@ svg text{font:11px system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",Arial,s
 .facts dt{color:var(--quiet)}.facts dd{margin:0;overflow-wrap:anywhere}
 footer{margin-top:4rem;padding-top:1.2rem;border-top:1px solid var(--line);font-size:.88rem;
   color:var(--quiet)}
+.trace{fill:none;stroke:var(--quiet);stroke-width:1.2;opacity:.7}
+.whisker.warn,.dot.warn{stroke:var(--warn)}.dot.warn{fill:var(--warn)}
+.skip{position:absolute;left:-200vw;top:.5rem;background:var(--card);padding:.3rem .9rem}
+.skip:focus{left:1rem;z-index:1}
+.banner{background:var(--card);border-bottom:1px solid var(--line)}
+.banner>div,main.site,body>footer>p{max-width:78rem;margin:0 auto;padding-inline:clamp(1rem,4vw,2.5rem)}
+.banner>div{padding-block:.65rem;display:flex;flex-wrap:wrap;align-items:baseline;gap:.2rem 1.8rem}
+.banner nav{margin:0}.banner b{font-weight:650}
+main.site{padding-block:clamp(1.4rem,3vw,2.4rem) 1rem}
+body>footer{margin-top:1.5rem;padding-block:.8rem 2.5rem}
+.site h1{font-size:clamp(1.7rem,4vw,2.4rem)}.site h2{font-size:1.3rem}.site .lede{font-size:1.05rem}
+.site section{margin-top:2.4rem;padding-top:1.1rem}.site section>p.quiet{margin-bottom:1rem;font-size:.9rem}
+.site table{font-size:.86rem}.site th,.site td{padding-block:.36rem}.site th:first-child{min-width:0}
+.site tbody th,.site time,.site td a{white-space:nowrap}.site .wide{min-width:9.5rem}
+.site thead th{white-space:normal}.site .scroll{margin:.6rem 0 1.2rem}
+.site .num{min-width:3.4rem}
+.site .figures{margin-top:1.4rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,13rem),1fr))}
+.site .figures>div{padding:.85rem 1.1rem .9rem}.site .figures p{font-size:.84rem}
+.site .figures .figure{font-size:1.9rem}
+.site td ul,.site dd ul{margin:0;padding-left:1rem}
+.plot{margin:.4rem 0 1rem}.plot figcaption{margin:0 0 .2rem;max-width:none;color:var(--ink);font-weight:600}
+.plots .plot{flex:0 0 auto}.plot .scroll{margin:0;padding-bottom:.3rem}
+.chain{list-style:none;margin:1.2rem 0 0;padding:0 0 0 1.35rem;font-size:.92rem}
+.site h1 .badge{font:650 .8rem/1.5 system-ui,sans-serif;letter-spacing:0;vertical-align:middle}
+.chain li{position:relative;color:var(--ink);padding:0 0 .85rem;display:grid;gap:.1rem 1.2rem;
+  grid-template-columns:8.5rem 6.6rem minmax(0,1fr) minmax(7rem,auto);align-items:baseline}
+.chain li:before{content:"";position:absolute;left:-1.35rem;top:.35rem;width:.8rem;height:.8rem;
+  border-radius:50%;background:var(--paper);border:2px solid var(--quiet)}
+.chain li:after{content:"";position:absolute;left:-.92rem;top:1.3rem;bottom:-.2rem;width:1.5px;background:var(--line)}
+.chain li:last-child:after{display:none}
+.chain li.good:before{border-color:var(--good);background:var(--good)}
+.chain li.bad:before{border-color:var(--bad);background:var(--bad)}
+.chain li.warn:before{border-color:var(--warn);background:var(--warn)}
+.chain .proof{text-align:right}.chain .badge{justify-self:start}
+.chain .what,.chain .proof{overflow-wrap:anywhere}
+@media (max-width:52rem){.chain li{grid-template-columns:auto 1fr}.chain .what,.chain .proof{
+  grid-column:1/-1;text-align:left}}
 @media (max-width:34rem){.facts{grid-template-columns:1fr;gap:0}.facts dd{margin-bottom:.6rem}}
 @media print{
   body{font-size:10pt}main{max-width:none;padding:0}nav{display:none}section{margin-top:1.6rem}

@@ -43,7 +43,7 @@ _TASKS = {
     ),
     "sentiment": ("Sentiment", "Whether a review is favourable."),
 }
-_HEADLINES = ("interests.micro_f1", "recommend.ndcg@10", "sentiment.accuracy")
+HEADLINES = ("interests.micro_f1", "recommend.ndcg@10", "sentiment.accuracy")
 _NAMES = {
     "micro_f1": "micro-F1",
     "macro_f1": "macro-F1",
@@ -80,7 +80,7 @@ def write_report(evaluation: Mapping[str, Any], verdict: Mapping[str, Any] | Non
     """
     e = _mapping(evaluation)
     sections = [
-        ("checks", "Why", _checks(verdict)),
+        ("checks", "Why", checks_table(verdict)),
         *[(task, _TASKS[task][0], _task(task, e)) for task in _TASKS],
         ("slices", "Slices", _slices(_rows(e.get("slices")))),
         ("examples", "Examples", _examples(_rows(e.get("examples")))),
@@ -88,7 +88,7 @@ def write_report(evaluation: Mapping[str, Any], verdict: Mapping[str, Any] | Non
     ]
     shown = [(key, title, body) for key, title, body in sections if body]
     links = [tag("li", tag("a", title, href=f"#{key}")) for key, title, _ in shown]
-    headline, tone, lede = _headline(verdict)
+    headline, tone, lede = verdict_words(verdict)
     bundle = str(_mapping(e.get("lineage")).get("bundle") or "")
     top = tag(
         "header",
@@ -105,7 +105,7 @@ def write_report(evaluation: Mapping[str, Any], verdict: Mapping[str, Any] | Non
     body = [
         top,
         tag("nav", tag("ul", links), aria_label="Sections"),
-        _figures(e),
+        figure_cards(e),
         [tag("section", tag("h2", title), content, id=key) for key, title, content in shown],
         tag(
             "footer",
@@ -170,7 +170,8 @@ def _rules(caption: str, note: str, checks: Sequence[Mapping[str, Any]], where: 
 # --- the verdict --------------------------------------------------------------------------------------------
 
 
-def _headline(verdict: Mapping[str, Any] | None) -> tuple[str, str, Safe]:
+def verdict_words(verdict: Mapping[str, Any] | None) -> tuple[str, str, Safe]:
+    """A verdict as a heading, a tone and a paragraph."""
     if verdict is None:
         return (
             "Evaluated, not yet judged",
@@ -205,7 +206,8 @@ def _headline(verdict: Mapping[str, Any] | None) -> tuple[str, str, Safe]:
     )
 
 
-def _checks(verdict: Mapping[str, Any] | None) -> Safe | None:
+def checks_table(verdict: Mapping[str, Any] | None) -> Safe | None:
+    """Every check of a gate's verdict with its sentence."""
     if verdict is None:
         return None
     words = {"pass": ("holds", "good"), "fail": ("fails", "bad"), "skip": ("skipped", "quiet")}
@@ -224,38 +226,39 @@ def _outcome(check: Mapping[str, Any]) -> str:
 # --- metrics ------------------------------------------------------------------------------------------------
 
 
-def _figures(e: Mapping[str, Any]) -> Safe | None:
+def figure_cards(e: Mapping[str, Any]) -> Safe | None:
+    """The first measure of each task in large digits, with its interval and the strongest baseline."""
     metrics = _mapping(e.get("metrics"))
     cells = []
-    for metric in _HEADLINES:
+    for metric in HEADLINES:
         if metric not in metrics:
             continue
         m = _mapping(metrics[metric])
-        best, difference = _strongest(e, metric)
+        best, difference = strongest(e, metric)
         against: Child = None
         if best is not None:
-            tone = _tone(metric, difference)
+            tone = difference_tone(metric, difference)
             against = tag(
                 "p",
                 tag("b", number(difference.get("value"), signed=True), class_=tone),
                 " against ",
-                _name(best),
-                f" ({_range(difference, signed=True)})",
+                measure_name(best),
+                f" ({interval_text(difference, signed=True)})",
             )
         task, _, measure = metric.partition(".")
         cells.append(
             tag(
                 "div",
-                tag("p", f"{_TASKS[task][0]}, {_name(measure)}"),
+                tag("p", f"{_TASKS[task][0]}, {measure_name(measure)}"),
                 tag("p", number(m.get("value")), class_="figure"),
-                tag("p", f"{_range(m)} · {_count(m)} rows", class_="quiet"),
+                tag("p", f"{interval_text(m)} · {_count(m)} rows", class_="quiet"),
                 against,
             )
         )
     return tag("div", cells, class_="figures") if cells else None
 
 
-def _strongest(e: Mapping[str, Any], metric: str) -> tuple[str | None, Mapping[str, Any]]:
+def strongest(e: Mapping[str, Any], metric: str) -> tuple[str | None, Mapping[str, Any]]:
     """The baseline (not the champion) that comes closest to the candidate, with the difference to it."""
     found = [
         (value, name, difference)
@@ -281,7 +284,7 @@ def _task(task: str, e: Mapping[str, Any]) -> Safe | None:
         if others:
             parts.append(_compared(metric, _mapping(measure), others, e))
         else:
-            alone.append((_name(metric), _mapping(measure)))
+            alone.append((measure_name(metric), _mapping(measure)))
     beside: list[Child] = []
     if alone:
         beside.append(_measured("All other measures" if len(alone) < len(metrics) else "Measures", "Metric", alone))
@@ -317,21 +320,21 @@ def _compared(
     )
     gap = Scale.around([d.get(k) for d in found.values() for k in ("value", "low", "high")], include=0.0, width=160)
     rows: list[list[Child]] = [
-        [tag("b", "candidate"), interval(mine, scale), tag("b", number(mine.get("value"))), _range(mine)]
+        [tag("b", "candidate"), interval(mine, scale), tag("b", number(mine.get("value"))), interval_text(mine)]
         + [None, None, None]
     ]
     for name, measure in others:
         d = found[name]
-        tone = _tone(metric, d)
+        tone = difference_tone(metric, d)
         rows.append(
             [
-                _name(name),
+                measure_name(name),
                 interval(measure, scale, "champion" if name == "champion" else "quiet"),
                 number(measure.get("value")),
-                _range(measure),
+                interval_text(measure),
                 interval(d, gap, tone, zero=True),
                 tag("span", number(d.get("value"), signed=True), class_=tone),
-                _range(d, signed=True),
+                interval_text(d, signed=True),
             ]
         )
     heads = [
@@ -344,10 +347,10 @@ def _compared(
         _INTERVAL,
     ]
     less = ", less is better" if _less_is_better(metric) else ""
-    return table(_name(metric), heads, rows, f"on {_count(mine)} rows, like every model beside it{less}")
+    return table(measure_name(metric), heads, rows, f"on {_count(mine)} rows, like every model beside it{less}")
 
 
-def _tone(metric: str, difference: Mapping[str, Any]) -> str:
+def difference_tone(metric: str, difference: Mapping[str, Any]) -> str:
     """Whether the candidate is beyond doubt better (good) or worse (bad)."""
     low, high = finite(difference.get("low")), finite(difference.get("high"))
     if low is None or high is None or low <= 0 <= high:
@@ -440,7 +443,7 @@ def _measured(caption: str, what: str, measures: Sequence[tuple[Child, Mapping[s
         _INTERVAL,
         Column("Rows", True),
     ]
-    rows = [[name, interval(m, scale), number(m.get("value")), _range(m), _count(m)] for name, m in measures]
+    rows = [[name, interval(m, scale), number(m.get("value")), interval_text(m), _count(m)] for name, m in measures]
     return table(caption, heads, rows)
 
 
@@ -537,17 +540,17 @@ def _fact(value: object) -> Child:
 # --- small readings -----------------------------------------------------------------------------------------
 
 
-def _name(key: str) -> str:
+def measure_name(key: str) -> str:
     short = key.rpartition(".")[2] if key.partition(".")[0] in _TASKS else key
     return _NAMES.get(short, short)
 
 
 def _full_name(metric: str) -> str:
     task = metric.partition(".")[0]
-    return f"{_TASKS[task][0]}, {_name(metric)}" if task in _TASKS else metric
+    return f"{_TASKS[task][0]}, {measure_name(metric)}" if task in _TASKS else metric
 
 
-def _range(measure: Mapping[str, Any], signed: bool = False) -> str:
+def interval_text(measure: Mapping[str, Any], signed: bool = False) -> str:
     low, high = measure.get("low"), measure.get("high")
     if finite(low) is None or finite(high) is None:
         return "–"

@@ -35,6 +35,7 @@ import psutil
 from servers import HOUSE, Running, ours, plain
 
 CALLERS = 16
+_KEPT = 3.0  # seconds that an idle connection is used again; the servers close them after five
 _NUMBERS = itertools.count(1)  # of the whole run, so that no question comes twice and a cache of texts helps nobody
 Bodies = Iterator[bytes]
 
@@ -65,10 +66,13 @@ class Connection:
         self._host, self._port = parts.hostname, parts.port
         self._head = f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._used = 0.0
 
     async def ask(self, body: bytes) -> str:
         """The status, or what happened instead of one."""
         try:
+            if time.perf_counter() - self._used > _KEPT:
+                self.close()
             if self._streams is None:
                 self._streams = await asyncio.open_connection(self._host, self._port)
             reader, writer = self._streams
@@ -76,6 +80,7 @@ class Connection:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
             await reader.readexactly(length)
+            self._used = time.perf_counter()
             if b"connection: close" in head:
                 self.close()
             return head.split(b" ", 2)[1].decode()

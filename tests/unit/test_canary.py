@@ -242,6 +242,19 @@ def test_what_servers_saw_is_added_and_the_end_is_final(home: Path) -> None:
     json.dumps(told, allow_nan=False)
 
 
+def test_past_rollouts_are_kept(home: Path) -> None:
+    assert canary.history() == []
+    first = running(home)
+    ended = canary.end("r1", "aborted", ["by hand"])
+    second = first.model_copy(update={"id": "r2", "started": "2026-11-25T10:00:00+00:00"})
+    canary._change(lambda _: second)
+    assert canary.current() == second
+    assert canary.history() == [second, ended]
+    canary.end("r2", "promoted", ["all is well"])
+    files.write_json(home / canary.PAST / "r2.json", json.loads(second.model_dump_json()))  # a kill before it was moved
+    assert [(r.id, r.state) for r in canary.history()] == [("r2", "promoted"), ("r1", "aborted")]
+
+
 ADD = """
 from serving import canary
 for _ in range(50):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def hostile(
 def test_a_category_that_is_a_script_is_text_in_both_pages(hostile: Path) -> None:
     assert read_json(hostile / REPORT)["evidently"]["columns"]["kind"]["score"] > 0
     page = (hostile / EVIDENTLY).read_text()
-    assert inert(SCRIPT) in page  # it is there, and reads like itself
+    assert json.dumps(inert(SCRIPT))[1:-1] in page  # it is there, and reads like itself
     for name in (EVIDENTLY, PAGE):
         text = (hostile / name).read_text()
         assert SCRIPT not in text and "<script>alert" not in text
@@ -60,7 +61,8 @@ def test_a_category_that_is_a_script_is_text_in_both_pages(hostile: Path) -> Non
 def test_the_policy_names_every_script_by_its_hash(hostile: Path) -> None:
     page = (hostile / EVIDENTLY).read_text()
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)
-    assert policy is not None and "default-src 'none'" in policy[1] and "unsafe-inline' " not in policy[1]
+    assert policy is not None and "default-src 'none'" in policy[1]
+    assert "unsafe" not in re.findall(r"script-src ([^;]+)", policy[1])[0]
     scripts = re.findall(r"<script>(.*?)</script>", page, re.S)
     hashes = {f"sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}" for s in scripts}
     assert set(re.findall(r"'(sha256-[^']+)'", policy[1])) == hashes

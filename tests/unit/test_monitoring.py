@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from test_alerts import webhook
 from typer.testing import CliRunner
 from watching import HOURS, retrain, settings
 
@@ -354,34 +353,3 @@ def test_sigterm_ends_the_loop_cleanly(home: Path, made: tuple[Path, Reference])
     out, err = running.communicate(timeout=60)
     assert running.returncode == 0 and out.endswith("stopped\n") and "Traceback" not in err
     assert read_json(home / "monitor" / "lease.json")["until"] == 0
-
-
-# A receiver of alerts
-
-
-class webhook:
-    """A real HTTP server that answers with the given codes, the last one for ever."""
-
-    def __init__(self, codes: list[int]) -> None:
-        got: list[tuple[Any, Any]] = []
-
-        class Receiver(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                self.send_response(codes[min(len(got), len(codes) - 1)])
-                self.send_header("content-length", "0")
-                got.append((self.headers, json.loads(body)))
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server, self.got = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver), got
-
-    def __enter__(self) -> tuple[str, list[tuple[Any, Any]]]:
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{self.server.server_port}/", self.got
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()

@@ -311,6 +311,29 @@ def test_no_rollback_to_a_damaged_bundle(home: Path, tmp_path: Path) -> None:
     assert live() == b
 
 
+def test_a_promotion_says_when_and_in_whose_place(home: Path, tmp_path: Path) -> None:
+    a, b = promoted(tmp_path, "a", "b")
+    c = candidate(tmp_path, "c", rehearsed=False).version
+    told = {v.version: v for v in registry.versions()}
+    assert (told[a].replaced, told[b].replaced, told[c].replaced) == (None, a, None)
+    assert told[a].created <= (told[a].promoted or 0) <= (told[b].promoted or 0) and told[c].promoted is None
+    assert [(v.champion, v.was) for v in (told[a], told[b], told[c])] == [(False, True), (True, False), (False, False)]
+
+
+def test_the_evidence_of_a_version_is_what_is_left_of_it(home: Path, tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "a", "a")
+    evaluation = make_evaluation(tmp_path / registry.EVALUATION)
+    version = registry.record(bundle, evaluation, VERDICT, SETTINGS).version
+    assert list(registry.evidence(version)) == [registry.EVALUATION, registry.VERDICT]
+    registry.rehearsed(version, rehearsal(tmp_path / registry.REHEARSAL, bundle))
+    evidence = registry.evidence(version)
+    assert json.loads(evidence[registry.VERDICT]) == VERDICT
+    assert evidence[registry.EVALUATION] == evaluation.read_text()
+    assert json.loads(evidence[registry.REHEARSAL])["passed"] is True
+    shutil.rmtree(home / "mlartifacts")
+    assert registry.evidence(version) == {}
+
+
 # Kills: every write is cut off just before and just after it happened
 
 

@@ -1,0 +1,101 @@
+"""A human is told, by a real server's account, or it is said that nobody was."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from pipelines import alerts
+from pipelines.alerts import Unreached, send
+from pipelines.settings import AlertSettings
+
+
+class webhook:
+    """A real HTTP server that answers with the given codes, the last one for ever."""
+
+    def __init__(self, codes: list[int]) -> None:
+        got: list[tuple[Any, Any]] = []
+
+        class Receiver(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                self.send_response(codes[min(len(got), len(codes) - 1)])
+                self.send_header("content-length", "0")
+                got.append((self.headers, json.loads(body)))
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server, self.got = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver), got
+
+    def __enter__(self) -> tuple[str, list[tuple[Any, Any]]]:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{self.server.server_port}/", self.got
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def post(url: str | None, tries: int = 3) -> bool:
+    settings = AlertSettings(webhook=url, timeout=2, tries=tries)
+    return send(settings, "alert-human", "k" * 64, "0/1", {"reasons": ["Amélie"]}, 1_700_000_000_000_000)
+
+
+def test_an_event_is_a_cloudevent() -> None:
+    with webhook([202]) as (url, got):
+        assert post(url)
+    ((headers, event),) = got
+    assert headers["content-type"] == "application/cloudevents+json; charset=utf-8"
+    assert event == {
+        "specversion": "1.0",
+        "id": "k" * 64 + ".alert-human",
+        "source": "/tasteloop/monitor",
+        "type": "tasteloop.monitor.alert-human",
+        "subject": "0/1",
+        "time": "2023-11-14T22:13:20+00:00",
+        "datacontenttype": "application/json",
+        "data": {"reasons": ["Amélie"]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("codes", "tries", "asked", "reached"),
+    [
+        ([500, 503, 200], 3, 3, True),
+        ([500, 503, 200], 2, 2, False),
+        ([429, 204], 3, 2, True),
+        ([404], 3, 1, False),  # asking again would not help
+        ([302], 2, 2, False),  # nobody is followed
+    ],
+)
+def test_what_may_pass_is_tried_again(
+    codes: list[int], tries: int, asked: int, reached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "_BETWEEN", 0.01)
+    with webhook(codes) as (url, got):
+        if reached:
+            assert post(url, tries)
+        else:
+            with pytest.raises(Unreached, match=f"HTTP {codes[asked - 1] if asked <= len(codes) else codes[-1]}"):
+                post(url, tries)
+    assert len(got) == asked and len({event["id"] for _, event in got}) == 1
+
+
+def test_nobody_there_is_said_without_the_address() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/secret"
+    with pytest.raises(Unreached, match="ConnectError") as told:
+        post(url, tries=1)
+    assert "secret" not in str(told.value)
+
+
+def test_without_a_webhook_nothing_is_sent() -> None:
+    assert post(None) is False
