@@ -102,6 +102,7 @@ def synthetic(bundle: Path, card: dict[str, Any], count: int, out: Path) -> dict
     arrays["vectors"] = rng.standard_normal(arrays["vectors"].shape, np.float32)
     arrays["vectors"] /= np.linalg.norm(arrays["vectors"], axis=1, keepdims=True)
     arrays["compared"] = np.arange(inside, dtype=np.int32)
+    arrays["new"] = np.arange(count - round(count * len(own["new"]) / len(own["vectors"])), count, dtype=np.int32)
     for name in ("membership", "label_share"):
         arrays[name] /= arrays[name].sum(-1, keepdims=True)
     save_file(arrays, out / RECOMMENDER)
