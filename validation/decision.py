@@ -9,7 +9,8 @@ The rules, in the order in which they speak:
    `windows` is void nothing is trained, since a training would read it.
 2. A measure has drifted in a window when its users or rows are enough (`minimum`), its adjusted p-value is at most
    `alpha`, and its effect reaches the measure's severity and exceeds what the reference's own windows differ by. It is
-   persistent when that is so in `needed` of the last `windows` sound windows, the newest among them.
+   persistent when that is so in `needed` of the last `windows` sound windows, the newest among them. A quality of which
+   it is not known how the reference's windows differ is watched only; its floor still holds.
 3. A quality below its floor beyond doubt (the whole interval lies on the wrong side) needs no second window: truth was
    late enough. Calibration error has a ceiling instead.
 4. A persistent measure is answered as its severity says. A schedule and new data also ask for a retraining.
@@ -274,7 +275,12 @@ def drifted(finding: Finding, settings: DecisionSettings) -> Literal["no", "slig
         return "no"
     if finding.p > settings.alpha or finding.effect <= (finding.natural or 0.0):
         return "no"
-    return "severe" if finding.effect >= severity.act else "slight" if finding.effect >= severity.watch else "no"
+    # The reference's quality was measured on held-out snapshots, a window's where people happened to ask: without what
+    # the reference's own windows differ by, a difference may be that of the questions.
+    unlike = finding.value is not None and finding.natural is None
+    if finding.effect >= severity.act and not unlike:
+        return "severe"
+    return "slight" if finding.effect >= severity.watch else "no"
 
 
 def _persistent(sound: Sequence[Evidence], settings: DecisionSettings) -> list[tuple[str, str]]:

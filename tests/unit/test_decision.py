@@ -52,6 +52,8 @@ def said(evidence: list[Evidence], triggers: list[Trigger] | None = None, now: i
     return decide(evidence, triggers or [], now, DecisionSettings(**given), facts)
 
 
+QUALITY = {"measure": "quality.ndcg@10", "value": 0.1, "low": 0.08, "high": 0.12}
+
 SEVERE, SLIGHT, NONE = finding(), finding(effect=0.12), finding(effect=0.01)
 
 
@@ -70,6 +72,8 @@ SEVERE, SLIGHT, NONE = finding(), finding(effect=0.12), finding(effect=0.01)
         ([finding(p=0.02), finding(p=0.02)], "healthy"),  # chance explains it
         ([finding(natural=0.3), finding(natural=0.3)], "healthy"),  # the season explains it
         ([finding(natural=0.29), finding(natural=0.29)], "retrain"),
+        ([finding(**QUALITY), finding(**QUALITY)], "watch"),  # of unlike questions, as far as is known
+        ([finding(**QUALITY, natural=0.1), finding(**QUALITY, natural=0.1)], "retrain"),
         ([finding(n=49), finding(n=49)], "watch"),  # too little to judge by
         ([finding(p=None), finding(p=None)], "healthy"),
         ([finding(effect=None), finding(effect=None)], "watch"),
