@@ -554,7 +554,7 @@ class Server:
         httpx.post(f"{self.client.url}/v1/feedback", json=body, timeout=60, trust_env=False).raise_for_status()
 
     def _version(self) -> str:
-        blank = {"name": "events", "datatype": "BYTES", "shape": [1], "data": ["[]"]}
+        blank = {"name": "events", "datatype": "BYTES", "shape": [1], "data": ['{"events": []}']}
         return str(self.client.infer(INTERESTS, [blank])["model_version"])
 
     def _rows(self) -> int:

@@ -162,8 +162,8 @@ def test_what_was_submitted_runs_to_a_promoted_version(tmp_path, tiny_encoder, m
     state = Kubeflow(tmp_path)
     small = settings(
         ingest__behaviour=str(movielens(tmp_path / "data")), ingest__reviews=None, prepare__horizon=5,
-        training__encoder=str(tiny_encoder), training__epochs=1, gate__floors={}, gate__beats=[], gate__ceilings={},
-        gate__required_slices=[],
+        training__encoder=str(tiny_encoder), training__epochs=1,
+        gate__floors={"interests.micro_f1": 0.01}, gate__beats=[], gate__ceilings={}, gate__required_slices=[],
         cluster__mount=str(tmp_path / "mount"), cluster__tracking=None, cluster__secrets={},
     )[1::2]  # fmt: skip
     with serving(state) as host:
