@@ -29,6 +29,7 @@ from tasteloop.events import EVENTS_SCHEMA, ITEM, KIND, TIME, USER
 from tasteloop.files import home, read_parquet
 from tasteloop.items import ITEMS_SCHEMA
 from validation.decision import Decision, Evidence, Facts, Outcome, Result, decide, key_of
+from validation.html import minute
 from validation.ledger import Clock, Lease, Ledger, carry_out, resume, resume_rollbacks, roll_back, wall
 from validation.rollback import ERRORS, Window, share, windows_of, worse
 from validation.windows import Span, beginning, closed, distinct, watermark
@@ -206,8 +207,8 @@ class _Pass:
         since = max((e.end for e in known), default=None) or beginning(times, learned, cut)
         spans = closed(times, since, until, cut)[-_CATCH_UP:] if until is not None and since is not None else []
         if not spans:
-            seen = "nothing has come yet" if until is None else f"events are complete up to {_moment(until)}"
-            return [], f"no window has closed since {_moment(since or learned)}; {seen}"
+            seen = "nothing has come yet" if until is None else f"events are complete up to {minute(until)}"
+            return [], f"no window has closed since {minute(since or learned)}; {seen}"
         from tasteloop.runtime import Session
         from validation.drift import Reader
         from validation.drift_report import examine
@@ -532,7 +533,7 @@ def write_metrics() -> Path:
 def tell(entry: Mapping[str, Any]) -> str:
     """An entry of the ledger's history in a few lines."""
     start, _, end = (entry["window"] or "/").partition("/")
-    span = f"{_moment(int(start))} to {_moment(int(end))}" if start and end else "unknown window"
+    span = f"{minute(int(start))} to {minute(int(end))}" if start and end else "unknown window"
     lines = [f"{entry['number']:>5}  {entry['outcome']:<12} {span}  {entry['key'][:12]}"]
     lines += [f"       {reason}" for reason in entry["reasons"]]
     if entry["outcome"] == "rollback":
@@ -545,7 +546,3 @@ def tell(entry: Mapping[str, Any]) -> str:
     if entry["alerted"]:
         lines.append("       a human was told")
     return "\n".join(lines)
-
-
-def _moment(micros: int) -> str:
-    return datetime.fromtimestamp(micros / 1e6, UTC).strftime("%Y-%m-%d %H:%M")

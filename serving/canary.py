@@ -256,7 +256,9 @@ def decide(observed: Observed, rules: Rules, shadow: bool = False, hours: float 
 
 def _errors(us: Tally, them: Tally, rules: Rules) -> tuple[bool, str]:
     allowed = us.error_rate + rules.errors
-    low = _wilson_low(them.errors, them.answers + them.errors)
+    from tasteloop.metrics import wilson
+
+    low, _ = wilson(them.errors, them.answers + them.errors, _Z)
     sure = them.errors >= _FEWEST_ERRORS and low > allowed
     enough = min(us.answers, them.answers) >= rules.answers
     bad = sure or (enough and them.error_rate > allowed)
@@ -304,13 +306,6 @@ def variation(a: Mapping[str, int], b: Mapping[str, int], alpha: float) -> tuple
         p = (x + y) / (n + m)
         expected += math.sqrt(p * (1 - p) * inverse) / 2
     return distance, min(expected + math.sqrt(math.log(1 / alpha) / 2 * inverse), 1.0)
-
-
-def _wilson_low(errors: int, n: int) -> float:
-    if not n:
-        return 0.0
-    p, z2 = errors / n, _Z * _Z
-    return (p + z2 / (2 * n) - _Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n)
 
 
 # Who answers

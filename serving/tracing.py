@@ -13,12 +13,13 @@ import time
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from serving import telemetry
 from tasteloop.errors import TasteloopError
 
 if TYPE_CHECKING:
     from serving.batching import Call
 
-STAGES = ("queue", "tokenise", "encode", "rank")
+STAGES = ("queue", *telemetry.STAGES)
 _EXAMPLE = "http://127.0.0.1:4318/v1/traces"
 _SECONDS = 5  # that one export may take
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,6 +152,20 @@ def read_json(path: Path) -> Any:
         raise TasteloopError(f"no file {path}; run the step that writes it") from None
     except (OSError, ValueError) as error:
         raise TasteloopError(f"{path} is not readable JSON ({error}); write it again") from error
+
+
+def as_mapping(value: object) -> Mapping[str, Any]:
+    """What was read from JSON as the object that is expected there; an empty one for anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def as_list(value: object) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def as_rows(value: object) -> list[Mapping[str, Any]]:
+    """The objects of a list."""
+    return [row for row in as_list(value) if isinstance(row, Mapping)]
 
 
 def write_parquet(path: Path, frame: pl.DataFrame) -> None:

@@ -110,9 +110,9 @@ class Habits:
             parts = []
             for items in (met, liked):
                 for decay in (1.0, _DECAY):
-                    count = _decayed(len(items), decay) @ membership[items] + _MIXED_IN * self.base
-                    weight = _decayed(len(items), decay).sum()
-                    parts.append(_SCALE * (count / (weight + _MIXED_IN) - self.base))
+                    weight = _decayed(len(items), decay)
+                    count = weight @ membership[items] + _MIXED_IN * self.base
+                    parts.append(_SCALE * (count / (weight.sum() + _MIXED_IN) - self.base))
             parts += [self.factors[items].sum(0) / np.sqrt(len(items) + _MIXED_IN) for items in (met, liked)]
             parts.append(np.array([np.log1p(len(met)) - 3], np.float32))
             if len(self.compared):

@@ -7,6 +7,7 @@ rows are resampled with the same draws (paired).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -258,3 +259,12 @@ def reciprocal_rank(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure
     found = hits(ranked, relevant)
     best = (found / np.arange(1, found.shape[1] + 1)).max(1, initial=0.0)
     return _share(best, np.ones_like(best))
+
+
+def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Bounds of a share, by default 95% (Wilson 1927, by standard deviations `z`); of nothing it is everything."""
+    if not n:
+        return 0.0, 1.0
+    p, z2 = hits / n, z * z
+    middle, half = p + z2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return max(0.0, (middle - half) / (1 + z2 / n)), min(1.0, (middle + half) / (1 + z2 / n))

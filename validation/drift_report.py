@@ -268,11 +268,11 @@ def seal(page: str) -> str:
 
 
 def _page(report: dict[str, Any], found: Sequence[Finding], decision: DecisionSettings) -> str:
-    start, _, end = report["window"].partition("/")
-    lede = f"{_day(start)} to {_day(end)}, {report['facts']['events']:,} events of {report['facts']['users']:,} users."
+    since, until = (html.minute(int(moment)) for moment in report["window"].split("/"))
+    lede = f"{since} to {until}, {report['facts']['events']:,} events of {report['facts']['users']:,} users."
     body: list[html.Child] = [
         html.tag("p", "Tasteloop · window", class_="over"),
-        html.tag("h1", f"Behaviour from {_day(start)}"),
+        html.tag("h1", f"Behaviour from {since}"),
         html.tag("p", lede, class_="lede"),
     ]
     if report["problems"]:
@@ -319,9 +319,3 @@ def _measures(found: Sequence[Finding], decision: DecisionSettings) -> html.Safe
         "smallest shift that this window would have shown in four of five cases. p: adjusted for all measures."
     )
     return html.join([html.tag("p", note, class_="quiet"), html.table("Beside the reference", heads, rows)])
-
-
-def _day(micros: str) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(int(micros) / 1e6, UTC).strftime("%Y-%m-%d %H:%M")

@@ -23,6 +23,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from tasteloop.files import as_mapping
+
 log = logging.getLogger(__name__)
 
 LESS_IS_BETTER = ("ece",)
@@ -110,7 +112,7 @@ class _Measure:
 
 def decide(evaluation: Mapping[str, Any], settings: GateSettings) -> Verdict:
     """Apply every rule of the settings to an evaluation (evaluation.json)."""
-    gate = _Gate(_mapping(evaluation), settings)
+    gate = _Gate(as_mapping(evaluation), settings)
     for metric, floor in settings.floors.items():
         gate.bound(f"floor {metric}", metric, floor, +1)
     for metric, ceiling in settings.ceilings.items():
@@ -155,7 +157,7 @@ class _Gate:
     def absent(self, name: str, metric: str) -> bool:
         """Whether a check is skipped: the data set has no such task, and the settings allow that."""
         task = metric.partition(".")[0]
-        measured = metric in _mapping(self.evaluation.get("metrics"))
+        measured = metric in as_mapping(self.evaluation.get("metrics"))
         if self.tasks is None or task in self.tasks or measured or task not in self.settings.optional_tasks:
             return False
         self.skip(name, f"{metric}: skipped, this data set has no {task} task")
@@ -165,16 +167,16 @@ class _Gate:
         if self.absent(name, metric):
             return None
         try:
-            m = _measure(_mapping(self.evaluation.get("metrics")).get(metric), metric)
+            m = _measure(as_mapping(self.evaluation.get("metrics")).get(metric), metric)
         except _Missing as missing:
             return self.add(name, False, str(missing))
         self.add(name, *_against(metric, m, limit, sign))
 
     def compared(self, metric: str, other: str, others: Any) -> _Measure:
         """The difference to another model, after checking that it is one."""
-        mine = _measure(_mapping(self.evaluation.get("metrics")).get(metric), metric)
-        theirs = _measure(_mapping(others).get(metric), f"{metric} of {other}")
-        differences = _mapping(_mapping(self.evaluation.get("differences")).get(other))
+        mine = _measure(as_mapping(self.evaluation.get("metrics")).get(metric), metric)
+        theirs = _measure(as_mapping(others).get(metric), f"{metric} of {other}")
+        differences = as_mapping(as_mapping(self.evaluation.get("differences")).get(other))
         what = f"the comparison with {other} in {metric}"
         difference = _measure(differences.get(metric), what)
         if not mine.n == theirs.n == difference.n:
@@ -196,7 +198,7 @@ class _Gate:
         if beat.baseline == "champion":
             return self.add(name, False, "the champion is not a baseline: list the metric under not_worse")
         try:
-            baselines = _mapping(self.evaluation.get("baselines"))
+            baselines = as_mapping(self.evaluation.get("baselines"))
             d = _turned(beat.metric, self.compared(beat.metric, beat.baseline, baselines.get(beat.baseline)))
         except _Missing as missing:
             return self.add(name, False, str(missing))
@@ -211,7 +213,7 @@ class _Gate:
 
     def slice(self, wanted: str, floors: Mapping[str, float]) -> None:
         rows = self.evaluation.get("slices")
-        rows = [_mapping(row) for row in rows] if isinstance(rows, list | tuple) else []
+        rows = [as_mapping(row) for row in rows] if isinstance(rows, list | tuple) else []
         rows = [row for row in rows if row.get("slice") == wanted]
         if not rows:
             return self.add(f"slice {wanted}", False, f"slice {wanted} was not measured")
@@ -240,8 +242,8 @@ class _Gate:
         champion = self.evaluation["champion"]
         if champion is None:
             return self.skip("champion", "no champion: first model, nothing to compare with")
-        champion = _mapping(champion)
-        theirs, mine = champion.get("digest"), _mapping(self.evaluation.get("lineage")).get("bundle")
+        champion = as_mapping(champion)
+        theirs, mine = champion.get("digest"), as_mapping(self.evaluation.get("lineage")).get("bundle")
         if not (isinstance(theirs, str) and theirs and isinstance(mine, str) and mine):
             return self.add("champion", False, "a digest is missing: cannot tell the candidate from the champion")
         if theirs == mine:
@@ -255,7 +257,7 @@ class _Gate:
         differences = []
         for metric in self.settings.not_worse:
             name = f"not worse {metric}"
-            if metric not in _mapping(champion.get("metrics")) and self.absent(name, metric):
+            if metric not in as_mapping(champion.get("metrics")) and self.absent(name, metric):
                 continue
             try:
                 difference = self.compared(metric, "champion", champion.get("metrics"))
@@ -279,8 +281,8 @@ class _Gate:
         margin = self.settings.forgetting
         if margin is None or self.unchanged or self.evaluation.get("champion") is None:
             return
-        old = _mapping(self.evaluation.get("old"))
-        theirs = _mapping(old.get("baselines")).get("champion")
+        old = as_mapping(self.evaluation.get("old"))
+        theirs = as_mapping(old.get("baselines")).get("champion")
         for metric in FORGETTING:
             name = f"forgetting {metric}"
             try:
@@ -338,10 +340,6 @@ def _turned(metric: str, d: _Measure) -> _Measure:
 
 def _spread(d: _Measure) -> str:
     return f"difference {d.value:+.4f}, interval {d.low:+.4f} to {d.high:+.4f} (n = {d.n:,})"
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _listed(value: object) -> list[str]:

@@ -183,7 +183,13 @@ def badge(text: str, tone: str) -> Safe:
 def moment(micros: object) -> Safe | str:
     """µs since 1970 UTC as people read it, to the minute; a dash where there is no time."""
     then = _utc(micros)
-    return "–" if then is None else tag("time", f"{then:%Y-%m-%d %H:%M}", datetime=f"{then:%Y-%m-%dT%H:%M:%SZ}")
+    return "–" if then is None else tag("time", minute(micros), datetime=f"{then:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def minute(micros: object) -> str:
+    """µs since 1970 UTC to the minute, in words; a dash where there is no time."""
+    then = _utc(micros)
+    return "–" if then is None else f"{then:%Y-%m-%d %H:%M}"
 
 
 def day(micros: object) -> str:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tasteloop.files import atomic_write
+from tasteloop.files import as_list, as_mapping, as_rows, atomic_write
 from validation.html import (
     Child,
     Column,
@@ -78,18 +78,18 @@ def write_report(evaluation: Mapping[str, Any], verdict: Mapping[str, Any] | Non
     Returns:
         out.
     """
-    e = _mapping(evaluation)
+    e = as_mapping(evaluation)
     sections = [
         ("checks", "Why", checks_table(verdict)),
         *[(task, _TASKS[task][0], _task(task, e)) for task in _TASKS],
-        ("slices", "Slices", _slices(_rows(e.get("slices")))),
-        ("examples", "Examples", _examples(_rows(e.get("examples")))),
+        ("slices", "Slices", _slices(as_rows(e.get("slices")))),
+        ("examples", "Examples", _examples(as_rows(e.get("examples")))),
         ("lineage", "Lineage", _lineage(e)),
     ]
     shown = [(key, title, body) for key, title, body in sections if body]
     links = [tag("li", tag("a", title, href=f"#{key}")) for key, title, _ in shown]
     headline, tone, lede = verdict_words(verdict)
-    bundle = str(_mapping(e.get("lineage")).get("bundle") or "")
+    bundle = str(as_mapping(e.get("lineage")).get("bundle") or "")
     top = tag(
         "header",
         tag(
@@ -119,8 +119,8 @@ def write_report(evaluation: Mapping[str, Any], verdict: Mapping[str, Any] | Non
 
 def write_data_report(validation: Mapping[str, Any], out: Path) -> Path:
     """Write the page of a validation.json to the HTML file `out`."""
-    v = _mapping(validation)
-    checks, stats = _rows(v.get("checks")), _mapping(v.get("stats"))
+    v = as_mapping(validation)
+    checks, stats = as_rows(v.get("checks")), as_mapping(v.get("stats"))
     failed = sorted((c for c in checks if not c.get("passed")), key=lambda c: c.get("severity") != "error")
     errors, warnings = finite(v.get("errors")) or 0, finite(v.get("warnings")) or 0
     headline = "The data is accepted" if v.get("passed") else "The data is refused"
@@ -178,14 +178,14 @@ def verdict_words(verdict: Mapping[str, Any] | None) -> tuple[str, str, Safe]:
             "quiet",
             tag("p", "No gate has looked at these numbers.", class_="lede"),
         )
-    checks = _rows(verdict.get("checks"))
+    checks = as_rows(verdict.get("checks"))
     counts = {outcome: sum(c.get("outcome") == outcome for c in checks) for outcome in ("pass", "fail", "skip")}
     tally = f"{counts['pass']} of {counts['pass'] + counts['fail']} checks hold"
     if counts["skip"]:
         tally += f", {counts['skip']} did not apply"
     failures = [c.get("reason") for c in checks if c.get("outcome") == "fail"]
     if not verdict.get("passed"):
-        reasons = failures or _list(verdict.get("reasons"))
+        reasons = failures or as_list(verdict.get("reasons"))
         return (
             "The gate says no",
             "bad",
@@ -211,7 +211,7 @@ def checks_table(verdict: Mapping[str, Any] | None) -> Safe | None:
     if verdict is None:
         return None
     words = {"pass": ("holds", "good"), "fail": ("fails", "bad"), "skip": ("skipped", "quiet")}
-    checks = sorted(_rows(verdict.get("checks")), key=lambda c: ("fail", "pass", "skip").index(_outcome(c)))
+    checks = sorted(as_rows(verdict.get("checks")), key=lambda c: ("fail", "pass", "skip").index(_outcome(c)))
     rows: list[list[Child]] = [
         [badge(*words[_outcome(c)]), tag("div", c.get("reason", ""), class_="wide")] for c in checks
     ]
@@ -228,12 +228,12 @@ def _outcome(check: Mapping[str, Any]) -> str:
 
 def figure_cards(e: Mapping[str, Any]) -> Safe | None:
     """The first measure of each task in large digits, with its interval and the strongest baseline."""
-    metrics = _mapping(e.get("metrics"))
+    metrics = as_mapping(e.get("metrics"))
     cells = []
     for metric in HEADLINES:
         if metric not in metrics:
             continue
-        m = _mapping(metrics[metric])
+        m = as_mapping(metrics[metric])
         best, difference = strongest(e, metric)
         against: Child = None
         if best is not None:
@@ -262,9 +262,9 @@ def strongest(e: Mapping[str, Any], metric: str) -> tuple[str | None, Mapping[st
     """The baseline (not the champion) that comes closest to the candidate, with the difference to it."""
     found = [
         (value, name, difference)
-        for name, by_metric in _mapping(e.get("differences")).items()
+        for name, by_metric in as_mapping(e.get("differences")).items()
         if name != "champion"
-        and (difference := _mapping(_mapping(by_metric).get(metric)))
+        and (difference := as_mapping(as_mapping(by_metric).get(metric)))
         and (value := finite(difference.get("value"))) is not None
     ]
     if not found:
@@ -274,7 +274,7 @@ def strongest(e: Mapping[str, Any], metric: str) -> tuple[str | None, Mapping[st
 
 
 def _task(task: str, e: Mapping[str, Any]) -> Safe | None:
-    metrics = {m: v for m, v in _mapping(e.get("metrics")).items() if m.partition(".")[0] == task}
+    metrics = {m: v for m, v in as_mapping(e.get("metrics")).items() if m.partition(".")[0] == task}
     if not metrics:
         return None
     parts: list[Child] = [tag("p", _TASKS[task][1], class_="quiet")]
@@ -282,28 +282,28 @@ def _task(task: str, e: Mapping[str, Any]) -> Safe | None:
     for metric, measure in metrics.items():
         others = _others(e, metric)
         if others:
-            parts.append(_compared(metric, _mapping(measure), others, e))
+            parts.append(_compared(metric, as_mapping(measure), others, e))
         else:
-            alone.append((measure_name(metric), _mapping(measure)))
+            alone.append((measure_name(metric), as_mapping(measure)))
     beside: list[Child] = []
     if alone:
         beside.append(_measured("All other measures" if len(alone) < len(metrics) else "Measures", "Metric", alone))
     beside += _plots(task, e)
     parts.append(tag("div", beside, class_="plots"))
     if task == "interests":
-        parts.append(_labels(_rows(e.get("per_label"))))
+        parts.append(_labels(as_rows(e.get("per_label"))))
     return join(parts)
 
 
 def _others(e: Mapping[str, Any], metric: str) -> list[tuple[str, Mapping[str, Any]]]:
     """The champion and the baselines that were measured in a metric."""
     found = []
-    champion = _mapping(_mapping(e.get("champion")).get("metrics"))
+    champion = as_mapping(as_mapping(e.get("champion")).get("metrics"))
     if metric in champion:
-        found.append(("champion", _mapping(champion[metric])))
-    for name, by_metric in _mapping(e.get("baselines")).items():
-        if metric in _mapping(by_metric):
-            found.append((str(name), _mapping(by_metric[metric])))
+        found.append(("champion", as_mapping(champion[metric])))
+    for name, by_metric in as_mapping(e.get("baselines")).items():
+        if metric in as_mapping(by_metric):
+            found.append((str(name), as_mapping(by_metric[metric])))
     return found
 
 
@@ -313,8 +313,8 @@ def _compared(
     others: Sequence[tuple[str, Mapping[str, Any]]],
     e: Mapping[str, Any],
 ) -> Safe:
-    differences = _mapping(e.get("differences"))
-    found = {name: _mapping(_mapping(differences.get(name)).get(metric)) for name, _ in others}
+    differences = as_mapping(e.get("differences"))
+    found = {name: as_mapping(as_mapping(differences.get(name)).get(metric)) for name, _ in others}
     scale = Scale.around(
         [m.get(k) for m in (mine, *[o for _, o in others]) for k in ("value", "low", "high")], width=200
     )
@@ -364,17 +364,17 @@ def _less_is_better(metric: str) -> bool:
 
 def _plots(task: str, e: Mapping[str, Any]) -> list[Safe]:
     figures: list[Safe] = []
-    calibration = _mapping(_mapping(e.get("calibration")).get(task))
-    if bins := _rows(calibration.get("bins")):
+    calibration = as_mapping(as_mapping(e.get("calibration")).get(task))
+    if bins := as_rows(calibration.get("bins")):
         drawn = reliability_plot(f"Reliability of {task} probabilities", bins)
         caption = (
             f"Calibration error {number(calibration.get('ece'))}. On the diagonal a probability means what "
             "it says; bars count the predictions."
         )
         figures.append(tag("figure", drawn, tag("figcaption", caption)))
-    matrix = _matrix(_mapping(e.get("confusion")).get(task))
-    roc = _mapping(_mapping(e.get("roc")).get(task))
-    fpr, tpr = _list(roc.get("fpr")), _list(roc.get("tpr"))
+    matrix = _matrix(as_mapping(e.get("confusion")).get(task))
+    roc = as_mapping(as_mapping(e.get("roc")).get(task))
+    fpr, tpr = as_list(roc.get("fpr")), as_list(roc.get("tpr"))
     chosen = None
     if matrix and sum(matrix[0]) and sum(matrix[1]):
         chosen = (matrix[0][1] / sum(matrix[0]), matrix[1][1] / sum(matrix[1]))
@@ -399,7 +399,7 @@ def _plots(task: str, e: Mapping[str, Any]) -> list[Safe]:
 
 
 def _matrix(found: object) -> list[list[int]] | None:
-    rows = [[int(x) for v in _list(row) if (x := finite(v)) is not None] for row in _list(found)]
+    rows = [[int(x) for v in as_list(row) if (x := finite(v)) is not None] for row in as_list(found)]
     return rows if [len(row) for row in rows] == [2, 2] else None
 
 
@@ -466,11 +466,14 @@ def _example(index: int, example: Mapping[str, Any]) -> Safe:
             number(row.get("probability"), 2),
             badge("yes", "good") if row.get("truth") else None,
         ]
-        for row in _rows(example.get("interests"))
+        for row in as_rows(example.get("interests"))
     ]
-    recommendations = _rows(example.get("recommendations"))
+    recommendations = as_rows(example.get("recommendations"))
     contributions = [
-        x for r in recommendations for t in _rows(r.get("reasons")) if (x := finite(t.get("contribution"))) is not None
+        x
+        for r in recommendations
+        for t in as_rows(r.get("reasons"))
+        if (x := finite(t.get("contribution"))) is not None
     ]
     limit = max(map(abs, contributions), default=1.0) or 1.0
     ranked: list[list[Child]] = []
@@ -482,7 +485,7 @@ def _example(index: int, example: Mapping[str, Any]) -> Safe:
                 signed_bar(t.get("contribution"), limit),
                 tag("span", number(t.get("contribution"), signed=True)),
             )
-            for t in _rows(r.get("reasons"))
+            for t in as_rows(r.get("reasons"))
         ]
         title = tag("bdi", r.get("title") or r.get("item"))
         liked = badge("liked", "good") if r.get("relevant") else None
@@ -512,7 +515,7 @@ def _example(index: int, example: Mapping[str, Any]) -> Safe:
 
 
 def _lineage(e: Mapping[str, Any]) -> Safe | None:
-    lineage, champion = _mapping(e.get("lineage")), _mapping(e.get("champion"))
+    lineage, champion = as_mapping(e.get("lineage")), as_mapping(e.get("champion"))
     facts: list[tuple[str, Child]] = [(str(key), _fact(value)) for key, value in lineage.items()]
     if champion:
         version = f"version {champion['version']}, " if champion.get("version") is not None else ""
@@ -560,15 +563,3 @@ def interval_text(measure: Mapping[str, Any], signed: bool = False) -> str:
 def _count(measure: Mapping[str, Any]) -> str:
     n = finite(measure.get("n"))
     return "–" if n is None else number(int(n))
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(value: object) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else []
-
-
-def _rows(value: object) -> list[Mapping[str, Any]]:
-    return [row for row in _list(value) if isinstance(row, Mapping)]

@@ -7,7 +7,6 @@ with the worst of the previous champion's last windows.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -90,7 +89,6 @@ def windows_of(evidence: Sequence[Evidence], champion: str) -> dict[str, dict[st
 
 def share(count: int, n: int) -> Interval:
     """A share of n with Wilson's 95% interval (1927); n is at least 1."""
-    z2 = 1.959964**2
-    p, middle = count / n, (count + z2 / 2) / (n + z2)
-    half = math.sqrt(z2 * (p * (1 - p) + z2 / (4 * n)) / n) / (1 + z2 / n)
-    return Interval(p, max(0.0, middle - half), min(1.0, middle + half), n)
+    from tasteloop.metrics import wilson
+
+    return Interval(count / n, *wilson(count, n), n)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tasteloop.errors import TasteloopError
-from tasteloop.files import atomic_directory, atomic_write, read_json, write_json
+from tasteloop.files import as_list, as_mapping, as_rows, atomic_directory, atomic_write, read_json, write_json
 from validation import report
 from validation.decision import DecisionSettings, Evidence, Finding, drifted
 from validation.drift_report import EVIDENTLY, PAGE, REPORT
@@ -130,7 +130,7 @@ class _Site:
     def __init__(self, facts: Mapping[str, Any], decision: DecisionSettings, directory: Path) -> None:
         self.facts, self.decision, self.directory = facts, decision, directory
         self.versions, self.runs, self.rollouts, self.decisions = (
-            _rows(facts.get(key)) for key in ("versions", "runs", "rollouts", "decisions")
+            as_rows(facts.get(key)) for key in ("versions", "runs", "rollouts", "decisions")
         )
         for kind, rows, key in (
             ("version", self.versions, "version"),
@@ -146,7 +146,7 @@ class _Site:
         self.run_of = {str(r["version"]): r for r in self.runs if r.get("version")}  # the first that made it
         self.live = next((v for v in self.versions if v.get("live")), None)
         self.pages = 0
-        self.windows = [self.window(n, w) for n, w in enumerate(_rows(facts.get("windows")))]
+        self.windows = [self.window(n, w) for n, w in enumerate(as_rows(facts.get("windows")))]
         self.of_evidence = {w.evidence.id: w for w in self.windows}
 
     def write(self) -> dict[str, int]:
@@ -259,7 +259,7 @@ class _Site:
 
     def trials(self, version: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """Rollouts in which a version was the challenger, newest first."""
-        return [r for r in self.rollouts if _mapping(r.get("challenger")).get("digest") == version["digest"]]
+        return [r for r in self.rollouts if as_mapping(r.get("challenger")).get("digest") == version["digest"]]
 
     # The index
 
@@ -272,7 +272,7 @@ class _Site:
                 words = ["Since ", moment(live["promoted"]), ". ", *words]
         else:
             words = ["Nothing was promoted. ", tag("code", "tasteloop run"), " trains, gates and promotes a model."]
-        notes = [tag("li", note) for note in _list(self.facts.get("notes"))]
+        notes = [tag("li", note) for note in as_list(self.facts.get("notes"))]
         body = [
             tag("p", "What is live and why", class_="over"),
             tag("h1", headline),
@@ -288,11 +288,11 @@ class _Site:
 
     def glance(self) -> Safe | None:
         """The live model's headline measures, the newest window and the last decision."""
-        metrics = _mapping(_mapping(self.live.get("evaluation") if self.live else None).get("metrics"))
+        metrics = as_mapping(as_mapping(self.live.get("evaluation") if self.live else None).get("metrics"))
         cells = [
             _card(_metric(metric), number(m.get("value")), report.interval_text(m))
             for metric in report.HEADLINES
-            if (m := _mapping(metrics.get(metric)))
+            if (m := as_mapping(metrics.get(metric)))
         ]
         if self.windows:
             w = self.windows[0]
@@ -313,21 +313,21 @@ class _Site:
             points = [
                 Point(str(v["version"]), m.get("value"), m.get("low"), m.get("high"), self.standing(v)[1])
                 for v in measured
-                if (m := _mapping(_mapping(_mapping(v.get("evaluation")).get("metrics")).get(metric)))
+                if (m := as_mapping(as_mapping(as_mapping(v.get("evaluation")).get("metrics")).get(metric)))
             ]
             if points:
                 drawn = trend(f"{_metric(metric)} by version", points, line=False)
                 plots.append(_plot(f"{_metric(metric)} by version", drawn))
         rows = []
         for v in self.versions[:_ROWS]:
-            metrics = _mapping(_mapping(v.get("evaluation")).get("metrics"))
+            metrics = as_mapping(as_mapping(v.get("evaluation")).get("metrics"))
             trial, run = next(iter(self.trials(v)), None), self.run_of.get(str(v["version"]))
             rows.append(
                 [
                     self.link(v["version"], ""),
                     badge(*self.standing(v)),
                     moment(v.get("created")),
-                    *[number(_mapping(metrics.get(metric)).get("value")) for metric in report.HEADLINES],
+                    *[number(as_mapping(metrics.get(metric)).get("value")) for metric in report.HEADLINES],
                     _tally(v.get("verdict")) if v.get("verdict") else "passed" if v.get("passed") else "refused",
                     "passed" if v.get("rehearsed") else "–",
                     trial.get("state") if trial else "–",
@@ -405,7 +405,7 @@ class _Site:
         rows = []
         for d in decisions[:_ROWS]:
             outcome = str(d.get("outcome"))
-            seen = [self.of_evidence.get(str(e)) for e in _list(d.get("evidence"))]
+            seen = [self.of_evidence.get(str(e)) for e in as_list(d.get("evidence"))]
             links = [tag("a", day(w.start), href=up + w.link) for w in seen if w and w.link]
             gone = len(seen) - len(links)
             rows.append(
@@ -413,7 +413,7 @@ class _Site:
                     tag("span", moment(d.get("time")), id=f"decision-{d.get('number')}" if not up else None),
                     badge(outcome, _OUTCOMES.get(outcome, "quiet")),
                     self.champion(d.get("champion"), up),
-                    tag("div", tag("ul", [tag("li", r) for r in _list(d.get("reasons"))]), class_="wide"),
+                    tag("div", tag("ul", [tag("li", r) for r in as_list(d.get("reasons"))]), class_="wide"),
                     tag("div", self.came(d, up), class_="wide"),
                     [join(links, " "), f" {gone} without a report" if gone else None],
                 ]
@@ -495,7 +495,7 @@ class _Site:
         name = version["version"]
         headline = f"Why is version {name} live?" if version.get("live") else f"Version {name}"
         run = self.run_of.get(str(name))
-        evaluation, verdict = _mapping(version.get("evaluation")), version.get("verdict")
+        evaluation, verdict = as_mapping(version.get("evaluation")), version.get("verdict")
         windows = [w for w in self.windows if w.evidence.champion == version["digest"]]
         decisions = [d for d in self.decisions if d.get("champion") == version["digest"]]
         trials = self.trials(version)
@@ -563,12 +563,12 @@ class _Site:
         trials: Sequence[Mapping[str, Any]],
     ) -> Iterator[tuple[str, str, str, Child, Child]]:
         """Each step from the data to today: name, a word, its tone, what was found, links to the evidence."""
-        folder, evaluation = f"../{_folder(version)}", _mapping(version.get("evaluation"))
-        lineage = _mapping(evaluation.get("lineage"))
+        folder, evaluation = f"../{_folder(version)}", as_mapping(version.get("evaluation"))
+        lineage = as_mapping(evaluation.get("lineage"))
         asked = self.asked(version, run)
         if asked:
             where = f"../index.html#decision-{asked.get('number')}"
-            why = _short("; ".join(map(str, _list(asked.get("reasons")))))
+            why = _short("; ".join(map(str, as_list(asked.get("reasons")))))
             yield "Asked for", str(asked.get("outcome")), "warn", why, tag("a", "decision", href=where)
         else:
             yield "Asked for", "by hand", "quiet", "No decision of the monitor asked for this training.", None
@@ -591,7 +591,7 @@ class _Site:
             yield "Run", "elsewhere", "quiet", "The run that made it is not on record in this home.", None
         yield "Data window", *self.span(version)
         yield from self.judged(version, folder)
-        rehearsal = _mapping(version.get("rehearsal"))
+        rehearsal = as_mapping(version.get("rehearsal"))
         if rehearsal:
             word, tone = ("passed", "good") if rehearsal.get("passed") else ("failed", "bad")
             proof = tag("a", "rehearsal", href=f"{folder}/rehearsal.json")
@@ -606,7 +606,10 @@ class _Site:
             word = str(t.get("state"))
             tone = {"promoted": "good", "running": "warn", "aborted": "warn"}.get(word, "bad")
             kind = "in the shadow" if t.get("shadow") else "of the requests"
-            said = [f"{finite(t.get('share')) or 0:.0%} {kind}. ", _short("; ".join(map(str, _list(t.get("reasons")))))]
+            said = [
+                f"{finite(t.get('share')) or 0:.0%} {kind}. ",
+                _short("; ".join(map(str, as_list(t.get("reasons"))))),
+            ]
             yield "Canary", word, tone, said, tag("a", "rollout", href=f"../{_rollout_file(t)}")
         else:
             yield "Canary", "none", "quiet", _NO_CANARY, _see("canary")
@@ -634,16 +637,16 @@ class _Site:
         return None
 
     def validated(self, run: Mapping[str, Any] | None) -> tuple[str, str, str, Child, Child]:
-        v = _mapping(run.get("validation") if run else None)
+        v = as_mapping(run.get("validation") if run else None)
         if not run or not v:
             return "Validation", "unknown", "warn", "The validation of its data is not on record in this home.", None
         errors, warnings = finite(v.get("errors")) or 0, finite(v.get("warnings")) or 0
-        rules = f"{len(_list(v.get('checks')))} rules: errors {errors:.0f}, warnings {warnings:.0f}"
+        rules = f"{len(as_list(v.get('checks')))} rules: errors {errors:.0f}, warnings {warnings:.0f}"
         word, tone = ("accepted", "warn" if warnings else "good") if v.get("passed") else ("refused", "bad")
         return "Validation", word, tone, rules, join(self.reports({**run, "evaluation": None}, "../"))
 
     def span(self, version: Mapping[str, Any]) -> tuple[str, str, Child, Child]:
-        s = _mapping(version.get("span"))
+        s = as_mapping(version.get("span"))
         if not s:
             return "unknown", "warn", "What time its data spans is not on record in this home.", _see("data")
         said: list[Child] = []
@@ -654,11 +657,11 @@ class _Site:
         return "known", "good", said, _see("data")
 
     def judged(self, version: Mapping[str, Any], folder: str) -> Iterator[tuple[str, str, str, Child, Child]]:
-        evaluation, verdict = _mapping(version.get("evaluation")), _mapping(version.get("verdict"))
+        evaluation, verdict = as_mapping(version.get("evaluation")), as_mapping(version.get("verdict"))
         proof = tag("a", "evaluation", href=f"{folder}/evaluation.html") if evaluation else None
         said = []
         for metric in report.HEADLINES:
-            m = _mapping(_mapping(evaluation.get("metrics")).get(metric))
+            m = as_mapping(as_mapping(evaluation.get("metrics")).get(metric))
             if m:
                 said.append(f"{_metric(metric)} {number(m.get('value'))} ({report.interval_text(m)})")
         if said:
@@ -667,7 +670,7 @@ class _Site:
             yield "Measures", "unknown", "warn", "Its evaluation is not on record.", None
         word, tone = ("passed", "good") if version.get("passed") else ("refused", "bad")
         if verdict:
-            failed = [str(c.get("reason")) for c in _rows(verdict.get("checks")) if c.get("outcome") == "fail"]
+            failed = [str(c.get("reason")) for c in as_rows(verdict.get("checks")) if c.get("outcome") == "fail"]
             words = f"{_tally(verdict)} checks hold. " + _short("; ".join(failed))
             yield "Gate", word, tone, words, tag("a", "verdict", href=f"{folder}/verdict.json")
         else:
@@ -681,13 +684,13 @@ class _Site:
         return "Drift since", word, tone, f"{len(windows)} windows: {counts}", _see("drift")
 
     def measures(self, evaluation: Mapping[str, Any]) -> Child:
-        metrics = _mapping(evaluation.get("metrics"))
+        metrics = as_mapping(evaluation.get("metrics"))
         if not metrics:
             return _nothing("Its evaluation is not on record.")
-        against = _mapping(_mapping(evaluation.get("differences")).get("champion"))
+        against = as_mapping(as_mapping(evaluation.get("differences")).get("champion"))
         rows = []
         for metric, value in metrics.items():
-            m, d = _mapping(value), _mapping(against.get(metric))
+            m, d = as_mapping(value), as_mapping(against.get(metric))
             best, difference = report.strongest(evaluation, metric)
             rows.append(
                 [
@@ -711,7 +714,7 @@ class _Site:
             Column("Interval", True),
             Column("Rows", True),
         ]
-        champion = _mapping(evaluation.get("champion"))
+        champion = as_mapping(evaluation.get("champion"))
         note: Child = "There was no champion to compare with."
         if champion:
             version = champion.get("version")
@@ -726,8 +729,8 @@ class _Site:
         ]
 
     def data(self, version: Mapping[str, Any], run: Mapping[str, Any] | None) -> Child:
-        lineage = _mapping(_mapping(version.get("evaluation")).get("lineage"))
-        s = _mapping(version.get("span"))
+        lineage = as_mapping(as_mapping(version.get("evaluation")).get("lineage"))
+        s = as_mapping(version.get("span"))
         facts: list[tuple[str, Child]] = [("bundle", tag("code", version["digest"]))]
         facts += [
             (key, tag("code", value)) for key, value in lineage.items() if key not in ("bundle", "created") and value
@@ -741,17 +744,17 @@ class _Site:
         ):
             if s.get(key):
                 facts.append((name, [moment(s[key]), " UTC"]))
-        counted = _mapping(s.get("snapshots"))
+        counted = as_mapping(s.get("snapshots"))
         if counted:
             facts.append(("snapshots", ", ".join(f"{k} {number(v)}" for k, v in counted.items())))
-        stats = _mapping(_mapping(run.get("validation") if run else None).get("stats"))
+        stats = as_mapping(as_mapping(run.get("validation") if run else None).get("stats"))
         told = [f"{number(stats[k])} {k}" for k in ("events", "users", "items", "reviews") if finite(stats.get(k))]
         if told:
             facts.append(("counted", ", ".join(told)))
         parts: list[Child] = [
             tag("dl", [[tag("dt", k), tag("dd", v)] for k, v in facts], class_="facts"),
         ]
-        steps = _rows(run.get("steps") if run else None)
+        steps = as_rows(run.get("steps") if run else None)
         if run and steps:
             rows = [
                 [
@@ -798,11 +801,11 @@ def _trial(rollout: Mapping[str, Any]) -> Safe:
     """A rollout: what each side did, and what was decided."""
     state = str(rollout.get("state"))
     tone = {"promoted": "good", "running": "warn", "aborted": "warn"}.get(state, "bad")
-    observed = _mapping(rollout.get("observed"))
+    observed = as_mapping(rollout.get("observed"))
     rows = []
     for side in ("champion", "challenger"):
-        told, version = _mapping(observed.get(side)), _mapping(rollout.get(side)).get("version")
-        seconds = _mapping(told.get("seconds"))
+        told, version = as_mapping(observed.get(side)), as_mapping(rollout.get(side)).get("version")
+        seconds = as_mapping(told.get("seconds"))
         milliseconds = [number(1000 * x, 1) if (x := finite(seconds.get(q))) is not None else "–" for q in _QUANTILES]
         counts = [number(told.get(k)) for k in ("answers", "errors", "not_finite")]
         rows.append([f"{side}, version {version}", *counts, *milliseconds])
@@ -812,7 +815,7 @@ def _trial(rollout: Mapping[str, Any]) -> Safe:
         [
             tag("p", badge(state, tone), f" {kind}, {finite(rollout.get('share')) or 0:.0%} of the requests, ",
                 _iso(rollout.get("started")), " to ", _iso(rollout.get("ended"))),
-            tag("ul", [tag("li", r) for r in _list(rollout.get("reasons")) or _list(rollout.get("because"))]),
+            tag("ul", [tag("li", r) for r in as_list(rollout.get("reasons")) or as_list(rollout.get("because"))]),
             table("What both sides did", ["Side", *(Column(t, True) for t in numeric)], rows),
         ]
     )  # fmt: skip
@@ -850,7 +853,7 @@ def _metric(metric: str) -> str:
 
 
 def _tally(verdict: object) -> str:
-    checks = [c.get("outcome") for c in _rows(_mapping(verdict).get("checks"))]
+    checks = [c.get("outcome") for c in as_rows(as_mapping(verdict).get("checks"))]
     return f"{checks.count('pass')} of {len(checks) - checks.count('skip')}"
 
 
@@ -884,15 +887,3 @@ def _run_folder(run: Mapping[str, Any]) -> str:
 
 def _rollout_file(rollout: Mapping[str, Any]) -> str:
     return f"evidence/rollouts/{rollout['id']}.json"
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(value: object) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else []
-
-
-def _rows(value: object) -> list[Mapping[str, Any]]:
-    return [row for row in _list(value) if isinstance(row, Mapping)]

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import os
 import resource
 import subprocess
@@ -32,16 +31,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).parents[2]
 WINDOW, ROWS = "window", 1_000_000
 Say = Callable[[str], None]
-
-
-def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Interval of a share (Wilson 1927), 95% by default; of nothing it is everything."""
-    if not n:
-        return 0.0, 1.0
-    p, scale = hits / n, 1 + z * z / n
-    middle = (p + z * z / (2 * n)) / scale
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / scale
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def simulations(
@@ -70,6 +59,8 @@ def simulations(
 
 def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """By scenario: counts, shares with their intervals."""
+    from tasteloop.metrics import wilson
+
     rows = []
     for name in dict.fromkeys(r["shift"] for r in results):
         mine = [r for r in results if r["shift"] == name]

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 from test_monitoring import promote
 
-from benchmarks.loop.run import summary, wilson
+from benchmarks.loop.run import summary
 from pipelines.settings import load
 from pipelines.simulation import (
     BREAK,
@@ -37,6 +37,7 @@ from serving.registry import tracking_uri
 from tasteloop.errors import TasteloopError
 from tasteloop.events import EVENTS_SCHEMA, Event
 from tasteloop.files import read_json, read_parquet
+from tasteloop.metrics import wilson
 from validation.decision import HOUR, WEEK
 from validation.reference import keep_reference
 
