@@ -6,7 +6,8 @@
 - interest: `Σ_k w_jk · (y_ik - ȳ_k)`, `w` by ridge regression of what followed on which interests were there, and for
   items without a positive event by the mean of their labels' other items;
 - taste: the labels of the history against those of everybody, as log-ratios, averaged over the item's labels;
-- content: cosine of the item's text vector and the history's, both by the fine-tuned encoder;
+- content: cosine of the item's text vector and the history's, both by the fine-tuned encoder, in the leading principal
+  components;
 - collaborative: EASE (Steck 2019, https://arxiv.org/abs/1905.03375) on liked items, the history decayed by rank;
 - factors_liked, factors_seen: implicit ALS (Hu, Koren & Volinsky 2008) on liked items, and on all: whether a user
   likes an item, and whether they come upon it;
@@ -27,9 +28,9 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Matrix = NDArray[np.float32]
+Positions = NDArray[np.integer[Any]] | slice
 Weights = dict[str, NDArray[np.float64]]  # of each term for each row [n, 1]
 _DAY = 86_400 * SECOND
 _START = {"collaborative": 0.5, "factors_liked": 0.25, "factors_seen": 0.25, "nearby": 0.3, "popularity": 0.2}
@@ -75,6 +77,7 @@ class RecommenderSettings(BaseModel, frozen=True, extra="forbid"):
     history_decay: tuple[float, ...] = (0.9, 0.95, 0.98, 1.0)
     half_life_days: tuple[float, ...] = (7, 30, 90, 3650)
     interest_regularisation: float = Field(200, gt=0)
+    content_width: int = Field(64, ge=1, description="Principal components that are kept of the items' text vectors.")
     factors: int = Field(32, ge=1, description="Width of the ALS and of the spectral term.")
     als_alpha: float = Field(4, gt=0, description="Weight of an event beside no event.")
     als_regularisation: float = Field(30, gt=0)
@@ -148,7 +151,7 @@ class Recommender:
     """Arrays of the terms over J items and K labels; E of the items are compared with each other.
 
     Attributes:
-        vectors: [J, d] item text vectors, length 1.
+        vectors: [J, d] principal components of the item text vectors, by `leading`.
         compared: [E] positions; ease, nearby: [E, E] item-item weights among them.
         ties: [K, J] what a label's presence adds to an item; label_mean [K].
         membership: [J, K] share of each label in an item's labels; label_share [K]: in everybody's events.
@@ -179,19 +182,36 @@ class Recommender:
     new: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     new_weights: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def contributions(self, folded: Folded, interests: Matrix) -> dict[str, Matrix]:
-        """λ_m(n) · s_m by term, each [n, J]; a row's score is their sum.
+    def contributions(
+        self, folded: Folded, interests: Matrix, positions: NDArray[np.int64] | None = None
+    ) -> dict[str, Matrix]:
+        """λ_m(n) · s_m by term, each [n, J], or [n, p] at some positions; a row's score is their sum.
 
         Args:
             folded: n histories, with this recommender's decay.
             interests: [n, K] calibrated probabilities.
         """
+        where: Positions = slice(None) if positions is None else positions
         inputs, values = self._inputs(folded, interests), self._values(folded)
-        out = self._weighted(inputs, values, self._lambda(folded, self.weights))
+        out = dict(self._weighted(inputs, values, self._lambda(folded, self.weights), where))
+        new = self.new if positions is None else np.flatnonzero(np.isin(positions, self.new))
+        if self.new_weights and len(new):
+            where = new if positions is None else positions[new]
+            for name, matrix in self._weighted(inputs, values, self._lambda(folded, self.new_weights), where):
+                out[name][:, new] = matrix
+        return out
+
+    def scores(self, folded: Folded, interests: Matrix) -> Matrix:
+        """The sum of `contributions`, [n, J], with no matrix kept for each."""
+        inputs, values = self._inputs(folded, interests), self._values(folded)
+
+        def total(weights: Mapping[str, tuple[float, float]], where: Positions) -> Matrix:
+            terms = self._weighted(inputs, values, self._lambda(folded, weights), where)
+            return reduce(np.add, (matrix for _, matrix in terms))
+
+        out = total(self.weights, slice(None))
         if self.new_weights and len(self.new):
-            of_new = self._weighted(inputs, values, self._lambda(folded, self.new_weights), self.new)
-            for name, contribution in of_new.items():
-                out[name][:, self.new] = contribution
+            out[:, self.new] = total(self.new_weights, self.new)
         return out
 
     @staticmethod
@@ -202,29 +222,39 @@ class Recommender:
     def terms(self, folded: Folded, interests: Matrix) -> dict[str, Matrix]:
         """s_m by term, each [n, J], standardised."""
         one = np.ones((len(folded.length), 1))
-        return self._weighted(self._inputs(folded, interests), self._values(folded), dict.fromkeys(TERMS, one))
+        return dict(self._weighted(self._inputs(folded, interests), self._values(folded), dict.fromkeys(TERMS, one)))
 
     def _weighted(
-        self,
-        inputs: dict[str, Matrix],
-        values: dict[str, Matrix],
-        weights: Weights,
-        positions: NDArray[np.int32] | slice = slice(None),
-    ) -> dict[str, Matrix]:
+        self, inputs: dict[str, Matrix], values: dict[str, Matrix], weights: Weights, positions: Positions = slice(None)
+    ) -> Iterator[tuple[str, Matrix]]:
         """Weight [n, 1] times the standardised term by name, [n, J] or only at some positions.
 
         A history bears few items, so only their rows of the large arrays are read; and mean and deviation over the
         items come from the few numbers that a term multiplies its array with, so that no [n, J] is gone over again.
         """
-        items = len(self.popularity)
-        out = {name: self.bases[name].weighted(x, weights[name], positions) for name, x in inputs.items()}
-        for name, compared in values.items():
-            scale, shift = among_scale(compared, items, weights[name])
-            everywhere = np.repeat(-shift.astype(np.float32), items, 1)
-            everywhere[:, self.compared] += scale.astype(np.float32) * compared
-            out[name] = everywhere[:, positions]
-        out["popularity"] = (weights["popularity"] * self._standard_popularity[:, positions]).astype(np.float32)
-        return {name: out[name] for name in TERMS}
+        for name in TERMS:
+            if name in inputs:
+                yield name, self.bases[name].weighted(inputs[name], weights[name], positions)
+            elif name in values:
+                yield name, self._among(values[name], weights[name], positions)
+            else:
+                yield name, weights[name].astype(np.float32) * self._standard_popularity[:, positions]
+
+    def _among(self, values: Matrix, weight: NDArray[np.float64], positions: Positions) -> Matrix:
+        """weight · standardise of what is `values` [n, E] at the compared items and 0 at all others."""
+        scale, shift = (x.astype(np.float32) for x in among_scale(values, len(self.popularity), weight))
+        place = self._place[positions]
+        out = np.repeat(-shift, len(place), 1)
+        there = np.flatnonzero(place >= 0)
+        out[:, there] += scale * (values if len(there) == values.shape[1] == len(place) else values[:, place[there]])
+        return out
+
+    @cached_property
+    def _place(self) -> NDArray[np.int64]:
+        """[J] where an item stands among the compared; -1 where it does not."""
+        place = np.full(len(self.popularity), -1)
+        place[self.compared] = np.arange(len(self.compared))
+        return place
 
     def _inputs(self, folded: Folded, interests: Matrix) -> dict[str, Matrix]:
         """What each of `bases` is multiplied with, [n, d]."""
@@ -287,8 +317,7 @@ class Recommender:
             base = self.bases[name]
             scale = base.scale(inputs[name], weights[name])
             out[name] = which, scale * (x @ base.items[:, positions] - (x @ base.mean)[:, None])
-        place = np.full(folded.seen.shape[1], -1)
-        place[self.compared] = np.arange(len(self.compared))
+        place = self._place
         at = place[np.asarray(positions, np.int64)]
         for name, (history, between) in self._between(folded).items():
             which = np.flatnonzero((history[0] > 0) & (place >= 0))
@@ -385,7 +414,7 @@ class Base:
         exact = x.astype(np.float64)
         return over_deviation(weight, ((exact @ self.covariance) * exact).sum(1, keepdims=True))
 
-    def weighted(self, x: Matrix, weight: NDArray[np.float64], positions: NDArray[np.int32] | slice) -> Matrix:
+    def weighted(self, x: Matrix, weight: NDArray[np.float64], positions: Positions) -> Matrix:
         """weight · standardise(x @ items) at some positions, [n, d] -> [n, positions]."""
         scaled = self.scale(x, weight) * x
         out: Matrix = scaled.astype(np.float32) @ self.items[:, positions]
@@ -506,6 +535,16 @@ class Past:
         """[J]: positive events of the last days."""
         which = self.positive & (self.age <= days)
         return np.bincount(self.item[which], minlength=self.items).astype(np.float32)
+
+
+def leading(vectors: Matrix, width: int) -> Matrix:
+    """Vectors [J, d] in their first principal axes, [J, min(width, d)]: so few numbers keep the products between them
+    best (Eckart & Young 1936). Ranking reads the whole catalogue's for every user: their width is what it costs."""
+    if width >= vectors.shape[1]:
+        return vectors
+    _, axes = np.linalg.eigh(vectors.T.astype(np.float64) @ vectors)  # ascending
+    kept: Matrix = vectors @ axes[:, -width:].astype(np.float32)
+    return kept
 
 
 def ease(matrix: Matrix, regularisation: float) -> Matrix:
@@ -765,7 +804,7 @@ def fit_terms(past: Past, ground: Ground, settings: RecommenderSettings, tuned: 
     )  # fmt: skip
     ties, liked, seen_, passed, popular = np.split(borrowed, np.cumsum([part.shape[1] for part in known])[:-1], axis=1)
     return Recommender(
-        vectors=ground.vectors,
+        vectors=leading(ground.vectors, settings.content_width),
         compared=columns,
         ease=ease(past.matrix[:, columns], tuned.regularisation),
         nearby=nearby(past, settings.nearby_reach)[np.ix_(columns, columns)],

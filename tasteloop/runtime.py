@@ -167,20 +167,28 @@ class Session:
 
     def rank(self, histories: Sequence[Sequence[Event]], interests: Matrix, k: int) -> list[list[Recommendation]]:
         """`recommend` with interests at hand; in blocks of rows, since each term is a matrix of rows and items."""
+        assert self.recommender is not None, "a sealed bundle has a recommender"
         out: list[list[Recommendation]] = []
         size = max(1, min(_ROWS, _SCORES // len(self.catalogue)))
         for start in range(0, len(histories), size):
             block = histories[start : start + size]
-            terms = self.contributions(block, interests[start : start + size])
-            scores = np.where(seen(block, self.catalogue), -np.inf, sum(terms.values()))
-            out += [
-                [self._recommendation(row, int(j), terms) for j in ranked if np.isfinite(scores[row, j])]
-                for row, ranked in enumerate(top_k(scores, k))
-            ]
+            folded = Folded.of(block, self.catalogue, self.recommender.decay, self.text)
+            scores = self.recommender.scores(folded, interests[start : start + size])
+            scores[seen(block, self.catalogue)] = -np.inf
+            best = top_k(scores, k)
+            positions = np.unique(best)
+            terms = self.recommender.contributions(folded, interests[start : start + size], positions)
+            for row, ranked in enumerate(best):
+                found = [
+                    self._recommendation(j, {name: values[row, at] for name, values in terms.items()})
+                    for j, at in zip(ranked, np.searchsorted(positions, ranked), strict=True)
+                    if np.isfinite(scores[row, j])
+                ]
+                out.append(sorted(found, key=lambda r: -r.score))  # equals may differ by a last digit
         return out
 
-    def _recommendation(self, row: int, item: int, terms: Mapping[str, Matrix]) -> Recommendation:
-        parts = {name: float(values[row, item]) + 0.0 for name, values in terms.items()}  # no -0.0
+    def _recommendation(self, item: int, terms: Mapping[str, Any]) -> Recommendation:
+        parts = {name: float(value) + 0.0 for name, value in terms.items()}  # no -0.0
         return Recommendation(self.catalogue.items[item], self.catalogue.titles[item], sum(parts.values()), parts)
 
     def answer(self, model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:

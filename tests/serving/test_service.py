@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:ORJSONRespons
 
 API, ADMIN = "api-token-of-a-test", "admin-token-of-a-test"
 ONE = {"instances": [{"text": "fine"}]}
-MANY = {"instances": [{"text": f"a long and winding film number {n} " * 40} for n in range(256)]}
+
+
+def many(made: Iterator[int] = count()) -> dict[str, Any]:
+    """A request that takes long: texts that the server has not seen, so that none is answered from its cache."""
+    return {"instances": [{"text": f"a long and winding film number {next(made)} " * 40} for _ in range(256)]}
+
+
+MANY = many()
 ASK = "/v1/models/sentiment:predict"
 
 
@@ -250,7 +258,7 @@ def behind_a_large_request(server: Running, ask: Callable[[], bool | None]) -> N
     for attempt in range(40):
         before = computed()
         with ThreadPoolExecutor(1) as thread:
-            held = thread.submit(httpx.post, server.http + ASK, json=MANY, timeout=120)
+            held = thread.submit(httpx.post, server.http + ASK, json=many(), timeout=120)
             time.sleep(0.02 * attempt)
             answered = ask()
         while httpx.post(server.http + ASK, json=ONE).status_code != 200:  # in order: what was queued is done after it

@@ -30,6 +30,7 @@ from tasteloop.recommend import (
     fit_ties,
     fit_weights,
     item_knn,
+    leading,
     nearby,
     rows_product,
     spectral,
@@ -199,6 +200,7 @@ def test_a_new_item_is_ranked_by_its_text_with_weights_of_its_own_and_its_reason
     nothing = np.zeros((2, 1), np.float32)
     terms, parts = recommender.terms(folded, nothing), recommender.contributions(folded, nothing)
     score = sum(parts.values())
+    _agree(recommender, folded, nothing)
     assert score[0, 0] > score[0, 1] and score[1, 1] > score[1, 0]
     assert score[:, :2] == pytest.approx(3 * terms["factors_seen"][:, :2], abs=1e-5)
     plain = sum(recommender.weights[name][0] * values for name, values in terms.items())
@@ -278,9 +280,31 @@ def test_the_contributions_are_the_plain_formulas(session: Session) -> None:
         for name, (a, b) in weights.items():
             assert found[name].dtype == np.float32
             assert found[name] == pytest.approx((a + b * known) * plain[name][rows], abs=1e-4), name
+        _agree(recommender, some, interests[rows].astype(np.float32))
     terms = recommender.terms(folded, interests.astype(np.float32))
     for name in TERMS:
         assert terms[name] == pytest.approx(plain[name], abs=1e-4), name  # items' vectors are alike, so digits cancel
+
+
+def _agree(recommender: Recommender, folded: Folded, interests: np.ndarray) -> None:
+    """What ranks is the sum of what is told, and what is told of some items is what is told of all."""
+    whole = recommender.contributions(folded, interests)
+    assert recommender.scores(folded, interests) == pytest.approx(sum(whole.values()), abs=1e-5)
+    positions = np.array([0, 3, len(recommender.popularity) - 1])
+    for name, values in recommender.contributions(folded, interests, positions).items():
+        assert values == pytest.approx(whole[name][:, positions], abs=1e-5), name
+
+
+def test_item_vectors_keep_their_products_in_the_leading_axes() -> None:
+    """Vectors of rank 3 lose nothing in 3 numbers; in 2 they lose the least, by the third singular value."""
+    rng = np.random.default_rng(0)
+    vectors = (rng.standard_normal((50, 3)) @ rng.standard_normal((3, 20))).astype(np.float32)
+    kept = leading(vectors, 3)
+    assert kept.shape == (50, 3) and kept @ kept.T == pytest.approx(vectors @ vectors.T, abs=1e-3)
+    short = leading(vectors, 2)
+    lost = np.linalg.norm(short @ short.T - vectors @ vectors.T, 2)
+    assert lost == pytest.approx(np.linalg.svd(vectors)[1][2] ** 2, rel=1e-3)
+    assert leading(vectors, 20) is vectors
 
 
 def plain_terms(recommender: Recommender, folded: Folded, interests: np.ndarray) -> dict[str, np.ndarray]:
