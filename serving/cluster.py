@@ -505,7 +505,8 @@ def connect(context: str | None = None) -> Any:
         if context is None and "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
             config.load_incluster_config()
         else:
-            config.load_kube_config(context=context)
+            # the library read the variable when it was imported; ours may have been set since
+            config.load_kube_config(os.environ.get("KUBECONFIG") or None, context)
     except (config.ConfigException, OSError) as error:
         raise TasteloopError(f"no cluster to talk to: {error}; set KUBECONFIG, or give --context") from None
     configuration = client.Configuration.get_default_copy()

@@ -272,7 +272,7 @@ def test_a_connection_that_is_lost_midway_is_either_done_or_not_and_is_told(
 
 def test_a_server_that_is_not_there_is_one_sentence(kubeconfig, tmp_path, monkeypatch):
     with through_a_proxy(kubeconfig, tmp_path, monkeypatch) as (proxy, api):
-        proxy.listener.close()
+        proxy.listener.shutdown(socket.SHUT_RDWR)  # a thread that waits to accept would keep a closed one open
         with pytest.raises(TasteloopError, match="was lost or refused"):
             Service(api).releases()
 
