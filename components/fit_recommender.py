@@ -16,7 +16,8 @@ def fit_recommender(
     with step("fit-recommender", bundle=bundle.path):
         from pathlib import Path
 
-        from tasteloop.recommend import RecommenderSettings, fit_recommender
+        from tasteloop.assemble import fit_recommender
+        from tasteloop.fitting import RecommenderSettings
 
         fit_recommender(
             Path(model.path),

@@ -89,10 +89,11 @@ def main() -> int:
 
 def study(options: argparse.Namespace, out: Path) -> list[Row]:
     """The steps, then the comparison."""
+    from tasteloop.assemble import fit_recommender
     from tasteloop.datasets.ingest import IngestSettings, ingest
     from tasteloop.datasets.synthetic import SyntheticSettings
     from tasteloop.evaluation import EvaluationSettings, evaluate
-    from tasteloop.recommend import RecommenderSettings, fit_recommender
+    from tasteloop.fitting import RecommenderSettings
     from tasteloop.snapshots import PrepareSettings, prepare
     from tasteloop.text import TextSettings
     from tasteloop.training import TrainingSettings, finetune
@@ -128,10 +129,11 @@ def study(options: argparse.Namespace, out: Path) -> list[Row]:
 def compare(out: Path, shop: Any, seed: int, draws: int) -> list[Row]:
     """What was learned beside the tastes (where they are known) and beside what followed, on the test snapshots."""
     from tasteloop import metrics
+    from tasteloop.collaborative import Past, ease
     from tasteloop.datasets import synthetic
     from tasteloop.evaluation import own_frequencies
     from tasteloop.files import read_parquet
-    from tasteloop.recommend import Folded, Past, ease, seen
+    from tasteloop.recommend import Folded, seen
     from tasteloop.runtime import Session
     from tasteloop.snapshots import EVENTS_SEEN, FUTURE, TEST, TIME, TRAIN, USER, Snapshots
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 from tasteloop.datasets.ingest import IngestSettings
 from tasteloop.errors import TasteloopError
 from tasteloop.evaluation import EvaluationSettings
-from tasteloop.recommend import RecommenderSettings
+from tasteloop.fitting import RecommenderSettings
 from tasteloop.snapshots import PrepareSettings
 from tasteloop.training import TrainingSettings
 from validation.decision import DecisionSettings

@@ -23,11 +23,12 @@ from pydantic import BaseModel, Field
 from tasteloop import bag_of_words, metrics
 from tasteloop.bundle import code_version
 from tasteloop.calibration import one_vs_rest
+from tasteloop.collaborative import Past, ease, item_knn
 from tasteloop.events import TEXT, USER, Event
 from tasteloop.files import atomic_directory, sha256_tree, write_json
 from tasteloop.items import SENTIMENT
 from tasteloop.metrics import Array, Measure
-from tasteloop.recommend import Folded, Past, ease, item_knn, seen
+from tasteloop.recommend import Folded, seen
 from tasteloop.runtime import Session
 from tasteloop.snapshots import EVENTS_SEEN, FUTURE, SPLIT, TEST, TRAIN, VALIDATION, Snapshots
 

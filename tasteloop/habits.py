@@ -25,7 +25,7 @@ from tasteloop.items import Catalogue
 from tasteloop.text import TextSettings, in_order
 
 if TYPE_CHECKING:
-    from tasteloop.recommend import Past
+    from tasteloop.collaborative import Past
     from tasteloop.snapshots import Snapshots
 
 Matrix = NDArray[np.float32]
@@ -63,7 +63,7 @@ class Habits:
     @classmethod
     def fit(cls, data: Snapshots) -> Habits:
         """Fitted on the training snapshots; the penalty is the validation window's choice."""
-        from tasteloop.recommend import Past, spectral
+        from tasteloop.collaborative import Past, spectral
         from tasteloop.snapshots import TRAIN, VALIDATION
 
         past = Past.before(data.meta["validation_from"], data)
@@ -87,7 +87,7 @@ class Habits:
 
     def _following(self, past: Past, users: NDArray[np.bool_]) -> Habits:
         """With what follows what among some of the users [U]."""
-        from tasteloop.recommend import ease
+        from tasteloop.collaborative import ease
 
         tables = (past.seen, past.matrix)
         follows, liked = (

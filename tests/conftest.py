@@ -97,7 +97,8 @@ def tiny_model(tiny_encoder: Path, tiny_snapshots: Path, tmp_path_factory: pytes
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_model: Path, tiny_snapshots: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sealed bundle that answers for all three models."""
-    from tasteloop.recommend import RecommenderSettings, fit_recommender
+    from tasteloop.assemble import fit_recommender
+    from tasteloop.fitting import RecommenderSettings
 
     out = tmp_path_factory.mktemp("bundled") / "bundle"
     fit_recommender(tiny_model, tiny_snapshots, RecommenderSettings(), out)

@@ -20,10 +20,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmarks.quality.protocols import Feedback, Matrix, Past, Rows, Task
-from tasteloop import recommend
+from tasteloop import collaborative, fitting, recommend
+from tasteloop.collaborative import ease, item_knn
 from tasteloop.errors import TasteloopError
 from tasteloop.items import Catalogue
-from tasteloop.recommend import ease, item_knn
 from tasteloop.text import TextSettings
 
 Settings = Mapping[str, Any]
@@ -394,20 +394,20 @@ def ours(name: str, about: str, encoder: str = "") -> Method:
     """`tasteloop.recommend` without a fine-tuned model; with an encoder as it was published the items have vectors."""
 
     def fit(past: Past, settings: Settings) -> Scorer:
-        tuned = recommend.Tuned(**{name: value for name, value in settings.items() if name != "seed"})
+        tuned = fitting.Tuned(**{name: value for name, value in settings.items() if name != "seed"})
         ground = _ground(past.catalogue, encoder)
-        return Tasteloop(recommend.fit_terms(_events(past), ground, recommend.RecommenderSettings(), tuned))
+        return Tasteloop(fitting.fit_terms(_events(past), ground, fitting.RecommenderSettings(), tuned))
 
     def learn(task: Task) -> tuple[dict[str, Any], float]:
         """What the pipeline chooses on the validation window, λ included; its nDCG@10 is cross-fitted."""
         rows = task.validation
         nothing = np.zeros((len(rows), 1), np.float32)
-        asked = recommend.Asked(lambda decay: _folded(rows, decay), nothing, rows.relevant, rows.hidden, rows.group)
+        asked = fitting.Asked(lambda decay: _folded(rows, decay), nothing, rows.relevant, rows.hidden, rows.group)
         ground = _ground(task.catalogue, encoder)
-        tuned = recommend.tune(_events(task.tune), ground, asked, recommend.RecommenderSettings())
+        tuned = fitting.tune(_events(task.tune), ground, asked, fitting.RecommenderSettings())
         return asdict(tuned), tuned.ndcg
 
-    search = ({name: _several(value) for name, value in recommend.RecommenderSettings()},)
+    search = ({name: _several(value) for name, value in fitting.RecommenderSettings()},)
     return Method(name, about, fit, search, learn=learn, package="implicit")
 
 
@@ -420,20 +420,20 @@ def _folded(rows: Rows, decay: float) -> recommend.Folded:
     return recommend.Folded.decayed(rows.matrix("liked", decay), rows.matrix("all", decay), length)
 
 
-def _events(past: Past) -> recommend.Past:
+def _events(past: Past) -> collaborative.Past:
     known = past.events.item >= 0
     user, events = past.user[known], past.events.take(known)
     order = np.lexsort((events.time, user))
     age = (past.cut - events.time[order]) / 86_400e6
-    return recommend.Past(user[order], events.item[order], age, events.liked[order], len(past.catalogue))
+    return collaborative.Past(user[order], events.item[order], age, events.liked[order], len(past.catalogue))
 
 
-def _ground(catalogue: Catalogue, encoder: str) -> recommend.Ground:
+def _ground(catalogue: Catalogue, encoder: str) -> fitting.Ground:
     """Without a fine-tuned model nothing is known of interests, and that term is 0."""
     vectors, truth = np.zeros((len(catalogue), 1), np.float32), np.zeros((1, 1), np.float32)
     if encoder:
         vectors = text_vectors(item_texts(catalogue, False), encoder)
-    return recommend.Ground(vectors, catalogue, catalogue.label_names[:1], truth, [[]], TextSettings())
+    return fitting.Ground(vectors, catalogue, catalogue.label_names[:1], truth, [[]], TextSettings())
 
 
 @dataclass(frozen=True)

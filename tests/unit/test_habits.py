@@ -64,7 +64,7 @@ def test_nothing_after_the_validation_window_began_is_fitted(habits: Habits, dat
     """The singular vectors of a table without later events are the same."""
     import polars as pl
 
-    from tasteloop.recommend import Past, spectral
+    from tasteloop.collaborative import Past, spectral
 
     early = data.events.filter(pl.col("time") < data.meta["validation_from"])
     assert len(early) < len(data.events)

@@ -11,31 +11,23 @@ import numpy as np
 import pytest
 
 from tasteloop import bundle
+from tasteloop.collaborative import Past, ease, item_knn, nearby, spectral
 from tasteloop.errors import TasteloopError
 from tasteloop.events import Event
 from tasteloop.files import read_json
-from tasteloop.items import Catalogue
-from tasteloop.recommend import (
-    TERMS,
+from tasteloop.fitting import (
     Asked,
-    Folded,
     Ground,
-    Past,
-    Recommender,
     RecommenderSettings,
     Tuned,
-    ease,
     fit_new_weights,
     fit_terms,
     fit_ties,
     fit_weights,
-    item_knn,
     leading,
-    nearby,
-    rows_product,
-    spectral,
-    standardise,
 )
+from tasteloop.items import Catalogue
+from tasteloop.recommend import TERMS, Folded, Recommender, rows_product, standardise
 from tasteloop.runtime import Session
 from tasteloop.snapshots import Snapshots
 from tasteloop.text import TextSettings
