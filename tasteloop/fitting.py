@@ -117,7 +117,7 @@ def tune(past: Past, ground: Ground, asked: Asked, settings: RecommenderSettings
     )
     chosen = Tuned(best[1], best[2], half_life)
     fitted = fit_terms(past, ground, settings, chosen)
-    terms = fitted.terms(folded[chosen.decay], asked.interests)
+    terms = fitted.read(folded[chosen.decay], asked.interests).terms()
     shrinkage, ndcg, weights_ = fit_weights(terms, folded[chosen.decay].length, asked, settings)
     middling = {name: round(a, 3) for name, (a, _) in weights_.items()}
     log.info("λ of a middling history %s, validation nDCG@10 %.4f", middling, ndcg)
@@ -138,7 +138,7 @@ def fit_new_weights(
     wanted = [[j for j in relevant if new[j]] for relevant in asked.relevant]
     asked = replace(asked, hidden=asked.hidden | ~new, relevant=wanted)
     shrinkage, ndcg, weights = fit_weights(
-        fitted.terms(folded, asked.interests), folded.length, asked, settings, cautious=True
+        fitted.read(folded, asked.interests).terms(), folded.length, asked, settings, cautious=True
     )
     middling = {name: round(a, 3) for name, (a, _) in weights.items()}
     log.info("λ of a new item %s, validation nDCG@10 %.4f", middling, ndcg)

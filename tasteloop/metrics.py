@@ -192,16 +192,25 @@ def reliability(probabilities: Array, truth: Array, bins: int = ECE_BINS) -> lis
 
 
 def top_k(scores: Array, k: int) -> Array:
-    """Positions of the k highest scores of each row, best first: [n, J] -> [n, min(k, J)]; ties by position."""
-    k = min(k, scores.shape[1])
-    part = (
-        np.argpartition(-scores, k - 1, axis=1)[:, :k]
-        if k < scores.shape[1]
-        else np.tile(np.arange(scores.shape[1]), (len(scores), 1))
-    )
-    value = np.take_along_axis(scores, part, 1)
-    order = np.lexsort((part, -value), axis=1)
-    return np.asarray(np.take_along_axis(part, order, 1))
+    """Positions of the k highest scores of each row, best first: [n, J] -> [n, min(k, J)]; ties by position.
+
+    Only the k blocks of positions with the highest maxima can hold them, so that no whole row is sorted.
+    """
+    n, items = scores.shape
+    k = min(k, items)
+    width = int(np.sqrt(items / max(k, 1)))
+    blocks = -(-items // max(width, 1))
+    if width < 2 or blocks <= k:
+        return _highest(scores, k)
+    padded = np.full((n, blocks * width), -np.inf, np.result_type(scores, np.float32))
+    padded[:, :items] = scores
+    best = np.sort(_highest(padded.reshape(n, blocks, width).max(2), k), axis=1)
+    at = (best[:, :, None] * width + np.arange(width)).reshape(n, -1)
+    return np.asarray(np.take_along_axis(at, _highest(np.take_along_axis(padded, at, 1), k), 1))
+
+
+def _highest(scores: Array, k: int) -> Array:
+    return np.argsort(-scores, axis=1, kind="stable")[:, :k]
 
 
 def hits(ranked: Array, relevant: Sequence[Sequence[int]]) -> Array:

@@ -21,7 +21,7 @@ Ties, factors, spectral vectors and popularity of an item that few have met lean
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property, reduce
 from pathlib import Path
@@ -37,6 +37,7 @@ from tasteloop.text import TextSettings, in_order
 
 Matrix = NDArray[np.float32]
 Positions = NDArray[np.integer[Any]] | slice
+Term = Callable[[NDArray[np.float64], Positions], Matrix]  # weight [n, 1] times a standardised term, at some items
 Weights = dict[str, NDArray[np.float64]]  # of each term for each row [n, 1]
 
 TERMS = (
@@ -120,72 +121,16 @@ class Recommender:
     new: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     new_weights: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def contributions(
-        self, folded: Folded, interests: Matrix, positions: NDArray[np.int64] | None = None
-    ) -> dict[str, Matrix]:
-        """λ_m(n) · s_m by term, each [n, J], or [n, p] at some positions; a row's score is their sum.
-
-        Args:
-            folded: n histories, with this recommender's decay.
-            interests: [n, K] calibrated probabilities.
-        """
-        where: Positions = slice(None) if positions is None else positions
-        inputs, values = self._inputs(folded, interests), self._values(folded)
-        out = dict(self._weighted(inputs, values, self._lambda(folded, self.weights), where))
-        new = self.new if positions is None else np.flatnonzero(np.isin(positions, self.new))
-        if self.new_weights and len(new):
-            where = new if positions is None else positions[new]
-            for name, matrix in self._weighted(inputs, values, self._lambda(folded, self.new_weights), where):
-                out[name][:, new] = matrix
-        return out
-
-    def scores(self, folded: Folded, interests: Matrix) -> Matrix:
-        """The sum of `contributions`, [n, J], with no matrix kept for each."""
-        inputs, values = self._inputs(folded, interests), self._values(folded)
-
-        def total(weights: Mapping[str, tuple[float, float]], where: Positions) -> Matrix:
-            terms = self._weighted(inputs, values, self._lambda(folded, weights), where)
-            return reduce(np.add, (matrix for _, matrix in terms))
-
-        out = total(self.weights, slice(None))
-        if self.new_weights and len(self.new):
-            out[:, self.new] = total(self.new_weights, self.new)
-        return out
-
-    @staticmethod
-    def _lambda(folded: Folded, weights: Mapping[str, tuple[float, float]]) -> Weights:
+    def read(self, folded: Folded, interests: Matrix) -> Reading:
+        """n histories, with this recommender's decay, and their calibrated probabilities [n, K] of interests."""
+        terms = {name: self.bases[name].standardised(x) for name, x in self._inputs(folded, interests).items()}
+        for names, histories, between in self._between(folded):
+            together = np.concatenate([history[:, self.compared] for history in histories])
+            for name, values in zip(names, np.split(rows_product(together, between), len(names)), strict=True):
+                terms[name] = among(values, self._place, self.compared)
+        terms["popularity"] = lambda weight, at: _single(weight) * self._standard_popularity[:, at]
         known = np.log1p(folded.length)[:, None] - MIDDLING
-        return {name: a + b * known for name, (a, b) in weights.items()}
-
-    def terms(self, folded: Folded, interests: Matrix) -> dict[str, Matrix]:
-        """s_m by term, each [n, J], standardised."""
-        one = np.ones((len(folded.length), 1))
-        return dict(self._weighted(self._inputs(folded, interests), self._values(folded), dict.fromkeys(TERMS, one)))
-
-    def _weighted(
-        self, inputs: dict[str, Matrix], values: dict[str, Matrix], weights: Weights, positions: Positions = slice(None)
-    ) -> Iterator[tuple[str, Matrix]]:
-        """Weight [n, 1] times the standardised term by name, [n, J] or only at some positions.
-
-        A history bears few items, so only their rows of the large arrays are read; and mean and deviation over the
-        items come from the few numbers that a term multiplies its array with, so that no [n, J] is gone over again.
-        """
-        for name in TERMS:
-            if name in inputs:
-                yield name, self.bases[name].weighted(inputs[name], weights[name], positions)
-            elif name in values:
-                yield name, self._among(values[name], weights[name], positions)
-            else:
-                yield name, weights[name].astype(np.float32) * self._standard_popularity[:, positions]
-
-    def _among(self, values: Matrix, weight: NDArray[np.float64], positions: Positions) -> Matrix:
-        """weight · standardise of what is `values` [n, E] at the compared items and 0 at all others."""
-        scale, shift = (x.astype(np.float32) for x in among_scale(values, len(self.popularity), weight))
-        place = self._place[positions]
-        out = np.repeat(-shift, len(place), 1)
-        there = np.flatnonzero(place >= 0)
-        out[:, there] += scale * (values if len(there) == values.shape[1] == len(place) else values[:, place[there]])
-        return out
+        return Reading(self, {name: terms[name] for name in TERMS}, known)
 
     @cached_property
     def _place(self) -> NDArray[np.int64]:
@@ -207,18 +152,12 @@ class Recommender:
             "spectral": rows_product(folded.seen / self._root, self.spectral),
         }
 
-    def _values(self, folded: Folded) -> dict[str, Matrix]:
-        """[n, E] of those terms that compare items."""
-        between = self._between(folded)
-        return {name: rows_product(history[:, self.compared], weights) for name, (history, weights) in between.items()}
-
-    def _between(self, folded: Folded) -> dict[str, tuple[Matrix, Matrix]]:
+    def _between(self, folded: Folded) -> tuple[tuple[tuple[str, ...], tuple[Matrix, ...], Matrix], ...]:
         """The terms that compare items with those of the history: which of it, and with what weights."""
-        return {
-            "collaborative": (folded.recent_liked, self.ease),
-            "nearby": (folded.recent_seen, self.nearby),
-            "nearby_whole": (folded.seen, self.nearby),
-        }
+        return (
+            (("collaborative",), (folded.recent_liked,), self.ease),
+            (("nearby", "nearby_whole"), (folded.recent_seen, folded.seen), self.nearby),
+        )
 
     def parts(
         self, folded: Folded, interests: Matrix, positions: Sequence[int]
@@ -230,10 +169,11 @@ class Recommender:
             interest, of `label_share` for taste) and positions of the history's items for all others but popularity,
             which has no parts.
         """
-        weights = self._lambda(folded, self.weights)
+        known = np.log1p(folded.length)[:, None] - MIDDLING
+        weights = lambdas(self.weights, known)
         if self.new_weights:
             new = np.isin(positions, self.new)
-            of_new = self._lambda(folded, self.new_weights)
+            of_new = lambdas(self.new_weights, known)
             weights = {name: np.where(new, of_new[name], own) for name, own in weights.items()}
         inputs = self._inputs(folded, interests)
         sources: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {
@@ -253,14 +193,17 @@ class Recommender:
         out = {}
         for name, (which, x) in sources.items():
             base = self.bases[name]
-            scale = base.scale(inputs[name], weights[name])
+            scale = weights[name] * base.per_deviation(inputs[name])
             out[name] = which, scale * (x @ base.items[:, positions] - (x @ base.mean)[:, None])
         place = self._place
         at = place[np.asarray(positions, np.int64)]
-        for name, (history, between) in self._between(folded).items():
+        compared = [
+            (n, h, between) for names, hs, between in self._between(folded) for n, h in zip(names, hs, strict=True)
+        ]
+        for name, history, between in compared:
             which = np.flatnonzero((history[0] > 0) & (place >= 0))
             values = history[0, which, None] * between[place[which]]
-            scale, _ = among_scale(values.sum(0, keepdims=True), history.shape[1], weights[name])
+            scale = weights[name] * among_scale(values.sum(0, keepdims=True), history.shape[1])[0]
             there = np.where(at >= 0, values[:, np.maximum(at, 0)], 0)
             out[name] = which, scale * (there - values.sum(1, keepdims=True) / history.shape[1])
         return out
@@ -331,6 +274,53 @@ class Recommender:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What n histories say of the items: every term standardised, to be read at all of them or at some.
+
+    A history bears few items, so only their rows of the large arrays were read; and mean and deviation over the items
+    come from the few numbers that a term multiplies its array with, so that no [n, J] is gone over for them.
+
+    Attributes:
+        standardised: by term; known: [n, 1], what λ turn with.
+    """
+
+    recommender: Recommender
+    standardised: dict[str, Term]
+    known: NDArray[np.float64]
+
+    def terms(self) -> dict[str, Matrix]:
+        """s_m by term, each [n, J]."""
+        one = np.ones_like(self.known)
+        return {name: term(one, slice(None)) for name, term in self.standardised.items()}
+
+    def contributions(self, positions: NDArray[np.int64] | None = None) -> dict[str, Matrix]:
+        """λ_m(n) · s_m by term, each [n, J], or [n, p] at some positions; a row's score is their sum."""
+        of = self.recommender
+        out = dict(self._weighted(of.weights, slice(None) if positions is None else positions))
+        new = of.new if positions is None else np.flatnonzero(np.isin(positions, of.new))
+        if of.new_weights and len(new):
+            for name, matrix in self._weighted(of.new_weights, new if positions is None else positions[new]):
+                out[name][:, new] = matrix
+        return out
+
+    def scores(self) -> Matrix:
+        """The sum of `contributions`, [n, J], with no matrix kept for each."""
+        of = self.recommender
+        out = self._sum(of.weights, slice(None))
+        if of.new_weights and len(of.new):
+            out[:, of.new] = self._sum(of.new_weights, of.new)
+        return out
+
+    def _sum(self, weights: Mapping[str, tuple[float, float]], at: Positions) -> Matrix:
+        return reduce(np.add, (matrix for _, matrix in self._weighted(weights, at)))
+
+    def _weighted(self, weights: Mapping[str, tuple[float, float]], at: Positions) -> Iterator[tuple[str, Matrix]]:
+        weight = lambdas(weights, self.known)
+        for name, term in self.standardised.items():
+            yield name, term(weight[name], at)
+
+
+@dataclass(frozen=True)
 class Base:
     """A fixed array [d, J] that a term multiplies d numbers of a history with, and its moments over the J items."""
 
@@ -347,35 +337,59 @@ class Base:
             covariance += centred @ centred.T
         return cls(items, mean, covariance / items.shape[1])
 
-    def scale(self, x: Matrix, weight: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Weight over the deviation of `x @ items`, 0 where that is constant; as many columns as the weight."""
+    def per_deviation(self, x: Matrix) -> NDArray[np.float64]:
+        """1 over the deviation of `x @ items` [n, 1], 0 where that is constant."""
         exact = x.astype(np.float64)
-        return over_deviation(weight, ((exact @ self.covariance) * exact).sum(1, keepdims=True))
+        return inverse_root(((exact @ self.covariance) * exact).sum(1, keepdims=True))
 
-    def weighted(self, x: Matrix, weight: NDArray[np.float64], positions: Positions) -> Matrix:
-        """weight · standardise(x @ items) at some positions, [n, d] -> [n, positions]."""
-        scaled = self.scale(x, weight) * x
-        out: Matrix = scaled.astype(np.float32) @ self.items[:, positions]
-        out -= (scaled @ self.mean).astype(np.float32)[:, None]
+    def standardised(self, x: Matrix) -> Term:
+        """`standardise(x @ items)`, x [n, d]."""
+        scaled = self.per_deviation(x) * x
+        shift = scaled @ self.mean[:, None]
+        return lambda weight, at: (weight * scaled).astype(np.float32) @ self.items[:, at] - _single(weight * shift)
+
+
+def among(values: Matrix, place: NDArray[np.int64], compared: NDArray[np.int32]) -> Term:
+    """`standardise` of what is `values` [n, E] at the compared items and 0 at all others.
+
+    Args:
+        place: [J] where an item stands among the compared, -1 where it does not.
+    """
+    scale, shift = among_scale(values, len(place))
+    scaled = _single(scale) * values
+
+    def read(weight: NDArray[np.float64], at: Positions) -> Matrix:
+        where = place[at]
+        out = np.repeat(_single(-weight * shift), len(where), 1)
+        there = compared if isinstance(at, slice) else np.flatnonzero(where >= 0)
+        out[:, there] += _single(weight) * (scaled if isinstance(at, slice) else scaled[:, where[there]])
         return out
 
+    return read
 
-def among_scale(
-    values: Matrix, items: int, weight: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scale and shift [n, 1] with which scale · x - shift is weight times the standardised x over `items` items, of
-    which `values` [n, E] are all that are not 0."""
+
+def among_scale(values: Matrix, items: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Scale and shift [n, 1] with which scale · x - shift is the standardised x over `items` items, of which `values`
+    [n, E] are all that are not 0."""
     mean = values.mean(1, dtype=np.float64, keepdims=True) * (values.shape[1] / items)
     square = np.einsum("ij,ij->i", values, values, dtype=np.float64)[:, None] / items
-    scale = over_deviation(weight, square - mean**2)
+    scale = inverse_root(square - mean**2)
     return scale, scale * mean
 
 
-def over_deviation(weight: NDArray[np.float64], variance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """weight / deviation; 0 where there is none."""
+def inverse_root(variance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 / deviation; 0 where there is none."""
     deviation = np.sqrt(np.maximum(variance, 0))
-    shape = np.broadcast_shapes(weight.shape, deviation.shape)
-    return np.divide(weight, deviation, out=np.zeros(shape), where=deviation > 1e-7)
+    return np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 1e-7)
+
+
+def lambdas(weights: Mapping[str, tuple[float, float]], known: NDArray[np.float64]) -> Weights:
+    """λ of each term for each row [n, 1], by log(1 + n) - MIDDLING."""
+    return {name: a + b * known for name, (a, b) in weights.items()}
+
+
+def _single(x: NDArray[np.float64]) -> Matrix:
+    return x.astype(np.float32)
 
 
 def rows_product(weights: Matrix, rows: Matrix) -> Matrix:

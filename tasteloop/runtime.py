@@ -159,7 +159,7 @@ class Session:
         """The terms of every item's score, each [n, J]."""
         assert self.recommender is not None, "a sealed bundle has a recommender"
         folded = Folded.of(histories, self.catalogue, self.recommender.decay, self.text)
-        return self.recommender.contributions(folded, interests)
+        return self.recommender.read(folded, interests).contributions()
 
     def recommend(self, histories: Sequence[Sequence[Event]], k: int = K) -> list[list[Recommendation]]:
         """The k best items of each history that are not in it, best first; fewer where the catalogue ends."""
@@ -173,11 +173,12 @@ class Session:
         for start in range(0, len(histories), size):
             block = histories[start : start + size]
             folded = Folded.of(block, self.catalogue, self.recommender.decay, self.text)
-            scores = self.recommender.scores(folded, interests[start : start + size])
+            reading = self.recommender.read(folded, interests[start : start + size])
+            scores = reading.scores()
             scores[seen(block, self.catalogue)] = -np.inf
             best = top_k(scores, k)
             positions = np.unique(best)
-            terms = self.recommender.contributions(folded, interests[start : start + size], positions)
+            terms = reading.contributions(positions)
             for row, ranked in enumerate(best):
                 found = [
                     self._recommendation(j, {name: values[row, at] for name, values in terms.items()})

@@ -67,6 +67,16 @@ def test_hits_are_membership(seed: int) -> None:
     assert metrics.hits(ranked, relevant).tolist() == expected
 
 
+@pytest.mark.parametrize(("items", "k"), [(1, 1), (7, 3), (100, 1), (101, 10), (1000, 10), (1000, 999)])
+def test_top_k_is_the_head_of_a_stable_sort(items: int, k: int) -> None:
+    """With ties, and with rows of which less than k items are not hidden."""
+    rng = np.random.default_rng(items)
+    scores = rng.integers(0, 20, (30, items)).astype(np.float32)
+    scores[:15][rng.random((15, items)) < 0.95] = -np.inf
+    expected = [sorted(range(items), key=lambda j, row=row: (-row[j], j))[:k] for row in scores]
+    assert metrics.top_k(scores, k).tolist() == expected
+
+
 def test_top_k_of_a_catalogue_smaller_than_k() -> None:
     assert metrics.top_k(np.array([[1.0, 2.0]]), 10).tolist() == [[1, 0]]
 

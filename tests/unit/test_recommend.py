@@ -190,7 +190,7 @@ def test_a_new_item_is_ranked_by_its_text_with_weights_of_its_own_and_its_reason
     history[0, [2, 4]] = history[1, [3, 5]] = 1
     folded = Folded.decayed(history, history, np.array([2, 2]))
     nothing = np.zeros((2, 1), np.float32)
-    terms, parts = recommender.terms(folded, nothing), recommender.contributions(folded, nothing)
+    terms, parts = recommender.read(folded, nothing).terms(), recommender.read(folded, nothing).contributions()
     score = sum(parts.values())
     _agree(recommender, folded, nothing)
     assert score[0, 0] > score[0, 1] and score[1, 1] > score[1, 0]
@@ -266,24 +266,24 @@ def test_the_contributions_are_the_plain_formulas(session: Session) -> None:
     plain = plain_terms(recommender, folded, interests)
     for rows in ([0], [1], [2], [0, 1, 2, 3]):
         some = Folded(**{name: value[rows] for name, value in vars(folded).items()})
-        found = recommender.contributions(some, interests[rows].astype(np.float32))
+        found = recommender.read(some, interests[rows].astype(np.float32)).contributions()
         assert list(found) == list(TERMS)
         known = np.log1p(folded.length[rows])[:, None] - 3.5
         for name, (a, b) in weights.items():
             assert found[name].dtype == np.float32
             assert found[name] == pytest.approx((a + b * known) * plain[name][rows], abs=1e-4), name
         _agree(recommender, some, interests[rows].astype(np.float32))
-    terms = recommender.terms(folded, interests.astype(np.float32))
+    terms = recommender.read(folded, interests.astype(np.float32)).terms()
     for name in TERMS:
         assert terms[name] == pytest.approx(plain[name], abs=1e-4), name  # items' vectors are alike, so digits cancel
 
 
 def _agree(recommender: Recommender, folded: Folded, interests: np.ndarray) -> None:
     """What ranks is the sum of what is told, and what is told of some items is what is told of all."""
-    whole = recommender.contributions(folded, interests)
-    assert recommender.scores(folded, interests) == pytest.approx(sum(whole.values()), abs=1e-5)
+    whole = recommender.read(folded, interests).contributions()
+    assert recommender.read(folded, interests).scores() == pytest.approx(sum(whole.values()), abs=1e-5)
     positions = np.array([0, 3, len(recommender.popularity) - 1])
-    for name, values in recommender.contributions(folded, interests, positions).items():
+    for name, values in recommender.read(folded, interests).contributions(positions).items():
         assert values == pytest.approx(whole[name][:, positions], abs=1e-5), name
 
 
