@@ -21,6 +21,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -117,13 +118,45 @@ def available(name: str, directory: Path) -> bool:
 # --- running one --------------------------------------------------------------------------------------------------
 
 
-def load(name: str, directory: Path, count: int | None = None) -> Engine:
+class Runner:
+    """An engine on this machine's threads: one text with all of them, several with one thread each.
+
+    Threads that share a call wait for each other in every layer; calls side by side do not, and need no padding to a
+    common length. torch's threads are a setting of the process, so there all of them share every call.
+
+    Args:
+        name: one of `RUNTIMES`.
+        directory: `models/<name>` of a bundle.
+    """
+
+    def __init__(self, name: str, directory: Path) -> None:
+        count = threads()
+        self._whole = load(name, directory, count)
+        self._most = 1 if alone(name) else _BATCH
+        self._beside = 1 if name.startswith("torch") else count
+        if self._beside > 1:
+            self._single = load(name, directory, 1, count)
+            self._pool = ThreadPoolExecutor(count, "encode")
+
+    def most(self, texts: int) -> int:
+        """Texts of one call where so many are asked for."""
+        return min(self._most, -(-texts // self._beside))
+
+    def __call__(self, calls: Sequence[tuple[Ids, Ids]]) -> list[Matrix]:
+        """Token ids [n, t] and mask [n, t] of each call -> its pooled vectors [n, width]."""
+        if len(calls) == 1 or self._beside == 1:
+            return [self._whole(*call) for call in calls]
+        return list(self._pool.map(lambda call: self._single(*call), calls))
+
+
+def load(name: str, directory: Path, count: int, beside: int = 1) -> Engine:
     """An engine on a model directory, safe to call from several threads.
 
     Args:
         name: one of `RUNTIMES`.
         directory: `models/<name>` of a bundle.
-        count: threads of one call; `threads()` by default.
+        count: threads of one call.
+        beside: calls that are to run at the same time.
 
     Raises:
         TasteloopError: unknown, not installed here, or without its file.
@@ -138,10 +171,10 @@ def load(name: str, directory: Path, count: int | None = None) -> Engine:
     if name in _NEEDS and not (directory / _NEEDS[name]).is_file():
         raise TasteloopError(f"{directory} has no {_NEEDS[name]}, which runtime {name} reads; make the bundle again")
     start = {"torch": _torch, "onnxruntime": _onnxruntime, "openvino": _openvino}[program]
-    return start(directory, precision, count or threads())
+    return start(directory, precision, count, beside)
 
 
-def _torch(directory: Path, precision: str, count: int) -> Engine:
+def _torch(directory: Path, precision: str, count: int, _: int) -> Engine:
     import torch
 
     from tasteloop import model
@@ -165,7 +198,7 @@ def quiet() -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
-def _onnxruntime(directory: Path, precision: str, count: int) -> Engine:
+def _onnxruntime(directory: Path, precision: str, count: int, _: int) -> Engine:
     quiet()
     import onnxruntime
 
@@ -184,12 +217,12 @@ def _onnxruntime(directory: Path, precision: str, count: int) -> Engine:
     return run
 
 
-def _openvino(directory: Path, precision: str, count: int) -> Engine:
+def _openvino(directory: Path, precision: str, count: int, beside: int) -> Engine:
     import openvino
 
     settings = {
-        "INFERENCE_NUM_THREADS": count,
-        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": count * beside,
+        "NUM_STREAMS": beside,
         "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
     }
     compiled = openvino.Core().compile_model(str(directory / ONNX), "CPU", settings)
@@ -212,23 +245,18 @@ def alone(name: str) -> bool:
 # --- choosing one -------------------------------------------------------------------------------------------------
 
 
-def speed(engine: Engine, shapes: Sequence[tuple[int, int]], single: bool, seconds: float) -> dict[str, float]:
-    """Texts a second by shape `batch x tokens`, the best of the runs that fit into `seconds` for each shape.
-
-    Args:
-        single: texts of a batch are read one by one, as `alone` engines must.
-    """
+def speed(runner: Runner, shapes: Sequence[tuple[int, int]], seconds: float) -> dict[str, float]:
+    """Texts a second by shape `batch x tokens`, the best of the runs that fit into `seconds` for each shape."""
     rng = np.random.default_rng(0)
     measured = {}
     for batch, tokens in shapes:
         ids = rng.integers(1, 90, (batch, tokens))
-        mask = np.ones_like(ids)
-        parts = [(ids[[n]], mask[[n]]) for n in range(batch)] if single else [(ids, mask)]
+        most = runner.most(batch)
+        calls = [(part, np.ones_like(part)) for part in (ids[n : n + most] for n in range(0, batch, most))]
         best, began, runs = np.inf, time.perf_counter(), 0
         while runs < 2 or time.perf_counter() - began < seconds:
             start = time.perf_counter()
-            for part in parts:
-                engine(*part)
+            runner(calls)
             best, runs = min(best, time.perf_counter() - start), runs + 1
         measured[f"{batch}x{tokens}"] = round(batch / best, 1)
     return measured
@@ -292,7 +320,7 @@ def choose(card: Mapping[str, Any], directory: Path) -> str:
     if len(worth) > 1:
         shapes = [tuple(int(part) for part in s.split("x")) for s in measured[chosen]["texts_per_second"]]
         for name in worth:
-            found[name] = overall(speed(load(name, first), shapes, alone(name), _AGAIN_SECONDS))  # type: ignore[arg-type]
+            found[name] = overall(speed(Runner(name, first), shapes, _AGAIN_SECONDS))  # type: ignore[arg-type]
         why += f"; texts/s: {', '.join(f'{name} {value:.0f}' for name, value in found.items())}"
     best: str = max(found, key=lambda name: found[name])
     log.log(level, "%s; %s answers", why, best)
@@ -357,8 +385,7 @@ class Encoder:
     def __init__(self, directory: Path, runtime: str, cache_megabytes: float = 0) -> None:
         self._tokenizer = load_tokenizer(directory)
         self._lock = threading.Lock()  # a tokenizer's truncation is a setting of the object
-        self._engine = load(runtime, directory)
-        self._batch = 1 if alone(runtime) else _BATCH
+        self._runner = Runner(runtime, directory)
         self._heads = mapped_arrays(directory / "heads.safetensors")
         self.width = int(next(v.shape[1] for n, v in self._heads.items() if n.endswith(".weight")))
         self.cache = VectorCache(cache_megabytes, self.width)
@@ -385,13 +412,15 @@ class Encoder:
             ids = self.tokens(texts, max_tokens)
         out = np.empty((len(ids), self.width), np.float32)
         with stage("encode"):
-            for rows in sorted_batches(np.array([len(row) for row in ids]), self._batch, _SPREAD):
-                out[rows] = self._engine(*_padded([ids[i] for i in rows]))
+            lengths = np.array([len(row) for row in ids])
+            parts = list(sorted_batches(lengths, self._runner.most(len(ids)), _SPREAD))[::-1]  # the longest first
+            for rows, vectors in zip(parts, self._runner([_padded([ids[i] for i in r]) for r in parts]), strict=True):
+                out[rows] = vectors
         return out
 
     def speed(self, shapes: Sequence[tuple[int, int]], seconds: float) -> dict[str, float]:
         """Of its engine, see `speed`."""
-        return speed(self._engine, shapes, self._batch == 1, seconds)
+        return speed(self._runner, shapes, seconds)
 
     def logits(self, task: str, pooled: Matrix) -> Matrix:
         """[n, width] -> [n, outputs of the task]."""

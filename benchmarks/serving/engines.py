@@ -4,9 +4,9 @@
     python benchmarks/serving/engines.py --bundle DIR --seconds 2
     OMP_NUM_THREADS=1 python benchmarks/serving/engines.py     # on one core
 
-The best of the runs that fit into the seconds given to each cell, since what else a machine does only ever adds. int8
-reads each text of a batch alone, as it does in a server; the second int8 row is what reading them together would bring,
-at the price of answers that depend on who shares the batch. Quality is the bundle's own record, in its model card.
+The best of the runs that fit into the seconds given to each cell, since what else a machine does only ever adds. A
+batch is shared out among the threads as in a server; int8 reads each text alone. Quality is the bundle's own record, in
+its model card.
 """
 
 from __future__ import annotations
@@ -34,11 +34,7 @@ def main() -> None:
     for name in engines.ON_CPU:
         if not engines.available(name, directory):
             continue
-        engine = engines.load(name, directory)
-        rows[name] = engines.speed(engine, SHAPES, engines.alone(name), arguments.seconds)
-        if engines.alone(name):
-            batched = [shape for shape in SHAPES if shape[0] > 1]
-            rows[f"{name}, batched"] = engines.speed(engine, batched, False, arguments.seconds)
+        rows[name] = engines.speed(engines.Runner(name, directory), SHAPES, arguments.seconds)
     recorded = card.get("runtime", {})
     if arguments.json:
         print(json.dumps({"processor": engines.processor(), "threads": engines.threads(), "texts_per_second": rows}))

@@ -1,5 +1,5 @@
-# The serving image: `python -m serving`, and `python -m serving.collector`. ONNX Runtime, no torch, no MLflow; a bundle is
-# mounted (KServe's storage initialiser brings it). Runs as 10001 with a read-only root; /tmp is the only place it writes.
+# The serving image: `python -m serving`, and `python -m serving.collector`. ONNX Runtime and OpenVINO, no torch, no MLflow;
+# a bundle is mounted (KServe's storage initialiser brings it). Runs as 10001 with a read-only root; it writes to /tmp alone.
 # Built by infra/docker/build.sh (make images).
 ARG BASE
 FROM ${BASE} AS build

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,31 @@ def test_a_text_says_the_same_alone_and_in_a_batch(directory: Path) -> None:
         assert np.abs(together - singly).max() <= (0 if engines.alone(name) else 1e-5), name
 
 
-def test_an_int8_batch_would_not(directory: Path) -> None:
+def test_an_int8_batch_would_not(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Why int8 reads texts alone: the range of the batch sets the scale of all."""
     encoder = Encoder(directory, "onnxruntime-int8")
     singly = encoder.pool(TEXTS, 64)
-    encoder._batch = len(TEXTS)
-    assert np.abs(encoder.pool(TEXTS, 64) - singly).max() > 1e-5
+    monkeypatch.setattr(engines, "alone", lambda name: False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert np.abs(Encoder(directory, "onnxruntime-int8").pool(TEXTS, 64) - singly).max() > 1e-5
+
+
+@pytest.mark.parametrize("name", ["onnxruntime-fp32", "openvino-fp32"])
+def test_several_texts_are_shared_out_among_the_threads(
+    directory: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    runner = engines.Runner(name, directory)
+    assert [runner.most(n) for n in (1, 3, 4, 500)] == [1, 1, 2, 32]
+    by: list[str] = []
+    single = runner._single
+    monkeypatch.setattr(runner, "_single", lambda *call: by.append(threading.current_thread().name) or single(*call))
+    ids = np.arange(1, 25).reshape(6, 4)
+    calls = [(row[None], np.ones((1, 4), np.int64)) for row in ids]
+    together = np.concatenate(runner(calls))
+    assert len(by) == 6 and all(thread.startswith("encode") for thread in by)
+    assert together == pytest.approx(np.concatenate([runner([call])[0] for call in calls]), abs=1e-5)
+    assert len(by) == 6  # one call is the whole machine's
 
 
 def test_the_card_tells_what_was_measured(card: dict[str, Any], directory: Path) -> None:
