@@ -105,7 +105,13 @@ class Ledger:
         results: dict[str, Result] = {r.key: r.body["result"] for r in found if r.kind == "finished"}
         champions = {r.key: str(r.body["champion"]) for r in found if r.kind == "window"}
         return [
-            Trigger(key=r.key, at=r.body["now"], champion=champions.get(r.key, "unknown"), result=results.get(r.key))
+            Trigger(
+                key=r.key,
+                at=r.body["now"],
+                champion=champions.get(r.key, "unknown"),
+                result=results.get(r.key),
+                causes=tuple(r.body["causes"]),
+            )
             for r in found
             if r.kind == "decided" and r.body["outcome"] == "retrain"
         ]
