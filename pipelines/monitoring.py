@@ -453,7 +453,10 @@ def reference_of(champion: Champion, settings: Settings) -> tuple[Reference, Ses
 
 
 def run_of_bundle(digest: str) -> dict[str, Any] | None:
-    """The newest run that made a bundle and whose artifacts are still here; None where there is none."""
+    """The newest run that made a bundle and whose artifacts are still here; None where there is none.
+
+    Of a run on a cluster its promotion kept them; of that only `artifacts` are known.
+    """
     from pipelines.local import runs
     from tasteloop.bundle import MANIFEST
     from tasteloop.files import sha256_file
@@ -463,7 +466,8 @@ def run_of_bundle(digest: str) -> dict[str, Any] | None:
         manifest = Path(made.get("bundle", "")) / MANIFEST
         if manifest.is_file() and sha256_file(manifest) == digest and Path(made["snapshots"]).is_dir():
             return facts
-    return None
+    kept = data_place(digest)
+    return {"artifacts": {name: str(kept / name) for name in (DATASET, SNAPSHOTS)}} if kept.is_dir() else None
 
 
 def snapshots_of(digest: str) -> Path | None:
@@ -473,6 +477,7 @@ def snapshots_of(digest: str) -> Path | None:
 
 
 # What it says
+    from validation.reference import DATASET, SNAPSHOTS, data_place
 
 
 def line(watched: Watched) -> str:
