@@ -163,7 +163,21 @@ class AlertSettings(BaseModel, frozen=True, extra="forbid"):
     tries: int = Field(3, ge=1, le=10, description="Before it is left to the next pass of the monitor.")
 
 
-MONITORING = ("watch", "decision", "retraining", "rollback", "alerts")  # sections that a training run does not read
+class RetentionSettings(BaseModel, frozen=True, extra="forbid"):
+    """How long the monitor keeps what it made and read; what the champion or the one before it needs always stays."""
+
+    windows: int = Field(180, ge=1, description="Newest windows whose reports are kept; the ledger keeps all.")
+    champions: int = Field(5, ge=0, description="Newest references, and data of retrainings, beside those in use.")
+    incoming_days: float | None = Field(
+        365.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long before the newest window a file of `incoming` may end; null: files stay.",
+    )
+
+
+# sections that a training run does not read
+MONITORING = ("watch", "decision", "retraining", "rollback", "alerts", "retention")
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
@@ -183,6 +197,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     retraining: RetrainingSettings = RetrainingSettings()
     rollback: RollbackSettings = RollbackSettings()
     alerts: AlertSettings = AlertSettings()
+    retention: RetentionSettings = RetentionSettings()
 
     def of_training(self) -> dict[str, Any]:
         """What a training run records: the sections that it reads, as JSON has them."""

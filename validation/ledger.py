@@ -37,7 +37,7 @@ from validation.decision import Decision, Evidence, Result, Trigger, key_of
 log = logging.getLogger(__name__)
 
 LEDGER, LEASE, LOCK = "ledger.jsonl", "lease.json", "lock"
-Kind = Literal["window", "decided", "alerted", "started", "finished", "rolling-back", "rolled-back"]
+Kind = Literal["window", "decided", "alerted", "started", "finished", "rolling-back", "rolled-back", "pruned"]
 ATTEMPTS = 3  # a retraining that ends so often without a word is given up
 
 _NOTHING = "0" * 16  # what the first record names as the line before
