@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from pipelines.settings import AlertSettings
 from tasteloop.errors import TasteloopError
 
+WEBHOOK = "TASTELOOP_WEBHOOK"  # the address where no setting has it
 TYPE = "tasteloop.monitor"  # begins the event's type, such as tasteloop.monitor.alert-human
 _BETWEEN = 0.5  # seconds after the first try; twice as long after each
 
@@ -37,12 +39,13 @@ def event(what: str, key: str, window: str, data: dict[str, Any], now: int) -> d
 
 
 def send(settings: AlertSettings, what: str, key: str, window: str, data: dict[str, Any], now: int) -> bool:
-    """Post it; False where no webhook is set.
+    """Post it to `alerts.webhook`, else to the address in TASTELOOP_WEBHOOK; False where there is neither.
 
     Raises:
         Unreached: no try was answered with 2xx. A 4xx other than 408 and 429 is not tried again.
     """
-    if settings.webhook is None:
+    address = settings.webhook or os.environ.get(WEBHOOK)
+    if not address:
         return False
     import httpx
 
@@ -54,7 +57,7 @@ def send(settings: AlertSettings, what: str, key: str, window: str, data: dict[s
             time.sleep(_BETWEEN * 2 ** (attempt - 1))
         try:
             response = httpx.post(
-                settings.webhook, content=body, headers=headers, timeout=settings.timeout, follow_redirects=False
+                address, content=body, headers=headers, timeout=settings.timeout, follow_redirects=False
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             said = type(error).__name__  # its text may hold the address, and that a secret
@@ -64,4 +67,6 @@ def send(settings: AlertSettings, what: str, key: str, window: str, data: dict[s
         said = f"HTTP {response.status_code}"
         if 400 <= response.status_code < 500 and response.status_code not in (408, 429):
             break
-    raise Unreached(f"the alert webhook did not take the event: {said}; check alerts.webhook and who listens there")
+    raise Unreached(
+        f"the alert webhook did not take the event: {said}; check alerts.webhook or {WEBHOOK}, and who listens there"
+    )

@@ -48,6 +48,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="A setting instead of the profile's; repeatable."),
 ]
+Graph = Annotated[str, typer.Option("--pipeline", help="training, monitoring or scoring.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and only JSON, on standard output.")]
 
 
@@ -141,14 +142,16 @@ def compile_graph(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the IR YAML goes.")],
     profile: Profile = "cluster",
     set: Set = None,
+    pipeline: Graph = "training",
 ) -> None:
-    """Write the training graph as IR YAML for a Kubeflow Pipelines server."""
+    """Write a pipeline's graph as IR YAML for a Kubeflow Pipelines server."""
+    from pipelines.graphs import graph_of
     from pipelines.settings import load
     from pipelines.training import compile_to
 
     if output.suffix not in (".yaml", ".yml"):
         raise TasteloopError(f"-o {output}: the graph is YAML; name a .yaml file")
-    compile_to(load(profile, set or []), output)
+    compile_to(load(profile, set or []), output, graph_of(pipeline))
     typer.echo(str(output))
 
 
@@ -169,9 +172,14 @@ def submit(
         typer.Option(metavar="'M H D M W'", help="Run on this schedule instead of now; replaces the one before."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Until the run has ended; Ctrl-C leaves it running.")] = False,
+    pipeline: Graph = "training",
+    argument: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A parameter of the pipeline, such as events=s3://...; repeatable."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compile the training graph and run it on a Kubeflow Pipelines server, now or on a schedule.
+    """Compile a pipeline's graph and run it on a Kubeflow Pipelines server, now or on a schedule.
 
     The same graph is uploaded once, as a version that is named by its content.
 
@@ -190,6 +198,8 @@ def submit(
             cron=cron,
             wait=5.0 if wait else None,
             say=lambda line: typer.echo(line, err=as_json),
+            pipeline=pipeline,
+            arguments=submission.arguments(argument or []),
         )
     except KeyboardInterrupt:
         _fail("interrupted; a run that was started goes on", 130)

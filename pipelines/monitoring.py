@@ -6,7 +6,8 @@
     <home>/monitor/references/<digest>/     what the champion was trained and validated on
     <home>/monitor/windows/<window>/        one closed window beside it
     <home>/monitor/ledger.jsonl             what was decided, and what came of it
-    <home>/monitor/metrics.prom             the same for Prometheus' textfile collector
+    <home>/monitor/settings.json            by which the last pass decided
+    <home>/monitor/metrics.prom             the same as the ledger for Prometheus' textfile collector
 
 `watch_once` is one pass. It keeps nothing between two passes: whatever it is killed at, the next pass carries on from
 the ledger.
@@ -23,10 +24,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from pipelines.settings import Settings
+from pipelines.settings import MONITORING, Settings
 from tasteloop.errors import TasteloopError
 from tasteloop.events import EVENTS_SCHEMA, ITEM, KIND, TIME, USER
-from tasteloop.files import home, read_parquet
+from tasteloop.files import home, read_parquet, write_json
 from tasteloop.items import ITEMS_SCHEMA
 from validation.decision import Decision, Evidence, Facts, Outcome, Result, decide, key_of
 from validation.html import minute
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEDGER = "monitor"  # a directory below the home
-WINDOWS, RETRAININGS, METRICS = "windows", "retrainings", "metrics.prom"
+WINDOWS, RETRAININGS, METRICS, SETTINGS = "windows", "retrainings", "metrics.prom", "settings.json"
 INCOMING, CATALOGUE = "incoming", "items.parquet"
 _CATCH_UP = 14  # newest closed windows that are looked at; older ones decide nothing
 
@@ -137,8 +138,8 @@ def watch_once(
     be of one time.
 
     Args:
-        settings: the profile's; the sections watch, decision, retraining, rollback and alerts are the monitor's, the
-            others a retraining's.
+        settings: the profile's; the sections of `pipelines.settings.MONITORING` are the monitor's, the others a
+            retraining's.
         clock: now, µs since 1970 UTC. It decides no window: the events' own time does.
         source: `<home>/incoming` by default.
         retrain: `pipelines.retraining.retrain` by default, the training pipeline with the gate against the champion.
@@ -170,8 +171,22 @@ class _Pass:
         if retrain is None:
             from pipelines.retraining import retrain
         self.retrain = retrain
+        self.reference: Reference | None = None  # the champion's, once it was found
 
     def run(self) -> Watched:
+        known = set(MONITORING) - {"alerts"}  # whose address may hold a secret
+        write_json(home() / LEDGER / SETTINGS, self.settings.model_dump(mode="json", include=known))
+        watched = self.look()
+        if self.reference is not None:
+            from pipelines.retention import prune
+
+            try:
+                prune(self.lease, self.settings, self.reference)
+            except TasteloopError as error:  # a disk that fills is told by the disk
+                log.warning("%s", error)
+        return watched
+
+    def look(self) -> Watched:
         from serving import registry
 
         rolled = resume_rollbacks(self.lease, _roll_back)
@@ -180,6 +195,7 @@ class _Pass:
         if champion is None:
             return Watched(None, resumed=resumed, note="there is no champion yet; train one with `tasteloop run`")
         reference, session = reference_of(champion, self.settings)
+        self.reference = reference
         fresh, note = self.examine(champion, reference, session)
         evidence = self.ledger.evidence()
         mine = [e for e in evidence if (e.reference, e.champion) == (reference.digest, champion.digest)]
@@ -453,17 +469,22 @@ def reference_of(champion: Champion, settings: Settings) -> tuple[Reference, Ses
 
 
 def run_of_bundle(digest: str) -> dict[str, Any] | None:
-    """The newest run that made a bundle and whose artifacts are still here; None where there is none."""
+    """The newest run that made a bundle and whose artifacts are still here; None where there is none.
+
+    Of a run on a cluster its promotion kept them; of that only `artifacts` are known.
+    """
     from pipelines.local import runs
     from tasteloop.bundle import MANIFEST
     from tasteloop.files import sha256_file
+    from validation.reference import DATASET, SNAPSHOTS, data_place
 
     for facts in runs():
         made = facts.get("artifacts", {})
         manifest = Path(made.get("bundle", "")) / MANIFEST
         if manifest.is_file() and sha256_file(manifest) == digest and Path(made["snapshots"]).is_dir():
             return facts
-    return None
+    kept = data_place(digest)
+    return {"artifacts": {name: str(kept / name) for name in (DATASET, SNAPSHOTS)}} if kept.is_dir() else None
 
 
 def snapshots_of(digest: str) -> Path | None:

@@ -105,8 +105,9 @@ def base_of(made_by: dict[str, Any]) -> Path:
 
     So what one retraining leaves out is not lost to the next.
     """
-    window = Path(made_by["settings"]["ingest"]["behaviour"]) / INGEST_FILE
-    base = read_json(window).get("base") if window.is_file() else None  # a data set of the user's own has none
+    read = made_by.get("settings", {}).get("ingest", {}).get("behaviour")
+    window = Path(read) / INGEST_FILE if read else None
+    base = read_json(window).get("base") if window and window.is_file() else None  # a user's own data set has none
     return Path(base or made_by["artifacts"]["dataset"])
 
 

@@ -91,12 +91,21 @@ class FinetuneSettings(StepSettings, frozen=True):
     )
 
 
+class MonitorSettings(FinetuneSettings, frozen=True):
+    """The monitor's step. It trains in its own pod, without a GPU unless it asks for one at every pass."""
+
+    gpu: int = Field(default=0, ge=0)
+    memory: Memory = "8Gi"
+    tolerations: tuple[Toleration, ...] = ()
+
+
 class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
     """Where the steps run on a Kubernetes cluster, in Kubernetes' units, and what they find there."""
 
     light: StepSettings = Field(default=StepSettings(), description="steps that look up or decide")
     heavy: HeavyStepSettings = Field(default=HeavyStepSettings(), description="steps that read all the data")
     finetune: FinetuneSettings = FinetuneSettings()
+    monitor: MonitorSettings = MonitorSettings()
     user: int = Field(default=10001, ge=1, description="the steps' user and group; never root")
     volume: Name | None = Field(
         default="tasteloop-home",
@@ -113,6 +122,17 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
     )
     secrets: dict[str, Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")]] = Field(
         default={}, description="environment variable: Secret's name/key. The value itself is never a setting"
+    )
+    incoming: str | None = Field(
+        default=None,
+        pattern="^[a-z0-9]+://",
+        description="the monitor's events in the object store, a directory; none: home/incoming on the volume",
+    )
+    journal: Name | None = Field(
+        default=None, description="the PersistentVolumeClaim of the collector's journal, which the monitor reads"
+    )
+    webhook: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] | None = Field(
+        default=None, description="Secret's name/key of the address that the monitor's step tells of alerts"
     )
     service_account: Name | None = Field(default=None, description="none: the server's own for runs")
     pull_secrets: tuple[Name, ...] = ()
@@ -143,7 +163,21 @@ class AlertSettings(BaseModel, frozen=True, extra="forbid"):
     tries: int = Field(3, ge=1, le=10, description="Before it is left to the next pass of the monitor.")
 
 
-MONITORING = ("watch", "decision", "retraining", "rollback", "alerts")  # sections that a training run does not read
+class RetentionSettings(BaseModel, frozen=True, extra="forbid"):
+    """How long the monitor keeps what it made and read; what the champion or the one before it needs always stays."""
+
+    windows: int = Field(180, ge=1, description="Newest windows whose reports are kept; the ledger keeps all.")
+    champions: int = Field(5, ge=0, description="Newest references, and data of retrainings, beside those in use.")
+    incoming_days: float | None = Field(
+        365.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long before the newest window a file of `incoming` may end; null: files stay.",
+    )
+
+
+# sections that a training run does not read
+MONITORING = ("watch", "decision", "retraining", "rollback", "alerts", "retention")
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
@@ -163,6 +197,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     retraining: RetrainingSettings = RetrainingSettings()
     rollback: RollbackSettings = RollbackSettings()
     alerts: AlertSettings = AlertSettings()
+    retention: RetentionSettings = RetentionSettings()
 
     def of_training(self) -> dict[str, Any]:
         """What a training run records: the sections that it reads, as JSON has them."""

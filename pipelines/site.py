@@ -9,17 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.local import runs
-from pipelines.monitoring import LEDGER
+from pipelines.monitoring import LEDGER, SETTINGS
 from tasteloop.errors import TasteloopError
-from tasteloop.files import home, sha256_file
+from tasteloop.files import home, read_json, sha256_file
+from validation.decision import DecisionSettings
 
 
 def write(out: Path) -> dict[str, Any]:
     """Write the site of this home; where it is, and how much is in it."""
     from validation.site import write_site
 
-    counts = write_site(gather(), out)
+    facts = gather()
+    counts = write_site(facts, out, _decision(facts["notes"]))
     return {"site": str(out.absolute()), "index": str(out.absolute() / "index.html"), **counts}
+
+
+def _decision(notes: list[str]) -> DecisionSettings:
+    """By which the last pass of the monitor decided; the defaults before the first one."""
+    path = home() / LEDGER / SETTINGS
+    try:
+        return DecisionSettings.model_validate(read_json(path)["decision"]) if path.is_file() else DecisionSettings()
+    except (TasteloopError, ValueError, KeyError, TypeError):
+        notes.append(f"{path} is not of this version: drift is shown by the default settings")
+        return DecisionSettings()
 
 
 def gather() -> dict[str, Any]:

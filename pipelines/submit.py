@@ -14,7 +14,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from hashlib import sha256
@@ -24,10 +24,13 @@ from typing import Any
 import kfp
 import kfp_server_api
 import urllib3
+import yaml
 from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
+from kfp.dsl.base_component import BaseComponent
 
+from pipelines.graphs import graph_of
 from pipelines.settings import Settings
-from pipelines.training import NAME, compile_to
+from pipelines.training import compile_to
 from tasteloop.errors import TasteloopError
 
 TOKEN = "KF_PIPELINES_SA_TOKEN_PATH"
@@ -57,10 +60,13 @@ def submit(
     cron: str | None = None,
     wait: float | None = None,
     say: Say = lambda _: None,
+    pipeline: str = "training",
+    arguments: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Upload the graph, and run it once or (with `cron`) on a schedule; returns ids, state and links.
+    """Upload a graph, and run it once or (with `cron`) on a schedule; returns ids, state and links.
 
     Args:
+        pipeline: of `pipelines.graphs.GRAPHS`; `arguments` are its parameters.
         cron: five fields (minute, hour, day, month, weekday), or six beginning with the second.
         wait: seconds between two looks at the run until it has ended; None: don't wait.
 
@@ -73,12 +79,14 @@ def submit(
             "own that has a section `cluster`"
         )
     schedule = _schedule(cron) if cron else None
+    graph, name, given = graph_of(pipeline), f"tasteloop-{pipeline}", dict(arguments or {})
+    _fits(graph(settings), pipeline, given)
     with tempfile.TemporaryDirectory(prefix="tasteloop-") as folder, _told(server), redirect_stdout(sys.stderr):
-        package = Path(folder) / f"{NAME}.yaml"
-        compile_to(settings, package)
+        package = Path(folder) / f"{name}.yaml"
+        compile_to(settings, package, graph)
         client = _client(server)
-        told = _version(client, server, package)
-        say(f"pipeline {NAME}, version {told['version']}{'' if told.pop('new') else ' (is there already)'}")
+        told = _version(client, server, name, package)
+        say(f"pipeline {name}, version {told['version']}{'' if told.pop('new') else ' (is there already)'}")
         made = client.create_experiment(experiment, namespace=server.namespace)
         told["experiment"] = made.experiment_id
         where = {
@@ -86,15 +94,24 @@ def submit(
             "pipeline_id": told["pipeline"],
             "version_id": told["version_id"],
             "service_account": settings.cluster.service_account,
+            "params": given,
         }
         if schedule:
-            return {**told, **_recur(client, server, f"{NAME} in {experiment}", schedule, where, say)}
+            return {**told, **_recur(client, server, f"{name} in {experiment}", schedule, where, say)}
         run = client.run_pipeline(job_name=told["version"], pipeline_root=settings.cluster.root, **where)
         say(f"run {run.run_id}")
         told |= {"run": run.run_id, "state": run.state or "PENDING"}
         if server.host:
             told["page"] = f"{server.host.rstrip('/')}/#/runs/details/{run.run_id}"
         return told if wait is None else {**told, **_wait(client, run.run_id, wait, say)}
+
+
+def arguments(given: Sequence[str]) -> dict[str, Any]:
+    """Parameters of a pipeline from KEY=VALUE, values read as YAML."""
+    pairs = [text.partition("=") for text in given]
+    if wrong := [text for text, pair in zip(given, pairs, strict=True) if not (pair[0] and pair[1])]:
+        raise TasteloopError(f"--argument {wrong[0]!r} is not of the form KEY=VALUE")
+    return {key: yaml.safe_load(value) for key, _, value in pairs}
 
 
 def _schedule(cron: str) -> str:
@@ -120,18 +137,28 @@ class _Client(kfp.Client):
         return self.healthzs.healthz_service_get_healthz()
 
 
-def _version(client: kfp.Client, server: Server, package: Path) -> dict[str, Any]:
+def _fits(graph: BaseComponent, pipeline: str, given: Mapping[str, Any]) -> None:
+    known = graph.pipeline_spec.root.input_definitions.parameters
+    if unknown := sorted(given.keys() - known.keys()):
+        raise TasteloopError(
+            f"the pipeline {pipeline} has no parameter {unknown[0]!r}; it has {', '.join(known) or 'none'}"
+        )
+    if missing := [name for name, p in known.items() if name not in given and not p.is_optional]:
+        raise TasteloopError(f"the pipeline {pipeline} needs {missing[0]}: --argument {missing[0]}=...")
+
+
+def _version(client: kfp.Client, server: Server, title: str, package: Path) -> dict[str, Any]:
     """The pipeline and its version of this content, uploaded where it is not there yet."""
     # the generated client, because the SDK's upload names a pipeline's first version by the pipeline
-    found = client.list_pipelines(filter=_named(NAME), namespace=server.namespace).pipelines or []
+    found = client.list_pipelines(filter=_named(title), namespace=server.namespace).pipelines or []
     pipeline = (
         found[0]
         if found
         else client.pipelines.pipeline_service_create_pipeline(
-            pipeline=kfp_server_api.V2beta1Pipeline(name=NAME, display_name=NAME, namespace=server.namespace)
+            pipeline=kfp_server_api.V2beta1Pipeline(name=title, display_name=title, namespace=server.namespace)
         )
     )
-    name = f"{NAME}-{sha256(package.read_bytes()).hexdigest()[:12]}"
+    name = f"{title}-{sha256(package.read_bytes()).hexdigest()[:12]}"
     versions = client.list_pipeline_versions(pipeline.pipeline_id, filter=_named(name)).pipeline_versions
     version = (
         versions[0]
@@ -158,7 +185,8 @@ def _recur(
     )
     for old in before:
         reference = old.pipeline_version_reference
-        same = reference and reference.pipeline_version_id == where["version_id"]
+        given = (old.runtime_config and old.runtime_config.parameters) or {}
+        same = reference and reference.pipeline_version_id == where["version_id"] and given == where["params"]
         if same and old.trigger.cron_schedule and old.trigger.cron_schedule.cron == schedule:
             say(f"schedule {old.recurring_run_id} is there already")
             return {"schedule": old.recurring_run_id, "cron": schedule}

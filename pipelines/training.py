@@ -16,6 +16,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,7 @@ def training(
                             promote,
                             cached=False,
                             bundle=bundle,
+                            dataset=dataset,
                             snapshots=snapshots,
                             version=version,
                             settings=section("watch"),
@@ -127,12 +129,16 @@ HEAVY = (ingest, validate, prepare, fit_recommender, evaluate, rehearse)
 
 
 def _place(task: dsl.PipelineTask, component: BaseComponent, cluster: ClusterSettings) -> None:
-    """Say what the step's pod asks of the cluster, and what it finds there."""
-    from kfp import kubernetes
-
     asked: StepSettings = cluster.heavy if component in HEAVY else cluster.light
     if component is finetune:
         asked = cluster.finetune
+    place(task, asked, cluster)
+
+
+def place(task: dsl.PipelineTask, asked: StepSettings, cluster: ClusterSettings) -> None:
+    """Say what a step's pod asks of the cluster, and what it finds there."""
+    from kfp import kubernetes
+
     task.set_cpu_request(asked.cpu).set_memory_request(asked.memory)
     task.set_memory_limit(asked.memory_limit or asked.memory)
     if asked.cpu_limit:
@@ -164,7 +170,7 @@ def _place(task: dsl.PipelineTask, component: BaseComponent, cluster: ClusterSet
         kubernetes.set_image_pull_secrets(task, list(cluster.pull_secrets))
 
 
-def compile_to(settings: Settings, path: Path) -> None:
-    """Write the graph as IR YAML, which a Kubeflow Pipelines server runs; needs no torch."""
+def compile_to(settings: Settings, path: Path, graph: Callable[[Settings], BaseComponent] = training) -> None:
+    """Write a graph as IR YAML, which a Kubeflow Pipelines server runs; needs no torch."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(training(settings), str(path))
+    compiler.Compiler().compile(graph(settings), str(path))

@@ -14,7 +14,10 @@ The rules, in the order in which they speak:
 3. A quality below its floor beyond doubt (the whole interval lies on the wrong side) needs no second window: truth was
    late enough. Calibration error has a ceiling instead.
 4. A persistent measure is answered as its severity says. A schedule and new data also ask for a retraining.
-5. A retraining waits while one is under way, for the cooldown after the last one, and for the weekly budget. Drift that
+5. What a promoted retraining answered is not answered again at once: most of its champion's reference is still from
+   before the change. Until `settle` windows have closed since, the same measure is watched as long as it lies no
+   further than it lay then. Other measures, and floors, are not held up.
+6. A retraining waits while one is under way, for the cooldown after the last one, and for the weekly budget. Drift that
    `futile` retrainings in a row did not cure, or that the budget does not allow to be answered, calls a human.
 """
 
@@ -99,6 +102,9 @@ class DecisionSettings(BaseModel, frozen=True, extra="forbid"):
     )
     cooldown_hours: float = Field(24.0, ge=0, allow_inf_nan=False, description="From one retraining to the next.")
     weekly: int = Field(2, ge=0, description="Retrainings within seven days at most.")
+    settle: int = Field(
+        14, ge=0, description="Windows before a measure that the last retraining answered is trained on once more."
+    )
     futile: int = Field(2, ge=1, description="Retrainings in a row that promoted nothing before a human is called.")
 
     @model_validator(mode="after")
@@ -157,6 +163,7 @@ class Trigger(BaseModel, frozen=True, extra="forbid"):
     at: int = Field(description="µs since 1970 UTC")
     champion: Name
     result: Result | None = None
+    causes: tuple[str, ...] = ()
 
 
 class Facts(BaseModel, frozen=True, extra="forbid"):
@@ -216,7 +223,8 @@ def decide(
     ordered = sorted(evidence, key=lambda e: (e.end, e.window, e.id))
     newest = ordered[-1]
     same = {e.window: e for e in ordered if (e.reference, e.champion) == (newest.reference, newest.champion)}
-    sound = [e for e in same.values() if not e.problems][-settings.windows :]
+    mine = [e for e in same.values() if not e.problems]
+    sound = mine[-settings.windows :]
     recent = {e.window: e for e in ordered}  # whichever was the champion
     void = [e for e in list(recent.values())[-settings.windows :] if e.problems]
     key = key_of(newest.reference, newest.window, newest.champion)
@@ -240,7 +248,9 @@ def decide(
 
     persistent = _persistent(sound, settings)
     beyond = [found for found in persistent if settings.severity[found[0]].answer == "alert-human"]
-    pressing = [found for found in persistent if settings.severity[found[0]].answer == "retrain"]
+    moved = [found for found in persistent if settings.severity[found[0]].answer == "retrain"]
+    settling = _settling(ordered, newest, triggers) if len(mine) < settings.settle else set()
+    pressing = [found for found in moved if found[0] not in settling]
     pressing += _below_floors(newest, settings)
     if beyond:
         why = "a retraining would not answer " + ", ".join(name for name, _ in beyond)
@@ -257,7 +267,13 @@ def decide(
         return answer(outcome, [*reasons, why], [*sound, *void], names)
     noted = _noticed(sound, settings)
     if noted:
-        return answer("watch", (reason for _, reason in noted), sound, (name for name, _ in noted))
+        why = [reason for _, reason in noted]
+        if answered := sorted({name for name, _ in moved} & settling):
+            why.append(
+                f"the last retraining answered {', '.join(answered)}, and most of what its champion is compared with "
+                f"is from before; {settings.settle - len(mine)} windows more are waited for, unless it moves further"
+            )
+        return answer("watch", why, sound, (name for name, _ in noted))
     judged = [f for f in newest.findings if f.measure in settings.severity and f.effect is not None]
     enough = [f for f in judged if f.n >= settings.minimum]
     if not enough:
@@ -292,6 +308,19 @@ def _persistent(sound: Sequence[Evidence], settings: DecisionSettings) -> list[t
         if count >= settings.needed:
             out.append((name, f"{_told(finding, settings)}; so in {count} of {len(sound)} windows"))
     return sorted(out)
+
+
+def _settling(ordered: Sequence[Evidence], newest: Evidence, triggers: Sequence[Trigger]) -> set[str]:
+    """Measures that the retraining which made the newest champion answered, and that lie no further since.
+
+    None after a rollback to the champion whose drift it answered.
+    """
+    promoted = max((t for t in triggers if t.result == "promoted"), key=lambda t: (t.at, t.key), default=None)
+    if promoted is None or promoted.champion == newest.champion:
+        return set()
+    then = next((e for e in ordered if key_of(e.reference, e.window, e.champion) == promoted.key), None)
+    before, now = ({f.measure: f.effect for f in e.findings} if e else {} for e in (then, newest))
+    return {name for name in promoted.causes if (now.get(name) or 0.0) <= (before.get(name) or -1.0)}
 
 
 def _noticed(sound: Sequence[Evidence], settings: DecisionSettings) -> list[tuple[str, str]]:

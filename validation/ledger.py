@@ -37,7 +37,7 @@ from validation.decision import Decision, Evidence, Result, Trigger, key_of
 log = logging.getLogger(__name__)
 
 LEDGER, LEASE, LOCK = "ledger.jsonl", "lease.json", "lock"
-Kind = Literal["window", "decided", "alerted", "started", "finished", "rolling-back", "rolled-back"]
+Kind = Literal["window", "decided", "alerted", "started", "finished", "rolling-back", "rolled-back", "pruned"]
 ATTEMPTS = 3  # a retraining that ends so often without a word is given up
 
 _NOTHING = "0" * 16  # what the first record names as the line before
@@ -105,7 +105,13 @@ class Ledger:
         results: dict[str, Result] = {r.key: r.body["result"] for r in found if r.kind == "finished"}
         champions = {r.key: str(r.body["champion"]) for r in found if r.kind == "window"}
         return [
-            Trigger(key=r.key, at=r.body["now"], champion=champions.get(r.key, "unknown"), result=results.get(r.key))
+            Trigger(
+                key=r.key,
+                at=r.body["now"],
+                champion=champions.get(r.key, "unknown"),
+                result=results.get(r.key),
+                causes=tuple(r.body["causes"]),
+            )
             for r in found
             if r.kind == "decided" and r.body["outcome"] == "retrain"
         ]

@@ -13,6 +13,7 @@ give the same reference.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+DATASET, SNAPSHOTS = "dataset", "snapshots"  # what the champion learned from, where it was trained elsewhere
 META, PROFILE, ANSWERS, SAMPLE = "reference.json", "profile.safetensors", "answers.parquet", "sample.parquet"
 LABEL, TENTH, LENGTH, SCRIPT = "label", "popularity", "text_length", "script"  # columns of the sample
 _NEW = "new"
@@ -208,6 +210,20 @@ def keep_reference(bundle: Path, snapshots: Path, settings: WatchSettings) -> st
     except TasteloopError as error:
         log.warning("this model cannot be monitored: %s", error)
         return ""
+
+
+def keep_data(bundle: Path, dataset: Path, snapshots: Path) -> None:
+    """Copy what a bundle learned from to its `data_place`."""
+    from tasteloop.bundle import verify
+
+    with atomic_directory(data_place(verify(bundle))) as directory:
+        for source, name in ((dataset, DATASET), (snapshots, SNAPSHOTS)):
+            shutil.copytree(source, directory / name)
+
+
+def data_place(champion: str) -> Path:
+    """Where the data of a bundle that was trained elsewhere is, by its digest."""
+    return home() / "monitor" / "data" / champion
 
 
 def place(champion: str) -> Path:

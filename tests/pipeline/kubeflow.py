@@ -31,10 +31,10 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 ROOT = Path(__file__).parents[2]
 PREFIX = "/apis/v2beta1"
 RUNNER = """
-import sys
+import json, sys
 from kfp import components, local
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[2], raise_on_error=True)
-components.load_component_from_file(sys.argv[1])()
+components.load_component_from_file(sys.argv[1])(**json.loads(sys.argv[3]))
 """
 
 
@@ -194,11 +194,15 @@ class Kubeflow:
             run["state"] = self.ends
             return
         spec, *_ = parse(graph)
-        env = [e for x in spec["deploymentSpec"]["executors"].values() for e in x["container"].get("env", [])]
+        containers = [
+            x.get("container", {}) for x in spec["deploymentSpec"]["executors"].values()
+        ]  # importers have none
+        env = [e for container in containers for e in container.get("env", [])]
+        given = (run.get("runtime_config") or {}).get("parameters") or {}
         package = self.folder / f"{run['run_id']}.yaml"
         package.write_text(yaml.safe_dump(spec))
         done = subprocess.run(
-            [sys.executable, "-c", RUNNER, str(package), str(self.folder / "artifacts")],
+            [sys.executable, "-c", RUNNER, str(package), str(self.folder / "artifacts"), json.dumps(given)],
             cwd=self.folder, capture_output=True, text=True, check=False,
             env={**os.environ, "PYTHONPATH": str(ROOT), **{e["name"]: e["value"] for e in env}},
         )  # fmt: skip

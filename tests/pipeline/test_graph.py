@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
 from google.protobuf import json_format
@@ -9,8 +11,11 @@ from kfp import components
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 
 from components.image import IMAGE, image
+from pipelines.alerts import WEBHOOK
+from pipelines.graphs import GRAPHS
 from pipelines.settings import load
 from pipelines.training import HEAVY, STEPS, compile_to, training
+from tasteloop.errors import TasteloopError
 
 GPU = "nvidia.com/gpu"
 DECISIONS = {  # the task each condition waits for, outermost first
@@ -28,7 +33,8 @@ def compiled(tmp_path, profile="cluster", overrides=()):
 
 
 def executors(graph):
-    return {name.removeprefix("exec-"): e["container"] for name, e in graph["deploymentSpec"]["executors"].items()}
+    found = graph["deploymentSpec"]["executors"]
+    return {name.removeprefix("exec-"): e["container"] for name, e in found.items() if "container" in e}
 
 
 def tasks(graph):
@@ -191,3 +197,59 @@ def test_a_fingerprint_changes_the_first_step_and_so_all_that_follow():
     one, other = (training(load("local"), fingerprint=f).pipeline_spec for f in ("a", "b"))
     assert one.root.dag.tasks["ingest"] != other.root.dag.tasks["ingest"]
     assert one.root.dag.tasks["validate"] == other.root.dag.tasks["validate"]
+
+
+# The graphs besides training
+
+
+def other(tmp_path, name, overrides=()):
+    path = tmp_path / f"{name}.yaml"
+    compile_to(load("cluster", overrides), path, GRAPHS[name])
+    return path, next(yaml.safe_load_all(path.read_text()))
+
+
+def given(graph, task="monitor"):
+    return graph["root"]["dag"]["tasks"][task]["inputs"]["parameters"]["settings"]["runtimeValue"]["constant"]
+
+
+@pytest.mark.parametrize("name", ["monitoring", "scoring"])
+def test_what_depends_on_the_champion_is_never_cached(tmp_path, name):
+    _, graph = other(tmp_path, name, ["cluster.incoming=s3://bucket/incoming"])
+    found = tasks(graph)
+    assert {"importer", "monitor" if name == "monitoring" else "score"} == found.keys()
+    assert not any(task["cachingOptions"].get("enableCache") for task in found.values())
+    assert graph["deploymentSpec"]["executors"]["exec-importer"]["importer"]["reimport"]
+
+
+def test_the_monitors_step_has_its_volumes_and_the_webhook_by_secret_only(tmp_path):
+    path, graph = other(tmp_path, "monitoring")
+    config = platform(path)["monitor"]
+    assert config.security_context.run_as_non_root and config.security_context.run_as_user == 10001
+    assert [(v.constant, v.mount_path) for v in config.pvc_mount] == [
+        ("tasteloop-home", "/var/lib/tasteloop"),
+        ("tasteloop-journal", "/var/lib/tasteloop/home/journal"),
+    ]
+    (webhook,) = [s for s in config.secret_as_env if s.key_to_env[0].env_var == WEBHOOK]
+    assert (webhook.secret_name, webhook.key_to_env[0].secret_key, webhook.optional) == ("tasteloop", "webhook", True)
+    assert WEBHOOK not in str(platform(compiled(tmp_path)[0]))  # no step of a training run gets it
+    assert "accelerator" not in executors(graph)["monitor"]["resources"]
+    assert "pip install" not in str(executors(graph)["monitor"]["command"])
+    _, graph = other(tmp_path, "monitoring", ["cluster.monitor.gpu=1"])
+    assert executors(graph)["monitor"]["resources"]["accelerator"]["resourceType"] == GPU
+    with pytest.raises(TasteloopError, match="readable in the graph"):
+        other(tmp_path, "monitoring", ["alerts.webhook=https://example/secret"])
+
+
+def test_a_pass_gets_the_settings_as_they_are_on_one_machine(tmp_path):
+    _, graph = other(tmp_path, "monitoring", ["training.learning_rate=1e-5", "decision.weekly=0"])
+    profile = tmp_path / "monitor.yaml"
+    profile.write_text(yaml.safe_dump(json.loads(given(graph))))  # as the step does
+    wanted = load("cluster", ["training.learning_rate=1e-5", "decision.weekly=0", "cluster=null"])
+    assert load(str(profile)) == wanted
+
+
+def test_the_file_to_score_is_a_parameter(tmp_path):
+    _, graph = other(tmp_path, "scoring")
+    parameters = graph["root"]["inputDefinitions"]["parameters"]
+    assert parameters.keys() == {"events", "model", "k"} and not parameters["events"].get("isOptional")
+    assert executors(graph)["score"]["resources"]["resourceMemoryLimit"] == "8Gi"

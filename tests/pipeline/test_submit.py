@@ -9,12 +9,15 @@ import pytest
 import yaml
 from homes import movielens, settings
 from kubeflow import Kubeflow, Refused, check, parse, serving
+from test_monitor import chosen, turned
 
 from pipelines.cli import main
-from pipelines.settings import load
-from pipelines.submit import Server, submit
+from pipelines.settings import CONFIGS, load
+from pipelines.submit import Server, arguments, submit
 from pipelines.training import NAME, compile_to
 from tasteloop.errors import TasteloopError
+from tasteloop.files import read_parquet, write_parquet
+from validation.ledger import Ledger
 
 
 @pytest.fixture(autouse=True)
@@ -154,20 +157,71 @@ def test_the_server_refuses_what_the_api_does_not_know(tmp_path):
         parse(yaml.safe_dump(spec))
 
 
+def test_the_monitor_comes_back_on_its_schedule(kubeflow):
+    server = Server(kubeflow.host)
+    one = submit(load("cluster"), server, "e", cron="0 0 * * * *", pipeline="monitoring")
+    nightly = submit(load("cluster"), server, "e", cron="0 2 * * *")
+    assert one["version"].startswith("tasteloop-monitoring-") and one["cron"] == "0 0 * * * *"
+    assert set(kubeflow.made["recurringruns"]) == {one["schedule"], nightly["schedule"]}  # neither replaces the other
+    made = kubeflow.made["recurringruns"][one["schedule"]]
+    assert (made["max_concurrency"], made["no_catchup"], made["service_account"]) == ("1", True, "tasteloop-steps")
+    assert {p["display_name"] for p in kubeflow.made["pipelines"].values()} == {NAME, "tasteloop-monitoring"}
+
+
+def test_parameters_are_those_of_the_pipeline_and_a_schedule_knows_them(kubeflow):
+    server, asked = Server(kubeflow.host), arguments(["events=s3://bucket/events.parquet", "k=5"])
+
+    def nightly(given):
+        return submit(load("cluster"), server, "e", cron="0 2 * * *", pipeline="scoring", arguments=given)["schedule"]
+
+    told = submit(load("cluster"), server, "e", pipeline="scoring", arguments=asked)
+    run = kubeflow.made["runs"][told["run"]]
+    assert run["runtime_config"]["parameters"] == {"events": "s3://bucket/events.parquet", "k": 5}
+    assert nightly(asked) == nightly(asked) != nightly({**asked, "k": 10})
+    before = len(kubeflow.asked)
+    for given, match in (({}, "needs events: --argument"), ({**asked, "modle": "x"}, "no parameter 'modle'; it has")):
+        with pytest.raises(TasteloopError, match=match):
+            submit(load("cluster"), server, "e", pipeline="scoring", arguments=given)
+    with pytest.raises(TasteloopError, match="known: training, monitoring, scoring"):
+        submit(load("cluster"), server, "e", pipeline="monitor")
+    with pytest.raises(TasteloopError, match="KEY=VALUE"):
+        arguments(["events"])
+    assert len(kubeflow.asked) == before
+
+
 @pytest.mark.slow
-def test_what_was_submitted_runs_to_a_promoted_version(tmp_path, tiny_encoder, monkeypatch):
-    """The server executes the uploaded graph itself, step by step in processes of their own."""
+@pytest.mark.timeout(1800)
+def test_what_was_submitted_trains_scores_and_is_monitored(tmp_path, tiny_encoder, monkeypatch):
+    """The server executes the uploaded graphs itself, step by step in processes of their own."""
     from serving.registry import champion
 
-    state = Kubeflow(tmp_path)
-    small = settings(
-        ingest__behaviour=str(movielens(tmp_path / "data")), ingest__reviews=None, prepare__horizon=5,
-        training__encoder=str(tiny_encoder), training__epochs=1,
-        gate__floors={"interests.micro_f1": 0.01}, gate__beats=[], gate__ceilings={}, gate__required_slices=[],
-        cluster__mount=str(tmp_path / "mount"), cluster__tracking=None, cluster__secrets={},
-    )[1::2]  # fmt: skip
+    state, home = Kubeflow(tmp_path), tmp_path / "mount" / "home"
+    monkeypatch.setenv("TASTELOOP_HOME", str(home))
+    profile = tmp_path / "small.yaml"
+    profile.write_text(yaml.safe_dump(yaml.safe_load((CONFIGS / "smoke.yaml").read_text()) | {"cluster": {}}))
+    small = [
+        *chosen(movielens(tmp_path / "data", users=80, each=30))[1::2],
+        *settings(training__encoder=str(tiny_encoder), cluster__mount=str(tmp_path / "mount"))[1::2],
+    ]
+
+    def run(pipeline, **given):
+        told = submit(load(str(profile), small), Server(host), "e", wait=0.5, pipeline=pipeline, arguments=given)
+        assert told["state"] == "SUCCEEDED", state.log[-3000:]
+        return champion()
+
     with serving(state) as host:
-        told = submit(load("cluster", small), Server(host), "e", wait=0.5)
-    assert told["state"] == "SUCCEEDED", state.log[-3000:]
-    monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path / "mount" / "home"))
-    assert champion() is not None, state.log[-3000:]
+        first = run("training")
+        assert first is not None, state.log[-3000:]
+        assert (
+            run("scoring", events=str(home / "monitor" / "data" / first.digest / "dataset" / "events.parquet")) == first
+        )
+        (answers,) = tmp_path.rglob("answers.parquet")
+        assert read_parquet(answers)["user"].n_unique() == 80
+
+        write_parquet(home / "incoming" / "a.parquet", turned())  # all want horror now
+        live = run("monitoring")
+    (entry,) = [e for e in Ledger(home / "monitor").history() if e["outcome"] == "retrain"]
+    assert entry["result"] == "promoted", entry
+    assert live.version == entry["version"] == "2" and live.digest != first.digest
+    (watched,) = [json.loads(p.read_text()) for p in tmp_path.rglob("watched") if p.is_file()]
+    assert watched["outcome"] == "retrain" and len(watched["windows"]) == 2

@@ -97,5 +97,12 @@ def test_nobody_there_is_said_without_the_address() -> None:
     assert "secret" not in str(told.value)
 
 
-def test_without_a_webhook_nothing_is_sent() -> None:
+def test_a_secret_of_the_environment_is_an_address_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with webhook([202]) as (url, got):
+        monkeypatch.setenv(alerts.WEBHOOK, url + "secret")
+        assert post(None) and len(got) == 1
+
+
+def test_without_a_webhook_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(alerts.WEBHOOK, raising=False)
     assert post(None) is False

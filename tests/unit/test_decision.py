@@ -157,6 +157,40 @@ def test_what_holds_a_retraining_back(triggers: list[Trigger], outcome: str, why
     assert decision.outcome == outcome and why in decision.reasons[-1]
 
 
+def retrained(*now: Finding, then: Finding = SEVERE, **given: Any) -> Decision:
+    """Of a champion that a retraining made: `then` was its cause, each of `now` a window since."""
+    before = [window(n, then, champion="before") for n in (97, 98)]
+    since = [window(99 + n, found) for n, found in enumerate(now)]
+    key, causes = key_of("r", "97/98", "before"), (then.measure,)
+    made = Trigger(key=key, at=98 * DAY, champion="before", result=given.pop("result", "promoted"), causes=causes)
+    return said([*before, *since], [made], now=(98 + len(now)) * DAY, **given)
+
+
+def test_what_a_retraining_answered_is_not_answered_again_before_its_champion_has_settled() -> None:
+    after = retrained(SEVERE, SEVERE)
+    assert after.outcome == "watch" and after.causes == ("labels",)
+    assert "answered labels" in after.reasons[-1] and "12 windows more" in after.reasons[-1]
+    assert retrained(*[finding(effect=0.25)] * 13).outcome == "watch"
+    assert retrained(*[finding(effect=0.25)] * 14).outcome == "retrain"  # so much of it is new evidence
+    assert retrained(SEVERE, SEVERE, settle=2).outcome == "retrain"
+
+
+def test_what_was_not_answered_is_not_held_up() -> None:
+    assert retrained(finding(effect=0.31), finding(effect=0.31)).causes == ("labels",)  # it went on moving
+    assert retrained(finding(effect=0.31), finding(effect=0.31)).outcome == "retrain"
+    other = retrained(SEVERE, SEVERE, then=finding("kinds"))
+    assert (other.outcome, other.causes) == ("retrain", ("labels",))
+    assert retrained(SEVERE, SEVERE, result="rejected").outcome == "retrain"
+    low = finding("labels", low=0.1, high=0.2)
+    assert retrained(low, low, floors={"labels": 0.5}).outcome == "retrain"
+    assert retrained(finding("language"), finding("language"), then=finding("language")).outcome == "alert-human"
+    back = window(99, SEVERE, champion="before"), window(100, SEVERE, champion="before")
+    rolled = Trigger(
+        key=key_of("r", "97/98", "before"), at=98 * DAY, champion="before", result="promoted", causes=("labels",)
+    )
+    assert said([window(98, SEVERE, champion="before"), *back], [rolled]).outcome == "retrain"
+
+
 def test_a_routine_retraining_that_the_budget_forbids_waits_quietly() -> None:
     facts = Facts(trained=NOW - 90 * DAY, trained_events=10, new_events=10)
     decision = said(days((NONE,)), [trigger(2), trigger(3)], facts=facts, new_data=1)

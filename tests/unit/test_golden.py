@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 import yaml
 
+from pipelines.graphs import GRAPHS
 from pipelines.settings import load
 from pipelines.training import compile_to
 from serving.cluster import Release, Releases, manifest, settings
@@ -26,12 +28,13 @@ def same(name: str, made: str) -> None:
     assert path.is_file() and made == path.read_text(), f"{path.name} differs; where that is meant: make golden"
 
 
-def test_the_training_graph_for_a_cluster(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", GRAPHS)
+def test_each_graph_for_a_cluster(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TASTELOOP_IMAGE", "registry.example/tasteloop-python@sha256:" + "0" * 64)
-    compile_to(load("cluster"), tmp_path / "training.yaml")
-    documents = list(yaml.safe_load_all((tmp_path / "training.yaml").read_text()))
+    compile_to(load("cluster"), tmp_path / f"{name}.yaml", GRAPHS[name])
+    documents = list(yaml.safe_load_all((tmp_path / f"{name}.yaml").read_text()))
     documents[0]["sdkVersion"] = "kfp"  # a newer kfp is no change of ours
-    same("training.yaml", yaml.safe_dump_all(documents, width=120))
+    same(f"{name}.yaml", yaml.safe_dump_all(documents, width=120))
 
 
 def test_the_inference_service_with_a_canary():

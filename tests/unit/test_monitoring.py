@@ -118,6 +118,8 @@ def test_the_same_behaviour_is_healthy_and_is_looked_at_once(
     again = once()
     assert again.windows == () and again.decision == watched.decision
     assert [r.kind for r in Ledger(home / "monitor").records()] == ["window", "decided"]
+    decided_by = read_json(home / "monitor" / "settings.json")
+    assert decided_by["decision"] == settings().decision.model_dump(mode="json") and "alerts" not in decided_by
     metrics = write_metrics().read_text()
     assert f'tasteloop_monitor_decision{{outcome="{watched.outcome}"}} 1.0' in metrics
     assert 'tasteloop_monitor_effect{measure="labels"}' in metrics

@@ -147,3 +147,21 @@ def test_what_was_not_measured_is_refused(old: Any) -> None:
     assert not verdict.passed and verdict.reasons[0].startswith("on earlier data, ")
     found["champion"] = None  # a first model forgets nothing
     assert decide(found, GateSettings(floors={"interests.micro_f1": 0.1}, forgetting=0.05)).passed
+
+
+def test_data_that_a_promotion_elsewhere_kept_is_found(
+    dataset: Path, tiny_snapshots: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines.monitoring import run_of_bundle, snapshots_of
+    from tasteloop.bundle import verify
+    from validation.reference import keep_data
+
+    monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path))
+    digest = verify(tiny_bundle)
+    assert run_of_bundle(digest) is None and snapshots_of(digest) is None
+    keep_data(tiny_bundle, dataset, tiny_snapshots)
+    found, there = run_of_bundle(digest), snapshots_of(digest)
+    assert found is not None and there is not None
+    kept = base_of(found)
+    assert kept != dataset and read_parquet(kept / "events.parquet").equals(read_parquet(dataset / "events.parquet"))
+    assert Snapshots.read(there).split(TEST).equals(Snapshots.read(tiny_snapshots).split(TEST))

@@ -388,6 +388,14 @@ def test_the_command_gathers_what_is_there(
     assert len(list(site.glob(f"evidence/windows/*/{EVIDENTLY}"))) == 10  # of the newest
     registry.rollback()
     assert "taken back" in words(site, "index.html") or call()
+    shown = words(site, "index.html").count("severe")
+    labels = {"severity": {"labels": {"watch": 8, "act": 9}}}  # what this home's monitor decides by
+    files.write_json(home / "monitor" / "settings.json", {"decision": labels})
+    call()
+    assert words(site, "index.html").count("severe") < shown
+    files.write_json(home / "monitor" / "settings.json", {"decision": {"unheard of": 1}})
+    call()
+    assert words(site, "index.html").count("severe") == shown and "default settings" in words(site, "index.html")
     assert "taken back" in words(site, f"models/{second.version}.html")
     with (home / "monitor" / "ledger.jsonl").open("a") as stream:
         stream.write("{}\n")
