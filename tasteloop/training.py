@@ -257,16 +257,17 @@ class Workers:
         """Join torchrun's process group where its variables are set; CUDA where there is a GPU."""
         import torch
         from torch import distributed
+        from torch.distributed.rendezvous import rendezvous
 
         size, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
         device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
         if device != "cpu":
             torch.cuda.set_device(local)  # what NCCL gathers goes through it
         if size > 1 and not distributed.is_initialized():
-            store, rank, _ = next(iter(distributed.rendezvous("env://")))
+            store, rank, _ = next(rendezvous("env://"))
             # torchrun's store outlives a restart, with the addresses of those that are gone in it: pytorch#135712
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            store = distributed.PrefixStore(f"attempt {attempt}", store)
+            store = distributed.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
             distributed.init_process_group(
                 "nccl" if device != "cpu" else "gloo", store=store, rank=rank, world_size=size
             )

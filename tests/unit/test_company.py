@@ -144,7 +144,10 @@ def undisturbed(
 def test_a_lost_worker_changes_nothing(
     tiny_encoder: Path, tiny_snapshots: Path, tmp_path: Path, undisturbed: dict[str, np.ndarray], lost: int, scheme: str
 ) -> None:
-    """Killed by SIGKILL in the second of four epochs: torchrun starts both again, at the last checkpoint."""
+    """Killed by SIGKILL in the second of four epochs: torchrun starts both again, at the last checkpoint.
+
+    The weights in the end are the undisturbed run's, bit for bit.
+    """
     place = f"{scheme}{tmp_path}/place"
     storage.send(tiny_snapshots, f"{place}/{SNAPSHOTS}")
     asked = settings(tiny_encoder, epochs=4)
@@ -158,6 +161,5 @@ def test_a_lost_worker_changes_nothing(
     assert "exitcode: -9" in said, said[-4000:]
     assert storage.fetch(f"{place}/{MODEL}", tmp_path / "model")
     found = weights(tmp_path / "model")
-    print(max(np.abs(found[n] - v).max() for n, v in undisturbed.items()))
     for name, value in undisturbed.items():
-        np.testing.assert_allclose(found[name], value, rtol=0, atol=1e-6, err_msg=name)
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
