@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -37,20 +38,24 @@ def settings(encoder: Path, **given: object) -> TrainingSettings:
 
 
 @contextlib.contextmanager
-def torchrun(place: str, asked: TrainingSettings, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def torchrun(
+    place: str, asked: TrainingSettings, *options: str, out: object = subprocess.PIPE, **environment: str
+) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "torch.distributed.run", *options, "-m", "tasteloop.worker"]
     command += ["--place", place, "--settings", asked.model_dump_json()]
     told = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     process = subprocess.Popen(
         command, cwd=ROOT, env={**told, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        stdout=out, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
         yield process
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        process.terminate()  # it ends its workers
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 TOGETHER = ("--standalone", "--nproc-per-node=2")
@@ -112,10 +117,11 @@ def rank(of: int, number: int) -> int | None:
     return None
 
 
-def when(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+def when(condition: Callable[[], object], *processes: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 120
     while not condition():
-        assert process.poll() is None, process.communicate()[0][-4000:]
+        for process in processes:
+            assert process.poll() is None, (process.communicate()[0] or "")[-4000:]
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
@@ -163,3 +169,45 @@ def test_a_lost_worker_changes_nothing(
     found = weights(tmp_path / "model")
     for name, value in undisturbed.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_a_lost_node_changes_nothing(
+    tiny_encoder: Path, tiny_snapshots: Path, tmp_path: Path, undisturbed: dict[str, np.ndarray]
+) -> None:
+    """Two torchruns that meet as Trainer tells them to (PET_*); one is killed with its worker.
+
+    The test is the kubelet: what ends with an error begins again, at most six times, as Jobs have it.
+    """
+    place = str(tmp_path / "place")
+    storage.send(tiny_snapshots, f"{place}/{SNAPSHOTS}")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    logs = [tmp_path / "0.log", tmp_path / "1.log"]
+    with contextlib.ExitStack() as stack:
+
+        def start(node: int) -> subprocess.Popen[str]:
+            pet = {"NNODES": "2", "NPROC_PER_NODE": "1", "NODE_RANK": str(node), "MASTER_ADDR": "127.0.0.1"}
+            told = {f"PET_{name}": value for name, value in {**pet, "MASTER_PORT": port}.items()}
+            out = stack.enter_context(logs[node].open("a"))
+            asked = settings(tiny_encoder, epochs=4)
+            return stack.enter_context(torchrun(place, asked, "--max-restarts=0", out=out, **told))
+
+        nodes = [start(0), start(1)]
+        when(lambda: midway(tmp_path / "place"), *nodes)
+        victim = rank(nodes[1].pid, 1)
+        assert victim is not None
+        for lost in (nodes[1].pid, victim):
+            os.kill(lost, signal.SIGKILL)
+        begun, deadline = 0, time.monotonic() + 240
+        while any(node.poll() != 0 for node in nodes):
+            for n, node in enumerate(nodes):
+                if node.poll():
+                    nodes[n], begun = start(n), begun + 1
+            said = "".join(log.read_text()[-3000:] for log in logs)
+            assert begun <= 6 and time.monotonic() < deadline, said
+            time.sleep(0.2)
+    assert begun >= 2, "the other's torchrun has to end, too"
+    assert "resumed from epoch" in logs[0].read_text()
+    for name, value in undisturbed.items():
+        np.testing.assert_array_equal(weights(Path(place, MODEL))[name], value, err_msg=name)
