@@ -9,10 +9,13 @@ def finetune(
     settings: str,
     model: dsl.Output[dsl.Model],
     checkpoints: str = "step",
+    store: str = "",
+    trainjob: str = "",
 ):
     """Fine-tune the encoder with its two heads, interests and sentiment, and calibrate them.
 
-    `checkpoints` names the directory, below those of all runs, from which a killed run resumes.
+    `checkpoints` names the directory, below those of all runs, from which a killed run resumes; `store` is
+    the URL of an object store where it is instead. `trainjob`, as JSON, trains there and not in this step.
     """
     from components.step import step
 
@@ -20,7 +23,18 @@ def finetune(
         from pathlib import Path
 
         from tasteloop.files import home
-        from tasteloop.training import TrainingSettings, finetune
+        from tasteloop.storage import discard
 
         work = home() / "checkpoints" / checkpoints
-        finetune(Path(snapshots.path), TrainingSettings.model_validate_json(settings), Path(model.path), work)
+        place = f"{store}/{checkpoints}" if store else None
+        if trainjob:
+            from components.trainjob import run
+
+            run(trainjob, Path(snapshots.path), settings, Path(model.path), place or str(work))
+        else:
+            from tasteloop.training import TrainingSettings, finetune
+
+            checked = TrainingSettings.model_validate_json(settings)
+            finetune(Path(snapshots.path), checked, Path(model.path), work, place)
+            if place:
+                discard(place)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tasteloop.datasets.ingest import IngestSettings
 from tasteloop.errors import TasteloopError
@@ -77,9 +77,12 @@ class HeavyStepSettings(StepSettings, frozen=True):
 
 
 class FinetuneSettings(StepSettings, frozen=True):
-    """The fine-tuning step, on a GPU where one is asked for."""
+    """The fine-tuning, on a GPU where one is asked for; on several or on several nodes it is a TrainJob's."""
 
-    gpu: int = Field(default=1, ge=0)
+    gpu: int = Field(default=1, ge=0, description="of a node; each has a process")
+    nodes: int = Field(default=1, ge=1, description="each with all that is asked for here")
+    runtime: Name = Field(default="torch-distributed", description="Kubeflow Trainer's, of a TrainJob")
+    runtime_kind: Literal["ClusterTrainingRuntime", "TrainingRuntime"] = "ClusterTrainingRuntime"
     accelerator: str = Field(
         default="nvidia.com/gpu", description="the resource's name; a model of it is a node_selector"
     )
@@ -89,6 +92,11 @@ class FinetuneSettings(StepSettings, frozen=True):
     timeout: int = Field(
         default=24 * 3600, ge=1, description="seconds of one try; the next carries on from its checkpoint"
     )
+
+    @property
+    def together(self) -> bool:
+        """Whether several processes train: a TrainJob, not the step itself."""
+        return self.gpu > 1 or self.nodes > 1
 
 
 class MonitorSettings(FinetuneSettings, frozen=True):
@@ -112,6 +120,11 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
         description="the PersistentVolumeClaim of checkpoints, sources and accepted volumes; none: an empty directory",
     )
     mount: str = Field(default="/var/lib/tasteloop", pattern="^/", description="where the volume is in a step")
+    checkpoints: str | None = Field(
+        default=None,
+        pattern="^[a-z0-9]+://.*[^/]$",
+        description="the object store of the fine-tuning's checkpoints, s3://bucket/path; none: the volume",
+    )
     root: str | None = Field(
         default=None,
         pattern="^[a-z0-9]+://",
@@ -136,6 +149,15 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
     )
     service_account: Name | None = Field(default=None, description="none: the server's own for runs")
     pull_secrets: tuple[Name, ...] = ()
+
+    @model_validator(mode="after")
+    def _meets(self) -> ClusterSettings:
+        if self.finetune.together and not (self.volume or self.checkpoints):
+            raise ValueError(
+                "several GPUs or nodes (finetune.gpu, finetune.nodes) train in pods of their own, which need a place "
+                "in common with the step: name a volume (cluster.volume) or an object store (cluster.checkpoints)"
+            )
+        return self
 
 
 class RetrainingSettings(BaseModel, frozen=True, extra="forbid"):

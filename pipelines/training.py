@@ -3,7 +3,7 @@
 1. Ingest behaviour and reviews: cleaned, pseudonymised, rejected rows kept aside.
 2. Validate the data set; an error ends the run here.
 3. Prepare snapshots by global time.
-4. Fine-tune the encoder and its two heads, on a GPU where the settings ask for one.
+4. Fine-tune the encoder and its two heads, on a GPU where the settings ask for one, in a TrainJob where for more.
 5. Fit the recommender and close the bundle.
 6. Look up the champion to compare with.
 7. Evaluate the bundle beside the baselines and the champion.
@@ -35,8 +35,10 @@ from components.prepare import prepare
 from components.promote import promote
 from components.record import record
 from components.rehearse import rehearse
+from components.trainjob import SLACK
 from components.validate import validate
 from pipelines.settings import ClusterSettings, FinetuneSettings, Settings, StepSettings
+from pipelines.trainjob import manifest
 
 NAME = "tasteloop-training"
 ANSWER = "Output"  # kfp's local runner takes a condition on any other output for false
@@ -68,6 +70,11 @@ def training(
     source = sha256(section("ingest").encode()).hexdigest()[:16]
 
     root = settings.cluster.root if settings.cluster else None
+    elsewhere: dict[str, str] = {}  # where a cluster's fine-tuning keeps its checkpoints and trains, if not in the step
+    if settings.cluster and settings.cluster.checkpoints:
+        elsewhere["store"] = settings.cluster.checkpoints
+    if settings.cluster and settings.cluster.finetune.together:
+        elsewhere["trainjob"] = json.dumps(manifest(settings.cluster, reference))
 
     @dsl.pipeline(name=NAME, pipeline_root=root, description=(__doc__ or "").partition("\n")[0])
     def graph():  # no annotation: kfp would read it
@@ -78,7 +85,13 @@ def training(
         with dsl.If(validated.outputs[ANSWER] == True, name="data accepted"):  # noqa: E712  (a kfp expression)
             prepared = run(prepare, dataset=dataset, settings=section("prepare"))
             snapshots = prepared.outputs["snapshots"]
-            tuned = run(finetune, snapshots=snapshots, settings=section("training"), checkpoints=checkpoints)
+            tuned = run(
+                finetune,
+                snapshots=snapshots,
+                settings=section("training"),
+                checkpoints=checkpoints,
+                **elsewhere,
+            )
             fitted = run(
                 fit_recommender,
                 model=tuned.outputs["model"],
@@ -132,6 +145,9 @@ def _place(task: dsl.PipelineTask, component: BaseComponent, cluster: ClusterSet
     asked: StepSettings = cluster.heavy if component in HEAVY else cluster.light
     if component is finetune:
         asked = cluster.finetune
+        if asked.together:  # the TrainJob's pods compute; the step waits for them
+            waits = {"retries": asked.retries, "backoff": asked.backoff, "timeout": asked.timeout + 2 * SLACK}
+            asked = cluster.light.model_copy(update=waits)
     place(task, asked, cluster)
 
 

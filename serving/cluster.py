@@ -426,7 +426,7 @@ class Service:
             raise TasteloopError(f"{self._called} was deleted meanwhile") from None
 
     def _kept(self, wanted: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
-        if lost := _missing(wanted["spec"], kept["spec"], "spec"):
+        if lost := missing(wanted["spec"], kept["spec"], "spec"):
             raise TasteloopError(
                 f"this cluster's KServe would drop {lost} without a word; spec.canary is known from KServe 0.20 on: "
                 "upgrade KServe and its CRDs, or use --mode Knative"
@@ -558,14 +558,14 @@ def _split(found: Mapping[str, Any], status: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _missing(asked: Any, kept: Any, where: str) -> str | None:
+def missing(asked: Any, kept: Any, where: str) -> str | None:
     """The first place in what was asked that the server did not keep."""
     if isinstance(asked, Mapping):
         if not isinstance(kept, Mapping):
             return where
-        return next((m for k, v in asked.items() if (m := _missing(v, kept.get(k), f"{where}.{k}"))), None)
+        return next((m for k, v in asked.items() if (m := missing(v, kept.get(k), f"{where}.{k}"))), None)
     if isinstance(asked, list):
         if not isinstance(kept, list) or len(asked) > len(kept):
             return where
-        return next((m for n, v in enumerate(asked) if (m := _missing(v, kept[n], f"{where}[{n}]"))), None)
+        return next((m for n, v in enumerate(asked) if (m := missing(v, kept[n], f"{where}[{n}]"))), None)
     return None if kept == asked else where

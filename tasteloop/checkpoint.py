@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasteloop import storage
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_directory, read_json, write_json
 
@@ -30,6 +31,7 @@ class Checkpoint:
 
     work: Path
     fingerprint: str
+    store: str | None = None
     epoch: int = 0
     step: int = 0
     stale: int = 0
@@ -41,13 +43,20 @@ class Checkpoint:
     saved: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def resume(cls, work: Path, model: TasteModel, optimizer: Any, fingerprint: str) -> Checkpoint:
-        """The last checkpoint in `work` if it belongs to this training, else a fresh start."""
+    def resume(
+        cls, work: Path, model: TasteModel, optimizer: Any, fingerprint: str, store: str | None = None
+    ) -> Checkpoint:
+        """The last checkpoint in `work`, or in the object store where one is given, if it belongs to this training.
+
+        Else a fresh start.
+        """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        fresh = cls(work, fingerprint)
+        fresh = cls(work, fingerprint, store)
         folder = work / _FOLDER
+        if store and not storage.fetch(store, folder):
+            return fresh
         try:
             if not (folder / "state.json").is_file():
                 return fresh
@@ -74,7 +83,7 @@ class Checkpoint:
         }
         log.info("resumed from epoch %d, step %d", state["epoch"] + 1, state["step"])
         state["best"] = -math.inf if state["best"] is None else state["best"]
-        return cls(work, **state, best_weights=kept["best."], averaged=kept["mean."])
+        return cls(work, store=store, **state, best_weights=kept["best."], averaged=kept["mean."])
 
     def end_epoch(self, model: TasteModel, measured: dict[str, float]) -> None:
         self.history.append(measured)
@@ -137,4 +146,6 @@ class Checkpoint:
                     "best": self.best if math.isfinite(self.best) else None, "history": self.history,
                 },
             )  # fmt: skip
+        if self.store:
+            storage.send(self.work / _FOLDER, self.store)
         self.saved = time.monotonic()

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -95,14 +96,18 @@ class TrainingResult:
     precision: str
 
 
-def finetune(snapshots: Path, settings: TrainingSettings, out: Path, work: Path) -> TrainingResult:
-    """Fine-tune, calibrate, choose thresholds.
+def finetune(
+    snapshots: Path, settings: TrainingSettings, out: Path, work: Path, store: str | None = None
+) -> TrainingResult:
+    """Fine-tune, calibrate, choose thresholds; under torchrun all processes together, of which the first writes.
 
     Args:
         snapshots: what `prepare` wrote.
         settings: tasks, encoder, optimiser.
         out: directory: models/<name>/, training.json, validation.safetensors (validation probabilities).
         work: directory for checkpoints and TensorBoard logs; a killed run carries on from it.
+        store: URL of an object store, where checkpoints go too and from which alone a killed run carries on then;
+            what is in it at the end is the caller's to discard.
 
     Raises:
         TasteloopError: no such encoder, or nothing to train on.
@@ -129,7 +134,8 @@ def finetune(snapshots: Path, settings: TrainingSettings, out: Path, work: Path)
     }  # fmt: skip
     arrays: dict[str, Any] = {}
     trained: list[Trained] = []
-    with atomic_directory(out) as directory:
+    written: AbstractContextManager[Path | None] = atomic_directory(out) if world.rank == 0 else nullcontext()
+    with written as directory:
         for group in groups:
             name = "+".join(task.name for task in group)
             torch.manual_seed(settings.seed)
@@ -139,8 +145,10 @@ def finetune(snapshots: Path, settings: TrainingSettings, out: Path, work: Path)
                 settings.frozen_layers,
                 settings.dropout,
             )
-            result = train(model, group, settings, work / name, world)
+            result = train(model, group, settings, work / name, world, store and f"{store}/{name}")
             trained.append(result)
+            if directory is None:
+                continue
             folder = directory / MODELS / name
             folder.mkdir(parents=True)
             save(model, folder)
@@ -172,14 +180,15 @@ def finetune(snapshots: Path, settings: TrainingSettings, out: Path, work: Path)
                     **({"bag_of_words": share} if share else {}),
                 }
                 arrays[task.name] = apply_calibration(logits, calibration, own)
-        _save_arrays(directory / PREDICTIONS, arrays)
         seconds = time.monotonic() - began
         speed = sum(r.texts for r in trained) / max(sum(r.seconds for r in trained), 1e-9)
-        report |= {"seconds": seconds, "texts_per_second": speed}
-        write_json(directory / TRAINING, report)
+        if directory is not None:
+            _save_arrays(directory / PREDICTIONS, arrays)
+            report |= {"seconds": seconds, "texts_per_second": speed}
+            write_json(directory / TRAINING, report)
     for name in report["models"]:
         Checkpoint.discard(work / name)
-    quality = {task.name: report["tasks"][task.name]["quality"] for task in tasks}
+    quality = {name: value for result in trained for name, value in result.quality.items()}
     log.info(
         "fine-tuned %s in %.0f s, %.0f texts/s (%s); validation average precision %s",
         settings.encoder, seconds, speed, trained[0].precision, ", ".join(f"{k} {v:.4f}" for k, v in quality.items()),
@@ -247,12 +256,45 @@ class Workers:
     def join(cls) -> Workers:
         """Join torchrun's process group where its variables are set; CUDA where there is a GPU."""
         import torch
+        from torch import distributed
+        from torch.distributed.rendezvous import rendezvous
 
         size, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
         device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
-        if size > 1 and not torch.distributed.is_initialized():
-            torch.distributed.init_process_group("nccl" if device != "cpu" else "gloo")
+        if device != "cpu":
+            torch.cuda.set_device(local)  # what NCCL gathers goes through it
+        if size > 1 and not distributed.is_initialized():
+            store, rank, _ = next(rendezvous("env://"))
+            # torchrun's store outlives a restart, with the addresses of those that are gone in it: pytorch#135712
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = distributed.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
+            distributed.init_process_group(
+                "nccl" if device != "cpu" else "gloo", store=store, rank=rank, world_size=size
+            )
         return cls(int(os.environ.get("RANK", 0)), size, device)
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes, in place; the values themselves where there is one."""
+        import torch
+
+        if self.size > 1:
+            torch.distributed.all_reduce(values)
+        return values
+
+    def agree(self, place: tuple[str, int, int]) -> None:
+        """Raises TasteloopError where not all carry on from the same place: each would wait for the others for ever."""
+        import torch
+
+        if self.size == 1:
+            return
+        places: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(places, place)
+        if len(set(places)) > 1:
+            found = ", ".join(f"{rank}: epoch {p[1] + 1}, step {p[2]}" for rank, p in enumerate(places))
+            raise TasteloopError(
+                f"the workers found different checkpoints or data ({found}); their checkpoints must be where all of "
+                "them look: a volume that every node mounts (ReadWriteMany), or an object store (cluster.checkpoints)"
+            )
 
 
 @dataclass(frozen=True)
@@ -273,11 +315,14 @@ def train(
     settings: TrainingSettings,
     work: Path,
     workers: Workers | None = None,
+    store: str | None = None,
 ) -> Trained:
     """Train a model in place and leave it with the weights of its best validation epoch.
 
     Each epoch is one seeded shuffle of all tasks' length-bucketed batches. Quality is micro-averaged average precision,
-    the mean over tasks decides the best epoch.
+    the mean over tasks decides the best epoch. Workers share out the rows of each batch, which stays as large as
+    `batch_size` says, and of the validation window; so a run may be carried on by more or fewer of them. What they
+    learn is what one would learn, but for rounding and for dropout, whose masks each draws for itself.
     """
     import torch
 
@@ -293,7 +338,8 @@ def train(
     weights = {task.name: _class_weights(task, settings).to(device) for task in tasks}
     steps_an_epoch = len(_plan(tasks, settings, 0))
     schedule = _schedule(settings.epochs * steps_an_epoch, settings.warmup_share)
-    state = Checkpoint.resume(work, model, optimizer, fingerprint(settings, tasks))
+    state = Checkpoint.resume(work, model, optimizer, fingerprint(settings, tasks), store)
+    workers.agree((state.fingerprint, state.epoch, state.step))
     writer = _tensorboard(work) if settings.tensorboard and workers.rank == 0 else None
     progress = _Progress("+".join(task.name for task in tasks), settings.epochs, steps_an_epoch)
     texts = 0
@@ -325,20 +371,20 @@ def train(
             state.average(model, settings.averaging)
             texts += len(rows)
             state.step = step + 1
-            value = loss.item()
+            value = (workers.sum(loss.detach()) / workers.size).item()
             if writer:
                 writer.add_scalar(f"loss/{task.name}", value, position)
             if workers.rank == 0:
                 progress.show(state.epoch, step + 1, value, texts)
                 state.save_sometimes(model, optimizer, settings.checkpoint_seconds)
-        _finish_epoch(model, inputs, state, writer)
+        _finish_epoch(model, inputs, state, writer, workers)
         if workers.rank == 0:
             state.save(model, optimizer)
     seconds = time.monotonic() - began
     if writer:
         writer.close()
     state.swap(model, state.best_weights)
-    logits, quality = _validate(model, inputs)
+    logits, quality = _validate(model, inputs, workers)
     return Trained(logits, quality, state.history, texts, seconds, "bf16" if bf16 else "fp32")
 
 
@@ -352,19 +398,34 @@ def _start_at_base_rates(model: TasteModel, tasks: list[TaskData]) -> None:
             model.heads[task.name].bias.copy_(torch.logit(share))  # type: ignore[operator]
 
 
-def _validate(model: TasteModel, inputs: Inputs) -> tuple[dict[str, NDArray[np.float32]], dict[str, float]]:
-    """Logits and average precision of each task's validation window; leaves the model in evaluation mode."""
+def _validate(
+    model: TasteModel, inputs: Inputs, workers: Workers
+) -> tuple[dict[str, NDArray[np.float32]], dict[str, float]]:
+    """Logits and average precision of each task's validation window; leaves the model in evaluation mode.
+
+    Every worker reads its share and gets all logits, so that all decide alike which epoch is the best.
+    """
+    import torch
+
     model.eval()
-    logits = {task.name: inputs.predict(t, task.validation) for t, task in enumerate(inputs.tasks)}
+    logits = {}
+    for t, task in enumerate(inputs.tasks):
+        if workers.size == 1:
+            logits[task.name] = inputs.predict(t, task.validation)
+        else:
+            all_rows = torch.zeros(len(task.validation), task.targets.shape[1], device=workers.device)
+            mine = inputs.predict(t, task.validation[workers.rank :: workers.size])
+            all_rows[workers.rank :: workers.size] = torch.from_numpy(mine).to(workers.device)
+            logits[task.name] = workers.sum(all_rows).cpu().numpy()
     return logits, {
         task.name: average_precision(logits[task.name], task.targets[task.validation]) for task in inputs.tasks
     }
 
 
-def _finish_epoch(model: TasteModel, inputs: Inputs, state: Checkpoint, writer: Any) -> None:
+def _finish_epoch(model: TasteModel, inputs: Inputs, state: Checkpoint, writer: Any, workers: Workers) -> None:
     """Measure the validation window with the averaged weights, keep them if they are the best so far."""
     last = state.swap(model, state.averaged)
-    _, measured = _validate(model, inputs)
+    _, measured = _validate(model, inputs, workers)
     mean = sum(measured.values()) / len(measured)
     state.end_epoch(model, {**measured, "mean": mean})
     state.swap(model, last)

@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from accounts import account
 
 from serving.cluster import MANAGER, PLURAL, Moved, Release, Releases, Service, connect
 from tasteloop.errors import TasteloopError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-ROOT = Path(__file__).parents[2]
 ONE, TWO, THREE = (Release(v, f"s3://models/{v}", v * 64, f"registry.example/serving@sha256:{v * 64}") for v in "123")
 CRD = f"{PLURAL}.serving.kserve.io"
 
@@ -275,32 +275,6 @@ def test_a_server_that_is_not_there_is_one_sentence(kubeconfig, tmp_path, monkey
         proxy.listener.shutdown(socket.SHUT_RDWR)  # a thread that waits to accept would keep a closed one open
         with pytest.raises(TasteloopError, match="was lost or refused"):
             Service(api).releases()
-
-
-def account(api: Any, namespace: str, name: str) -> Any:
-    """A client with the rights that infra/k8s gives a service account."""
-    from kubernetes import client
-
-    core, rbac = client.CoreV1Api(api), client.RbacAuthorizationV1Api(api)
-    for document in yaml.safe_load_all((ROOT / "infra/k8s/base/rbac.yaml").read_text()):
-        if document["metadata"]["name"] != name:
-            continue
-        document["metadata"]["namespace"] = namespace
-        match document["kind"]:
-            case "ServiceAccount":
-                core.create_namespaced_service_account(namespace, document)
-            case "Role":
-                rbac.create_namespaced_role(namespace, document)
-            case "RoleBinding":
-                document["subjects"][0]["namespace"] = namespace
-                rbac.create_namespaced_role_binding(namespace, document)
-    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}}
-    token = core.create_namespaced_service_account_token(name, namespace, asked).status.token
-    configuration = client.Configuration()
-    configuration.host, configuration.verify_ssl = api.configuration.host, False
-    configuration.api_key = {"authorization": f"Bearer {token}"}
-    configuration.retries = False
-    return client.ApiClient(configuration)
 
 
 def test_the_promoters_role_suffices_for_all_and_the_monitors_for_looking(api, namespace):

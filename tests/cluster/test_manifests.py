@@ -17,12 +17,10 @@ UNKNOWN = {"PodMonitor", "PrometheusRule"}  # the Prometheus operator's; this se
 NEWER = {"PodDisruptionBudget": "policy/v1beta1"}  # this server is 1.20: the same fields under an older name
 
 
-def rendered(place: str) -> list[dict[str, Any]]:
+def rendered(place: str, root: Path = ROOT / "infra/k8s") -> list[dict[str, Any]]:
     if not shutil.which("kubectl"):
         pytest.skip("no kubectl")
-    made = subprocess.run(
-        ["kubectl", "kustomize", ROOT / "infra/k8s" / place], capture_output=True, text=True, check=True
-    )
+    made = subprocess.run(["kubectl", "kustomize", root / place], capture_output=True, text=True, check=True)
     return list(yaml.safe_load_all(made.stdout))
 
 
@@ -41,6 +39,16 @@ def test_the_server_takes_every_object(api, namespace, place):
         client.resources.get(api_version=version, kind=found["kind"]).create(
             body=found, namespace=found["metadata"].get("namespace"), dry_run="All"
         )
+
+
+def test_the_trainer_component_gives_the_steps_what_an_overlay_alone_does_not(tmp_path):
+    shutil.copytree(ROOT / "infra/k8s", tmp_path / "k8s")
+    overlay = tmp_path / "k8s/overlays/prod/kustomization.yaml"
+    assert not [d for d in rendered("overlays/prod") if "trainjobs" in d["metadata"]["name"]]
+    overlay.write_text(overlay.read_text() + "components: [../../components/trainer]\n")
+    found = [d for d in rendered("overlays/prod", tmp_path / "k8s") if "trainjobs" in d["metadata"]["name"]]
+    assert {d["kind"] for d in found} == {"Role", "RoleBinding"}
+    assert {d["metadata"]["namespace"] for d in found} == {"tasteloop"}
 
 
 def test_accounts_of_an_overlay_are_bound_in_its_own_namespace():

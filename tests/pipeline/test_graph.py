@@ -69,10 +69,36 @@ def test_the_fine_tuning_step_alone_asks_for_a_gpu_and_only_on_a_cluster(tmp_pat
         return {name: (a["resourceType"], a["resourceCount"]) for name, a in asked.items() if a}
 
     assert accelerators() == {"finetune": (GPU, "1")}
-    assert accelerators("cluster.finetune.gpu=4") == {"finetune": (GPU, "4")}
     assert accelerators("cluster.finetune.gpu=0") == {}
     _, graph = compiled(tmp_path, "local")
     assert not any("resources" in container or "env" in container for container in executors(graph).values())
+
+
+@pytest.mark.parametrize("asked", ["cluster.finetune.gpu=4", "cluster.finetune.nodes=2"])
+def test_for_several_gpus_or_nodes_the_step_waits_for_a_trainjob_and_asks_for_no_gpu(tmp_path, asked):
+    def given(*overrides):
+        path, graph = compiled(tmp_path, overrides=overrides)
+        inputs = tasks(graph)["finetune"]["inputs"]["parameters"]
+        told = {name: inputs[name].get("runtimeValue", {}).get("constant") for name in inputs}
+        return told, executors(graph)["finetune"]["resources"], platform(path)["finetune"]
+
+    told, resources, _ = given()
+    assert "trainjob" not in told and "store" not in told
+    assert resources["accelerator"]["resourceCount"] == "1"
+    told, resources, placed = given(asked, "cluster.finetune.timeout=1000", "cluster.checkpoints=s3://bucket/here")
+    job = json.loads(told["trainjob"])
+    key, value = asked.removeprefix("cluster.finetune.").split("=")
+    assert job["spec"]["trainer"][{"gpu": "numProcPerNode", "nodes": "numNodes"}[key]] == int(value)
+    assert job["spec"]["trainer"]["image"] == image()
+    assert told["store"] == "s3://bucket/here"
+    assert "accelerator" not in resources and not placed.tolerations
+    assert placed.active_deadline_seconds > job["spec"]["activeDeadlineSeconds"] == 1000, "else the step says nothing"
+
+
+def test_several_gpus_without_a_place_in_common_are_refused():
+    with pytest.raises(TasteloopError, match=r"cluster\.volume.*cluster\.checkpoints"):
+        load("cluster", ["cluster.finetune.gpu=2", "cluster.volume=null"])
+    assert load("cluster", ["cluster.finetune.gpu=2", "cluster.volume=null", "cluster.checkpoints=s3://bucket/a"])
 
 
 def test_every_step_says_what_it_asks_and_how_long_it_may_try(tmp_path):

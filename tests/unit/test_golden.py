@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components.trainjob import complete
 from pipelines.graphs import GRAPHS
 from pipelines.settings import load
 from pipelines.training import compile_to
+from pipelines.trainjob import manifest as trainjob
 from serving.cluster import Release, Releases, manifest, settings
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -41,3 +43,11 @@ def test_the_inference_service_with_a_canary():
     releases = [Release(v, f"s3://models/{v}", v * 64, f"registry.example/serving@sha256:{v * 64}") for v in ("1", "2")]
     asked = settings("tasteloop", "tasteloop", journal="http://tasteloop-journal:8082")
     same("inferenceservice.yaml", yaml.safe_dump(manifest(asked, Releases(*releases, 10)), sort_keys=False, width=120))
+
+
+def test_the_trainjob_of_two_nodes_with_four_gpus():
+    options = ["cluster.finetune.gpu=4", "cluster.finetune.nodes=2", "cluster.checkpoints=s3://bucket/checkpoints"]
+    cluster = load("cluster", options).cluster
+    made = trainjob(cluster, "registry.example/tasteloop-python@sha256:" + "0" * 64)
+    job = complete(made, "tasteloop-run-0", "s3://bucket/checkpoints/run", '{"epochs": 3}')
+    same("trainjob.yaml", yaml.safe_dump(job, sort_keys=False, width=120))

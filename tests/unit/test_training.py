@@ -1,10 +1,7 @@
-"""The loop: it learns, stops, resumes to the same weights, and does the same alone or in company."""
+"""The loop: it learns, stops, and resumes to the same weights. In company: test_company.py."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,39 +111,6 @@ def test_batches_hold_every_row_once_and_like_lengths() -> None:
     assert sorted(np.concatenate(batches).tolist()) == list(range(1000))
     spread = np.mean([np.ptp(lengths[b]) for b in batches])
     assert spread < 20
-
-
-@pytest.mark.slow
-def test_two_processes_learn_what_one_does(tiny_encoder: Path, tmp_path: Path) -> None:
-    """DistributedDataParallel over gloo, the same global batches: the same weights up to rounding."""
-    script = tmp_path / "worker.py"
-    script.write_text(
-        "import sys, torch\n"
-        f"sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[2])]!r}\n"
-        "from pathlib import Path\n"
-        "from test_training import SETTINGS, fresh, task, weights\n"
-        "from tasteloop.training import Workers, train\n"
-        "workers = Workers.join()\n"
-        "settings = SETTINGS.model_copy(update={'dropout': 0.0, 'checkpoint_seconds': 1e9, 'epochs': 1})\n"
-        f"model = fresh(Path({str(tiny_encoder)!r}))\n"
-        "model.dropout.p = 0.0\n"
-        "for m in model.modules():\n"
-        "    if isinstance(m, torch.nn.Dropout): m.p = 0.0\n"
-        "for layer in model.encoder.encoder.layer: layer.attention.self.dropout.p = 0.0\n"
-        f"train(model, [task()], settings, Path({str(tmp_path)!r}) / f'work{{workers.size}}', workers)\n"
-        "if workers.rank == 0:\n"
-        "    from safetensors.torch import save_file\n"
-        f"    save_file(weights(model), {str(tmp_path)!r} + f'/{{workers.size}}.safetensors')\n"
-    )
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    for processes in (1, 2):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        done = subprocess.run([*command, str(script)], env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
-    from safetensors.torch import load_file
-
-    one, two = load_file(tmp_path / "1.safetensors"), load_file(tmp_path / "2.safetensors")
-    assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
 
 
 def test_save_then_load_changes_nothing(tiny_encoder: Path, tmp_path: Path) -> None:
