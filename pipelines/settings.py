@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 from tasteloop.datasets.ingest import IngestSettings
 from tasteloop.errors import TasteloopError
 from tasteloop.evaluation import EvaluationSettings
+from tasteloop.partitions import DataSettings
 from tasteloop.recommend import RecommenderSettings
 from tasteloop.snapshots import PrepareSettings
 from tasteloop.training import TrainingSettings
@@ -150,6 +151,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     """The resolved settings of one run; `cluster` is absent where the pipeline runs on one machine."""
 
     profile: str
+    data: DataSettings = DataSettings()
     ingest: IngestSettings = IngestSettings()
     validation: ValidationSettings = ValidationSettings()
     prepare: PrepareSettings = PrepareSettings()

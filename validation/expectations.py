@@ -27,6 +27,7 @@ from tasteloop import events as ev
 from tasteloop import items as it
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, read_parquet, write_json
+from tasteloop.partitions import DataSettings
 from validation.html import finite
 from validation.report import write_data_report
 
@@ -170,19 +171,26 @@ class ValidationResult:
     warnings: int
 
 
-def validate(dataset: Path, settings: ValidationSettings, out: Path, previous: Path | None = None) -> ValidationResult:
+def validate(
+    dataset: Path,
+    settings: ValidationSettings,
+    out: Path,
+    previous: Path | None = None,
+    data: DataSettings | None = None,
+) -> ValidationResult:
     """Check a data set directory and write validation.json and validation.html into `out`.
 
     Args:
         previous: a validation.json, or its "stats" alone, of the last accepted data set; where there is no
             such file yet, volume is not compared.
+        data: the engine on which Great Expectations checks the events; the findings are the same.
 
     Returns:
         passed is False when any error was found; bad data never raises.
     """
     stats: dict[str, Any] = {}
     try:
-        checks = _check(dataset, settings, previous, stats)
+        checks = _check(dataset, settings, previous, stats, data or DataSettings())
     except Exception as error:  # a check that cannot run is a failed check, whatever the data did to it
         log.exception("validation of %s could not be completed", dataset)
         about, found = "the data can be checked", f"{type(error).__name__}: {error}"[:300]
@@ -208,7 +216,9 @@ def validate(dataset: Path, settings: ValidationSettings, out: Path, previous: P
     return result
 
 
-def _check(dataset: Path, settings: ValidationSettings, previous: Path | None, stats: dict[str, Any]) -> list[Check]:
+def _check(
+    dataset: Path, settings: ValidationSettings, previous: Path | None, stats: dict[str, Any], data: DataSettings
+) -> list[Check]:
     import polars as pl
 
     checks: list[Check] = []
