@@ -337,4 +337,4 @@ def rejected(judged: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
 
 def _size(frame: nw.LazyFrame[Any]) -> int:
     """Rows kept so far."""
-    return int(frame.select(_KEPT.cast(nw.Int64()).sum()).collect().item())
+    return int(frame.select(_KEPT.cast(nw.Int64()).sum()).collect().item() or 0)

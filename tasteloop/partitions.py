@@ -6,8 +6,11 @@ there were, byte for byte.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import narwhals as nw
@@ -33,6 +36,24 @@ class DataSettings(BaseModel, frozen=True, extra="forbid"):
     )
     remote: str | None = Field(None, pattern="^sc://", description="A Spark Connect server, sc://host:15002, instead.")
     options: dict[str, str] = Field({}, description="Further configuration of the Spark session.")
+    shared: Path | None = Field(
+        None,
+        description="A folder that Spark's driver and workers both see, for what lies between; null: the output's.",
+    )
+
+    @contextmanager
+    def work(self, output: Path) -> Iterator[Path]:
+        """A folder for what lies between, which is removed when the block ends."""
+        if self.shared and self.engine == "spark":
+            self.shared.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix="tasteloop-", dir=self.shared) as name:
+                Path(name).chmod(0o770)  # the workers may be of another user of the group
+                yield Path(name).absolute()
+            return
+        folder = output.absolute() / "work"
+        folder.mkdir()
+        yield folder
+        shutil.rmtree(folder)
 
 
 def write_rows(path: Path, frames: Iterable[pl.DataFrame], schema: pl.Schema) -> None:

@@ -152,8 +152,7 @@ def prepare(dataset: Path, settings: PrepareSettings, out: Path, data: DataSetti
         settings: positions, horizon, shares.
         out: directory: snapshots.parquet, reviews.parquet (where there are any), events.parquet, items.parquet,
             snapshots.json.
-        data: the engine; each writes the same bytes. Where it is Spark, `out` must be a path that the driver and the
-            workers share.
+        data: the engine; each writes the same bytes.
 
     Raises:
         TasteloopError: a split would be empty.
@@ -163,18 +162,16 @@ def prepare(dataset: Path, settings: PrepareSettings, out: Path, data: DataSetti
     catalogue, source = Catalogue.read(dataset / ITEMS), read_json(dataset / "ingest.json")
     cuts = _cuts(rows.select(TIME).collect(engine="streaming").to_series(), settings)
     with atomic_directory(out) as directory:
-        work = directory / "work"
-        work.mkdir()
-        if data.engine == "spark":
-            from tasteloop import spark
-
-            events, taken = spark.take(rows, count(rows), catalogue, settings, cuts, data, work)
-        else:
-            events, taken = _take_in_parts(rows, catalogue, settings, cuts, data, work)
-        write_rows(directory / EVENTS, events, rows.collect_schema())
         tally = _Tally(catalogue, settings.label_share)
-        write_rows(directory / SNAPSHOTS, map(tally.counted, taken), TABLE)
-        shutil.rmtree(work)
+        with data.work(directory) as work:
+            if data.engine == "spark":
+                from tasteloop import spark
+
+                events, taken = spark.take(rows, count(rows), catalogue, settings, cuts, data, work)
+            else:
+                events, taken = _take_in_parts(rows, catalogue, settings, cuts, data, work)
+            write_rows(directory / EVENTS, events, rows.collect_schema())
+            write_rows(directory / SNAPSHOTS, map(tally.counted, taken), TABLE)
         if missing := [split for split in SPLITS if not tally.splits[split]]:
             raise TasteloopError(
                 f"no snapshots for {', '.join(missing)}: {count(rows.select(USER).unique())} users with {count(rows)} "

@@ -1,5 +1,5 @@
-"""Cleaning and snapshots on Spark: the rules of `tasteloop.events` as Spark's own expressions, and of `tasteloop.snapshots`
-the very function, a part of the users in a task.
+"""Cleaning and snapshots on Spark: the rules of `tasteloop.events` as Spark's own expressions, and the very function of
+`tasteloop.snapshots`, a part of the users in a task.
 
 The driver reads the source in a stream and replaces users by pseudonyms first: no worker ever has a raw id or the key.
 Driver and workers meet in a folder that both see. What the driver then writes is what Polars writes, byte for byte.
@@ -8,6 +8,7 @@ Driver and workers meet in a folder that both see. What the driver then writes i
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import narwhals as nw
 import polars as pl
 
 from tasteloop.errors import TasteloopError
-from tasteloop.events import EVENTS_SCHEMA, ROW, TIME, USER, CleaningSettings, accepted, enough, judge, rejected
+from tasteloop.events import EVENTS_SCHEMA, ITEM, ROW, TIME, USER, CleaningSettings, accepted, enough, judge, rejected
 from tasteloop.items import Catalogue
 from tasteloop.partitions import DataSettings
 from tasteloop.snapshots import PrepareSettings
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 _BEGIN = "begin"  # the place of a user's first event in the whole table
+_LISTED = "listed"
 _SCHEMA = "user string, time long, split string, text string, events_seen int, history array<int>, future array<int>"
 
 
@@ -123,6 +125,23 @@ def take(
     _write(ordered.mapInArrow(snapshots, _SCHEMA), work / "snapshots")
     ordered.unpersist()
     return _pieces(work / "events"), _pieces(work / "snapshots")
+
+
+def events(path: Path, data: DataSettings, work: Path) -> DataFrame:
+    """The events of a data set."""
+    if data.shared:
+        path = shutil.copyfile(path, work / path.name)
+    return _read(session(data), path.absolute()).persist()
+
+
+def with_unlisted(events: DataFrame, items: pl.Series, name: str, data: DataSettings, work: Path) -> DataFrame:
+    """With a column `name`: an event's item where it is none of `items`."""
+    from pyspark.sql import functions
+
+    pl.DataFrame({ITEM: items.unique(), _LISTED: True}).write_parquet(work / "listed.parquet")
+    joined = events.join(_read(session(data), work / "listed.parquet"), ITEM, "left")
+    unlisted = functions.when(functions.col(_LISTED).isNull(), functions.col(ITEM))
+    return joined.withColumn(name, unlisted).drop(_LISTED)
 
 
 def _parts(height: int, data: DataSettings) -> int:

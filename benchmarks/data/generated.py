@@ -18,9 +18,7 @@ PIECE, USER_EVENTS, ITEMS, LABELS = 1_000_000, 60, 10_000, 20
 START, DAYS = 1_735_689_600_000_000, 365  # µs: 2025-01-01
 KINDS = np.array(["view", "click", "rate", "purchase", "share", "search", "veiw"])
 SHARES = (0.40, 0.25, 0.20, 0.05, 0.03, 0.069, 0.001)
-WORDS = np.array(
-    "garden hose lamp noir opera bread sailing robot wool summit jazz chess camera rose tennis comet".split()
-)
+WORDS = np.array(["garden", "hose", "lamp", "noir", "opera", "bread", "robot", "wool", "jazz", "chess", "comet"])
 MAPPING = """\
 events: events.parquet
 columns: {user: customer, item: sku, kind: action, time: at, value: stars, text: words}

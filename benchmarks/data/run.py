@@ -2,10 +2,10 @@
 
     python -m benchmarks.data.run --events 1e6,1e7 --engines polars,pandas,spark
 
-Each engine reads the same generated file, replaces the users by pseudonyms, cleans, and takes snapshots with their text,
-in a process of its own. Memory is the largest sum of the resident memory of that process and its children, looked at
-every 0.1 s; of Spark that is a driver in Python and Java and `local[2]`. The growth exponent is the slope of log time over
-log events, from the second size on where there are three, so that starting costs do not flatter it.
+Each engine reads the same generated file, replaces the users by pseudonyms, cleans, and takes snapshots with their
+text, in a process of its own. Memory is the largest sum of the resident memory of that process and its children, looked
+at every 0.1 s; of Spark that is a driver in Python and Java and `local[2]`. The growth exponent is the slope of log
+time over log events, from the second size on where there are three, so that starting costs do not flatter it.
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ def markdown(rows: Sequence[Mapping[str, Any]], summed: Mapping[str, Any]) -> st
     lines += ["", f"Growth exponent of time: {growth or 'one size only'}."]
     for events, found in summed["polars_beside_pandas"].items():
         lines.append(
-            f"At {int(events):,} events Polars is {found['times_faster']} times as fast as pandas (asked: {POLARS_TIMES:g}) "
-            f"with {found['share_of_memory']:.0%} of its memory (asked: {POLARS_SHARE:.0%})."
+            f"At {int(events):,} events Polars is {found['times_faster']} times as fast as pandas "
+            f"(asked: {POLARS_TIMES:g}) with {found['share_of_memory']:.0%} of its memory (asked: {POLARS_SHARE:.0%})."
         )
     return "\n".join(lines) + "\n"
 

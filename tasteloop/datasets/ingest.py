@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,8 +107,7 @@ def ingest(settings: IngestSettings, out: Path, data: DataSettings | None = None
     A source of which cleaning leaves nothing is written too, with its quarantine: validation says no to it.
 
     Args:
-        data: the engine that cleans; each writes the same bytes. Where it is Spark, `out` must be a path that the driver
-            and the workers share.
+        data: the engine that cleans; each writes the same bytes.
 
     Raises:
         TasteloopError: a source that is not there, cannot be read, or lacks a column.
@@ -195,17 +193,15 @@ def _clean(
     rows: pl.LazyFrame, height: int, behaviour: Behaviour, settings: IngestSettings, data: DataSettings, directory: Path
 ) -> dict[str, int]:
     """Write events and quarantine; the rows that each rule removed."""
-    work = directory / "work"
-    work.mkdir()
-    if data.engine == "spark":
-        from tasteloop import spark
+    with data.work(directory) as work:
+        if data.engine == "spark":
+            from tasteloop import spark
 
-        kept, refused = spark.clean(rows, height, behaviour.scale, settings.cleaning, data, work)
-    else:
-        kept, refused = partitions.clean(rows, height, behaviour.scale, settings.cleaning, data, work)
-    write_rows(directory / EVENTS_FILE, kept, EVENTS_SCHEMA.to_polars())
-    write_rows(directory / QUARANTINE_FILE, refused, _QUARANTINE)
-    shutil.rmtree(work)
+            kept, refused = spark.clean(rows, height, behaviour.scale, settings.cleaning, data, work)
+        else:
+            kept, refused = partitions.clean(rows, height, behaviour.scale, settings.cleaning, data, work)
+        write_rows(directory / EVENTS_FILE, kept, EVENTS_SCHEMA.to_polars())
+        write_rows(directory / QUARANTINE_FILE, refused, _QUARANTINE)
     reasons = pl.scan_parquet(directory / QUARANTINE_FILE).group_by(REASON).len().collect(engine="streaming")
     counts = dict(reasons.iter_rows())
     return {rule: counts.get(rule, 0) for rule in RULES}
@@ -289,6 +285,6 @@ def _with_unknown(items: pl.DataFrame | None, events: pl.LazyFrame) -> pl.DataFr
 
 
 def _report(source: str, removed: dict[str, int], rows: int) -> None:
-    for rule, count in removed.items():
-        if count:
-            log.info("%s: rule %s removed %d of %d rows", source, rule, count, rows)
+    for rule, broke in removed.items():
+        if broke:
+            log.info("%s: rule %s removed %d of %d rows", source, rule, broke, rows)
