@@ -256,12 +256,16 @@ def take(
         table: all events of some users, users and times ascending.
         first: how many events all users before them have; history: rows of the whole table, newest `history_limit`.
     """
+    import pyarrow as pa
+
     events, times, users = _events(table), table[TIME].to_list(), table[USER].to_list()
     told = Retold(events, catalogue, settings.text)
     wanted = [e.item in catalogue.index and e.positive(settings.text.positive) for e in events]
     starts = [i for i in range(len(users)) if i == 0 or users[i] != users[i - 1]] + [len(users)]
     seen: list[tuple[int, int]] = []  # begin and end of each history
-    taken: dict[str, list[Any]] = {name: [] for name in (USER, TIME, SPLIT, TEXT, EVENTS_SEEN, FUTURE)}
+    futures: list[int] = []  # items, one snapshot's after the other's
+    ends = [0]
+    taken: dict[str, list[Any]] = {name: [] for name in (USER, TIME, SPLIT, TEXT, EVENTS_SEEN)}
     for begin, end in pairwise(starts):
         liked = [i for i in range(begin, end) if wanted[i]]
         for cut in _positions(times[begin:end], settings):
@@ -270,17 +274,19 @@ def take(
             if len(future) < settings.minimum_future:
                 break
             now, last = times[begin + cut - 1], times[future[-1]]
-            split = _split(now, last, cuts)
-            if split is None:
+            side = _split(now, last, cuts)
+            if side is None:
                 continue
             seen.append((max(begin, begin + cut - settings.text.history_limit), begin + cut))
-            items = [catalogue.index[events[i].item or ""] for i in future]
-            for name, value in zip(taken, (users[begin], now, split, told.text(*seen[-1]), cut, items), strict=True):
+            futures += [catalogue.index[events[i].item or ""] for i in future]
+            ends.append(len(futures))
+            for name, value in zip(taken, (users[begin], now, side, told.text(*seen[-1]), cut), strict=True):
                 taken[name].append(value)
     frame = pl.DataFrame(taken, schema={name: TABLE[name] for name in taken})
     bounds = pl.DataFrame(seen, schema={"from": pl.Int64, "to": pl.Int64}, orient="row") + first
     history = bounds.select(pl.int_ranges("from", "to", dtype=pl.Int32).alias(HISTORY))
-    return frame.with_columns(history[HISTORY]).select(TABLE.names())
+    lists = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), pa.array(futures, pa.int32()))
+    return frame.with_columns(history[HISTORY], pl.Series(FUTURE, lists)).select(TABLE.names())
 
 
 def _positions(times: list[int], settings: PrepareSettings) -> list[int]:
