@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import polars as pl
 import pytest
+import yaml
 from polars.testing import assert_frame_equal
 
 from benchmarks.data import plain
@@ -20,6 +22,7 @@ from tasteloop.partitions import DataSettings
 from tasteloop.snapshots import PrepareSettings, prepare
 
 EVENTS = 12_000
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +74,20 @@ def test_plain_pandas_says_the_same(source: Path, tmp_path: Path) -> None:
     snapshots = pl.read_parquet(tmp_path / "snapshots" / "snapshots.parquet")
     theirs = pl.read_parquet(tmp_path / "snapshots.parquet")
     assert_frame_equal(theirs.cast(dict(snapshots.schema)), snapshots)
+
+
+def test_the_connect_server_is_what_the_guide_points_at() -> None:
+    guide = (ROOT / "docs" / "cluster.md").read_text()
+    blocks = [yaml.safe_load(b) for b in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL) if b.startswith("data:")]
+    (data,) = [DataSettings.model_validate(block["data"]) for block in blocks]
+    application, service = yaml.safe_load_all((ROOT / "infra" / "k8s" / "spark" / "connect.yaml").read_text())
+    assert (application["kind"], service["kind"]) == ("SparkApplication", "Service")
+    assert service["spec"]["selector"] == application["spec"]["driver"]["labels"]
+    assert data.remote == f"sc://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+    for role in ("driver", "executor"):
+        (mount,) = application["spec"][role]["volumeMounts"]
+        assert str(data.shared).startswith(mount["mountPath"])
+        assert mount["name"] in [volume["name"] for volume in application["spec"]["volumes"]]
 
 
 def test_the_growth_exponent_is_of_time_over_events() -> None:
