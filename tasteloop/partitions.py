@@ -138,14 +138,14 @@ def _sorted_part(rows: pl.LazyFrame, order: list[str], path: Path) -> None:
 
 def in_order(folder: Path, order: list[str], rows_a_piece: int) -> Iterator[pl.DataFrame]:
     """The rows of all files of a folder, each of which is sorted, sorted together, some at a time."""
-    rows, first = pl.scan_parquet(folder / "*.parquet"), pl.col(order[0])
-    height = count(rows)
-    pieces = -(-height // rows_a_piece)
+    files = sorted(folder.glob("*.parquet"))
+    rows, first = pl.scan_parquet(files, hive_partitioning=False), pl.col(order[0])
+    pieces = -(-count(rows) // rows_a_piece)
     if pieces <= 1:
         yield rows.collect().sort(order)
         return
-    marks = rows.select(first).collect(engine="streaming").to_series().sort().gather_every(-(-height // pieces))
-    bounds = [None, *marks[1:].unique().sort(), None]
+    sample = pl.concat([pl.scan_parquet(f).select(first.gather_every(64)).collect() for f in files]).to_series().sort()
+    bounds = [None, *sample.gather_every(-(-len(sample) // pieces))[1:].unique().sort(), None]
     for low, high in zip(bounds[:-1], bounds[1:], strict=True):
         within = rows if low is None else rows.filter(first >= low)
         yield (within if high is None else within.filter(first < high)).collect().sort(order)

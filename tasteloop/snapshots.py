@@ -169,7 +169,8 @@ def prepare(dataset: Path, settings: PrepareSettings, out: Path, data: DataSetti
 
                 events, taken = spark.take(rows, count(rows), catalogue, settings, cuts, data, work)
             else:
-                events, taken = _take_in_parts(rows, catalogue, settings, cuts, data, work)
+                events = _by_user(rows, data, work)
+                taken = _take_in_parts(directory / EVENTS, catalogue, settings, cuts, data)
             write_rows(directory / EVENTS, events, rows.collect_schema())
             write_rows(directory / SNAPSHOTS, map(tally.counted, taken), TABLE)
         if missing := [split for split in SPLITS if not tally.splits[split]]:
@@ -214,37 +215,30 @@ def _events(table: pl.DataFrame) -> list[Event]:
     return [Event(*row) for row in table.select(KIND, ITEM, TIME, VALUE, TEXT).iter_rows()]
 
 
-def _take_in_parts(
-    rows: pl.LazyFrame,
-    catalogue: Catalogue,
-    settings: PrepareSettings,
-    cuts: tuple[int, int],
-    data: DataSettings,
-    work: Path,
-) -> tuple[Iterator[pl.DataFrame], Iterator[pl.DataFrame]]:
-    """The events by user and time, and their snapshots; a part of the users in memory at a time."""
-    row = "row"
-    indexed, height = rows.with_row_index(row), count(rows)
-    if height <= data.rows_a_part:
-        parts = [indexed]
-    else:
+def _by_user(rows: pl.LazyFrame, data: DataSettings, work: Path) -> Iterator[pl.DataFrame]:
+    """The events by user and time; a part of the users in memory at a time."""
+    row, height = "row", count(rows)
+    parts = [rows.with_row_index(row)]
+    if height > data.rows_a_part:
         users = rows.group_by(USER).len().collect(engine="streaming").sort(USER)
         part = (pl.col("len").cum_sum() - pl.col("len")) // data.rows_a_part
-        users = users.select(USER, part.cast(pl.Int64).alias("_part"))
-        joined = indexed.join(users.lazy(), on=USER, how="left")
+        joined = parts[0].join(users.select(USER, part.alias("_part")).lazy(), on=USER, how="left")
         parts = split(joined, pl.col("_part"), -(-height // data.rows_a_part), work / "users")
+    for one in parts:
+        yield one.select(row, *rows.collect_schema()).collect().sort(USER, TIME, row).drop(row)
 
-    def events() -> Iterator[pl.DataFrame]:
-        for part in parts:
-            yield part.select(row, *rows.collect_schema()).collect().sort(USER, TIME, row).drop(row)
 
-    def snapshots() -> Iterator[pl.DataFrame]:
-        first = 0
-        for table in events():
-            yield take(table, first, catalogue, settings, cuts)
-            first += table.height
-
-    return events(), snapshots()
+def _take_in_parts(
+    path: Path, catalogue: Catalogue, settings: PrepareSettings, cuts: tuple[int, int], data: DataSettings
+) -> Iterator[pl.DataFrame]:
+    """The snapshots of the events by user and time at `path`; a part of the users in memory at a time."""
+    events = pl.scan_parquet(path, hive_partitioning=False, glob=False)
+    users = events.group_by(USER).len().collect(engine="streaming").sort(USER)
+    part = (pl.col("len").cum_sum() - pl.col("len")) // data.rows_a_part
+    first = 0
+    for height in users.group_by(part, maintain_order=True).agg(pl.col("len").sum().alias("height"))["height"]:
+        yield take(events.slice(first, height).collect(), first, catalogue, settings, cuts)
+        first += height
 
 
 def take(

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import narwhals as nw
 import polars as pl
@@ -45,6 +47,8 @@ def session(data: DataSettings) -> SparkSession:
         raise TasteloopError(
             f"data.engine is spark, but {error.name or 'pyspark'} is not installed; pip install 'tasteloop[spark]'"
         ) from error
+    if data.remote:
+        _answering(data.remote)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # of the workers; python3 where nothing says so
     builder = SparkSession.builder.appName("tasteloop")
     if data.remote:
@@ -66,6 +70,15 @@ def session(data: DataSettings) -> SparkSession:
             f"no Spark session at {where}: {str(error).partition(chr(10))[0]}; check data.master or data.remote, "
             "and that Java 17 or later is installed"
         ) from error
+
+
+def _answering(remote: str) -> None:
+    """Raise where nobody listens: pyspark would try for ten minutes."""
+    at = urlsplit(remote)
+    try:
+        socket.create_connection((at.hostname or "", at.port or 15002), 10).close()
+    except OSError as error:
+        raise TasteloopError(f"no Spark Connect server at {remote} ({error}); check data.remote") from error
 
 
 def clean(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -20,6 +21,7 @@ from tasteloop.files import sha256_tree
 from tasteloop.items import Catalogue
 from tasteloop.partitions import DataSettings
 from tasteloop.snapshots import PrepareSettings, prepare
+from tasteloop.spark import session
 
 EVENTS = 12_000
 ROOT = Path(__file__).parents[2]
@@ -74,6 +76,14 @@ def test_plain_pandas_says_the_same(source: Path, tmp_path: Path) -> None:
     snapshots = pl.read_parquet(tmp_path / "snapshots" / "snapshots.parquet")
     theirs = pl.read_parquet(tmp_path / "snapshots.parquet")
     assert_frame_equal(theirs.cast(dict(snapshots.schema)), snapshots)
+
+
+def test_without_pyspark_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyspark.errors", None)
+    with pytest.raises(TasteloopError, match=r"data.engine is spark, but .* pip install 'tasteloop\[spark\]'"):
+        session(DataSettings(engine="spark"))
+    with pytest.raises(ValueError, match="master"):
+        DataSettings(master="http://example.com")
 
 
 def test_the_connect_server_is_what_the_guide_points_at() -> None:
