@@ -151,7 +151,6 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     """The resolved settings of one run; `cluster` is absent where the pipeline runs on one machine."""
 
     profile: str
-    data: DataSettings = DataSettings()
     ingest: IngestSettings = IngestSettings()
     validation: ValidationSettings = ValidationSettings()
     prepare: PrepareSettings = PrepareSettings()
@@ -159,6 +158,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     recommender: RecommenderSettings = RecommenderSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     gate: GateSettings = GateSettings()
+    data: DataSettings = DataSettings()
     cluster: ClusterSettings | None = None
     watch: WatchSettings = WatchSettings()
     decision: DecisionSettings = DecisionSettings()
