@@ -4,11 +4,11 @@ from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def ingest(settings: str, dataset: dsl.Output[dsl.Dataset], fingerprint: str = ""):
+def ingest(settings: str, dataset: dsl.Output[dsl.Dataset], fingerprint: str = "", data: str = "{}"):
     """Read behaviour and reviews, clean them, and replace user ids by pseudonyms.
 
     `fingerprint` stands for what the settings do not say (the sources' contents, the code); it is not
-    read, but a cached result is used again only where it is the same.
+    read, but a cached result is used again only where it is the same. `data` names the engine.
     """
     from components.step import step
 
@@ -16,5 +16,7 @@ def ingest(settings: str, dataset: dsl.Output[dsl.Dataset], fingerprint: str = "
         from pathlib import Path
 
         from tasteloop.datasets.ingest import IngestSettings, ingest
+        from tasteloop.partitions import DataSettings
 
-        ingest(IngestSettings.model_validate_json(settings), Path(dataset.path))
+        engine = DataSettings.model_validate_json(data)
+        ingest(IngestSettings.model_validate_json(settings), Path(dataset.path), engine)

@@ -12,6 +12,7 @@ def validate(
     validation: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
     source: str = "",
+    data: str = "{}",
 ) -> NamedTuple("Validation", [("Output", bool), ("reason", str)]):
     """Check a data set against its contract; an error stops the pipeline before anything is trained.
 
@@ -24,11 +25,13 @@ def validate(
         from pathlib import Path
 
         from tasteloop.files import atomic_write, home
+        from tasteloop.partitions import DataSettings
         from validation.expectations import ValidationSettings, validate
 
         out = Path(validation.path)
         accepted = home() / "accepted" / f"{source}.json" if source else None
-        result = validate(Path(dataset.path), ValidationSettings.model_validate_json(settings), out, accepted)
+        engine = DataSettings.model_validate_json(data)
+        result = validate(Path(dataset.path), ValidationSettings.model_validate_json(settings), out, accepted, engine)
         if accepted and result.passed:
             atomic_write(accepted, (out / "validation.json").read_bytes())
         shutil.copy(out / "validation.html", page.path)

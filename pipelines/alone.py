@@ -53,6 +53,8 @@ def run(name: str, arguments: Sequence[str]) -> tuple[int, dict[str, Any]]:
             given[parameter.name] = _artifact(kind, parameter.name, path)
         elif parameter.name == "settings":
             given["settings"] = _section(name, load(options.profile, options.set))
+        elif parameter.name == "data":
+            given["data"] = load(options.profile, options.set).data.model_dump_json()
         else:
             given[parameter.name] = getattr(options, parameter.name)
     result = function(**given)
@@ -84,7 +86,7 @@ def _parser(name: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
                 metavar="KEY=VALUE",
                 help=f"a setting instead of the profile's, such as {section or 'training'}.KEY=VALUE",
             )
-        else:
+        elif parameter.name != "data":  # a section of the settings, too
             required = parameter.default is inspect.Parameter.empty
             default = None if required else parameter.default
             shown = f"({default or 'none'})" if not required else "(required)"

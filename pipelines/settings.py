@@ -16,6 +16,7 @@ from tasteloop.datasets.ingest import IngestSettings
 from tasteloop.errors import TasteloopError
 from tasteloop.evaluation import EvaluationSettings
 from tasteloop.fitting import RecommenderSettings
+from tasteloop.partitions import DataSettings
 from tasteloop.snapshots import PrepareSettings
 from tasteloop.training import TrainingSettings
 from validation.decision import DecisionSettings
@@ -213,6 +214,7 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     recommender: RecommenderSettings = RecommenderSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     gate: GateSettings = GateSettings()
+    data: DataSettings = DataSettings()
     cluster: ClusterSettings | None = None
     watch: WatchSettings = WatchSettings()
     decision: DecisionSettings = DecisionSettings()

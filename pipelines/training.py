@@ -69,6 +69,7 @@ def training(
 
     source = sha256(section("ingest").encode()).hexdigest()[:16]
 
+    engine = section("data")
     root = settings.cluster.root if settings.cluster else None
     elsewhere: dict[str, str] = {}  # where a cluster's fine-tuning keeps its checkpoints and trains, if not in the step
     if settings.cluster and settings.cluster.checkpoints:
@@ -78,12 +79,16 @@ def training(
 
     @dsl.pipeline(name=NAME, pipeline_root=root, description=(__doc__ or "").partition("\n")[0])
     def graph():  # no annotation: kfp would read it
-        data = run(ingest, cached=not settings.cluster, settings=section("ingest"), fingerprint=fingerprint)
-        dataset = data.outputs["dataset"]
-        validated = run(validate, cached=False, dataset=dataset, settings=section("validation"), source=source)
+        ingested = run(
+            ingest, cached=not settings.cluster, settings=section("ingest"), fingerprint=fingerprint, data=engine
+        )
+        dataset = ingested.outputs["dataset"]
+        validated = run(
+            validate, cached=False, dataset=dataset, settings=section("validation"), source=source, data=engine
+        )
 
         with dsl.If(validated.outputs[ANSWER] == True, name="data accepted"):  # noqa: E712  (a kfp expression)
-            prepared = run(prepare, dataset=dataset, settings=section("prepare"))
+            prepared = run(prepare, dataset=dataset, settings=section("prepare"), data=engine)
             snapshots = prepared.outputs["snapshots"]
             tuned = run(
                 finetune,

@@ -12,7 +12,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -211,24 +212,36 @@ def clean(
         scale: the lowest and highest value there can be.
         now: what the future is measured from; the clock when absent.
     """
+    (judged,) = enough([judge(events, scale, settings, now)], settings or CleaningSettings())
+    quarantine = rejected(judged).sort(ROW).collect()
+    counts = dict(quarantine.group_by(REASON).agg(nw.len()).iter_rows())
+    events = accepted(judged, scale).sort(TIME, ROW).select(*EVENTS_SCHEMA)
+    return Cleaned(events.collect(), quarantine, {rule: int(counts.get(rule, 0)) for rule in RULES})
+
+
+def judge(
+    events: nw.LazyFrame[Any],
+    scale: tuple[float, float] = (0.0, 1.0),
+    settings: CleaningSettings | None = None,
+    now: datetime | None = None,
+) -> nw.LazyFrame[Any]:
+    """The rules that look at a row, or at the rows of its user: REASON is null where none is broken.
+
+    All rows of a user must be there; of other users any number may be elsewhere. Arguments as of `clean`.
+    """
     settings = settings or CleaningSettings()
     ahead = timedelta(hours=settings.future_tolerance_hours)
     first = max(0, microseconds(datetime.combine(settings.earliest, datetime.min.time())))
     last = microseconds((now or datetime.now(UTC)) + ahead)
     user, item, kind, time, value, text = (nw.col(c) for c in (USER, ITEM, KIND, TIME, VALUE, TEXT))
-    kept = nw.col(REASON).is_null()
-
-    def mark(frame: nw.LazyFrame[Any], rule: str, broken: nw.Expr) -> nw.LazyFrame[Any]:
-        mine = kept & broken.fill_null(False)
-        return frame.with_columns(nw.when(mine).then(nw.lit(rule)).otherwise(nw.col(REASON)).alias(REASON))
 
     frame = events.with_columns(nw.lit(None, dtype=nw.String()).alias(REASON))
-    frame = mark(frame, "missing", user.is_null() | kind.is_null() | nw.col(TIME_WRITTEN).is_null())
-    frame = mark(frame, "unreadable", time.is_null() | (value.is_null() & ~nw.col(VALUE_WRITTEN).is_null()))
-    frame = mark(frame, "unknown_kind", ~kind.is_in(KINDS))
-    frame = mark(frame, "impossible_time", (time < first) | (time > last))
-    frame = mark(frame, "off_scale", (value < scale[0]) | (value > scale[1]))
-    frame = mark(
+    frame = _mark(frame, "missing", user.is_null() | kind.is_null() | nw.col(TIME_WRITTEN).is_null())
+    frame = _mark(frame, "unreadable", time.is_null() | (value.is_null() & ~nw.col(VALUE_WRITTEN).is_null()))
+    frame = _mark(frame, "unknown_kind", ~kind.is_in(KINDS))
+    frame = _mark(frame, "impossible_time", (time < first) | (time > last))
+    frame = _mark(frame, "off_scale", (value < scale[0]) | (value > scale[1]))
+    frame = _mark(
         frame,
         "incomplete",
         (item.is_null() & (kind != "search"))
@@ -239,35 +252,89 @@ def clean(
 
     # windows count the rows that are still kept apart from the others
     same = (USER, ITEM, KIND, TIME, VALUE, TEXT, "_kept")
-    frame = frame.with_columns(kept.alias("_kept"))
-    frame = mark(frame, "exact_duplicate", nw.col(ROW) > nw.col(ROW).min().over(*same))
+    frame = frame.with_columns(_KEPT.alias("_kept"))
+    frame = _mark(frame, "exact_duplicate", nw.col(ROW) > nw.col(ROW).min().over(*same))
     query = nw.when(item.is_null()).then(text)  # two searches are the same when their words are
-    frame = frame.with_columns(kept.alias("_kept"), query.alias("_query"))
-    before = time.shift(1).over(USER, ITEM, KIND, "_query", "_kept", order_by=[TIME, ROW])
+    frame = frame.with_columns(_KEPT.alias("_kept"), query.alias("_query"))
     window = round(settings.near_duplicate_seconds * SECOND)
-    frame = mark(frame, "near_duplicate", (time - before) <= window)
+    frame = _with_before(frame, (USER, ITEM, KIND, "_query", "_kept"))
+    return _mark(frame, "near_duplicate", (time - nw.col("_before")) <= window).drop("_kept", "_query", "_before")
 
-    frame, size = frame.collect().lazy(), -1
-    while size != (size := _size(frame)):
-        for rule, column, least in (
-            ("few_item_events", ITEM, settings.min_item_events),
-            ("few_user_events", USER, settings.min_user_events),
-        ):
-            enough = kept.cast(nw.Int64()).sum().over(column) >= least
-            frame = mark(frame, rule, ~enough & ~nw.col(column).is_null())
-        frame = frame.collect().lazy()
 
+_KEPT = nw.col(REASON).is_null()
+
+
+def _mark(frame: nw.LazyFrame[Any], rule: str, broken: nw.Expr) -> nw.LazyFrame[Any]:
+    mine = _KEPT & broken.fill_null(False)
+    return frame.with_columns(nw.when(mine).then(nw.lit(rule)).otherwise(nw.col(REASON)).alias(REASON))
+
+
+def _with_before(frame: nw.LazyFrame[Any], keys: tuple[str, ...]) -> nw.LazyFrame[Any]:
+    """With `_before`: the TIME of the row before, in the order of TIME and ROW, among those of equal keys."""
+    if not frame.implementation.is_polars():
+        before = nw.col(TIME).shift(1).over(*keys, order_by=[TIME, ROW])
+        return frame.with_columns(before.alias("_before"))
+    import polars as pl
+
+    # the same by one sort: Polars sorts each group of a window by itself, which takes three times as long
+    ordered = frame.to_native().sort(*keys, TIME, ROW)
+    same = pl.all_horizontal(pl.col(key).eq_missing(pl.col(key).shift(1)) for key in keys)
+    return nw.from_native(ordered.with_columns(pl.when(same).then(pl.col(TIME).shift(1)).alias("_before")))
+
+
+Keep = Callable[[nw.LazyFrame[Any], int], nw.LazyFrame[Any]]
+
+
+def _in_memory(frame: nw.LazyFrame[Any], part: int) -> nw.LazyFrame[Any]:
+    return frame.collect().lazy()
+
+
+def enough(
+    parts: Sequence[nw.LazyFrame[Any]], settings: CleaningSettings, keep: Keep = _in_memory
+) -> list[nw.LazyFrame[Any]]:
+    """The last two rules, which look at all rows that are kept, on `judge`d parts with whole users in each.
+
+    Args:
+        keep: computes a part and gives what holds the result; its number tells it from the others.
+    """
+    user, item = nw.col(USER), nw.col(ITEM)
+    few_users = ~(_KEPT.cast(nw.Int64()).sum().over(USER) >= settings.min_user_events) & ~user.is_null()
+    if settings.min_item_events == 1:  # then no user takes an item along
+        return [keep(_mark(part, "few_user_events", few_users), n) for n, part in enumerate(parts)]
+    kept, size = [keep(part, n) for n, part in enumerate(parts)], -1
+    while size != (size := sum(_size(part) for part in kept)):
+        if len(kept) == 1:
+            few_items = ~(_KEPT.cast(nw.Int64()).sum().over(ITEM) >= settings.min_item_events) & ~item.is_null()
+        else:
+            few_items = item.is_in(_rare(kept, settings.min_item_events))
+        marked = [_mark(_mark(part, "few_item_events", few_items), "few_user_events", few_users) for part in kept]
+        kept = [keep(part, n) for n, part in enumerate(marked)]
+    return kept
+
+
+def _rare(parts: Sequence[nw.LazyFrame[Any]], least: int) -> list[str]:
+    """Items with fewer kept events than `least`, over all parts."""
+    counts: Counter[str] = Counter()
+    for part in parts:
+        counts.update(
+            dict(part.filter(_KEPT, ~nw.col(ITEM).is_null()).group_by(ITEM).agg(nw.len()).collect().iter_rows())
+        )
+    return [item for item, count in counts.items() if count < least]
+
+
+def accepted(judged: nw.LazyFrame[Any], scale: tuple[float, float]) -> nw.LazyFrame[Any]:
+    """The rows that are kept, values normalised, with ROW; in no order."""
     low, width = scale[0], scale[1] - scale[0]
-    normal = ((value - low) / width).cast(nw.Float32())
-    cleaned = frame.filter(kept).with_columns(normal.alias(VALUE)).sort(TIME, ROW).select(*EVENTS_SCHEMA)
+    normal = ((nw.col(VALUE) - low) / width).cast(nw.Float32())
+    return judged.filter(_KEPT).with_columns(normal.alias(VALUE)).select(*EVENTS_SCHEMA, ROW)
+
+
+def rejected(judged: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
+    """The others, as they were written, with REASON and ROW; in no order."""
     written = {TIME: nw.col(TIME_WRITTEN), VALUE: nw.col(VALUE_WRITTEN)}
-    rejected = frame.filter(~kept).sort(ROW)
-    rejected = rejected.select(*(written.get(c, nw.col(c)).alias(c) for c in EVENTS_SCHEMA), REASON, ROW)
-    quarantine = rejected.collect()
-    counts = dict(quarantine.group_by(REASON).agg(nw.len()).iter_rows())
-    return Cleaned(cleaned.collect(), quarantine, {rule: int(counts.get(rule, 0)) for rule in RULES})
+    return judged.filter(~_KEPT).select(*(written.get(c, nw.col(c)).alias(c) for c in EVENTS_SCHEMA), REASON, ROW)
 
 
 def _size(frame: nw.LazyFrame[Any]) -> int:
     """Rows kept so far."""
-    return int(frame.select(nw.col(REASON).is_null().cast(nw.Int64()).sum()).collect().item())
+    return int(frame.select(_KEPT.cast(nw.Int64()).sum()).collect().item() or 0)

@@ -173,13 +173,14 @@ def write_parquet(path: Path, frame: pl.DataFrame) -> None:
         frame.write_parquet(temporary, compression="zstd")
 
 
-def read_parquet(path: Path) -> pl.DataFrame:
+def read_parquet(path: Path, rows: int | None = None) -> pl.DataFrame:
+    """A table, or its first rows alone; TasteloopError where it is not a whole Parquet file."""
     import polars as pl
 
     if not path.is_file():
         raise TasteloopError(f"no file {path}; run the step that writes it")
     try:
-        return pl.read_parquet(path, hive_partitioning=False, glob=False)
+        return pl.read_parquet(path, n_rows=rows, hive_partitioning=False, glob=False)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise TasteloopError(
             f"{path} ({path.stat().st_size} bytes) is not a whole Parquet file: {error}; write it again"

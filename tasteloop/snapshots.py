@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -17,17 +19,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 from pydantic import BaseModel, Field, model_validator
 
 from tasteloop.errors import TasteloopError
 from tasteloop.events import ITEM, KIND, TEXT, TIME, USER, VALUE, Event
 from tasteloop.files import atomic_directory, read_json, read_parquet, write_json, write_parquet
 from tasteloop.items import SENTIMENT, Catalogue
-from tasteloop.text import TextSettings, behaviour_text
+from tasteloop.partitions import DataSettings, count, scan, split, write_rows
+from tasteloop.text import Retold, TextSettings
 
 if TYPE_CHECKING:
     import numpy as np
-    import polars as pl
     from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
@@ -37,6 +40,14 @@ SPLITS = (TRAIN, VALIDATION, TEST)
 SPLIT, HISTORY, FUTURE, EVENTS_SEEN = "split", "history", "future", "events_seen"
 SNAPSHOTS, REVIEWS, ITEMS, EVENTS, META = (
     "snapshots.parquet", "reviews.parquet", "items.parquet", "events.parquet", "snapshots.json",
+)  # fmt: skip
+
+
+TABLE = pl.Schema(
+    {
+        USER: pl.String(), TIME: pl.Int64(), SPLIT: pl.String(), TEXT: pl.String(), EVENTS_SEEN: pl.Int32(),
+        HISTORY: pl.List(pl.Int32()), FUTURE: pl.List(pl.Int32()),
+    }
 )  # fmt: skip
 
 
@@ -133,7 +144,7 @@ class Snapshots:
         return read_parquet(path) if path.exists() else None
 
 
-def prepare(dataset: Path, settings: PrepareSettings, out: Path) -> PrepareResult:
+def prepare(dataset: Path, settings: PrepareSettings, out: Path, data: DataSettings | None = None) -> PrepareResult:
     """Take snapshots of a data set, split them by time, and tell each as text.
 
     Args:
@@ -141,37 +152,36 @@ def prepare(dataset: Path, settings: PrepareSettings, out: Path) -> PrepareResul
         settings: positions, horizon, shares.
         out: directory: snapshots.parquet, reviews.parquet (where there are any), events.parquet, items.parquet,
             snapshots.json.
+        data: the engine; each writes the same bytes.
 
     Raises:
         TasteloopError: a split would be empty.
     """
-    import polars as pl
-
-    events = read_parquet(dataset / EVENTS)
-    events = events.with_row_index("row").sort(USER, TIME, "row").drop("row")
+    data = data or DataSettings()
+    rows = scan(dataset / EVENTS)
     catalogue, source = Catalogue.read(dataset / ITEMS), read_json(dataset / "ingest.json")
-    cuts = _cuts(events[TIME], settings)
-    records = _take(events, catalogue, settings, cuts)
-    counts = Counter(record[SPLIT] for record in records)
-    if missing := [split for split in SPLITS if not counts[split]]:
-        raise TasteloopError(
-            f"no snapshots for {', '.join(missing)}: {events[USER].n_unique()} users with {len(events)} events give "
-            f"{dict(counts)}; bring more users or a longer time, or lower prepare.minimum_future "
-            f"(now {settings.minimum_future}) or prepare.horizon (now {settings.horizon})"
-        )
-    table = pl.DataFrame(
-        records,
-        schema={
-            USER: pl.String, TIME: pl.Int64, SPLIT: pl.String, TEXT: pl.String, EVENTS_SEEN: pl.Int32,
-            HISTORY: pl.List(pl.Int32), FUTURE: pl.List(pl.Int32),
-        },
-    )  # fmt: skip
-    labels = _learnable(table, catalogue, settings)
-    reviews = _split_reviews(dataset / REVIEWS, settings)
-    review_counts: dict[str, int] = dict(Counter(reviews[SPLIT])) if reviews is not None else {}
+    cuts = _cuts(rows.select(TIME).collect(engine="streaming").to_series(), settings)
     with atomic_directory(out) as directory:
-        write_parquet(directory / SNAPSHOTS, table)
-        write_parquet(directory / EVENTS, events)
+        tally = _Tally(catalogue, settings.label_share)
+        with data.work(directory) as work:
+            if data.engine == "spark":
+                from tasteloop import spark
+
+                events, taken = spark.take(rows, count(rows), catalogue, settings, cuts, data, work)
+            else:
+                events = _by_user(rows, data, work)
+                taken = _take_in_parts(directory / EVENTS, catalogue, settings, cuts, data)
+            write_rows(directory / EVENTS, events, rows.collect_schema())
+            write_rows(directory / SNAPSHOTS, map(tally.counted, taken), TABLE)
+        if missing := [split for split in SPLITS if not tally.splits[split]]:
+            raise TasteloopError(
+                f"no snapshots for {', '.join(missing)}: {count(rows.select(USER).unique())} users with {count(rows)} "
+                f"events give {dict(tally.splits)}; bring more users or a longer time, or lower prepare.minimum_future "
+                f"(now {settings.minimum_future}) or prepare.horizon (now {settings.horizon})"
+            )
+        labels = tally.learnable()
+        reviews = _split_reviews(dataset / REVIEWS, settings)
+        review_counts: dict[str, int] = dict(Counter(reviews[SPLIT])) if reviews is not None else {}
         shutil.copyfile(dataset / ITEMS, directory / ITEMS)
         if reviews is not None:
             write_parquet(directory / REVIEWS, reviews)
@@ -181,15 +191,16 @@ def prepare(dataset: Path, settings: PrepareSettings, out: Path) -> PrepareResul
                 "labels": labels,
                 "validation_from": cuts[0],
                 "test_from": cuts[1],
-                "snapshots": dict(counts),
+                "snapshots": dict(tally.splits),
                 "reviews": review_counts,
                 "data": source.get("sha256"),
                 "source": source.get("source"),
                 "settings": settings.model_dump(mode="json"),
             },
         )
-    log.info("snapshots %s of %d users; reviews %s", dict(counts), table[USER].n_unique(), review_counts)
-    return PrepareResult(dict(counts), review_counts, labels)
+        users = count(pl.scan_parquet(directory / SNAPSHOTS).select(USER).unique())
+    log.info("snapshots %s of %d users; reviews %s", dict(tally.splits), users, review_counts)
+    return PrepareResult(dict(tally.splits), review_counts, labels)
 
 
 def _cuts(times: pl.Series, settings: PrepareSettings) -> tuple[int, int]:
@@ -204,41 +215,72 @@ def _events(table: pl.DataFrame) -> list[Event]:
     return [Event(*row) for row in table.select(KIND, ITEM, TIME, VALUE, TEXT).iter_rows()]
 
 
-def _take(
-    table: pl.DataFrame, catalogue: Catalogue, settings: PrepareSettings, cuts: tuple[int, int]
-) -> list[dict[str, Any]]:
-    """One record a snapshot, users and times ascending; history: rows of the table, newest `history_limit`."""
-    events, times = _events(table), table[TIME].to_list()
-    users = table[USER].to_list()
+def _by_user(rows: pl.LazyFrame, data: DataSettings, work: Path) -> Iterator[pl.DataFrame]:
+    """The events by user and time; a part of the users in memory at a time."""
+    row, height = "row", count(rows)
+    parts = [rows.with_row_index(row)]
+    if height > data.rows_a_part:
+        users = rows.group_by(USER).len().collect(engine="streaming").sort(USER)
+        part = (pl.col("len").cum_sum() - pl.col("len")) // data.rows_a_part
+        joined = parts[0].join(users.select(USER, part.alias("_part")).lazy(), on=USER, how="left")
+        parts = split(joined, pl.col("_part"), -(-height // data.rows_a_part), work / "users")
+    for one in parts:
+        yield one.select(row, *rows.collect_schema()).collect().sort(USER, TIME, row).drop(row)
+
+
+def _take_in_parts(
+    path: Path, catalogue: Catalogue, settings: PrepareSettings, cuts: tuple[int, int], data: DataSettings
+) -> Iterator[pl.DataFrame]:
+    """The snapshots of the events by user and time at `path`; a part of the users in memory at a time."""
+    events = pl.scan_parquet(path, hive_partitioning=False, glob=False)
+    users = events.group_by(USER).len().collect(engine="streaming").sort(USER)
+    part = (pl.col("len").cum_sum() - pl.col("len")) // data.rows_a_part
+    first = 0
+    for height in users.group_by(part, maintain_order=True).agg(pl.col("len").sum().alias("height"))["height"]:
+        yield take(events.slice(first, height).collect(), first, catalogue, settings, cuts)
+        first += height
+
+
+def take(
+    table: pl.DataFrame, first: int, catalogue: Catalogue, settings: PrepareSettings, cuts: tuple[int, int]
+) -> pl.DataFrame:
+    """One row a snapshot, users and times ascending, in the schema `TABLE`.
+
+    Args:
+        table: all events of some users, users and times ascending.
+        first: how many events all users before them have; history: rows of the whole table, newest `history_limit`.
+    """
+    import pyarrow as pa
+
+    events, times, users = _events(table), table[TIME].to_list(), table[USER].to_list()
+    told = Retold(events, catalogue, settings.text)
+    wanted = [e.item in catalogue.index and e.positive(settings.text.positive) for e in events]
     starts = [i for i in range(len(users)) if i == 0 or users[i] != users[i - 1]] + [len(users)]
-    records = []
+    seen: list[tuple[int, int]] = []  # begin and end of each history
+    futures: list[int] = []  # items, one snapshot's after the other's
+    ends = [0]
+    taken: dict[str, list[Any]] = {name: [] for name in (USER, TIME, SPLIT, TEXT, EVENTS_SEEN)}
     for begin, end in pairwise(starts):
-        liked = [
-            (i, catalogue.index[events[i].item or ""])
-            for i in range(begin, end)
-            if events[i].positive(settings.text.positive) and events[i].item in catalogue.index
-        ]
+        liked = [i for i in range(begin, end) if wanted[i]]
         for cut in _positions(times[begin:end], settings):
-            future = [pair for pair in liked if pair[0] >= begin + cut][: settings.horizon]
+            after = bisect_left(liked, begin + cut)
+            future = liked[after : after + settings.horizon]
             if len(future) < settings.minimum_future:
                 break
-            now, last = times[begin + cut - 1], times[future[-1][0]]
-            split = _split(now, last, cuts)
-            if split is None:
+            now, last = times[begin + cut - 1], times[future[-1]]
+            side = _split(now, last, cuts)
+            if side is None:
                 continue
-            history = range(max(begin, begin + cut - settings.text.history_limit), begin + cut)
-            records.append(
-                {
-                    USER: users[begin],
-                    TIME: now,
-                    SPLIT: split,
-                    TEXT: behaviour_text([events[i] for i in history], catalogue, settings.text),
-                    EVENTS_SEEN: cut,
-                    HISTORY: list(history),
-                    FUTURE: [position for _, position in future],
-                }
-            )
-    return records
+            seen.append((max(begin, begin + cut - settings.text.history_limit), begin + cut))
+            futures += [catalogue.index[events[i].item or ""] for i in future]
+            ends.append(len(futures))
+            for name, value in zip(taken, (users[begin], now, side, told.text(*seen[-1]), cut), strict=True):
+                taken[name].append(value)
+    frame = pl.DataFrame(taken, schema={name: TABLE[name] for name in taken})
+    bounds = pl.DataFrame(seen, schema={"from": pl.Int64, "to": pl.Int64}, orient="row") + first
+    history = bounds.select(pl.int_ranges("from", "to", dtype=pl.Int32).alias(HISTORY))
+    lists = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), pa.array(futures, pa.int32()))
+    return frame.with_columns(history[HISTORY], pl.Series(FUTURE, lists)).select(TABLE.names())
 
 
 def _positions(times: list[int], settings: PrepareSettings) -> list[int]:
@@ -269,30 +311,46 @@ def _present(rows: pl.DataFrame, catalogue: Catalogue, labels: list[str], share:
     """[rows, labels]: 1 where at least this share of a row's future items bear the label."""
     import numpy as np
 
-    membership = catalogue.membership(labels)
-    present = [membership[future].mean(0) >= share - 1e-9 for future in rows[FUTURE].to_list()]
-    return np.array(present, np.float32).reshape(len(rows), len(labels))
+    lengths = rows[FUTURE].list.len().cast(pl.Int64).to_numpy()
+    if not len(lengths):
+        return np.zeros((0, len(labels)), np.float32)
+    bears = catalogue.membership(labels)[rows[FUTURE].explode(empty_as_null=False).to_numpy()]
+    counts = np.add.reduceat(bears, np.cumsum(lengths) - lengths, axis=0)
+    return (counts / lengths[:, None].astype(np.float32) >= share - 1e-9).astype(np.float32)
 
 
-def _learnable(table: pl.DataFrame, catalogue: Catalogue, settings: PrepareSettings) -> list[str]:
-    """Labels that some training snapshots have and others lack: only those can be learned."""
-    names = catalogue.label_names
-    share = _present(table.filter(table[SPLIT] == TRAIN), catalogue, names, settings.label_share).mean(0)
-    labels = [name for name, p in zip(names, share, strict=True) if 0 < p < 1]
-    if dropped := [name for name in names if name not in labels]:
-        log.info("labels never or always seen in training snapshots, left out: %s", ", ".join(dropped))
-    if not labels:
-        raise TasteloopError(
-            f"no interest label can be learned: of {len(names)} labels none is present in some training snapshots "
-            "and absent in others; give items more than one label"
-        )
-    return labels
+class _Tally:
+    """Counts of snapshots and, of the training ones, of the labels that are present, as they go by."""
+
+    def __init__(self, catalogue: Catalogue, share: float) -> None:
+        self.splits: Counter[str] = Counter()
+        self._catalogue, self._share = catalogue, share
+        self._labels = [0.0] * len(catalogue.label_names)
+
+    def counted(self, table: pl.DataFrame) -> pl.DataFrame:
+        self.splits.update(table[SPLIT])
+        training = table.filter(table[SPLIT] == TRAIN)
+        for rows in training.iter_slices(1 << 16):
+            present = _present(rows, self._catalogue, self._catalogue.label_names, self._share)
+            self._labels = [n + float(m) for n, m in zip(self._labels, present.sum(0), strict=True)]
+        return table
+
+    def learnable(self) -> list[str]:
+        """Labels that some training snapshots have and others lack: only those can be learned."""
+        names, rows = self._catalogue.label_names, self.splits[TRAIN]
+        labels = [name for name, n in zip(names, self._labels, strict=True) if 0 < n < rows]
+        if dropped := [name for name in names if name not in labels]:
+            log.info("labels never or always seen in training snapshots, left out: %s", ", ".join(dropped))
+        if not labels:
+            raise TasteloopError(
+                f"no interest label can be learned: of {len(names)} labels none is present in some training snapshots "
+                "and absent in others; give items more than one label"
+            )
+        return labels
 
 
 def _split_reviews(path: Path, settings: PrepareSettings) -> pl.DataFrame | None:
     """Split by a hash of the text, so that a text repeated is on one side and a new review moves no old one."""
-    import polars as pl
-
     if not path.exists():
         return None
     reviews = read_parquet(path)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from operator import attrgetter
 
 from pydantic import BaseModel, Field
@@ -61,26 +62,59 @@ def behaviour_text(history: Sequence[Event], catalogue: Catalogue, settings: Tex
         One line of plain text; for an empty history the words "no history".
     """
     events = in_order(history, settings.history_limit)
-    if not events:
+    recent = events[-settings.max_events :]
+    verbs, told = [_verb(event, settings) for event in recent], [_told(event, catalogue) for event in recent]
+    return _composed([_liked(event, catalogue, settings) for event in events], verbs, told, settings)
+
+
+class Retold:
+    """`behaviour_text` of many histories of events that lie in a row; what an event adds to a text is made once."""
+
+    def __init__(self, events: Sequence[Event], catalogue: Catalogue, settings: TextSettings) -> None:
+        self._settings = settings
+        self._liked = [_liked(event, catalogue, settings) for event in events]
+        self._verbs = [_verb(event, settings) for event in events]
+        items: dict[tuple[str | None, str | None], str] = {}
+        self._told = [
+            items[key] if (key := (e.item, e.text)) in items else items.setdefault(key, _told(e, catalogue))
+            for e in events
+        ]
+
+    def text(self, begin: int, end: int) -> str:
+        """Of one user's events [begin, end), which times have put in order and `history_limit` has cut."""
+        recent = slice(max(begin, end - self._settings.max_events), end)
+        return _composed(self._liked[begin:end], self._verbs[recent], self._told[recent], self._settings)
+
+
+def _composed(
+    liked: Sequence[Sequence[str] | None], verbs: Sequence[str], told: Sequence[str], settings: TextSettings
+) -> str:
+    """From the labels of each event (None where it is no like) and, of the newest, what was done with what."""
+    if not liked:
         return "no history"
-    parts = [_summary(events, catalogue, settings)]
+    parts = [_summary(liked, settings)]
     last = ""
-    for event in reversed(events[-settings.max_events :]):
-        verb, told = _verb(event, settings), _told(event, catalogue)
-        parts.append(told if verb == last else f"{verb} {told}")
+    for verb, what in zip(reversed(verbs), reversed(told), strict=True):
+        parts.append(what if verb == last else f"{verb} {what}")
         last = verb
-    return "; ".join(part for part in parts if part)
+    return "; ".join(filter(None, parts))
 
 
-def _summary(events: list[Event], catalogue: Catalogue, settings: TextSettings) -> str:
+def _summary(liked: Sequence[Sequence[str] | None], settings: TextSettings) -> str:
     """Shares of labels among the liked events, in percent."""
-    liked = [e for e in events if e.positive(settings.positive) and e.item in catalogue.index]
-    counts = Counter(label for e in liked for label in _labels(e, catalogue))
+    likes = [labels for labels in liked if labels is not None]
+    counts = Counter(chain.from_iterable(likes))
     top = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[: settings.summary_labels]
     if not top:
         return ""
-    shares = ", ".join(f"{label.lower()} {round(100 * n / len(liked))}" for label, n in top)
-    return f"mostly {shares} of {len(events)} events"
+    shares = ", ".join(f"{label.lower()} {round(100 * n / len(likes))}" for label, n in top)
+    return f"mostly {shares} of {len(liked)} events"
+
+
+def _liked(event: Event, catalogue: Catalogue, settings: TextSettings) -> list[str] | None:
+    """The labels of an item that is known and wanted."""
+    known = event.item in catalogue.index and event.positive(settings.positive)
+    return _labels(event, catalogue) if known else None
 
 
 def _labels(event: Event, catalogue: Catalogue) -> list[str]:

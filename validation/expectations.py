@@ -27,6 +27,7 @@ from tasteloop import events as ev
 from tasteloop import items as it
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, read_parquet, write_json
+from tasteloop.partitions import DataSettings, count, scan
 from validation.html import finite
 from validation.report import write_data_report
 
@@ -60,6 +61,7 @@ _TYPES: dict[Any, str] = {
     nw.Date(): "datetime64[ms]",
     nw.List(nw.String()): "list",
 }
+_SPARK_TYPES = {"str": "StringType", "int64": "LongType", "float32": "FloatType"}  # of the events
 _REQUIRED = {
     "events": (ev.USER, ev.KIND, ev.TIME),
     "items": (it.ITEM, it.LABELS),
@@ -170,19 +172,29 @@ class ValidationResult:
     warnings: int
 
 
-def validate(dataset: Path, settings: ValidationSettings, out: Path, previous: Path | None = None) -> ValidationResult:
+def validate(
+    dataset: Path,
+    settings: ValidationSettings,
+    out: Path,
+    previous: Path | None = None,
+    data: DataSettings | None = None,
+) -> ValidationResult:
     """Check a data set directory and write validation.json and validation.html into `out`.
 
     Args:
         previous: a validation.json, or its "stats" alone, of the last accepted data set; where there is no
             such file yet, volume is not compared.
+        data: the engine on which Great Expectations checks the events; the findings are the same.
 
     Returns:
         passed is False when any error was found; bad data never raises.
     """
     stats: dict[str, Any] = {}
     try:
-        checks = _check(dataset, settings, previous, stats)
+        out.mkdir(parents=True, exist_ok=True)
+        data = data or DataSettings()
+        with data.work(out) as work:
+            checks = _check(dataset, settings, previous, stats, data, work)
     except Exception as error:  # a check that cannot run is a failed check, whatever the data did to it
         log.exception("validation of %s could not be completed", dataset)
         about, found = "the data can be checked", f"{type(error).__name__}: {error}"[:300]
@@ -208,12 +220,22 @@ def validate(dataset: Path, settings: ValidationSettings, out: Path, previous: P
     return result
 
 
-def _check(dataset: Path, settings: ValidationSettings, previous: Path | None, stats: dict[str, Any]) -> list[Check]:
+def _check(
+    dataset: Path,
+    settings: ValidationSettings,
+    previous: Path | None,
+    stats: dict[str, Any],
+    data: DataSettings,
+    work: Path,
+) -> list[Check]:
+    """Of Spark, the events stay there; all other tables are small, and checked here."""
     import polars as pl
+
+    from tasteloop import spark
 
     checks: list[Check] = []
     before = _previous(previous, checks)
-    frames: dict[str, pl.DataFrame] = {}
+    frames: dict[str, pl.DataFrame | pl.LazyFrame] = {}
     for name in _SCHEMAS:
         path = dataset / f"{name}.parquet"
         if name == "reviews" and not path.exists():
@@ -222,38 +244,48 @@ def _check(dataset: Path, settings: ValidationSettings, previous: Path | None, s
                 checks.append(Check(name, "present", about, "error", False, "no reviews"))
             continue
         try:
-            frame = read_parquet(path)
+            frame = scan(path) if data.engine == "spark" and name == "events" else read_parquet(path)
+            empty = frame.lazy().head(1).collect().is_empty()
         except (TasteloopError, pl.exceptions.PolarsError, OSError) as error:
             checks.append(Check(name, "readable", "the table can be read", "error", False, str(error)[:300]))
             continue
-        if frame.is_empty():
+        if empty:
             checks.append(Check(name, "rows", "the table has rows", "error", False, "an empty table"))
         else:
             frames[name] = frame
 
     context = _context()
-    sound = {}
+    sound: dict[str, Any] = {}
     for name, frame in frames.items():
-        found = _run(context, f"{name} contract", _pandas(frame), _contract(name, frame.columns))
+        columns = frame.collect_schema().names()
+        if isinstance(frame, pl.DataFrame):
+            found = _run(context, f"{name} contract", _pandas(frame), _contract(name, columns))
+        else:
+            on_spark = spark.events(dataset / f"{name}.parquet", data, work)
+            found = _run(context, f"{name} contract", on_spark, _contract(name, columns, _SPARK_TYPES))
         found = [replace(check, table=name) for check in found]
         checks += found
         if all(check.passed or check.severity == "warning" for check in found):
             sound[name] = frame
     stats |= _stats(sound)
-    work: list[tuple[str, pl.DataFrame, Iterator[Expectation]]] = []
+    rules: list[tuple[str, Any, Iterator[Expectation]]] = []
     if "events" in sound:
-        frame = _events(sound["events"], sound.get("items"), settings)
-        work.append(("events", frame, _events_rules(settings, before, _UNLISTED in frame.columns)))
+        items = sound.get("items")
+        if isinstance(sound["events"], pl.DataFrame):
+            seen = _pandas(_events(sound["events"], items, settings))
+        else:
+            seen = _events_on_spark(on_spark, items, settings, data, work)
+        rules.append(("events", seen, _events_rules(settings, before, items is not None)))
     if "items" in sound:
         unlabelled = pl.when(pl.col(it.LABELS).list.len() == 0).then(pl.col(it.ITEM)).alias(_UNLABELLED)
-        work.append(("items", sound["items"].with_columns(unlabelled), _items_rules(settings, before)))
-        work.append(("labels", _labels(sound["items"], settings), _label_rules(settings)))
+        rules.append(("items", _pandas(sound["items"].with_columns(unlabelled)), _items_rules(settings, before)))
+        rules.append(("labels", _pandas(_labels(sound["items"], settings)), _label_rules(settings)))
     if "reviews" in sound:
-        work.append(("reviews", sound["reviews"], _reviews_rules(settings, before)))
+        rules.append(("reviews", _pandas(sound["reviews"]), _reviews_rules(settings, before)))
     if (rejected := _ingest(dataset, checks)) is not None:
-        work.append(("ingest", pl.DataFrame({_REJECTED: [rejected]}), _ingest_rules(settings)))
-    for name, frame, expectations in work:
-        checks += _run(context, name, _pandas(frame), expectations)
+        rules.append(("ingest", _pandas(pl.DataFrame({_REJECTED: [rejected]})), _ingest_rules(settings)))
+    for name, table, expectations in rules:
+        checks += _run(context, name, table, expectations)
     return checks
 
 
@@ -272,6 +304,19 @@ def _events(events: pl.DataFrame, items: pl.DataFrame | None, settings: Validati
         listed = pl.col(ev.ITEM).is_in(items[it.ITEM].implode())
         frame = frame.with_columns(pl.when(~listed).then(pl.col(ev.ITEM)).alias(_UNLISTED))
     return frame
+
+
+def _events_on_spark(
+    events: Any, items: pl.DataFrame | None, settings: ValidationSettings, data: DataSettings, work: Path
+) -> Any:
+    """`_events` of a Spark frame."""
+    from tasteloop import spark
+
+    if items is not None:
+        events = spark.with_unlisted(events, items[it.ITEM], _UNLISTED, data, work)
+    wanted = ev.positive(settings.positive_threshold).cast(nw.Float64()).alias(_POSITIVE)
+    shares = [(nw.col(ev.KIND) == kind).cast(nw.Float64()).alias(_IS + kind) for kind in settings.kind_shares]
+    return nw.from_native(events).with_columns(wanted, *shares).to_native().persist()
 
 
 def _labels(items: pl.DataFrame, settings: ValidationSettings) -> pl.DataFrame:
@@ -316,15 +361,15 @@ def _previous(path: Path | None, checks: list[Check]) -> dict[str, int]:
         return {}
 
 
-def _stats(frames: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+def _stats(frames: Mapping[str, Any]) -> dict[str, Any]:
     """What the next data set is compared with; null where a table could not be used."""
     events, items, reviews = (frames.get(name) for name in _SCHEMAS)
     stats: dict[str, Any] = dict.fromkeys(("events", "users", "kinds", "newest", "items", "labels", "reviews"))
     if events is not None:
-        counts = dict(events[ev.KIND].value_counts().iter_rows())
-        stats["events"], stats["users"] = events.height, events[ev.USER].n_unique()
+        counts = dict(events.lazy().group_by(ev.KIND).len().collect().iter_rows())
+        stats["events"], stats["users"] = sum(counts.values()), count(events.lazy().select(ev.USER).unique())
         stats["kinds"] = {kind: counts.get(kind, 0) for kind in ev.KINDS}
-        stats["newest"] = events[ev.TIME].max()
+        stats["newest"] = events.lazy().select(ev.TIME).max().collect().item()
     if items is not None:
         stats["items"], stats["labels"] = items.height, items[it.LABELS].explode().drop_nulls().n_unique()
     if reviews is not None:
@@ -368,15 +413,20 @@ def _mostly(rule: str, about: str, kind: str, most: float, **bounds: Any) -> Ite
     yield _expect(rule, about, kind, "warning", **bounds)
 
 
-def _contract(name: str, columns: Sequence[str]) -> Iterator[Expectation]:
-    """Columns, types and nulls from the schema; of a column that is missing only that is said."""
+def _contract(name: str, columns: Sequence[str], types: Mapping[str, str] | None = None) -> Iterator[Expectation]:
+    """Columns, types and nulls from the schema; of a column that is missing only that is said.
+
+    Args:
+        types: what an engine other than pandas calls them.
+    """
     wanted = list(_SCHEMAS[name])
     about = f"there are the columns {', '.join(wanted)}"
     yield _expect("columns", about, _COLUMNS, column_set=wanted, exact_match=False)
     for column, dtype in _SCHEMAS[name].items():
         if column in columns:
             kind = _TYPES[dtype]
-            yield _expect(f"{column} type", f"{column} is {kind}", _TYPE, column=column, type_=kind)
+            known = types[kind] if types else kind
+            yield _expect(f"{column} type", f"{column} is {kind}", _TYPE, column=column, type_=known)
     for column in _REQUIRED[name]:
         if column in columns:
             yield _expect(f"{column} present", f"every row has {column}", _PRESENT, column=column)
@@ -511,12 +561,17 @@ def _pandas(frame: pl.DataFrame) -> pd.DataFrame:
     return made
 
 
-def _run(context: AbstractDataContext, name: str, frame: pd.DataFrame, made: Iterable[Expectation]) -> list[Check]:
-    """Check one table; results come back in the order of the rules, the two levels of a rule as one."""
+def _run(context: AbstractDataContext, name: str, frame: Any, made: Iterable[Expectation]) -> list[Check]:
+    """Check a table of pandas or Spark; results come in the order of the rules, the two levels of a rule as one."""
+    import pandas as pd
     from great_expectations.core.expectation_suite import ExpectationSuite
 
     expectations = list(made)
-    batch = context.data_sources.pandas_default.read_dataframe(frame)
+    if isinstance(frame, pd.DataFrame):
+        batch = context.data_sources.pandas_default.read_dataframe(frame)
+    else:
+        asset = context.data_sources.add_or_update_spark("spark").add_dataframe_asset(name)
+        batch = asset.add_batch_definition_whole_dataframe(name).get_batch({"dataframe": frame})
     result = batch.validate(
         ExpectationSuite(name=name, expectations=expectations),
         result_format={"result_format": "SUMMARY", "partial_unexpected_count": SAMPLES},

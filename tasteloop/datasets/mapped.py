@@ -10,7 +10,7 @@ import polars as pl
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from tasteloop.datasets.reading import Behaviour, TimeUnit, as_events, as_items, read_table
+from tasteloop.datasets.reading import Behaviour, TimeUnit, as_events, as_items, read_table, scan_table
 from tasteloop.errors import TasteloopError
 from tasteloop.events import KINDS
 
@@ -107,9 +107,8 @@ def files(path: Path) -> list[Path]:
 
 def read(path: Path) -> Behaviour:
     mapping = load(path)
-    table = read_table(mapping.events, mapping.columns.model_dump(exclude_none=True))
     events = as_events(
-        table,
+        scan_table(mapping.events, mapping.columns.model_dump(exclude_none=True)),
         mapping.events,
         kind=mapping.kind,
         kinds=mapping.kinds,
@@ -120,4 +119,4 @@ def read(path: Path) -> Behaviour:
     if mapping.items:
         table = read_table(mapping.items.file, mapping.items.columns.model_dump(exclude_none=True))
         items = as_items(table, separator=mapping.items.separator, domain=mapping.items.domain)
-    return Behaviour(events, items, mapping.scale, mapping.terms)
+    return Behaviour(events, items, mapping.scale, mapping.terms, path=mapping.events)

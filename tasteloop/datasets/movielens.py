@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tasteloop.datasets.reading import Behaviour, as_events, as_items, read_table
+from tasteloop.datasets.reading import Behaviour, as_events, as_items, read_table, scan_table
 from tasteloop.errors import TasteloopError
 from tasteloop.events import ITEM, TIME, USER, VALUE
 from tasteloop.items import LABELS, RELEASED, TITLE
@@ -27,9 +27,9 @@ def read_100k(directory: Path, terms: str) -> Behaviour:
         RELEASED: "release_year:token",
         LABELS: "class:token_seq",
     }
-    events = as_events(read_table(ratings, columns, separator="\t", quote=None), ratings, kind="rate", unit="s")
+    events = as_events(scan_table(ratings, columns, separator="\t", quote=None), ratings, kind="rate", unit="s")
     items = as_items(read_table(films, described, separator="\t", quote=None), separator=" ", domain=_DOMAIN)
-    return Behaviour(events, _films(items), (1.0, 5.0), terms)
+    return Behaviour(events, _films(items), (1.0, 5.0), terms, path=ratings)
 
 
 def files(folder: Path) -> list[Path]:
@@ -48,9 +48,10 @@ def read_folder(folder: Path) -> Behaviour:
     """`ratings.csv` (userId,movieId,rating,timestamp; 0.5 to 5) and `movies.csv` (movieId,title,genres)."""
     ratings, films = files(folder)
     columns = {USER: "userId", ITEM: "movieId", VALUE: "rating", TIME: "timestamp"}
-    events = as_events(read_table(ratings, columns), ratings, kind="rate", unit="s")
+    events = as_events(scan_table(ratings, columns), ratings, kind="rate", unit="s")
     items = as_items(read_table(films, {ITEM: "movieId", TITLE: "title", LABELS: "genres"}), domain=_DOMAIN)
-    return Behaviour(events, _films(items), (0.5, 5.0), "MovieLens: GroupLens terms, see the folder's README")
+    terms = "MovieLens: GroupLens terms, see the folder's README"
+    return Behaviour(events, _films(items), (0.5, 5.0), terms, path=ratings)
 
 
 def _films(items: pl.DataFrame) -> pl.DataFrame:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import polars as pl
 
@@ -37,26 +38,40 @@ class Behaviour:
     """A source before cleaning.
 
     Attributes:
-        events: what `tasteloop.events.clean` takes; users are still raw ids.
+        rows: what `tasteloop.events.clean` takes, read when it is asked for; users are still raw ids.
         items: the items table, or None where the source has none.
         scale: the lowest and the highest value.
         truth: tables beside the data set, by path, that only a synthetic source has; a column USER in them holds raw
             ids too.
         hidden: users are pseudonyms already, and stay what they are.
+        path: the file that the rows are in, where they are in one.
     """
 
-    events: pl.DataFrame
+    rows: pl.LazyFrame
     items: pl.DataFrame | None
     scale: tuple[float, float]
     terms: str
     truth: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     hidden: bool = False
+    path: Path | None = None
+
+    @property
+    def events(self) -> pl.DataFrame:
+        """All rows in memory."""
+        return collect(self.rows, self.path)
 
 
 def read_table(
     path: Path, columns: Mapping[str, str], *, separator: str | None = None, quote: str | None = '"'
 ) -> pl.DataFrame:
-    """Read named columns of a CSV, TSV or Parquet file.
+    """`scan_table`, read."""
+    return collect(scan_table(path, columns, separator=separator, quote=quote), path)
+
+
+def scan_table(
+    path: Path, columns: Mapping[str, str], *, separator: str | None = None, quote: str | None = '"'
+) -> pl.LazyFrame:
+    """Named columns of a CSV, TSV or Parquet file, read when they are asked for (under `whole_table`).
 
     Args:
         columns: our name -> the name in the file.
@@ -77,42 +92,60 @@ def read_table(
     parquet, separator = path.suffix == ".parquet", separator or _SEPARATORS.get(ending, "")
     if not (parquet or separator):
         raise TasteloopError(f"{path} is of no known format; allowed: .csv, .tsv (also .gz), .parquet")
-    rows = pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(ROW)
-    try:
+    with whole_table(path):
         if parquet:
             source = pl.scan_parquet(path, glob=False, hive_partitioning=False)
         else:
             source = pl.scan_csv(path, separator=separator, quote_char=quote, infer_schema=False, glob=False)
         names = source.collect_schema().names()
         there = [pl.col(theirs).alias(ours) for ours, theirs in columns.items() if theirs in names]
-        frame = source.select(*there).collect().with_columns(rows)
-    except UNREADABLE:  # its text quotes rows, with raw ids in them
-        what = (
-            "is not a whole Parquet file: it is truncated or something else under that name"
-            if parquet
-            else "cannot be read as a table: a line has more fields than the header, a quote is not closed, "
-            "or the text is not UTF-8"
-        )
-        raise TasteloopError(f"{path} ({path.stat().st_size} bytes) {what}; export it again") from None
+        frame = source.select(*there)
+        some = not (frame.head(1).collect().is_empty() and frame.collect().is_empty())  # an open quote hides rows
     if absent := [theirs for theirs in columns.values() if theirs not in names]:
         headless = any(name[:1].isdigit() for name in names)
         has = "its first line is no header" if headless else f"it has: {', '.join(names)}"
         raise TasteloopError(f"{path} has no column {', '.join(map(repr, absent))}; {has}")
-    if not frame.height:
+    if not some:
         raise TasteloopError(f"{path} has columns and no rows; export it again")
-    return frame
+    return frame.with_row_index(ROW, offset=1).with_columns(pl.col(ROW).cast(pl.Int64))
+
+
+@contextmanager
+def whole_table(path: Path | None) -> Iterator[None]:
+    """Raise TasteloopError where a file that is read within the block turns out to be damaged."""
+    try:
+        yield
+    except UNREADABLE:  # its text quotes rows, with raw ids in them
+        if path is None:
+            raise
+        what = (
+            "is not a whole Parquet file: it is truncated or something else under that name"
+            if path.suffix == ".parquet"
+            else "cannot be read as a table: a line has more fields than the header, a quote is not closed, "
+            "or the text is not UTF-8"
+        )
+        raise TasteloopError(f"{path} ({path.stat().st_size} bytes) {what}; export it again") from None
+
+
+def collect(rows: pl.LazyFrame, path: Path | None) -> pl.DataFrame:
+    """All rows of a file in memory; TasteloopError where it is damaged."""
+    with whole_table(path):
+        return rows.collect()
+
+
+Table = TypeVar("Table", pl.DataFrame, pl.LazyFrame)
 
 
 def as_events(
-    table: pl.DataFrame,
+    table: Table,
     path: Path,
     *,
     kind: str | None = None,
     kinds: Mapping[str, str] | None = None,
     unit: TimeUnit = "iso",
     zone: str = "UTC",
-) -> pl.DataFrame:
-    """The frame that cleaning takes, from the columns of `read_table`.
+) -> Table:
+    """The frame that cleaning takes, from the columns of `read_table` or `scan_table`.
 
     Args:
         path: what errors call the table.
@@ -121,30 +154,23 @@ def as_events(
         unit: of numeric times; "iso" reads ISO 8601 text.
         zone: IANA name of the zone in which times that name none were written.
     """
-    written = [column for column in EVENTS_SCHEMA if column in table.columns]
-    if nested := [c for c in written if table.schema[c].is_nested() or table.schema[c] == pl.Binary]:
-        raise TasteloopError(f"{path}: the column for {nested[0]} holds {table.schema[nested[0]]}, not single values")
-    frame = table.select(
+    schema = table.collect_schema()
+    written = [column for column in EVENTS_SCHEMA if column in schema]
+    if nested := [c for c in written if schema[c].is_nested() or schema[c] == pl.Binary]:
+        raise TasteloopError(f"{path}: the column for {nested[0]} holds {schema[nested[0]]}, not single values")
+    exact = VALUE in schema and (schema[VALUE].is_integer() or schema[VALUE] == pl.Float64)  # text says the same of it
+    number = (pl.col(VALUE) if exact else _text(pl.col(VALUE))) if VALUE in schema else pl.lit(None)
+    number = number.cast(pl.Float64, strict=False)
+    words = pl.lit(kind) if kind is not None else _text(pl.col(KIND)) if KIND in schema else pl.lit(None, pl.String)
+    return table.select(
         ROW,
-        *(_text(pl.col(c)) for c in written),
-        *(pl.lit(None, pl.String).alias(c) for c in EVENTS_SCHEMA if c not in written),
-        _microseconds(pl.col(TIME), table.schema[TIME], unit, zone).alias("_time"),
-    )
-    if kind is not None:
-        frame = frame.with_columns(pl.lit(kind).alias(KIND))
-    if kinds:
-        frame = frame.with_columns(pl.col(KIND).replace(dict(kinds)))
-    number = pl.col(VALUE).cast(pl.Float64, strict=False)
-    return frame.select(
-        ROW,
-        USER,
-        ITEM,
-        KIND,
-        TEXT,
-        pl.col("_time").alias(TIME),
+        *(_text(pl.col(c)) if c in schema else pl.lit(None, pl.String).alias(c) for c in (USER, ITEM)),
+        (words.replace(dict(kinds)) if kinds else words).alias(KIND),
+        _text(pl.col(TEXT)) if TEXT in schema else pl.lit(None, pl.String).alias(TEXT),
+        _microseconds(pl.col(TIME), schema[TIME], unit, zone).alias(TIME),
         pl.when(number.is_finite()).then(number).alias(VALUE),
-        pl.col(TIME).alias(TIME_WRITTEN),
-        pl.col(VALUE).alias(VALUE_WRITTEN),
+        _text(pl.col(TIME)).alias(TIME_WRITTEN),
+        (_text(pl.col(VALUE)) if VALUE in schema else pl.lit(None, pl.String)).alias(VALUE_WRITTEN),
     )
 
 
@@ -203,7 +229,7 @@ def _microseconds(column: pl.Expr, dtype: pl.DataType, unit: TimeUnit, zone: str
         if getattr(dtype, "time_zone", None):
             return column.dt.convert_time_zone("UTC").dt.timestamp("us")
         return _in_zone(column.cast(pl.Datetime("us")), zone)
-    written = _text(column)
+    written = column if dtype.is_integer() and unit != "iso" else _text(column)
     if unit != "iso":
         times, per = _PER_UNIT[unit]
         whole, number = written.cast(pl.Int64, strict=False), written.cast(pl.Float64, strict=False)

@@ -194,7 +194,7 @@ def generate(settings: SyntheticSettings) -> Behaviour:
             pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(ROW),
             USER, ITEM, KIND, TEXT, TIME, VALUE,
             pl.col(TIME).cast(pl.String).alias(TIME_WRITTEN), pl.col(VALUE).cast(pl.String).alias(VALUE_WRITTEN),
-        ),
+        ).lazy(),
         shop.table(settings),
         (0.0, 1.0),
         _TERMS,

@@ -1,0 +1,1 @@
+"""How ingest and snapshots grow with the data: Polars, plain pandas, Spark."""
