@@ -6,6 +6,7 @@ FROM ${BASE} AS build
 # Indexes, certificates and proxies (HTTP_PROXY, HTTPS_PROXY, NO_PROXY) of this build only: nothing of them stays.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
 ARG PIP_CERT
 COPY infra/docker/serving.lock /serving.lock
 RUN python3 -m venv /opt/venv \
