@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -106,7 +106,6 @@ def images(engine: None) -> dict[str, str]:
             },
         )  # fmt: skip
     assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
-    print(built.stdout)
     found = re.findall(r"^images: (tasteloop-\S*python:\S+)$", built.stdout, re.MULTILINE)
     return {"serving" if name.startswith("tasteloop-serving") else "steps": name for name in found}
 
@@ -134,3 +133,14 @@ def _shown(folder: Path) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/"
         server.shutdown()
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Tells what was measured, captured output or not."""
+
+    def told(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n  {text}", end="", flush=True)
+
+    return told

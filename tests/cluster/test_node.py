@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -101,10 +100,10 @@ def url(releases, places):
     return f"http://{get('service', node.DEPLOYMENT)['spec']['clusterIP']}"
 
 
-def test_the_steps_run_as_jobs_in_production_s_security_contexts(trained):
+def test_the_steps_run_as_jobs_in_production_s_security_contexts(trained, say):
     live, seconds = trained
     assert live.version == "1" and seconds.keys() == STEPS
-    print("\nseconds of each Job:", json.dumps({step: round(s, 1) for step, s in seconds.items()}))
+    say(f"seconds of each Job: { {step: round(s, 1) for step, s in seconds.items()} }")
     for job in get("jobs")["items"]:
         (container,) = job["spec"]["template"]["spec"]["containers"]
         context = container["securityContext"]
@@ -112,14 +111,14 @@ def test_the_steps_run_as_jobs_in_production_s_security_contexts(trained):
         assert context["capabilities"] == {"drop": ["ALL"]} and not context["allowPrivilegeEscalation"]
 
 
-def test_a_serving_pod_is_ready_within_20_seconds(url):
+def test_a_serving_pod_is_ready_within_20_seconds(url, say):
     for pod in pods():
         at = {c["type"]: datetime.fromisoformat(c["lastTransitionTime"]) for c in pod["status"]["conditions"]}
         (state,) = pod["status"]["containerStatuses"]
         began = datetime.fromisoformat(state["state"]["running"]["startedAt"])
         taken = (at["Ready"] - began).total_seconds()
         whole = (at["Ready"] - at["PodScheduled"]).total_seconds()
-        print(f"\nready after {taken:.0f} s, {whole:.0f} s since it was scheduled")
+        say(f"ready after {taken:.0f} s, {whole:.0f} s since it was scheduled")
         assert taken <= 20
 
 
@@ -135,7 +134,7 @@ def test_v1_and_v2_answer_through_the_cluster_ip(url, releases):
         assert whole["model_version"] == "1" and whole["outputs"]
 
 
-def test_a_pod_killed_under_load_loses_no_more_than_was_under_way(url, cluster, request):
+def test_a_pod_killed_under_load_loses_no_more_than_was_under_way(url, say):
     victim = pods()[0]["metadata"]["name"]
     with Load(url) as load:
         time.sleep(5)
@@ -149,8 +148,8 @@ def test_a_pod_killed_under_load_loses_no_more_than_was_under_way(url, cluster, 
         time.sleep(5)
     after = [began for began, *_ in load.answers if began > killed + recovered]
     last = max([began for began, _ in load.lost] + load.refused, default=killed) - killed
-    print(
-        f"\n{len(load.answers)} answers, {len(load.lost)} lost, {len(load.refused)} connections refused, "
+    say(
+        f"{len(load.answers)} answers, {len(load.lost)} lost, {len(load.refused)} connections refused, "
         f"the last {last:.1f} s after the kill; the pod was ready again after {recovered:.1f} s"
     )
     assert len(load.lost) <= load.callers and all(began <= killed + 0.5 for began, _ in load.lost), load.lost
@@ -170,7 +169,7 @@ def restarted(name):
     return is_ready(pod) and pod["status"]["containerStatuses"][0]["restartCount"] == 1
 
 
-def test_rolling_to_a_second_version_and_back_fails_no_request(url, releases, places):
+def test_rolling_to_a_second_version_and_back_fails_no_request(url, releases, places, say):
     one, two = releases
     with Load(url) as load:
         time.sleep(3)
@@ -178,11 +177,11 @@ def test_rolling_to_a_second_version_and_back_fails_no_request(url, releases, pl
             began = time.monotonic()
             apply(deployment(release, places))
             rolled()
-            print(f"\nrolled to version {release.version} in {time.monotonic() - began:.0f} s")
+            say(f"rolled to version {release.version} in {time.monotonic() - began:.0f} s")
             time.sleep(3)
             assert {version for at, _, version in load.answers if at > time.monotonic() - 2} == {release.version}
     slowest = max(seconds for _, seconds, _ in load.answers)
-    print(f"\n{len(load.answers)} answers, {len(load.lost)} lost, {len(load.refused)} refused, slowest {slowest:.2f} s")
+    say(f"{len(load.answers)} answers, {len(load.lost)} lost, {len(load.refused)} refused, slowest {slowest:.2f} s")
     assert not load.lost and not load.refused
     assert {version for *_, version in load.answers} == {"1", "2"}
     kubectl("delete", "-n", node.SPACE, "deployment", node.DEPLOYMENT, "--wait=true")
