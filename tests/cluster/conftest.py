@@ -90,7 +90,10 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def images(engine: None) -> dict[str, str]:
-    """The steps and serving images, built by `infra/docker/build.sh` as `make images` does, by kind."""
+    """The steps and serving images by kind: TASTELOOP_IMAGE and SERVING, else built as `make images` does."""
+    named = {"steps": os.environ.get("TASTELOOP_IMAGE", ""), "serving": os.environ.get("SERVING", "")}
+    if all(named.values()):
+        return named
     base = os.environ.get("BASE") or _base()
     pip = {name: os.environ[name] for name in ("PIP_INDEX_URL", "PIP_CERT") if name in os.environ}
     with ExitStack() as serving:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.parse import quote
 
+import launcher
 import pytest
 from launcher import OUTPUT
 from stores import BUCKET, Stores
@@ -82,8 +83,6 @@ def environment(stores: Stores, root: Path) -> dict[str, str]:
 
 def kept(stores: Stores, prefix: str) -> list[str]:
     """The keys in the store that begin so."""
-    import launcher
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORE", stores.s3)
         return launcher.keys(BUCKET, prefix)
@@ -93,8 +92,8 @@ def check(stores: Stores, root: Path, home: Path, monkeypatch: pytest.MonkeyPatc
     """The champion, after everything that went from step to step was found in the store and nothing on a disk."""
     from serving.registry import champion, evidence
 
-    (run,) = {key.split("/")[2] for key in kept(stores, "runs/")}
-    found = {"/".join(key.split("/")[3:5]) for key in kept(stores, "runs/")}
+    (run,) = {key.split("/")[1] for key in kept(stores, "runs/")}
+    found = {"/".join(key.split("/")[2:4]) for key in kept(stores, "runs/")}
     assert {name for name in found if not name.endswith(OUTPUT)} == ARTIFACTS, run
     left = {path.name for path in root.rglob("*") if path.is_file()}
     assert left <= {OUTPUT}, f"a step left {left} on a disk that it shares"
@@ -107,8 +106,9 @@ def check(stores: Stores, root: Path, home: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def read(stores: Stores, key: str) -> bytes:
-    with urlopen(f"{stores.s3}/{BUCKET}/{key}", timeout=60) as answer:
-        return bytes(answer.read())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORE", stores.s3)
+        return launcher.call("GET", f"/{BUCKET}/{quote(key)}")
 
 
 def threads() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What Kubeflow's launcher does around a step: its artifacts come from the object store and go there.
 
 A step's command runs behind this as its entrypoint, in the steps image, so the standard library has to do. `STORE` is
-an S3 endpoint that asks for no signature, `BUCKET` in it is where artifacts go, `ROOT` is kfp.local's pipeline root. A
+an S3 endpoint that checks no signature, `BUCKET` in it is where artifacts go, `ROOT` is kfp.local's pipeline root. A
 step sees what it sees on a cluster: `s3://` URIs, and its artifacts under /s3, which is memory of its own.
 
 usage: launcher.py COMMAND…          a step
@@ -21,11 +21,15 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 OUTPUT = "executor_output.json"
+# moto looks at who signed, not at what
+SIGNED = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 
 
 def call(method: str, path: str, data: bytes | None = None) -> bytes:
     """One request to the store; `path` is /bucket/key, or /bucket?query."""
-    with urlopen(Request(os.environ["STORE"] + path, data=data, method=method), timeout=120) as answer:
+    headers = {"Authorization": SIGNED, "Content-Type": "application/octet-stream"}
+    asked = Request(os.environ["STORE"] + path, data=data, method=method, headers=headers)
+    with urlopen(asked, timeout=120) as answer:
         return bytes(answer.read())
 
 
