@@ -54,8 +54,8 @@ test: assets lint typecheck ## everything: linters, types, fast tests, then whol
 	@echo "test: slow (whole runs, real servers)"
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "slow and not cluster"
 
-test-cluster: $(STAMP) ## tests on a real Kubernetes API server, where one can be started (docs/cluster.md)
-	@$(BIN)/python -m pytest -q -m cluster
+test-cluster: $(STAMP) ## images, containers, a Kubernetes API server and a node, where they can be started (docs/cluster.md)
+	@$(BIN)/python -m pytest -q --durations=10 -m cluster
 
 test-spark: $(STAMP) ## tests on a real Spark master and worker, where there is Java; installs [spark] into the environment
 	@echo "test-spark: pyspark"

@@ -6,17 +6,23 @@ FROM ${BASE} AS build
 # Indexes, certificates and proxies (HTTP_PROXY, HTTPS_PROXY, NO_PROXY) of this build only: nothing of them stays.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
 ARG PIP_CERT
 COPY infra/docker/serving.lock /serving.lock
+# A read-only root keeps no bytecode, and compiling at every start costs seconds. A library may hold files that only a newer
+# Python can compile (torch does).
 RUN python3 -m venv /opt/venv \
  && /opt/venv/bin/pip install --no-cache-dir --no-compile --no-deps --disable-pip-version-check --requirement /serving.lock \
- && /opt/venv/bin/pip uninstall --quiet --yes setuptools pip
+ && /opt/venv/bin/pip uninstall --quiet --yes setuptools pip \
+ && { python3 -m compileall -qq -j 0 /opt/venv/lib || true; }
 COPY tasteloop /app/tasteloop
 COPY serving /app/serving
-# a read-only root keeps no bytecode, and compiling at every start costs seconds
-RUN python3 -m compileall -q -j 0 /opt/venv/lib /app
+RUN python3 -m compileall -q -j 0 /app
 
 FROM ${BASE}
+RUN ! command -v cc && ! command -v gcc && ! command -v go
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app /app
 ARG REVISION
 ARG SOURCE
 ARG VERSION
@@ -24,9 +30,6 @@ LABEL org.opencontainers.image.title="tasteloop-serving" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.version="${VERSION}"
-RUN ! command -v cc && ! command -v gcc && ! command -v go
-COPY --from=build /opt/venv /opt/venv
-COPY --from=build /app /app
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp TASTELOOP_HOME=/tmp/home DO_NOT_TRACK=1 HF_HUB_OFFLINE=1
 USER 10001:10001

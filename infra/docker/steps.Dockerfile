@@ -6,18 +6,25 @@ FROM ${BASE} AS build
 # Indexes, certificates and proxies (HTTP_PROXY, HTTPS_PROXY, NO_PROXY) of this build only: nothing of them stays.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
+ARG PIP_FIND_LINKS
 ARG PIP_CERT
 COPY infra/docker/steps.lock /steps.lock
+# A read-only root keeps no bytecode, and compiling at every start costs seconds. A library may hold files that only a newer
+# Python can compile (torch does).
 RUN python3 -m venv /opt/venv \
- && /opt/venv/bin/pip install --no-cache-dir --no-compile --disable-pip-version-check --requirement /steps.lock
+ && /opt/venv/bin/pip install --no-cache-dir --no-compile --disable-pip-version-check --requirement /steps.lock \
+ && { python3 -m compileall -qq -j 0 /opt/venv/lib || true; }
 COPY tasteloop /app/tasteloop
 COPY validation /app/validation
 COPY serving /app/serving
 COPY components /app/components
 COPY pipelines /app/pipelines
-RUN python3 -m compileall -q -j 0 /opt/venv/lib /app
+RUN python3 -m compileall -q -j 0 /app
 
 FROM ${BASE}
+RUN ! command -v cc && ! command -v gcc && ! command -v go
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /app /app
 ARG REVISION
 ARG SOURCE
 ARG VERSION
@@ -25,9 +32,6 @@ LABEL org.opencontainers.image.title="tasteloop-steps" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.version="${VERSION}"
-RUN ! command -v cc && ! command -v gcc && ! command -v go
-COPY --from=build /opt/venv /opt/venv
-COPY --from=build /app /app
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp DO_NOT_TRACK=1 GX_ANALYTICS_ENABLED=false
 USER 10001:10001

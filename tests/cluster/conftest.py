@@ -7,8 +7,14 @@ Tests that need it skip, saying why, where it cannot be started.
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +62,88 @@ def namespace(api: Any) -> Iterator[str]:
     made = core.create_namespace({"metadata": {"generateName": "tasteloop-"}}).metadata.name
     yield made
     core.delete_namespace(made)
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Docker engine: the one of DOCKER_HOST where it answers, else one of `engine.sh`'s."""
+    if not shutil.which("docker") and not (TOOLS / "engine.sh").is_file():
+        pytest.skip(f"no docker here, and no {TOOLS / 'engine.sh'} to start an engine")
+    if shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0:
+        yield
+        return
+    if not (TOOLS / "engine.sh").is_file():
+        pytest.skip(f"no Docker engine answers, and there is no {TOOLS / 'engine.sh'} to start one")
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        pytest.skip("no Docker engine answers, and engine.sh starts one as root on Debian only")
+    folder = tmp_path_factory.mktemp("engine")
+    up = subprocess.run([TOOLS / "engine.sh", "up", folder], capture_output=True, text=True, timeout=600, check=False)
+    assert up.returncode == 0, up.stdout + up.stderr
+    before = os.environ.get("DOCKER_HOST")
+    os.environ["DOCKER_HOST"] = f"unix://{folder / 'docker.sock'}"
+    yield
+    subprocess.run([TOOLS / "engine.sh", "down", folder], check=False, capture_output=True)
+    os.environ.pop("DOCKER_HOST")
+    if before is not None:
+        os.environ["DOCKER_HOST"] = before
+
+
+@pytest.fixture(scope="session")
+def images(engine: None) -> dict[str, str]:
+    """The steps and serving images by kind: TASTELOOP_IMAGE and SERVING, else built as `make images` does."""
+    named = {"steps": os.environ.get("TASTELOOP_IMAGE", ""), "serving": os.environ.get("SERVING", "")}
+    if all(named.values()):
+        return named
+    base = os.environ.get("BASE") or _base()
+    pip = {name: os.environ[name] for name in ("PIP_INDEX_URL", "PIP_CERT") if name in os.environ}
+    with ExitStack() as serving:
+        wheels = Path(os.environ.get("PIP_FIND_LINKS", ""))
+        if "PIP_FIND_LINKS" in os.environ and wheels.is_dir():  # no folder of this machine is seen by a build
+            pip["PIP_FIND_LINKS"] = serving.enter_context(_shown(wheels))
+        arguments = ["--network", "host", *(part for k, v in pip.items() for part in ("--build-arg", f"{k}={v}"))]
+        built = subprocess.run(
+            [ROOT / "infra/docker/build.sh"], capture_output=True, text=True, check=False, timeout=1800,
+            env={
+                **{k: v for k, v in os.environ.items() if k not in ("TOOLS", "REGISTRY", "OUT")},
+                "BASE": base, "BUILD_ARGS": os.environ.get("BUILD_ARGS", " ".join(arguments)),
+            },
+        )  # fmt: skip
+    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
+    found = re.findall(r"^images: (tasteloop-\S*python:\S+)$", built.stdout, re.MULTILINE)
+    return {"serving" if name.startswith("tasteloop-serving") else "steps": name for name in found}
+
+
+def _base() -> str:
+    """A base image that `engine.sh` makes without a registry."""
+    name = "tasteloop-test-base:1"
+    found = subprocess.run(["docker", "image", "inspect", "--format", "{{.Id}}", name], capture_output=True, text=True)
+    if found.returncode:
+        if not (TOOLS / "engine.sh").is_file() or os.geteuid() != 0:
+            pytest.skip("BASE names no base image (name@sha256:…), and engine.sh makes one as root only")
+        made = subprocess.run([TOOLS / "engine.sh", "base", name], capture_output=True, text=True, timeout=900)
+        assert made.returncode == 0, made.stdout + made.stderr
+        return _base()
+    return found.stdout.strip()
+
+
+@contextmanager
+def _shown(folder: Path) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Tells what was measured, captured output or not."""
+
+    def told(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n  {text}", end="", flush=True)
+
+    return told

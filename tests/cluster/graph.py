@@ -1,0 +1,116 @@
+"""The smoke profile's training graph, compiled for a cluster without a volume, and run by a runner of kfp.local."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import launcher
+import pytest
+from launcher import OUTPUT
+from stores import BUCKET, Stores
+
+from pipelines.settings import load
+from pipelines.training import compile_to
+from tasteloop.datasets.fetch import fetch
+from tasteloop.files import cache
+
+MOUNT = "/var/lib/tasteloop"
+PREFIX = f"s3://{BUCKET}/runs"
+LAUNCHER = Path(__file__).with_name("launcher.py")
+STEPS = {
+    "ingest", "validate", "prepare", "finetune", "fit-recommender", "champion", "evaluate", "gate", "record",
+    "rehearse", "promote",
+}  # fmt: skip
+# What goes from step to step, as Kubeflow's launcher names it in the store.
+ARTIFACTS = {
+    "ingest/dataset", "validate/validation", "validate/page", "prepare/snapshots", "finetune/model",
+    "fit-recommender/bundle", "evaluate/evaluation", "evaluate/metrics", "evaluate/sentiment", "gate/verdict",
+    "gate/page", "rehearse/rehearsal",
+}  # fmt: skip
+
+
+def sources() -> Path:
+    """The folder with MovieLens, the reviews and MiniLM, fetched where they are not there yet."""
+    for name in ("ml-100k", "rotten-tomatoes", "minilm"):
+        fetch(name)
+    return cache()
+
+
+def compiled(path: Path, image: str, tracking: str, more: Sequence[str] = ()) -> Path:
+    """The IR YAML; no volume, so that steps share nothing but the object store and MLflow."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TASTELOOP_IMAGE", image)
+        asked = [
+            f"cluster.tracking={tracking}",
+            "cluster.volume=null",
+            f"cluster.mount={MOUNT}",
+            "cluster.secrets={TASTELOOP_PSEUDONYM_KEY: tasteloop/pseudonym-key}",
+            "cluster.finetune.gpu=0",
+        ]
+        compile_to(load("smoke", [*asked, *more]), path)
+    return path
+
+
+@contextmanager
+def local(runner: Any, root: Path) -> Iterator[None]:
+    """kfp.local set up inside, and as it was afterwards."""
+    from kfp import local as kfp_local
+    from kfp.local.config import LocalExecutionConfig
+
+    before = LocalExecutionConfig.instance
+    kfp_local.init(runner, pipeline_root=str(root), raise_on_error=True)
+    try:
+        yield
+    finally:
+        LocalExecutionConfig.instance = before
+
+
+def execute(package: Path) -> None:
+    from kfp import components
+
+    components.load_component_from_file(str(package))()
+
+
+def environment(stores: Stores, root: Path) -> dict[str, str]:
+    """What the launcher needs to know."""
+    return {"STORE": stores.s3, "BUCKET": PREFIX, "ROOT": str(root)}
+
+
+def kept(stores: Stores, prefix: str) -> list[str]:
+    """The keys in the store that begin so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORE", stores.s3)
+        return launcher.keys(BUCKET, prefix)
+
+
+def check(stores: Stores, root: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The champion, after everything that went from step to step was found in the store and nothing on a disk."""
+    from serving.registry import champion, evidence
+
+    (run,) = {key.split("/")[1] for key in kept(stores, "runs/")}
+    found = {"/".join(key.split("/")[2:4]) for key in kept(stores, "runs/")}
+    assert {name for name in found if not name.endswith(OUTPUT)} == ARTIFACTS, run
+    left = {path.name for path in root.rglob("*") if path.is_file()}
+    assert left <= {OUTPUT}, f"a step left {left} on a disk that it shares"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", stores.tracking)
+    monkeypatch.setenv("TASTELOOP_HOME", str(home))
+    live = champion()
+    assert live is not None and evidence(live.version).keys() == {"evaluation.json", "verdict.json", "rehearsal.json"}
+    assert any(key.endswith("bundle/manifest.json") for key in kept(stores, "mlflow/"))
+    return live
+
+
+def read(stores: Stores, key: str) -> bytes:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORE", stores.s3)
+        return launcher.call("GET", f"/{BUCKET}/{quote(key)}")
+
+
+def threads() -> dict[str, str]:
+    """Processors are few where tests run; a step takes what its pod would get."""
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
