@@ -279,7 +279,9 @@ def _with_before(frame: nw.LazyFrame[Any], keys: tuple[str, ...]) -> nw.LazyFram
     # the same by one sort: Polars sorts each group of a window by itself, which takes three times as long
     ordered = frame.to_native().sort(*keys, TIME, ROW)
     same = pl.all_horizontal(pl.col(key).eq_missing(pl.col(key).shift(1)) for key in keys)
-    return nw.from_native(ordered.with_columns(pl.when(same).then(pl.col(TIME).shift(1)).alias("_before")))
+    marked = ordered.with_columns(pl.when(same).then(pl.col(TIME).shift(1)).alias("_before"))
+    out: nw.LazyFrame[Any] = nw.from_native(marked)
+    return out
 
 
 Keep = Callable[[nw.LazyFrame[Any], int], nw.LazyFrame[Any]]

@@ -162,7 +162,8 @@ def _parts(height: int, data: DataSettings) -> int:
 
 
 def _persist(frame: nw.LazyFrame[Any], part: int) -> nw.LazyFrame[Any]:
-    return nw.from_native(frame.to_native().persist())
+    kept: nw.LazyFrame[Any] = nw.from_native(frame.to_native().persist())
+    return kept
 
 
 def _read(spark: SparkSession, path: Path) -> DataFrame:

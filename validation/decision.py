@@ -267,13 +267,13 @@ def decide(
         return answer(outcome, [*reasons, why], [*sound, *void], names)
     noted = _noticed(sound, settings)
     if noted:
-        why = [reason for _, reason in noted]
+        told_of = [reason for _, reason in noted]
         if answered := sorted({name for name, _ in moved} & settling):
-            why.append(
+            told_of.append(
                 f"the last retraining answered {', '.join(answered)}, and most of what its champion is compared with "
                 f"is from before; {settings.settle - len(mine)} windows more are waited for, unless it moves further"
             )
-        return answer("watch", why, sound, (name for name, _ in noted))
+        return answer("watch", told_of, sound, (name for name, _ in noted))
     judged = [f for f in newest.findings if f.measure in settings.severity and f.effect is not None]
     enough = [f for f in judged if f.n >= settings.minimum]
     if not enough:
