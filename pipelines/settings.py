@@ -192,10 +192,10 @@ class RetentionSettings(BaseModel, frozen=True, extra="forbid"):
     windows: int = Field(180, ge=1, description="Newest windows whose reports are kept; the ledger keeps all.")
     champions: int = Field(5, ge=0, description="Newest references, and data of retrainings, beside those in use.")
     incoming_days: float | None = Field(
-        365.0,
+        None,
         gt=0,
         allow_inf_nan=False,
-        description="How long before the newest window a file of `incoming` may end; null: files stay.",
+        description="How long before the newest window a file of `incoming` may end; null: they are yours, and stay.",
     )
 
 
