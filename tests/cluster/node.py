@@ -259,7 +259,7 @@ class Load:
                 try:
                     answer = client.post(f"{self.url}/v1/models/sentiment:predict", json=question)
                     answer.raise_for_status()
-                    version = answer.json()["predictions"][0]["model_version"]
+                    version = answer.json()["model_version"]
                     self.answers.append((began, time.monotonic() - began, version))
                 except httpx.ConnectError:
                     self.refused.append(began)
