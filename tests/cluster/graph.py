@@ -38,7 +38,7 @@ def sources() -> Path:
     """The folder with MovieLens, the reviews and MiniLM, fetched where they are not there yet."""
     for name in ("ml-100k", "rotten-tomatoes", "minilm"):
         fetch(name)
-    return cache()
+    return cache() / "sources"
 
 
 def compiled(path: Path, image: str, tracking: str, more: Sequence[str] = ()) -> Path:

@@ -91,8 +91,8 @@ class Jobs:
     What Pipelines adds by itself is added here: no capabilities, no privileges gained. Beyond it the root is read-only.
     """
 
-    def __init__(self, package: Path, stores: Stores, cache: Path) -> None:
-        self.stores, self.cache = stores, cache
+    def __init__(self, package: Path, stores: Stores, sources: Path) -> None:
+        self.stores, self.sources = stores, sources
         _, platform = yaml.safe_load_all(package.read_text())
         self.executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         self.seconds: dict[str, float] = {}
@@ -106,6 +106,7 @@ class Jobs:
 
         image, command, root, env = self.one
         step = command[command.index("--function_to_execute") + 1].replace("_", "-")
+        kubectl("delete", "job", step, "-n", SPACE, "--ignore-not-found")  # kfp.local retries as the graph says
         began = time.monotonic()
         apply(self.job(step, image, command, root, env))
         try:
@@ -130,7 +131,7 @@ class Jobs:
             for s in asked["secretAsEnv"]
             for k in s["keyToEnv"]
         ]
-        places = {"tmp": "/tmp", "s3": "/s3", "root": str(root)}
+        places = {"tmp": "/tmp", "s3": "/s3", "root": str(root), "cache": f"{MOUNT}/cache"}
         places |= {m["volumeName"]: m["mountPath"] for m in asked["emptyDirMounts"]}
         plain = {**env, **environment(self.stores, root), **threads()}
         container = {
@@ -145,7 +146,7 @@ class Jobs:
             "volumeMounts": [
                 *({"name": name, "mountPath": place} for name, place in places.items()),
                 {"name": "launcher", "mountPath": "/launcher"},
-                {"name": "sources", "mountPath": f"{MOUNT}/cache", "readOnly": True},
+                {"name": "sources", "mountPath": f"{MOUNT}/cache/sources", "readOnly": True},
             ],
         }  # fmt: skip
         pod = {
@@ -153,7 +154,7 @@ class Jobs:
             "securityContext": {"fsGroup": user["runAsGroup"], "seccompProfile": {"type": "RuntimeDefault"}},
             "volumes": [
                 *({"name": name, "emptyDir": {}} for name in places), LAUNCHED,
-                {"name": "sources", "hostPath": {"path": str(self.cache), "type": "Directory"}},
+                {"name": "sources", "hostPath": {"path": str(self.sources), "type": "Directory"}},
             ],
         }  # fmt: skip
         return {
@@ -258,7 +259,7 @@ class Load:
                 try:
                     answer = client.post(f"{self.url}/v1/models/sentiment:predict", json=question)
                     answer.raise_for_status()
-                    version = answer.json()["predictions"][0]["model_version"]
+                    version = answer.json()["model_version"]
                     self.answers.append((began, time.monotonic() - began, version))
                 except httpx.ConnectError:
                     self.refused.append(began)

@@ -31,6 +31,7 @@ def stores(folder: Path, host: str, ports: tuple[int, int]) -> Iterator[Stores]:
     folder.mkdir(parents=True, exist_ok=True)
     keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "test")
     environment = {**os.environ, **keys, "AWS_DEFAULT_REGION": "us-east-1", "MLFLOW_S3_ENDPOINT_URL": s3}
+    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # seconds of a processor for what nobody asks
     environment.pop("MLFLOW_TRACKING_URI", None)
     mlflow = ["mlflow", "server", "--host", host, "--port", str(ports[1]), "--workers", "1"]
     mlflow += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--serve-artifacts"]

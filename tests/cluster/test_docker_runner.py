@@ -37,13 +37,13 @@ def test_the_training_graph_runs_in_containers_that_share_no_disk(images, places
     root = tmp_path / "root"
     root.mkdir()
     os.chown(root, 10001, 10001)
-    own = dict.fromkeys(("/s3", f"{MOUNT}/home"), "uid=10001,gid=10001,mode=0700")
+    own = dict.fromkeys(("/s3", f"{MOUNT}/home", f"{MOUNT}/cache"), "uid=10001,gid=10001,mode=0700")
     runner = DockerRunner(
         network_mode="host", user="10001:10001", read_only=True, cap_drop=["ALL"], security_opt=["no-new-privileges"],
         tmpfs={"/tmp": "", **own}, entrypoint=["python", "/launcher.py"],
         mounts=[
             Mount("/launcher.py", str(LAUNCHER), type="bind", read_only=True),
-            Mount(f"{MOUNT}/cache", str(sources()), type="bind", read_only=True),
+            Mount(f"{MOUNT}/cache/sources", str(sources()), type="bind", read_only=True),
         ],
         environment={**environment(places, root), **threads(), "TASTELOOP_PSEUDONYM_KEY": "0" * 64},
     )  # fmt: skip
