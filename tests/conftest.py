@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,10 @@ WORDS = ("mostly", "of", "events", "liked", "disliked", "tried", "viewed", "no",
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+# kfp asks `inspect.stack` for its caller's name in every setter of a task; under pytest's many frames the source lines
+# that come with it, and that it does not want, take a second each time.
+inspect.stack = lambda context=1: inspect.getouterframes(sys._getframe(1), 0)
 
 
 @pytest.fixture(scope="session")
