@@ -315,7 +315,8 @@ def choose(card: Mapping[str, Any], directory: Path) -> str:
         return chosen
     measured = {n: c for n, c in recorded["candidates"].items() if c["good"]}
     enough = _WORTH * overall(measured[chosen]["texts_per_second"])
-    worth = [n for n, c in measured.items() if overall(c["texts_per_second"]) >= enough and available(n, first)]
+    here = [name for name in measured if available(name, first)]
+    worth = [name for name in here if overall(measured[name]["texts_per_second"]) >= enough] or here
     found = dict.fromkeys(worth or [TORCH_FP32], 0.0)
     if len(worth) > 1:
         shapes = [tuple(int(part) for part in s.split("x")) for s in measured[chosen]["texts_per_second"]]

@@ -150,7 +150,7 @@ def test_ingest_validation_and_snapshots(cluster: tuple[DataSettings, int], sour
 def test_rare_items_and_their_users_go_together(
     cluster: tuple[DataSettings, int], source: Path, tmp_path: Path
 ) -> None:
-    strict = CleaningSettings(min_item_events=3, min_user_events=20)
+    strict = CleaningSettings(min_item_events=3, min_user_events=30)
     mine, theirs = both(IngestSettings(behaviour=str(source), reviews=None, cleaning=strict), cluster[0], tmp_path)
     assert mine.removed["few_item_events"] and mine.removed["few_user_events"]
     assert theirs.sha256 == mine.sha256

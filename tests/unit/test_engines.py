@@ -148,6 +148,20 @@ def test_another_processor_measures_again_and_takes_none_that_is_not_good(
     assert choose(other, tiny_bundle) == slow
 
 
+def test_where_the_chosen_one_is_missing_a_slow_one_answers_rather_than_torch(
+    tiny_bundle: Path, card: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(engines.VARIABLE, raising=False)
+    monkeypatch.setattr(engines, "available", lambda name, directory: name == "onnxruntime-fp32")
+    other = deepcopy(card)
+    for name, candidate in other["runtime"]["candidates"].items():
+        candidate["good"] = True
+        speed = 10.0 if name == "onnxruntime-fp32" else 1000.0
+        candidate["texts_per_second"] = dict.fromkeys(candidate["texts_per_second"], speed)
+    other["runtime"]["chosen"] = "torch-bf16"
+    assert choose(other, tiny_bundle) == "onnxruntime-fp32"
+
+
 def test_where_onnx_runtime_is_not_installed_torch_answers_and_says_so(
     tiny_bundle: Path, card: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
