@@ -9,10 +9,14 @@ ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
 ARG PIP_CERT
 COPY infra/docker/steps.lock /steps.lock
+# Of OpenVINO the processor's plugin and the reader of ONNX are needed: the rest is a third of its size.
 # A read-only root keeps no bytecode, and compiling at every start costs seconds. A library may hold files that only a newer
 # Python can compile (torch does).
 RUN python3 -m venv /opt/venv \
  && /opt/venv/bin/pip install --no-cache-dir --no-compile --disable-pip-version-check --requirement /steps.lock \
+ && cd /opt/venv/lib/python3*/site-packages/openvino/libs \
+ && rm -f cache.json libopenvino_intel_gpu_* libopenvino_intel_npu_* \
+      libopenvino_tensorflow_* libopenvino_pytorch_* libopenvino_paddle_* libopenvino_jax_* libopenvino_gguf_* \
  && { python3 -m compileall -qq -j 0 /opt/venv/lib || true; }
 COPY tasteloop /app/tasteloop
 COPY validation /app/validation
