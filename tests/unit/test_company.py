@@ -24,7 +24,7 @@ from tasteloop.files import read_json
 from tasteloop.training import TrainingSettings, finetune
 from tasteloop.worker import CHECKPOINTS, MODEL, SNAPSHOTS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 NAME = "interests+sentiment"
