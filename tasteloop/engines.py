@@ -54,6 +54,7 @@ _NEEDS = {ONNX_FP32: ONNX, ONNX_INT8: ONNX_QUANTISED, OPENVINO_FP32: ONNX, OPENV
 _FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _BATCH = 32  # texts that an engine reads at once, if their lengths are alike:
 _SPREAD = 1.2  # of the shortest; on two cores a batch gains less than it loses by padding to twice the length
+_MULTIPLE = 8  # lengths for OpenVINO: it keeps a program for every shape that it has met, 300 MB of them in time
 _WORTH = 0.5  # of the chosen one's speed where the bundle was made: below, an engine is not measured again elsewhere
 _ELSEWHERE = 0.05  # see `tolerance`
 _AGAIN_SECONDS = 0.15  # for each shape, when another machine measures again
@@ -124,6 +125,9 @@ class Runner:
     Threads that share a call wait for each other in every layer; calls side by side do not, and need no padding to a
     common length. torch's threads are a setting of the process, so there all of them share every call.
 
+    Attributes:
+        multiple: of which a call's length is to be.
+
     Args:
         name: one of `RUNTIMES`.
         directory: `models/<name>` of a bundle.
@@ -133,6 +137,7 @@ class Runner:
         count = threads()
         self._whole = load(name, directory, count)
         self._most = 1 if alone(name) else _BATCH
+        self.multiple = _MULTIPLE if name.startswith("openvino") else 1
         self._beside = 1 if name.startswith("torch") else count
         if self._beside > 1:
             self._single = load(name, directory, 1, count)
@@ -415,7 +420,9 @@ class Encoder:
         with stage("encode"):
             lengths = np.array([len(row) for row in ids])
             parts = list(sorted_batches(lengths, self._runner.most(len(ids)), _SPREAD))[::-1]  # the longest first
-            for rows, vectors in zip(parts, self._runner([_padded([ids[i] for i in r]) for r in parts]), strict=True):
+            for rows, vectors in zip(
+                parts, self._runner([_padded([ids[i] for i in r], self._runner.multiple) for r in parts]), strict=True
+            ):
                 out[rows] = vectors
         return out
 
@@ -429,10 +436,10 @@ class Encoder:
         return out
 
 
-def _padded(ids: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
-    """Token ids of unequal lengths -> ids [n, t] and mask [n, t], padded to the longest."""
+def _padded(ids: Sequence[Sequence[int]], multiple: int) -> tuple[Ids, Ids]:
+    """Token ids of unequal lengths -> ids [n, t] and mask [n, t], padded to the longest's next multiple."""
     lengths = np.array([len(row) for row in ids])
-    mask = (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
+    mask = (np.arange(-(-lengths.max() // multiple) * multiple) < lengths[:, None]).astype(np.int64)
     out = np.zeros_like(mask)
     out[mask > 0] = np.concatenate([np.asarray(row, np.int64) for row in ids])
     return out, mask
