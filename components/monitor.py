@@ -14,6 +14,7 @@ def monitor(settings: str, watched: dsl.Output[dsl.Artifact], events: dsl.Input[
 
     with step("monitor", watched=watched.path) as outputs:
         import json
+        import os
         import subprocess
         import sys
         import tempfile
@@ -28,9 +29,11 @@ def monitor(settings: str, watched: dsl.Output[dsl.Artifact], events: dsl.Input[
             profile = Path(folder) / "monitor.yaml"
             profile.write_text(yaml.safe_dump(json.loads(settings)), encoding="utf-8")
             command = [sys.executable, "-m", "pipelines.cli", "monitor", "--once", "--json", "--profile", str(profile)]
-            done = subprocess.run(
-                command + (["--events", events.path] if events else []), stdout=subprocess.PIPE, text=True, check=False
-            )
+            if events:
+                command += ["--events", events.path]
+            # within a step kfp leaves out what makes a graph, unless it does not know where it is
+            about = {name: value for name, value in os.environ.items() if name != "_KFP_RUNTIME"}
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=about)
         if done.returncode not in (0, 5):
             raise TasteloopError(f"the pass ended with exit code {done.returncode}; what was wrong is said above")
         told = done.stdout if done.returncode == 0 else json.dumps({"outcome": None, "note": "another one is at work"})
