@@ -52,8 +52,10 @@ class DataSettings(BaseModel, frozen=True, extra="forbid"):
             return
         folder = output.absolute() / "work"
         folder.mkdir()
-        yield folder
-        shutil.rmtree(folder)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
 
 
 def write_rows(path: Path, frames: Iterable[pl.DataFrame], schema: pl.Schema) -> None:

@@ -109,3 +109,11 @@ def test_the_growth_exponent_is_of_time_over_events() -> None:
     slow = [{**row, "engine": "pandas", "seconds": 4 * row["seconds"], "peak_gb": 5} for row in rows]
     found = summary([*rows, *slow])["polars_beside_pandas"]
     assert found["10000000"] == {"times_faster": 4.0, "share_of_memory": 0.2}
+
+
+def test_what_lies_between_is_gone_also_where_the_work_failed(tmp_path: Path) -> None:
+    for _ in range(2):  # a second try finds nothing of the first in its way
+        with pytest.raises(OSError, match="full"), DataSettings().work(tmp_path) as folder:
+            (folder / "part").write_bytes(b"half")
+            raise OSError("full")
+    assert not list(tmp_path.iterdir())
