@@ -59,10 +59,9 @@ def run(template: str, snapshots: Path, settings: str, model: Path, place: str) 
             f"TrainJob {name} is complete, but there is no model at {place}/{MODEL}: do its pods see that place, and "
             "was its image made of the same commit?"
         )
-    storage.discard(f"{place}/{SNAPSHOTS}")
-    storage.discard(f"{place}/{MODEL}")
-    if storage.remote(place):
-        storage.discard(place)
+    # on the volume the run's logs stay
+    for done in (place,) if storage.remote(place) else (f"{place}/{SNAPSHOTS}", f"{place}/{MODEL}"):
+        storage.discard(done)
 
 
 def complete(template: Mapping[str, Any], name: str, place: str, settings: str) -> dict[str, Any]:
@@ -152,10 +151,12 @@ class Jobs:
         from kubernetes.client import ApiException, CustomObjectsApi
         from urllib3.exceptions import HTTPError
 
+        from serving.cluster import said
+
         try:
             return ask(CustomObjectsApi(self._api), (GROUP, VERSION, self._namespace, PLURAL))
         except ApiException as error:
-            told = _told(error)
+            told = said(error)
             message = told.get("message") or error.reason
             if error.status == 404 and name and (told.get("details") or {}).get("name") == name:
                 return None
@@ -180,14 +181,6 @@ class Jobs:
 
 class _Lost(TasteloopError):
     """No answer, or none that says anything."""
-
-
-def _told(error: Any) -> dict[str, Any]:
-    try:
-        told = json.loads(error.body or "{}")
-    except ValueError:
-        return {}
-    return told if isinstance(told, dict) else {}
 
 
 def _conditions(job: Mapping[str, Any]) -> list[Mapping[str, Any]]:

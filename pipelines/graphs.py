@@ -16,7 +16,7 @@ from components.image import IMAGE, image
 from components.monitor import monitor
 from components.score import score
 from pipelines.alerts import WEBHOOK
-from pipelines.settings import ClusterSettings, Settings, StepSettings
+from pipelines.settings import ClusterSettings, Settings, StepSettings, secret
 from pipelines.training import place, training
 from tasteloop.errors import TasteloopError
 
@@ -41,14 +41,14 @@ def monitoring(settings: Settings) -> BaseComponent:
         if cluster and cluster.incoming:
             given["events"] = _imported(cluster.incoming)
         task = _run(monitor, cluster, cluster and cluster.monitor, **given)
-        if cluster and cluster.journal:
-            from kfp import kubernetes
+        if cluster is None:
+            return
+        from kfp import kubernetes
 
+        if cluster.journal:
             kubernetes.mount_pvc(task, cluster.journal, f"{cluster.mount}/home/journal")
-        if cluster and cluster.webhook:
-            from kfp import kubernetes
-
-            name, _, key = cluster.webhook.partition("/")
+        if cluster.webhook:
+            name, key = secret(cluster.webhook)
             kubernetes.use_secret_as_env(task, name, {key: WEBHOOK}, optional=True)
 
     return graph

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.monitoring import CATALOGUE, INCOMING, LEDGER, RETRAININGS, WINDOWS, run_of_bundle
-from pipelines.retraining import base_of
+from pipelines.retraining import base_of, read_by
 from pipelines.settings import Settings
 from tasteloop.errors import TasteloopError
 from tasteloop.events import TIME
@@ -71,8 +71,8 @@ def _needed(champion: str) -> set[Path]:
     for digest in {champion, *([before[1]] if before else [])}:
         paths |= {place(digest), data_place(digest)}
         if (made := run_of_bundle(digest)) is not None:
-            read = made.get("settings", {}).get("ingest", {}).get("behaviour")
-            paths |= {base_of(made), *(Path(p) for p in made["artifacts"].values()), *([Path(read)] if read else [])}
+            read = read_by(made)
+            paths |= {base_of(made), *(Path(p) for p in made["artifacts"].values()), *([read] if read else [])}
     return {path.absolute() for path in paths}
 
 

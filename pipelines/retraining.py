@@ -100,13 +100,19 @@ def settings_of(settings: Settings, data: Path, old: Path, champion: Path) -> Se
     return settings.model_copy(update=changed)
 
 
+def read_by(made_by: dict[str, Any]) -> Path | None:
+    """What a run ingested; None where only its artifacts are known."""
+    read = made_by.get("settings", {}).get("ingest", {}).get("behaviour")
+    return Path(read) if read else None
+
+
 def base_of(made_by: dict[str, Any]) -> Path:
     """The data set that was there before anything was monitored: of a retrained champion, what its own data began with.
 
     So what one retraining leaves out is not lost to the next.
     """
-    read = made_by.get("settings", {}).get("ingest", {}).get("behaviour")
-    window = Path(read) / INGEST_FILE if read else None
+    read = read_by(made_by)
+    window = read / INGEST_FILE if read else None
     base = read_json(window).get("base") if window and window.is_file() else None  # a user's own data set has none
     return Path(base or made_by["artifacts"]["dataset"])
 

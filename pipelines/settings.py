@@ -108,6 +108,15 @@ class MonitorSettings(FinetuneSettings, frozen=True):
     tolerations: tuple[Toleration, ...] = ()
 
 
+SecretKey = Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")]
+
+
+def secret(reference: str) -> tuple[str, str]:
+    """A Secret's name and the key in it, from `name/key`."""
+    name, _, key = reference.partition("/")
+    return name, key
+
+
 class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
     """Where the steps run on a Kubernetes cluster, in Kubernetes' units, and what they find there."""
 
@@ -134,7 +143,7 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
     tracking: str | None = Field(
         default=None, pattern="^https?://", description="the MLflow server, MLFLOW_TRACKING_URI"
     )
-    secrets: dict[str, Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")]] = Field(
+    secrets: dict[str, SecretKey] = Field(
         default={}, description="environment variable: Secret's name/key. The value itself is never a setting"
     )
     incoming: str | None = Field(
@@ -145,11 +154,16 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
     journal: Name | None = Field(
         default=None, description="the PersistentVolumeClaim of the collector's journal, which the monitor reads"
     )
-    webhook: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] | None = Field(
+    webhook: SecretKey | None = Field(
         default=None, description="Secret's name/key of the address that the monitor's step tells of alerts"
     )
     service_account: Name | None = Field(default=None, description="none: the server's own for runs")
     pull_secrets: tuple[Name, ...] = ()
+
+    @property
+    def places(self) -> dict[str, str]:
+        """What tells a pod where on its volume things are, by environment variable."""
+        return {"TASTELOOP_HOME": f"{self.mount}/home", "TASTELOOP_CACHE": f"{self.mount}/cache"}
 
     @model_validator(mode="after")
     def _meets(self) -> ClusterSettings:

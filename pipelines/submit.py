@@ -30,7 +30,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from pipelines.graphs import graph_of
 from pipelines.settings import Settings
-from pipelines.training import compile_to
+from pipelines.training import write
 from tasteloop.errors import TasteloopError
 
 TOKEN = "KF_PIPELINES_SA_TOKEN_PATH"
@@ -79,11 +79,11 @@ def submit(
             "own that has a section `cluster`"
         )
     schedule = _schedule(cron) if cron else None
-    graph, name, given = graph_of(pipeline), f"tasteloop-{pipeline}", dict(arguments or {})
-    _fits(graph(settings), pipeline, given)
+    graph, name, given = graph_of(pipeline)(settings), f"tasteloop-{pipeline}", dict(arguments or {})
+    _fits(graph, pipeline, given)
     with tempfile.TemporaryDirectory(prefix="tasteloop-") as folder, _told(server), redirect_stdout(sys.stderr):
         package = Path(folder) / f"{name}.yaml"
-        compile_to(settings, package, graph)
+        write(graph, package)
         client = _client(server)
         told = _version(client, server, name, package)
         say(f"pipeline {name}, version {told['version']}{'' if told.pop('new') else ' (is there already)'}")

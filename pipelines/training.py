@@ -37,7 +37,7 @@ from components.record import record
 from components.rehearse import rehearse
 from components.trainjob import SLACK
 from components.validate import validate
-from pipelines.settings import ClusterSettings, FinetuneSettings, Settings, StepSettings
+from pipelines.settings import ClusterSettings, FinetuneSettings, Settings, StepSettings, secret
 from pipelines.trainjob import manifest
 
 NAME = "tasteloop-training"
@@ -180,12 +180,12 @@ def place(task: dsl.PipelineTask, asked: StepSettings, cluster: ClusterSettings)
         kubernetes.mount_pvc(task, cluster.volume, cluster.mount)
     else:
         kubernetes.empty_dir_mount(task, "home", cluster.mount)
-    task.set_env_variable("TASTELOOP_HOME", f"{cluster.mount}/home")
-    task.set_env_variable("TASTELOOP_CACHE", f"{cluster.mount}/cache")
+    for variable, place_ in cluster.places.items():
+        task.set_env_variable(variable, place_)
     if cluster.tracking:
         task.set_env_variable("MLFLOW_TRACKING_URI", cluster.tracking)
     for variable, reference in cluster.secrets.items():
-        name, _, key = reference.partition("/")
+        name, key = secret(reference)
         kubernetes.use_secret_as_env(task, name, {key: variable})
     if cluster.pull_secrets:
         kubernetes.set_image_pull_secrets(task, list(cluster.pull_secrets))
@@ -193,5 +193,10 @@ def place(task: dsl.PipelineTask, asked: StepSettings, cluster: ClusterSettings)
 
 def compile_to(settings: Settings, path: Path, graph: Callable[[Settings], BaseComponent] = training) -> None:
     """Write a graph as IR YAML, which a Kubeflow Pipelines server runs; needs no torch."""
+    write(graph(settings), path)
+
+
+def write(graph: BaseComponent, path: Path) -> None:
+    """`compile_to` of a graph that is made already."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(graph(settings), str(path))
+    compiler.Compiler().compile(graph, str(path))

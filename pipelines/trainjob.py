@@ -10,7 +10,7 @@ from typing import Any
 
 from components.step import QUIET
 from components.trainjob import GROUP, VERSION
-from pipelines.settings import ClusterSettings
+from pipelines.settings import ClusterSettings, secret
 
 _NODE = "node"
 _RESTARTS = 3  # of all workers, by torchrun, where they are on one node
@@ -52,14 +52,10 @@ def manifest(cluster: ClusterSettings, image: str) -> dict[str, Any]:
 
 
 def _environment(cluster: ClusterSettings) -> list[dict[str, Any]]:
-    plain = {
-        **QUIET,
-        "TASTELOOP_HOME": f"{cluster.mount}/home",
-        "TASTELOOP_CACHE": f"{cluster.mount}/cache",
-    }
+    plain = {**QUIET, **cluster.places}
     found: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in plain.items()]
     for variable, reference in cluster.secrets.items():
-        name, _, key = reference.partition("/")
+        name, key = secret(reference)
         found.append({"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}})
     return found
 

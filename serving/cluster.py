@@ -455,10 +455,7 @@ class Service:
         return answer
 
     def _refusal(self, error: Any, verb: str) -> TasteloopError:
-        try:
-            told = json.loads(error.body or "{}")
-        except ValueError:
-            told = {}
+        told = said(error)
         message = str(told.get("message") or error.reason)
         details = told.get("details") or {}
         causes = details.get("causes") or []
@@ -556,6 +553,15 @@ def _split(found: Mapping[str, Any], status: Mapping[str, Any]) -> str | None:
         if latest != percent:
             return f"the newest revision gets {latest} percent, not {percent}"
     return None
+
+
+def said(error: Any) -> dict[str, Any]:
+    """The API server's Status in an ApiException; nothing where its body holds none."""
+    try:
+        told = json.loads(error.body or "{}")
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def missing(asked: Any, kept: Any, where: str) -> str | None:

@@ -20,7 +20,7 @@ from tasteloop import metrics
 from tasteloop.collaborative import Past, als, ease, nearby, spectral
 from tasteloop.item_text import expected, features
 from tasteloop.items import Catalogue
-from tasteloop.recommend import MIDDLING, TERMS, Folded, Matrix, Recommender
+from tasteloop.recommend import TERMS, Folded, Matrix, Recommender, how_much
 from tasteloop.text import TextSettings
 
 log = logging.getLogger(__name__)
@@ -216,7 +216,7 @@ def fit_weights(
     size = min(settings.candidates, int((~asked.hidden).sum(1).min()))
     plain = sum((np.float32(w) * terms[n] for n, w in _START.items()), np.zeros_like(terms[TERMS[0]]))
     picked = metrics.top_k(np.where(asked.hidden, -np.inf, plain), max(size, 1))
-    known = (np.log1p(length) - MIDDLING)[:, None, None]
+    known = how_much(length)[:, None, None]
     features = np.stack([np.take_along_axis(terms[name], picked, 1) for name in TERMS], 2).astype(np.float64)
     features = np.concatenate([features, features * known], 2)
     wanted = metrics.hits(picked, asked.relevant)

@@ -17,6 +17,7 @@ import narwhals as nw
 import polars as pl
 from pydantic import BaseModel, Field
 
+from tasteloop import events
 from tasteloop.events import ROW, TIME, USER, CleaningSettings, accepted, enough, judge, rejected
 from tasteloop.files import atomic_file, read_parquet
 
@@ -106,12 +107,11 @@ def clean(
     data: DataSettings,
     work: Path,
 ) -> tuple[Iterator[pl.DataFrame], Iterator[pl.DataFrame]]:
-    """`tasteloop.events.clean`: what is accepted by time and what is rejected by row, each with ROW, piece by piece."""
+    """`tasteloop.events.clean` piece by piece: what is accepted by time, and what is rejected by row."""
     parts = -(-height // data.rows_a_part)
     if parts <= 1:
-        (judged,) = enough([judge(nw.from_native(rows), scale, settings)], settings)
-        kept, refused = accepted(judged, scale).collect().to_native(), rejected(judged).collect().to_native()
-        return iter([kept.sort(TIME, ROW)]), iter([refused.sort(ROW)])
+        whole = events.clean(nw.from_native(rows), scale, settings)
+        return iter([whole.events.to_native()]), iter([whole.quarantine.to_native()])
 
     passes: dict[int, int] = {}
 
@@ -122,8 +122,8 @@ def clean(
         (work / f"judged-{part}-{passes[part] - 1}.parquet").unlink(missing_ok=True)
         return nw.from_native(pl.scan_parquet(path))
 
-    whole = split(rows, pl.col(USER).hash() % parts, parts, work / "users")
-    judged_parts = enough([judge(nw.from_native(part), scale, settings) for part in whole], settings, keep)
+    users = split(rows, pl.col(USER).hash() % parts, parts, work / "users")
+    judged_parts = enough([judge(nw.from_native(part), scale, settings) for part in users], settings, keep)
     for n, part in enumerate(judged_parts):
         _sorted_part(accepted(part, scale).to_native(), [TIME, ROW], work / "accepted" / f"{n}.parquet")
         _sorted_part(rejected(part).to_native(), [ROW], work / "rejected" / f"{n}.parquet")

@@ -44,7 +44,7 @@ TERMS = (
     "interest", "taste", "content", "collaborative", "factors_liked", "factors_seen", "spectral", "nearby",
     "nearby_whole", "popularity",
 )  # fmt: skip
-MIDDLING = 3.5  # log(1 + n) of a history of middling length, about which λ turn
+_MIDDLING = 3.5  # log(1 + n) of a history of middling length, about which λ turn
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Recommender:
             for name, values in zip(names, np.split(rows_product(together, between), len(names)), strict=True):
                 terms[name] = among(values, self._place, self.compared)
         terms["popularity"] = lambda weight, at: _single(weight) * self._standard_popularity[:, at]
-        known = np.log1p(folded.length)[:, None] - MIDDLING
+        known = how_much(folded.length)[:, None]
         return Reading(self, {name: terms[name] for name in TERMS}, known)
 
     @cached_property
@@ -169,7 +169,7 @@ class Recommender:
             interest, of `label_share` for taste) and positions of the history's items for all others but popularity,
             which has no parts.
         """
-        known = np.log1p(folded.length)[:, None] - MIDDLING
+        known = how_much(folded.length)[:, None]
         weights = lambdas(self.weights, known)
         if self.new_weights:
             new = np.isin(positions, self.new)
@@ -383,8 +383,14 @@ def inverse_root(variance: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 1e-7)
 
 
+def how_much(length: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What is known of histories of so many events: log(1 + n) beside a middling one's."""
+    known: NDArray[np.float64] = np.log1p(length) - _MIDDLING
+    return known
+
+
 def lambdas(weights: Mapping[str, tuple[float, float]], known: NDArray[np.float64]) -> Weights:
-    """λ of each term for each row [n, 1], by log(1 + n) - MIDDLING."""
+    """λ of each term for each row [n, 1], by `how_much`."""
     return {name: a + b * known for name, (a, b) in weights.items()}
 
 

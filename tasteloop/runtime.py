@@ -19,7 +19,7 @@ from tasteloop.events import Event, whole
 from tasteloop.habits import Habits
 from tasteloop.items import Catalogue
 from tasteloop.metrics import top_k
-from tasteloop.recommend import Folded, Recommender, seen
+from tasteloop.recommend import Folded, Reading, Recommender, seen
 from tasteloop.stages import stage
 from tasteloop.text import TextSettings, behaviour_text
 
@@ -155,11 +155,11 @@ class Session:
             logits = logits + about["bag_of_words"] * self._bag.logits(texts)[:, None]
         return apply_calibration(logits, about)[:, 0]
 
-    def contributions(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> dict[str, Matrix]:
-        """The terms of every item's score, each [n, J]."""
+    def reading(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> Reading:
+        """What histories say of every item."""
         assert self.recommender is not None, "a sealed bundle has a recommender"
         folded = Folded.of(histories, self.catalogue, self.recommender.decay, self.text)
-        return self.recommender.read(folded, interests).contributions()
+        return self.recommender.read(folded, interests)
 
     def recommend(self, histories: Sequence[Sequence[Event]], k: int = K) -> list[list[Recommendation]]:
         """The k best items of each history that are not in it, best first; fewer where the catalogue ends."""
@@ -167,13 +167,11 @@ class Session:
 
     def rank(self, histories: Sequence[Sequence[Event]], interests: Matrix, k: int) -> list[list[Recommendation]]:
         """`recommend` with interests at hand; in blocks of rows, since each term is a matrix of rows and items."""
-        assert self.recommender is not None, "a sealed bundle has a recommender"
         out: list[list[Recommendation]] = []
         size = max(1, min(_ROWS, _SCORES // len(self.catalogue)))
         for start in range(0, len(histories), size):
             block = histories[start : start + size]
-            folded = Folded.of(block, self.catalogue, self.recommender.decay, self.text)
-            reading = self.recommender.read(folded, interests[start : start + size])
+            reading = self.reading(block, interests[start : start + size])
             scores = reading.scores()
             scores[seen(block, self.catalogue)] = -np.inf
             best = top_k(scores, k)

@@ -42,6 +42,7 @@ SNAPSHOTS, REVIEWS, ITEMS, EVENTS, META = (
     "snapshots.parquet", "reviews.parquet", "items.parquet", "events.parquet", "snapshots.json",
 )  # fmt: skip
 
+_PART = "_part"
 
 TABLE = pl.Schema(
     {
@@ -220,12 +221,17 @@ def _by_user(rows: pl.LazyFrame, data: DataSettings, work: Path) -> Iterator[pl.
     row, height = "row", count(rows)
     parts = [rows.with_row_index(row)]
     if height > data.rows_a_part:
-        users = rows.group_by(USER).len().collect(engine="streaming").sort(USER)
-        part = (pl.col("len").cum_sum() - pl.col("len")) // data.rows_a_part
-        joined = parts[0].join(users.select(USER, part.alias("_part")).lazy(), on=USER, how="left")
-        parts = split(joined, pl.col("_part"), -(-height // data.rows_a_part), work / "users")
+        joined = parts[0].join(_users(rows, data).select(USER, _PART).lazy(), on=USER, how="left")
+        parts = split(joined, pl.col(_PART), -(-height // data.rows_a_part), work / "users")
     for one in parts:
         yield one.select(row, *rows.collect_schema()).collect().sort(USER, TIME, row).drop(row)
+
+
+def _users(events: pl.LazyFrame, data: DataSettings) -> pl.DataFrame:
+    """USER in order, how many events each has ("len"), and the part that they belong to."""
+    users = events.group_by(USER).len().collect(engine="streaming").sort(USER)
+    before = pl.col("len").cum_sum() - pl.col("len")
+    return users.with_columns((before // data.rows_a_part).alias(_PART))
 
 
 def _take_in_parts(
@@ -233,10 +239,8 @@ def _take_in_parts(
 ) -> Iterator[pl.DataFrame]:
     """The snapshots of the events by user and time at `path`; a part of the users in memory at a time."""
     events = pl.scan_parquet(path, hive_partitioning=False, glob=False)
-    users = events.group_by(USER).len().collect(engine="streaming").sort(USER)
-    part = (pl.col("len").cum_sum() - pl.col("len")) // data.rows_a_part
     first = 0
-    for height in users.group_by(part, maintain_order=True).agg(pl.col("len").sum().alias("height"))["height"]:
+    for height in _users(events, data).group_by(_PART, maintain_order=True).agg(pl.col("len").sum())["len"]:
         yield take(events.slice(first, height).collect(), first, catalogue, settings, cuts)
         first += height
 

@@ -23,7 +23,7 @@ from tasteloop.errors import TasteloopError
 from tasteloop.events import EVENTS_SCHEMA, ITEM, ROW, TIME, USER, CleaningSettings, accepted, enough, judge, rejected
 from tasteloop.items import Catalogue
 from tasteloop.partitions import DataSettings
-from tasteloop.snapshots import PrepareSettings
+from tasteloop.snapshots import TABLE, PrepareSettings
 from tasteloop.snapshots import take as _take
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 _BEGIN = "begin"  # the place of a user's first event in the whole table
 _LISTED = "listed"
-_SCHEMA = "user string, time long, split string, text string, events_seen int, history array<int>, future array<int>"
+_TYPES = {pl.String(): "string", pl.Int64(): "long", pl.Int32(): "int", pl.List(pl.Int32()): "array<int>"}
+_SCHEMA = ", ".join(f"{name} {_TYPES[dtype]}" for name, dtype in TABLE.items())
 
 
 def session(data: DataSettings) -> SparkSession:

@@ -410,13 +410,10 @@ def _validate(
     model.eval()
     logits = {}
     for t, task in enumerate(inputs.tasks):
-        if workers.size == 1:
-            logits[task.name] = inputs.predict(t, task.validation)
-        else:
-            all_rows = torch.zeros(len(task.validation), task.targets.shape[1], device=workers.device)
-            mine = inputs.predict(t, task.validation[workers.rank :: workers.size])
-            all_rows[workers.rank :: workers.size] = torch.from_numpy(mine).to(workers.device)
-            logits[task.name] = workers.sum(all_rows).cpu().numpy()
+        all_rows = torch.zeros(len(task.validation), task.targets.shape[1], device=workers.device)
+        mine = inputs.predict(t, task.validation[workers.rank :: workers.size])
+        all_rows[workers.rank :: workers.size] = torch.from_numpy(mine).to(workers.device)
+        logits[task.name] = workers.sum(all_rows).cpu().numpy()
     return logits, {
         task.name: average_precision(logits[task.name], task.targets[task.validation]) for task in inputs.tasks
     }

@@ -231,8 +231,6 @@ def _check(
     """Of Spark, the events stay there; all other tables are small, and checked here."""
     import polars as pl
 
-    from tasteloop import spark
-
     checks: list[Check] = []
     before = _previous(previous, checks)
     frames: dict[str, pl.DataFrame | pl.LazyFrame] = {}
@@ -261,6 +259,8 @@ def _check(
         if isinstance(frame, pl.DataFrame):
             found = _run(context, f"{name} contract", _pandas(frame), _contract(name, columns))
         else:
+            from tasteloop import spark
+
             on_spark = spark.events(dataset / f"{name}.parquet", data, work)
             found = _run(context, f"{name} contract", on_spark, _contract(name, columns, _SPARK_TYPES))
         found = [replace(check, table=name) for check in found]

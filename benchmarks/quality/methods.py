@@ -449,8 +449,7 @@ class Bundle:
         interests = self.session.interests(histories)
         for start in range(0, len(rows), 256):
             part = slice(start, start + 256)
-            terms = self.session.contributions(histories[part], interests[part])
-            out[part] = np.sum(list(terms.values()), axis=0)[:, theirs]
+            out[part] = self.session.reading(histories[part], interests[part]).scores()[:, theirs]
         return out
 
 

@@ -193,13 +193,13 @@ def _clean(
     rows: pl.LazyFrame, height: int, behaviour: Behaviour, settings: IngestSettings, data: DataSettings, directory: Path
 ) -> dict[str, int]:
     """Write events and quarantine; the rows that each rule removed."""
-    with data.work(directory) as work:
-        if data.engine == "spark":
-            from tasteloop import spark
+    clean = partitions.clean
+    if data.engine == "spark":
+        from tasteloop import spark
 
-            kept, refused = spark.clean(rows, height, behaviour.scale, settings.cleaning, data, work)
-        else:
-            kept, refused = partitions.clean(rows, height, behaviour.scale, settings.cleaning, data, work)
+        clean = spark.clean
+    with data.work(directory) as work:
+        kept, refused = clean(rows, height, behaviour.scale, settings.cleaning, data, work)
         write_rows(directory / EVENTS_FILE, kept, EVENTS_SCHEMA.to_polars())
         write_rows(directory / QUARANTINE_FILE, refused, _QUARANTINE)
     reasons = pl.scan_parquet(directory / QUARANTINE_FILE).group_by(REASON).len().collect(engine="streaming")
