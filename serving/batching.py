@@ -45,6 +45,10 @@ class Disconnected(Exception):
     """The caller has gone."""
 
 
+def _nobody() -> None:
+    """To abandon a call that waits for nothing."""
+
+
 @dataclass(eq=False)
 class Call:
     """One request on its way, whichever protocol it came by.
@@ -72,7 +76,7 @@ class Call:
     route: str = ""
     answered_by: str | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
-    abandon: Callable[[], None] = lambda: None
+    abandon: Callable[[], None] = _nobody
 
     @property
     def work(self) -> tuple[str, bool]:
@@ -151,6 +155,7 @@ class Batcher:
             raise DeadlineExceeded("the deadline passed before the answer was ready") from None
         finally:
             self._leave(job)
+            call.abandon = _nobody  # else call and job hold each other, and so a swapped-out version, until gc finds them
 
     def close(self) -> None:
         """Answer what is queued, then end."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -213,6 +215,24 @@ def test_a_swap_is_between_batches_and_everyone_is_told_who_answered() -> None:
 
     house = run(work)
     assert [(told.version, len(told.outputs)) for told in house.told] == [("1", 1), ("2", 2)]
+
+
+def test_a_version_that_was_swapped_out_is_not_kept_by_the_calls_it_answered() -> None:
+    async def work(house: House) -> None:
+        before = weakref.ref(house.live.current)
+        asked = call()
+        assert await house.send(asked, "a") == ("1", ["a"])
+        asked.abandon()  # the caller leaves after the answer: nothing to do
+        del asked
+        house.live.swap(Predictor(house.session, "2"))  # type: ignore[arg-type]
+        assert await house.ask("b") == ("2", ["b"])
+        assert before() is None
+
+    gc.disable()  # what only gc would find stays for thousands of requests: gigabytes, with a model
+    try:
+        run(work)
+    finally:
+        gc.enable()
 
 
 def test_models_are_not_mixed_and_none_starves() -> None:
