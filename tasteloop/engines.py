@@ -22,6 +22,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -222,15 +223,26 @@ def _onnxruntime(directory: Path, precision: str, count: int, _: int) -> Engine:
     return run
 
 
-def _openvino(directory: Path, precision: str, count: int, beside: int) -> Engine:
+@cache
+def _core() -> Any:
+    """OpenVINO's core, one for the process and until its end.
+
+    Its plugin gives the thread that makes it a stack for signals, and takes the memory back where it is destroyed. From
+    another thread it cannot take the stack back too: a core that went with a swapped-out version, destroyed by the
+    thread that was the last to use it, left the main thread such a stack, and SIGTERM was answered by SIGSEGV.
+    """
     import openvino
 
+    return openvino.Core()
+
+
+def _openvino(directory: Path, precision: str, count: int, beside: int) -> Engine:
     settings = {
         "INFERENCE_NUM_THREADS": count * beside,
         "NUM_STREAMS": beside,
         "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
     }
-    compiled = openvino.Core().compile_model(str(directory / ONNX), "CPU", settings)
+    compiled = _core().compile_model(str(directory / ONNX), "CPU", settings)
     own = threading.local()  # a request is not for two threads at once
 
     def run(ids: Ids, mask: Ids) -> Matrix:

@@ -5,8 +5,9 @@
     python -m benchmarks.loop.run --only window         # the drift report's time and memory alone
 
 Each simulation's result is kept under `--out`, and one that is there with the same options is not run again: the same
-command carries on. Simulations answer in process: those are the server's answers (tests/serving), without HTTP. But for
-`--retrain` seeds of the taste change the replay ends with the first decision to act.
+command carries on. Simulations answer in process: those are the server's answers (tests/serving), without HTTP.
+Evidently's page is left out of them, on which no decision rests. But for `--retrain` seeds of the taste change the
+replay ends with the first decision to act.
 
 The window of a million rows is replayed lives, ten thousand in a week, of which most repeat others under another
 pseudonym. It is examined by a process of its own, whose peak memory is told.
@@ -25,7 +26,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.simulation import Options
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).parents[2]
@@ -34,12 +38,15 @@ Say = Callable[[str], None]
 
 
 def simulations(
-    names: Sequence[str], seeds: int, retrain: int, weeks: int, out: Path, root: Path, say: Say
+    names: Sequence[str], seeds: int, retrain: int, weeks: int, out: Path, root: Path, processes: int, say: Say
 ) -> list[dict[str, Any]]:
-    from pipelines.simulation import Options, simulate
-    from tasteloop.files import read_json, write_json
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from multiprocessing import get_context
 
-    results = []
+    from pipelines.simulation import Options, found
+    from tasteloop.files import read_json
+
+    results, ahead = [], []
     for seed in range(seeds):  # seed by seed, so that what is there when it is stopped is of all scenarios
         for name in names:
             options = Options(
@@ -49,12 +56,39 @@ def simulations(
             wanted = {**asdict(options), "severity": options.size}
             if path.is_file() and wanted.items() <= (kept := read_json(path)).items():
                 results.append(kept)
-                continue
-            began = time.perf_counter()
-            result = simulate(options, out / "homes" / f"{name}-{seed}", root, say=say)
-            results.append({**result, "seconds": round(time.perf_counter() - began, 1)})
-            write_json(path, results[-1])
-    return results
+            else:
+                ahead.append(options)
+    for swing in sorted({options.size if options.shift == "seasonal" else 0.0 for options in ahead}):
+        found(root, swing, (), say)  # champions are trained once, before the processes would each train one
+    with ProcessPoolExecutor(processes, get_context("spawn"), max_tasks_per_child=8) as pool:
+        for future in as_completed([pool.submit(simulated, options, out, root) for options in ahead]):
+            results.append(result := future.result())
+            after = result["detected_after"]
+            came = f"acted in window {after} of the shift" if after else "did not act on the shift"
+            came = f"{result['false_triggers']} false triggers" if result["expected"] == "nothing" else came
+            say(
+                f"{len(results)} of {seeds * len(names)}: {result['shift']}, seed {result['seed']}: {came}; "
+                f"{'as expected' if result['met'] else '; '.join(result['failures'])} ({result['seconds']} s)"
+            )
+    order = {name: n for n, name in enumerate(names)}
+    return sorted(results, key=lambda r: (order[r["shift"]], r["seed"]))
+
+
+def simulated(options: Options, out: Path, root: Path) -> dict[str, Any]:
+    """One simulation, without Evidently's page: no decision rests on it, and it takes half of a monitor's pass."""
+    from unittest.mock import patch
+
+    from pipelines.simulation import simulate
+    from tasteloop.files import write_json
+
+    logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
+    name = f"{options.shift}-{options.seed}"
+    began = time.perf_counter()
+    with patch("validation.drift_report.evidently", lambda *_: ("", {})):
+        result = simulate(options, out / "homes" / name, root, say=lambda _: None)
+    result["seconds"] = round(time.perf_counter() - began, 1)
+    write_json(out / f"{name}.json", result)
+    return result
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -199,6 +233,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--retrain", type=int, default=20, metavar="N", help="taste changes that are retrained on")
     parser.add_argument("--weeks", type=int, default=6)
+    parser.add_argument("--processes", type=int, default=1, help="simulations at a time (default: %(default)s)")
     parser.add_argument("--only", action="append", metavar="SHIFT|window")
     parser.add_argument("--out", type=Path, help="results, and what is kept (default: TASTELOOP_HOME/bench/loop)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
@@ -223,7 +258,7 @@ def main() -> None:
     root = home() / "simulations"
     out.mkdir(parents=True, exist_ok=True)
     shifts = [name for name in names if name != WINDOW]
-    results = simulations(shifts, asked.seeds, asked.retrain, asked.weeks, out, root, say)
+    results = simulations(shifts, asked.seeds, asked.retrain, asked.weeks, out, root, asked.processes, say)
     million = None
     if WINDOW in names:
         base, _ = found(root, 0.0, (), say)

@@ -92,6 +92,30 @@ def test_several_texts_are_shared_out_among_the_threads(
     assert len(by) == 6  # one call is the whole machine's
 
 
+@pytest.mark.parametrize("name", ["onnxruntime-fp32", "openvino-fp32"])
+def test_signals_are_answered_after_an_engine_went_in_another_thread(directory: Path, name: str) -> None:
+    """As after a swap: the version that the main thread loaded ends where it was used last."""
+    program = f"""
+import signal, threading
+import numpy as np
+from pathlib import Path
+from tasteloop import engines
+held = [engines.Runner({name!r}, Path({str(directory)!r}))]
+call = np.ones((1, 8), np.int64), np.ones((1, 8), np.int64)
+def last():
+    runner = held.pop()
+    assert runner([call])[0].shape[0] == 1
+    del runner
+thread = threading.Thread(target=last)
+thread.start()
+thread.join()
+signal.signal(signal.SIGTERM, lambda *_: print("heard"))
+signal.raise_signal(signal.SIGTERM)
+"""
+    told = subprocess.run([sys.executable, "-c", program], cwd=HOUSE, capture_output=True, text=True)
+    assert (told.returncode, told.stdout.split()) == (0, ["heard"]), told.stderr
+
+
 def test_the_card_tells_what_was_measured(card: dict[str, Any], directory: Path) -> None:
     runtime = card["runtime"]
     assert set(runtime["candidates"]) == set(here(directory))
