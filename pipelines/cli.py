@@ -456,14 +456,15 @@ def simulate(
     touched. Exit code 1 where an expectation is not met.
     """
     from pipelines import simulation
+    from pipelines.replay import SHIFTS, Options
     from tasteloop.files import home
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if place is not None and shift == "all":
         raise TasteloopError("--home is one simulation's; --shift all makes several, under TASTELOOP_HOME/simulations")
     results = []
-    for name in simulation.SHIFTS if shift == "all" else [shift]:
-        options = simulation.Options(name, seed, weeks, start, visitors, severity, not in_process, retrain)
+    for name in SHIFTS if shift == "all" else [shift]:
+        options = Options(name, seed, weeks, start, visitors, severity, not in_process, retrain)
         where = place or simulation.default_place(name, seed)
         results.append(
             simulation.simulate(

@@ -155,7 +155,7 @@ class Batcher:
             raise DeadlineExceeded("the deadline passed before the answer was ready") from None
         finally:
             self._leave(job)
-            call.abandon = _nobody  # else call and job hold each other, and so a swapped-out version, until gc finds them
+            call.abandon = _nobody  # else call and job hold each other and a version, swapped out or not, until gc
 
     def close(self) -> None:
         """Answer what is queued, then end."""

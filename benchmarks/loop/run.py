@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.simulation import Options
+    from pipelines.replay import Options
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,8 @@ def simulations(
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
-    from pipelines.simulation import Options, found
+    from pipelines.replay import Options
+    from pipelines.simulation import found
     from tasteloop.files import read_json
 
     results, ahead = [], []
@@ -129,7 +130,8 @@ def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def window(base: Path, work: Path, say: Say) -> dict[str, Any]:
     """Examine a window of a million rows; seconds, and the peak memory of the process that did."""
 
-    from pipelines.simulation import Options, Replay, World, at
+    from pipelines.replay import Options, Replay, World
+    from pipelines.simulation import at
     from tasteloop.files import read_json, read_parquet, write_parquet
     from tasteloop.privacy.pseudonyms import pseudonym_key
 
@@ -155,7 +157,8 @@ def examined(base: Path, work: Path) -> None:
     """The measured process: read the window, load what the monitor loads, examine, write the report."""
     import polars as pl
 
-    from pipelines.simulation import FIRST, REFERENCE_WEEKS, at
+    from pipelines.replay import FIRST, REFERENCE_WEEKS
+    from pipelines.simulation import at
     from serving import registry
     from tasteloop.files import read_parquet, write_json
     from tasteloop.runtime import Session
@@ -245,7 +248,8 @@ def main() -> None:
         examined(asked.base, asked.examine)
         return
 
-    from pipelines.simulation import SHIFTS, found
+    from pipelines.replay import SHIFTS
+    from pipelines.simulation import found
     from tasteloop.files import home, write_json
 
     def say(line: str) -> None:

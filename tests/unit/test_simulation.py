@@ -15,23 +15,9 @@ import pytest
 from test_monitoring import promote
 
 from benchmarks.loop.run import summary
+from pipelines.replay import BREAK, DAY, SHIFTS, Life, Options, Replay, World, placed, searching
 from pipelines.settings import load
-from pipelines.simulation import (
-    BREAK,
-    DAY,
-    SHIFTS,
-    Life,
-    Options,
-    Replay,
-    World,
-    at,
-    cuts_of,
-    fresh,
-    judged,
-    placed,
-    replayed,
-    searching,
-)
+from pipelines.simulation import at, cuts_of, fresh, judged, replayed
 from serving.journal import read_journal
 from serving.registry import tracking_uri
 from tasteloop.errors import TasteloopError
