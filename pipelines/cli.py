@@ -407,7 +407,7 @@ def monitor(
             settings,
             seconds,
             lambda line: typer.echo(line, err=as_json),
-            (lambda watched: sys.stdout.write(json.dumps(watched.json()) + "\n")) if as_json else None,
+            (lambda watched: print(json.dumps(watched.json()), flush=True)) if as_json else None,
             source,
         )
         return

@@ -37,10 +37,10 @@ def monitoring(settings: Settings) -> BaseComponent:
 
     @dsl.pipeline(name="tasteloop-monitoring", pipeline_root=cluster and cluster.root, description=_first(monitoring))
     def graph():  # no annotation: kfp would read it
-        given = {"settings": alone.model_dump_json()}
+        given: dict[str, object] = {"settings": alone.model_dump_json()}
         if cluster and cluster.incoming:
             given["events"] = _imported(cluster.incoming)
-        task = _run(monitor, cluster, cluster and cluster.monitor, **given)
+        task = _run(monitor, cluster, cluster.monitor if cluster else None, **given)
         if cluster is None:
             return
         from kfp import kubernetes
@@ -60,7 +60,7 @@ def scoring(settings: Settings) -> BaseComponent:
 
     @dsl.pipeline(name="tasteloop-scoring", pipeline_root=cluster and cluster.root, description=_first(scoring))
     def graph(events: str, model: str = "interests", k: int = 0):
-        _run(score, cluster, cluster and cluster.heavy, events=_imported(events), model=model, k=k)
+        _run(score, cluster, cluster.heavy if cluster else None, events=_imported(events), model=model, k=k)
 
     return graph
 

@@ -225,7 +225,7 @@ def _cache(root: Path, watch: _Watch) -> Iterator[None]:
     class SealedCache(cache.LocalCache):  # type: ignore[misc]
         name = ""
 
-        def compute_key(self, component_name: str, **parts: Any) -> str:  # type: ignore[override]
+        def compute_key(self, component_name: str, **parts: Any) -> str:
             self.name = component_name.removeprefix("comp-")
             return str(super().compute_key(component_name, **parts))
 

@@ -153,7 +153,15 @@ def watch_once(
     """
     ledger = Ledger(home() / LEDGER, clock)
     with ledger.lease(lease_seconds) as lease:
-        return _Pass(lease, settings, clock, source or directory(home() / INCOMING), retrain, answers or journal).run()
+        return _Pass(
+            lease, settings, clock, source or directory(home() / INCOMING), retrain or _retrain, answers or journal
+        ).run()
+
+
+def _retrain(asked: Retraining) -> dict[str, Any]:
+    from pipelines.retraining import retrain
+
+    return retrain(asked)
 
 
 class _Pass:
@@ -163,13 +171,11 @@ class _Pass:
         settings: Settings,
         clock: Clock,
         source: Source,
-        retrain: Retrain | None,
+        retrain: Retrain,
         answers: Answers,
     ) -> None:
         self.lease, self.ledger, self.settings, self.clock = lease, lease.ledger, settings, clock
         self.source, self.answers = source, answers
-        if retrain is None:
-            from pipelines.retraining import retrain
         self.retrain = retrain
         self.reference: Reference | None = None  # the champion's, once it was found
 

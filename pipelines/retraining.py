@@ -142,7 +142,7 @@ def write_window(
     kept = events.filter(pl.col(USER).is_in(pl.concat([recent, replayed]).implode())).sort(TIME, maintain_order=True)
     items = read_parquet(dataset / ITEMS_FILE)
     if incoming.items is not None:  # what is said of an item today counts
-        items = pl.concat([incoming.items.select(items.columns).cast(items.schema), items]).unique(  # type: ignore[arg-type]
+        items = pl.concat([incoming.items.select(items.columns).cast(items.schema), items]).unique(
             ITEM, keep="first", maintain_order=True
         )
     window = {

@@ -476,7 +476,7 @@ def _qualities(before: Session, after: Session, replay: Replay, settings: Settin
     if replay.options.shift not in ("taste-change", "new-catalogue"):
         return {}
     usual, lost = quality(before, replay, False, settings), quality(before, replay, True, settings)
-    out = {"before": usual, "shifted": lost}
+    out: dict[str, Any] = {"before": usual, "shifted": lost}
     if after.digest != before.digest:
         out["retrained"] = quality(after, replay, True, settings)
         gap = usual["value"] - lost["value"]

@@ -65,7 +65,7 @@ def training(
         return task
 
     def section(name: str) -> str:
-        return getattr(settings, name).model_dump_json()
+        return str(getattr(settings, name).model_dump_json())
 
     source = sha256(section("ingest").encode()).hexdigest()[:16]
 
@@ -95,7 +95,7 @@ def training(
                 snapshots=snapshots,
                 settings=section("training"),
                 checkpoints=checkpoints,
-                **elsewhere,
+                **elsewhere,  # type: ignore[arg-type]
             )
             fitted = run(
                 fit_recommender,
