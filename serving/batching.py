@@ -117,6 +117,7 @@ class Batcher:
         self._instances = 0  # that wait
         self._seconds: dict[tuple[str, bool], float] = {}  # of one instance, by `Call.work`: a moving average
         self._computing = False
+        self._until = 0.0  # time.monotonic() at which what is computed may be expected to be done
         self._closed = False
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="compute", daemon=True)
@@ -164,14 +165,21 @@ class Batcher:
             self._change.notify()
         self._thread.join()
 
+    def admit(self, size: int = 1) -> None:
+        """Raises QueueFull where so many instances more would be refused; asked before a request is read, too."""
+        with self._change:
+            if not self._jobs:  # to an idle thread everything is welcome
+                return
+            wait = sum(self._seconds.get(j.call.work, 0.0) * len(j.questions) for j in self._jobs)
+            wait += max(0.0, self._until - time.monotonic())
+            if self._instances + size > self.settings.instances or wait > self.settings.wait:
+                telemetry.REFUSED.inc()
+                raise QueueFull(wait)
+
     def _put(self, job: _Job) -> None:
         size = len(job.questions)
         with self._change:
-            if self._jobs:  # to an idle thread everything is welcome
-                wait = sum(self._seconds.get(j.call.work, 0.0) * len(j.questions) for j in self._jobs)
-                if self._instances + size > self.settings.instances or wait > self.settings.wait:
-                    telemetry.REFUSED.inc()
-                    raise QueueFull(wait)
+            self.admit(size)
             self._jobs.append(job)
             self._instances += size
             telemetry.QUEUED.set(self._instances)
@@ -251,6 +259,7 @@ class Batcher:
                     self._unqueue(job)
                 if chosen is not None:
                     self._computing = True
+                    self._until = now + self._seconds.get(taken[0].call.work, 0.0) * size
                     return chosen, taken
 
     def _compute(self, predictor: Predictor, jobs: list[_Job]) -> None:

@@ -36,6 +36,8 @@ from tasteloop.errors import TasteloopError
 
 logger = logging.getLogger(__name__)
 
+_ASKING = (":predict", ":explain", "/infer", "/ModelInfer")  # ends of what is answered from the queue
+
 
 class _Plane(DataPlane):  # type: ignore[misc]
     """kserve's data plane with liveness, readiness and metadata that are true."""
@@ -140,9 +142,12 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
             self._held -= held
 
     def admit(self, place: str) -> None:
-        """Before a body is read: raises QueueFull where too many requests are under way. Probes always pass."""
+        """Before a body is read: raises QueueFull where too many requests are under way, or where the queue would
+        refuse whatever is asked. Probes always pass."""
         if self._under_way > self.settings.requests and place not in OPEN:
             raise QueueFull(1.0)
+        if place.endswith(_ASKING):
+            self._batcher.admit()
 
     def open(self, batcher: Batcher) -> None:
         """Everything but the network: the servers of both protocols, for a warm predictor's batcher."""

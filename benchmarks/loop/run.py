@@ -61,7 +61,7 @@ def simulations(
                 ahead.append(options)
     for swing in sorted({options.size if options.shift == "seasonal" else 0.0 for options in ahead}):
         found(root, swing, (), say)  # champions are trained once, before the processes would each train one
-    with ProcessPoolExecutor(processes, get_context("spawn"), max_tasks_per_child=8) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         for future in as_completed([pool.submit(simulated, options, out, root) for options in ahead]):
             results.append(result := future.result())
             after = result["detected_after"]

@@ -9,7 +9,8 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,27 @@ def test_too_much_is_refused_over_grpc(busy: Running) -> None:
         refused = [call for call in calls if call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED]
         assert set(codes) == {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert all(int(dict(call.trailing_metadata())["retry-after"]) >= 1 for call in refused)
+
+
+def test_a_full_queue_refuses_before_a_body_has_come(busy: Running) -> None:
+    host, port = busy.http.removeprefix("http://").split(":")
+
+    def told_at_its_head() -> str:
+        with socket.create_connection((host, int(port)), timeout=0.1) as connection, suppress(TimeoutError):
+            connection.sendall(f"POST {ASK} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n".encode())
+            return connection.recv(100).decode()
+        return ""
+
+    assert told_at_its_head() == ""  # nothing waits: the body is waited for
+    deadline = time.monotonic() + 60
+    with ThreadPoolExecutor(3) as threads:
+        told = ""
+        while not told.startswith("HTTP/1.1 429 "):
+            assert time.monotonic() < deadline and told == ""
+            held = [threads.submit(httpx.post, busy.http + ASK, json=many(), timeout=120) for _ in range(3)]
+            while not (told or all(one.done() for one in held)):
+                told = told_at_its_head()
+            wait(held)
 
 
 def behind_a_large_request(server: Running, ask: Callable[[], bool | None]) -> None:
