@@ -45,8 +45,7 @@ demo-loop: assets ## watch the loop: tastes change, the monitor sees it, retrain
 	@echo "demo-loop: what was decided, newest first"
 	@TASTELOOP_HOME=$(DEMO) $(BIN)/tasteloop history
 	@TASTELOOP_HOME=$(DEMO) $(BIN)/tasteloop status
-	@if $(BIN)/tasteloop report --help | grep -q -- --site; then \
-	  TASTELOOP_HOME=$(DEMO) $(BIN)/tasteloop report --site $(DEMO)/site; fi
+	@TASTELOOP_HOME=$(DEMO) $(BIN)/tasteloop report --site $(DEMO)/site
 
 test: assets lint typecheck ## everything: linters, types, fast tests, then whole runs and servers
 	@echo "test: fast"
