@@ -77,22 +77,29 @@ class HeavyStepSettings(StepSettings, frozen=True):
     timeout: int = Field(default=4 * 3600, ge=1, description="seconds of one try")
 
 
-class FinetuneSettings(StepSettings, frozen=True):
-    """The fine-tuning, on a GPU where one is asked for; on several or on several nodes it is a TrainJob's."""
+class TrainingStepSettings(StepSettings, frozen=True):
+    """A step that trains, on a GPU where one is asked for."""
+
+    gpu: int = Field(default=0, ge=0)
+    accelerator: str = Field(
+        default="nvidia.com/gpu", description="the resource's name; a model of it is a node_selector"
+    )
+    cpu: Cpu = "4"
+    memory: Memory = "8Gi"
+    timeout: int = Field(
+        default=24 * 3600, ge=1, description="seconds of one try; the next carries on from its checkpoint"
+    )
+
+
+class FinetuneSettings(TrainingStepSettings, frozen=True):
+    """The fine-tuning; on several GPUs or on several nodes it is a TrainJob's."""
 
     gpu: int = Field(default=1, ge=0, description="of a node; each has a process")
     nodes: int = Field(default=1, ge=1, description="each with all that is asked for here")
     runtime: Name = Field(default="torch-distributed", description="Kubeflow Trainer's, of a TrainJob")
     runtime_kind: Literal["ClusterTrainingRuntime", "TrainingRuntime"] = "ClusterTrainingRuntime"
-    accelerator: str = Field(
-        default="nvidia.com/gpu", description="the resource's name; a model of it is a node_selector"
-    )
-    cpu: Cpu = "4"
     memory: Memory = "16Gi"
     tolerations: tuple[Toleration, ...] = (Toleration(key="nvidia.com/gpu", effect="NoSchedule"),)
-    timeout: int = Field(
-        default=24 * 3600, ge=1, description="seconds of one try; the next carries on from its checkpoint"
-    )
 
     @property
     def together(self) -> bool:
@@ -100,12 +107,10 @@ class FinetuneSettings(StepSettings, frozen=True):
         return self.gpu > 1 or self.nodes > 1
 
 
-class MonitorSettings(FinetuneSettings, frozen=True):
+class MonitorSettings(TrainingStepSettings, frozen=True):
     """The monitor's step. It trains in its own pod, without a GPU unless it asks for one at every pass."""
 
-    gpu: int = Field(default=0, ge=0)
-    memory: Memory = "8Gi"
-    tolerations: tuple[Toleration, ...] = ()
+    gpu: int = Field(default=0, ge=0, le=1)
 
 
 SecretKey = Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")]

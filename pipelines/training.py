@@ -37,7 +37,7 @@ from components.record import record
 from components.rehearse import rehearse
 from components.trainjob import SLACK
 from components.validate import validate
-from pipelines.settings import ClusterSettings, FinetuneSettings, Settings, StepSettings, secret
+from pipelines.settings import ClusterSettings, Settings, StepSettings, TrainingStepSettings, secret
 from pipelines.trainjob import manifest
 
 NAME = "tasteloop-training"
@@ -164,7 +164,7 @@ def place(task: dsl.PipelineTask, asked: StepSettings, cluster: ClusterSettings)
     task.set_memory_limit(asked.memory_limit or asked.memory)
     if asked.cpu_limit:
         task.set_cpu_limit(asked.cpu_limit)
-    if isinstance(asked, FinetuneSettings) and asked.gpu:
+    if isinstance(asked, TrainingStepSettings) and asked.gpu:
         task.set_accelerator_type(asked.accelerator).set_accelerator_limit(asked.gpu)
     if asked.retries:
         task.set_retry(asked.retries, f"{asked.backoff}s", 2.0)

@@ -60,6 +60,7 @@ def test_settings_are_frozen():
         ("cluster.finetune.gpus=3", "'cluster.finetune.gpus'; did you mean gpu"),
         ("ingest.max_users=many", "ingest.max_users = 'many'"),
         ("ingest.max_users", "not of the form"),
+        ("cluster.monitor.nodes=2", "'cluster.monitor.nodes'"),  # it trains in its own pod
         ("=3", "not of the form"),
         ("ingest.max_users=[", "not a YAML value"),
     ],
