@@ -1,7 +1,7 @@
 """Promotions and rollbacks under load: no error, no mixed answer, every answer says which version gave it.
 
 Two versions of one bundle that differ in every answer are registered in a home of its own. A server follows it while
-processes ask without a pause, over V1 and V2; the champion is moved to and fro, each time waiting until it is served.
+processes ask, by default without a pause, over V1 and V2; the champion is moved to and fro, each time waiting until it is served.
 Every answer is compared with what the version that it names computes offline.
 
     python benchmarks/serving/swaps.py --bundle runs/x/bundle --swaps 1000
@@ -40,6 +40,7 @@ def main() -> int:
     parser.add_argument("--bundle", type=Path, required=True, help="a bundle directory")
     parser.add_argument("--swaps", type=int, default=1000, help="promotions and rollbacks (default: %(default)s)")
     parser.add_argument("--clients", type=int, default=4, help="processes that ask (default: %(default)s)")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds between a client's questions (default: 0)")
     parser.add_argument("--kill", action="store_true", help="kill -9 the server at a random moment of each swap")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
@@ -69,7 +70,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     address = multiprocessing.Array("c", 200)
     address.value = url.encode()
     clients = [
-        multiprocessing.Process(target=ask, args=(n, address, expected, stop, results, arguments.kill), daemon=True)
+        multiprocessing.Process(target=ask, args=(n, address, expected, stop, results, arguments), daemon=True)
         for n in range(arguments.clients)
     ]
     for client in clients:
@@ -201,8 +202,8 @@ def follows(url: str, version: str, patience: float = 120.0) -> bool:
     return False
 
 
-def ask(n: int, address: Any, expected: Any, stop: Any, results: Any, killed: bool) -> None:
-    """Ask without a pause and compare; in a process of its own."""
+def ask(n: int, address: Any, expected: Any, stop: Any, results: Any, arguments: argparse.Namespace) -> None:
+    """Ask and compare; in a process of its own."""
     import httpx
 
     found: dict[str, Any] = {"answers": 0, "errors": 0, "mixed": 0, "cut": 0, "by_version": {}, "examples": []}
@@ -214,10 +215,11 @@ def ask(n: int, address: Any, expected: Any, stop: Any, results: Any, killed: bo
             while not stop.is_set() and address.value.decode() == url and os.getppid() == parent:
                 index, over_v2 = turn % len(questions), bool((turn // len(questions)) % 2)
                 turn += 1
+                time.sleep(arguments.pause)
                 try:
                     problem, version = one(http, questions[index], {v: q[index] for v, q in expected.items()}, over_v2)
                 except httpx.TransportError as error:
-                    if killed:
+                    if arguments.kill:
                         found["cut"] += 1
                         time.sleep(0.05)
                         break
