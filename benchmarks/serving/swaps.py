@@ -1,8 +1,8 @@
 """Promotions and rollbacks under load: no error, no mixed answer, every answer says which version gave it.
 
 Two versions of one bundle that differ in every answer are registered in a home of its own. A server follows it while
-processes ask, by default without a pause, over V1 and V2; the champion is moved to and fro, each time waiting until it is served.
-Every answer is compared with what the version that it names computes offline.
+processes ask, by default without a pause, over V1 and V2; the champion is moved to and fro, each time waiting until it
+is served. Every answer is compared with what the version that it names computes offline.
 
     python benchmarks/serving/swaps.py --bundle runs/x/bundle --swaps 1000
     python benchmarks/serving/swaps.py --bundle runs/x/bundle --swaps 20 --kill        kill -9 during swaps
