@@ -20,6 +20,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -84,11 +85,13 @@ def simulated(options: Options, out: Path, root: Path) -> dict[str, Any]:
 
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
     name = f"{options.shift}-{options.seed}"
+    place = out / "homes" / name
     began = time.perf_counter()
     with patch("validation.drift_report.evidently", lambda *_: ("", {})):
-        result = simulate(options, out / "homes" / name, root, say=lambda _: None)
+        result = simulate(options, place, root, say=lambda _: None)
     result["seconds"] = round(time.perf_counter() - began, 1)
     write_json(out / f"{name}.json", result)
+    shutil.rmtree(place)  # 200 MB each; the same command with its result removed makes it again
     return result
 
 
