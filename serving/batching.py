@@ -274,7 +274,9 @@ class Batcher:
             answers = compute(model, questions)
         seconds = time.monotonic() - started
         each = seconds / len(questions)
-        self._seconds[first.work] = 0.8 * self._seconds.get(first.work, each) + 0.2 * each
+        usual = self._seconds.get(first.work, each)
+        # One slow batch says little: an engine that meets a new length compiles a program for it, once.
+        self._seconds[first.work] = 0.8 * usual + 0.2 * min(each, 2 * usual)
         done: list[tuple[_Job, list[Answer]]] = []
         for job in jobs:
             own, answers = answers[: len(job.questions)], answers[len(job.questions) :]
