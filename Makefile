@@ -40,7 +40,7 @@ serve: $(STAMP) ## serve the champion on loopback, port PORT
 	@$(BIN)/tasteloop serve --port $(PORT)
 
 DEMO := $(abspath $(or $(TASTELOOP_HOME),$(HOME)/.tasteloop))/simulations/demo
-demo-loop: assets ## watch the loop: tastes change, the monitor sees it, retrains, gates, promotes (about 10 minutes)
+demo-loop: assets ## watch the loop: tastes change, the monitor sees it, retrains, gates, promotes (5 to 10 minutes)
 	@$(BIN)/tasteloop simulate --shift taste-change --weeks 5 --home $(DEMO)
 	@echo "demo-loop: what was decided, newest first"
 	@TASTELOOP_HOME=$(DEMO) $(BIN)/tasteloop history
