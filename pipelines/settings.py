@@ -70,22 +70,20 @@ class StepSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class HeavyStepSettings(StepSettings, frozen=True):
-    """A step that goes through the whole data set on the processor."""
+    """A step that goes through the whole data set."""
 
     cpu: Cpu = "4"
     memory: Memory = "8Gi"
     timeout: int = Field(default=4 * 3600, ge=1, description="seconds of one try")
 
 
-class TrainingStepSettings(StepSettings, frozen=True):
+class TrainingStepSettings(HeavyStepSettings, frozen=True):
     """A step that trains, on a GPU where one is asked for."""
 
     gpu: int = Field(default=0, ge=0)
     accelerator: str = Field(
         default="nvidia.com/gpu", description="the resource's name; a model of it is a node_selector"
     )
-    cpu: Cpu = "4"
-    memory: Memory = "8Gi"
     timeout: int = Field(
         default=24 * 3600, ge=1, description="seconds of one try; the next carries on from its checkpoint"
     )
