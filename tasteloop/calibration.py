@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _MACRO = 0.25  # weight of macro-F1 beside micro-F1 where thresholds are chosen
 _TRUST = 0.75  # weight of the probabilities beside the outcomes of the validation window there
-_ENOUGH = 20  # statements behind a claim of precision
+_SURE = 0.95  # how sure a claim of precision is
 
 
 def average_precision(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
@@ -137,16 +137,20 @@ def confident_from(
 ) -> float | None:
     """The least confidence from which on statements are right as often as `precision` says; None: never.
 
-    Statements are the labels that are predicted; of a single output also its absence.
+    That share is counted of these rows and claimed of later ones, so its lower 95% bound has to reach `precision`
+    (Clopper and Pearson 1934, one-sided; selection with guaranteed risk: Geifman and El-Yaniv 2017). Statements are the
+    labels that are predicted; of a single output also its absence. They count as independent, which the labels of one
+    user are not quite.
     """
     import numpy as np
+    from scipy.stats import beta
 
     said = probabilities >= thresholds
     stated = said if truth.shape[1] > 1 else np.ones_like(said)
     sure, right = confidence(probabilities, thresholds)[stated], (said == (truth > 0))[stated]
     for least in np.linspace(0, 1, 101).round(2):
-        beyond = sure >= least
-        if beyond.sum() >= _ENOUGH and right[beyond].mean() >= precision:
+        good, wrong = (int((right[sure >= least] == which).sum()) for which in (True, False))
+        if good and beta.ppf(1 - _SURE, good, wrong + 1) >= precision:
             return float(least)
     return None
 

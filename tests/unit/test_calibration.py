@@ -88,6 +88,18 @@ def test_sure_statements_are_right_as_often_as_asked() -> None:
     assert later[sure].mean() == pytest.approx(0.8, abs=0.03)
     assert 0 < sure.sum() < (later_p >= thresholds).sum()
     assert confident_from(p, truth, thresholds, 0.999) is None, "a precision out of reach is never claimed"
+    assert confident_from(p[:13], np.ones_like(truth[:13]), np.zeros(3), 1.0) is None, "few cannot show it"
+
+
+def test_a_small_window_does_not_claim_what_later_rows_do_not_keep() -> None:
+    broken = []
+    for seed in range(60):
+        p, truth = drawn([0.6], n=500, seed=seed)
+        later_p, later = drawn([0.6], n=20_000, seed=1000 + seed)
+        least = confident_from(p, truth, np.array([0.5]), 0.8) or np.inf
+        sure = confidence(later_p, np.array([0.5])) >= least
+        broken.append(sure.any() and ((later_p >= 0.5) == (later > 0))[sure].mean() < 0.8)
+    assert np.mean(broken) <= 0.1, "the plain share breaks it in half of the windows"
 
 
 def test_confidence_is_of_what_is_stated() -> None:
