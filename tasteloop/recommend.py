@@ -418,7 +418,7 @@ def _single(x: NDArray[np.float64]) -> Matrix:
 
 def rows_product(weights: Matrix, rows: Matrix) -> Matrix:
     """`weights @ rows`, [n, m] by [m, d]; where few rows have a weight only those are read."""
-    used = np.flatnonzero(weights.any(0))
+    used = np.flatnonzero(weights[0] if len(weights) == 1 else weights.any(0))
     if 4 * len(used) > weights.shape[1]:
         return weights @ rows
     product: Matrix = weights[:, used] @ rows[used]
