@@ -1,4 +1,4 @@
-"""Spark writes what Polars writes, byte for byte: a standalone master and a worker, as processes on loopback."""
+"""Spark writes what Polars writes, byte for byte: a standalone master and a worker, and Spark Connect, on loopback."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +209,48 @@ def test_the_findings_of_validation_are_the_same(
             found.append([{**c, **dict.fromkeys(told)} if c["rule"].endswith(" type") else c for c in record["checks"]])
             found[-1] = [{k: v for k, v in c.items() if k not in ("samples", "found")} for c in found[-1]]
         assert found[0] == found[1]
+
+
+@pytest.fixture
+def connect(tmp_path: Path) -> Iterator[DataSettings]:
+    """The settings of a Spark Connect server with workers of its own."""
+    home, port = Path(pyspark.__file__).parent, _free_port()
+    options = {"spark.connect.grpc.binding.port": port, "spark.ui.enabled": "false"}
+    command = [home / "bin" / "spark-class", "org.apache.spark.deploy.SparkSubmit", "--master", "local[2]"]
+    command += ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
+    command += [part for name, value in options.items() for part in ("--conf", f"{name}={value}")]
+    own = {"SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **own, "PYSPARK_PYTHON": sys.executable}
+    environment.pop("TASTELOOP_PSEUDONYM_KEY")  # which no worker needs
+    with (tmp_path / "connect.log").open("w") as log:
+        process = subprocess.Popen([*command, "spark-internal"], env=environment, stdout=log, stderr=log)
+    try:
+        for _ in range(240):
+            assert process.poll() is None, (tmp_path / "connect.log").read_text()[-2000:]
+            with socket.socket() as asking:
+                if asking.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.5)
+        yield DataSettings(engine="spark", remote=f"sc://127.0.0.1:{port}", rows_a_part=6_000)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _whole(source: Path, data: DataSettings, out: Path) -> tuple[str, str, bool]:
+    """What ingest, snapshots and validation make of a source: two digests, and whether it is sound."""
+    ingested = ingest(IngestSettings(behaviour=str(source), reviews=None), out / "data", data)
+    prepare(out / "data", PrepareSettings(), out / "snapshots", data)
+    sound = validate(out / "data", ValidationSettings(), out / "validation", data=data).passed
+    return json.dumps(ingested.sha256, sort_keys=True), sha256_tree(out / "snapshots"), sound
+
+
+def test_over_spark_connect(connect: DataSettings, source: Path, tmp_path: Path) -> None:
+    # in a process of its own: one that has a session on the cluster cannot have another over Connect
+    with ProcessPoolExecutor(1, get_context("spawn")) as other:
+        theirs = other.submit(_whole, source, connect, tmp_path / "spark").result()
+    assert theirs == (mine := _whole(source, DataSettings(), tmp_path / "polars"))
+    assert mine[2] is True
 
 
 def test_an_address_where_nobody_is() -> None:
