@@ -21,9 +21,9 @@ Ties, factors, spectral vectors and popularity of an item that few have met lean
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from tasteloop.text import TextSettings, in_order
 
 Matrix = NDArray[np.float32]
 Positions = NDArray[np.integer[Any]] | slice
+Term = Callable[[NDArray[np.float64], Positions], Matrix]  # weight [n, 1] times a standardised term, at some items
 Weights = dict[str, NDArray[np.float64]]  # of each term for each row [n, 1]
 
 TERMS = (
@@ -126,9 +127,10 @@ class Recommender:
         for names, histories, between in self._between(folded):
             together = np.concatenate([history[:, self.compared] for history in histories])
             for name, values in zip(names, np.split(rows_product(together, between), len(names)), strict=True):
-                scale, shift = among_scale(values, len(self.popularity))
-                terms[name] = Term(scale * values, shift)
-        return Reading(self, {name: terms[name] for name in TERMS}, how_much(folded.length)[:, None])
+                terms[name] = among(values, self._place, self.compared)
+        terms["popularity"] = lambda weight, at: _single(weight) * self._standard_popularity[:, at]
+        known = how_much(folded.length)[:, None]
+        return Reading(self, {name: terms[name] for name in TERMS}, known)
 
     @cached_property
     def _place(self) -> NDArray[np.int64]:
@@ -148,7 +150,6 @@ class Recommender:
             "factors_liked": self._fold(folded.liked, "factors_liked"),
             "factors_seen": self._fold(folded.seen, "factors_seen"),
             "spectral": rows_product(folded.seen / self._root, self.spectral),
-            "popularity": np.ones((len(folded.length), 1), np.float32),
         }
 
     def _between(self, folded: Folded) -> tuple[tuple[tuple[str, ...], tuple[Matrix, ...], Matrix], ...]:
@@ -193,7 +194,7 @@ class Recommender:
         for name, (which, x) in sources.items():
             base = self.bases[name]
             scale = weights[name] * base.per_deviation(inputs[name])
-            out[name] = which, scale * (x @ base.items[:, positions])
+            out[name] = which, scale * (x @ base.items[:, positions] - (x @ base.mean)[:, None])
         place = self._place
         at = place[np.asarray(positions, np.int64)]
         compared = [
@@ -208,31 +209,20 @@ class Recommender:
         return out
 
     @cached_property
-    def _stack(self) -> tuple[Matrix, dict[str, slice]]:
-        """[J, D]: the arrays of all bases side by side, each less its mean over the items, and where each stands."""
-        arrays = {
-            "interest": self.ties.T,
-            "taste": self.membership,
-            "content": self.vectors,
-            "factors_liked": self.factors_liked,
-            "factors_seen": self.factors_seen,
-            "spectral": self.spectral * self._root[:, None],
-            "popularity": self.popularity[:, None],
-        }
-        ends = np.cumsum([array.shape[1] for array in arrays.values()]).tolist()
-        places = {
-            name: slice(end - array.shape[1], end) for (name, array), end in zip(arrays.items(), ends, strict=True)
-        }
-        stack = np.empty((len(self.popularity), ends[-1]), np.float32)
-        for name, array in arrays.items():
-            np.subtract(array, array.mean(0, dtype=np.float64), out=stack[:, places[name]], casting="same_kind")
-        return stack, places
-
-    @cached_property
     def bases(self) -> dict[str, Base]:
         """The terms that are a few numbers of the history times a fixed array."""
-        stack, places = self._stack
-        return {name: Base.of(stack[:, place].T) for name, place in places.items()}
+        return {
+            "interest": Base.of(self.ties),
+            "taste": Base.of(self.membership.T),
+            "content": Base.of(self.vectors.T),
+            "factors_liked": Base.of(self.factors_liked.T),
+            "factors_seen": Base.of(self.factors_seen.T),
+            "spectral": Base.of((self.spectral * self._root[:, None]).T),
+        }
+
+    @cached_property
+    def _standard_popularity(self) -> Matrix:
+        return standardise(self.popularity[None])
 
     @cached_property
     def _root(self) -> Matrix:
@@ -284,17 +274,6 @@ class Recommender:
 
 
 @dataclass(frozen=True)
-class Term:
-    """A standardised term of n histories: `coefficients` [n, d] times a fixed array [d, J], less `shift` [n, 1].
-
-    The array is that of the term's base, or the identity on the compared items and 0 for all others.
-    """
-
-    coefficients: NDArray[np.float64]
-    shift: NDArray[np.float64] | float = 0.0
-
-
-@dataclass(frozen=True)
 class Reading:
     """What n histories say of the items: every term standardised, to be read at all of them or at some.
 
@@ -311,21 +290,21 @@ class Reading:
 
     def terms(self) -> dict[str, Matrix]:
         """s_m by term, each [n, J]."""
-        return {name: self._weighted(name, np.ones_like(self.known), slice(None)) for name in self.standardised}
+        one = np.ones_like(self.known)
+        return {name: term(one, slice(None)) for name, term in self.standardised.items()}
 
     def contributions(self, positions: NDArray[np.int64] | None = None) -> dict[str, Matrix]:
         """λ_m(n) · s_m by term, each [n, J], or [n, p] at some positions; a row's score is their sum."""
         of = self.recommender
-        at: Positions = slice(None) if positions is None else positions
-        out = {name: self._weighted(name, λ, at) for name, λ in lambdas(of.weights, self.known).items()}
+        out = dict(self._weighted(of.weights, slice(None) if positions is None else positions))
         new = of.new if positions is None else np.flatnonzero(np.isin(positions, of.new))
         if of.new_weights and len(new):
-            for name, λ in lambdas(of.new_weights, self.known).items():
-                out[name][:, new] = self._weighted(name, λ, new if positions is None else positions[new])
+            for name, matrix in self._weighted(of.new_weights, new if positions is None else positions[new]):
+                out[name][:, new] = matrix
         return out
 
     def scores(self) -> Matrix:
-        """The sum of `contributions`, [n, J], with no matrix for each."""
+        """The sum of `contributions`, [n, J], with no matrix kept for each."""
         of = self.recommender
         out = self._sum(of.weights, slice(None))
         if of.new_weights and len(of.new):
@@ -333,48 +312,30 @@ class Reading:
         return out
 
     def _sum(self, weights: Mapping[str, tuple[float, float]], at: Positions) -> Matrix:
-        of, λ = self.recommender, lambdas(weights, self.known)
-        weighted = {name: λ[name] * term.coefficients for name, term in self.standardised.items()}
-        stack, places = of._stack
-        out: Matrix = _single(np.concatenate([weighted.pop(name) for name in places], 1)) @ stack[at].T
-        _add_compared(out, _single(sum(weighted.values(), np.zeros(1))), of, at)
-        out -= _single(sum((λ[name] * self.standardised[name].shift for name in weighted), np.zeros(1)))
-        return out
+        return reduce(np.add, (matrix for _, matrix in self._weighted(weights, at)))
 
-    def _weighted(self, name: str, λ: NDArray[np.float64], at: Positions) -> Matrix:
-        of, term = self.recommender, self.standardised[name]
-        weighted = _single(λ * term.coefficients)
-        if name in of.bases:
-            return weighted @ of.bases[name].items[:, at]
-        out = np.zeros((len(weighted), len(of.popularity[at])), np.float32)
-        _add_compared(out, weighted, of, at)
-        return out - _single(λ * term.shift)
-
-
-def _add_compared(out: Matrix, values: Matrix, of: Recommender, at: Positions) -> None:
-    """Add values [n, E] of the compared items to out [n, p], which is at some items."""
-    if isinstance(at, slice):
-        out[:, of.compared] += values
-    else:
-        where = of._place[at]
-        there = np.flatnonzero(where >= 0)
-        out[:, there] += values[:, where[there]]
+    def _weighted(self, weights: Mapping[str, tuple[float, float]], at: Positions) -> Iterator[tuple[str, Matrix]]:
+        weight = lambdas(weights, self.known)
+        for name, term in self.standardised.items():
+            yield name, term(weight[name], at)
 
 
 @dataclass(frozen=True)
 class Base:
-    """A fixed array [d, J] of mean 0 that a term multiplies d numbers of a history with, and its covariance."""
+    """A fixed array [d, J] that a term multiplies d numbers of a history with, and its moments over the J items."""
 
     items: Matrix
+    mean: NDArray[np.float64]
     covariance: NDArray[np.float64]
 
     @classmethod
     def of(cls, items: Matrix) -> Base:
+        mean = items.mean(1, dtype=np.float64)
         covariance = np.zeros((len(items), len(items)))
         for start in range(0, items.shape[1], 8192):
-            block = items[:, start : start + 8192].astype(np.float64)
-            covariance += block @ block.T
-        return cls(items, covariance / items.shape[1])
+            centred = items[:, start : start + 8192] - mean[:, None]
+            covariance += centred @ centred.T
+        return cls(items, mean, covariance / items.shape[1])
 
     def per_deviation(self, x: Matrix) -> NDArray[np.float64]:
         """1 over the deviation of `x @ items` [n, 1], 0 where that is constant."""
@@ -382,8 +343,29 @@ class Base:
         return inverse_root(((exact @ self.covariance) * exact).sum(1, keepdims=True))
 
     def standardised(self, x: Matrix) -> Term:
-        """`x @ items`, x [n, d], with deviation 1 over the items; a constant row becomes 0."""
-        return Term(self.per_deviation(x) * x)
+        """`standardise(x @ items)`, x [n, d]."""
+        scaled = self.per_deviation(x) * x
+        shift = scaled @ self.mean[:, None]
+        return lambda weight, at: (weight * scaled).astype(np.float32) @ self.items[:, at] - _single(weight * shift)
+
+
+def among(values: Matrix, place: NDArray[np.int64], compared: NDArray[np.int32]) -> Term:
+    """`standardise` of what is `values` [n, E] at the compared items and 0 at all others.
+
+    Args:
+        place: [J] where an item stands among the compared, -1 where it does not.
+    """
+    scale, shift = among_scale(values, len(place))
+    scaled = _single(scale) * values
+
+    def read(weight: NDArray[np.float64], at: Positions) -> Matrix:
+        where = place[at]
+        out = np.repeat(_single(-weight * shift), len(where), 1)
+        there = compared if isinstance(at, slice) else np.flatnonzero(where >= 0)
+        out[:, there] += _single(weight) * (scaled if isinstance(at, slice) else scaled[:, where[there]])
+        return out
+
+    return read
 
 
 def among_scale(values: Matrix, items: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -418,11 +400,20 @@ def _single(x: NDArray[np.float64]) -> Matrix:
 
 def rows_product(weights: Matrix, rows: Matrix) -> Matrix:
     """`weights @ rows`, [n, m] by [m, d]; where few rows have a weight only those are read."""
-    used = np.flatnonzero(weights[0] if len(weights) == 1 else weights.any(0))
+    used = np.flatnonzero(weights.any(0))
     if 4 * len(used) > weights.shape[1]:
         return weights @ rows
     product: Matrix = weights[:, used] @ rows[used]
     return product
+
+
+def standardise(scores: NDArray[Any]) -> Matrix:
+    """Mean 0 and deviation 1 over each row's items; a constant row becomes 0."""
+    centred: Matrix = scores.astype(np.float32)
+    centred = centred - centred.mean(1, keepdims=True)
+    deviation = centred.std(1, keepdims=True)
+    out: Matrix = np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 1e-7)
+    return out
 
 
 def seen(histories: Sequence[Sequence[Event]], catalogue: Catalogue) -> NDArray[np.bool_]:
