@@ -149,8 +149,9 @@ def confident_from(
     stated = said if truth.shape[1] > 1 else np.ones_like(said)
     sure, right = confidence(probabilities, thresholds)[stated], (said == (truth > 0))[stated]
     for least in np.linspace(0, 1, 101).round(2):
-        good, wrong = (int((right[sure >= least] == which).sum()) for which in (True, False))
-        if good and beta.ppf(1 - _SURE, good, wrong + 1) >= precision:
+        beyond = right[sure >= least]
+        good = int(beyond.sum())
+        if good and beta.ppf(1 - _SURE, good, len(beyond) - good + 1) >= precision:
             return float(least)
     return None
 

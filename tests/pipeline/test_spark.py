@@ -215,7 +215,8 @@ def test_the_findings_of_validation_are_the_same(
 def connect(tmp_path: Path) -> Iterator[DataSettings]:
     """The settings of a Spark Connect server with workers of its own."""
     home, port = Path(pyspark.__file__).parent, _free_port()
-    options = {"spark.connect.grpc.binding.port": port, "spark.ui.enabled": "false"}
+    binding = "spark.connect.grpc.binding"
+    options = {f"{binding}.address": "127.0.0.1", f"{binding}.port": port, "spark.ui.enabled": "false"}
     command = [home / "bin" / "spark-class", "org.apache.spark.deploy.SparkSubmit", "--master", "local[2]"]
     command += ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
     command += [part for name, value in options.items() for part in ("--conf", f"{name}={value}")]
