@@ -10,7 +10,7 @@ export DO_NOT_TRACK = 1
 export GX_ANALYTICS_ENABLED = false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets run serve demo-loop test test-cluster test-spark golden bench bench-loop bench-peers images manifests lint typecheck lock clean
+.PHONY: help setup assets run serve demo-loop test test-cluster test-spark fuzz golden bench bench-loop bench-peers images manifests lint typecheck lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ test-spark: $(STAMP) ## tests on a real Spark master and worker, where there is 
 	@echo "test-spark: pyspark"
 	@$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[spark]"
 	@$(BIN)/python -m pytest -q -m slow tests/pipeline/test_spark.py
+
+fuzz: $(STAMP) ## the tests that make input at random, for much longer than `make test` does; stop it when you like
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m fuzz --timeout 0 --hypothesis-profile fuzz
 
 golden: $(STAMP) ## renew tests/unit/golden after a change that is meant; then read its diff
 	@TASTELOOP_RENEW_GOLDEN=1 $(BIN)/python -m pytest -q tests/unit/test_golden.py

@@ -20,7 +20,8 @@ LABELS = ("Comedy", "Crime", "Drama", "War")
 WORDS = ("mostly", "of", "events", "liked", "disliked", "tried", "viewed", "no", "history", "good", "bad", "film")
 
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any machine")
+settings.register_profile("fuzz", parent=settings.get_profile("any machine"), max_examples=20_000)
+settings.load_profile("any machine")  # `make fuzz` asks for the other with --hypothesis-profile
 
 # kfp asks `inspect.stack` for its caller's name in every setter of a task; under pytest's many frames the source lines
 # that come with it, and that it does not want, take a second each time.
