@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tasteloop.errors import TasteloopError
+from tasteloop.opt_out import VARIABLES
 
 RUN = "TASTELOOP_RUN"
 EVENTS = "steps.jsonl"
@@ -31,10 +32,7 @@ MARK = "-- step "  # begins the line that parts a step's own words from those ar
 ROOMS = ("tasteloop", "validation", "serving")
 
 QUIET = {  # no step calls home, and libraries speak only of errors
-    "DO_NOT_TRACK": "1",
-    "GX_ANALYTICS_ENABLED": "false",
-    "ORT_DISABLE_TELEMETRY": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
+    **VARIABLES,
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # bars redraw; a pipe wants lines
     "TRANSFORMERS_VERBOSITY": "error",
