@@ -21,8 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tasteloop import process
 from tasteloop.errors import TasteloopError
 from tasteloop.opt_out import VARIABLES
+from tasteloop.redaction import redact
 
 RUN = "TASTELOOP_RUN"
 EVENTS = "steps.jsonl"
@@ -42,6 +44,7 @@ QUIET = {  # no step calls home, and libraries speak only of errors
 @contextmanager
 def step(name: str, **outputs: Any) -> Iterator[dict[str, Any]]:
     """Run a step's work inside; `outputs` are its artifacts' paths, and the body adds its plain results."""
+    process.begin()
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     run = os.environ.get(RUN)
@@ -56,7 +59,7 @@ def step(name: str, **outputs: Any) -> Iterator[dict[str, Any]]:
     except BaseException as error:
         atexit.unregister(_leave)
         known = isinstance(error, TasteloopError)
-        message = str(error) if known else f"{type(error).__name__}: {error}"
+        message = redact(str(error) if known else f"{type(error).__name__}: {error}")
         _tell(run, step=name, event="failed", seconds=time.perf_counter() - began, known=known, message=message)
         if known and run:
             raise SystemExit(2) from None  # the run shows the message; a traceback would only hide it
