@@ -6,8 +6,6 @@ PROFILE ?= local
 VENV := .venv
 BIN  := $(VENV)/bin
 STAMP := $(VENV)/.stamp
-export DO_NOT_TRACK = 1
-export GX_ANALYTICS_ENABLED = false
 
 .DEFAULT_GOAL := help
 .PHONY: help setup assets run serve demo-loop test test-cluster test-spark fuzz golden bench bench-loop bench-peers images manifests lint typecheck lock clean

@@ -19,13 +19,14 @@ def record(
 
         from serving.registry import record
         from tasteloop.files import read_json
+        from tasteloop.redaction import redact_strings
 
         decided = Path(verdict.path)
         recorded = record(
             Path(bundle.path),
             Path(evaluation.path) / "evaluation.json",
             read_json(decided / "verdict.json"),
-            json.loads(settings),
+            redact_strings(json.loads(settings)),
             decided / "report.html",
         )
         outputs.update(version=recorded.version, mlflow_run=recorded.run_id)

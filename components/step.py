@@ -21,7 +21,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tasteloop import process
 from tasteloop.errors import TasteloopError
+from tasteloop.opt_out import VARIABLES
+from tasteloop.redaction import redact
 
 RUN = "TASTELOOP_RUN"
 EVENTS = "steps.jsonl"
@@ -31,10 +34,7 @@ MARK = "-- step "  # begins the line that parts a step's own words from those ar
 ROOMS = ("tasteloop", "validation", "serving")
 
 QUIET = {  # no step calls home, and libraries speak only of errors
-    "DO_NOT_TRACK": "1",
-    "GX_ANALYTICS_ENABLED": "false",
-    "ORT_DISABLE_TELEMETRY": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
+    **VARIABLES,
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # bars redraw; a pipe wants lines
     "TRANSFORMERS_VERBOSITY": "error",
@@ -44,6 +44,7 @@ QUIET = {  # no step calls home, and libraries speak only of errors
 @contextmanager
 def step(name: str, **outputs: Any) -> Iterator[dict[str, Any]]:
     """Run a step's work inside; `outputs` are its artifacts' paths, and the body adds its plain results."""
+    process.begin()
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     run = os.environ.get(RUN)
@@ -58,7 +59,7 @@ def step(name: str, **outputs: Any) -> Iterator[dict[str, Any]]:
     except BaseException as error:
         atexit.unregister(_leave)
         known = isinstance(error, TasteloopError)
-        message = str(error) if known else f"{type(error).__name__}: {error}"
+        message = redact(str(error) if known else f"{type(error).__name__}: {error}")
         _tell(run, step=name, event="failed", seconds=time.perf_counter() - began, known=known, message=message)
         if known and run:
             raise SystemExit(2) from None  # the run shows the message; a traceback would only hide it

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import tasteloop
+from tasteloop import process
 from tasteloop.errors import TasteloopError
+from tasteloop.redaction import redact
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -54,6 +57,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and only JSON,
 
 def main() -> None:
     """The console script: a user's mistake is one message and exit code 2."""
+    process.begin()
     try:
         app()
     except TasteloopError as error:
@@ -61,7 +65,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {redact(message)}\n")
     sys.exit(code)
 
 
@@ -151,7 +155,8 @@ def compile_graph(
 
     if output.suffix not in (".yaml", ".yml"):
         raise TasteloopError(f"-o {output}: the graph is YAML; name a .yaml file")
-    compile_to(load(profile, set or []), output, graph_of(pipeline))
+    with process.shareable():
+        compile_to(load(profile, set or []), output, graph_of(pipeline))
     typer.echo(str(output))
 
 
@@ -260,7 +265,8 @@ def report(
             raise TasteloopError("--site is about all runs; leave --run and --output out")
         from pipelines.site import write
 
-        written = write(site)
+        with process.shareable():
+            written = write(site)
         path = Path(written["index"])
         if as_json:
             _print(written)
@@ -270,7 +276,8 @@ def report(
     else:
         from pipelines.local import page
 
-        path = page(run_id, output)
+        with process.shareable() if output else nullcontext():
+            path = page(run_id, output)
         if as_json:
             _print({"report": str(path)})
         else:

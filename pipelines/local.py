@@ -33,7 +33,8 @@ import yaml
 from components.step import EVENTS, LOCK, MARK, QUIET, RUN
 from pipelines.settings import Settings
 from tasteloop.errors import TasteloopError
-from tasteloop.files import atomic_write, home, read_json, sha256_file, sha256_tree, write_json
+from tasteloop.files import atomic_write, home, make_directory, read_json, sha256_file, sha256_tree, write_json
+from tasteloop.redaction import redact, redact_strings
 
 EXIT = {"promoted": 0, "unchanged": 0, "failed": 1, "refused": 4, "rejected": 3, "rehearsal failed": 1}
 _DECIDING = ("great-expectations", "numpy", "polars", "scikit-learn", "tokenizers", "torch", "transformers")
@@ -93,7 +94,7 @@ def _digest(*parts: str) -> str:
 def _alone(work: str, say: Say) -> Iterator[None]:
     """Wait while another run trains on the same data with the same settings, then use its results."""
     path = home() / "pipeline" / "locks" / work
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     with path.open("wb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -109,8 +110,8 @@ def _recorded(settings: Settings) -> Iterator[tuple[Path, dict[str, Any]]]:
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     directory = home() / "runs" / run_id
-    directory.mkdir(parents=True)
-    resolved = settings.of_training()
+    make_directory(directory)
+    resolved = redact_strings(settings.of_training())
     (directory / "settings.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     facts: dict[str, Any] = {
         "id": run_id,
@@ -127,7 +128,7 @@ def _recorded(settings: Settings) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield directory, facts
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
-            facts.update(outcome="interrupted" if interrupted else "failed", reason=str(error))
+            facts.update(outcome="interrupted" if interrupted else "failed", reason=redact(str(error)))
             raise
         finally:
             seconds = time.perf_counter() - began
@@ -266,9 +267,9 @@ class _Watch(io.TextIOBase):
         self._line = ""
 
     def write(self, text: str) -> int:
-        self._log.write(text)
         *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
+        for line in map(redact, lines):  # whole lines: what comes in parts would hide a secret's end
+            self._log.write(f"{line}\n")
             if line.lstrip().startswith(MARK):
                 self._drain()
             elif self._running and line.strip():
@@ -282,6 +283,7 @@ class _Watch(io.TextIOBase):
 
     def close(self) -> None:
         super().close()  # which flushes
+        self._log.write(redact(self._line))
         self._log.close()
         self._events.close()
 

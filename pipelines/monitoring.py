@@ -29,6 +29,7 @@ from tasteloop.errors import TasteloopError
 from tasteloop.events import EVENTS_SCHEMA, ITEM, KIND, TIME, USER
 from tasteloop.files import home, read_parquet, write_json
 from tasteloop.items import ITEMS_SCHEMA
+from tasteloop.redaction import column_names
 from validation.decision import Decision, Evidence, Facts, Outcome, Result, decide, key_of
 from validation.html import minute
 from validation.ledger import Clock, Lease, Ledger, carry_out, resume, resume_rollbacks, roll_back, wall
@@ -418,7 +419,7 @@ def _events(path: Path, since: int) -> pl.DataFrame:
     frame = read_parquet(path)
     if missing := [column for column in (USER, KIND, TIME) if column not in frame.columns]:
         raise TasteloopError(
-            f"{path} has no column {', '.join(missing)}; it has {', '.join(frame.columns)}. Events need "
+            f"{path} has no column {', '.join(missing)}; {column_names(frame.columns)}. Events need "
             f"{', '.join(EVENTS_SCHEMA)} (docs/data.md)"
         )
     columns = [

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from serving import telemetry
 from serving.journal import Journal, JournalSettings
 from serving.settings import Limits, QueueSettings, ServerSettings
+from tasteloop import process
 from tasteloop.errors import TasteloopError
 from tasteloop.files import home
 
@@ -128,6 +129,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _arguments(argv)
+    process.begin()
     # kserve and uvicorn log through the root once it has a handler; kserve's own set-up is then skipped.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(telemetry.JsonLines() if arguments.log_format == "json" else telemetry.Plain())

@@ -24,6 +24,7 @@ import orjson
 from serving.journal import Answered, Journal, JournalSettings, model_of, now
 from serving.rollout import from_v2
 from serving.users import take_users
+from tasteloop import process
 from tasteloop.errors import TasteloopError
 from tasteloop.events import microseconds
 from tasteloop.privacy.pseudonyms import pseudonym_key
@@ -228,15 +229,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--journal-days", type=int, default=30, metavar="N", help="retention (default: %(default)s)")
     parser.add_argument("--journal-text", action="store_true", help="write the questions too, raw text included")
     arguments = parser.parse_args(argv)
+    directory = arguments.journal or home() / "journal"
+    process.begin(directory)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     sys.argv[1:] = []  # kserve parses them as its own when it is imported
     from serving.access import Access
 
     try:
         access = Access.of(arguments.host, arguments.without_token)
-        settings = JournalSettings(
-            directory=arguments.journal or home() / "journal", days=arguments.journal_days, text=arguments.journal_text
-        )
+        settings = JournalSettings(directory=directory, days=arguments.journal_days, text=arguments.journal_text)
         pairs = Pairs(pseudonym_key())
         journal = Journal(settings)
     except (TasteloopError, ValueError) as error:

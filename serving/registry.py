@@ -51,7 +51,6 @@ _KEY, _DIGEST, _PASSED, _REASONS, _REHEARSED = "key", "digest", "passed", "reaso
 _PROMOTED = "promoted"  # when, and in whose place
 EVALUATION, VERDICT, REHEARSAL = "evaluation.json", "verdict.json", "rehearsal.json"  # a version's run keeps them
 _QUIET = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_CONFIGURE_LOGGING": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",

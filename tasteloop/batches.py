@@ -45,7 +45,10 @@ def load_tokenizer(directory: Path) -> Any:
             f"{directory} has no tokenizer.json; save the encoder with a fast tokenizer "
             "(AutoTokenizer.from_pretrained(...).save_pretrained(...))"
         )
-    tokenizer = Tokenizer.from_file(str(path))
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no other kind: no JSON, nested too deep, an unknown model
+        raise TasteloopError(f"{path} is not a tokenizer: {error}; save the encoder again") from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

@@ -199,13 +199,7 @@ def _torch(directory: Path, precision: str, count: int, _: int) -> Engine:
     return run
 
 
-def quiet() -> None:
-    """Before ONNX Runtime is imported: its wheels (1.32) report to their maker and keep a session file otherwise."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-
 def _onnxruntime(directory: Path, precision: str, count: int, _: int) -> Engine:
-    quiet()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

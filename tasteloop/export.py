@@ -54,8 +54,6 @@ def to_onnx(directory: Path) -> None:
     Inputs are ids [n, t] and mask [n, t], int64; the output is pooled [n, width], float32.
     """
     import torch
-
-    engines.quiet()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     from tasteloop import model

@@ -1,7 +1,7 @@
 """Files that are either whole or absent, and their fingerprints.
 
 Every write goes to a temporary sibling, is flushed to the disk and then renamed, so a reader or a run that
-was killed never sees half a file.
+was killed never sees half a file. Who may read files is the umask's to say, which `tasteloop.process` sets.
 """
 
 from __future__ import annotations
@@ -34,6 +34,15 @@ def cache() -> Path:
     return Path(os.environ.get("TASTELOOP_CACHE") or "~/.cache/tasteloop").expanduser().absolute()
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it; the home, the cache and what is in them are open to their user alone."""
+    own = (home(), cache())
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    for each in reversed(missing):
+        private = any(each.is_relative_to(root) for root in own)
+        each.mkdir(0o700 if private else 0o777, exist_ok=True)
+
+
 def _beside(path: Path, role: str) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.{role}")
 
@@ -49,7 +58,7 @@ def _flush(path: Path) -> None:
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling that becomes `path` when the block ends and vanishes when it raises."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     temporary = _beside(path, "tmp")
     try:
         yield temporary
@@ -73,7 +82,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     A directory that was at `path` is moved aside first: a kill between the two renames leaves none, never a
     mixture.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     temporary, old = _beside(path, "tmp"), _beside(path, "old")
     temporary.mkdir()
     try:
@@ -110,7 +119,7 @@ def locked(path: Path, seconds: float, between: float) -> Iterator[None]:
     """
     import fcntl
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     with path.open("a") as lock:
         deadline = time.monotonic() + seconds
         while True:
@@ -150,7 +159,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise TasteloopError(f"no file {path}; run the step that writes it") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TasteloopError(f"{path} is not readable JSON ({error}); write it again") from error
 
 

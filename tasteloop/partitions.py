@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field
 from tasteloop import events
 from tasteloop.events import ROW, TIME, USER, CleaningSettings, accepted, enough, judge, rejected
 from tasteloop.files import atomic_file, read_parquet
+from tasteloop.process import shared_with_group
 
 _GROUP = 1 << 17  # rows of a row group
 _PART = "part"
@@ -47,7 +48,7 @@ class DataSettings(BaseModel, frozen=True, extra="forbid"):
         """A folder for what lies between, which is removed when the block ends."""
         if self.shared and self.engine == "spark":
             self.shared.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(prefix="tasteloop-", dir=self.shared) as name:
+            with TemporaryDirectory(prefix="tasteloop-", dir=self.shared) as name, shared_with_group():
                 Path(name).chmod(0o770)  # the workers may be of another user of the group
                 yield Path(name).absolute()
             return

@@ -7,6 +7,7 @@ memory at a time: a file may be larger than memory, and a user's events may stan
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,7 @@ from zlib import crc32
 from tasteloop.errors import TasteloopError
 from tasteloop.events import ITEM, KIND, KINDS, TEXT, TIME, USER, VALUE, Event
 from tasteloop.files import atomic_file
+from tasteloop.redaction import column_names, masked
 from tasteloop.runtime import MOST_K, QUESTIONS, Session
 
 if TYPE_CHECKING:
@@ -132,7 +134,7 @@ class _Source:
         except (pa.ArrowException, OSError) as error:
             raise TasteloopError(f"{path} is not a whole {path.suffix[1:]} file: {_first_line(error)}") from None
         if missing := [c for c in _NEEDED[model] if c not in names]:
-            raise TasteloopError(f"{path} has no column {missing[0]!r}, which {model} needs; it has {', '.join(names)}")
+            raise TasteloopError(f"{path} has no column {missing[0]!r}, which {model} needs; {column_names(names)}")
         return cls(path, model, [c for c in _COLUMNS if c in names], expected)
 
     def questions(
@@ -227,8 +229,10 @@ class _Source:
             lost = typed[column].is_null() & frame[column].is_not_null()
             if lost.any():
                 row = int(lost.arg_max())  # type: ignore[arg-type]
+                value = frame[column][row]
+                shown = masked(value) if column in (USER, TEXT) else repr(value)
                 raise TasteloopError(
-                    f"row {frame[ROW][row]} of {self.path}: {column} is {frame[column][row]!r}, not a "
+                    f"row {frame[ROW][row]} of {self.path}: {column} is {shown}, not a "
                     f"{'number' if column in (VALUE, TIME) else 'string'}"
                 )
         return typed
@@ -279,7 +283,8 @@ def _read_csv(path: Path) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    """Of a reader's error, without the row that it quotes."""
+    return re.sub(r"(got \d+): .*", r"\1", str(error).strip().split("\n")[0])
 
 
 # --- out ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tasteloop import storage
+from tasteloop import process, storage
 
 SNAPSHOTS, MODEL, CHECKPOINTS = "snapshots", "model", "checkpoints"  # in PLACE
 
@@ -58,6 +58,7 @@ def _leave_together() -> None:
 def main() -> None:
     from torch.distributed.elastic.multiprocessing.errors import record
 
+    process.begin()
     parser = argparse.ArgumentParser("tasteloop.worker", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--place", required=True)
     parser.add_argument("--settings", required=True)

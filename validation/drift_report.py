@@ -15,7 +15,6 @@ import base64
 import hashlib
 import json
 import logging
-import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -134,7 +133,6 @@ def evidently(
         reference, current: `validation.reference.rows_of`.
         before, mature: answers with outcomes of both sides.
     """
-    os.environ.setdefault("DO_NOT_TRACK", "1")
     from evidently import DataDefinition, Dataset, Report
     from evidently.core.metric_types import Metric
     from evidently.metrics import ValueDrift

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -528,7 +527,6 @@ def _volume(
 
 def _context() -> AbstractDataContext:
     """An in-memory GX context that sends nothing and draws nothing."""
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read when great_expectations is imported
     logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it narrates its own start
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig

@@ -54,7 +54,7 @@ class Peer:
         _write(self._asked["past"], past.user[which], past.events.item[which])
         self.process = subprocess.Popen(
             [str(PYTHON), __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONWARNINGS": "ignore", "DO_NOT_TRACK": "1"},
+            env={**os.environ, "PYTHONWARNINGS": "ignore"},
         )  # fmt: skip
 
     def train(self, epochs: int) -> Peer:

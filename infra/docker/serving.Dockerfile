@@ -14,7 +14,7 @@ COPY infra/docker/serving.lock /serving.lock
 # Python can compile (torch does).
 RUN python3 -m venv /opt/venv \
  && /opt/venv/bin/pip install --no-cache-dir --no-compile --no-deps --disable-pip-version-check --requirement /serving.lock \
- && /opt/venv/bin/pip uninstall --quiet --yes setuptools pip \
+ && /opt/venv/bin/pip uninstall --quiet --yes openvino-telemetry setuptools pip \
  && cd /opt/venv/lib/python3*/site-packages/openvino/libs \
  && rm -f cache.json libopenvino_intel_gpu_* libopenvino_intel_npu_* \
       libopenvino_tensorflow_* libopenvino_pytorch_* libopenvino_paddle_* libopenvino_jax_* libopenvino_gguf_* \
@@ -35,7 +35,7 @@ LABEL org.opencontainers.image.title="tasteloop-serving" \
       org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.version="${VERSION}"
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    HOME=/tmp TASTELOOP_HOME=/tmp/home DO_NOT_TRACK=1 HF_HUB_OFFLINE=1
+    HOME=/tmp TASTELOOP_HOME=/tmp/home HF_HUB_OFFLINE=1
 USER 10001:10001
 WORKDIR /app
 EXPOSE 8080 8081

@@ -14,6 +14,7 @@ COPY infra/docker/steps.lock /steps.lock
 # Python can compile (torch does).
 RUN python3 -m venv /opt/venv \
  && /opt/venv/bin/pip install --no-cache-dir --no-compile --disable-pip-version-check --requirement /steps.lock \
+ && /opt/venv/bin/pip uninstall --quiet --yes openvino-telemetry \
  && cd /opt/venv/lib/python3*/site-packages/openvino/libs \
  && rm -f cache.json libopenvino_intel_gpu_* libopenvino_intel_npu_* \
       libopenvino_tensorflow_* libopenvino_pytorch_* libopenvino_paddle_* libopenvino_jax_* libopenvino_gguf_* \
@@ -37,7 +38,7 @@ LABEL org.opencontainers.image.title="tasteloop-steps" \
       org.opencontainers.image.source="${SOURCE}" \
       org.opencontainers.image.version="${VERSION}"
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    HOME=/tmp DO_NOT_TRACK=1 GX_ANALYTICS_ENABLED=false
+    HOME=/tmp
 USER 10001:10001
 WORKDIR /tmp
 CMD ["python", "-c", "import sys; sys.exit('this image runs the steps of a pipeline; see docs/cluster.md')"]

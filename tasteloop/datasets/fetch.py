@@ -22,6 +22,7 @@ from typing import IO, Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from tasteloop.bundle import VOCABULARIES, refuse_code
 from tasteloop.datasets.catalogue import CATALOGUE, Archive, Source
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_directory, cache, read_json, sha256_file, write_json
@@ -243,8 +244,9 @@ def _check_encoder(directory: Path, name: str) -> None:
         raise TasteloopError(
             f"encoder {name!r}: config.json says model_type {kind!r}; allowed: {', '.join(BERT_FAMILY)}"
         )
-    if "auto_map" in config:
-        raise TasteloopError(f"encoder {name!r}: its config.json asks to run code of its own (auto_map); refused")
+    for path in sorted(directory.glob("*.json")):  # the tokenizer's too
+        if path.name not in VOCABULARIES:
+            refuse_code(path)
     if not any(directory.glob("*.safetensors")):
         pickles = sorted(p.name for p in directory.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
         has = f"only {', '.join(pickles)}, which can run code when loaded" if pickles else "no weights"

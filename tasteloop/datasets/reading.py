@@ -24,6 +24,7 @@ from tasteloop.events import (
     VALUE_WRITTEN,
 )
 from tasteloop.items import DOMAIN, ITEMS_SCHEMA, LABELS, RELEASED, TITLE
+from tasteloop.redaction import column_names
 
 TimeUnit = Literal["iso", "s", "ms", "us", "ns"]
 
@@ -102,9 +103,7 @@ def scan_table(
         frame = source.select(*there)
         some = not (frame.head(1).collect().is_empty() and frame.collect().is_empty())  # an open quote hides rows
     if absent := [theirs for theirs in columns.values() if theirs not in names]:
-        headless = any(name[:1].isdigit() for name in names)
-        has = "its first line is no header" if headless else f"it has: {', '.join(names)}"
-        raise TasteloopError(f"{path} has no column {', '.join(map(repr, absent))}; {has}")
+        raise TasteloopError(f"{path} has no column {', '.join(map(repr, absent))}; {column_names(names, 'it has: ')}")
     if not some:
         raise TasteloopError(f"{path} has columns and no rows; export it again")
     return frame.with_row_index(ROW, offset=1).with_columns(pl.col(ROW).cast(pl.Int64))

@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from tasteloop.errors import TasteloopError
-from tasteloop.files import home
+from tasteloop.files import home, make_directory
 
 KEY_VARIABLE = "TASTELOOP_PSEUDONYM_KEY"
 _SHORTEST = 16  # bytes
@@ -58,7 +58,7 @@ def pseudonymise(users: pl.Series, key: bytes) -> pl.Series:
 
 def _generate(path: Path) -> None:
     """Make the key file whole and at once, so that two processes that start together end with one key."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

@@ -63,6 +63,13 @@ def test_status_and_report_show_it(smoke):
     assert "<html" in page.read_text()
 
 
+def test_a_home_is_its_users_alone_the_registry_and_its_artifacts_too(smoke):
+    home, _ = smoke
+    open_to_others = [p for p in (home.path, *home.path.rglob("*")) if p.lstat().st_mode & 0o077 and not p.is_symlink()]
+    assert (home.path / "mlflow.db").is_file()
+    assert open_to_others == []
+
+
 def test_an_unchanged_run_uses_everything_again_and_changes_nothing(smoke):
     home, first = smoke
     again = home.run()

@@ -125,3 +125,20 @@ def test_a_step_ends_when_its_run_is_killed(tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     wait_for(lambda: (tmp_path / "cleaned").exists())
+
+
+def test_a_failure_is_recorded_and_shown_without_the_secrets_of_addresses_and_of_the_environment(run):
+    code = HEAD + (
+        "with step('record'):\n"
+        "    logging.getLogger('tasteloop.x').warning('asking %s', 'http://user:h0rse-battery@h/')\n"
+        "    raise OSError('http://user:h0rse-battery@127.0.0.1:9/ is away; key ' + 'api-key-of-a-test')"
+    )
+
+    done = python(code, env={**os.environ, "CLOUD_ACCESS_KEY": "api-key-of-a-test"})
+
+    recorded, traceback = (run / EVENTS).read_text(), done.stderr.rpartition("OSError")[2]
+    assert "asking http://***@h/" in done.stdout
+    for said in (recorded, traceback):
+        assert "http://***@127.0.0.1:9/ is away; key ***" in said
+    for said in (recorded, traceback, done.stdout):
+        assert "h0rse-battery" not in said and "api-key-of-a-test" not in said

@@ -1,0 +1,78 @@
+"""What no message may hold: secrets of addresses and of the environment, mail addresses, values of the input.
+
+Every message of ours goes through `redact`: a TasteloopError's text when it is made, log records and the tracebacks of
+uncaught exceptions (`tasteloop.process`), what a run records and prints (`pipelines.local`, `components.step`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+HIDDEN = "***"
+
+_SECRET = (
+    r"token|secret|passw(?:or)?d|pwd|signature|sig|credentials?|api[-_]?key|access[-_]?key(?:[-_]?id)?|key|auth|code"
+)
+_PATTERNS = (  # what a text holds wherever the pattern after it can match, the pattern, what stands there instead
+    # scheme://user:password@host; a password may hold '@', and '/' where it was not escaped
+    ("://", r"(?<=://)(?:[^\s/?#'\"<>]*@|[^\s/?#'\"<>@:]+:(?!\d{1,5}[/?#])[^\s'\"<>]*@)", f"{HIDDEN}@"),
+    # ?token=…, &X-Amz-Signature=…, ;token=… of a Spark Connect address
+    ("=", rf"([?&;](?:[\w.-]*[-_.])?(?:{_SECRET})=)[^&;\s'\"<>#]+", rf"\1{HIDDEN}"),
+    (" ", r"\b(bearer|basic) +[\w.~+/=-]{8,}", rf"\1 {HIDDEN}"),
+    ("@", r"(?<![\w.%+/-])[\w.%+-]+@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}\b", f"{HIDDEN}@{HIDDEN}"),
+)
+_COMPILED = tuple((sign, re.compile(pattern, re.I), instead) for sign, pattern, instead in _PATTERNS)
+_VARIABLES = ("PASSWORD", "PASSWD", "SECRET", "TOKEN", "KEY", "KEY_ID", "CREDENTIAL", "CREDENTIALS")
+_SHORTEST = 8  # characters of a variable's value that is looked for: a shorter one is in too many words
+_SHOWN = 40  # characters of a value
+
+
+def redact(text: str) -> str:
+    """The text without secrets of addresses, values of the environment's secret variables, and mail addresses."""
+    for sign, pattern, instead in _COMPILED:
+        if sign in text:
+            text = pattern.sub(instead, text)
+    for secret in _secrets():
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+@cache
+def _secrets() -> tuple[str, ...]:
+    """Values of the environment's secret variables, as the process began with them, the longest first."""
+    values = {value for name, value in os.environ.items() if name.endswith(_VARIABLES) and len(value) >= _SHORTEST}
+    return tuple(sorted(values, key=len, reverse=True))
+
+
+def redact_strings(value: Any) -> Any:
+    """`redact` for every string in lists and mappings, as JSON has them."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {key: redact_strings(entry) for key, entry in value.items()}
+    return [redact_strings(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def masked(value: object) -> str:
+    """The shape of a value of the input: 9 for digits, x for letters, everything else as it is, at most 40 characters.
+
+    It shows what is wrong with a time or a number, and tells nobody whose it is.
+    """
+    text = value if isinstance(value, str) else repr(value)
+    shape = "".join("9" if c.isdigit() else "x" if c.isalpha() else c for c in text[:_SHOWN])
+    return repr(shape) + (f" … ({len(text)} characters)" if len(text) > _SHOWN else "")
+
+
+_NAME = re.compile(r"[^\W\d][\w .:()/%#-]{0,60}")
+
+
+def column_names(names: Iterable[str], has: str = "it has ") -> str:
+    """The columns that a table has, to be shown; where one of them is no name, its first line is data and is not."""
+    names = list(names)
+    if all(_NAME.fullmatch(name) for name in names):
+        return has + ", ".join(names)
+    return f"its first line is no header: of its {len(names)} fields some are not names"
