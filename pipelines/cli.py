@@ -505,6 +505,18 @@ def rollback(as_json: AsJson = False) -> None:
         typer.echo(f"the champion is version {live.version} ({live.digest[:12]}); servers that follow it swap")
 
 
+@app.command("reset-registry")
+def reset_registry() -> None:
+    """Begin without a champion, where the registry was lost and no backup is there; a registry that is whole stays.
+
+    The database is set aside. Bundles and runs stay; the next run's model is compared with baselines alone.
+    """
+    from serving.registry import reset
+
+    aside = reset()
+    typer.echo(f"this home has no champion now{f'; the old database is {aside}' if aside else ''}")
+
+
 @rollout.command("start")
 def start_rollout(
     version: Annotated[str, typer.Option(metavar="N", help="The registered version to try.")],

@@ -39,7 +39,6 @@ logger = logging.getLogger(__name__)
 SWAPS = Counter("tasteloop_swaps", "Versions that were to be swapped in, by what became of it", ("outcome",))
 CHALLENGED = Counter("tasteloop_challenger_failures", "Calls that the champion answered in the challenger's place")
 
-SERVED = "served.json"  # the last version that this home has served: what a start falls back on
 INTERVAL = 0.5  # seconds between looks at the local registry, which cost a file's `stat`
 REMOTE_INTERVAL = 30.0  # seconds between questions to a registry elsewhere
 _AGAIN = 60.0  # seconds after which a version that was refused is tried again
@@ -440,14 +439,14 @@ def remember(predictor: Predictor) -> None:
     if (predictor.version, predictor.digest) == _served():
         return
     try:
-        files.write_json(files.home() / SERVED, {"version": predictor.version, "digest": predictor.digest})
+        files.write_json(files.home() / registry.SERVED, {"version": predictor.version, "digest": predictor.digest})
     except OSError as error:
-        logger.warning("%s cannot be written (%s)", files.home() / SERVED, error.strerror)
+        logger.warning("%s cannot be written (%s)", files.home() / registry.SERVED, error.strerror)
 
 
 def _served() -> tuple[str, str] | None:
     try:
-        noted = files.read_json(files.home() / SERVED)
+        noted = files.read_json(files.home() / registry.SERVED)
         return str(noted["version"]), str(noted["digest"])
     except (TasteloopError, KeyError, TypeError):
         return None

@@ -1,6 +1,6 @@
 """Versions of the model and which of them is live, in MLflow (tracking and registry).
 
-By default everything is on this machine: `sqlite:///<home>/mlflow.db` and artifacts under
+By default everything is on this machine: the SQLite file `<home>/mlflow.db` and artifacts under
 `<home>/mlartifacts`; `MLFLOW_TRACKING_URI` names another store. Every version is a bundle directory with
 its evaluation and verdict. The alias `@champion` says which version is live, the registered model's tag
 `champions` which were live before it, oldest first.
@@ -8,6 +8,11 @@ its evaluation and verdict. The alias `@champion` says which version is live, th
 A promotion writes that history (and when and in whose place) first and moves the alias last; a rollback moves the
 alias first. A history that ends in the live version itself therefore is what a killed process left, and reads as if
 the end were not there: at any point the state is the one before or the one after.
+
+A home remembers its last champion in `champion.json`. A registry without a champion, in a home that has had one, is
+not a new registry but a lost one (an emptied file, another server): it is refused, since a gate that asked it would
+compare a candidate with nothing. MLflow writes absolute paths; the first who opens the database of a home that was
+moved or restored elsewhere rewrites them.
 
 All of it happens under one file lock in `home()`, so that compare-and-swap is atomic between the processes
 of a machine (and of machines that share that directory). MLflow's own API has no compare-and-swap: two
@@ -23,15 +28,16 @@ import logging
 import math
 import os
 import re
+import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
+from urllib.parse import quote, unquote, urlparse
 from urllib.request import url2pathname
 
 from tasteloop import files
@@ -55,12 +61,29 @@ _QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
+LAST_CHAMPION = "champion.json"  # the champion that this home saw last; its version is null after `reset`
+SERVED = "served.json"  # the version that a server of this home served last: what a start falls back on
+_LEDGER = Path("monitor", "ledger.jsonl")  # whose entries are about champions
+_SQLITE = b"SQLite format 3\0"  # how such a file begins
+_PLAIN = re.compile(r"[\w/ .,+=~-]+")  # paths that need no escape in an SQLite URI
+_LOCATIONS = (  # where MLflow's database has the absolute locations of artifacts
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("logged_models", "artifact_location"),
+)
 _LOCK_SECONDS = 120.0
 _REMEMBERED = 1000  # champions in the history
 
 
 class ChampionMoved(TasteloopError):
     """The champion is no longer the one that the gate compared the candidate with."""
+
+
+class RegistryLost(TasteloopError):
+    """What the home's registry was is damaged, or has no champion although this home has had one."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +130,34 @@ class Version:
 
 def tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI`, else the SQLite file under `home()`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{files.home() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(files.home() / DATABASE)
+
+
+def sqlite_uri(path: Path) -> str:
+    """The SQLAlchemy URI of an SQLite file whose path may have any character.
+
+    SQLAlchemy takes `?` for the end of a path and decodes `%`. A path that has more than plain characters is therefore
+    handed to SQLite itself as a `file:` URI. Its slashes are escaped too: MLflow makes the folders above the first
+    slash of what it reads there, which would be folders that nobody asked for.
+    """
+    if _PLAIN.fullmatch(str(path)):
+        return f"sqlite:///{path}"
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database="file:" + quote(str(path), safe=""), query={"uri": "true"}).render_as_string()
+
+
+@cache
+def sqlite_path(uri: str) -> Path | None:
+    """The file of an SQLite URI; None for another store."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    if _PLAIN.fullmatch(path := uri.removeprefix("sqlite:///")):
+        return Path(path)
+    from sqlalchemy import make_url
+
+    database = make_url(uri).database or ""
+    return Path(unquote(database.removeprefix("file:")) if database.startswith("file:") else database)
 
 
 def record(
@@ -174,21 +224,20 @@ def pointer() -> tuple[str, str] | None:
     """Version and digest of the champion, nothing verified nor fetched; None while nothing has been promoted."""
     if _nothing_yet():
         return None
-    with _registry() as client:
+    with _registry(artifacts=False) as client:
         live = _live(client)
         return (str(live.version), live.tags[_DIGEST]) if live else None
 
 
 def mark() -> tuple[int, ...] | None:
     """What differs after any change of a store on this machine, its time in ns first; None for another store."""
-    uri = tracking_uri()
-    if not uri.startswith("sqlite:///"):
+    path = sqlite_path(tracking_uri())
+    if path is None:
         return None
-    path = uri.removeprefix("sqlite:///")
     found = []
     for suffix in ("", "-wal"):
         with suppress(FileNotFoundError):  # a write-ahead log comes and goes
-            found.append(Path(path + suffix).stat())
+            found.append(path.with_name(path.name + suffix).stat())
     times = [stat.st_mtime_ns for stat in found]
     return (max(times, default=0), *times, *(stat.st_size for stat in found))
 
@@ -197,6 +246,20 @@ def find(version: str) -> Champion:
     """Any registered version, its bundle verified."""
     with _registry() as client:
         return _resolve(_version(client, version))
+
+
+def find_bundle(digest: str) -> Path:
+    """The bundle with a digest, whole, where it is on this machine; the registry is not asked.
+
+    Raises:
+        TasteloopError: it is not here, or not whole.
+    """
+    for path in [files.cache() / "bundles" / digest, *(files.home() / ARTIFACTS).glob("*/artifacts/bundle")]:
+        manifest = path / "manifest.json"
+        if manifest.is_file() and files.sha256_file(manifest) == digest:
+            _verify(path)
+            return path
+    raise TasteloopError(f"there is no bundle {digest[:12]} below {files.home() / ARTIFACTS}; restore it from a backup")
 
 
 def source(version: str) -> tuple[str, str]:
@@ -215,7 +278,7 @@ def versions() -> list[Version]:
     """All registered versions, newest first."""
     if _nothing_yet():
         return []
-    with _registry() as client:
+    with _registry(artifacts=False) as client:
         live = _live(client)
         before = _history(client, live) if live else []
         found = client.search_model_versions(f"name = '{MODEL}'", max_results=1000)
@@ -276,7 +339,7 @@ def promote(version: str, expected: str | None) -> Champion:
         TasteloopError: the gate or the rehearsal did not pass, or the bundle is not whole.
     """
     with _registry() as client:
-        candidate, live = _version(client, version), _live(client)
+        live, candidate = _live(client), _version(client, version)
         if live is not None and live.version == candidate.version:
             return _resolve(live)
         present = live.tags[_DIGEST] if live else None
@@ -293,6 +356,7 @@ def promote(version: str, expected: str | None) -> Champion:
         told = {"promoted": int(time.time() * 1000), "replaced": str(live.version) if live else None}
         client.set_model_version_tag(MODEL, version, _PROMOTED, json.dumps(told))
         client.set_registered_model_alias(MODEL, CHAMPION, version)
+        _remember(candidate)
         return promoted
 
 
@@ -306,7 +370,7 @@ def previous() -> tuple[str, str] | None:
     """Version and digest of the champion before this one: where a rollback goes. None where there is none."""
     if _nothing_yet():
         return None
-    with _registry() as client:
+    with _registry(artifacts=False) as client:
         live = _live(client)
         history = _history(client, live) if live else []
         return (history[-1], _version(client, history[-1]).tags[_DIGEST]) if history else None
@@ -332,18 +396,217 @@ def rollback(expected: str | None = None) -> Champion:
         history = _history(client, live) if live else []
         if not live or not history:
             raise TasteloopError(nowhere.format(f"version {live.version}" if live else "none"))
-        previous = _resolve(_version(client, history[-1]))
+        candidate = _version(client, history[-1])
+        previous = _resolve(candidate)
         client.set_registered_model_alias(MODEL, CHAMPION, previous.version)
         client.set_registered_model_tag(MODEL, _HISTORY, json.dumps(history[:-1]))
+        _remember(candidate)
         return previous
 
 
+def reset() -> Path | None:
+    """Begin without a champion: set a lost registry aside, and forget that this home has had one.
+
+    Returns:
+        where the database is now; None where there was none, or the registry is a server.
+
+    Raises:
+        TasteloopError: the registry is not lost, or cannot be asked.
+    """
+    try:
+        live = pointer()
+    except RegistryLost:
+        pass
+    else:
+        found = f"has a champion, version {live[0]} ({live[1][:12]})" if live else "has had no champion"
+        raise TasteloopError(f"the registry {_address()} {found}: nothing is lost, and nothing was reset")
+    home, database, aside = files.home(), sqlite_path(tracking_uri()), None
+    with _locked():
+        if database is not None and database.exists():
+            stamp = f"lost-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+            for suffix in ("-wal", "-shm", "-journal", ""):
+                with suppress(FileNotFoundError):
+                    database.with_name(database.name + suffix).rename(database.with_name(f"{DATABASE}{suffix}.{stamp}"))
+            aside = database.with_name(f"{DATABASE}.{stamp}")
+        (home / SERVED).unlink(missing_ok=True)
+        files.write_json(home / LAST_CHAMPION, {"version": None, "digest": None, "registry": None})
+    _client.cache_clear()
+    return aside
+
+
+def _locked() -> AbstractContextManager[None]:
+    return files.locked(files.home() / "registry.lock", _LOCK_SECONDS, 0.05)
+
+
 @contextmanager
-def _registry() -> Iterator[MlflowClient]:
-    """The client, alone: the lock also keeps two first users from creating the database at once."""
-    home = files.home()
-    with files.locked(home / "registry.lock", _LOCK_SECONDS, 0.05):
-        yield _client(tracking_uri(), home)
+def _registry(artifacts: bool = True) -> Iterator[MlflowClient]:
+    """The client, alone: the lock also keeps two first users from creating the database at once.
+
+    Args:
+        artifacts: whether their locations are needed. Who needs none rewrites none, so that two machines that see one
+            home at different paths do not rewrite them in turn for ever.
+    """
+    home, uri = files.home(), tracking_uri()
+    database = sqlite_path(uri)
+    with _locked(), _plain_errors(database):
+        if database is not None:
+            _check_database(database)
+        client = _client(uri, home)
+        if database is not None:
+            _reopen_if_replaced(client, uri, database)
+            if artifacts and database.absolute() == home / DATABASE:
+                _relocate(database, (home / ARTIFACTS).as_uri())
+        yield client
+
+
+@contextmanager
+def _plain_errors(database: Path | None) -> Iterator[None]:
+    """Say in one message what MLflow, its database or the network had to say in a traceback."""
+    try:
+        yield
+    except TasteloopError:
+        raise
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "sqlite3", "requests", "alembic"):
+            raise
+        said = _without_password((str(error).strip() or type(error).__name__).splitlines()[0][:300])
+        if database is not None and re.search("malformed|not a database|no such (table|column)", str(error)):
+            raise _lost(f"{database} is damaged ({said})") from error
+        raise TasteloopError(
+            f"the registry {_address()} cannot be asked: {said}. Look whether it is there and try again"
+        ) from error
+
+
+def _check_database(database: Path) -> None:
+    """Before MLflow opens it: it would make a new registry of a file that is missing or empty."""
+    try:
+        with database.open("rb") as stream:
+            start = stream.read(len(_SQLITE))
+    except FileNotFoundError:
+        start = b""
+    except OSError as error:
+        raise TasteloopError(
+            f"the registry {database} cannot be read: {error.strerror}; mend that and try again"
+        ) from None
+    if start and start != _SQLITE:
+        raise _lost(f"{database} is no SQLite database")
+    if not start and _had_versions():
+        raise _lost(f"{database} is {'empty' if database.exists() else 'missing'}")
+
+
+def _relocate(database: Path, present: str) -> None:
+    """Have the artifacts where this home is now: MLflow wrote down where it was when they were logged."""
+    with closing(sqlite3.connect(database)) as connection:
+        query = "SELECT artifact_location FROM experiments WHERE name = ?"
+        recorded = str((connection.execute(query, (MODEL,)).fetchone() or [present])[0])
+        if recorded == present or not (recorded.startswith("file:") and recorded.endswith(f"/{ARTIFACTS}")):
+            return
+        with connection:  # one transaction
+            for table, column in _LOCATIONS:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                    (present, len(recorded) + 1, recorded, len(recorded) + 1, f"{recorded}/"),
+                )
+    logger.info("the artifacts of the registry are in %s now, no longer in %s", present, recorded)
+
+
+_opened: dict[str, tuple[int, int]] = {}  # by URI: device and inode of the database that its connections read
+
+
+def _reopen_if_replaced(client: MlflowClient, uri: str, database: Path) -> None:
+    """Close MLflow's connections where the file is another one than they read, such as one from a backup."""
+    try:
+        stat = database.stat()
+    except FileNotFoundError:
+        raise TasteloopError(f"{database} was removed while this process used it; start it again") from None
+    present = (stat.st_dev, stat.st_ino)
+    if _opened.setdefault(uri, present) != present:
+        registered = client._get_registry_client()  # type: ignore[no-untyped-call]
+        for store in (client._tracking_client.store, registered.store):
+            if engine := getattr(store, "engine", None):
+                engine.dispose()
+        _opened[uri] = present
+
+
+# What the home remembers
+
+
+def _remember(version: ModelVersion) -> None:
+    """Note the champion, once it is. A process that is killed before leaves that to whoever asks for it next."""
+    noted = {"version": str(version.version), "digest": version.tags[_DIGEST], "registry": _server()}
+    path = files.home() / LAST_CHAMPION
+    try:
+        if _noted() != noted:
+            files.write_json(path, noted)
+    except OSError as error:
+        logger.warning("%s cannot be written (%s)", path, error.strerror)
+
+
+def _noted() -> dict[str, Any] | None:
+    """What `champion.json` holds; None without one, and an empty one where it cannot be read."""
+    path = files.home() / LAST_CHAMPION
+    if not path.exists():
+        return None
+    try:
+        return dict(files.read_json(path))
+    except (TasteloopError, TypeError, ValueError):
+        return {}
+
+
+def _last_champion() -> str | None:
+    """The champion that this home has had, in words; None where it has had none.
+
+    A home of a version that wrote no `champion.json` knows from what its server or its monitor wrote.
+    """
+    home, noted = files.home(), _noted()
+    if noted is None and (home / SERVED).exists():
+        noted = dict(files.as_mapping(_read_or_none(home / SERVED)))
+    if noted is None:
+        ledger = home / _LEDGER
+        return f"one that {ledger} is about" if ledger.exists() and ledger.stat().st_size else None
+    if "version" in noted and noted["version"] is None:
+        return None
+    where = f" of {noted['registry']}" if noted.get("registry") else ""
+    return f"version {noted.get('version', 'unknown')} ({str(noted.get('digest', ''))[:12] or 'unknown'}){where}"
+
+
+def _had_versions() -> bool:
+    """Whether a registry was in use here: a champion is remembered, or a version's artifacts are still there."""
+    if (noted := _noted()) is not None and "version" in noted and noted["version"] is None:  # begun anew
+        return False
+    artifacts = files.home() / ARTIFACTS
+    return _last_champion() is not None or (artifacts.is_dir() and any(artifacts.iterdir()))
+
+
+def _read_or_none(path: Path) -> Any:
+    try:
+        return files.read_json(path)
+    except TasteloopError:
+        return None
+
+
+def _lost(what: str) -> RegistryLost:
+    last = _last_champion()
+    had = f"this home has had a champion: {last}" if last else "this home has had versions"
+    return RegistryLost(
+        f"{what}, but {had}. Restore the registry from a backup (docs/operations.md); or, to begin without a champion, "
+        "run `tasteloop reset-registry`"
+    )
+
+
+def _server() -> str | None:
+    """The registry's address where it is no file of this home, without a password."""
+    uri = tracking_uri()
+    return None if sqlite_path(uri) == files.home() / DATABASE else _without_password(uri)
+
+
+def _address() -> str:
+    return _server() or str(files.home() / DATABASE)
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 @cache
@@ -353,23 +616,26 @@ def _client(uri: str, home: Path) -> MlflowClient:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
-    try:
-        client = MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
-        if client.get_experiment_by_name(MODEL) is None:
-            local = urlparse(uri).scheme not in ("http", "https")
-            client.create_experiment(MODEL, (home / "mlartifacts").as_uri() if local else None)
-        if not client.search_registered_models(f"name = '{MODEL}'"):
-            client.create_registered_model(MODEL)
-    except MlflowException as error:
-        raise TasteloopError(f"the registry {uri} cannot be used: {error}") from error
+    client = MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
+    known = client.search_registered_models(f"name = '{MODEL}'")
+    if not known and _last_champion() is not None:
+        raise _lost(f"the registry {_address()} has no model {MODEL!r}")
+    if client.get_experiment_by_name(MODEL) is None:
+        local = urlparse(uri).scheme not in ("http", "https")
+        client.create_experiment(MODEL, (home / ARTIFACTS).as_uri() if local else None)
+    if not known:
+        client.create_registered_model(MODEL)
     return client
 
 
 def _nothing_yet() -> bool:
     """Whether the local store was never used. Creating it takes seconds that no question need wait for."""
-    return not os.environ.get("MLFLOW_TRACKING_URI") and not (files.home() / "mlflow.db").exists()
+    database = files.home() / DATABASE
+    if os.environ.get("MLFLOW_TRACKING_URI") or (database.exists() and database.stat().st_size):
+        return False
+    _check_database(database)
+    return True
 
 
 def _log_run(
@@ -433,9 +699,21 @@ def _name(text: str) -> str:
 
 
 def _live(client: MlflowClient) -> ModelVersion | None:
-    registered = client.get_registered_model(MODEL)
-    version = registered.aliases.get(CHAMPION)
-    return client.get_model_version(MODEL, str(version)) if version is not None else None
+    from mlflow.exceptions import MlflowException
+
+    try:
+        version = client.get_registered_model(MODEL).aliases.get(CHAMPION)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST" or _last_champion() is None:
+            raise
+        raise _lost(f"the registry {_address()} has no model {MODEL!r} any more") from None
+    if version is None:
+        if _last_champion() is not None:
+            raise _lost(f"the registry {_address()} has no champion")
+        return None
+    live = client.get_model_version(MODEL, str(version))
+    _remember(live)
+    return live
 
 
 def _history(client: MlflowClient, live: ModelVersion) -> list[str]:

@@ -1,11 +1,15 @@
 """The ledger: what each window said, what was decided on it, and what came of that.
 
-    <directory>/ledger.jsonl    one JSON object a line, in order, never changed; each names the hash of the line before
-    <directory>/lease.json      which monitor is at work, until when
-    <directory>/lock            held while either file is read and written
+    <directory>/ledger.jsonl        one JSON object a line, in order, never changed; each hashes the line before
+    <directory>/ledger.head.json    how many lines there are, and the last one's hash
+    <directory>/lease.json          which monitor is at work, until when
+    <directory>/lock                held while one of these files is written
 
 A record is whole when its line ends: the newline is its last byte, so what a killed writer left is passed over, and cut
-off by the next one. A line that was changed or lost in the middle breaks the chain of hashes and is refused.
+off by the next one. A line that was changed or lost in the middle breaks the chain of hashes and is refused. So is a
+ledger that is shorter than its head says: lines were cut from its end. The head is replaced after its line is on the
+disk, so a writer that was killed in between leaves a ledger that is longer than its head, which is no damage. A ledger
+of a version that wrote no head gets one with its next line.
 
 One monitor works at a time. Its lease carries a token that only grows; a lease that ran out, or whose process is gone,
 is taken over with the next token, and whoever held the old one can no longer write (fencing). So clocks decide only how
@@ -25,6 +29,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +42,7 @@ from validation.decision import Decision, Evidence, Result, Trigger, key_of
 
 log = logging.getLogger(__name__)
 
-LEDGER, LEASE, LOCK = "ledger.jsonl", "lease.json", "lock"
+LEDGER, HEAD, LEASE, LOCK = "ledger.jsonl", "ledger.head.json", "lease.json", "lock"
 Kind = Literal["window", "decided", "alerted", "started", "finished", "rolling-back", "rolled-back", "pruned"]
 ATTEMPTS = 3  # a retraining that ends so often without a word is given up
 
@@ -79,6 +85,19 @@ class Record(BaseModel, frozen=True, extra="forbid"):
     body: dict[str, Any] = {}
 
 
+class Head(BaseModel, frozen=True, extra="forbid"):
+    """The last line that is known to be on the disk.
+
+    Beside its number and hash it says what the line is about, so that people learn what is gone where it was cut off.
+    """
+
+    number: int = Field(ge=1)
+    hash: str
+    time: int
+    kind: Kind
+    key: str
+
+
 class Ledger:
     """Reading needs nothing; writing needs a `lease`."""
 
@@ -93,7 +112,7 @@ class Ledger:
         Raises:
             TasteloopError: a line that was changed, lost or is none of ours.
         """
-        return _parse(self._bytes(), self.directory / LEDGER)[0]
+        return self._read().records
 
     def evidence(self) -> list[Evidence]:
         """What each window said, in the order in which it was recorded."""
@@ -153,13 +172,32 @@ class Ledger:
                     entry.update(r.body)
         return list(entries.values())
 
-    def _bytes(self) -> bytes:
+    def _read(self) -> _Lines:
+        """The lines, checked against each other and against the head."""
+        head = self._head()  # before the lines: what is appended meanwhile makes them longer, never shorter
+        path = self.directory / LEDGER
         try:
-            return (self.directory / LEDGER).read_bytes()
+            data = path.read_bytes()
         except FileNotFoundError:
-            return b""
+            data = b""
         except OSError as error:
-            raise TasteloopError(f"the ledger {self.directory / LEDGER} cannot be read: {error}") from error
+            raise TasteloopError(f"the ledger {path} cannot be read: {error}") from error
+        lines = _parse(data, path)
+        if head is not None and lines.hashes[head.number - 1 : head.number] != [head.hash]:
+            raise _cut(path, self.directory / HEAD, head, len(lines.records))
+        return lines
+
+    def _head(self) -> Head | None:
+        path = self.directory / HEAD
+        try:
+            return Head.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError):
+            raise TasteloopError(
+                f"{path} cannot be read, so nobody can tell whether the ledger beside it is whole. Restore both files "
+                "from one backup; or remove it to take the ledger as it is, the next entry makes a new one"
+            ) from None
 
     # Writing
 
@@ -195,30 +233,32 @@ class Ledger:
                     f"nothing was written"
                 )
             path = self.directory / LEDGER
-            data = self._bytes()
-            found, whole, before = _parse(data, path)
-            if once and (first := next((r for r in found if (r.kind, r.key) == (kind, key)), None)):
+            lines = self._read()
+            if once and (first := next((r for r in lines.records if (r.kind, r.key) == (kind, key)), None)):
                 return first
             record = Record(
-                number=len(found) + 1,
+                number=len(lines.records) + 1,
                 time=self.clock(),
                 kind=kind,
                 key=key,
                 token=lease.token,
-                before=before,
+                before=lines.last,
                 body=body,
             )
-            line = json.dumps(record.model_dump(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            text = json.dumps(record.model_dump(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            line = text.encode()
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
-                if whole < len(data):
-                    os.ftruncate(handle, whole)  # a line that a killed writer left unfinished
-                rest = memoryview(line.encode() + b"\n")
+                if lines.size < os.fstat(handle).st_size:
+                    os.ftruncate(handle, lines.size)  # a line that a killed writer left unfinished
+                rest = memoryview(line + b"\n")
                 while rest:
                     rest = rest[os.write(handle, rest) :]
                 os.fsync(handle)
             finally:
                 os.close(handle)
+            head = Head(number=record.number, hash=_hash(line), time=record.time, kind=kind, key=key)
+            files.write_json(self.directory / HEAD, head.model_dump())
             return record
 
     @contextmanager
@@ -231,8 +271,8 @@ class Ledger:
     def _lease(self) -> dict[str, Any]:
         path = self.directory / LEASE
         if not path.exists():
-            found, _, _ = _parse(self._bytes(), self.directory / LEDGER)  # the token never falls, whoever removed it
-            return {"token": max((r.token for r in found), default=0), "holder": {}, "until": 0}
+            tokens = [r.token for r in self.records()]  # the token never falls, whoever removed the file
+            return {"token": max(tokens, default=0), "holder": {}, "until": 0}
         lease: dict[str, Any] = files.read_json(path)
         return lease
 
@@ -406,28 +446,63 @@ def _entry(ledger: Ledger, key: str) -> dict[str, Any]:
 # Lines
 
 
-def _parse(data: bytes, path: Path) -> tuple[list[Record], int, str]:
-    """The whole records, where they end, and the hash of the last line."""
+@dataclass(frozen=True)
+class _Lines:
+    """The whole lines of a ledger: their records and hashes, and how many bytes they are."""
+
+    records: list[Record]
+    hashes: list[str]
+    size: int
+
+    @property
+    def last(self) -> str:
+        """What the next record names as the line before."""
+        return self.hashes[-1] if self.hashes else _NOTHING
+
+
+def _parse(data: bytes, path: Path) -> _Lines:
     lines = data.split(b"\n")
-    whole = len(data) - len(lines.pop())
-    out: list[Record] = []
-    before = _NOTHING
+    size = len(data) - len(lines.pop())
+    records: list[Record] = []
+    hashes: list[str] = []
     for number, line in enumerate(lines, 1):
         try:
             record = Record.model_validate_json(line)
         except ValidationError:
             raise _damaged(path, number, "is not a record") from None
-        if record.number != number or record.before != before:
+        if record.number != number or record.before != (hashes[-1] if hashes else _NOTHING):
             raise _damaged(path, number, "does not follow the one before")
-        out.append(record)
-        before = hashlib.sha256(line).hexdigest()[:16]
-    return out, whole, before
+        records.append(record)
+        hashes.append(_hash(line))
+    return _Lines(records, hashes, size)
+
+
+def _hash(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()[:16]
+
+
+_REMEDY = (
+    f"Restore {LEDGER} and {HEAD} from one backup, or move both aside to begin a new ledger (cooldown and budget then "
+    "begin anew)"
+)
 
 
 def _damaged(path: Path, number: int, what: str) -> TasteloopError:
+    return TasteloopError(f"line {number} of the ledger {path} {what}: it was changed or lost. {_REMEDY}")
+
+
+def _cut(path: Path, anchor: Path, head: Head, left: int) -> TasteloopError:
+    at = datetime.fromtimestamp(head.time / 1e6, UTC).isoformat(timespec="seconds")
+    last = f"entry {head.number}, {head.kind!r} of {at} on {head.key[:12] or 'no key'}"
+    if left >= head.number:
+        return TasteloopError(
+            f"the ledger {path} is another one than {anchor.name} was written for: its line {head.number} is not "
+            f"{last}. {_REMEDY}"
+        )
+    gone = f"entries {left + 1} to {head.number} are" if left + 1 < head.number else f"entry {head.number} is"
     return TasteloopError(
-        f"line {number} of the ledger {path} {what}: it was changed or lost. Restore the file from a backup, or "
-        "move it aside to begin a new one (cooldown and budget then begin anew)"
+        f"the ledger {path} was cut: {gone} gone, the last of which was {last}. {_REMEDY}; or, to go on without what "
+        f"is gone, remove {anchor}"
     )
 
 

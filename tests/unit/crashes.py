@@ -24,7 +24,20 @@ from validation.decision import HOUR, DecisionSettings, Evidence, Finding, decid
 from validation.ledger import Held, LeaseLost, Ledger, carry_out, resume, wall
 
 _WATCHED = {m.__file__ for m in (files, keeping)} | {__file__}
-_READING = ("_parse", "records", "evidence", "triggers", "history", "evidence", "<listcomp>", "<genexpr>")
+_READING = (
+    "_parse",
+    "_read",
+    "_head",
+    "_hash",
+    "last",
+    "records",
+    "evidence",
+    "triggers",
+    "history",
+    "evidence",
+    "<listcomp>",
+    "<genexpr>",
+)
 SEVERE = Finding(measure="labels", effect=0.4, p=0.0005, n=300)
 
 

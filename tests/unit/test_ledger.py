@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from tasteloop.errors import TasteloopError
 from validation.decision import Decision, Outcome
-from validation.ledger import ATTEMPTS, LEASE, LEDGER, Held, LeaseLost, Ledger, carry_out, resume, run_of
+from validation.ledger import ATTEMPTS, HEAD, LEASE, LEDGER, Held, LeaseLost, Ledger, carry_out, resume, run_of
 
 CRASHES = Path(__file__).with_name("crashes.py")
 HOUSE = Path(__file__).parents[2]
@@ -78,7 +78,10 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
 def test_a_line_that_a_killed_writer_left_is_passed_over_and_cut_off(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     with ledger.lease() as lease:
-        records = [ledger.append(lease, "window", str(n), {"n": n}) for n in range(3)]
+        records = [ledger.append(lease, "window", str(n), {"n": n}) for n in range(2)]
+        head = (tmp_path / HEAD).read_bytes()
+        ledger.append(lease, "window", "2", {"n": 2})
+    (tmp_path / HEAD).write_bytes(head)  # which is replaced once the line is whole
     path = tmp_path / LEDGER
     whole = path.read_bytes()
     last = whole.rindex(b"\n", 0, -1) + 1
@@ -106,6 +109,86 @@ def test_a_changed_past_is_refused(tmp_path: Path, harm: str) -> None:
     (tmp_path / LEDGER).write_text("".join(lines))
     with pytest.raises(TasteloopError, match=r"line [23] of the ledger .* Restore"):
         ledger.records()
+
+
+@pytest.mark.parametrize(
+    ("left", "gone"), [(3, "entry 4 is gone"), (1, "entries 2 to 4 are gone"), (0, "entries 1 to 4 are gone")]
+)
+def test_whole_lines_that_are_cut_from_the_end_are_named_and_nothing_is_written(
+    tmp_path: Path, left: int, gone: str
+) -> None:
+    ledger = Ledger(tmp_path)
+    with ledger.lease() as lease:
+        for n in range(4):
+            ledger.append(lease, "window", f"key{n}", {"n": n})
+        lines = (tmp_path / LEDGER).read_bytes().splitlines(keepends=True)
+        (tmp_path / LEDGER).write_bytes(b"".join(lines[:left]))
+
+        with pytest.raises(
+            TasteloopError, match=f"{gone}, the last of which was entry 4, 'window' of .* on key3.*backup"
+        ):
+            ledger.records()
+        with pytest.raises(TasteloopError, match=gone):
+            ledger.append(lease, "window", "new", {})
+    assert (tmp_path / LEDGER).read_bytes() == b"".join(lines[:left])
+
+
+def test_a_ledger_that_is_gone_is_not_taken_for_a_new_one(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    with ledger.lease() as lease:
+        ledger.append(lease, "window", "a", {})
+    (tmp_path / LEDGER).unlink()
+    with pytest.raises(TasteloopError, match="entry 1 is gone"):
+        ledger.records()
+    (tmp_path / HEAD).unlink()  # the remedy that the message names
+    assert ledger.records() == []
+
+
+def test_other_lines_in_place_of_cut_ones_are_refused(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    with ledger.lease() as lease:
+        ledger.append(lease, "window", "a", {})
+        head = (tmp_path / HEAD).read_bytes()
+        for name in (LEDGER, HEAD):
+            (tmp_path / name).unlink()
+        for key in ("b", "c"):
+            ledger.append(lease, "window", key, {})
+    (tmp_path / HEAD).write_bytes(head)
+    with pytest.raises(TasteloopError, match=f"another one than {HEAD}"):
+        ledger.records()
+
+
+def test_a_kill_between_a_line_and_the_head_is_no_cut(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    with ledger.lease() as lease:
+        ledger.append(lease, "window", "a", {})
+        head = (tmp_path / HEAD).read_bytes()
+        ledger.append(lease, "window", "b", {})
+        (tmp_path / HEAD).write_bytes(head)
+        assert [r.key for r in ledger.records()] == ["a", "b"]
+        ledger.append(lease, "window", "c", {})
+    assert json.loads((tmp_path / HEAD).read_text())["number"] == 3
+
+
+def test_a_ledger_without_a_head_is_read_and_has_one_from_the_next_entry_on(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    with ledger.lease() as lease:
+        for key in ("a", "b"):
+            ledger.append(lease, "window", key, {})
+        (tmp_path / HEAD).unlink()
+        assert [r.key for r in ledger.records()] == ["a", "b"]
+        ledger.append(lease, "window", "c", {})
+    assert json.loads((tmp_path / HEAD).read_text())["number"] == 3
+
+
+def test_a_head_that_cannot_be_read_is_one_message(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    with ledger.lease() as lease:
+        ledger.append(lease, "window", "a", {})
+    for damaged in ("", "{", '{"number": 0}', "[]"):
+        (tmp_path / HEAD).write_text(damaged)
+        with pytest.raises(TasteloopError, match=rf"{HEAD} cannot be read.*backup"):
+            ledger.records()
 
 
 def test_one_monitor_at_a_time(tmp_path: Path) -> None:

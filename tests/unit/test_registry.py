@@ -7,12 +7,17 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from serving import registry
 from tasteloop import files
@@ -332,6 +337,241 @@ def test_the_evidence_of_a_version_is_what_is_left_of_it(home: Path, tmp_path: P
     assert json.loads(evidence[registry.REHEARSAL])["passed"] is True
     shutil.rmtree(home / "mlartifacts")
     assert registry.evidence(version) == {}
+
+
+# A registry that is lost, and one that is not asked
+
+
+def lose(home: Path, how: str) -> None:
+    """What becomes of the registry of a home that has a champion."""
+    database = home / "mlflow.db"
+    match how:
+        case "missing":
+            database.unlink()
+        case "zero bytes":
+            database.write_bytes(b"")
+        case "no database":
+            database.write_bytes(b"not a database, but long enough to be one" * 100)
+        case "damaged":
+            database.write_bytes(database.read_bytes()[:100] + b"\xff" * 50_000)
+        case "other database":
+            database.unlink()
+            with closing(sqlite3.connect(database)) as other, other:
+                other.execute("CREATE TABLE mine (a)")
+        case "begun anew":
+            with closing(sqlite3.connect(database)) as emptied, emptied:
+                for table in ("registered_model_aliases", "model_version_tags", "model_versions"):
+                    emptied.execute(f"DELETE FROM {table}")
+
+
+LOSSES = ("missing", "zero bytes", "no database", "damaged", "other database", "begun anew")
+
+
+@pytest.mark.parametrize("how", LOSSES)
+def test_a_lost_registry_never_looks_like_an_empty_one(home: Path, tmp_path: Path, how: str) -> None:
+    promoted(tmp_path, "a")
+    lose(home, how)
+
+    for question in (registry.champion, registry.pointer, registry.previous, registry.versions, registry.rollback):
+        with pytest.raises(registry.RegistryLost, match=r"version 1 \(.*backup.*reset-registry") as error:
+            question()
+        assert "\n" not in str(error.value)
+    with pytest.raises(registry.RegistryLost):
+        registry.promote("1", None)  # which would compare with nothing
+
+
+@pytest.mark.parametrize("how", LOSSES)
+def test_a_registry_that_is_restored_while_it_is_in_use_is_read_again(home: Path, tmp_path: Path, how: str) -> None:
+    promoted(tmp_path, "a", "b")
+    backup = shutil.copy(home / "mlflow.db", tmp_path / "backup.db")
+    lose(home, how)
+    with pytest.raises(registry.RegistryLost):
+        registry.pointer()
+    shutil.copy(backup, tmp_path / "restored.db")
+    (tmp_path / "restored.db").replace(home / "mlflow.db")
+    assert live() == "2"
+    assert registry.rollback().version == "1"
+
+
+def test_a_lost_registry_is_reset_by_an_explicit_command_alone(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(TasteloopError, match="has had no champion: nothing is lost"):
+        registry.reset()
+    promoted(tmp_path, "a")
+    with pytest.raises(TasteloopError, match="has a champion, version 1"):
+        registry.reset()
+    lose(home, "no database")
+    files.write_json(home / registry.SERVED, {"version": "1", "digest": "d"})
+
+    aside = registry.reset()
+    assert aside is not None and aside.read_bytes().startswith(b"not a database")
+    assert registry.champion() is None and registry.versions() == []
+    assert not (home / registry.SERVED).exists()
+
+
+@pytest.mark.parametrize("witness", ["served.json", "monitor/ledger.jsonl", "mlartifacts"])
+def test_a_home_of_an_earlier_version_knows_that_it_had_a_champion(home: Path, tmp_path: Path, witness: str) -> None:
+    promoted(tmp_path, "a")
+    shutil.rmtree(home / "mlartifacts")
+    (home / registry.LAST_CHAMPION).unlink()
+    if witness == "mlartifacts":
+        (home / witness / "run").mkdir(parents=True)
+    else:
+        files.write_json(home / witness, {"version": "1", "digest": "d"})
+    lose(home, "zero bytes")
+    with pytest.raises(registry.RegistryLost, match="this home has had"):
+        registry.champion()
+
+
+def test_who_finds_a_champion_remembers_it(home: Path, tmp_path: Path) -> None:
+    promoted(tmp_path, "a")
+    noted = (home / registry.LAST_CHAMPION).read_text()
+    (home / registry.LAST_CHAMPION).unlink()  # a process that was killed just after it promoted, or an earlier version
+    assert registry.pointer() is not None
+    assert (home / registry.LAST_CHAMPION).read_text() == noted
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '"text"', "{}", "\0"])
+def test_a_damaged_memory_is_still_one(home: Path, tmp_path: Path, damage: str) -> None:
+    promoted(tmp_path, "a")
+    (home / registry.LAST_CHAMPION).write_text(damage)
+    lose(home, "missing")
+    with pytest.raises(registry.RegistryLost):
+        registry.champion()
+
+
+def test_an_empty_file_that_a_killed_first_user_left_is_no_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path))
+    (tmp_path / "mlflow.db").touch()
+    assert registry.champion() is None and registry.versions() == []
+
+
+@pytest.mark.parametrize("command", ["status", "serve", "rollback", "run", "report --site DIR", "monitor --once"])
+@pytest.mark.parametrize("how", ["zero bytes", "damaged"])
+def test_every_command_says_in_one_message_that_the_registry_is_lost(
+    home: Path, tmp_path: Path, command: str, how: str
+) -> None:
+    promoted(tmp_path, "a")
+    lose(home, how)
+    if command == "run":  # whose step asks the same question, for the gate
+        from components.champion import champion as step
+
+        with pytest.raises(registry.RegistryLost):
+            step.python_func(bundle=SimpleNamespace(path=str(tmp_path / "a")))
+        return
+    from pipelines.cli import app
+
+    words = [str(tmp_path / "site") if word == "DIR" else word for word in command.split()]
+    if command == "serve":
+        words = ["serve", "--port", "0", "--grpc-port", "0"]
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, TasteloopError | SystemExit)
+    said = str(result.exception) if isinstance(result.exception, TasteloopError) else result.output
+    assert "this home has had a champion: version 1" in said and "Traceback" not in said
+    assert result.exit_code != 0
+
+
+# Paths
+
+NASTY = (
+    "a%20b", "100%", "?uri=false#%00", "ünïcödé 电影", "a'b\"c;d+e&f=g@h:i", "a\\b\nc", "[x]{$HOME}", "file:%2F",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_a_home_may_have_any_name(
+    first_use: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    home = tmp_path / "homes" / name
+    home.mkdir(parents=True)
+    shutil.copy(first_use[0] / "mlflow.db", home)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("TASTELOOP_HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    before = {*tmp_path.iterdir()}
+
+    bundle = make_bundle(tmp_path / "a", "a")
+    recorded = registry.record(bundle, make_evaluation(tmp_path / "e.json"), VERDICT, SETTINGS)
+    registry.rehearsed(recorded.version, rehearsal(tmp_path / "rehearsal.json", bundle))
+    champion = registry.promote(recorded.version, None)
+
+    assert champion == registry.champion()
+    assert champion.path.is_relative_to(home / "mlartifacts")
+    assert set(registry.evidence("1")) == {"e.json", registry.VERDICT, registry.REHEARSAL} - {"e.json"}
+    assert registry.mark() == registry.mark() != (0, 0)
+    assert registry.sqlite_path(registry.tracking_uri()) == home / "mlflow.db"
+    assert [path.name for path in home.parent.iterdir()] == [name]
+    assert {*tmp_path.iterdir()} - before == {tmp_path / made for made in ("a", "e.json", "rehearsal.json")}
+
+
+@pytest.mark.fuzz
+@given(st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=40))
+def test_an_sqlite_uri_names_the_same_file_to_sqlalchemy_and_sqlite(name: str) -> None:
+    import sqlalchemy
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name[:80].encode()[:200].decode(errors="ignore").replace(".", "_")
+        engine = sqlalchemy.create_engine(registry.sqlite_uri(path))
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE t (a)")
+        engine.dispose()
+        assert [*Path(folder).iterdir()] == [path]
+        assert registry.sqlite_path(registry.sqlite_uri(path)) == path
+
+
+# A home that was moved
+
+
+def use(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a new process that finds its home there: one that works on remembers where a run's artifacts were."""
+    from mlflow.tracking._tracking_service import utils
+
+    utils._artifact_repos_cache.clear()
+    monkeypatch.setenv("TASTELOOP_HOME", str(home))
+
+
+def test_a_home_that_was_moved_goes_on_where_it_is(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = promoted(tmp_path, "a", "b")
+    moved = tmp_path / "restored & moved #1 100%"
+    home.rename(moved)
+    use(moved, monkeypatch)
+
+    champion = registry.champion()
+    assert champion is not None and champion.version == b and champion.path.is_relative_to(moved)
+    assert set(registry.evidence(a)) == {registry.VERDICT}
+    c = candidate(tmp_path, "c").version
+    registry.rehearsed(a, rehearsal(tmp_path / registry.REHEARSAL, tmp_path / "a"))
+    assert registry.REHEARSAL in registry.evidence(a)
+    registry.promote(c, champion.digest)
+    assert walk_back() == [b, a]
+    assert not home.exists()
+
+
+def test_a_copy_of_a_home_leaves_the_original_alone(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = promoted(tmp_path, "a", "b")
+    copied = tmp_path / "copy"
+    shutil.copytree(home, copied)
+    before = files.sha256_tree(home)
+    use(copied, monkeypatch)
+
+    assert registry.rollback().path.is_relative_to(copied)
+    registry.rehearsed(a, rehearsal(tmp_path / registry.REHEARSAL, tmp_path / "a"))
+    assert files.sha256_tree(home) == before
+
+
+def test_who_only_asks_which_version_is_live_rewrites_nothing(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promoted(tmp_path, "a")
+    moved = home.rename(tmp_path / "moved")  # as another machine may see a home under another path
+    use(moved, monkeypatch)
+    before = files.sha256_file(moved / "mlflow.db")
+    assert registry.pointer() is not None and len(registry.versions()) == 1
+    assert files.sha256_file(moved / "mlflow.db") == before
 
 
 # Kills: every write is cut off just before and just after it happened
