@@ -87,9 +87,9 @@ def settings_of(settings: Settings, data: Path, old: Path, champion: Path) -> Se
     rules = settings.retraining
     encoder = settings.training.encoder
     if rules.warm_start:
-        from tasteloop.bundle import MODELS, read_card
+        from tasteloop.bundle import MODELS, read_card, reading_model
 
-        encoder = str(champion / MODELS / read_card(champion)["tasks"]["interests"]["model"])
+        encoder = str(champion / MODELS / reading_model(read_card(champion)))
     sections: dict[str, dict[str, Any]] = {
         "ingest": {"behaviour": str(data), "max_users": None},
         "training": {"encoder": encoder},

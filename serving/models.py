@@ -15,6 +15,7 @@ from serving.batching import CALL, Batcher, Call
 from serving.live import Live
 from serving.predictor import INTERESTS, RECOMMEND, SENTIMENT, Metadata, Predictor
 from tasteloop.events import USER
+from tasteloop.tasks import TASKS, why_absent
 
 _MANY = 8  # instances of a request whose check would keep the event loop from its other requests
 
@@ -107,8 +108,17 @@ class Models(ModelRepository):  # type: ignore[misc]
     def get_models(self) -> dict[str, TasteModel]:
         return {name: self._model(name) for name in self.live.current.models if name not in self._unloaded}
 
-    def get_model(self, name: str) -> TasteModel | None:
-        return self.get_models().get(name)
+    def get_model(self, name: str) -> TasteModel:
+        if (model := self.get_models().get(name)) is None:
+            raise self.not_found(name)
+        return model
+
+    def not_found(self, name: str) -> ModelNotFound:
+        """The error for a model that does not answer; it says why where another bundle might have it."""
+        error = ModelNotFound(name)
+        if name in TASKS and name not in self.live.current.models:
+            error.reason = f"{error.reason[:-1]}: {why_absent(name)}."
+        return error
 
     async def is_model_ready(self, name: str) -> bool:
         return name in self.get_models()
@@ -125,7 +135,7 @@ class Models(ModelRepository):  # type: ignore[misc]
 
     def _must_be(self, name: str) -> None:
         if name not in self.live.current.models:
-            raise ModelNotFound(name)
+            raise self.not_found(name)
 
     def _model(self, name: str) -> TasteModel:
         return self._known.setdefault(name, TasteModel(name, self._batcher))

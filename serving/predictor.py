@@ -18,13 +18,12 @@ import orjson
 
 from serving.settings import Limits
 from tasteloop.errors import TasteloopError
+from tasteloop.tasks import INTERESTS as INTERESTS
+from tasteloop.tasks import RECOMMEND as RECOMMEND
+from tasteloop.tasks import SENTIMENT as SENTIMENT
 
 if TYPE_CHECKING:
     from tasteloop.runtime import Session
-
-INTERESTS = "interests"
-RECOMMEND = "recommend"
-SENTIMENT = "sentiment"
 
 MAXIMUM_EXPLAINED = 8  # an explanation of interests reads a hundred texts
 
@@ -100,7 +99,7 @@ class Predictor:
     def __init__(self, session: Session, version: str, limits: Limits | None = None) -> None:
         self.version = version
         self.digest: str = session.digest
-        self.models: tuple[str, ...] = (INTERESTS, RECOMMEND) + ((SENTIMENT,) if session.has_sentiment else ())
+        self.models: tuple[str, ...] = session.models
         self.limits = limits or Limits()
         self._session = session
 

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import kserve
-from kserve.errors import ModelNotFound
 from kserve.protocol.dataplane import DataPlane
 from starlette.routing import BaseRoute
 
@@ -120,7 +119,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
     async def require(self, model: str) -> None:
         """Raises ModelNotFound for one that is not there, or was taken out of service."""
         if not await self.registered_models.is_model_ready(model):
-            raise ModelNotFound(model)
+            raise self.registered_models.not_found(model)
 
     @contextmanager
     def under_way(self) -> Iterator[Callable[[int], None]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasteloop import tasks
 from tasteloop.bundle import CARD, GOLDEN, HABITS, ITEMS, MODELS, README, code_version, seal
 from tasteloop.collaborative import Past
 from tasteloop.engines import precisions
@@ -50,7 +51,8 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
     from tasteloop.training import PREDICTIONS, TRAINING
 
     began = time.monotonic()
-    data, training = Snapshots.read(snapshots), read_json(model / TRAINING)
+    training = read_json(model / TRAINING)
+    data = replace(Snapshots.read(snapshots), labels=training["labels"])  # none where no head for interests was trained
     validation = data.split(VALIDATION)
     with atomic_directory(out) as directory:
         shutil.copytree(model / MODELS, directory / MODELS)
@@ -65,9 +67,7 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
         histories = data.histories(validation)
         train = data.split(TRAIN)
         truth = data.truth(train)
-        interests = predictions.get("interests")
-        if interests is None:
-            interests = np.tile(truth.mean(0), (len(validation), 1)).astype(np.float32)
+        interests = predictions.get(tasks.INTERESTS, np.zeros((len(validation), 0), np.float32))
         asked = Asked(
             lambda decay: Folded.of(histories, data.catalogue, decay, data.text),
             interests,
@@ -99,20 +99,21 @@ def _judged(data: Snapshots, predictions: dict[str, Matrix]) -> dict[str, Judged
 
     validation = data.split(VALIDATION)
     out = {}
-    if "interests" in predictions:
-        out["interests"] = Judged(data.histories(validation), data.truth(validation), predictions["interests"])
-    if "sentiment" in predictions:
+    if tasks.INTERESTS in predictions:
+        out[tasks.INTERESTS] = Judged(data.histories(validation), data.truth(validation), predictions["interests"])
+    if tasks.SENTIMENT in predictions:
         reviews = data.reviews()
         assert reviews is not None, "sentiment was learned from them"
         reviews = reviews.filter(reviews[SPLIT] == VALIDATION)
         truth = reviews[SENTIMENT].to_numpy().astype(np.float32)[:, None]
-        out["sentiment"] = Judged(reviews[TEXT].to_list(), truth, predictions["sentiment"])
+        out[tasks.SENTIMENT] = Judged(reviews[TEXT].to_list(), truth, predictions["sentiment"])
     return out
 
 
 def _card(data: Snapshots, training: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": "tasteloop", "labels": training["labels"], "tasks": training["tasks"], "models": training["models"],
+        "answers": tasks.tasks_of_model(training["tasks"]),
         "text": training["text"], "review_max_tokens": training["settings"]["review_max_tokens"],
         "encoder": training["encoder"], "data": data.meta["data"], "source": data.meta["source"],
         "code": code_version(),
@@ -151,9 +152,12 @@ def _golden(directory: Path, card: dict[str, Any], data: Snapshots, histories: l
         *({"events": [event.json() for event in history], "k": 5} for history in picked),
         {"events": unknown, "k": 3},
     ]
-    asked = {"interests": [{"events": i["events"]} for i in instances], "recommend": instances}
-    if session.has_sentiment:
-        asked["sentiment"] = [{"text": sentence} for sentence in _SENTENCES]
+    of_task = {
+        tasks.INTERESTS: [{"events": i["events"]} for i in instances],
+        tasks.RECOMMEND: instances,
+        tasks.SENTIMENT: [{"text": sentence} for sentence in _SENTENCES],
+    }
+    asked = {task: of_task[task] for task in session.models}
 
     def answers(session: Session) -> list[dict[str, Any]]:
         return [answer for model, questions in asked.items() for answer in session.answer(model, questions)]
@@ -176,12 +180,15 @@ def _readme(card: dict[str, Any]) -> str:
         f"| {'yes' if c['good'] else 'no'} |"
         for name, c in card["runtime"]["candidates"].items()
     )
+    missing = [tasks.why_absent(task) for task in tasks.TASKS if task not in card["answers"]]
+    absent = "".join(f" {reason.capitalize()}." for reason in missing)
+    tuned = f"fine-tuned for {' and '.join(card['tasks'])}" if card["tasks"] else "as it came"
     return f"""# Tasteloop model card
 
-Reads a user's behaviour as text and answers with interests ({len(card["labels"])} labels), recommendations with their
-reasons, and, where it was trained on reviews, the sentiment of a text.
+Answers `{"`, `".join(card["answers"])}`.{absent}
 
-- Encoder: {card["encoder"]}, fine-tuned; code {card["code"]}
+- Encoder: {card["encoder"]}, {tuned}; code {card["code"]}
+- Interests: {len(card["labels"])} labels
 - Data: {card["source"]}, SHA-256 {card["data"]}
 - Snapshots: {card["snapshots"]}; reviews: {card["reviews"]}
 - Recommender: λ = a + b · (log(1 + events) - 3.5), (a, b): {card["recommender"]["weights"]}

@@ -15,7 +15,7 @@ import json
 import mmap
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,6 +145,11 @@ def read_card(directory: Path) -> dict[str, Any]:
     """card.json: labels, thresholds, calibration, settings, data hash, code version, validation metrics."""
     card: dict[str, Any] = _read_json(directory / CARD)
     return card
+
+
+def reading_model(card: Mapping[str, Any]) -> str:
+    """Which of a bundle's models reads behaviour and items: the first, which has interests where any has them."""
+    return str(next(iter(card["models"])))
 
 
 def mapped_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from tasteloop.batches import load_tokenizer, sorted_batches, tokenize
 from tasteloop.bundle import MODELS, mapped_arrays
 from tasteloop.errors import TasteloopError
+from tasteloop.files import read_json
 from tasteloop.stages import count as tell
 from tasteloop.stages import stage
 
@@ -399,7 +400,7 @@ class Encoder:
         self._lock = threading.Lock()  # a tokenizer's truncation is a setting of the object
         self._runner = Runner(runtime, directory)
         self._heads = mapped_arrays(directory / "heads.safetensors")
-        self.width = int(next(v.shape[1] for n, v in self._heads.items() if n.endswith(".weight")))
+        self.width = int(read_json(directory / "config.json")["hidden_size"])
         self.cache = VectorCache(cache_megabytes, self.width)
 
     def pool(self, texts: Sequence[str], max_tokens: int) -> Matrix:

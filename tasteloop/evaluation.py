@@ -4,6 +4,10 @@ Baselines are what a shop would have without a model: the majority label, the us
 model on the words of the behaviour text, popularity, recent popularity, EASE and ItemKNN alone, and for sentiment a bag
 of words. Each is tuned on the validation window like the candidate, and those that rank are fitted on all before the
 test window. Rows of one user are resampled together.
+
+What is measured follows from the data: interests where its items carry labels, sentiment where it has reviews,
+recommendations always. Measures of recommendations are taken of each snapshot's first ten items, and averaged over
+snapshots.
 """
 
 from __future__ import annotations
@@ -101,11 +105,12 @@ def evaluate(
     theirs = report["baselines"].pop("champion", {})
     report |= {
         "schema": 1,
-        "tasks": session.tasks,
-        "champion": live and {"digest": live.digest, "tasks": live.tasks, "metrics": theirs},
+        "tasks": list(session.models),
+        "champion": live and {"digest": live.digest, "tasks": list(live.models), "metrics": theirs},
         "slices": _slices(ours, rows, settings),
         "lineage": {
-            "bundle": session.digest, "data": data.meta["data"], "source": data.meta["source"], "code": code_version(),
+            "bundle": session.digest, "data": data.meta["data"], "source": data.meta["source"],
+            "reviews_source": data.meta.get("reviews_source"), "code": code_version(),
             "encoder": session.card["encoder"], "snapshots": sha256_tree(snapshots),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         },
@@ -152,23 +157,24 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Shown:
-    """The candidate's own answers, for pages."""
+    """The candidate's own answers, for pages; None for a task that was not measured."""
 
-    interests: Array
-    predicted: Array
+    interests: Array | None
+    predicted: Array | None
     sentiment: Array | None
 
 
 def _candidate(session: Session, rows: _Rows) -> tuple[dict[str, Measure], _Shown]:
     """A bundle's measures; its labels are matched by name, a label it does not know is never predicted."""
-    labels = rows.data.labels
-    own = session.interests(rows.histories)
-    interests = _aligned(session, own, labels)
-    thresholds = _aligned(session, session.thresholds[None, :], labels, absent=2.0)
-    predicted = (interests >= thresholds).astype(np.float32)
-    measures = _interest_measures(predicted, rows.truth) | {"interests.ece": metrics.ece(interests, rows.truth)}
+    labels, own = rows.data.labels, session.ranking_interests(rows.histories)
+    measures: dict[str, Measure] = {}
+    interests = predicted = sentiment = None
+    if labels and session.has_interests:
+        interests = _aligned(session, own, labels)
+        thresholds = _aligned(session, session.thresholds[None, :], labels, absent=2.0)
+        predicted = (interests >= thresholds).astype(np.float32)
+        measures = _interest_measures(predicted, rows.truth) | {"interests.ece": metrics.ece(interests, rows.truth)}
     measures |= _rank_measures(_ranked(session, rows, own), rows.relevant)
-    sentiment = None
     if rows.reviews is not None and session.has_sentiment:
         sentiment = session.sentiment(rows.reviews[TEXT].to_list())
         measures |= _sentiment_measures(sentiment >= session.sentiment_threshold, sentiment, rows.reviews)
@@ -205,7 +211,9 @@ def _interest_measures(predicted: Array, truth: Array) -> dict[str, Measure]:
 def _rank_measures(ranked: Array, relevant: Sequence[Sequence[int]]) -> dict[str, Measure]:
     return {
         "recommend.ndcg@10": metrics.ndcg(ranked, relevant),
+        "recommend.precision@10": metrics.precision_at(ranked, relevant),
         "recommend.recall@10": metrics.recall_at(ranked, relevant),
+        "recommend.f1@10": metrics.f1_at(ranked, relevant),
     }
 
 
@@ -239,9 +247,20 @@ def _forgotten(
 
 def _baselines(data: Snapshots, rows: _Rows, settings: EvaluationSettings) -> dict[str, dict[str, Measure]]:
     validation = data.split(VALIDATION)
-    histories, truth = data.histories(validation), data.truth(validation)
-    majority = data.truth(data.split(TRAIN)).mean(0)[None, :]
-    out = {
+    histories = data.histories(validation)
+    out = _interest_baselines(data, rows, validation, histories) if data.labels else {}
+    out |= _rank_baselines(data, rows, validation, histories, settings)
+    if rows.reviews is not None:
+        for name, measured in _sentiment_baselines(data, rows.reviews, settings).items():
+            out[name] = out.get(name, {}) | measured
+    return out
+
+
+def _interest_baselines(
+    data: Snapshots, rows: _Rows, validation: pl.DataFrame, histories: list[list[Event]]
+) -> dict[str, dict[str, Measure]]:
+    truth, majority = data.truth(validation), data.truth(data.split(TRAIN)).mean(0)[None, :]
+    return {
         "majority": _interest_baseline(
             rows, truth, majority.repeat(len(validation), 0), majority.repeat(len(rows.table), 0)
         ),
@@ -249,12 +268,7 @@ def _baselines(data: Snapshots, rows: _Rows, settings: EvaluationSettings) -> di
             rows, truth, own_frequencies(histories, data), own_frequencies(rows.histories, data)
         ),
         "bag_of_words": _interest_baseline(rows, truth, *behaviour_words(data, validation, rows.table)),
-        **_rank_baselines(data, rows, validation, histories, settings),
     }
-    if rows.reviews is not None:
-        for name, measured in _sentiment_baselines(data, rows.reviews, settings).items():
-            out[name] = out.get(name, {}) | measured
-    return out
 
 
 def _sentiment_baselines(
@@ -385,6 +399,7 @@ def _slices(ours: Mapping[str, Measure], rows: _Rows, settings: EvaluationSettin
         {"slice": name, "metric": metric, **_part(ours[metric], rows.users, mask, settings)}
         for name, mask in inside.items()
         for metric in ("interests.micro_f1", "recommend.ndcg@10")
+        if metric in ours
     ]
 
 
@@ -394,14 +409,16 @@ def _part(measure: Measure, groups: Array, mask: Array, settings: EvaluationSett
 
 
 def _details(session: Session, rows: _Rows, shown: _Shown, settings: EvaluationSettings) -> dict[str, Any]:
-    truth = rows.truth
     out: dict[str, Any] = {
-        "per_label": _per_label(session, rows.data.labels, shown, truth),
-        "calibration": {"interests": _calibration(shown.interests, truth)},
+        "per_label": [],
+        "calibration": {},
         "confusion": {},
         "roc": {},
         "examples": _examples(session, rows, shown, settings),
     }
+    if shown.interests is not None and shown.predicted is not None:
+        out["per_label"] = _per_label(session, rows.data.labels, shown.predicted, rows.truth)
+        out["calibration"]["interests"] = _calibration(shown.interests, rows.truth)
     if shown.sentiment is not None and rows.reviews is not None:
         real = rows.reviews[SENTIMENT].to_numpy().astype(int)
         said = (shown.sentiment >= session.sentiment_threshold).astype(int)
@@ -411,10 +428,10 @@ def _details(session: Session, rows: _Rows, shown: _Shown, settings: EvaluationS
     return out
 
 
-def _per_label(session: Session, labels: list[str], shown: _Shown, truth: Array) -> list[dict[str, Any]]:
+def _per_label(session: Session, labels: list[str], predicted: Array, truth: Array) -> list[dict[str, Any]]:
     rows = []
     for k, label in enumerate(labels):
-        said, real = shown.predicted[:, [k]], truth[:, [k]]
+        said, real = predicted[:, [k]], truth[:, [k]]
         values = {
             name: measure(said, real).value
             for name, measure in (
@@ -457,11 +474,10 @@ def _roc(truth: Array, probability: Array) -> dict[str, list[float]]:
 def _examples(session: Session, rows: _Rows, shown: _Shown, settings: EvaluationSettings) -> list[dict[str, Any]]:
     """Evenly spaced test snapshots: what was read, said and recommended, and what really followed."""
     picked = np.unique(np.linspace(0, len(rows.table) - 1, settings.examples).round().astype(int))
-    labels = rows.data.labels
+    labels, interests = rows.data.labels, shown.interests
     out = []
     for row in picked:
         followed = {rows.data.catalogue.items[j] for j in rows.relevant[row]}
-        order = np.argsort(-shown.interests[row])[:5]
         [recommendations] = session.recommend([rows.histories[row]], 5)
         out.append(
             {
@@ -469,11 +485,13 @@ def _examples(session: Session, rows: _Rows, shown: _Shown, settings: Evaluation
                 "interests": [
                     {
                         "label": labels[k],
-                        "probability": float(shown.interests[row, k]),
+                        "probability": float(interests[row, k]),
                         "truth": bool(rows.truth[row, k]),
                     }
-                    for k in order
-                ],
+                    for k in np.argsort(-interests[row])[:5]
+                ]
+                if interests is not None
+                else [],
                 "recommendations": [
                     {
                         "item": r.item,

@@ -111,7 +111,7 @@ def _shapley(
 
 
 def _recommendations(session: Session, history: Sequence[Event], k: int | None) -> dict[str, Any]:
-    interests = session.interests([history])
+    interests = session.ranking_interests([history])
     [ranked] = session.rank([history], interests, k or K)
     positions = [session.catalogue.index[r.item] for r in ranked]
     parts = _parts(session, history, interests, positions)

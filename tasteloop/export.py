@@ -100,7 +100,7 @@ def compile_bundle(directory: Path, card: Mapping[str, Any], judged: Mapping[str
     Args:
         directory: the bundle: models/<name>/ and the items.
         card: models, tasks with calibration and thresholds.
-        judged: by task.
+        judged: by task; none where the bundle has no heads.
 
     Returns:
         The card's `runtime`: {"chosen", "processor", "threads", "tolerance", "candidates": {name: {"texts_per_second":
@@ -111,11 +111,14 @@ def compile_bundle(directory: Path, card: Mapping[str, Any], judged: Mapping[str
     for name in card["models"]:
         to_onnx(directory / MODELS / name)
     first = directory / MODELS / next(iter(card["models"]))
-    sessions = {name: Session.open(directory, card, name) for name in ON_CPU if engines.available(name, first)}
+    # Where no task judges a runtime, only those of the trainer's own precision are considered.
+    considered = ON_CPU if judged else [name for name in ON_CPU if name.endswith("-fp32")]
+    sessions = {name: Session.open(directory, card, name) for name in considered if engines.available(name, first)}
     thresholds = {task: card["tasks"][task]["thresholds"] for task in judged}
     rows = {task: window.every(_ROWS) for task, window in judged.items()}
     lengths = {task: _length(sessions[TORCH_FP32], task, r) for task, r in rows.items()}
-    shapes = [(batch, length) for length in sorted(set(lengths.values())) for batch in _BATCHES]
+    read = sorted(set(lengths.values())) or [_item_length(sessions[TORCH_FP32])]
+    shapes = [(batch, length) for length in read for batch in _BATCHES]
     speeds = {name: next(iter(s.encoders.values())).speed(shapes, _SECONDS) for name, s in sessions.items()}
     cheapest_first = sorted(rows, key=lambda task: lengths[task])
     trainer = {task: _metric(rows[task].trainer, rows[task], thresholds[task]) for task in cheapest_first}
@@ -161,8 +164,8 @@ def _judge(
 
 
 def _difference(one: Mapping[str, Matrix], other: Mapping[str, Matrix]) -> float:
-    """The largest of a probability, by task."""
-    return max(float(np.abs(one[task] - other[task]).max()) for task in one)
+    """The largest of a probability of any task; 0 where there is no task."""
+    return max((float(np.abs(one[task] - other[task]).max()) for task in one), default=0.0)
 
 
 def _probabilities(session: Session, task: str, rows: Judged) -> Matrix:
@@ -182,3 +185,8 @@ def _length(session: Session, task: str, rows: Judged) -> int:
     texts = [session.behaviour_text(history) for history in rows.asked] if task == "interests" else rows.asked
     ids = session.encoder(task).tokens(texts, session.max_tokens(task))
     return int(np.median([len(row) for row in ids]))
+
+
+def _item_length(session: Session) -> int:
+    """The median length of the items' texts in tokens."""
+    return int(np.median([len(row) for row in session.reader.tokens(session.item_texts(), session.text.max_tokens)]))

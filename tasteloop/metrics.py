@@ -252,6 +252,16 @@ def precision_at(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
     return _share(found.sum(1), np.full(len(found), float(ranked.shape[1])))
 
 
+def f1_at(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
+    """F1 of precision and recall among the first k of each row, 2 · hits / (k + relevant), averaged over rows.
+
+    The mean of the rows' F1, not the F1 of the two means: that of a mean precision and a mean recall is no mean of
+    anything, and can be high where no row has both (Opitz & Burst 2019, https://arxiv.org/abs/1911.03347).
+    """
+    found = hits(ranked, relevant)
+    return _share(2 * found.sum(1), ranked.shape[1] + _counts(relevant))
+
+
 def average_precision(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
     """MAP@k: precisions at the ranks of the hits among the first k, over the number of relevant items.
 

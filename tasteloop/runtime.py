@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasteloop.bag_of_words import BagOfWords
-from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, read_card, verify
+from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, read_card, reading_model, verify
 from tasteloop.calibration import apply_calibration, confidence, from_log_odds, log_odds
 from tasteloop.engines import Encoder, choose
 from tasteloop.errors import TasteloopError
@@ -21,10 +21,11 @@ from tasteloop.items import Catalogue
 from tasteloop.metrics import top_k
 from tasteloop.recommend import Folded, Reading, Recommender, seen
 from tasteloop.stages import stage
+from tasteloop.tasks import INTERESTS, RECOMMEND, SENTIMENT, tasks_of_model, why_absent
 from tasteloop.text import TextSettings, behaviour_text
 
 Matrix = NDArray[np.float32]
-QUESTIONS = {"interests": ("events", "k"), "recommend": ("events", "k"), "sentiment": ("text",)}
+QUESTIONS = {INTERESTS: ("events", "k"), RECOMMEND: ("events", "k"), SENTIMENT: ("text",)}
 K, MOST_K = 10, 1000
 _ROWS = 256  # histories that are ranked at once, fewer where the catalogue is large:
 _SCORES = 2**22  # of one term
@@ -45,9 +46,9 @@ class Session:
     """Answers from a bundle; safe to share between threads.
 
     Attributes:
-        labels: the K interest labels; thresholds [K]: from which probability one is predicted.
+        labels: the K interest labels, none without that task; thresholds [K]: from which probability one is predicted.
         digest: the bundle's, "" for one that is not sealed yet.
-        tasks: what it was trained for.
+        tasks: what it was trained for, each with a head of its own; models: what it answers.
         runtime: what runs the encoder, one of `engines.RUNTIMES`.
         encoders: by model; an encoder's `cache` counts its hits and misses.
     """
@@ -87,8 +88,16 @@ class Session:
         return cls(directory, card, "", runtime or card["runtime"]["chosen"])
 
     @property
+    def models(self) -> tuple[str, ...]:
+        return tasks_of_model(self.tasks)
+
+    @property
+    def has_interests(self) -> bool:
+        return INTERESTS in self.tasks
+
+    @property
     def has_sentiment(self) -> bool:
-        return "sentiment" in self.tasks
+        return SENTIMENT in self.tasks
 
     @property
     def thresholds(self) -> Matrix:
@@ -103,6 +112,11 @@ class Session:
     def encoder(self, task: str) -> Encoder:
         return self.encoders[self.card["tasks"][task]["model"]]
 
+    @property
+    def reader(self) -> Encoder:
+        """The encoder that reads behaviour and items."""
+        return self.encoders[reading_model(self.card)]
+
     def max_tokens(self, task: str) -> int:
         """The token budget of a task's texts."""
         return self.text.max_tokens if task == "interests" else int(self.card["review_max_tokens"])
@@ -112,16 +126,19 @@ class Session:
         encoder = self.encoder(task)
         return encoder.logits(task, encoder.pool(texts, self.max_tokens(task)))
 
-    def item_vectors(self) -> Matrix:
-        """[J, width], length 1: each item's title, labels and text read by the encoder that reads behaviour."""
+    def item_texts(self) -> list[str]:
+        """Each item's title, labels and text."""
         catalogue = self.catalogue
-        texts = [
+        return [
             ", ".join(part for part in (title, " ".join(labels).lower(), text) if part) or item
             for item, title, labels, text in zip(
                 catalogue.items, catalogue.titles, catalogue.labels, catalogue.texts, strict=True
             )
         ]
-        vectors = self.encoder(self.tasks[0]).pool(texts, self.text.max_tokens)
+
+    def item_vectors(self) -> Matrix:
+        """[J, width], length 1: each item's text read by the encoder that reads behaviour."""
+        vectors = self.reader.pool(self.item_texts(), self.text.max_tokens)
         norm = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit: Matrix = (vectors / np.maximum(norm, 1e-9)).astype(np.float32)
         return unit
@@ -132,10 +149,14 @@ class Session:
         """Calibrated probabilities [n, K]."""
         return from_log_odds(self.interest_terms(histories))
 
+    def ranking_interests(self, histories: Sequence[Sequence[Event]]) -> Matrix:
+        """What `rank` takes: the probabilities [n, K], and [n, 0] of a model without interests."""
+        return self.interests(histories) if self.has_interests else np.zeros((len(histories), 0), np.float32)
+
     def interest_terms(self, histories: Sequence[Sequence[Event]]) -> dict[str, NDArray[np.float64]]:
         """What the text and, where there are any, the habits add to the log-odds of every interest: [n, K] each."""
-        if "interests" not in self.tasks:
-            raise TasteloopError("this model was not trained for interests; add it to training.tasks")
+        if not self.has_interests:
+            raise TasteloopError(why_absent(INTERESTS))
         logits = self._logits("interests", [self.behaviour_text(history) for history in histories])
         own = None
         if self._habits is not None:
@@ -149,7 +170,7 @@ class Session:
     def sentiment(self, texts: Sequence[str]) -> Matrix:
         """Calibrated probability [n] that a text is positive."""
         if not self.has_sentiment:
-            raise TasteloopError("this model was not trained for sentiment: its data had no reviews (ingest.reviews)")
+            raise TasteloopError(why_absent(SENTIMENT))
         logits, about = self._logits("sentiment", texts), self.card["tasks"]["sentiment"]
         if self._bag is not None:
             logits = logits + about["bag_of_words"] * self._bag.logits(texts)[:, None]
@@ -163,7 +184,7 @@ class Session:
 
     def recommend(self, histories: Sequence[Sequence[Event]], k: int = K) -> list[list[Recommendation]]:
         """The k best items of each history that are not in it, best first; fewer where the catalogue ends."""
-        return self.rank(histories, self.interests(histories), k)
+        return self.rank(histories, self.ranking_interests(histories), k)
 
     def rank(self, histories: Sequence[Sequence[Event]], interests: Matrix, k: int) -> list[list[Recommendation]]:
         """`recommend` with interests at hand; in blocks of rows, since each term is a matrix of rows and items."""
@@ -201,9 +222,9 @@ class Session:
         if model == "sentiment":
             return [self._sentiment(p) for p in self.sentiment([q["text"] for q in questions])]
         histories = [q["events"] for q in questions]
-        interests = self.interests(histories)
-        if model == "interests":
-            return [self._interests(p, q["k"]) for p, q in zip(interests, questions, strict=True)]
+        if model == INTERESTS:
+            return [self._interests(p, q["k"]) for p, q in zip(self.interests(histories), questions, strict=True)]
+        interests = self.ranking_interests(histories)
         wanted = [q["k"] or K for q in questions]
         with stage("rank"):
             ranked = self.rank(histories, interests, max(wanted))

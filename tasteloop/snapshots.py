@@ -27,6 +27,7 @@ from tasteloop.events import ITEM, KIND, TEXT, TIME, USER, VALUE, Event
 from tasteloop.files import atomic_directory, read_json, read_parquet, write_json, write_parquet
 from tasteloop.items import SENTIMENT, Catalogue
 from tasteloop.partitions import DataSettings, count, scan, split, write_rows
+from tasteloop.tasks import tasks_of_data
 from tasteloop.text import Retold, TextSettings
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Snapshots:
 
     Attributes:
         table: one row a snapshot: user, time, split, text, events_seen, history, future.
-        labels: the K interest labels.
+        labels: the K interest labels; none where no item of the catalogue carries one.
         catalogue: the items.
         meta: snapshots.json.
     """
@@ -113,6 +114,11 @@ class Snapshots:
             meta,
             directory,
         )
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What can be learned from this data."""
+        return tasks_of_data(self.labels, (self.directory / REVIEWS).exists())
 
     @property
     def text(self) -> TextSettings:
@@ -196,11 +202,13 @@ def prepare(dataset: Path, settings: PrepareSettings, out: Path, data: DataSetti
                 "reviews": review_counts,
                 "data": source.get("sha256"),
                 "source": source.get("source"),
+                "reviews_source": source.get("reviews_source"),
                 "settings": settings.model_dump(mode="json"),
             },
         )
         users = count(pl.scan_parquet(directory / SNAPSHOTS).select(USER).unique())
     log.info("snapshots %s of %d users; reviews %s", dict(tally.splits), users, review_counts)
+    log.info("tasks: %s", ", ".join(tasks_of_data(labels, reviews is not None)))
     return PrepareResult(dict(tally.splits), review_counts, labels)
 
 
@@ -340,15 +348,19 @@ class _Tally:
         return table
 
     def learnable(self) -> list[str]:
-        """Labels that some training snapshots have and others lack: only those can be learned."""
+        """Labels that some training snapshots have and others lack: only those can be learned.
+
+        None where the catalogue has none. Where it has some and none can be learned, that is an error: whoever labels
+        items wants interests.
+        """
         names, rows = self._catalogue.label_names, self.splits[TRAIN]
         labels = [name for name, n in zip(names, self._labels, strict=True) if 0 < n < rows]
         if dropped := [name for name in names if name not in labels]:
             log.info("labels never or always seen in training snapshots, left out: %s", ", ".join(dropped))
-        if not labels:
+        if names and not labels:
             raise TasteloopError(
                 f"no interest label can be learned: of {len(names)} labels none is present in some training snapshots "
-                "and absent in others; give items more than one label"
+                "and absent in others; give items more than one label, or no item any: then interests are no task"
             )
         return labels
 

@@ -29,6 +29,7 @@ from tasteloop.files import atomic_directory, write_json
 from tasteloop.habits import Habits
 from tasteloop.items import SENTIMENT
 from tasteloop.snapshots import SPLIT, TRAIN, VALIDATION, Snapshots
+from tasteloop.tasks import INTERESTS, RECOMMEND
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INTERESTS = "interests"
+BASE = "encoder"  # the model of a bundle without heads
 TRAINING, PREDICTIONS = "training.json", "validation.safetensors"
 _PROGRESS_SECONDS = 5.0
 
@@ -87,7 +88,7 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What came of it: validation quality by task, texts a second, seconds."""
+    """What came of it: validation quality by task, texts a second, seconds; zeros where nothing was trained."""
 
     validation: dict[str, float]
     texts_per_second: float
@@ -101,6 +102,9 @@ def finetune(
 ) -> TrainingResult:
     """Fine-tune, calibrate, choose thresholds; under torchrun all processes together, of which the first writes.
 
+    The heads are those of `settings.tasks` that the data can teach. Data with neither labels nor reviews teaches none:
+    then the encoder stays as it is, to read the items' texts.
+
     Args:
         snapshots: what `prepare` wrote.
         settings: tasks, encoder, optimiser.
@@ -110,7 +114,7 @@ def finetune(
             what is in it at the end is the caller's to discard.
 
     Raises:
-        TasteloopError: no such encoder, or nothing to train on.
+        TasteloopError: no such encoder, or the data teaches other tasks than `settings.tasks`.
     """
     import torch
 
@@ -122,14 +126,16 @@ def finetune(
     data = Snapshots.read(snapshots)
     source = Path(resolve_encoder(settings.encoder))
     tokenizer = load_tokenizer(source)
+    learnable = [task for task in data.tasks if task != RECOMMEND]
     tasks = [task for task in _tasks(data, tokenizer, settings) if task.name in settings.tasks]
-    if not tasks:
+    if learnable and not tasks:
         raise TasteloopError(
-            f"nothing to train: training.tasks is {list(settings.tasks)} and the data set has no reviews"
+            f"nothing to train: training.tasks is {list(settings.tasks)} and the data set teaches {learnable}"
         )
-    groups = [tasks] if settings.together else [[task] for task in tasks]
+    groups = [tasks] if settings.together or not tasks else [[task] for task in tasks]
+    labels = data.labels if any(task.name == INTERESTS for task in tasks) else []
     report: dict[str, Any] = {
-        "encoder": settings.encoder, "labels": data.labels, "text": data.text.model_dump(), "tasks": {}, "models": {},
+        "encoder": settings.encoder, "labels": labels, "text": data.text.model_dump(), "tasks": {}, "models": {},
         "settings": settings.model_dump(mode="json"), "code": code_version(), "data": data.meta["data"],
     }  # fmt: skip
     arrays: dict[str, Any] = {}
@@ -137,7 +143,7 @@ def finetune(
     written: AbstractContextManager[Path | None] = atomic_directory(out) if world.rank == 0 else nullcontext()
     with written as directory:
         for group in groups:
-            name = "+".join(task.name for task in group)
+            name = "+".join(task.name for task in group) or BASE
             torch.manual_seed(settings.seed)
             model = TasteModel(
                 load_encoder(source, settings.encoder_layers, settings.encoder_dropout),
@@ -145,19 +151,18 @@ def finetune(
                 settings.frozen_layers,
                 settings.dropout,
             )
-            result = train(model, group, settings, work / name, world, store and f"{store}/{name}")
-            trained.append(result)
+            if group:
+                result = train(model, group, settings, work / name, world, store and f"{store}/{name}")
+                trained.append(result)
             if directory is None:
                 continue
             folder = directory / MODELS / name
             folder.mkdir(parents=True)
             save(model, folder)
             tokenizer.save(str(folder / "tokenizer.json"))
-            report["models"][name] = {
-                "tasks": [t.name for t in group],
-                "history": result.history,
-                "precision": result.precision,
-            }
+            report["models"][name] = {"tasks": [t.name for t in group]}
+            if group:
+                report["models"][name] |= {"history": result.history, "precision": result.precision}
             for task in group:
                 logits, share, own = result.logits[task.name], 0.0, None
                 if task.name == SENTIMENT and settings.bag_of_words:
@@ -188,6 +193,9 @@ def finetune(
             write_json(directory / TRAINING, report)
     for name in report["models"]:
         Checkpoint.discard(work / name)
+    if not trained:
+        log.info("%s is kept as it is: the data has neither labels nor reviews to fine-tune it on", settings.encoder)
+        return TrainingResult({}, 0.0, seconds, 0, "fp32")
     quality = {name: value for result in trained for name, value in result.quality.items()}
     log.info(
         "fine-tuned %s in %.0f s, %.0f texts/s (%s); validation average precision %s",
@@ -218,16 +226,16 @@ def _mixed(logits: NDArray[np.float32], data: Snapshots, folder: Path) -> tuple[
 def _tasks(data: Snapshots, tokenizer: Any, settings: TrainingSettings) -> Iterator[TaskData]:
     import numpy as np
 
-    rows = data.table.filter(data.table[SPLIT].is_in([TRAIN, VALIDATION]))
-    split = rows[SPLIT].to_numpy()
-    train = np.flatnonzero(split == TRAIN)
-    yield TaskData(
-        INTERESTS,
-        tokenize(tokenizer, rows[TEXT].to_list(), data.text.max_tokens),
-        data.truth(rows),
-        train,
-        np.flatnonzero(split == VALIDATION),
-    )
+    if INTERESTS in data.tasks:
+        rows = data.table.filter(data.table[SPLIT].is_in([TRAIN, VALIDATION]))
+        split = rows[SPLIT].to_numpy()
+        yield TaskData(
+            INTERESTS,
+            tokenize(tokenizer, rows[TEXT].to_list(), data.text.max_tokens),
+            data.truth(rows),
+            np.flatnonzero(split == TRAIN),
+            np.flatnonzero(split == VALIDATION),
+        )
     reviews = data.reviews()
     if reviews is not None:
         reviews = reviews.filter(reviews[SPLIT].is_in([TRAIN, VALIDATION]))

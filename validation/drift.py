@@ -42,6 +42,7 @@ from pydantic import BaseModel, Field
 from tasteloop import metrics
 from tasteloop.events import ITEM, KIND, KINDS, TEXT, TIME, USER, VALUE, Event, positive
 from tasteloop.items import Catalogue
+from tasteloop.tasks import INTERESTS, RECOMMEND
 from tasteloop.text import TextSettings, behaviour_text
 from validation.decision import LESS_IS_BETTER, Finding, adjusted
 from validation.windows import CLICKED, MODEL, NAMES, NUMBERS, PREDICTED, RELEVANT
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 Matrix = NDArray[np.float32]
 Array = NDArray[Any]
 
-INTERESTS, RECOMMEND = "interests", "recommend"  # models of the journal
 AUC, MMD = "embedding.auc", "embedding.mmd"
 WINDOW = "window"  # column: which of the reference's windows a row lies in
 
@@ -165,7 +165,7 @@ class Reader:
 
     @classmethod
     def of(cls, session: Session) -> Reader:
-        encoder = session.encoder(session.tasks[0])
+        encoder = session.reader
         return cls(
             session.catalogue,
             session.text,

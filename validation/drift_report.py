@@ -25,9 +25,10 @@ from tasteloop.errors import TasteloopError
 from tasteloop.events import ITEM, KIND, USER, VALUE
 from tasteloop.files import atomic_directory, atomic_write
 from tasteloop.items import Catalogue
+from tasteloop.tasks import INTERESTS, RECOMMEND
 from validation import html
 from validation.decision import DecisionSettings, Evidence, Finding
-from validation.drift import INTERESTS, RECOMMEND, Reader, findings, profile, qualities
+from validation.drift import Reader, findings, profile, qualities
 from validation.reference import LABEL, LENGTH, SCRIPT, TENTH, Reference, rows_of, windowed
 from validation.windows import MODEL, NAMES, NUMBERS, RELEVANT, Span, distinct, facts, outcomes, problems
 

@@ -76,7 +76,7 @@ class ValidationSettings(BaseModel, frozen=True, extra="forbid"):
         min_events, min_users, min_items, min_reviews, min_positive_events: the least a model can be learned
             from.
         min_labels: interest labels with support: carried by at least `min_label_items` items, and not by all
-            of them.
+            of them; not asked where no item carries a label.
         max_unlisted: error above this share of events whose item is not in the catalogue; any is a warning.
         max_duplicates: error above this share of exact duplicates; any is a warning.
         max_untitled, max_unlabelled: error above this share of items without title or labels; any is a
@@ -277,8 +277,12 @@ def _check(
         rules.append(("events", seen, _events_rules(settings, before, items is not None)))
     if "items" in sound:
         unlabelled = pl.when(pl.col(it.LABELS).list.len() == 0).then(pl.col(it.ITEM)).alias(_UNLABELLED)
-        rules.append(("items", _pandas(sound["items"].with_columns(unlabelled)), _items_rules(settings, before)))
-        rules.append(("labels", _pandas(_labels(sound["items"], settings)), _label_rules(settings)))
+        labelled = bool(stats["labels"])
+        checks += _labels_present(labelled, before)
+        items = _pandas(sound["items"].with_columns(unlabelled))
+        rules.append(("items", items, _items_rules(settings, before, labelled)))
+        if labelled:
+            rules.append(("labels", _pandas(_labels(sound["items"], settings)), _label_rules(settings)))
     if "reviews" in sound:
         rules.append(("reviews", _pandas(sound["reviews"]), _reviews_rules(settings, before)))
     if (rejected := _ingest(dataset, checks)) is not None:
@@ -331,6 +335,17 @@ def _labels(items: pl.DataFrame, settings: ValidationSettings) -> pl.DataFrame:
     return long.with_columns(pl.when(pl.col(_LABEL).is_in(learnable.implode())).then(pl.col(_LABEL)).alias(_LEARNABLE))
 
 
+def _labels_present(labelled: bool, before: Mapping[str, int]) -> list[Check]:
+    """A catalogue without any label is data without interests; one that has lost its labels is an error."""
+    if labelled:
+        return []
+    if before.get("labels"):
+        about = f"items carry labels, as those of the last accepted data set did ({before['labels']:,} labels)"
+        return [Check("items", "labels present", about, "error", False, "no labels")]
+    about = "items carry labels; without any the model has no interests"
+    return [Check("items", "labels present", about, "warning", False, "no labels")]
+
+
 def _ingest(dataset: Path, checks: list[Check]) -> float | None:
     """The share of rows that ingest removed."""
     about = "ingest.json says what ingest read and removed"
@@ -354,7 +369,8 @@ def _previous(path: Path | None, checks: list[Check]) -> dict[str, int]:
     try:
         record = read_json(path)
         stats = record.get("stats", record)
-        return {k: int(stats[k]) for k in ("events", "users", "items", "reviews") if stats.get(k) is not None}
+        counted = ("events", "users", "items", "labels", "reviews")
+        return {k: int(stats[k]) for k in counted if stats.get(k) is not None}
     except (TasteloopError, AttributeError, TypeError, ValueError, OverflowError) as error:
         checks.append(Check("data set", "previous", about, "warning", False, str(error)[:300]))
         return {}
@@ -473,14 +489,15 @@ def _events_rules(s: ValidationSettings, before: Mapping[str, int], listed: bool
     yield from _volume("users", s, before, _DISTINCT, column=ev.USER)
 
 
-def _items_rules(s: ValidationSettings, before: Mapping[str, int]) -> Iterator[Expectation]:
+def _items_rules(s: ValidationSettings, before: Mapping[str, int], labelled: bool) -> Iterator[Expectation]:
     yield _expect("enough items", f"at least {s.min_items:,} items", _ROWS, min_value=s.min_items)
     yield _expect("item unique", "an item is listed once", _UNIQUE, column=it.ITEM)
     yield _expect("item not blank", "item ids are not blank", _REGEX, column=it.ITEM, regex=r"\S")
     yield from _mostly("titled", "items have a title", _PRESENT, s.max_untitled, column=it.TITLE)
     blank = {"column": it.TITLE, "regex": r"\S"}
     yield from _mostly("title not blank", "titles are not blank", _REGEX, s.max_untitled, **blank)
-    yield from _mostly("labelled", "items carry a label", _NULL, s.max_unlabelled, column=_UNLABELLED)
+    if labelled:
+        yield from _mostly("labelled", "items carry a label", _NULL, s.max_unlabelled, column=_UNLABELLED)
     yield from _volume("items", s, before, _ROWS)
 
 

@@ -7,10 +7,16 @@ that was not made, two models that were not measured on the same rows.
 The statistics are those of paired bootstrap intervals (95%, candidate minus other, on the same rows):
 
 - floor, ceiling: the measured value itself lies on the right side of the bound.
+- at least: the measured value reaches a share of a baseline's value.
 - beats: superiority; the interval's lower bound lies above 0.
 - not worse: non-inferiority; the interval's lower bound lies above -epsilon. With few rows the interval is
   wide and the answer is no, which is right: nothing was shown. For measures where less is better (`*.ece`)
   the difference is negated.
+
+What a good value is depends on the data: an nDCG@10 of 0.1 is little on one catalogue and out of reach on another. So
+what is asked of any data is relative, to baselines and to the champion, and an absolute bound belongs to the data that
+it was measured on. `GateSettings.sources` holds such bounds by the name of a source; they are asked where the
+evaluation's lineage names that source, as its behaviour or as its reviews, and listed as not asked elsewhere.
 """
 
 from __future__ import annotations
@@ -19,11 +25,13 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from tasteloop.files import as_mapping
+from tasteloop.tasks import INTERESTS, SENTIMENT
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +40,7 @@ FORGETTING = ("interests.micro_f1", "recommend.ndcg@10")  # what is compared on 
 SAME_ROWS = 0.01  # how far a difference may lie from its two values: rounding, a bootstrap mean
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 
 
@@ -42,14 +51,44 @@ class Beat(BaseModel, frozen=True, extra="forbid"):
     baseline: Name
 
 
+class AtLeast(BaseModel, frozen=True, extra="forbid"):
+    """The candidate's value reaches at least this share of a baseline's, on the same rows.
+
+    For measures that are no aim of their own and only must not collapse: precision and recall pull against each other,
+    so a candidate of a better F1 may well have less of one of them than a baseline.
+    """
+
+    metric: Name
+    baseline: Name
+    share: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+    @field_validator("metric")
+    @classmethod
+    def _more_is_better(cls, metric: str) -> str:
+        if _less_is_better(metric):
+            raise ValueError(f"of {metric} less is better: set a ceiling, or list it under not_worse")
+        return metric
+
+
+class Bounds(BaseModel, frozen=True, extra="forbid"):
+    """The least and the greatest values of metrics."""
+
+    floors: dict[Name, Finite] = {}
+    ceilings: dict[Name, Finite] = {}
+
+
 class GateSettings(BaseModel, frozen=True, extra="forbid"):
     """What a candidate must show.
 
     Args:
-        floors: the least value of a metric, such as {"sentiment.accuracy": 0.75}.
-        ceilings: the greatest value of a metric, such as {"interests.ece": 0.1}.
+        floors: the least value of a metric, such as {"sentiment.accuracy": 0.75}, whatever the data.
+        ceilings: the greatest value of a metric, such as {"interests.ece": 0.1}, whatever the data.
+        sources: further floors and ceilings by the source that the data were read from, such as {"ml-100k": {"floors":
+            {"recommend.ndcg@10": 0.1}}}; of other data they are not asked.
         beats: baselines that the candidate must beat.
+        at_least: shares of baselines' values that the candidate must reach.
         not_worse: metrics in which the candidate may not be worse than the champion by more than `epsilon`.
+        margins: another `epsilon` for single metrics of `not_worse`.
         required_slices: slices that must have been measured, such as "users=cold".
         slice_floors: the least value of a metric in a slice: {"users=cold": {"recommend.ndcg@10": 0.05}}.
         forgetting: how much worse than the champion it may be on earlier data, in FORGETTING; None: not asked.
@@ -59,13 +98,16 @@ class GateSettings(BaseModel, frozen=True, extra="forbid"):
 
     floors: dict[Name, Finite] = {}
     ceilings: dict[Name, Finite] = {}
+    sources: dict[Name, Bounds] = {}
     beats: tuple[Beat, ...] = ()
+    at_least: tuple[AtLeast, ...] = ()
     not_worse: tuple[Name, ...] = ()
-    epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
+    epsilon: Margin = 0.01
+    margins: dict[Name, Margin] = {}
     required_slices: tuple[Name, ...] = ()
     slice_floors: dict[Name, dict[Name, Finite]] = {}
-    forgetting: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    optional_tasks: tuple[Name, ...] = ("sentiment",)
+    forgetting: Margin | None = None
+    optional_tasks: tuple[Name, ...] = (INTERESTS, SENTIMENT)
 
 
 @dataclass(frozen=True)
@@ -113,12 +155,13 @@ class _Measure:
 def decide(evaluation: Mapping[str, Any], settings: GateSettings) -> Verdict:
     """Apply every rule of the settings to an evaluation (evaluation.json)."""
     gate = _Gate(as_mapping(evaluation), settings)
-    for metric, floor in settings.floors.items():
-        gate.bound(f"floor {metric}", metric, floor, +1)
-    for metric, ceiling in settings.ceilings.items():
-        gate.bound(f"ceiling {metric}", metric, ceiling, -1)
+    gate.bounds(settings.floors, settings.ceilings)
+    for source, bounds in settings.sources.items():
+        gate.source(source, bounds)
     for beat in settings.beats:
         gate.beats(beat)
+    for least in settings.at_least:
+        gate.at_least(least)
     for name in dict.fromkeys([*settings.required_slices, *settings.slice_floors]):
         gate.slice(name, settings.slice_floors.get(name, {}))
     gate.champion()
@@ -162,6 +205,24 @@ class _Gate:
             return False
         self.skip(name, f"{metric}: skipped, this data set has no {task} task")
         return True
+
+    def bounds(self, floors: Mapping[str, float], ceilings: Mapping[str, float], of: str = "") -> None:
+        for metric, floor in floors.items():
+            self.bound(f"floor {metric}{of}", metric, floor, +1)
+        for metric, ceiling in ceilings.items():
+            self.bound(f"ceiling {metric}{of}", metric, ceiling, -1)
+
+    def source(self, source: str, bounds: Bounds) -> None:
+        """The bounds of one source, if that is what was read."""
+        lineage = as_mapping(self.evaluation.get("lineage"))
+        read = [str(name) for key in ("source", "reviews_source") if (name := lineage.get(key))]
+        if not read:
+            self.add(f"bounds of {source}", False, f"the evaluation does not say whether its data are {source}")
+        elif source in read:
+            self.bounds(bounds.floors, bounds.ceilings, f" of {source}")
+        else:
+            names = " and ".join(Path(name).name for name in read)  # of a file of one's own not where it lies
+            self.skip(f"bounds of {source}", f"bounds of {source}: not asked, the data are {names}")
 
     def bound(self, name: str, metric: str, limit: float, sign: int) -> None:
         if self.absent(name, metric):
@@ -210,6 +271,24 @@ class _Gate:
             )
         verb = "beats" if d.low > 0 else "does not clearly beat"
         self.add(name, d.low > 0, f"{beat.metric} {verb} {beat.baseline}: {_spread(d)}, must lie above 0")
+
+    def at_least(self, least: AtLeast) -> None:
+        metric, baseline = least.metric, least.baseline
+        name = f"at least {baseline} {metric}"
+        if self.absent(name, metric):
+            return None
+        if baseline == "champion":
+            return self.add(name, False, "the champion is not a baseline: list the metric under not_worse")
+        try:
+            theirs = as_mapping(as_mapping(self.evaluation.get("baselines")).get(baseline))
+            self.compared(metric, baseline, theirs)  # raises unless both were measured on the same rows
+            mine = _measure(as_mapping(self.evaluation.get("metrics")).get(metric), metric)
+            bar = least.share * _measure(theirs.get(metric), metric).value
+        except _Missing as missing:
+            return self.add(name, False, str(missing))
+        passed = mine.value >= bar
+        wanted = f"{'at least' if passed else 'below'} {least.share:g} of {baseline}'s"
+        self.add(name, passed, f"{metric} is {mine.value:.4f}, {wanted} ({bar:.4f}, n = {mine.n:,})")
 
     def slice(self, wanted: str, floors: Mapping[str, float]) -> None:
         rows = self.evaluation.get("slices")
@@ -265,7 +344,7 @@ class _Gate:
                 self.add(name, False, str(missing))
                 continue
             differences.append(difference)
-            d, epsilon = _turned(metric, difference), self.settings.epsilon
+            d, epsilon = _turned(metric, difference), self.settings.margins.get(metric, self.settings.epsilon)
             verb = "is not worse" if d.low > -epsilon else "may be worse"
             self.add(
                 name,
@@ -285,6 +364,8 @@ class _Gate:
         theirs = as_mapping(old.get("baselines")).get("champion")
         for metric in FORGETTING:
             name = f"forgetting {metric}"
+            if self.absent(name, metric):
+                continue
             try:
                 d = _Gate(old, self.settings).compared(metric, "champion", theirs)
             except _Missing as missing:

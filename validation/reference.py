@@ -27,10 +27,9 @@ from tasteloop.events import ITEM, KIND, TEXT, TIME, USER, VALUE
 from tasteloop.files import atomic_directory, home, read_json, read_parquet, sha256_tree, write_json, write_parquet
 from tasteloop.items import Catalogue
 from tasteloop.snapshots import TRAIN, Snapshots
+from tasteloop.tasks import INTERESTS, RECOMMEND
 from validation import drift
 from validation.drift import (
-    INTERESTS,
-    RECOMMEND,
     WINDOW,
     Codebook,
     DriftSettings,
@@ -251,7 +250,7 @@ def _answers(session: Session, prepared: Snapshots, spans: Sequence[Span], setti
     rows = held[sorted(names[name] for name in chosen(names, settings.answers, settings.drift.seed))]
     asked = [{"events": [event.json() for event in history]} for history in prepared.histories(rows)]
     table: list[dict[str, Any]] = []
-    models = [INTERESTS, RECOMMEND] if INTERESTS in session.tasks else []
+    models = [model for model in (INTERESTS, RECOMMEND) if model in session.models]
     for model in models:
         key, name, number = (
             ("interests", "label", "probability") if model == INTERESTS else ("recommendations", "item", "score")

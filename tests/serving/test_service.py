@@ -468,7 +468,7 @@ def test_on_sigterm_it_is_not_ready_first_and_loses_no_request(
 
 class Misbehaving:
     digest = "d" * 64
-    has_sentiment = True
+    models = ("interests", "recommend", "sentiment")
 
     def compute(self, model: str, questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if questions[0]["text"] == "slow":

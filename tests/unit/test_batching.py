@@ -23,7 +23,7 @@ class Session:
     """Answers with the text itself, and holds the thread at the text "hold" until `go` is set."""
 
     digest = "d" * 64
-    has_sentiment = True
+    models = ("interests", "recommend", "sentiment")
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []

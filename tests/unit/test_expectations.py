@@ -190,7 +190,7 @@ BROKEN: dict[str, tuple[dict[str, Callable[[], pl.DataFrame | None]], list[str]]
     ),
     "no labels": (
         {"items": lambda: items().with_columns(pl.Series(it.LABELS, [[]] * ITEMS, dtype=pl.List(pl.String)))},
-        ["error items labelled", "error labels enough labels"],
+        ["warning items labels present"],
     ),
     "blank label": (
         {"items": lambda: changed(items(), it.LABELS, ["Drama", " "])},

@@ -25,7 +25,7 @@ class Session:
 
     labels = ["a"]
     digest = "d" * 64
-    has_sentiment = True
+    models = ("interests", "recommend", "sentiment")
 
     def __init__(self, probability: float, moody: bool = False) -> None:
         self.probability, self.moody = probability, moody

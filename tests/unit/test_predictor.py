@@ -23,7 +23,7 @@ class Session:
     digest = "d" * 64
 
     def __init__(self, has_sentiment: bool = True) -> None:
-        self.has_sentiment = has_sentiment
+        self.models = ("interests", "recommend") + (("sentiment",) if has_sentiment else ())
 
     def compute(self, model: str, questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return [getattr(self, model)(question) for question in questions]
