@@ -79,6 +79,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
             ("--max-body", int, settings["body"]),
             ("--max-bodies", int, settings["bodies"]),
             ("--max-instances", int, limits["instances"]),
+            ("--max-rows", int, limits["rows"]),
             ("--max-characters", int, limits["characters"]),
             ("--max-events", int, limits["events"]),
         ],
@@ -173,6 +174,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     limits = _settings(
         Limits,
         instances=arguments.max_instances,
+        rows=arguments.max_rows,
         characters=arguments.max_characters,
         events=arguments.max_events,
     )

@@ -25,7 +25,8 @@ from tasteloop.tasks import SENTIMENT as SENTIMENT
 if TYPE_CHECKING:
     from tasteloop.runtime import Session
 
-MAXIMUM_EXPLAINED = 8  # an explanation of interests reads a hundred texts
+MAXIMUM_EXPLAINED = 8  # instances: an explanation of interests reads a hundred texts
+ROWS_OF_AN_EXPLANATION = 50  # answer rows that are about as long as an explained row: 27, after long histories 100
 
 Answer = dict[str, Any]
 Question = Mapping[str, Any]
@@ -130,7 +131,10 @@ class Predictor:
             raise TasteloopError(f"{len(instances)} instances in one request; send at most {most} at a time")
         for index, instance in enumerate(instances):
             self._check(instance, f"instances[{index}]")
-        return list(parse(model, instances))
+        questions: list[Question] = list(parse(model, instances))
+        if model != SENTIMENT:
+            self._check_rows(questions, explain)
+        return questions
 
     def answer(self, model: str, questions: Sequence[Question]) -> list[Answer]:
         """One answer for each question, in order; the questions may be of several requests."""
@@ -233,6 +237,20 @@ class Predictor:
                 if isinstance(event, dict):
                     for name in ("text", "item"):
                         _short(event.get(name), f"{where}.events[{index}].{name}", self.limits.characters)
+
+    def _check_rows(self, questions: Sequence[Question], explain: bool) -> None:
+        """What an answer's size and its computing depend on: V2's rows are all as wide as the widest, and every
+        question of a request is ranked to the largest k."""
+        from tasteloop.runtime import K
+
+        k = max(question["k"] or K for question in questions)
+        most = max(1, self.limits.rows // ROWS_OF_AN_EXPLANATION) if explain else self.limits.rows
+        if len(questions) * k > most:
+            rows = "explained rows" if explain else "answer rows"
+            raise TasteloopError(
+                f"{len(questions)} instances with k up to {k} are {len(questions) * k} {rows}; send at most {most} "
+                "in one request: fewer instances or a smaller k"
+            )
 
 
 def _short(text: object, where: str, most: int) -> None:

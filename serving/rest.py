@@ -26,6 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from serving import openapi, telemetry, v2
 from serving.batching import CALL, Call
 from serving.faults import KINDS, Fault, fault
+from serving.journal import is_request_id
 
 if TYPE_CHECKING:
     from serving.server import Server
@@ -47,15 +48,16 @@ _VERSIONED = re.compile(r"(/v2/models/([^/]+))/versions/([^/]+)(/.*)?")
 
 def request_id(given: str | None) -> str:
     """The caller's, where it is a short plain one; a new one otherwise."""
-    return given if given and re.fullmatch(r"[!-~]{1,128}", given) else uuid.uuid4().hex
+    return given if given is not None and is_request_id(given) else uuid.uuid4().hex
 
 
 def deadline(headers: Mapping[str, str], most: float) -> float:
     """`time.monotonic()` at which the caller, or the server, stops waiting. Raises InvalidInput."""
     given = headers.get(TIMEOUT_HEADER)
-    if given is not None and not (given.isascii() and given.isdigit() and int(given[:12]) > 0 and len(given) < 12):
+    milliseconds = None if given is None else v2.whole_number(given)
+    if given is not None and not milliseconds:
         raise InvalidInput(f"{TIMEOUT_HEADER} is {given[:40]!r}; it must be a whole number of milliseconds above 0")
-    return time.monotonic() + (most if given is None else min(most, int(given) / 1000))
+    return time.monotonic() + (most if milliseconds is None else min(most, milliseconds / 1000))
 
 
 class Gate:

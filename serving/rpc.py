@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc  # type: ignore[import-untyped]
-from grpc_interceptor.server import AsyncServerInterceptor
-from kserve.errors import ModelNotFound
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from kserve.errors import InvalidInput, ModelNotFound
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from kserve.protocol.grpc.server import GRPCServer
@@ -24,30 +24,49 @@ if TYPE_CHECKING:
     from serving.server import Server
 
 
-class _Gate(AsyncServerInterceptor):
-    """What `rest.Gate` is for REST. The caller's deadline is gRPC's own; one who leaves cancels the task."""
+class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """What `rest.Gate` is for REST. The caller's deadline is gRPC's own; one who leaves cancels the task.
+
+    It takes the message as bytes and has it parsed only after the caller was let in.
+    """
 
     def __init__(self, server: Server) -> None:
         self._server = server
 
-    async def intercept(
-        self, method: Callable[..., Any], request: Any, context: grpc.aio.ServicerContext, method_name: str
+    async def intercept_service(
+        self, continuation: Callable[..., Any], details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler | None:
+        handler = await continuation(details)
+        if handler is None:  # no such method
+            return None
+
+        async def answer(message: bytes, context: grpc.aio.ServicerContext) -> Any:
+            return await self._answer(handler, message, context, details.method)
+
+        return grpc.unary_unary_rpc_method_handler(answer, None, handler.response_serializer)
+
+    async def _answer(
+        self, handler: grpc.RpcMethodHandler, message: bytes, context: grpc.aio.ServicerContext, method: str
     ) -> Any:
         started = time.monotonic()
         headers = {key.lower(): value for key, value in context.invocation_metadata() if isinstance(value, str)}
         most = self._server.settings.timeout
         call = Call(request_id(headers.get(REQUEST_ID_HEADER)), "grpc", headers, started + most)
-        context.set_trailing_metadata(((REQUEST_ID_HEADER, call.id),))
         token = CALL.set(call)
+        asks = method.endswith("/ModelInfer")
+        model = ""  # that was asked for
         code = grpc.StatusCode.OK
+        context.set_trailing_metadata(((REQUEST_ID_HEADER, call.id),))
         try:
-            self._server.access.check(method_name, headers)
-            self._server.admit(method_name)
+            self._server.access.check(method, headers)
+            self._server.admit(method)
             remaining = context.time_remaining()
             call.deadline = min(deadline(headers, most), started + (most if remaining is None else remaining))
             with self._server.under_way() as hold:
-                hold(request.ByteSize())
-                return await method(request, context)
+                hold(len(message))
+                request = _parse(handler, message, method)
+                model = request.model_name if asks and request.model_name in self._server.models else ""
+                return await handler.unary_unary(request, context)
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED
             raise
@@ -59,10 +78,20 @@ class _Gate(AsyncServerInterceptor):
             await context.abort(found.grpc, found.text)
         finally:
             CALL.reset(token)
-            asks = method_name.endswith("/ModelInfer")
-            known = call.model or (request.model_name if asks and request.model_name in self._server.models else "")
             quiet = not asks and code is grpc.StatusCode.OK
-            telemetry.answered(call, known, code.name, time.monotonic() - started, quiet)
+            telemetry.answered(call, call.model or model, code.name, time.monotonic() - started, quiet)
+
+
+def _parse(handler: grpc.RpcMethodHandler, message: bytes, method: str) -> Any:
+    """Raises InvalidInput for bytes that are no message of the method."""
+    try:
+        return handler.request_deserializer(message)
+    except DecodeError:
+        name = method.rsplit("/", 1)[-1]
+        raise InvalidInput(
+            f"the {len(message)} bytes of the message are no {name}Request of the Open Inference Protocol; "
+            "send one that was made from its grpc_predict_v2.proto"
+        ) from None
 
 
 class _Servicer(InferenceServicer):  # type: ignore[misc]

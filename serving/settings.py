@@ -43,6 +43,9 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
     """What one request may ask for; more is the caller's mistake."""
 
     instances: int = Field(default=256, ge=1, description="instances of one request")
+    rows: int = Field(
+        default=5_000, ge=1, description="answer rows of one request: its instances times the largest k among them"
+    )
     characters: int = Field(default=20_000, ge=1, description="characters of one text, also inside an event")
     events: int = Field(default=2_000, ge=1, description="events of one history")
 

@@ -95,12 +95,13 @@ def from_rest(body: bytes, header_length: str | None, model: str) -> Request:
     """
     length = len(body)
     if header_length is not None:
-        if not (header_length.isascii() and header_length.isdigit() and int(header_length) <= len(body)):
+        given = whole_number(header_length)
+        if given is None or given > len(body):
             raise InvalidInput(
                 f"Inference-Header-Content-Length is {header_length[:40]!r}; it must be the length of the JSON part, "
                 f"at most the body's {len(body)} bytes"
             )
-        length = int(header_length)
+        length = given
     try:
         request = _Request.model_validate_json(body[:length])
     except ValidationError as error:
@@ -135,6 +136,14 @@ def from_rest(body: bytes, header_length: str | None, model: str) -> Request:
     if request.outputs:
         outputs = {output.name: _flag(output.parameters, "binary_data") for output in request.outputs}
     return Request(request.id or "", inputs, parameters, outputs, bool(binary))
+
+
+def whole_number(text: str) -> int | None:
+    """A header's digits as a number; None for what is none, or has more digits than any size or time needs.
+
+    `int` alone takes other scripts' digits and signs, and raises at 4,300 digits.
+    """
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def to_rest(response: Response) -> tuple[bytes, int | None]:

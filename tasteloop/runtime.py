@@ -186,17 +186,22 @@ class Session:
         """The k best items of each history that are not in it, best first; fewer where the catalogue ends."""
         return self.rank(histories, self.ranking_interests(histories), k)
 
-    def rank(self, histories: Sequence[Sequence[Event]], interests: Matrix, k: int) -> list[list[Recommendation]]:
-        """`recommend` with interests at hand; in blocks of rows, since each term is a matrix of rows and items."""
+    def rank(
+        self, histories: Sequence[Sequence[Event]], interests: Matrix, k: int | Sequence[int]
+    ) -> list[list[Recommendation]]:
+        """`recommend` with interests at hand, to one k or to each history's own; in blocks of rows, since each term is
+        a matrix of rows and items."""
         out: list[list[Recommendation]] = []
+        wanted = [k] * len(histories) if isinstance(k, int) else list(k)
         size = max(1, min(_ROWS, _SCORES // len(self.catalogue)))
         for start in range(0, len(histories), size):
             block = histories[start : start + size]
             reading = self.reading(block, interests[start : start + size])
             scores = reading.scores()
             scores[seen(block, self.catalogue)] = -np.inf
-            best = top_k(scores, k)
-            positions = np.unique(best)
+            block_k = wanted[start : start + size]
+            best = [row[:n] for row, n in zip(top_k(scores, max(block_k)), block_k, strict=True)]
+            positions = np.unique(np.concatenate(best))
             terms = reading.contributions(positions)
             for row, ranked in enumerate(best):
                 found = [
@@ -227,8 +232,8 @@ class Session:
         interests = self.ranking_interests(histories)
         wanted = [q["k"] or K for q in questions]
         with stage("rank"):
-            ranked = self.rank(histories, interests, max(wanted))
-        return [self._recommendations(r[:k]) for r, k in zip(ranked, wanted, strict=True)]
+            ranked = self.rank(histories, interests, wanted)
+        return [self._recommendations(recommended) for recommended in ranked]
 
     def confident(self, task: str, probabilities: Matrix) -> NDArray[np.bool_]:
         """Whether what is stated of each output is sure: right as often as the card's settings ask; same shape."""

@@ -295,6 +295,7 @@ BAD_V1: list[tuple[str, Any, int, str]] = [
     ("recommend", {"instances": [{"events": [], "k": True}]}, 400, "instances[0]"),
     ("recommend", {"instances": [{"events": [], "k": 2.5}]}, 400, "instances[0]"),
     ("recommend", {"instances": [{"events": [], "k": 10**30}]}, 400, ""),
+    ("recommend", {"instances": [{"events": [], "k": 1000}] * 6}, 400, "6000 answer rows; send at most 5000"),
     ("recommend", event(kind="veiw"), 400, "unknown event kind 'veiw'"),
     ("recommend", event(item="1"), 400, "unknown event kind None"),
     ("recommend", event(kind="view", items="1"), 400, "unknown key 'items'"),
@@ -386,6 +387,7 @@ BINARY = {"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"bin
     [
         ("x", {"inputs": [BINARY]}, b"\x01\x00\x00\x00a"),
         ("-1", {"inputs": [BINARY]}, b"\x01\x00\x00\x00a"),
+        ("9" * 5000, {"inputs": [BINARY]}, b"\x01\x00\x00\x00a"),
         (None, {"inputs": [BINARY]}, b"\x01\x00\x00"),
         (None, {"inputs": [BINARY]}, b"\xff\xff\xff\xffa"),
         (None, {"inputs": [BINARY]}, b"\x01\x00\x00\x00\xff"),

@@ -123,6 +123,22 @@ def test_a_token_is_needed_over_grpc(guarded: Running) -> None:
         assert response.id == dict(call.trailing_metadata())["x-request-id"] == "over-grpc"
 
 
+def test_grpc_lets_a_caller_in_before_it_reads_the_message(guarded: Running) -> None:
+    import grpc
+
+    with grpc.insecure_channel(guarded.grpc) as channel:
+        ask = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")  # bytes as they are
+        refused = []
+        for metadata in ([], [*bearer(API).items()]):
+            with pytest.raises(grpc.RpcError) as caught:
+                ask(b"\xff\x00 no message", metadata=metadata)
+            refused.append((caught.value.code(), caught.value.details()))
+    (stranger, _), (caller, said) = refused
+    assert (stranger, caller) == (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT)
+    assert "13 bytes of the message are no ModelInferRequest" in said
+    assert "Error" not in said and "class" not in said
+
+
 def test_the_admin_takes_a_model_out_of_service_and_back(asks: httpx.Client) -> None:
     unload, load = (f"/v2/repository/models/interests/{verb}" for verb in ("unload", "load"))
     ready = "/v2/models/interests/ready"
@@ -340,7 +356,7 @@ def test_nothing_is_computed_for_a_caller_who_left(busy: Running) -> None:
 
 
 def test_a_bad_deadline_is_refused(busy: Running) -> None:
-    for bad in ("0", "-5", "soon", "1.5", "", "9" * 30):
+    for bad in ("0", "-5", "soon", "1.5", "", "9" * 30, "9" * 5000):
         response = httpx.post(busy.http + ASK, json=ONE, headers={"x-request-timeout-ms": bad})
         assert response.status_code == 400 and "whole number of milliseconds" in response.json()["error"]
 

@@ -296,14 +296,104 @@ def test_half_written_files_are_passed_over_and_old_days_removed(tmp_path: Path)
     assert (tmp_path / "notes").exists()
 
 
-def test_a_damaged_segment_is_an_error_that_names_the_place(tmp_path: Path) -> None:
+def damage(content: bytes, how: str) -> bytes:
+    return {
+        "cut": content[:-10],
+        "empty": b"",
+        "zeros": b"\0" * len(content),
+        "pages": content[:4] + b"\xff" * 60 + content[64:],
+        "another table": content,
+    }[how]
+
+
+@pytest.mark.parametrize("how", ["cut", "empty", "zeros", "pages", "another table"])
+def test_a_damaged_segment_is_set_aside_by_name_and_counted_and_the_others_are_read(
+    tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(2):
+        journal = keep(tmp_path)
+        journal.answered(answer(n))
+        journal.close()
+    [path, other] = segments(tmp_path, ANSWERS)
+    kept = pl.read_parquet(other)["request"].to_list()
+    if how == "another table":
+        pl.DataFrame({"request": [1.5]}).write_parquet(path)
+    content = damage(path.read_bytes(), how)
+    path.write_bytes(content)
+
+    read = read_journal(tmp_path)["request"].to_list()
+
+    assert read == kept and read_journal(tmp_path)["request"].to_list() == kept
+    assert f"{path} is damaged and was set aside" in caplog.text
+    aside = path.with_name(path.name + ".damaged")
+    assert not path.exists() and aside.read_bytes() == content, "nothing is deleted"
+    told = describe(tmp_path)
+    assert told["answers"] == 1
+    assert [entry["file"] for entry in told["damaged"]] == [str(aside)]
+    assert told["damaged"][0]["rows"] == (1 if how in ("pages", "another table") else None)
+
+
+def test_a_damaged_segment_of_feedback_or_failures_stops_nothing_either(tmp_path: Path) -> None:
     journal = keep(tmp_path)
     journal.answered(answer(1))
+    journal.feedback(parse_feedback({"feedback": [{"request": "r1", "kind": "click"}]}, at=0))
+    journal.failed("f1", "recommend", "2", 100)
     journal.close()
-    path = segments(tmp_path, ANSWERS)[0]
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(TasteloopError, match="cannot be read"):
-        read_journal(tmp_path)
+    for kind in ("feedback", "failures"):
+        [path] = segments(tmp_path, kind)
+        path.write_bytes(b"PAR1")
+
+    assert read_failures(tmp_path, 0, 2**62).height == 0
+    assert read_journal(tmp_path)["feedback"].to_list() == [[]]
+    assert [Path(entry["file"]).name.split("-")[0] for entry in describe(tmp_path)["damaged"]] == [
+        "failures",
+        "feedback",
+    ]
+
+
+def test_a_damaged_segment_that_cannot_be_renamed_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(2):
+        journal = keep(tmp_path)
+        journal.answered(answer(n))
+        journal.close()
+    [path, _] = segments(tmp_path, ANSWERS)
+    path.write_bytes(b"PAR1")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "rename", refuse)  # root writes into any directory, whatever its mode
+
+    assert read_journal(tmp_path).height == 1
+    assert f"{path} is damaged and passed over (Read-only file system)" in caplog.text
+
+
+def test_a_segment_of_an_older_version_is_read(tmp_path: Path) -> None:
+    journal = keep(tmp_path)
+    journal.answered(answer(1))
+    journal.feedback(parse_feedback({"feedback": [{"request": "r1", "kind": "click", "item": "50"}]}, at=0))
+    journal.close()
+    for kind, later in ((ANSWERS, ["answer"]), (FEEDBACK, ["answer", "arrived"])):
+        [path] = segments(tmp_path, kind)
+        pl.read_parquet(path).drop(later).write_parquet(path)
+
+    [row] = read_journal(tmp_path).to_dicts()
+
+    assert row["request"] == "r1" and [told["item"] for told in row["feedback"]] == ["50"]
+
+
+def test_an_answer_with_an_impossible_time_is_counted_and_stops_no_description(tmp_path: Path) -> None:
+    journal = keep(tmp_path)
+    for n, time_ in enumerate((-62_135_683_140_000_000, 1_700_000_000_000_000, 2**62)):
+        journal.answered(answer(n, time=time_))
+    journal.close()
+
+    told = describe(tmp_path)
+
+    assert (told["answers"], told["impossible_times"]) == (3, 2)
+    assert told["span"] == ["2023-11-14T22:13:20+00:00"] * 2
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tasteloop.errors import TasteloopError
 
 LABELS = ["comedy", "drama", "war"]
 NOBODY = '{"events": []}'
-LIMITS = Limits(instances=3, characters=10, events=2)
+LIMITS = Limits(instances=3, rows=100, characters=10, events=2)
 
 
 class Session:
@@ -147,12 +147,38 @@ def test_bad_v1_instances(predictor: Predictor, instances: object, message: str)
         ("recommend", [{"events": [{"kind": "view"}] * 3}], r"3 events in one history; send the last 2"),
         ("recommend", [{"events": [{"kind": "search", "text": "a" * 11}]}], r"events\[0\].text: 11 characters"),
         ("recommend", [{"events": [{"kind": "view", "item": "a" * 11}]}], r"events\[0\].item: 11 characters"),
+        ("recommend", [{"events": [], "k": 101}], "1 instances with k up to 101 are 101 answer rows; send at most 100"),
+        ("recommend", [{"events": [], "k": 34}, {"events": []}, {"events": []}], "102 answer rows; send at most 100"),
+        ("interests", [{"events": [], "k": 51}] * 2, "102 answer rows; send at most 100 in one request: fewer inst"),
     ],
 )
 def test_limits(model: str, instances: list[dict[str, Any]], message: str) -> None:
     small = Predictor(Session(), "7", LIMITS)  # type: ignore[arg-type]
     with pytest.raises(TasteloopError, match=message):
         small.predict(model, instances)
+
+
+def test_the_widest_row_counts_for_all_over_v2_too() -> None:
+    small = Predictor(Session(), "7", LIMITS)  # type: ignore[arg-type]
+    given = events('{"events": [], "k": 60}', NOBODY)
+    with pytest.raises(TasteloopError, match="120 answer rows; send at most 100"):
+        small.infer("recommend", [given], {})
+    with pytest.raises(TasteloopError, match="150 answer rows"):
+        small.infer("recommend", [events(NOBODY, NOBODY)], {"k": 75})
+
+
+def test_an_explanation_has_fewer_rows() -> None:
+    small = Predictor(Session(), "7", LIMITS)  # type: ignore[arg-type]
+    assert small.questions("recommend", [{"events": [], "k": 2}], explain=True)
+    with pytest.raises(TasteloopError, match="3 explained rows; send at most 2"):
+        small.questions("recommend", [{"events": [], "k": 3}], explain=True)
+
+
+def test_ordinary_requests_are_within_the_limits(predictor: Predictor) -> None:
+    assert predictor.questions("recommend", [{"events": [], "k": 1000}])
+    for model in ("recommend", "interests"):
+        assert predictor.questions(model, [{"events": []}] * 256)
+        assert predictor.questions(model, [{"events": []}] * 8, explain=True)
 
 
 BAD_TENSORS: list[tuple[str, list[Tensor], dict[str, Any], str]] = [
