@@ -18,13 +18,14 @@ _SECRET = (
     r"token|secret|passw(?:or)?d|pwd|signature|sig|credentials?|api[-_]?key|access[-_]?key(?:[-_]?id)?|key|auth|code"
 )
 _PATTERNS = (  # what a text holds wherever the pattern after it can match, the pattern, what stands there instead
-    # scheme://user:password@host; a password may hold '@', and '/' where it was not escaped
-    ("://", r"(?<=://)(?:[^\s/?#'\"<>]*@|[^\s/?#'\"<>@:]+:(?!\d{1,5}[/?#])[^\s'\"<>]*@)", f"{HIDDEN}@"),
     # ?token=…, &X-Amz-Signature=…, ;token=… of a Spark Connect address
     ("=", rf"([?&;](?:[\w.-]*[-_.])?(?:{_SECRET})=)[^&;\s'\"<>#]+", rf"\1{HIDDEN}"),
     (" ", r"\b(bearer|basic) +[\w.~+/=-]{8,}", rf"\1 {HIDDEN}"),
     ("@", r"(?<![\w.%+/-])[\w.%+-]+@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}\b", f"{HIDDEN}@{HIDDEN}"),
 )
+# Of scheme://user:password@host. A password may hold '@', and '/' that was not escaped: no port follows ':' then.
+_USER = re.compile(r"(?<=://)(?:[^/?#@:[]*:(?!\d{1,5}[/?#]).*@|[^/?#]*@)", re.DOTALL)
+_BETWEEN = re.compile(r"([\s'\"<>]+)")  # addresses
 _COMPILED = tuple((sign, re.compile(pattern, re.I), instead) for sign, pattern, instead in _PATTERNS)
 _VARIABLES = ("PASSWORD", "PASSWD", "SECRET", "TOKEN", "KEY", "KEY_ID", "CREDENTIAL", "CREDENTIALS")
 _SHORTEST = 8  # characters of a variable's value that is looked for: a shorter one is in too many words
@@ -33,12 +34,19 @@ _SHOWN = 40  # characters of a value
 
 def redact(text: str) -> str:
     """The text without secrets of addresses, values of the environment's secret variables, and mail addresses."""
+    if "://" in text and "@" in text:
+        text = "".join(map(_without_user, _BETWEEN.split(text)))
     for sign, pattern, instead in _COMPILED:
         if sign in text:
             text = pattern.sub(instead, text)
     for secret in _secrets():
         text = text.replace(secret, HIDDEN)
     return text
+
+
+def _without_user(word: str) -> str:
+    end = word.rfind("@") + 1  # so that each look finds an '@': the time grows with the length, not with its square
+    return _USER.sub(f"{HIDDEN}@", word[:end]) + word[end:] if "://" in word[:end] else word
 
 
 @cache
