@@ -20,14 +20,15 @@ _SECRET = (
 _PATTERNS = (  # what a text holds wherever the pattern after it can match, the pattern, what stands there instead
     # ?token=…, &X-Amz-Signature=…, ;token=… of a Spark Connect address
     ("=", rf"([?&;](?:[\w.-]*[-_.])?(?:{_SECRET})=)[^&;\s'\"<>#]+", rf"\1{HIDDEN}"),
-    (" ", r"\b(bearer|basic) +[\w.~+/=-]{8,}", rf"\1 {HIDDEN}"),
+    (" ", r"\b(bearer|basic) +(?=\S*[\d=])[\w.~+/=-]{8,}", rf"\1 {HIDDEN}"),  # a word has no digit
     ("@", r"(?<![\w.%+/-])[\w.%+-]+@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}\b", f"{HIDDEN}@{HIDDEN}"),
 )
 # Of scheme://user:password@host. A password may hold '@', and '/' that was not escaped: no port follows ':' then.
 _USER = re.compile(r"(?<=://)(?:[^/?#@:[]*:(?!\d{1,5}[/?#]).*@|[^/?#]*@)", re.DOTALL)
+_PASSWORD = re.compile(r"://[^/?#@:]*:([^/?#@]+)@")
 _BETWEEN = re.compile(r"([\s'\"<>]+)")  # addresses
 _COMPILED = tuple((sign, re.compile(pattern, re.I), instead) for sign, pattern, instead in _PATTERNS)
-_VARIABLES = ("PASSWORD", "PASSWD", "SECRET", "TOKEN", "KEY", "KEY_ID", "CREDENTIAL", "CREDENTIALS")
+_VARIABLES = ("PASSWORD", "PASSWD", "SECRET", "TOKEN", "KEY", "KEY_ID", "CREDENTIAL", "CREDENTIALS", "WEBHOOK")
 _SHORTEST = 8  # characters of a variable's value that is looked for: a shorter one is in too many words
 _SHOWN = 40  # characters of a value
 
@@ -51,9 +52,11 @@ def _without_user(word: str) -> str:
 
 @cache
 def _secrets() -> tuple[str, ...]:
-    """Values of the environment's secret variables, as the process began with them, the longest first."""
-    values = {value for name, value in os.environ.items() if name.endswith(_VARIABLES) and len(value) >= _SHORTEST}
-    return tuple(sorted(values, key=len, reverse=True))
+    """Values of the environment's secret variables, and passwords of its addresses, as the process began with them; the
+    longest first."""
+    values = {value for name, value in os.environ.items() if name.endswith(_VARIABLES)}
+    values |= {found[1] for value in os.environ.values() if (found := _PASSWORD.search(value))}
+    return tuple(sorted((value for value in values if len(value) >= _SHORTEST), key=len, reverse=True))
 
 
 def redact_strings(value: Any) -> Any:

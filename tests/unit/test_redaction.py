@@ -31,6 +31,7 @@ RAW = "alice@example.com"
         (f"s3://b/k?X-Amz-Signature={SECRET}&x=1", "s3://b/k?X-Amz-Signature=***&x=1"),
         (f"sc://spark:15002/;token={SECRET};user_id=7", "sc://spark:15002/;token=***;user_id=7"),
         (f"Authorization: Bearer {SECRET}", "Authorization: Bearer ***"),
+        (f"basic authentication, Basic {SECRET}==", "basic authentication, Basic ***"),
         (f"no user {RAW}; known: none", "no user ***@***; known: none"),
     ],
 )
