@@ -179,7 +179,7 @@ def mapped_arrays(path: Path) -> dict[str, NDArray[Any]]:
                 if not 0 <= begin <= end:
                     raise ValueError(f"{name} from byte {begin} to {end}")
                 out[name] = np.frombuffer(data, kind, count, start + begin).reshape(about["shape"])
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise TasteloopError(f"{path} is not a whole safetensors file: {error}; restore it or train again") from None
     return out
 

@@ -11,4 +11,4 @@ class TasteloopError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(redact(message))
+        super().__init__(redact(str(message)))

@@ -36,7 +36,7 @@ def begin(directory: Path | None = None) -> None:
         return
     _given = os.umask(_PRIVATE)
     if _is_shared(directory or home()):
-        os.umask(_given | _GROUP)
+        os.umask(_GROUP)
     logging.setLogRecordFactory(_Record)
     sys.excepthook = _say
     threading.excepthook = lambda told: _say(told.exc_type, told.exc_value, told.exc_traceback)

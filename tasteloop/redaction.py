@@ -18,21 +18,25 @@ _SECRET = (
     r"token|secret|passw(?:or)?d|pwd|signature|sig|credentials?|api[-_]?key|access[-_]?key(?:[-_]?id)?|key|auth|code"
 )
 _PATTERNS = (  # what a text holds wherever the pattern after it can match, the pattern, what stands there instead
-    # scheme://user:password@host; a password may hold '@', and '/' where it was not escaped
-    ("://", r"(?<=://)(?:[^\s/?#'\"<>]*@|[^\s/?#'\"<>@:]+:(?!\d{1,5}[/?#])[^\s'\"<>]*@)", f"{HIDDEN}@"),
     # ?token=…, &X-Amz-Signature=…, ;token=… of a Spark Connect address
     ("=", rf"([?&;](?:[\w.-]*[-_.])?(?:{_SECRET})=)[^&;\s'\"<>#]+", rf"\1{HIDDEN}"),
-    (" ", r"\b(bearer|basic) +[\w.~+/=-]{8,}", rf"\1 {HIDDEN}"),
+    (" ", r"\b(bearer|basic) +(?=\S*[\d=])[\w.~+/=-]{8,}", rf"\1 {HIDDEN}"),  # a word has no digit
     ("@", r"(?<![\w.%+/-])[\w.%+-]+@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}\b", f"{HIDDEN}@{HIDDEN}"),
 )
+# Of scheme://user:password@host. A password may hold '@', and '/' that was not escaped: no port follows ':' then.
+_USER = re.compile(r"(?<=://)(?:[^/?#@:[]*:(?!\d{1,5}[/?#]).*@|[^/?#]*@)", re.DOTALL)
+_PASSWORD = re.compile(r"://[^/?#@:]*:([^/?#@]+)@")
+_BETWEEN = re.compile(r"([\s'\"<>]+)")  # addresses
 _COMPILED = tuple((sign, re.compile(pattern, re.I), instead) for sign, pattern, instead in _PATTERNS)
-_VARIABLES = ("PASSWORD", "PASSWD", "SECRET", "TOKEN", "KEY", "KEY_ID", "CREDENTIAL", "CREDENTIALS")
+_VARIABLES = ("PASSWORD", "PASSWD", "SECRET", "TOKEN", "KEY", "KEY_ID", "CREDENTIAL", "CREDENTIALS", "WEBHOOK")
 _SHORTEST = 8  # characters of a variable's value that is looked for: a shorter one is in too many words
 _SHOWN = 40  # characters of a value
 
 
 def redact(text: str) -> str:
     """The text without secrets of addresses, values of the environment's secret variables, and mail addresses."""
+    if "://" in text and "@" in text:
+        text = "".join(map(_without_user, _BETWEEN.split(text)))
     for sign, pattern, instead in _COMPILED:
         if sign in text:
             text = pattern.sub(instead, text)
@@ -41,11 +45,18 @@ def redact(text: str) -> str:
     return text
 
 
+def _without_user(word: str) -> str:
+    end = word.rfind("@") + 1  # so that each look finds an '@': the time grows with the length, not with its square
+    return _USER.sub(f"{HIDDEN}@", word[:end]) + word[end:] if "://" in word[:end] else word
+
+
 @cache
 def _secrets() -> tuple[str, ...]:
-    """Values of the environment's secret variables, as the process began with them, the longest first."""
-    values = {value for name, value in os.environ.items() if name.endswith(_VARIABLES) and len(value) >= _SHORTEST}
-    return tuple(sorted(values, key=len, reverse=True))
+    """Values of the environment's secret variables, and passwords of its addresses, as the process began with them; the
+    longest first."""
+    values = {value for name, value in os.environ.items() if name.endswith(_VARIABLES)}
+    values |= {found[1] for value in os.environ.values() if (found := _PASSWORD.search(value))}
+    return tuple(sorted((value for value in values if len(value) >= _SHORTEST), key=len, reverse=True))
 
 
 def redact_strings(value: Any) -> Any:

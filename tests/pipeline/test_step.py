@@ -131,10 +131,13 @@ def test_a_failure_is_recorded_and_shown_without_the_secrets_of_addresses_and_of
     code = HEAD + (
         "with step('record'):\n"
         "    logging.getLogger('tasteloop.x').warning('asking %s', 'http://user:h0rse-battery@h/')\n"
-        "    raise OSError('http://user:h0rse-battery@127.0.0.1:9/ is away; key ' + 'api-key-of-a-test')"
+        "    words = 'api-key-of-a-test', 'h0rse' + '-battery'\n"
+        "    raise OSError('http://user:h0rse-battery@127.0.0.1:9/ is away; key ' + words[0], words[1])"
     )
 
-    done = python(code, env={**os.environ, "CLOUD_ACCESS_KEY": "api-key-of-a-test"})
+    done = python(
+        code, env={**os.environ, "CLOUD_ACCESS_KEY": "api-key-of-a-test", "DATABASE": "x://u:h0rse-battery@h/"}
+    )
 
     recorded, traceback = (run / EVENTS).read_text(), done.stderr.rpartition("OSError")[2]
     assert "asking http://***@h/" in done.stdout

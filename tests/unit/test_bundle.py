@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from tasteloop import bundle
@@ -135,6 +137,34 @@ def test_a_safetensors_header_that_lies_is_refused_by_name(content: bytes, tmp_p
     (tmp_path / "a.safetensors").write_bytes(content)
     with pytest.raises(TasteloopError, match=r"a\.safetensors is not a whole"):
         bundle.mapped_arrays(tmp_path / "a.safetensors")
+
+
+NUMBERS = st.integers(-9, 99) | st.integers(-(2**70), 2**70)
+HEADER = st.dictionaries(
+    st.text(max_size=3),
+    st.fixed_dictionaries(
+        {
+            "dtype": st.sampled_from(["F32", "F64", "I64", "BF16", 1]),
+            "shape": st.lists(NUMBERS, max_size=3) | NUMBERS,
+            "data_offsets": st.lists(NUMBERS, min_size=1, max_size=3),
+        }
+    ),
+    max_size=2,
+).map(lambda header: json.dumps(header).encode())
+
+
+@pytest.mark.fuzz
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.binary(max_size=64) | HEADER.map(lambda text: len(text).to_bytes(8, "little") + text + bytes(80)))
+def test_any_bytes_are_arrays_within_the_file_or_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    try:
+        arrays = bundle.mapped_arrays(path)
+    except TasteloopError as error:
+        assert "a.safetensors is not a whole safetensors file" in str(error)
+    else:
+        assert sum(array.nbytes for array in arrays.values()) <= len(content) * max(len(arrays), 1)
 
 
 def test_what_safetensors_writes_is_read(tmp_path: Path) -> None:

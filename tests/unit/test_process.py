@@ -73,3 +73,35 @@ def test_a_home_that_is_shared_with_a_group_stays_shared_with_it_alone(tmp_path:
     assert found["home/runs/x/run.json"] == 0o660
     assert found["home/pseudonym.key"] == 0o600
     assert {path: oct(mode) for path, mode in found.items() if path.startswith("home") and mode & 0o007} == {}
+
+
+SAY = """
+import logging, sys, threading
+from serving import telemetry
+from tasteloop import process
+process.begin()
+url = "http://user:" + "h0rse-battery@h/"
+def fail():
+    raise OSError(url)
+for formatter in (telemetry.JsonLines(), telemetry.Plain()):
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.getLogger().handlers = [handler]
+    try:
+        fail()
+    except OSError:
+        logging.getLogger("library").exception("asking %s failed", url)
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+fail()
+"""
+
+
+def test_no_log_line_of_any_logger_and_no_traceback_shows_a_secret(tmp_path: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", SAY], env=environment, capture_output=True, text=True)
+
+    assert done.stderr.count("asking http://***@h/ failed") == 2
+    assert done.stderr.count("OSError: http://***@h/") == 4  # two of the log, a thread's, the program's
+    assert "h0rse-battery" not in done.stderr

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from tasteloop.errors import TasteloopError
 from tasteloop.redaction import column_names, masked, redact, redact_strings
@@ -28,6 +31,7 @@ RAW = "alice@example.com"
         (f"s3://b/k?X-Amz-Signature={SECRET}&x=1", "s3://b/k?X-Amz-Signature=***&x=1"),
         (f"sc://spark:15002/;token={SECRET};user_id=7", "sc://spark:15002/;token=***;user_id=7"),
         (f"Authorization: Bearer {SECRET}", "Authorization: Bearer ***"),
+        (f"basic authentication, Basic {SECRET}==", "basic authentication, Basic ***"),
         (f"no user {RAW}; known: none", "no user ***@***; known: none"),
     ],
 )
@@ -52,6 +56,12 @@ def test_a_text_without_secrets_stays_as_it_is(text: str) -> None:
     assert redact(text) == text
 
 
+@pytest.mark.parametrize("part", ["://", "://a:b", "@://x:", "?key", "a@", "bearer ", "http://h:1/", "-", "a.b@"])
+def test_a_text_of_a_megabyte_is_redacted_in_time_that_grows_with_its_length(part: str) -> None:
+    text = part * (2**20 // len(part))
+    assert len(redact(text)) <= 2 * len(text)  # quadratic time would be an hour: the test's own limit ends it
+
+
 def test_a_value_of_the_input_is_shown_by_its_shape() -> None:
     assert masked("2024-13-01") == "'9999-99-99'"
     assert masked(RAW) == "'xxxxx@xxxxxxx.xxx'"
@@ -65,6 +75,16 @@ def test_a_value_of_the_input_is_shown_by_its_shape() -> None:
 def test_a_first_line_that_is_data_is_not_quoted(first: list[str]) -> None:
     assert column_names(["user", "item id", "Größe (cm)"]) == "it has user, item id, Größe (cm)"
     assert column_names(first) == f"its first line is no header: of its {len(first)} fields some are not names"
+
+
+@pytest.mark.fuzz
+@given(st.text("ab1:/?#@&=;%+-_.~!$*ü", min_size=1, max_size=20))
+def test_no_password_of_an_address_is_left_whatever_is_in_it(password: str) -> None:
+    assume(not re.match(r"\d{1,5}[/?#]", password))  # which is a port and the rest of another address
+    assert (
+        redact(f"at <postgresql://me:{password}@db.example:5432/x> now")
+        == "at <postgresql://***@db.example:5432/x> now"
+    )
 
 
 def command(home: Path, *arguments: str, **variables: str) -> tuple[int, str]:
