@@ -4,6 +4,9 @@ A run writes `runs/<id>/` below the home: `run.json` (what `tasteloop status` re
 `steps.jsonl` (the steps' own events), `log.txt` (everything that was printed), and copies of the validation,
 evaluation, verdict and report.
 
+A home can be moved, or restored from a backup elsewhere: what is written with absolute paths below it is read with the
+same paths below the home of today.
+
 kfp's local cache asks whether a cached step's artifacts exist. Here a hit also needs them unchanged, and the
 key covers what the settings do not say: the sources' contents, the pseudonym key, the code, the libraries.
 """
@@ -115,6 +118,7 @@ def _recorded(settings: Settings) -> Iterator[tuple[Path, dict[str, Any]]]:
     (directory / "settings.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     facts: dict[str, Any] = {
         "id": run_id,
+        "home": str(home()),
         "profile": settings.profile,
         "outcome": "running",
         "started": started.isoformat(timespec="seconds"),
@@ -219,6 +223,8 @@ def _cache(root: Path, watch: _Watch) -> Iterator[None]:
     from kfp import dsl
     from kfp.local import cache
 
+    here = str(home())
+
     def seal(outputs: Mapping[str, Any]) -> dict[str, str]:
         paths = {name: Path(a.path) for name, a in outputs.items() if isinstance(a, dsl.Artifact)}
         return {name: sha256_tree(p) if p.is_dir() else sha256_file(p) for name, p in paths.items()}
@@ -229,6 +235,20 @@ def _cache(root: Path, watch: _Watch) -> Iterator[None]:
         def compute_key(self, component_name: str, **parts: Any) -> str:
             self.name = component_name.removeprefix("comp-")
             return str(super().compute_key(component_name, **parts))
+
+        # Keys and entries have paths below the home without the home, so that they hold after a move.
+
+        @staticmethod
+        def _serialize_value_for_key(value: Any) -> Any:
+            return move_paths(cache.LocalCache._serialize_value_for_key(value), here, _HOME)
+
+        @staticmethod
+        def _serialize_outputs(outputs: dict[str, Any]) -> dict[str, Any]:
+            return dict(move_paths(cache.LocalCache._serialize_outputs(outputs), here, _HOME))
+
+        @staticmethod
+        def _deserialize_outputs(serialized: dict[str, Any]) -> dict[str, Any]:
+            return dict(cache.LocalCache._deserialize_outputs(move_paths(serialized, _HOME, here)))
 
         def put(self, key: str, outputs: dict[str, Any]) -> None:
             write_json(root / f"{key}.seal", seal(outputs))
@@ -249,6 +269,28 @@ def _cache(root: Path, watch: _Watch) -> Iterator[None]:
         yield
     finally:
         cache.get_local_cache = original
+
+
+_HOME = "<home>"  # begins a path below the home in the cache
+_ARTIFACTS = "/pipeline/artifacts/"  # below the home
+
+
+def move_paths(value: Any, before: str, now: str) -> Any:
+    """A JSON value whose strings that are paths below one directory are the same paths below another."""
+    match value:
+        case str() if value == before or value.startswith(f"{before}/"):
+            return now + value[len(before) :]
+        case dict():
+            return {key: move_paths(each, before, now) for key, each in value.items()}
+        case list():
+            return [move_paths(each, before, now) for each in value]
+    return value
+
+
+def _home_of(facts: Mapping[str, Any]) -> str:
+    """The home that a run was in. Runs of earlier versions did not say it, but where their artifacts were."""
+    paths = (str(path) for path in facts.get("artifacts", {}).values())
+    return str(facts.get("home") or next((p.partition(_ARTIFACTS)[0] for p in paths if _ARTIFACTS in p), home()))
 
 
 class _Watch(io.TextIOBase):
@@ -365,10 +407,15 @@ def _keep(facts: dict[str, Any], directory: Path) -> None:
 
 
 def runs() -> list[dict[str, Any]]:
-    """The facts of all runs, newest first; one that was killed says so."""
+    """The facts of all runs, newest first; one that was killed says so.
+
+    Their paths are below the home of today; `home` is the one that the run was in.
+    """
     found = []
     for path in sorted((home() / "runs").glob("*/run.json"), reverse=True):
         facts = read_json(path)
+        before = _home_of(facts)
+        facts = {**move_paths(facts, before, str(home())), "home": before}
         if facts["outcome"] == "running" and not is_alive(path.parent):
             facts["outcome"] = "killed"
         found.append(facts)

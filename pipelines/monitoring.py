@@ -196,6 +196,7 @@ class _Pass:
     def look(self) -> Watched:
         from serving import registry
 
+        registry.pointer()  # raises where the registry is away: what was begun waits too, rather than fails
         rolled = resume_rollbacks(self.lease, _roll_back)
         resumed = (*rolled, *resume(self.lease, self.train, self.alert))
         champion = registry.champion()

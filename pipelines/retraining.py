@@ -114,7 +114,12 @@ def base_of(made_by: dict[str, Any]) -> Path:
     read = read_by(made_by)
     window = read / INGEST_FILE if read else None
     base = read_json(window).get("base") if window and window.is_file() else None  # a user's own data set has none
-    return Path(base or made_by["artifacts"]["dataset"])
+    if base is None:
+        return Path(made_by["artifacts"]["dataset"])
+    from pipelines.local import move_paths
+
+    # relative to the home; of earlier versions absolute, below the home that the run was in
+    return home() / str(move_paths(base, made_by.get("home") or str(home()), str(home())))
 
 
 def write_window(
@@ -157,9 +162,14 @@ def write_window(
         write_parquet(directory / ITEMS_FILE, items)
         write_json(
             directory / INGEST_FILE,
-            {"source": source["source"], "terms": source["terms"], "base": str(dataset), "window": window},
+            {"source": source["source"], "terms": source["terms"], "base": _below_home(dataset), "window": window},
         )
     log.info("data window: %s", window)
+
+
+def _below_home(path: Path) -> str:
+    """A path relative to the home, which may be moved; one that lies elsewhere as it is."""
+    return str(path.relative_to(home()) if path.is_relative_to(home()) else path)
 
 
 def _share(users: pl.Series, share: float, seed: int) -> pl.Series:

@@ -157,11 +157,14 @@ def _serve(arguments: argparse.Namespace) -> None:
     follows = arguments.bundle == CHAMPION and arguments.version is None
     place = None if follows else _resolve(arguments.bundle, arguments.version)
 
-    from serving import registry
-    from serving.follow import Following, first, no_champion
+    from serving.follow import Following, first, reach_registry
 
-    if follows and registry.pointer() is None:  # before anything is made: a port, a journal, a key
-        raise no_champion()
+    away: str | None = None
+    if follows:
+        # It asks the registry again by itself, so a start need not wait for MLflow's minutes of retries.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        away = reach_registry()
 
     from serving.access import Access, loopback
     from serving.batching import Batcher
@@ -206,7 +209,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         _set_threads(arguments.threads)
         live: Live
         if place is None:
-            live = following = Following(first(limits), journal, key, limits)
+            live = following = Following(first(limits, away), journal, key, limits, away=away)
             batcher = Batcher(live, queue, live.on_answer)
             following.start(lambda: batcher.idle)
         else:

@@ -17,9 +17,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from serving import canary, registry
 from serving.canary import Agreement, Observed, Rollout, Tally, agreement, finite, tally
@@ -37,10 +38,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SWAPS = Counter("tasteloop_swaps", "Versions that were to be swapped in, by what became of it", ("outcome",))
+AWAY = Gauge("tasteloop_registry_away", "1 while the registry that is followed does not say which version is live")
 CHALLENGED = Counter("tasteloop_challenger_failures", "Calls that the champion answered in the challenger's place")
 
 INTERVAL = 0.5  # seconds between looks at the local registry, which cost a file's `stat`
 REMOTE_INTERVAL = 30.0  # seconds between questions to a registry elsewhere
+_AWAY_INTERVAL = 5.0  # seconds between questions to a local registry that does not answer
 _AGAIN = 60.0  # seconds after which a version that was refused is tried again
 _FLUSH = 1.0  # seconds between additions to the rollout's state
 _SEEN = 20_000  # answers that wait to be counted
@@ -164,6 +167,9 @@ class Refused:
 class Following(Live):
     """`Live` that the registry's champion and its rollout decide on.
 
+    Args:
+        away: why the registry did not answer at the start.
+
     Attributes:
         idle: whether nobody waits for an answer.
     """
@@ -175,8 +181,11 @@ class Following(Live):
         key: bytes | None = None,
         limits: Limits | None = None,
         interval: float = INTERVAL,
+        away: str | None = None,
     ) -> None:
         super().__init__(predictor, journal, key)
+        self._away = away
+        AWAY.set(away is not None)
         self.idle: Callable[[], bool] = lambda: True
         self._limits = limits
         self._interval = interval
@@ -252,7 +261,7 @@ class Following(Live):
                 {"role": role, "version": r.version, "digest": r.digest, "reason": r.reason, "at": r.at}
                 for role, r in self._refused.items()
             ],
-            "problem": self._problem,
+            "problem": self._away or self._problem,
             "challenger": None
             if trial is None
             else {"version": trial.predictor.version, "share": trial.share, "shadow": trial.shadow},
@@ -265,7 +274,7 @@ class Following(Live):
                 self.step()
                 self._problem = None
             except Exception as error:  # what answers goes on answering
-                if str(error) != self._problem:
+                if str(error) not in (self._problem, self._away):
                     logger.exception("following the registry failed; version %s goes on", self.current.version)
                 self._problem = str(error) if isinstance(error, TasteloopError) else type(error).__name__
 
@@ -275,20 +284,35 @@ class Following(Live):
             _trim()
             self._left_over = False
         self._look()
+        if self._away is not None:
+            return
         if self._pointer is not None:
             self._follow_champion(*self._pointer)
         self._follow_rollout()
 
     def _look(self) -> None:
         """Ask the registry for the champion where it may be another than when it was last asked."""
-        mark = registry.mark()
+        mark, waited = registry.mark(), time.monotonic() - self._asked
         if mark is None:  # not on this machine
-            moved = time.monotonic() - self._asked >= REMOTE_INTERVAL
+            moved = waited >= REMOTE_INTERVAL
+        elif self._away is not None:
+            moved = mark != self._mark or waited >= _AWAY_INTERVAL
         else:  # a file system's clock ticks: a change within the same tick as the one before could go unseen
             moved = mark != self._mark or time.time() - mark[0] / 1e9 < 1.0
-        if moved:
+        if not moved:
+            return
+        self._mark, self._asked = mark, time.monotonic()
+        try:
             self._pointer = registry.pointer()
-            self._mark, self._asked = mark, time.monotonic()
+        except TasteloopError as error:
+            if str(error) != self._away:
+                logger.error("version %s goes on, and the registry is asked again: %s", self.current.version, error)
+            self._away = str(error)
+        else:
+            if self._away is not None:
+                logger.warning("the registry answers again")
+            self._away = None
+        AWAY.set(self._away is not None)
 
     def _follow_champion(self, version: str, digest: str) -> None:
         current = self.current
@@ -392,39 +416,71 @@ class Following(Live):
             self._left_over = True
 
 
-def first(limits: Limits | None = None) -> Predictor:
+def reach_registry() -> str | None:
+    """Why the registry does not answer which version is live; None where it does.
+
+    Asked before anything is made: a port, a journal, a key.
+
+    Raises:
+        TasteloopError: there is no champion, or the registry does not answer and this home has served none before.
+    """
+    try:
+        if registry.pointer() is None:
+            raise no_champion()
+    except TasteloopError as error:
+        if _served() is None:
+            raise
+        return str(error)
+    return None
+
+
+def first(limits: Limits | None = None, away: str | None = None) -> Predictor:
     """What a start serves: the champion; where that cannot be served, the last version that this home did serve.
 
     A version's golden answers are compared the first time only: `served.json` remembers.
+
+    Args:
+        away: why the registry does not answer; then it is not asked again, and the last version is served.
 
     Raises:
         TasteloopError: no champion, or neither can be served; the reason is the champion's.
     """
     served = _served()
     try:
+        if away is not None:
+            raise TasteloopError(away)
         live = registry.champion()
-        if live is not None:
-            predictor = Checked.load(live.path, live.version, limits)
-            if (live.version, live.digest) != served:
-                check(predictor, live.path)
-            else:
-                predictor.warm_up(live.path)
-            remember(predictor)
-            return predictor
+        if live is None:
+            raise no_champion()
+        predictor = Checked.load(live.path, live.version, limits)
+        if (live.version, live.digest) != served:
+            check(predictor, live.path)
+        else:
+            predictor.warm_up(live.path)
+        remember(predictor)
+        return predictor
     except TasteloopError as error:
         if served is None:
             raise
         try:
-            found = registry.find(served[0])
-            if found.digest != served[1]:
-                raise TasteloopError("another bundle")
-            predictor = Checked.load(found.path, found.version, limits)
-            predictor.warm_up(found.path)
+            path = _bundle_of(*served)
+            predictor = Checked.load(path, served[0], limits)
+            predictor.warm_up(path)
         except TasteloopError:
             raise error from None
-        logger.error("the champion cannot be served, version %s is, which was before: %s", found.version, error)
+        logger.error("the champion cannot be served, version %s is, which was before: %s", served[0], error)
         return predictor
-    raise no_champion()
+
+
+def _bundle_of(version: str, digest: str) -> Path:
+    """The bundle of a version that was served: as a rule it is on this machine, whatever the registry says."""
+    try:
+        return registry.find_bundle(digest)
+    except TasteloopError:
+        found = registry.find(version)
+        if found.digest != digest:
+            raise
+        return found.path
 
 
 def no_champion() -> TasteloopError:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
-from homes import Home, mapped, movielens, rated, reused, settings, wait_for
+from homes import ROOT, Home, mapped, movielens, rated, reused, settings, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -77,6 +80,56 @@ def test_an_unchanged_run_uses_everything_again_and_changes_nothing(smoke):
     assert reused(again) == HEAVY | {"evaluate"}
     assert again["artifacts"]["bundle"] == first["artifacts"]["bundle"]
     assert [version["version"] for version in home.status()["versions"]] == ["1"]
+
+
+def runbook(heading: str, **places: Path) -> None:
+    """Type what docs/operations.md says under a heading, with other places."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    block = re.search(rf"^## {heading}$.*?^```bash\n(.*?)^```", text, re.M | re.S).group(1)
+    typed = re.sub(r"^export \w+=.*$", "", block, flags=re.M)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, **{name: str(place) for name, place in places.items()}}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    done = subprocess.run(
+        ["bash", "-euc", typed], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_backup_is_restored_at_another_path_and_everything_goes_on(smoke, tmp_path):
+    home, first = smoke
+    restored, gone = Home(tmp_path / "restored here, 100% #1?"), home.path.with_name("gone")
+    runbook("Back up", BACKUP=tmp_path / "backup", TASTELOOP_HOME=home.path)
+    home.path.rename(gone)
+    try:
+        runbook("Restore", BACKUP=tmp_path / "backup", TASTELOOP_HOME=restored.path)
+        facts = restored.path / "runs" / first["id"] / "run.json"
+        facts.write_text(
+            json.dumps({k: v for k, v in json.loads(facts.read_text()).items() if k != "home"})
+        )  # as before
+        shutil.rmtree(restored.path / "monitor" / "references")
+
+        status = restored.status()
+        assert status["champion"]["version"] == "1"
+        assert all(Path(path).is_relative_to(restored.path) for path in status["runs"][-1]["artifacts"].values())
+        assert "no previous champion" in restored("rollback", code=2)
+        assert json.loads(restored("history", "--json")) == []
+        told = json.loads(
+            restored("monitor", "--once", "--json", "-p", "smoke")
+        )  # makes the reference of the snapshots
+        assert told["champion"] == "1"
+        again = restored.run()
+        assert (again["outcome"], reused(again)) == ("unchanged", HEAVY | {"evaluate"})
+        assert all(Path(path).is_relative_to(restored.path) for path in again["artifacts"].values())
+        assert Path(restored("report").strip()).is_file()
+        ready = tmp_path / "ready.json"
+        server = restored.start("serve", "--port", "0", "--grpc-port", "0", "--ready-file", str(ready))
+        wait_for(lambda: ready.is_file() or server.poll() is not None)
+        server.terminate()
+        assert server.communicate(timeout=60) == ("", "") and ready.is_file()
+        assert not home.path.exists()
+    finally:
+        gone.rename(home.path)
 
 
 def test_a_result_that_was_deleted_or_changed_is_made_again(smoke):

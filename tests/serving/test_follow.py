@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -145,6 +146,45 @@ def test_a_version_that_fails_is_refused_and_told_and_a_restart_is_no_way_in(
     with pytest.raises(TasteloopError):
         registry.rollback()
     assert status(server)["version"] == "2"
+
+
+# A registry that is away
+
+
+def away(server: Running) -> float:
+    """What the metric says."""
+    (line,) = re.findall(r"^tasteloop_registry_away (.*)$", httpx.get(f"{server.http}/metrics").text, re.M)
+    return float(line)
+
+
+@pytest.mark.parametrize("how", ["zero bytes", "nobody listens"])
+def test_a_server_that_is_restarted_while_its_registry_is_away_serves_what_it_served(
+    start: Callable[..., Running], home: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    files.write_json(home / "served.json", {"version": "1", "digest": registry.pointer()[1]})  # type: ignore[index]
+    database = (home / "mlflow.db").read_bytes()
+    if how == "nobody listens":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:SECRET@127.0.0.1:9")
+    else:
+        (home / "mlflow.db").write_bytes(b"")
+
+    server = start()
+    assert sentiment(server)["model_version"] == "1"
+    told = status(server)
+    assert (told["version"], away(server)) == ("1", 1.0)
+    assert ("cannot be asked" if how == "nobody listens" else "this home has had a champion") in told["problem"]
+
+    if how != "nobody listens":
+        (home / "restored").write_bytes(database)
+        (home / "restored").replace(home / "mlflow.db")
+        until(lambda: status(server)["problem"] is None)
+        swaps.promote("2")
+        until(lambda: status(server)["version"] == "2")
+        assert away(server) == 0.0
+    server.process.send_signal(signal.SIGTERM)
+    output, _ = server.process.communicate(timeout=60)
+    assert "the champion cannot be served, version 1 is, which was before: " in output
+    assert "Traceback" not in output and "SECRET" not in output
 
 
 # Rollouts
