@@ -352,6 +352,29 @@ def test_a_damaged_segment_of_feedback_or_failures_stops_nothing_either(tmp_path
     ]
 
 
+def test_what_a_damaged_segment_lost_is_described_and_monitored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from pipelines.cli import app
+    from pipelines.monitoring import write_metrics
+
+    monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path))
+    journal = keep(tmp_path / "journal")
+    journal.answered(answer(1))
+    journal.close()
+    [path] = segments(tmp_path / "journal", ANSWERS)
+    path.write_bytes(path.read_bytes()[:-10])
+    (tmp_path / "monitor").mkdir()
+
+    said = CliRunner().invoke(app, ["journal", "describe"]).stdout
+    metrics = write_metrics().read_text()
+
+    assert f"lost       an unknown number of rows: damaged, set aside as {path}.damaged" in said
+    assert "tasteloop_monitor_journal_damaged_segments 1.0" in metrics
+
+
 def test_a_damaged_segment_that_cannot_be_renamed_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
