@@ -755,7 +755,7 @@ def describe_journal(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """How many answers there are by model and version, from when to when, and how many have feedback."""
+    """How many answers there are by model and version, from when to when, how many have feedback, and what is lost."""
     from serving.journal import describe
     from tasteloop.files import home
 
@@ -767,6 +767,11 @@ def describe_journal(
     typer.echo(f"{told['directory']}: {told['answers']} answers{span}, {told['with_feedback']} with feedback")
     for row in told["by"]:
         typer.echo(f"{row['model']:<10} version {row['version']:<12} {row['role']:<10} {row['answers']}")
+    for segment in told["damaged"]:
+        rows = "an unknown number of" if segment["rows"] is None else segment["rows"]
+        typer.echo(f"lost       {rows} rows: damaged, set aside as {segment['file']}")
+    if told["impossible_times"]:
+        typer.echo(f"unusable   {told['impossible_times']} answers whose time is before 1970 or after 9999")
 
 
 @data.command("list")

@@ -542,6 +542,15 @@ def write_metrics() -> Path:
     gauge("alerts_waiting", "Alerts that no webhook has taken yet").set(waiting)
     rollbacks = gauge("rollbacks", "Automatic rollbacks so far")
     rollbacks.set(sum(e["outcome"] == "rollback" and e["result"] == "rolled back" for e in history))
+    if (journal_kept := home() / "journal").is_dir():
+        from serving.journal import damaged
+
+        lost = damaged(journal_kept)
+        gauge("journal_damaged_segments", "Segments of the journal that could not be read and were set aside").set(
+            len(lost)
+        )
+        rows = sum(segment["rows"] or 0 for segment in lost)
+        gauge("journal_lost_rows", "Rows of those segments, as far as they still tell").set(rows)
     if evidence:
         newest = max(evidence, key=lambda e: e.end)
         gauge("window_end_timestamp_seconds", "Where the newest closed window ends").set(newest.end / 1e6)

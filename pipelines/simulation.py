@@ -42,11 +42,11 @@ from pipelines.replay import (
     placed,
 )
 from pipelines.settings import Settings, load
-from serving.journal import LATEST, MODEL, MOST_FEEDBACK, NAMES, REQUEST, VERSION
-from serving.predictor import INTERESTS, RECOMMEND
+from serving.journal import LATEST, MODEL, MOST_FEEDBACK, NAMES, REQUEST, TOKEN, VERSION
 from tasteloop.errors import TasteloopError
 from tasteloop.events import EVENTS_SCHEMA, ITEM, KIND, TIME, USER, Event
 from tasteloop.files import atomic_directory, cache, home, read_json, read_parquet, write_json, write_parquet
+from tasteloop.tasks import INTERESTS, RECOMMEND
 from validation.decision import HOUR, WEEK
 
 if TYPE_CHECKING:
@@ -216,6 +216,7 @@ class Server:
 
     def __init__(self, place: Path) -> None:
         self.place = place
+        self.tokens: dict[str, str | None] = {}  # by request, for its feedback
 
     def __enter__(self) -> Server:
         from serving.client import Client
@@ -247,13 +248,14 @@ class Server:
         asked = [{**instance, USER: user} for user, instance in zip(users, instances, strict=True)]
         before = self._rows()
         for start in range(0, len(asked), 32):
-            self.client.predict(model, asked[start : start + 32])
+            answers = self.client.predict(model, asked[start : start + 32])
+            self.tokens[answers.request] = answers.token
         self._until(lambda: self._rows() >= before + len(asked), "the journal does not show the answers")
 
     def feed(self, rows: Sequence[Mapping[str, Any]]) -> None:
         import httpx
 
-        body = {"feedback": list(rows)}
+        body = {"feedback": [{**row, TOKEN: self.tokens[row[REQUEST]]} for row in rows]}
         httpx.post(f"{self.client.url}/v1/feedback", json=body, timeout=60, trust_env=False).raise_for_status()
 
     def _version(self) -> str:

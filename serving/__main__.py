@@ -168,11 +168,12 @@ def _serve(arguments: argparse.Namespace) -> None:
 
     from serving.access import Access, loopback
     from serving.batching import Batcher
+    from serving.feedback import FeedbackTokens
     from serving.live import Live
     from serving.predictor import Predictor
     from serving.routes import routes
     from serving.server import Server
-    from tasteloop.privacy.pseudonyms import pseudonym_key
+    from tasteloop.privacy.pseudonyms import KEY_VARIABLE, pseudonym_key
 
     limits = _settings(
         Limits,
@@ -204,8 +205,10 @@ def _serve(arguments: argparse.Namespace) -> None:
         telemetry.tracing = Tracing(arguments.traces)
     journal = _journal(arguments, follows)
     try:
-        key = pseudonym_key() if follows or journal else None
-        server = Server(settings, access, routes(lambda: live.status(), journal))
+        # With the variable set another process may journal what is answered here: its feedback needs the same tokens.
+        key = pseudonym_key() if follows or journal or KEY_VARIABLE in os.environ else None
+        tokens = None if key is None else FeedbackTokens(key)
+        server = Server(settings, access, routes(lambda: live.status(), journal, tokens))
         _set_threads(arguments.threads)
         live: Live
         if place is None:

@@ -62,6 +62,8 @@ class Call:
         explain: why is asked, not what.
         users: each instance's pseudonym or None; route: what a canary's draw is made of.
         answered_by: the version that answered; None until then.
+        answer: an id of the answer's own, for the journal; None where no feedback can be told of it.
+        feedback_token: what the answer carries for its caller to show with feedback; "" before it is given.
         timings: seconds by stage (queue, tokenise, encode, rank) and counts (batch, cache_hits, cache_misses).
     """
 
@@ -75,6 +77,8 @@ class Call:
     users: Sequence[str | None] = ()
     route: str = ""
     answered_by: str | None = None
+    answer: str | None = None
+    feedback_token: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     abandon: Callable[[], None] = _nobody
 
@@ -306,6 +310,7 @@ class Batcher:
                     call.timings,
                     call.headers,
                     call.users,
+                    call.answer,
                 )
             )
         except Exception:

@@ -32,9 +32,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from serving.predictor import INTERESTS, SENTIMENT
 from tasteloop import files
 from tasteloop.errors import TasteloopError
+from tasteloop.tasks import INTERESTS, SENTIMENT
 
 STATE, PAST = "rollout.json", "rollouts"
 _LOCK_SECONDS = 30.0

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import httpx
 
 from serving import settings
+from serving.feedback import TOKEN_HEADER
 from tasteloop.errors import TasteloopError
 
 
@@ -19,6 +20,18 @@ class ServingError(TasteloopError):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class Answers(list[dict[str, Any]]):
+    """The answers to one request, in the order of its instances.
+
+    Attributes:
+        request: the id of the request.
+        token: shown with feedback on these answers; None where the server takes none.
+    """
+
+    request: str = ""
+    token: str | None = None
 
 
 class Client:
@@ -38,18 +51,33 @@ class Client:
         headers = {"authorization": f"Bearer {shown}"} if shown else {}
         self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=False, headers=headers)
 
-    def predict(self, model: str, instances: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def predict(self, model: str, instances: Sequence[Mapping[str, Any]]) -> Answers:
         """V1: one answer per instance, in order.
 
         Raises:
             ServingError: refused (its text is the server's), failed, timed out, or nobody there.
         """
-        answer = self._ask("POST", f"/v1/models/{quote(model, safe='')}:predict", {"instances": list(instances)})
+        path = f"/v1/models/{quote(model, safe='')}:predict"
+        answer, headers = self._exchange("POST", path, {"instances": list(instances)})
         try:
-            predictions: list[dict[str, Any]] = answer["predictions"]
+            answers = Answers(answer["predictions"])
         except (KeyError, TypeError):
             raise ServingError(f'{self.url} answered without "predictions": is it a Tasteloop server?') from None
-        return predictions
+        answers.request, answers.token = headers.get("x-request-id", ""), headers.get(TOKEN_HEADER)
+        return answers
+
+    def feedback(self, answers: Answers, outcomes: Sequence[Mapping[str, Any]]) -> None:
+        """Tell what came of answers.
+
+        Args:
+            outcomes: such as {"instance": 1, "kind": "click", "item": "50"}; `instance` is the place among the answers,
+                0 where it is left out.
+
+        Raises:
+            ServingError: as `predict`; also where the server keeps no journal.
+        """
+        names = {"request": answers.request, "token": answers.token}
+        self._ask("POST", "/v1/feedback", {"feedback": [{**names, **outcome} for outcome in outcomes]})
 
     def infer(
         self, model: str, inputs: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any] | None = None
@@ -82,6 +110,10 @@ class Client:
         self.close()
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        return self._exchange(method, path, body)[0]
+
+    def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None) -> tuple[Any, httpx.Headers]:
+        """The JSON that answers a request, and the headers of that answer."""
         try:
             response = self._http.request(method, path, json=body)
         except httpx.ConnectError:
@@ -99,7 +131,7 @@ class Client:
         except ValueError:
             answer = None
         if response.is_success and answer is not None:
-            return answer
+            return answer, response.headers
         text = answer.get("error") if isinstance(answer, dict) else None
         text = text or response.text[:200] or response.reason_phrase
         whose = "refused the question" if response.is_client_error else "failed"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import binascii
 import logging
 import sys
 import threading
@@ -21,7 +20,20 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from serving.journal import Answered, Journal, JournalSettings, model_of, now
+from serving.journal import (
+    CHAMPION,
+    CLOCK_SKEW,
+    LONGEST_REQUEST_ID,
+    OUTPUT_KEY,
+    Answered,
+    Journal,
+    JournalSettings,
+    is_request_id,
+    model_of,
+    now,
+    rows,
+)
+from serving.predictor import INTERESTS, RECOMMEND, SENTIMENT, input_name, v1_instances, v2_instances
 from serving.rollout import from_v2
 from serving.users import take_users
 from tasteloop import process
@@ -39,7 +51,6 @@ RESPONSE = "org.kubeflow.serving.inference.response"
 WAITING = 1000  # halves whose other half has not come
 WAITING_BYTES = 64 * 1024 * 1024  # of their events
 LARGEST = 8 * 1024 * 1024  # bytes of one event
-_V2_PARAMETERS = ("k", "user")
 
 
 class Pairs:
@@ -52,7 +63,7 @@ class Pairs:
     def __init__(self, key: bytes) -> None:
         self.unpaired = 0
         self._key = key
-        self._waiting: OrderedDict[str, tuple[str, dict[str, Any], int]] = OrderedDict()
+        self._waiting: OrderedDict[str, tuple[str, bytes, int]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -69,96 +80,151 @@ class Pairs:
         kind, identity = attributes.get("type"), attributes.get("id")
         if kind not in (REQUEST, RESPONSE):
             raise TasteloopError(f"CloudEvent of type {kind!r}; known: {REQUEST}, {RESPONSE}")
-        if not identity:
-            raise TasteloopError("a CloudEvent without an id cannot be joined")
+        if not is_request_id(identity):
+            raise TasteloopError(
+                f"a CloudEvent's id has 1 to {LONGEST_REQUEST_ID} visible ASCII characters; this one is "
+                + (f"{identity[:40]!r}, of {len(identity)} characters" if identity else "missing")
+            )
         half = _request(data, attributes, self._key) if kind == REQUEST else _response(data, attributes)
+        try:
+            packed = orjson.dumps(half)  # what waits is as large as what came, which parsed objects are not
+        except TypeError:
+            raise TasteloopError("the CloudEvent's data is nested too deeply for a Tasteloop model") from None
         with self._lock:
             waiting = self._waiting.pop(identity, None)
             self._bytes -= waiting[2] if waiting else 0
             if waiting is None or waiting[0] == kind:
-                self._waiting[identity] = (kind, half, len(body))
+                self._waiting[identity] = (kind, packed, len(body))
                 self._bytes += len(body)
                 while len(self._waiting) > WAITING or self._bytes > WAITING_BYTES:
                     _, (_, _, size) = self._waiting.popitem(last=False)
                     self._bytes -= size
                     self.unpaired += 1
                 return None
-        asked, answered = (waiting[1], half) if kind == RESPONSE else (half, waiting[1])
-        return Answered(
-            request_id=asked["name"] or identity,
-            model=answered["model"],
-            version=answered["version"],
-            protocol=answered["protocol"],
-            time=answered["time"],
-            instances=asked["instances"],
-            outputs=answered["outputs"],
-            users=asked["users"],
-        )
+        other = orjson.loads(waiting[1])
+        return _joined(identity, *((other, half) if kind == RESPONSE else (half, other)))
 
 
-def _event(headers: Mapping[str, str], body: bytes) -> tuple[dict[str, str], Any]:
-    """The attributes of a CloudEvent and its data, whatever content type it claims: the logger gives the request's."""
+def _joined(identity: str, asked: Mapping[str, Any], answered: Mapping[str, Any]) -> Answered:
+    """Raises TasteloopError where a response is none to its request."""
+    instances, model = asked["instances"], answered["model"]
+    outputs = answered["outputs"] or [{OUTPUT_KEY[model]: []}] * len(instances)
+    if len(outputs) != len(instances):
+        raise TasteloopError(f"{len(outputs)} answers came to {len(instances)} instances")
+    joined = Answered(
+        request_id=asked["name"] or identity,
+        model=model,
+        version=answered["version"],
+        protocol=answered["protocol"],
+        time=answered["time"],
+        instances=instances,
+        outputs=outputs,
+        users=asked["users"],
+    )
     try:
-        if headers.get("content-type", "").startswith("application/cloudevents+json"):
-            envelope = orjson.loads(body)
-            if not isinstance(envelope, dict):
-                raise TasteloopError("a structured CloudEvent is a JSON object")
-            data = envelope.pop("data", None)
-            if "data_base64" in envelope:
-                data = base64.b64decode(envelope.pop("data_base64"), validate=True)
-            data = orjson.loads(data) if isinstance(data, bytes | str) else data
-            return {name: str(value) for name, value in envelope.items()}, data
+        rows(joined, CHAMPION)
+    except _MALFORMED:
+        raise TasteloopError(f"the pair is no question to {model} and its answer") from None
+    return joined
+
+
+_MALFORMED = (AttributeError, IndexError, KeyError, TasteloopError, TypeError, ValueError, ZeroDivisionError)
+"""What Python raises where JSON has another shape than a program expects."""
+
+
+def _event(headers: Mapping[str, str], body: bytes) -> tuple[dict[str, str], bytes]:
+    """The attributes of a CloudEvent and its data, whatever content type it claims: the logger gives the request's."""
+    if not headers.get("content-type", "").startswith("application/cloudevents+json"):
         attributes = {name.removeprefix("ce-"): value for name, value in headers.items() if name.startswith("ce-")}
         if not attributes:
             raise TasteloopError("no CloudEvent: neither `ce-` headers nor the type application/cloudevents+json")
-        return attributes, orjson.loads(body)
-    except (ValueError, binascii.Error):
+        return attributes, body
+    try:
+        envelope = orjson.loads(body)
+    except ValueError as error:
+        raise TasteloopError(f"a structured CloudEvent is a JSON object; this is no JSON: {error}") from None
+    if not isinstance(envelope, dict):
+        raise TasteloopError("a structured CloudEvent is a JSON object")
+    attributes = {name: value for name, value in envelope.items() if isinstance(value, str)}
+    if "data_base64" in envelope:
+        try:
+            return attributes, base64.b64decode(envelope["data_base64"], validate=True)
+        except (TypeError, ValueError):
+            raise TasteloopError("data_base64 is no string of base64; send one, or the data as `data`") from None
+    data = envelope.get("data")
+    if isinstance(data, str):
+        return attributes, data.encode()
+    try:
+        return attributes, orjson.dumps(data)
+    except TypeError:
+        raise TasteloopError("the CloudEvent's data is nested too deeply for a Tasteloop model") from None
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    try:
+        parsed = orjson.loads(data)
+    except ValueError:
         raise TasteloopError("the CloudEvent's data is not JSON; binary tensors cannot be journalled") from None
+    return parsed if isinstance(parsed, dict) else {}
 
 
-def _request(data: Any, attributes: Mapping[str, str], key: bytes) -> dict[str, Any]:
-    """A request's instances and users, pseudonyms already: nothing raw waits for the other half."""
-    try:
-        if "instances" in data:
-            instances = data["instances"]
-        else:
-            [tensor] = data["inputs"]
-            given = {**data.get("parameters", {}), **tensor.get("parameters", {})}
-            parameters = {name: given[name] for name in _V2_PARAMETERS if name in given}
-            elements = tensor["data"]
-            if tensor["name"] == "text":
-                parameters.pop("k", None)
-                instances = [{"text": element, **parameters} for element in elements]
-            else:
-                instances = [{**parameters, **orjson.loads(element)} for element in elements]
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise TasteloopError("the request is neither V1 ({instances}) nor V2 ({inputs}) of a Tasteloop model") from None
+def _request(data: bytes, attributes: Mapping[str, str], key: bytes) -> dict[str, Any]:
+    """A request's instances and users, pseudonyms already: nothing raw waits for the other half.
+
+    Both protocols are read as the server reads them, so that what it answered is journalled.
+    """
+    from kserve.errors import InvalidInput  # kserve reads the command line as its own when it is imported
+
+    from serving import v2
+
+    body = _parsed(data)
+    if "inputs" in body:
+        try:
+            request = v2.from_rest(data, None, None)
+            model = SENTIMENT if [tensor.name for tensor in request.inputs] == [input_name(SENTIMENT)] else RECOMMEND
+            instances: object = v2_instances(model, request.inputs, request.parameters)
+        except (InvalidInput, TasteloopError) as error:
+            raise TasteloopError(f"the request is neither V1 nor V2 of a Tasteloop model: {error}") from None
+    elif "instances" in body:
+        instances = v1_instances(body)
+    else:
+        raise TasteloopError("the request is neither V1 ({instances}) nor V2 ({inputs}) of a Tasteloop model")
+    if not isinstance(instances, list) or not all(isinstance(instance, dict) for instance in instances):
+        raise TasteloopError("the instances are no list of JSON objects")
     kept, users = take_users(instances, key)
-    return {"instances": kept, "users": users, "name": _header(attributes.get("metadata"), "x-request-id")}
+    name = _header(attributes.get("metadata"), "x-request-id")
+    return {"instances": kept, "users": users, "name": name if is_request_id(name) else None}
 
 
-def _response(data: Any, attributes: Mapping[str, str]) -> dict[str, Any]:
+def _response(data: bytes, attributes: Mapping[str, str]) -> dict[str, Any]:
+    """An answer as V1's; without outputs where V2's tensors have rows of no width, which only the request can count."""
+    body = _parsed(data)
     try:
-        if "predictions" in data:
-            outputs, protocol = data["predictions"], "v1"
+        if "predictions" in body:
+            outputs, protocol = body["predictions"], "v1"
             model = model_of(outputs[0])
         else:
-            model, protocol = data["model_name"], "v2"
-            outputs = from_v2(model, data["outputs"])
+            model, protocol = body["model_name"], "v2"
+            first = body["outputs"][0]
+            empty = model in (INTERESTS, RECOMMEND) and first["data"] == []
+            outputs = [] if empty else from_v2(model, body["outputs"], first["shape"][0])
         if model is None or any(model_of(output) != model for output in outputs):
             raise ValueError
-        version = str(data["model_version"])
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, StopIteration):
+        version = str(body["model_version"])
+    except _MALFORMED:
         raise TasteloopError("the response is not a whole answer of a Tasteloop model over V1 or V2") from None
     answered = {"model": model, "version": version, "protocol": protocol, "outputs": outputs}
     return {**answered, "time": _time(attributes.get("time"))}
 
 
 def _time(given: str | None) -> int:
+    """When an answer was given; now, where the event does not say or says what cannot be."""
+    arrived = now()
     try:
-        return microseconds(datetime.fromisoformat(given or ""))
-    except ValueError:
-        return now()
+        micros = microseconds(datetime.fromisoformat(given or ""))
+    except (OverflowError, ValueError):
+        return arrived
+    return micros if 0 <= micros <= arrived + CLOCK_SKEW else arrived
 
 
 def _header(metadata: str | None, name: str) -> str | None:
@@ -166,7 +232,7 @@ def _header(metadata: str | None, name: str) -> str | None:
     try:
         found = {key.lower(): values for key, values in orjson.loads(metadata or "{}").items()}
         return str(found[name][0])
-    except (ValueError, AttributeError, KeyError, IndexError, TypeError):
+    except _MALFORMED:
         return None
 
 

@@ -28,16 +28,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from prometheus_client import Counter
 from pydantic import BaseModel, Field
 
-from serving.predictor import INTERESTS, RECOMMEND, SENTIMENT
 from tasteloop import files
 from tasteloop.errors import TasteloopError
 from tasteloop.events import ITEM, KIND, SECOND, TEXT, TIME, USER, VALUE, Event, microseconds, whole
 from tasteloop.events import LATEST as LATEST_TIME
+from tasteloop.tasks import INTERESTS, RECOMMEND, SENTIMENT
 
 if TYPE_CHECKING:
     import polars as pl
@@ -236,17 +236,17 @@ def _outputs(model: str, answer: Mapping[str, Any]) -> dict[str, Any]:
 
 def model_of(answer: Mapping[str, Any]) -> str | None:
     """Which model gives an answer of this shape."""
-    return next((m for m, key in _TELLING.items() if key in answer), None)
+    return next((m for m, key in OUTPUT_KEY.items() if key in answer), None)
 
 
-_TELLING = {INTERESTS: "interests", RECOMMEND: "recommendations", SENTIMENT: "sentiment"}
+OUTPUT_KEY = {INTERESTS: "interests", RECOMMEND: "recommendations", SENTIMENT: "sentiment"}
 
 
 def now() -> int:
     return time.time_ns() // 1000
 
 
-def is_request_id(text: object) -> bool:
+def is_request_id(text: object) -> TypeGuard[str]:
     """Whether a text may name a request: it is written to logs, headers and the journal as it came."""
     return isinstance(text, str) and _REQUEST_ID.fullmatch(text) is not None
 

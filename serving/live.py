@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from serving.feedback import FeedbackTokens, new_answer_id
 from serving.journal import Answered, Journal
 from serving.users import route, take_users
 
@@ -20,23 +21,32 @@ class Live:
 
     Args:
         journal: where answers go; None for none.
-        key: of the users' pseudonyms; without one users are left out.
+        key: of the users' pseudonyms; without one users are left out, and no feedback can be told of answers.
     """
 
     def __init__(self, predictor: Predictor, journal: Journal | None = None, key: bytes | None = None) -> None:
         self.current = predictor
         self.journal = journal
         self._key = key
+        self._tokens = None if key is None else FeedbackTokens(key)
 
     def admit(self, call: Call, instances: object) -> object:
-        """V1 instances without their users, whose pseudonyms and the canary's route are noted on the call.
+        """V1 instances without their users, whose pseudonyms are noted on the call, as are the canary's route and the
+        answer's id.
 
         Raises:
             TasteloopError: a user that is none.
         """
         kept, call.users = take_users(instances, self._key)
         call.route = route(call.id, kept, call.users)
+        if self._tokens is not None and not call.explain:
+            call.answer = new_answer_id()
         return kept
+
+    def let_caller_tell(self, call: Call) -> None:
+        """Give a call that was answered the token that feedback on it must show."""
+        if self._tokens is not None and call.answer is not None:
+            call.feedback_token = self._tokens.issue(call.id, call.answer)
 
     def swap(self, predictor: Predictor) -> Predictor:
         """The next batch is answered by `predictor`; returns the one before."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 import kserve
@@ -13,9 +12,8 @@ from kserve.errors import InvalidInput, ModelNotFound
 from serving import v2
 from serving.batching import CALL, Batcher, Call
 from serving.live import Live
-from serving.predictor import INTERESTS, RECOMMEND, SENTIMENT, Metadata, Predictor
-from tasteloop.events import USER
-from tasteloop.tasks import TASKS, why_absent
+from serving.predictor import Metadata, Predictor, v1_instances
+from tasteloop.tasks import INTERESTS, RECOMMEND, SENTIMENT, TASKS, why_absent
 
 _MANY = 8  # instances of a request whose check would keep the event loop from its other requests
 
@@ -47,7 +45,7 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
         call, predictor = self._begin()
         if isinstance(payload, v2.Request):
             return await self._infer(call, predictor, payload)
-        instances = _instances(payload)
+        instances = v1_instances(payload)
         predictor, answers = await self._ask(call, predictor, instances)
         return {"predictions": answers, "model_version": predictor.version}
 
@@ -57,7 +55,7 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
             raise NotImplementedError(f"{self.name} has no explainer; {INTERESTS} and {RECOMMEND} have")
         call, predictor = self._begin()
         call.explain = True
-        predictor, found = await self._ask(call, predictor, _instances(payload))
+        predictor, found = await self._ask(call, predictor, v1_instances(payload))
         return {"explanations": found, "model_version": predictor.version}
 
     def _begin(self) -> tuple[Call, Predictor]:
@@ -73,9 +71,7 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
         for name in request.outputs or ():
             if name not in known:
                 raise InvalidInput(f"unknown output {name!r}; known: {', '.join(known)}")
-        parameters = dict(request.parameters)
-        user = {USER: parameters.pop(USER)} if USER in parameters else {}
-        instances = [{**user, **instance} for instance in predictor.instances(self.name, request.inputs, parameters)]
+        instances = predictor.instances(self.name, request.inputs, request.parameters)
         predictor, answers = await self._ask(call, predictor, instances)
         outputs = predictor.tensors(self.name, answers)
         if request.outputs is not None:
@@ -89,7 +85,9 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
             questions = await asyncio.to_thread(predictor.questions, self.name, instances, call.explain)
         else:
             questions = predictor.questions(self.name, instances, call.explain)
-        return await self._batcher.ask(call, instances, questions)
+        answered = await self._batcher.ask(call, instances, questions)
+        self._batcher.live.let_caller_tell(call)
+        return answered
 
 
 class Models(ModelRepository):  # type: ignore[misc]
@@ -139,11 +137,3 @@ class Models(ModelRepository):  # type: ignore[misc]
 
     def _model(self, name: str) -> TasteModel:
         return self._known.setdefault(name, TasteModel(name, self._batcher))
-
-
-def _instances(body: object) -> object:
-    if not isinstance(body, Mapping) or "instances" not in body:
-        raise InvalidInput('the body must be a JSON object {"instances": [...]}')
-    if unknown := sorted(set(body) - {"instances"}):
-        raise InvalidInput(f'unknown field {unknown[0]!r} beside "instances"; known: instances')
-    return body["instances"]

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import tasteloop
 from serving import v2
+from serving.feedback import TOKEN_HEADER
 from serving.journal import LONGEST_REQUEST_ID, MOST_FEEDBACK
-from serving.predictor import SENTIMENT
 from serving.users import LONGEST_USER
 from tasteloop.events import KINDS, LATEST
+from tasteloop.tasks import SENTIMENT
 
 if TYPE_CHECKING:
     from serving.server import Server
@@ -132,9 +133,10 @@ def _schemas(limits: Any) -> Schema:
         "Outcome": {
             "type": "object",
             "additionalProperties": False,
-            "required": ["request", "kind"],
+            "required": ["request", "token", "kind"],
             "properties": {
                 "request": {"type": "string", "minLength": 1, "maxLength": LONGEST_REQUEST_ID},
+                "token": {"type": "string", "description": f"the answer's {TOKEN_HEADER}"},
                 "instance": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
                 **{name: event["properties"][name] for name in ("kind", "item", "value", "time")},
             },

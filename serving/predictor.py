@@ -18,9 +18,8 @@ import orjson
 
 from serving.settings import Limits
 from tasteloop.errors import TasteloopError
-from tasteloop.tasks import INTERESTS as INTERESTS
-from tasteloop.tasks import RECOMMEND as RECOMMEND
-from tasteloop.tasks import SENTIMENT as SENTIMENT
+from tasteloop.events import USER
+from tasteloop.tasks import INTERESTS, RECOMMEND, SENTIMENT
 
 if TYPE_CHECKING:
     from tasteloop.runtime import Session
@@ -91,6 +90,42 @@ _SENTIMENT = (
 _NUMPY = {"BYTES": np.object_, "FP32": np.float32, "BOOL": np.bool_}
 
 
+def input_name(model: str) -> str:
+    """What a model's one V2 input tensor is called."""
+    return "text" if model == SENTIMENT else "events"
+
+
+def v1_instances(body: object) -> object:
+    """The instances of a V1 body, not checked themselves. Raises TasteloopError where it is no V1 body."""
+    if not isinstance(body, Mapping) or "instances" not in body:
+        raise TasteloopError('the body must be a JSON object {"instances": [...]}')
+    if unknown := sorted(set(body) - {"instances"}):
+        raise TasteloopError(f'unknown field {unknown[0]!r} beside "instances"; known: instances')
+    return body["instances"]
+
+
+def v2_instances(model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]) -> list[Answer]:
+    """V2's input tensor as V1's instances.
+
+    Args:
+        parameters: for instances that do not say: `user`, and `k`, the number of recommendations or interests.
+
+    Raises:
+        TasteloopError: another tensor or parameter than the model takes, or an element that is no instance.
+    """
+    allowed = set() if model == SENTIMENT else {"k"}
+    if unknown := sorted(set(parameters) - allowed - {USER}):
+        known = ", ".join(sorted(allowed)) or "none"
+        raise TasteloopError(f"unknown parameter {unknown[0]!r} for {model}; known: {known}")
+    names = [tensor.name for tensor in inputs]
+    if names != [input_name(model)]:
+        raise TasteloopError(f"{model} takes one input tensor named {input_name(model)!r}; got {names}")
+    elements = _elements(inputs[0])
+    if model == SENTIMENT:
+        return [{**parameters, "text": element} for element in elements]
+    return [{**parameters, **_parse(element, index)} for index, element in enumerate(elements)]
+
+
 class Predictor:
     """Answers of one bundle, checked and computed in two steps so that the steps may run in two threads.
 
@@ -156,24 +191,9 @@ class Predictor:
         return self.tensors(model, self.predict(model, self.instances(model, inputs, parameters)))
 
     def instances(self, model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]) -> list[Answer]:
-        """V2's input tensor as V1's instances.
-
-        Args:
-            parameters: `k`, the number of recommendations or interests for instances that do not say.
-        """
+        """`v2_instances` of a model that is there."""
         self._known(model)
-        allowed = set() if model == SENTIMENT else {"k"}
-        if unknown := sorted(set(parameters) - allowed):
-            known = ", ".join(sorted(allowed)) or "none"
-            raise TasteloopError(f"unknown parameter {unknown[0]!r} for {model}; known: {known}")
-        expected = self.inputs(model)[0]["name"]
-        names = [tensor.name for tensor in inputs]
-        if names != [expected]:
-            raise TasteloopError(f"{model} takes one input tensor named {expected!r}; got {names}")
-        elements = _elements(inputs[0])
-        if model == SENTIMENT:
-            return [{"text": element} for element in elements]
-        return [{**parameters, **_parse(element, index)} for index, element in enumerate(elements)]
+        return v2_instances(model, inputs, parameters)
 
     def tensors(self, model: str, answers: Sequence[Answer]) -> list[Tensor]:
         """Answers as the output tensors named by `outputs(model)`.
@@ -199,8 +219,7 @@ class Predictor:
     def inputs(self, model: str) -> list[Metadata]:
         """V2 metadata of the input tensor; -1 is a size of the caller's choice."""
         self._known(model)
-        name = "text" if model == SENTIMENT else "events"
-        return [{"name": name, "datatype": "BYTES", "shape": [-1]}]
+        return [{"name": input_name(model), "datatype": "BYTES", "shape": [-1]}]
 
     def outputs(self, model: str) -> list[Metadata]:
         """V2 metadata of the output tensors."""

@@ -26,6 +26,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from serving import openapi, telemetry, v2
 from serving.batching import CALL, Call
 from serving.faults import KINDS, Fault, fault
+from serving.feedback import TOKEN_HEADER
 from serving.journal import is_request_id
 
 if TYPE_CHECKING:
@@ -89,6 +90,8 @@ class Gate:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 more = [*_SECURITY, (REQUEST_ID_HEADER.encode(), call.id.encode())]
+                if call.feedback_token:
+                    more.append((TOKEN_HEADER.encode(), call.feedback_token.encode()))
                 if self._server.draining:
                     more.append((b"connection", b"close"))
                 message = {**message, "headers": [*message.get("headers", []), *more]}

@@ -16,10 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from serving.client import Client
-from serving.predictor import INTERESTS, RECOMMEND, SENTIMENT, Predictor
+from serving.predictor import Predictor
 from tasteloop import files
 from tasteloop.errors import TasteloopError
+from tasteloop.tasks import INTERESTS, RECOMMEND, SENTIMENT
 
 logger = logging.getLogger(__name__)
 
@@ -202,24 +205,34 @@ def _over_v2(client: Client, model: str, instance: Mapping[str, Any]) -> dict[st
     """An answer asked over V2, put back into the shape of V1's (without titles, which V2 does not carry)."""
     name, element = ("text", instance["text"]) if model == SENTIMENT else ("events", json.dumps(instance))
     response = client.infer(model, [{"name": name, "datatype": "BYTES", "shape": [1], "data": [element]}])
-    return from_v2(model, response["outputs"])[0]
+    return from_v2(model, response["outputs"], 1)[0]
 
 
-def from_v2(model: str, outputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """V2's JSON output tensors as V1's answers (without titles, which V2 does not carry), padding left out."""
-    shape = next(iter(outputs))["shape"]
+def from_v2(model: str, outputs: Sequence[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
+    """V2's JSON output tensors as V1's answers (without titles, which V2 does not carry), padding left out.
+
+    Args:
+        count: of the instances that were asked; the tensors' shapes are believed where they agree with it and with the
+            data.
+
+    Raises:
+        ValueError: they do not.
+    """
     columns = {output["name"]: output["data"] for output in outputs}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    width = 1 if model == SENTIMENT else len(rows) // count
+    shape = [count] if model == SENTIMENT else [count, width]
+    if count * width != len(rows) or any(output["shape"] != shape for output in outputs):
+        raise ValueError(f"{len(rows)} elements in shapes other than {shape}")
     if model == SENTIMENT:
         return rows
-    count, width = shape
     answers: list[dict[str, Any]] = []
     for start in range(0, count * width, width) if width else [0] * count:
         entries = rows[start : start + width]
         if model == INTERESTS:
             answers.append({"interests": [row for row in entries if row["label"]]})
         else:
-            ranked = [{**row, "reasons": json.loads(row["reasons"])} for row in entries if row["item"]]
+            ranked = [{**row, "reasons": orjson.loads(row["reasons"])} for row in entries if row["item"]]
             answers.append({"recommendations": ranked})
     return answers
 

@@ -12,11 +12,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving.batching import QueueFull
+from serving.feedback import FeedbackTokens
 from serving.journal import Journal, now, parse_feedback
 from tasteloop.errors import TasteloopError
 
 
-def routes(status: Callable[[], dict[str, Any]], journal: Journal | None) -> list[Route]:
+def routes(status: Callable[[], dict[str, Any]], journal: Journal | None, tokens: FeedbackTokens | None) -> list[Route]:
     """`GET /v1/status` and `POST /v1/feedback`; errors are the server's to answer."""
 
     async def tell(_: Request) -> Response:
@@ -24,13 +25,13 @@ def routes(status: Callable[[], dict[str, Any]], journal: Journal | None) -> lis
         return Response(orjson.dumps(told), media_type="application/json")
 
     async def take(request: Request) -> Response:
-        if journal is None:
+        if journal is None or tokens is None:
             raise NotImplementedError("this server keeps no journal to which feedback could be joined; see --journal")
         try:
             body = orjson.loads(await request.body())
         except ValueError as error:
             raise TasteloopError(f"the body is not JSON: {error}") from None
-        given = parse_feedback(body, now())
+        given = parse_feedback(body, now(), tokens)
         if not journal.feedback(given):
             raise QueueFull(1.0)
         return Response(orjson.dumps({"accepted": len(given)}), 202, media_type="application/json")

@@ -18,6 +18,7 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 from serving import telemetry, v2
 from serving.batching import CALL, Call
 from serving.faults import fault
+from serving.feedback import TOKEN_HEADER
 from serving.rest import REQUEST_ID_HEADER, deadline, request_id
 
 if TYPE_CHECKING:
@@ -66,7 +67,10 @@ class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
                 hold(len(message))
                 request = _parse(handler, message, method)
                 model = request.model_name if asks and request.model_name in self._server.models else ""
-                return await handler.unary_unary(request, context)
+                answer = await handler.unary_unary(request, context)
+            if call.feedback_token:
+                context.set_trailing_metadata(((REQUEST_ID_HEADER, call.id), (TOKEN_HEADER, call.feedback_token)))
+            return answer
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED
             raise

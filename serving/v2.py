@@ -87,8 +87,12 @@ class Response:
     request: Request
 
 
-def from_rest(body: bytes, header_length: str | None, model: str) -> Request:
-    """Read a body that was sent to a model; `header_length` is how many of its bytes are JSON, None: all.
+def from_rest(body: bytes, header_length: str | None, model: str | None) -> Request:
+    """Read a body that was sent to a model.
+
+    Args:
+        header_length: how many of the body's bytes are JSON; None: all.
+        model: as the address named it; None: whichever, where the address is not known.
 
     Raises:
         InvalidInput: where and what does not follow the protocol.
@@ -106,7 +110,7 @@ def from_rest(body: bytes, header_length: str | None, model: str) -> Request:
         request = _Request.model_validate_json(body[:length])
     except ValidationError as error:
         raise InvalidInput(first(error)) from None
-    if request.model_name not in (None, model):
+    if model is not None and request.model_name not in (None, model):
         raise InvalidInput(f"model_name is {request.model_name!r}, but the address is that of {model!r}")
     contents, start, inputs = memoryview(body)[length:], 0, []
     parameters = _own(request.parameters)

@@ -246,7 +246,7 @@ def one(http: Any, question: dict[str, Any], by_version: dict[str, dict[str, Any
         return f"error {response.status_code}: {response.text[:200]}", ""
     body = response.json()
     version = body["model_version"]
-    answer = from_v2(model, body["outputs"])[0] if over_v2 else body["predictions"][0]
+    answer = from_v2(model, body["outputs"], 1)[0] if over_v2 else body["predictions"][0]
     want = by_version[version]["answer"]
     if over_v2 and "recommendations" in want:
         want = {"recommendations": [{k: v for k, v in e.items() if k != "title"} for e in want["recommendations"]]}

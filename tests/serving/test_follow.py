@@ -20,6 +20,7 @@ import pytest
 from processes import HOUSE, Running, run_server, when_ready
 
 from serving import canary, registry
+from serving.client import Client
 from serving.journal import read_journal
 from tasteloop import files
 from tasteloop.bundle import seal
@@ -81,7 +82,11 @@ def sentiment(server: Running, text: str = "a good film", **fields: Any) -> dict
     body = {"instances": [{"text": text, **fields}]}
     response = httpx.post(f"{server.http}/v1/models/sentiment:predict", json=body, timeout=60)
     assert response.status_code == 200, response.text
-    return {**response.json(), "id": response.headers["x-request-id"]}
+    return {
+        **response.json(),
+        "id": response.headers["x-request-id"],
+        "token": response.headers["x-feedback-token"],
+    }
 
 
 def spoilt(bundle: Path, out: Path) -> Path:
@@ -314,18 +319,36 @@ def test_every_answer_is_in_the_journal_and_nothing_raw(
     with grpc.insecure_channel(server.grpc) as channel:
         contents = pb.InferTensorContents(bytes_contents=[json.dumps({"events": events, "user": USER}).encode()])
         tensors = [pb.ModelInferRequest.InferInputTensor(name="events", datatype="BYTES", shape=[1], contents=contents)]
-        GRPCInferenceServiceStub(channel).ModelInfer(pb.ModelInferRequest(model_name="interests", inputs=tensors))
+        _, call = GRPCInferenceServiceStub(channel).ModelInfer.with_call(
+            pb.ModelInferRequest(model_name="interests", inputs=tensors)
+        )
+    over_grpc = dict(call.trailing_metadata())
     refused = httpx.post(f"{server.http}/v1/models/sentiment:predict", json={"instances": [{"text": "a", "user": 3}]})
     assert (refused.status_code, "instances[0].user" in refused.text) == (400, True)
 
+    another = httpx.post(  # another user who chose the same id
+        f"{server.http}/v1/models/sentiment:predict",
+        json={"instances": [{"text": "other", "user": "bob"}]},
+        headers={"x-request-id": "mine"},
+    )
+    assert another.headers["x-feedback-token"] != ranked.headers["x-feedback-token"]
+    stranger = {"request": "mine", "kind": "click", "item": "i2"}
+    for token in (None, first["token"], over_v2.headers["x-feedback-token"]):
+        refused = httpx.post(f"{server.http}/v1/feedback", json={"feedback": [{**stranger, "token": token}]})
+        assert (refused.status_code, "token is none that came with" in refused.text) == (400, True)
     feedback = [
-        {"request": "mine", "kind": "click", "item": "i2"},
-        {"request": first["id"], "kind": "rate", "value": 1.0},
+        {"request": "mine", "token": ranked.headers["x-feedback-token"], "kind": "click", "item": "i2"},
+        {"request": first["id"], "token": first["token"], "kind": "rate", "value": 1.0},
     ]
     taken = httpx.post(f"{server.http}/v1/feedback", json={"feedback": feedback})
     assert (taken.status_code, taken.json()) == (202, {"accepted": 2})
     assert httpx.post(f"{server.http}/v1/feedback", json={"feedback": [{"kind": "click"}]}).status_code == 400
     assert httpx.post(f"{server.http}/v1/feedback", content=b"{").status_code == 400
+    told_over_grpc = {"request": over_grpc["x-request-id"], "token": over_grpc["x-feedback-token"], "kind": "share"}
+    assert httpx.post(f"{server.http}/v1/feedback", json={"feedback": [told_over_grpc]}).status_code == 202
+    with Client(server.http) as client:
+        answers = client.predict("sentiment", [{"text": "fine"}, {"text": "bad"}])
+        client.feedback(answers, [{"instance": 1, "kind": "rate", "value": 0.5}])
 
     server.process.send_signal(signal.SIGTERM)
     output, _ = server.process.communicate(timeout=60)
@@ -338,10 +361,13 @@ def test_every_answer_is_in_the_journal_and_nothing_raw(
         ("sentiment", 0, "v2"),
         ("sentiment", 1, "v2"),
         ("interests", 0, "grpc"),
+        ("sentiment", 0, "v1"),
+        ("sentiment", 0, "v1"),
+        ("sentiment", 1, "v1"),
     ]
     assert {r["version"] for r in rows} == {"1"}
-    assert len({r["user"] for r in rows}) == 2 and [r["user"] is None for r in rows].count(True) == 1
-    assert [len(r["feedback"]) for r in rows] == [1, 1, 0, 0, 0, 0]
+    assert len({r["user"] for r in rows}) == 3 and [r["user"] is None for r in rows].count(True) == 3
+    assert [len(r["feedback"]) for r in rows] == [1, 1, 0, 0, 0, 1, 0, 0, 1]
     assert rows[1]["feedback"][0]["item"] == "i2"
     assert rows[0]["numbers"] == pytest.approx([first["predictions"][0]["probability"]])
     assert [entry["item"] for entry in ranked.json()["predictions"][0]["recommendations"]] == rows[1]["names"]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from serving import collector
 from serving.access import Access
 from serving.collector import REQUEST, RESPONSE, Pairs, application
-from serving.journal import Journal, JournalSettings, read_journal
+from serving.journal import Journal, JournalSettings, now, read_journal
 from tasteloop.errors import TasteloopError
 from tasteloop.privacy.pseudonyms import pseudonym
 
@@ -101,6 +106,100 @@ def test_v2() -> None:
 
 
 V1_OF_V2 = [{"sentiment": "positive", "probability": 0.75}, {"sentiment": "negative", "probability": 0.25}]
+
+
+def test_a_request_is_read_as_the_server_reads_it() -> None:
+    """What the server answers is journalled: null parameters, nested data."""
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [2], "data": [[TEXT], ["b"]], "parameters": None}
+    one = paired({"inputs": [tensor], "parameters": None, "outputs": None, "id": None}, V2_ANSWERED)
+    assert one.instances == [{"text": TEXT}, {"text": "b"}]
+
+    elements = [[[json.dumps({"events": []})]], [[json.dumps({"events": []})]]]
+    tensor = {"name": "events", "datatype": "BYTES", "shape": [2], "data": elements, "parameters": {"k": 2}}
+    ranked = paired({"inputs": [tensor], "parameters": None}, V2_RANKED)
+    assert ranked.instances == [{"k": 2, "events": []}] * 2
+
+
+def test_answers_without_a_single_row_are_counted_by_their_request() -> None:
+    names = (("item", "BYTES"), ("score", "FP32"), ("reasons", "BYTES"))
+    outputs = [{"name": name, "datatype": kind, "shape": [2, 0], "data": []} for name, kind in names]
+    tensor = {"name": "events", "datatype": "BYTES", "shape": [2], "data": ['{"events": []}'] * 2}
+
+    one = paired({"inputs": [tensor]}, {"model_name": "recommend", "outputs": outputs})
+
+    assert one.outputs == [{"recommendations": []}] * 2
+
+
+SHAPES: list[Any] = [
+    [10**6, 0],
+    [10**6, 1],
+    [10**18, 10**18],
+    [-1, -2],
+    [2],
+    [1, 1, 1],
+    [1.5, 1],
+    ["2", 1],
+    [True],
+    [],
+    3,
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("data", [[], ["7"]])
+def test_a_claimed_shape_makes_nothing_that_did_not_come(shape: Any, data: list[str]) -> None:
+    outputs = [{"name": name, "datatype": "BYTES", "shape": shape, "data": data} for name in ("item", "score")]
+    outputs.append({"name": "reasons", "datatype": "BYTES", "shape": shape, "data": ["[]" for _ in data]})
+    tensor = {"name": "events", "datatype": "BYTES", "shape": [1], "data": ['{"events": []}']}
+    response = answered({"model_name": "recommend", "outputs": outputs})
+    tracemalloc.start()
+    try:
+        pairs = Pairs(KEY)
+        pairs.take(*logged(REQUEST, {"inputs": [tensor]}))
+        with suppress(TasteloopError):
+            one = pairs.take(*logged(RESPONSE, response))
+            assert one is not None and len(one.outputs) == 1
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_answer_to_another_number_of_instances_is_refused() -> None:
+    with pytest.raises(TasteloopError, match="2 answers came to 1 instances"):
+        paired({"inputs": [{**V2_ASKED["inputs"][0], "shape": [1], "data": [TEXT]}]}, V2_ANSWERED)
+    with pytest.raises(TasteloopError, match="no question to interests and its answer"):
+        paired(V1[0], {"predictions": [{"interests": [3]}]})
+
+
+@pytest.mark.parametrize("bad", ["a\r\nb", "a b", "x" * 129, "x" * 100_000, "ä", "\0"])
+def test_a_request_id_is_taken_on_the_servers_terms(bad: str) -> None:
+    assert paired(*V1, metadata=json.dumps({"X-Request-Id": [bad]})).request_id == "e1"
+    structured = json.dumps({"id": bad, "type": REQUEST, "data": V1[0]}).encode()
+    with pytest.raises(TasteloopError, match="a CloudEvent's id has 1 to 128 visible ASCII characters"):
+        Pairs(KEY).take({"content-type": "application/cloudevents+json"}, structured)
+
+
+TIMES = [
+    "0001-01-01T00:00:00+23:59",
+    "9999-12-31T23:59:59-23:59",
+    "9999-01-01T00:00:00Z",
+    "1969-12-31",
+    "soon",
+    "9" * 5000,
+]
+
+
+@pytest.mark.parametrize("time_", TIMES)
+def test_an_impossible_time_is_the_time_of_arrival(time_: str) -> None:
+    before = now()
+    assert before <= paired(*V1, time=time_).time <= now()
+
+
+@pytest.mark.parametrize("data", [123, None, True, [], {}, "!", "äöü"])
+def test_data_that_is_no_base64_is_refused(data: Any) -> None:
+    event = json.dumps({"id": "e", "type": REQUEST, "data_base64": data}).encode()
+    with pytest.raises(TasteloopError, match="data_base64 is no string of base64"):
+        Pairs(KEY).take({"content-type": "application/cloudevents+json"}, event)
 
 
 def test_the_halves_come_in_any_order_and_between_others() -> None:
@@ -218,6 +317,79 @@ def test_a_token_is_needed_where_there_is_one(kept: Journal) -> None:
     assert client.get("/", headers=shown).status_code == 200
     at_home = TestClient(application(kept, Pairs(KEY), Access(None, None, local=True)), "http://attacker.example")
     assert at_home.post("/", content=body, headers=headers).status_code == 403
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=10,
+)
+FIELDS = {  # of requests, responses, tensors and envelopes: right, or nearly
+    "instances": st.lists(st.sampled_from([V1[0]["instances"][0], {"events": []}, {}]) | JSON, max_size=4) | JSON,
+    "predictions": st.lists(st.sampled_from([V1[1]["predictions"][0], *INTERESTS]) | JSON, max_size=4) | JSON,
+    "name": st.sampled_from(["text", "events", "item", "score", "reasons", "sentiment", "label", "probability"]) | JSON,
+    "datatype": st.sampled_from(["BYTES", "FP32"]) | JSON,
+    "shape": st.lists(st.integers(-2, 4) | st.sampled_from([10**6, 2**31, 2**70]), max_size=3) | JSON,
+    "data": st.lists(st.sampled_from(["a", "[]", '{"events": []}', 0.5]) | JSON, max_size=4) | JSON,
+    "data_base64": st.binary(max_size=20).map(lambda data: base64.b64encode(data).decode()) | JSON,
+    "model_name": st.sampled_from(["sentiment", "recommend", "interests"]) | JSON,
+    "model_version": st.just("3") | JSON,
+    "parameters": st.dictionaries(st.sampled_from(["k", "user", "other"]), JSON, max_size=2) | JSON,
+    "id": st.sampled_from(["e1", "e2"]) | JSON,
+    "type": st.sampled_from([REQUEST, RESPONSE]) | JSON,
+    "time": st.sampled_from(TIMES) | JSON,
+    "metadata": st.just(METADATA) | JSON,
+}
+
+
+def some(*names: str, **more: Any) -> Any:
+    return st.fixed_dictionaries({}, optional={**{name: FIELDS[name] for name in names}, **more})
+
+
+TENSORS = st.lists(some("name", "datatype", "shape", "data", "parameters"), max_size=3) | JSON
+PAYLOAD = (
+    some("instances")
+    | some("parameters", "id", inputs=TENSORS)
+    | some("predictions", "model_version")
+    | some("model_name", "model_version", outputs=TENSORS)
+    | JSON
+)
+ENVELOPE = some("id", "type", "time", "metadata", "data_base64") | some("id", "type", "time", "metadata", data=PAYLOAD)
+HEADER = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
+ATTRIBUTES = st.fixed_dictionaries(
+    {},
+    optional={
+        "ce-id": st.sampled_from(["e1", "e2"]) | HEADER,
+        "ce-type": st.sampled_from([REQUEST, RESPONSE]) | HEADER,
+        "ce-time": st.sampled_from(TIMES) | HEADER,
+        "ce-metadata": st.just(METADATA) | HEADER,
+        "content-type": st.sampled_from(["application/cloudevents+json", "application/json"]) | HEADER,
+    },
+)
+BODIES = (PAYLOAD | ENVELOPE).map(lambda body: json.dumps(body).encode()) | st.binary(max_size=60)
+
+
+@pytest.mark.fuzz
+@settings(suppress_health_check=list(HealthCheck))
+@given(events=st.lists(st.tuples(ATTRIBUTES, BODIES), min_size=1, max_size=4))
+def test_any_event_is_taken_or_refused_and_memory_is_bounded_by_it(
+    kept: Journal, events: list[tuple[dict[str, str], bytes]]
+) -> None:
+    from starlette.testclient import TestClient
+
+    pairs = Pairs(KEY)
+    client = TestClient(application(kept, pairs, Access(None, None, local=True)), "http://localhost")
+    statuses = [client.post("/", content=body, headers=headers).status_code for headers, body in events]
+    assert set(statuses) <= {200, 400, 413, 429}
+
+    tracemalloc.start()
+    try:
+        for headers, body in events:
+            with suppress(TasteloopError):
+                Pairs(KEY).take(headers, body)
+        assert tracemalloc.get_traced_memory()[1] < 200_000 + 200 * sum(len(body) for _, body in events)
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_answer_that_fits_no_table_keeps_no_other_out(kept: Journal, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 
 from serving import journal as module
+from serving.feedback import FeedbackTokens
 from serving.journal import (
     ANSWERS,
     FEEDBACK,
@@ -351,6 +352,29 @@ def test_a_damaged_segment_of_feedback_or_failures_stops_nothing_either(tmp_path
     ]
 
 
+def test_what_a_damaged_segment_lost_is_described_and_monitored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from pipelines.cli import app
+    from pipelines.monitoring import write_metrics
+
+    monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path))
+    journal = keep(tmp_path / "journal")
+    journal.answered(answer(1))
+    journal.close()
+    [path] = segments(tmp_path / "journal", ANSWERS)
+    path.write_bytes(path.read_bytes()[:-10])
+    (tmp_path / "monitor").mkdir()
+
+    said = CliRunner().invoke(app, ["journal", "describe"]).stdout
+    metrics = write_metrics().read_text()
+
+    assert f"lost       an unknown number of rows: damaged, set aside as {path}.damaged" in said
+    assert "tasteloop_monitor_journal_damaged_segments 1.0" in metrics
+
+
 def test_a_damaged_segment_that_cannot_be_renamed_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -457,7 +481,95 @@ def test_bad_feedback(body: object, message: str) -> None:
         parse_feedback(body, at=0)
 
 
+TOKENS = FeedbackTokens(b"0123456789abcdef")
+
+
+def given(request: str, answer_id: str | None, item: str, at: int = 0, **more: Any) -> list[dict[str, Any]]:
+    """The rows of one outcome of the answer with an id; None: told by who writes the journal itself."""
+    entry = {"request": request, "kind": "click", "item": item, **more}
+    if answer_id is None:
+        return parse_feedback({"feedback": [entry]}, at)
+    return parse_feedback({"feedback": [{**entry, "token": TOKENS.issue(request, answer_id)}]}, at, TOKENS)
+
+
+def outcomes(directory: Path) -> list[list[str]]:
+    return [[told["item"] for told in row] for row in read_journal(directory)["feedback"].to_list()]
+
+
+def test_an_outcome_is_that_of_the_answer_whose_token_it_shows_and_of_no_other_with_its_request_id(
+    tmp_path: Path,
+) -> None:
+    journal = keep(tmp_path)
+    journal.answered(answer(1, request_id="same", answer="a1"))
+    journal.answered(answer(2, request_id="same", answer="a2", users=["b" * 32]))
+    journal.answered(answer(3, request_id="same"))
+    journal.feedback(given("same", "a2", "50"))
+    journal.close()
+
+    assert outcomes(tmp_path) == [[], ["50"], []]
+
+
+@pytest.mark.parametrize("token", [None, "", 3, "a1", "a1.", "a1." + "0" * 32, "ä.ö", "x" * 100_000])
+def test_without_the_answers_token_feedback_is_refused(token: object) -> None:
+    entry = {"request": "r1", "kind": "click", "token": token}
+    with pytest.raises(TasteloopError, match=r"feedback\[0\]: token is none that came with an answer to request 'r1'"):
+        parse_feedback({"feedback": [entry]}, 0, TOKENS)
+
+
+def test_a_token_is_for_its_request_and_its_key() -> None:
+    for other in (TOKENS.issue("r2", "a1"), FeedbackTokens(b"another key, as long").issue("r1", "a1")):
+        with pytest.raises(TasteloopError, match="token is none"):
+            parse_feedback({"feedback": [{"request": "r1", "kind": "click", "token": other}]}, 0, TOKENS)
+    [row] = given("r1", "a1", "50")
+    assert (row["request"], row["answer"]) == ("r1", "a1")
+
+
+def test_of_answers_without_an_id_only_one_that_bears_its_request_id_alone_has_outcomes(tmp_path: Path) -> None:
+    journal = keep(tmp_path)
+    for n, request in enumerate(("alone", "shared", "shared", "with an id")):
+        journal.answered(answer(n, request_id=request))
+    journal.answered(answer(4, request_id="with an id", answer="a4"))
+    for request in ("alone", "shared", "with an id"):
+        journal.feedback(given(request, None, "50"))
+    journal.feedback(given("alone", "not journalled", "51"))
+    journal.close()
+
+    assert outcomes(tmp_path) == [["50", "51"], [], [], [], []]
+
+
+def test_what_arrives_last_counts_whatever_time_it_names(tmp_path: Path) -> None:
+    journal = keep(tmp_path)
+    journal.answered(answer(1, answer="a1"))
+    for arrival, value, time_ in ((100, 0.25, 90), (300, 1.0, 10), (200, 0.5, 150)):
+        journal.feedback(given("r1", "a1", "50", arrival, kind="rate", value=value, time=time_))
+    journal.close()
+
+    [[told]] = read_journal(tmp_path)["feedback"].to_list()
+
+    assert (told["value"], told["time"]) == (1.0, 10)
+
+
+def test_an_older_entry_from_the_year_9999_gives_way_to_a_new_one(tmp_path: Path) -> None:
+    late = 253_402_300_799_000_000
+    journal = keep(tmp_path)
+    journal.answered(answer(1))
+    journal.feedback([{**given("r1", None, "50", kind="rate", value=0.0)[0], "time": late, "arrived": None}])
+    journal.feedback(given("r1", None, "50", 100, kind="rate", value=1.0))
+    journal.close()
+
+    [[told]] = read_journal(tmp_path)["feedback"].to_list()
+
+    assert told["value"] == 1.0
+
+
+@pytest.mark.parametrize("time_", [300_000_001, "9999-12-31T23:59:59Z", "1970-01-01T00:05:01+00:00"])
+def test_feedback_from_beyond_the_clocks_skew_is_refused(time_: object) -> None:
+    with pytest.raises(TasteloopError, match=r"feedback\[0\]: time .* is more than 300 s ahead of this server's clock"):
+        given("r1", None, "50", at=0, time=time_)
+    assert given("r1", None, "50", at=0, time=300_000_000)
+
+
 def test_feedback_has_a_time_of_its_own_or_the_servers() -> None:
     rows = parse_feedback({"feedback": [{"request": "r", "kind": "click"}]}, at=7)
-    assert (rows[0]["time"], rows[0]["instance"]) == (7, 0)
+    assert (rows[0]["time"], rows[0]["instance"], rows[0]["arrived"]) == (7, 0, 7)
     assert FEEDBACK == "feedback" and set(rows[0]) == set(module.schema(FEEDBACK))
