@@ -58,6 +58,7 @@ class Call:
         protocol: v1, v2 or grpc.
         headers: the caller's, lower-case names (gRPC: the metadata).
         deadline: `time.monotonic()` after which nobody waits for an answer.
+        is_admin: the caller showed the admin's token.
         model, version: what was asked for; version is None where the caller names none.
         explain: why is asked, not what.
         users: each instance's pseudonym or None; route: what a canary's draw is made of.
@@ -71,6 +72,7 @@ class Call:
     protocol: str
     headers: Mapping[str, str]
     deadline: float
+    is_admin: bool = False
     model: str = ""
     version: str | None = None
     explain: bool = False

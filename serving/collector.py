@@ -8,10 +8,13 @@ the caller's `X-Request-Id` where the logger passes it on (`metadataHeaders: [X-
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import logging
+import signal
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from datetime import datetime
@@ -51,6 +54,7 @@ RESPONSE = "org.kubeflow.serving.inference.response"
 WAITING = 1000  # halves whose other half has not come
 WAITING_BYTES = 64 * 1024 * 1024  # of their events
 LARGEST = 8 * 1024 * 1024  # bytes of one event
+SECONDS = 30.0  # in which it comes
 
 
 class Pairs:
@@ -239,40 +243,41 @@ def _header(metadata: str | None, name: str) -> str | None:
 def application(journal: Journal, pairs: Pairs, access: Access) -> Any:
     """The ASGI application: `POST /` takes an event, `GET /` tells the journal's state."""
     from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
     from starlette.requests import Request
     from starlette.responses import JSONResponse
     from starlette.routing import Route
 
+    from serving.bodies import read_body
     from serving.faults import KINDS, fault
 
-    def refusal(request: Request) -> JSONResponse | None:
-        try:
-            access.check("/events", dict(request.headers))  # "/" would be open, for probes
-        except KINDS as error:
-            found = fault(error)
-            return JSONResponse({"error": found.text}, found.http, headers=found.headers)
-        return None
+    def check(request: Request) -> None:
+        access.check_http(request.method, "/events", dict(request.headers))  # "/" would be open, for probes
 
     async def take(request: Request) -> JSONResponse:
-        if refused := refusal(request):
-            return refused
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LARGEST:
-                return JSONResponse({"error": f"an event is at most {LARGEST} bytes"}, 413)
-        try:
-            answered = pairs.take(dict(request.headers), bytes(body))
-        except TasteloopError as error:
-            return JSONResponse({"error": str(error)}, 400)
+        check(request)
+        body = await read_body(request.scope, request.receive, LARGEST, time.monotonic() + SECONDS)
+        answered = pairs.take(dict(request.headers), body)
         if answered is not None and not journal.answered(answered):
             return JSONResponse({"error": "the journal is full"}, 429, headers={"Retry-After": "1"})
         return JSONResponse({})  # 200: the logger takes any other status for a failure
 
     async def tell(request: Request) -> JSONResponse:
-        return refusal(request) or JSONResponse({**journal.status(), "unpaired": pairs.unpaired})
+        check(request)
+        return JSONResponse({**journal.status(), "unpaired": pairs.unpaired})
 
-    return Starlette(routes=[Route("/", take, methods=["POST"]), Route("/", tell, methods=["GET"])])
+    def answer_fault(_: Request, error: Exception) -> JSONResponse:
+        found = fault(error)
+        return JSONResponse({"error": found.text}, found.http, headers=found.headers)
+
+    def answer_http(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+    routes = [Route("/", take, methods=["POST"]), Route("/", tell, methods=["GET"])]
+    return Starlette(
+        routes=routes, exception_handlers={**dict.fromkeys(KINDS, answer_fault), HTTPException: answer_http}
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -298,21 +303,30 @@ def main(argv: list[str] | None = None) -> int:
     directory = arguments.journal or home() / "journal"
     process.begin(directory)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # what uvicorn raises again at its end: the journal is closed
     sys.argv[1:] = []  # kserve parses them as its own when it is imported
     from serving.access import Access
+    from serving.server import bind
+    from serving.settings import ServerSettings
 
     try:
         access = Access.of(arguments.host, arguments.without_token)
+        limits = ServerSettings(host=arguments.host, port=arguments.port)
         settings = JournalSettings(directory=directory, days=arguments.journal_days, text=arguments.journal_text)
         pairs = Pairs(pseudonym_key())
+        listener = bind(arguments.host, arguments.port, "--port")
         journal = Journal(settings)
     except (TasteloopError, ValueError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     import uvicorn
 
+    from serving.connections import GuardedServer
+
+    config = uvicorn.Config(application(journal, pairs, access), log_config=None, log_level="warning", access_log=False)
+    server = GuardedServer(config, limits.connections, limits.connections_of_one, SECONDS)
     try:
-        uvicorn.run(application(journal, pairs, access), host=arguments.host, port=arguments.port, log_level="warning")
+        asyncio.run(server.serve([listener]))
     finally:
         journal.close()
     return 0

@@ -48,13 +48,20 @@ def document(server: Server) -> Schema:
     }
     name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": models}}
     ready = _get(
-        "Whether a model is ready", _object(name={"type": "string"}, ready={"const": True}), "V2", 401, 403, 404, 503
+        "Whether a model is ready",
+        _object(name={"type": "string"}, ready={"const": True}),
+        "V2",
+        400,
+        401,
+        403,
+        404,
+        503,
     )
     paths |= {
         "/v1/models/{model}": {"get": {**ready, "tags": ["V1"]}, "parameters": [name]},
         "/v2/models/{model}/ready": {"get": ready, "parameters": [name]},
         "/v2/models/{model}": {
-            "get": _get("Model metadata", _ref("ModelMetadata"), "V2", 401, 403, 404),
+            "get": _get("Model metadata", _ref("ModelMetadata"), "V2", 400, 401, 403, 404),
             "parameters": [name],
         },
     }
@@ -220,6 +227,7 @@ _SAID = {
     404: "No such model or version",
     408: "The body did not come in time",
     413: "The body is too large",
+    415: "An encoding of the body that is not allowed; Accept-Encoding names those that are",
     429: "Too much waits; try again after the seconds of Retry-After",
     500: "Ours: an id, under which the log has the rest",
     503: "Not ready",
@@ -251,5 +259,5 @@ def _post(summary: str, asked: Schema, good: Schema, tag: str) -> Schema:
         "summary": summary,
         "tags": [tag],
         "requestBody": {"required": True, "content": {"application/json": {"schema": asked}}},
-        "responses": _answers(good, 400, 401, 403, 404, 408, 413, 429, 503, 504),
+        "responses": _answers(good, 400, 401, 403, 404, 408, 413, 415, 429, 503, 504),
     }

@@ -21,10 +21,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving import openapi, telemetry, v2
-from serving.batching import CALL, Call
+from serving.batching import CALL, Call, QueueFull
+from serving.bodies import read_body
+from serving.connections import GuardedServer
 from serving.faults import KINDS, Fault, fault
 from serving.feedback import TOKEN_HEADER
 from serving.journal import is_request_id
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
 REQUEST_ID_HEADER = "x-request-id"
-HEAD_BYTES = 64 * 1024  # request line and headers
-HEAD_SECONDS = 10.0  # from a connection's first byte, or from being open, to the end of the headers
 _JSON = "application/json"
 _SECURITY = [
     (b"x-content-type-options", b"nosniff"),
@@ -65,7 +64,8 @@ class Gate:
     """ASGI middleware: who may ask, how much, how long, which version; and what is known of it afterwards.
 
     It reads the body itself, within the caps, so that nothing below waits for a caller; and while an answer is
-    computed it watches the connection, so that nothing is computed for one who left.
+    computed it watches the connection, so that nothing is computed for one who left. A request is under way from where
+    its caller may ask until the caller has taken the answer.
     """
 
     def __init__(self, app: ASGIApp, server: Server) -> None:
@@ -83,55 +83,69 @@ class Gate:
         call = Call(
             request_id(headers.get(REQUEST_ID_HEADER)), protocol, headers, started + self._server.settings.timeout
         )
-        status = 0
+        status, answered = 0, started
 
-        async def sending(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                more = [*_SECURITY, (REQUEST_ID_HEADER.encode(), call.id.encode())]
-                if call.feedback_token:
-                    more.append((TOKEN_HEADER.encode(), call.feedback_token.encode()))
-                if self._server.draining:
-                    more.append((b"connection", b"close"))
-                message = {**message, "headers": [*message.get("headers", []), *more]}
-            await send(message)
+        with self._server.answers.share() as hold_answer:
+            begin: Message | None = None
 
-        token = CALL.set(call)
-        try:
-            with self._server.under_way() as hold:
-                await self._pass(scope, receive, sending, call, headers, hold)
-        finally:
-            CALL.reset(token)
-            known = call.model or (asked[2] if asked and asked[3] and asked[2] in self._server.models else "")
-            telemetry.answered(
-                call, known, str(status), time.monotonic() - started, quiet=not (asked and asked[3]) and status < 400
-            )
+            async def sending(message: Message) -> None:
+                """Begin with the first bytes of the body, so that another answer is given where there is no room."""
+                nonlocal begin, status, answered
+                if message["type"] == "http.response.start":
+                    begin = message
+                    return
+                if begin is not None:
+                    try:
+                        hold_answer(len(message.get("body", b"")))
+                    except QueueFull as error:
+                        begin, message = _messages(_of(fault(error)))
+                    status = begin["status"]
+                    await send({**begin, "headers": [*begin.get("headers", []), *self._headers(call)]})
+                    begin = None
+                answered = time.monotonic()
+                await send(message)  # returns when the caller has taken it
+
+            token = CALL.set(call)
+            try:
+                refusal = await self._pass(scope, receive, sending, call, headers)
+                if refusal is not None:  # it is under way no more: its caller may take long to read it
+                    await refusal(scope, receive, sending)
+            finally:
+                CALL.reset(token)
+                known = call.model or (asked[2] if asked and asked[3] and asked[2] in self._server.models else "")
+                quiet = not (asked and asked[3]) and status < 400
+                telemetry.answered(call, known, str(status), answered - started, quiet)
+
+    def _headers(self, call: Call) -> list[tuple[bytes, bytes]]:
+        more = [*_SECURITY, (REQUEST_ID_HEADER.encode(), call.id.encode())]
+        if call.feedback_token:
+            more.append((TOKEN_HEADER.encode(), call.feedback_token.encode()))
+        if self._server.draining:
+            more.append((b"connection", b"close"))
+        return more
 
     async def _pass(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        call: Call,
-        headers: dict[str, str],
-        hold: Callable[[int], None],
-    ) -> None:
+        self, scope: Scope, receive: Receive, send: Send, call: Call, headers: dict[str, str]
+    ) -> Response | None:
+        """Let the application answer; or return the refusal, which is given to a request that is not under way."""
         try:
-            self._server.access.check(scope["path"], headers)
-            if scope["method"] != "POST" and scope["path"].endswith((":predict", ":explain")):
-                # kserve's route GET /v1/models/{model_name} would look for a model of that name
-                raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "POST"})
-            call.deadline = deadline(call.headers, self._server.settings.timeout)
-            self._server.admit(scope["path"])
-            scope = self._versioned(scope, call)
-            body = await self._body(receive, call, hold)
+            call.is_admin = self._server.access.check_http(scope["method"], scope["path"], headers)
+            with self._server.under_way() as hold:
+                if scope["method"] != "POST" and scope["path"].endswith((":predict", ":explain")):
+                    # kserve's route GET /v1/models/{model_name} would look for a model of that name
+                    raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "POST"})
+                call.deadline = deadline(call.headers, self._server.settings.timeout)
+                self._server.admit(scope["path"])
+                scope = self._versioned(scope, call)
+                body = await read_body(scope, receive, self._server.settings.body, call.deadline, hold)
+                await self._ask(scope, receive, send, call, body)
         except HTTPException as error:
-            await _say(error.status_code, error.detail, error.headers)(scope, receive, send)
-            return
+            return _say(error.status_code, error.detail, error.headers)
         except KINDS as error:
-            await _of(fault(error))(scope, receive, send)
-            return
+            return _of(fault(error))
+        return None
+
+    async def _ask(self, scope: Scope, receive: Receive, send: Send, call: Call, body: bytes) -> None:
         given = False
 
         async def once() -> Message:
@@ -161,68 +175,6 @@ class Gate:
         path = model + (rest or "")
         return {**scope, "path": path, "raw_path": path.encode()}
 
-    async def _body(self, receive: Receive, call: Call, hold: Callable[[int], None]) -> bytes:
-        most, parts, received = self._server.settings.body, [], 0
-        try:
-            async with asyncio.timeout_at(call.deadline):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise HTTPException(HTTPStatus.BAD_REQUEST, "the body did not come whole")
-                    received += len(message.get("body", b""))
-                    if received <= most:
-                        parts.append(message.get("body", b""))
-                        hold(len(parts[-1]))
-                    else:  # read on, keeping nothing: closing on a caller that still sends would lose the answer
-                        parts.clear()
-                    if not message.get("more_body") or received > 4 * most:
-                        break
-        except TimeoutError:
-            raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, "the body did not come in time") from None
-        if received > most:
-            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {most} bytes")
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-class _Heads(HttpToolsProtocol):
-    """uvicorn's protocol, with an end to how long and how large the part before a body may be."""
-
-    _late: asyncio.TimerHandle | None = None  # set while a head is not whole
-    _size = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._wait()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._late is not None:
-            self._size += len(data)
-            if self._size > HEAD_BYTES:
-                self.transport.close()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        if self._late is None:
-            self._wait()
-
-    def on_headers_complete(self) -> None:
-        self._stop_waiting()
-        super().on_headers_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def _wait(self) -> None:
-        self._size = 0
-        self._late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
-
-    def _stop_waiting(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
-
 
 async def _watch(receive: Receive, call: Call) -> None:
     while (await receive())["type"] != "http.disconnect":
@@ -234,32 +186,36 @@ class Rest(RESTServer):  # type: ignore[misc]
     """kserve's REST server on a socket that is already bound.
 
     Questions have routes of their own: kserve's parse a V2 body twice, drop the fields they do not know, and
-    validate the answer once more. The repository's endpoints answer the admin.
+    validate the answer once more.
     """
 
     def __init__(self, listener: socket.socket, server: Server) -> None:
         super().__init__(
-            "kserve.model_server:app",
+            "",  # see `create_application`
             server.dataplane,
             server.model_repository_extension,
             listener.getsockname()[1],
             grace_period=server.settings.grace,
             timeout_keep_alive=server.timeout_keep_alive,
         )
-        self.config.server_header = False
-        self.config.http = _Heads
-        self.config.ws = "none"
+        settings = server.settings
+        self._server = GuardedServer(self.config, settings.connections, settings.connections_of_one, settings.timeout)
         self._listener = listener
         self._house = server
-        self._server.capture_signals = contextlib.nullcontext  # the house has its own
+        self._server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]  # we have our own
+
+    def create_application(self) -> None:
+        """An application of its own: kserve has one for the whole process, in which a second server meets the first."""
+        self.app = self.config.app = FastAPI(title="Tasteloop", redoc_url=None, docs_url=None)
+        self._add_middlewares(self.app)
+        self._register_endpoints(self.app)
+        self._add_exception_handlers(self.app)
 
     def _register_endpoints(self, app: FastAPI) -> None:
         app.router.routes[:0] = [
             Route("/v1/models/{model}:predict", self._predict, methods=["POST"]),
             Route("/v1/models/{model}:explain", self._explain, methods=["POST"]),
             Route("/v2/models/{model}/infer", self._infer, methods=["POST"]),
-            Route("/v2/repository/models/{model}/load", self._load, methods=["POST"]),
-            Route("/v2/repository/models/{model}/unload", self._unload, methods=["POST"]),
             *self._house.routes,
         ]
         super()._register_endpoints(app)
@@ -322,17 +278,6 @@ class Rest(RESTServer):  # type: ignore[misc]
             return Response(body, media_type=_JSON)
         return Response(body, media_type="application/octet-stream", headers={v2.HEADER_LENGTH: str(length)})
 
-    async def _load(self, request: Request) -> Response:
-        return self._repository(request, "load", self._house.registered_models.load)
-
-    async def _unload(self, request: Request) -> Response:
-        return self._repository(request, "unload", self._house.registered_models.unload)
-
-    def _repository(self, request: Request, verb: str, act: Callable[[str], Any]) -> Response:
-        name = request.path_params["model"]
-        act(name)
-        return Response(orjson.dumps({"name": name, verb: True}), media_type=_JSON)
-
 
 def _type(headers: Mapping[str, str]) -> str:
     """kserve parses JSON under four exact content types and hands the model bytes under any other."""
@@ -346,6 +291,12 @@ def _say(status: int, text: str, headers: Mapping[str, str] | None = None) -> Re
 
 def _of(found: Fault) -> Response:
     return _say(found.http, found.text, found.headers)
+
+
+def _messages(response: Response) -> tuple[Message, Message]:
+    """A response as it is sent."""
+    start = {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
+    return start, {"type": "http.response.body", "body": bytes(response.body)}
 
 
 async def _answer_fault(_: Request, error: Exception) -> Response:

@@ -59,7 +59,7 @@ class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         code = grpc.StatusCode.OK
         context.set_trailing_metadata(((REQUEST_ID_HEADER, call.id),))
         try:
-            self._server.access.check(method, headers)
+            call.is_admin = self._server.access.check(method, headers)
             self._server.admit(method)
             remaining = context.time_remaining()
             call.deadline = min(deadline(headers, most), started + (most if remaining is None else remaining))
@@ -99,7 +99,7 @@ def _parse(handler: grpc.RpcMethodHandler, message: bytes, method: str) -> Any:
 
 
 class _Servicer(InferenceServicer):  # type: ignore[misc]
-    """kserve's servicer, where versions are known and the repository is the admin's."""
+    """kserve's servicer, where versions are known."""
 
     def __init__(self, server: Server) -> None:
         super().__init__(server.dataplane, server.model_repository_extension)
@@ -119,14 +119,6 @@ class _Servicer(InferenceServicer):  # type: ignore[misc]
     async def ModelMetadata(self, request: Any, context: Any) -> Any:
         self._check(request.name, request.version)
         return pb.ModelMetadataResponse(**await self._data_plane.model_metadata(request.name))
-
-    async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
-        self._server.registered_models.load(request.model_name)
-        return pb.RepositoryModelLoadResponse(model_name=request.model_name, isLoaded=True)
-
-    async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:
-        self._server.registered_models.unload(request.model_name)
-        return pb.RepositoryModelUnloadResponse(model_name=request.model_name, isUnloaded=True)
 
     def _check(self, name: str, version: str) -> None:
         if version and version not in [predictor.version for predictor in self._server.live.serving]:

@@ -26,7 +26,7 @@ from serving import telemetry, v2
 from serving.access import OPEN, Access
 from serving.batching import Batcher, QueueFull
 from serving.live import Live
-from serving.models import Models
+from serving.models import Models, Repository
 from serving.rest import Rest
 from serving.rpc import Rpc
 from serving.settings import ServerSettings
@@ -64,6 +64,39 @@ class _Plane(DataPlane):  # type: ignore[misc]
         return {**metadata, "versions": versions, "platform": "tasteloop"}
 
 
+class Budget:
+    """Bytes of memory that requests share."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._used = 0
+
+    @property
+    def is_spent(self) -> bool:
+        return self._used >= self._most
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """What it yields takes so many bytes, until the context ends.
+
+        Raises:
+            QueueFull: (what it yields) they are more than there are; none of them is taken.
+        """
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self._used + size > self._most:
+                raise QueueFull(1.0)
+            taken += size
+            self._used += size
+
+        try:
+            yield take
+        finally:
+            self._used -= taken
+
+
 class Server(kserve.ModelServer):  # type: ignore[misc]
     """A `kserve.ModelServer` on one address, for whoever is `live`.
 
@@ -93,7 +126,8 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         self.routes = routes
         self.draining = False
         self._under_way = 0
-        self._held = 0  # bytes of their bodies
+        self._bodies = Budget(settings.bodies)
+        self.answers = Budget(settings.answers)
         self._listener = bind(settings.host, settings.port, "--port")
         if settings.grpc_port:
             bind(settings.host, settings.grpc_port, "--grpc-port").close()
@@ -123,27 +157,18 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
 
     @contextmanager
     def under_way(self) -> Iterator[Callable[[int], None]]:
-        """One request more. What it yields takes so many bytes for it until it ends, or raises QueueFull."""
-        held = 0
-
-        def hold(size: int) -> None:
-            nonlocal held
-            held += size
-            self._held += size
-            if self._held > self.settings.bodies:
-                raise QueueFull(1.0)
-
+        """One request more. What it yields takes so many bytes for its body until it ends, or raises QueueFull."""
         self._under_way += 1
         try:
-            yield hold
+            with self._bodies.share() as hold:
+                yield hold
         finally:
             self._under_way -= 1
-            self._held -= held
 
     def admit(self, place: str) -> None:
         """Before a body is read: raises QueueFull where too many requests are under way, or where the queue would
-        refuse whatever is asked. Probes always pass."""
-        if self._under_way > self.settings.requests and place not in OPEN:
+        refuse whatever is asked, or where the answers that nobody takes leave no room. Probes always pass."""
+        if place not in OPEN and (self._under_way > self.settings.requests or self.answers.is_spent):
             raise QueueFull(1.0)
         if place.endswith(_ASKING):
             self._batcher.admit()
@@ -152,6 +177,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         """Everything but the network: the servers of both protocols, for a warm predictor's batcher."""
         self._batcher = batcher
         self.registered_models = Models(batcher)
+        self.model_repository_extension = Repository(self.registered_models, self.access)
         self.dataplane = _Plane(self)
         self._rest_server = Rest(self._listener, self)
         self._grpc_server = Rpc(self)

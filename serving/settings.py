@@ -22,6 +22,13 @@ class ServerSettings(BaseModel, frozen=True, extra="forbid"):
     grpc_port: int = Field(default=8081, ge=0, le=65535, description="gRPC port, 0: any free one")
     body: int = Field(default=4 * 1024 * 1024, ge=1024, description="bytes of one request, REST and gRPC")
     bodies: int = Field(default=256 * 1024 * 1024, ge=1024, description="bytes of all requests under way")
+    answers: int = Field(
+        default=64 * 1024 * 1024, ge=1024, description="bytes of all answers that callers have not taken yet"
+    )
+    connections: int = Field(
+        default=768, ge=1, description="HTTP connections at once, fewer where few files are allowed"
+    )
+    connections_of_one: int = Field(default=512, ge=1, description="HTTP connections at once from one address")
     requests: int = Field(default=512, ge=1, description="requests under way at once; more are refused")
     timeout: float = Field(default=30.0, gt=0, description="seconds from a request's arrival to its answer")
     linger: float = Field(

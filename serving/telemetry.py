@@ -34,6 +34,7 @@ BATCH_SIZE = Histogram(
 QUEUED = Gauge("tasteloop_queue_instances", "Instances that wait")
 REFUSED = Counter("tasteloop_queue_refusals", "Requests refused because too much waited")
 CACHE = Counter("tasteloop_cache_lookups", "Texts looked up in the session's cache", ("outcome",))
+CLOSED = Counter("tasteloop_connections_closed", "HTTP connections that the server closed, not the caller", ("why",))
 READY = Gauge("tasteloop_ready", "1: warm and taking requests")
 
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context

@@ -498,8 +498,6 @@ class Misbehaving:
 @pytest.fixture(scope="module")
 def misbehaving() -> Any:
     """The ASGI application over `Misbehaving`."""
-    from kserve.model_server import app
-
     from serving.access import Access
     from serving.batching import Batcher
     from serving.live import Live
@@ -511,7 +509,7 @@ def misbehaving() -> Any:
     batcher = Batcher(Live(Predictor(Misbehaving(), "1")))  # type: ignore[arg-type]
     house.open(batcher)
     house._rest_server.create_application()
-    yield app
+    yield house._rest_server.app
     house._listener.close()
     batcher.close()
 

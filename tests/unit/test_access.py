@@ -40,16 +40,19 @@ def test_probes_need_no_token(place: str) -> None:
 
 @pytest.mark.parametrize("place", LOAD)
 def test_the_repository_is_the_admins(place: str) -> None:
+    def change(access: Access, headers: dict[str, str]) -> None:
+        access.require_admin(access.check(place, headers))
+
     with pytest.raises(NotImplementedError, match="TASTELOOP_ADMIN_TOKEN is not set"):
-        Access(API, None, True).check(place, bearer(API))
+        change(Access(API, None, True), bearer(API))
     access = Access(API, ADMIN, True)
-    access.check(place, bearer(ADMIN))
+    change(access, bearer(ADMIN))
     with pytest.raises(Forbidden):
-        access.check(place, bearer(API))
+        change(access, bearer(API))
     with pytest.raises(Unauthenticated):
-        access.check(place, {})
+        change(access, {})
     with pytest.raises(Unauthenticated):
-        Access(None, ADMIN, True).check(place, bearer(""))
+        change(Access(None, ADMIN, True), bearer(""))
 
 
 def test_on_loopback_the_server_is_called_by_a_loopback_name() -> None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
+import os
+import socket
+import subprocess
+import sys
+import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,6 +28,7 @@ from serving.journal import Journal, JournalSettings, now, read_journal
 from tasteloop.errors import TasteloopError
 from tasteloop.privacy.pseudonyms import pseudonym
 
+HOUSE = Path(__file__).parents[2]
 KEY = b"0123456789abcdef"
 TEXT = "a text that stays with its author"
 USER = "ada@example.org"
@@ -390,6 +398,70 @@ def test_any_event_is_taken_or_refused_and_memory_is_bounded_by_it(
         assert tracemalloc.get_traced_memory()[1] < 200_000 + 200 * sum(len(body) for _, body in events)
     finally:
         tracemalloc.stop()
+
+
+def test_a_page_of_another_site_may_not_send_events(kept: Journal) -> None:
+    from starlette.testclient import TestClient
+
+    client = TestClient(application(kept, Pairs(KEY), Access(None, None, local=True)), "http://localhost")
+    headers, body = logged(REQUEST, V1[0])
+    for foreign in ({"origin": "http://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
+        for kind in ("text/plain", "application/json"):
+            sent = {**headers, "content-type": kind, **foreign}
+            assert client.post("/", content=body, headers=sent).status_code == 403
+    assert client.post("/", content=body, headers={**headers, "origin": "http://localhost"}).status_code == 200
+
+
+def test_gzip_events_are_read_within_the_cap(kept: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    from starlette.testclient import TestClient
+
+    client = TestClient(application(kept, Pairs(KEY), Access(None, None, local=True)), "http://localhost")
+    headers, body = logged(REQUEST, V1[0])
+    packed = gzip.compress(body)
+
+    def send(sent: bytes, encoding: str) -> tuple[int, str]:
+        response = client.post("/", content=sent, headers={**headers, "content-encoding": encoding})
+        return response.status_code, response.text
+
+    assert send(packed, "gzip")[0] == 200
+    assert send(packed[:-1], "gzip") == (400, '{"error":"the gzip body is cut short"}')
+    assert send(body, "gzip")[0] == 400
+    assert send(packed, "br") == (415, '{"error":"Content-Encoding is \'br\'; allowed: gzip, identity"}')
+    monkeypatch.setattr(collector, "LARGEST", 1000)
+    bomb = gzip.compress(b" " * 100_000)
+    assert len(bomb) < 1000 and send(bomb, "gzip")[0] == 413
+
+
+@pytest.mark.slow
+def test_the_process_lets_go_of_who_sends_nothing_and_writes_what_it_took(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "serving.collector", "--port", str(port), "--journal", str(tmp_path / "journal")]
+    environment = {**os.environ, "TASTELOOP_HOME": str(tmp_path)}
+    with subprocess.Popen(command, cwd=HOUSE, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            while True:
+                try:
+                    client.get("/")
+                    break
+                except httpx.ConnectError:
+                    assert process.poll() is None, process.communicate()
+                    time.sleep(0.1)
+            for kind, data in ((REQUEST, V1[0]), (RESPONSE, answered(V1[1]))):
+                headers, body = logged(kind, data)
+                assert client.post("/", content=body, headers=headers).status_code == 200
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            connection.sendall(
+                b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nTrailer: "
+            )
+            with pytest.raises(OSError):
+                for _ in range(1000):
+                    connection.sendall(b"x" * 10_000)
+                    time.sleep(0.001)
+        process.terminate()
+        assert process.wait(60) == 0
+
+    assert read_journal(tmp_path / "journal")["request"].to_list() == ["e1"]
 
 
 def test_an_answer_that_fits_no_table_keeps_no_other_out(kept: Journal, tmp_path: Path) -> None:
