@@ -48,7 +48,7 @@ _OTHERS = {  # what Polars would decompress, and what looks like text to it and 
 }
 _NAME = re.compile(r"[^\W\d][\w .:/()-]{0,63}")  # what a column may be called; a value of a row seldom looks like it
 _LINE = 1 << 20  # the longest header
-_ROWS_A_BYTE = 100  # of a Parquet file: more is the same row over and over, which none of real behaviour is
+_ROWS_A_BYTE = 10  # of a Parquet file: more is one row over and over; users and times take a byte a row at the least
 _FREE_ROWS = 1 << 22
 
 

@@ -91,7 +91,8 @@ def stamps(unit: str, zone: str | None) -> pa.Array:
 
 TIMES = {f"{unit} {zone}": stamps(unit, zone) for unit in ("s", "ms", "us", "ns") for zone in (None, "UTC")}
 TIMES |= {
-    zone: pa.array([MOMENT] * 2, pa.timestamp("us", zone)) for zone in ("America/New_York", "+05:30", "-03:00", "Mars/X")
+    zone: pa.array([MOMENT] * 2, pa.timestamp("us", zone))
+    for zone in ("America/New_York", "+05:30", "-03:00", "Mars/X")
 }
 TIMES |= {"integers": pa.array([MICROS] * 2), "floats": pa.array([float(MICROS)] * 2)}
 
@@ -443,7 +444,7 @@ DAMAGED = {
     "UTF-16 without a mark": ("a.csv", TEXT.decode().encode("utf-16-le"), "if it is UTF-16, convert it"),
     "UTF-32": ("a.csv", codecs.BOM_UTF32_LE + TEXT.decode().encode("utf-32-le"), "is UTF-32 text"),
     "UTF-16 in gzip": ("a.csv.gz", gzip.compress(TEXT.decode().encode("utf-16")), "is UTF-16 text"),
-    "Latin-1": ("a.csv", TEXT + "SECRET,caf\xe9,click,1\n".encode("latin-1"), "line 3002 is not UTF-8 .byte 0xe9.*iconv"),
+    "Latin-1": ("a.csv", TEXT + b"SECRET,caf\xe9,click,1\n", "line 3002 is not UTF-8 .byte 0xe9.*iconv"),
     "cut within a character": ("a.csv", TEXT + "SECRET,\xe9".encode()[:-1], "it is truncated: it ends within a"),
     "zstd": ("a.csv", b"\x28\xb5\x2f\xfd" + TEXT, "compressed with zstd"),
     "zlib": ("a.csv", zlib.compress(TEXT), "compressed with zlib"),
@@ -545,8 +546,9 @@ SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 def parquet_bytes(rows: int, **options: Any) -> bytes:
     sink = pa.BufferOutputStream()
     users = [f"u{n % 5}" for n in range(rows)]
-    columns = {"user": users, "item": ["7.0"] * rows, "kind": ["click"] * rows, "time": [MICROS + n for n in range(rows)]}
-    pq.write_table(pa.table({**columns, "value": [0.5] * rows, "text": ["words"] * rows}), sink, **options)
+    same = {"item": "7.0", "kind": "click", "value": 0.5, "text": "words"}
+    columns = {"user": users, "time": [MICROS + n for n in range(rows)], **{c: [v] * rows for c, v in same.items()}}
+    pq.write_table(pa.table(columns), sink, **options)
     return bytes(sink.getvalue())
 
 
@@ -573,7 +575,7 @@ def damaged_files(draw: st.DrawFn) -> tuple[str, bytes]:
             case "cut":
                 del content[at:]
             case "insert":
-                content[at:at] = draw(st.one_of(st.binary(max_size=20), st.sampled_from([b'"', b"\n", b"\xff\xfe", b"\0"])))
+                content[at:at] = draw(st.binary(max_size=20) | st.sampled_from([b'"', b"\n", b"\xff\xfe", b"\0"]))
             case "repeat":
                 content[at:at] = content[at : at + 50]
             case "zero":
@@ -590,7 +592,7 @@ def strange_columns() -> list[pa.Array]:
         *(pa.array(values) for values in ([1.0, float("nan"), float("inf")], [1e300, -0.0, 5e-324])),
         pa.array([2**64 - 1, 0, None], pa.uint64()),
         pa.array([1.5, None, 7.0], pa.float32()),
-        *(pa.array(values) for values in ([True, None, False], [None] * 3, [["a"], None, []], [{"a": 1}, None, {"a": 2}])),
+        *(pa.array(values) for values in ([True, None, False], [None] * 3, [["a"], None, []], [{"a": 1}, None, {}])),
         pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int64())),
         pa.array([b"a", None, b"\xff"]),
         pa.array([b"abcd", None, b"\xff" * 4], pa.binary(4)),
@@ -664,7 +666,7 @@ def test_any_file_is_a_table_or_is_refused(
 
 
 @pytest.mark.fuzz
-@given(st.one_of(st.binary(max_size=200), st.text("{}[]:,&*!|>-'\" \n\tabeiknostux0123.~", max_size=200).map(str.encode)))
+@given(st.one_of(st.binary(max_size=200), st.text("{}[]:,&*!|>-'\" \n\tabeiknost0123.~", max_size=200).map(str.encode)))
 @settings(max_examples=EXAMPLES, suppress_health_check=SLOW)
 def test_any_mapping_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     path = tmp_path_factory.mktemp("any") / "m.yaml"
