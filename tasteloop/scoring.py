@@ -120,13 +120,13 @@ class _Source:
         import polars as pl
 
         from tasteloop.datasets.reading import check_types
-        from tasteloop.datasets.tables import files_of, scan_table
+        from tasteloop.datasets.tables import collect, files_of, scan_table
 
         needed = _NEEDED[model]
         table = scan_table(path, {c: c for c in needed}, {c: c for c in _COLUMNS if c not in needed}, empty=True)
         check_types(table, path)
         if path.suffix.lower() == ".parquet":
-            expected = int(table.select(pl.len()).collect().item())
+            expected = int(collect(table.select(pl.len()), path).item())
         else:
             packed = _PACKED if path.suffix.lower() == ".gz" else 1
             expected = packed * sum(file.stat().st_size for file in files_of(path)) // _ROW_BYTES

@@ -398,7 +398,7 @@ def test_the_record_is_json(tmp_path: Path) -> None:
 
 SOURCES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "a sound source": (
-        {"unlisted": {"events": 2, "of": 300}, "null_words": {}, "kinds": {"rate": {"rows": 9, "removed": {"missing": 1}}}},
+        {"unlisted": {"events": 2, "of": 300}, "kinds": {"rate": {"rows": 9, "removed": {"missing": 1}}}},
         [],
         "",
     ),
