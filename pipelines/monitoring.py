@@ -26,10 +26,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pipelines.settings import MONITORING, Settings
 from tasteloop.errors import TasteloopError
-from tasteloop.events import EVENTS_SCHEMA, ITEM, KIND, TIME, USER
-from tasteloop.files import home, read_parquet, write_json
+from tasteloop.events import EVENTS_SCHEMA, ITEM, KIND, PER_UNIT, TEXT, TIME, USER, likely_range
+from tasteloop.files import home, write_json
 from tasteloop.items import ITEMS_SCHEMA
-from tasteloop.redaction import column_names
 from validation.decision import Decision, Evidence, Facts, Outcome, Result, decide, key_of
 from validation.html import minute
 from validation.ledger import Clock, Lease, Ledger, carry_out, resume, resume_rollbacks, roll_back, wall
@@ -400,37 +399,72 @@ def directory(place: Path) -> Source:
     def read(since: int) -> Incoming:
         import polars as pl
 
-        paths = [place] if place.is_file() else sorted(place.glob("*.parquet"))
-        tables = [_events(path, since) for path in paths if path.name != CATALOGUE]
-        items = read_parquet(place / CATALOGUE) if (place / CATALOGUE).is_file() else None
-        if items is not None and (missing := [column for column in ITEMS_SCHEMA if column not in items.columns]):
-            raise TasteloopError(
-                f"{place / CATALOGUE} has no column {', '.join(missing)}; items need {', '.join(ITEMS_SCHEMA)} "
-                "(docs/data.md)"
-            )
+        from tasteloop.datasets.reading import as_items
+        from tasteloop.datasets.tables import read_table
+
+        paths = [place] if place.is_file() else event_files(place)
+        tables = [_events(path, since) for path in paths]
+        items = None
+        if (catalogue := place / CATALOGUE).is_file():
+            items = as_items(read_table(catalogue, {column: column for column in ITEMS_SCHEMA}), catalogue)
         return Incoming(pl.concat([pl.DataFrame(schema=EVENTS_SCHEMA.to_polars()), *tables]), items)
 
     return read
 
 
-def _events(path: Path, since: int) -> pl.DataFrame:
-    """The contract's columns; one that is missing is empty, and the window's checks say so."""
+def event_files(directory: Path) -> list[Path]:
+    """The files and directories of events, each a table of its own."""
+    if not directory.is_dir():
+        return []
+    tables = (path for path in sorted(directory.iterdir()) if path.suffix.lower() == ".parquet")
+    return [path for path in tables if path.name != CATALOGUE and path.name[0] not in "._"]
+
+
+def scan_events(path: Path) -> pl.LazyFrame:
+    """The contract's columns; one that is missing is empty, and the window's checks say so.
+
+    Raises:
+        TasteloopError: user, kind or time is missing, or a column holds what cannot be read. Times are dates with a
+            time of any unit and zone, or microseconds. Text is refused: a program writes these files, by the contract.
+    """
     import polars as pl
 
-    frame = read_parquet(path)
-    if missing := [column for column in (USER, KIND, TIME) if column not in frame.columns]:
+    from tasteloop.datasets.reading import check_types, check_unit, read_ids, read_times, read_value
+    from tasteloop.datasets.tables import scan_table
+
+    needed = {column: column for column in (USER, KIND, TIME)}
+    optional = {column: column for column in EVENTS_SCHEMA if column not in needed}
+    table = scan_table(path, needed, optional, empty=True, parquet=True)
+    check_types(table, path)
+    schema = table.collect_schema()
+    dtype = schema[TIME]
+    if not (dtype.is_temporal() or dtype.is_numeric() or dtype == pl.Null):
         raise TasteloopError(
-            f"{path} has no column {', '.join(missing)}; {column_names(frame.columns)}. Events need "
-            f"{', '.join(EVENTS_SCHEMA)} (docs/data.md)"
+            f"{path}: the column for time holds {dtype}; allowed: dates with a time of any unit and zone, or integers "
+            "of microseconds since 1970 UTC (docs/data.md)"
         )
-    columns = [
-        (pl.col(name) if name in frame.columns else pl.lit(None)).cast(dtype, strict=False).alias(name)
-        for name, dtype in EVENTS_SCHEMA.to_polars().items()
-    ]
-    read = frame.select(columns)
+    check_unit(table, path, "us")
+    micros = read_times(pl.col(TIME), dtype, "us")
+    other = pl.any_horizontal(micros.is_between(*likely_range(u), closed="left") for u in PER_UNIT if u != "us")
+    return table.select(
+        read_ids(USER, schema),
+        read_ids(ITEM, schema),
+        read_ids(KIND, schema),
+        pl.when(~other).then(micros).alias(TIME),
+        read_value(schema).cast(pl.Float32),
+        (pl.col(TEXT) if TEXT in schema else pl.lit(None)).cast(pl.String).alias(TEXT),
+    )
+
+
+def _events(path: Path, since: int) -> pl.DataFrame:
+    import polars as pl
+
+    from tasteloop.datasets.tables import collect
+
+    read = collect(scan_events(path), path)
     kept = read.filter(pl.col(USER).is_not_null() & pl.col(TIME).is_not_null())
     if lost := read.height - kept.height:
-        log.warning("%s: %d of %d rows have no user or no time and are passed over", path, lost, read.height)
+        log.warning("%s: %d of %d rows have no user or no readable time: passed over", path, lost, read.height)
     return kept.filter(pl.col(TIME) >= since)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from pipelines.monitoring import CATALOGUE, INCOMING, LEDGER, RETRAININGS, WINDOWS, run_of_bundle
+from pipelines.monitoring import INCOMING, LEDGER, RETRAININGS, WINDOWS, event_files, run_of_bundle, scan_events
 from pipelines.retraining import base_of, read_by
 from pipelines.settings import Settings
 from tasteloop.errors import TasteloopError
@@ -92,13 +92,13 @@ def _ended(directory: Path, before: int) -> list[Path]:
     """Files of events that all lie before a time, µs; one that cannot be read is left to the pass to complain of."""
     import polars as pl
 
+    from tasteloop.datasets.tables import collect
+
     found = []
-    for path in sorted(directory.glob("*.parquet")):
-        if path.name == CATALOGUE:
-            continue
+    for path in event_files(directory):
         try:
-            last: Any = pl.scan_parquet(path).select(pl.col(TIME).cast(pl.Int64).max()).collect().item()
-        except (OSError, pl.exceptions.PolarsError):
+            last: Any = collect(scan_events(path).select(pl.col(TIME).max()), path).item()
+        except TasteloopError:
             continue
         if last is not None and last < before:
             found.append(path)

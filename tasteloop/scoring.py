@@ -7,10 +7,9 @@ memory at a time: a file may be larger than memory, and a user's events may stan
 from __future__ import annotations
 
 import logging
-import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from tasteloop.errors import TasteloopError
-from tasteloop.events import ITEM, KIND, KINDS, TEXT, TIME, USER, VALUE, Event
+from tasteloop.events import ITEM, KIND, KINDS, LATEST, PER_UNIT, TEXT, TIME, USER, VALUE, Event, likely_range
 from tasteloop.files import atomic_file
-from tasteloop.redaction import column_names, masked
 from tasteloop.runtime import MOST_K, QUESTIONS, Session
 
 if TYPE_CHECKING:
@@ -34,7 +32,8 @@ _NEEDED = {"interests": (USER, KIND), "recommend": (USER, KIND), "sentiment": (T
 _BATCH = 65_536  # rows read at once
 _PART = 500_000  # rows of one part,
 _PARTS = 256  # unless there would be more parts than files can be open; then they grow
-_ROW_BYTES = 24  # of a CSV line, to tell how many rows there will be
+_ROW_BYTES = 24  # of a CSV line, to tell how many rows there will be,
+_PACKED = 10  # and how many times more there are in gzip
 _USERS = 256  # scored at once
 _PROGRESS_SECONDS = 5.0
 
@@ -56,8 +55,8 @@ def score(bundle: Path, events: Path, out: Path, model: str = "interests", k: in
 
     Args:
         bundle: a sealed bundle.
-        events: .parquet or .csv with the columns of the events contract: user, kind, and item, time, value, text where
-            there are any; no others are read. `time` is µs since 1970, in CSV also ISO 8601.
+        events: a table (`tasteloop.datasets.tables`) with the columns of the events contract: user, kind, and item,
+            time, value, text where there are any; no others are read. `time` is a date, µs since 1970 or ISO 8601.
         out: .parquet, written whole or not at all. interests: user, rank, label, probability, predicted, confident;
             recommend: user, rank, item, title, score and one column a term; sentiment: row, user, item, sentiment,
             probability, confident.
@@ -112,30 +111,26 @@ class _Source:
 
     path: Path
     model: str
-    columns: list[str]
+    table: pl.LazyFrame
     expected: int
     read: int = 0
 
     @classmethod
     def open(cls, path: Path, model: str) -> _Source:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        import polars as pl
 
-        if not path.is_file():
-            raise TasteloopError(f"no file {path}; check the path")
-        if path.suffix not in (".parquet", ".csv"):
-            raise TasteloopError(f"{path} is of no known format; allowed: .parquet, .csv")
-        try:
-            if path.suffix == ".parquet":
-                with pq.ParquetFile(path) as file:
-                    names, expected = file.schema_arrow.names, file.metadata.num_rows
-            else:
-                names, expected = _read_csv(path).schema.names, path.stat().st_size // _ROW_BYTES
-        except (pa.ArrowException, OSError) as error:
-            raise TasteloopError(f"{path} is not a whole {path.suffix[1:]} file: {_first_line(error)}") from None
-        if missing := [c for c in _NEEDED[model] if c not in names]:
-            raise TasteloopError(f"{path} has no column {missing[0]!r}, which {model} needs; {column_names(names)}")
-        return cls(path, model, [c for c in _COLUMNS if c in names], expected)
+        from tasteloop.datasets.reading import check_types
+        from tasteloop.datasets.tables import collect, files_of, scan_table
+
+        needed = _NEEDED[model]
+        table = scan_table(path, {c: c for c in needed}, {c: c for c in _COLUMNS if c not in needed}, empty=True)
+        check_types(table, path)
+        if path.suffix.lower() == ".parquet":
+            expected = int(collect(table.select(pl.len()), path).item())
+        else:
+            packed = _PACKED if path.suffix.lower() == ".gz" else 1
+            expected = packed * sum(file.stat().st_size for file in files_of(path)) // _ROW_BYTES
+        return cls(path, model, table, expected)
 
     def questions(
         self, folder: Path, k: int | None, progress: _Progress
@@ -194,56 +189,47 @@ class _Source:
     def _frames(self) -> Iterator[pl.DataFrame]:
         """The contract's columns as they are in the file (a missing one is null), with ROW from 1."""
         import polars as pl
-        import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        kinds = {c: pl.Float64 if c == VALUE else pl.Int64 if c == TIME else pl.String for c in _COLUMNS}
-        try:
-            if self.path.suffix == ".parquet":
-                file = pq.ParquetFile(self.path)
-                batches = file.iter_batches(_BATCH, columns=self.columns)
-            else:
-                batches = _read_csv(self.path)
-            for batch in batches:
-                frame = pl.from_arrow(pa.table(batch).select(self.columns))
-                assert isinstance(frame, pl.DataFrame)
-                frame = frame.with_columns(pl.lit(None).alias(c) for c in _COLUMNS if c not in self.columns)
-                frame = frame.select(*_COLUMNS).with_row_index(ROW, self.read + 1)
+        from tasteloop.datasets.tables import whole_table
+
+        absent = [column for column in _COLUMNS if column not in self.table.collect_schema()]
+        rows = self.table.with_columns(pl.lit(None).alias(column) for column in absent)
+        with whole_table(self.path):
+            for frame in rows.collect_batches(chunk_size=_BATCH, maintain_order=True, engine="streaming"):
                 self.read += len(frame)
                 if len(frame):
-                    yield self._typed(frame, kinds)
-        except (pa.ArrowException, OSError) as error:
-            raise TasteloopError(
-                f"{self.path} cannot be read beyond row {self.read}: {_first_line(error)}; export it again"
-            ) from None
+                    yield self._typed(frame)
 
-    def _typed(self, frame: pl.DataFrame, kinds: Mapping[str, Any]) -> pl.DataFrame:
+    def _typed(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """What is no time or no number ends here, by its row; blank ids stay blank, for `_check` to find."""
         import polars as pl
 
-        if frame[TIME].dtype.is_temporal():
-            frame = frame.with_columns(pl.col(TIME).dt.timestamp("us"))
-        elif frame[TIME].dtype == pl.String:
-            frame = frame.with_columns(pl.Series(TIME, [self._time(row) for row in frame.iter_rows(named=True)]))
-        typed = frame.with_columns(pl.col(c).cast(kind, strict=False) for c, kind in kinds.items())
-        for column in kinds:
+        from tasteloop.datasets.reading import read_ids, read_times, read_value
+
+        schema = frame.schema
+        dtype, written = schema[TIME], pl.col(TIME)
+        moments = [read_times(written, dtype, "us")]
+        if dtype == pl.Null:
+            moments = [written.cast(pl.Int64)]
+        elif not (dtype.is_numeric() or dtype.is_temporal()):
+            moments.append(read_times(written, dtype, "iso"))
+        typed = frame.select(
+            ROW,
+            *(pl.coalesce(read_ids(c, schema), pl.col(c).cast(pl.String)).alias(c) for c in (USER, KIND, ITEM)),
+            pl.coalesce(moments).alias(TIME),
+            read_value(schema),
+            pl.col(TEXT).cast(pl.String),
+        )
+        for column in (TIME, VALUE):
             lost = typed[column].is_null() & frame[column].is_not_null()
             if lost.any():
                 row = int(lost.arg_max())  # type: ignore[arg-type]
-                value = frame[column][row]
-                shown = masked(value) if column in (USER, TEXT) else repr(value)
-                raise TasteloopError(
-                    f"row {frame[ROW][row]} of {self.path}: {column} is {shown}, not a "
-                    f"{'number' if column in (VALUE, TIME) else 'string'}"
-                )
+                where, what = f"row {frame[ROW][row]} of {self.path}", frame[column][row]
+                what = what.decode(errors="replace") if isinstance(what, bytes) else what
+                if column == TIME:
+                    Event.parse({KIND: "view", TIME: what}, where)
+                raise TasteloopError(f"{where}: {column} is {what!r}, not a number")
         return typed
-
-    def _time(self, row: Mapping[str, Any]) -> int | None:
-        written = row[TIME]
-        if written is None:
-            return None
-        if written.isdecimal():
-            return int(written)
-        return Event.parse({KIND: "view", TIME: written}, f"row {row[ROW]} of {self.path}").time
 
     def _check(self, frame: pl.DataFrame) -> None:
         """Find the first row that is no event before anything is computed; `Event.parse` says what it is."""
@@ -251,7 +237,9 @@ class _Source:
 
         blank = [pl.col(c).str.strip_chars() == "" for c in (ITEM, TEXT)]
         value, moment = pl.col(VALUE), pl.col(TIME)
-        wrong = [~value.is_between(0, 1), value.is_nan(), moment < 0, ~pl.col(KIND).is_in(list(KINDS)), *blank]
+        other_unit = [moment.is_between(*likely_range(unit), closed="left") for unit in PER_UNIT if unit != "us"]
+        when = [moment < 0, moment > LATEST, *other_unit]
+        wrong = [~value.is_between(0, 1), value.is_nan(), *when, ~pl.col(KIND).is_in(list(KINDS)), *blank]
         nobody = pl.col(USER).is_null() | (pl.col(USER).str.strip_chars() == "")
         bad = frame.filter(pl.any_horizontal(nobody, pl.col(KIND).is_null(), *(w.fill_null(False) for w in wrong)))
         for row in bad.iter_rows(named=True):
@@ -263,28 +251,6 @@ class _Source:
         for row, *values in frame.select(ROW, KIND, ITEM, TIME, VALUE, TEXT).iter_rows():
             event = dict(zip((KIND, ITEM, TIME, VALUE, TEXT), values, strict=True))
             yield Event.parse(event, f"row {row} of {self.path}")
-
-
-def _read_csv(path: Path) -> Any:
-    """A streaming reader of a CSV file; every column is a string, an empty one null."""
-    import pyarrow as pa
-    from pyarrow import csv
-
-    with path.open("rb") as stream:
-        names = csv.open_csv(stream, read_options=csv.ReadOptions(block_size=1 << 20)).schema.names
-    return csv.open_csv(
-        path,
-        read_options=csv.ReadOptions(block_size=1 << 22),
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
-        ),
-    )
-
-
-def _first_line(error: Exception) -> str:
-    """Of a reader's error, without the row that it quotes."""
-    return re.sub(r"(got \d+): .*", r"\1", str(error).strip().split("\n")[0])
 
 
 # --- out ----------------------------------------------------------------------------------------------------------

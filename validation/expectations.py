@@ -25,7 +25,7 @@ from pydantic import BaseModel, Field, model_validator
 from tasteloop import events as ev
 from tasteloop import items as it
 from tasteloop.errors import TasteloopError
-from tasteloop.files import read_json, read_parquet, write_json
+from tasteloop.files import as_mapping, read_json, read_parquet, write_json
 from tasteloop.partitions import DataSettings, count, scan
 from validation.html import finite
 from validation.report import write_data_report
@@ -50,7 +50,8 @@ SAMPLES = 5
 # Columns made for the rules; they exist only here.
 _UNLISTED, _POSITIVE, _IS = "unlisted_item", "positive", "is_"
 _UNLABELLED, _LABEL, _LEARNABLE = "unlabelled_item", "label", "learnable_label"
-_REJECTED = "rejected_share"
+_REJECTED, _UNCATALOGUED, _LOST, _NULL_WORDS = "rejected_share", "uncatalogued_share", "lost_kinds", "null_words"
+_NONE = "none"  # what a column of names holds where there is nothing to name
 
 _TYPES: dict[Any, str] = {
     nw.String(): "str",
@@ -82,6 +83,10 @@ class ValidationSettings(BaseModel, frozen=True, extra="forbid"):
         max_untitled, max_unlabelled: error above this share of items without title or labels; any is a
             warning.
         max_rejected: error above this share of rows that ingest removed; a warning above a fifth of it.
+        max_lost: warning above this share of a kind's rows, or of the reviews, that one rule of the cleaning removed.
+        max_uncatalogued: error above this share of events whose item the source's own catalogue lacks; a warning above
+            a tenth of it. Old behaviour outlives the products that it is about, so some are usual; of most of the
+            events, the ids of the two files do not mean the same things.
         max_valueless: error above this share of ratings without a value; any is a warning.
         kind_shares: bounds of a kind's share of events, such as {"purchase": [0.001, 0.2]}.
         sentiment_balance: bounds of the share of positive reviews.
@@ -105,6 +110,8 @@ class ValidationSettings(BaseModel, frozen=True, extra="forbid"):
     max_untitled: Share = 0.05
     max_unlabelled: Share = 0.5
     max_rejected: Share = 0.5
+    max_lost: Share = 0.5
+    max_uncatalogued: Share = 0.5
     max_valueless: Share = 0.05
     kind_shares: dict[str, Range] = {}
     sentiment_balance: Range = (0.1, 0.9)
@@ -285,8 +292,9 @@ def _check(
             rules.append(("labels", _pandas(_labels(sound["items"], settings)), _label_rules(settings)))
     if "reviews" in sound:
         rules.append(("reviews", _pandas(sound["reviews"]), _reviews_rules(settings, before)))
-    if (rejected := _ingest(dataset, checks)) is not None:
-        rules.append(("ingest", _pandas(pl.DataFrame({_REJECTED: [rejected]})), _ingest_rules(settings)))
+    if (record := _ingest(dataset, checks)) is not None:
+        for column, values in _source(record, settings).items():
+            rules.append(("ingest", _pandas(pl.DataFrame({column: values})), _ingest_rules(settings, column)))
     for name, table, expectations in rules:
         checks += _run(context, name, table, expectations)
     return checks
@@ -346,8 +354,8 @@ def _labels_present(labelled: bool, before: Mapping[str, int]) -> list[Check]:
     return [Check("items", "labels present", about, "warning", False, "no labels")]
 
 
-def _ingest(dataset: Path, checks: list[Check]) -> float | None:
-    """The share of rows that ingest removed."""
+def _ingest(dataset: Path, checks: list[Check]) -> Mapping[str, Any] | None:
+    """What ingest says that it read and removed."""
     about = "ingest.json says what ingest read and removed"
     try:
         record = read_json(dataset / "ingest.json")
@@ -358,7 +366,42 @@ def _ingest(dataset: Path, checks: list[Check]) -> float | None:
     if not rows_in or rows_out is None:
         checks.append(Check("ingest", "record", about, "warning", False, f"rows_in {rows_in}, rows_out {rows_out}"))
         return None
-    return 1 - rows_out / rows_in
+    return as_mapping(record)
+
+
+def _source(record: Mapping[str, Any], settings: ValidationSettings) -> dict[str, list[Any]]:
+    """What the rules look at, from ingest's record of the source; what it does not say is left out."""
+    table: dict[str, list[Any]] = {_REJECTED: [1 - record["rows_out"] / record["rows_in"]]}
+    unlisted = as_mapping(record.get("unlisted"))  # null where the source has no catalogue
+    lacking, named = (finite(unlisted.get(key)) for key in ("events", "of"))
+    if lacking is not None and named:
+        table[_UNCATALOGUED] = [lacking / named]
+    kinds = {kind: as_mapping(counts) for kind, counts in as_mapping(record.get("kinds")).items()}
+    removed = {
+        rule: as_mapping(counts).get("removed") for rule, counts in as_mapping(record.get("reviews_rules")).items()
+    }
+    said = sum(finite(count) or 0 for count in removed.values())
+    kinds["reviews of reviews.parquet"] = {"rows": (finite(record.get("reviews")) or 0) + said, "removed": removed}
+    if "kinds" in record:
+        table[_LOST] = [*_lost(kinds, settings.max_lost)] or [_NONE]
+    if "null_words" in record:
+        words = {column: as_mapping(counts) for column, counts in as_mapping(record["null_words"]).items()}
+        table[_NULL_WORDS] = [
+            f"{column} {word!r} ({_plural(int(finite(rows) or 0), 'row')})"
+            for column, counts in words.items()
+            for word, rows in counts.items()
+        ] or [_NONE]
+    return table
+
+
+def _lost(kinds: Mapping[str, Mapping[str, Any]], most: float) -> Iterator[str]:
+    """The kinds of which one rule removed more than this share."""
+    for kind, counts in kinds.items():
+        rows = finite(counts.get("rows"))
+        for rule, number in as_mapping(counts.get("removed")).items():
+            removed = finite(number)
+            if rows and removed and removed > most * rows:
+                yield f"{kind}: {rule} removed {removed:,.0f} of {rows:,.0f} rows ({removed / rows:.0%})"
 
 
 def _previous(path: Path | None, checks: list[Check]) -> dict[str, int]:
@@ -403,6 +446,7 @@ _BETWEEN, _IN, _REGEX = (
     "ExpectColumnValuesToBeInSet",
     "ExpectColumnValuesToMatchRegex",
 )
+_NAMES = "ExpectColumnDistinctValuesToBeInSet"
 _UNIQUE, _UNIQUE_ROWS = "ExpectColumnValuesToBeUnique", "ExpectCompoundColumnsToBeUnique"
 
 
@@ -521,10 +565,22 @@ def _reviews_rules(s: ValidationSettings, before: Mapping[str, int]) -> Iterator
     yield from _volume("reviews", s, before, _ROWS)
 
 
-def _ingest_rules(s: ValidationSettings) -> Iterator[Expectation]:
-    most, about = s.max_rejected, "ingest removed at most {:g} of the rows that it read"
-    yield _expect("few rejected", about.format(most), _MAX, column=_REJECTED, max_value=most)
-    yield _expect("few rejected", about.format(most / 5), _MAX, "warning", column=_REJECTED, max_value=most / 5)
+def _ingest_rules(s: ValidationSettings, column: str) -> Iterator[Expectation]:
+    """The rules of one column of `_source`."""
+    if column == _REJECTED:
+        most, about = s.max_rejected, "ingest removed at most {:g} of the rows that it read"
+        yield _expect("few rejected", about.format(most), _MAX, column=column, max_value=most)
+        yield _expect("few rejected", about.format(most / 5), _MAX, "warning", column=column, max_value=most / 5)
+    elif column == _UNCATALOGUED:
+        most, about = s.max_uncatalogued, "at most {:g} of the events name an item that the source's catalogue lacks"
+        yield _expect("items catalogued", about.format(most), _MAX, column=column, max_value=most)
+        yield _expect("items catalogued", about.format(most / 10), _MAX, "warning", column=column, max_value=most / 10)
+    elif column == _LOST:
+        about = f"no rule of the cleaning removed more than {s.max_lost:g} of a kind's rows"
+        yield _expect("kinds kept", about, _NAMES, "warning", column=column, value_set=[_NONE])
+    else:
+        about = "no id is a word that programs write for a missing value"
+        yield _expect("no null words", about, _NAMES, "warning", column=column, value_set=[_NONE])
 
 
 def _volume(
@@ -622,7 +678,7 @@ def _outcome(name: str, result: Mapping[str, Any]) -> Check:
     )
     if raised := _raised(result.get("exception_info") or {}):
         return replace(check, passed=False, observed=f"a check that could not run: {raised[:200]}")
-    if "unexpected_count" in found:
+    if "element_count" in found:
         samples = dict.fromkeys(_shown(column, value) for value in found.get("partial_unexpected_list") or ())
         return replace(
             check,
@@ -631,6 +687,9 @@ def _outcome(name: str, result: Mapping[str, Any]) -> Check:
             samples=tuple(sample for sample in samples if sample != _NOTHING),
         )
     observed = found.get("observed_value")
+    if names := found.get("partial_unexpected_list"):  # of a rule on the distinct values of a column
+        more = found["unexpected_count"] - len(names)
+        observed = ", ".join(map(str, names)) + (f" and {more:,} more" if more else "")
     if column == ev.TIME and isinstance(observed, int):
         observed = _day(observed)
     if isinstance(observed, float):

@@ -24,6 +24,7 @@ from urllib.request import urlopen
 
 from tasteloop.bundle import VOCABULARIES, refuse_code
 from tasteloop.datasets.catalogue import CATALOGUE, Archive, Source
+from tasteloop.decompression import read_bounded
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_directory, cache, read_json, sha256_file, write_json
 
@@ -151,27 +152,28 @@ def _extract(path: Path, archive: Archive, source: Source, directory: Path) -> N
     try:
         with _opened(path, archive) as member_of:
             for member, name in zip(archive.members, archive.files, strict=True):
-                with member_of(member) as packed, (directory / name).open("xb") as file:
-                    shutil.copyfileobj(packed, file, 1 << 20)
+                stream, packed = member_of(member)
+                with stream, (directory / name).open("xb") as file:
+                    file.writelines(read_bounded(stream, packed, f"{source.name}: {member} of {archive.origin}"))
     except (zipfile.BadZipFile, tarfile.TarError, KeyError, OSError, EOFError) as error:
         raise TasteloopError(f"{source.name}: cannot read the members of {archive.origin}: {error}") from error
 
 
 @contextmanager
-def _opened(path: Path, archive: Archive) -> Iterator[Callable[[str], IO[bytes]]]:
-    """How a member of the archive is opened for reading."""
+def _opened(path: Path, archive: Archive) -> Iterator[Callable[[str], tuple[IO[bytes], int]]]:
+    """How a member of the archive is opened for reading, with the bytes that it takes there, packed."""
     if archive.kind == "wheel":
         with zipfile.ZipFile(path) as wheel:
-            yield wheel.open
+            yield lambda name: (wheel.open(name), wheel.getinfo(name).compress_size)
         return
     with tarfile.open(path, "r:gz") as sdist:
 
-        def member_of(name: str) -> IO[bytes]:
+        def member_of(name: str) -> tuple[IO[bytes], int]:
             member = sdist.getmember(name)
             stream = sdist.extractfile(member) if member.isfile() else None
             if stream is None:
                 raise KeyError(f"{name} is not a plain file")
-            return stream
+            return stream, path.stat().st_size
 
         yield member_of
 

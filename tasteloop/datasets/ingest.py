@@ -13,6 +13,7 @@ import hmac
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from pydantic import BaseModel, Field
@@ -21,10 +22,11 @@ from tasteloop import partitions
 from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes, snownlp, synthetic
 from tasteloop.datasets.catalogue import CATALOGUE
 from tasteloop.datasets.fetch import fetch
-from tasteloop.datasets.reading import Behaviour, as_events, as_items, read_table, scan_table, whole_table
+from tasteloop.datasets.reading import Behaviour, as_events, as_items
 from tasteloop.datasets.synthetic import SyntheticSettings
+from tasteloop.datasets.tables import check_file, files_of, read_table, scan_table, whole_table
 from tasteloop.errors import TasteloopError
-from tasteloop.events import EVENTS_SCHEMA, REASON, ROW, RULES, USER, CleaningSettings
+from tasteloop.events import EVENTS_SCHEMA, KIND, KINDS, REASON, ROW, RULES, USER, CleaningSettings
 from tasteloop.files import atomic_directory, read_json, sha256_file, sha256_tree, write_json, write_parquet
 from tasteloop.items import ITEM, ITEMS_SCHEMA, LABELS, REVIEW, TITLE
 from tasteloop.partitions import DataSettings, count, write_rows
@@ -38,6 +40,9 @@ REVIEWS_FILE = "reviews.parquet"
 QUARANTINE_FILE = "quarantine.parquet"
 REVIEWS_QUARANTINE_FILE = "reviews_quarantine.parquet"
 INGEST_FILE = "ingest.json"
+
+# What programs write for a value that they do not have. As an id it makes one user, or one item, of all that lack one.
+NULL_WORDS = ("nan", "null", "none", "undefined", "nil", "na", "n/a", "#n/a", "<na>", "nat", "\\n", "(null)")
 
 _HIDDEN = "_hidden"
 _QUARANTINE = pl.Schema({**dict.fromkeys((*EVENTS_SCHEMA, REASON), pl.String()), ROW: pl.Int64()})
@@ -95,9 +100,11 @@ def source_fingerprint(settings: IngestSettings) -> str:
             continue
         is_behaviour = name == settings.behaviour
         for path in _behaviour_files(name) if is_behaviour else [Path(name).expanduser()]:
-            if not path.is_file():
+            if not path.exists():
                 raise TasteloopError(f"no file {path}; check the path in the ingest settings")
-            total.update(f"{path.name}\0{sha256_file(path)}\n".encode())
+            for file in files_of(path):
+                check_file(file)
+                total.update(f"{path.name}\0{sha256_file(file)}\n".encode())
     return total.hexdigest()
 
 
@@ -119,10 +126,12 @@ def ingest(settings: IngestSettings, out: Path, data: DataSettings | None = None
     terms = [behaviour.terms]
     with atomic_directory(out) as directory:
         with whole_table(behaviour.path):
-            rows, rows_source, rows_in = _rows(behaviour, settings)
+            rows, rows_source, rows_in, words = _rows(behaviour, settings)
             # from here on no frame has a raw user id
             removed = _clean(rows, rows_in, behaviour, settings, data, directory)
         events = pl.scan_parquet(directory / EVENTS_FILE)
+        words |= _null_words(events, ITEM)
+        unlisted = None if behaviour.items is None else _unlisted(behaviour.items, events)
         items = _with_unknown(behaviour.items, events)
         _report(settings.behaviour, removed, rows_in)
         write_parquet(directory / ITEMS_FILE, items)
@@ -157,6 +166,9 @@ def ingest(settings: IngestSettings, out: Path, data: DataSettings | None = None
                 "reviews_source": settings.reviews,
                 "scale": list(behaviour.scale),
                 "rules": {rule: {"removed": n} for rule, n in removed.items()},
+                "kinds": _removed_by_kind(events, pl.scan_parquet(directory / QUARANTINE_FILE)),
+                "unlisted": unlisted,
+                "null_words": words,
                 "rows_source": rows_source,
                 "rows_in": result.rows_in,
                 "rows_out": result.rows_out,
@@ -172,10 +184,12 @@ def ingest(settings: IngestSettings, out: Path, data: DataSettings | None = None
     return result
 
 
-def _rows(behaviour: Behaviour, settings: IngestSettings) -> tuple[pl.LazyFrame, int, int]:
-    """The rows that are asked for, with pseudonyms; how many the source has, how many these are."""
+def _rows(behaviour: Behaviour, settings: IngestSettings) -> tuple[pl.LazyFrame, int, int, dict[str, dict[str, int]]]:
+    """The rows that are asked for, with pseudonyms; how many the source has, how many these are; users' null words."""
     rows, rows_source = behaviour.rows, count(behaviour.rows)
     users = rows.select(USER).drop_nulls().unique().collect(engine="streaming").to_series()
+    # to look at the few users is quick; the rows are gone through once more only where there is such a word
+    words = _null_words(rows, USER) if _is_null_word(users).any() else {}
     rows_in = rows_source
     if settings.max_users is not None:
         users = _some_users(users, settings.max_users)
@@ -183,10 +197,10 @@ def _rows(behaviour: Behaviour, settings: IngestSettings) -> tuple[pl.LazyFrame,
         rows_in = count(rows)
         log.info("%s: %d of %d rows, of %d users", settings.behaviour, rows_in, rows_source, settings.max_users)
     if behaviour.hidden:
-        return rows, rows_source, rows_in
+        return rows, rows_source, rows_in, words
     hidden = pl.LazyFrame({USER: users, _HIDDEN: pseudonymise(users, pseudonym_key())})
     rows = rows.join(hidden, on=USER, how="left").with_columns(pl.col(_HIDDEN).alias(USER)).drop(_HIDDEN)
-    return rows, rows_source, rows_in
+    return rows, rows_source, rows_in, words
 
 
 def _clean(
@@ -245,7 +259,7 @@ def _read_behaviour(settings: IngestSettings) -> Behaviour:
 
 def _read_dataset(path: Path) -> Behaviour:
     rows = as_events(scan_table(path / EVENTS_FILE, {c: c for c in EVENTS_SCHEMA}), path / EVENTS_FILE, unit="us")
-    items = as_items(read_table(path / ITEMS_FILE, {c: c for c in ITEMS_SCHEMA}))
+    items = as_items(read_table(path / ITEMS_FILE, {c: c for c in ITEMS_SCHEMA}), path / ITEMS_FILE)
     terms = read_json(path / INGEST_FILE)["terms"]
     return Behaviour(rows, items, (0.0, 1.0), terms, hidden=True, path=path / EVENTS_FILE)
 
@@ -267,6 +281,39 @@ def _some_users(users: pl.Series, most: int) -> pl.Series:
     """The users whose hashed ids come first: the same with every pseudonym key."""
     by_hash = sorted(users, key=lambda u: hashlib.sha256(u.encode()).digest())
     return pl.Series(USER, by_hash[:most], pl.String)
+
+
+def _is_null_word(ids: pl.Series) -> pl.Series:
+    return ids.str.to_lowercase().is_in(NULL_WORDS)
+
+
+def _null_words(rows: pl.LazyFrame, column: str) -> dict[str, dict[str, int]]:
+    """How many rows have each of `NULL_WORDS` for an id; nothing where none has."""
+    said = rows.filter(pl.col(column).str.to_lowercase().is_in(NULL_WORDS)).group_by(column).len()
+    words = dict(said.collect(engine="streaming").sort(column).iter_rows())
+    return {column: words} if words else {}
+
+
+def _unlisted(items: pl.DataFrame, events: pl.LazyFrame) -> dict[str, int]:
+    """How many events have an item, and how many one that the source's own catalogue lacks."""
+    named = events.filter(pl.col(ITEM).is_not_null())
+    lacking = named.filter(~pl.col(ITEM).is_in(items[ITEM].implode()))
+    return {"events": count(lacking), "of": count(named)}
+
+
+def _removed_by_kind(events: pl.LazyFrame, quarantine: pl.LazyFrame) -> dict[str, dict[str, Any]]:
+    """Rows of each of our kinds, and how many of them each rule removed."""
+    kept = dict(events.group_by(KIND).len().collect(engine="streaming").iter_rows())
+    removed: dict[str, dict[str, int]] = {kind: {} for kind in KINDS}
+    counts = quarantine.group_by(KIND, REASON).len().collect(engine="streaming")
+    for kind, rule, rows in counts.sort(KIND, REASON).rows():
+        if kind in removed:
+            removed[kind][rule] = rows
+    return {
+        kind: {"rows": kept.get(kind, 0) + sum(rules.values()), "removed": rules}
+        for kind, rules in removed.items()
+        if kind in kept or rules
+    }
 
 
 def _with_unknown(items: pl.DataFrame | None, events: pl.LazyFrame) -> pl.DataFrame:

@@ -10,7 +10,8 @@ import polars as pl
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from tasteloop.datasets.reading import Behaviour, TimeUnit, as_events, as_items, read_table, scan_table
+from tasteloop.datasets.reading import Behaviour, TimeUnit, as_events, as_items
+from tasteloop.datasets.tables import read_table, scan_table
 from tasteloop.errors import TasteloopError
 from tasteloop.events import KINDS
 
@@ -118,5 +119,5 @@ def read(path: Path) -> Behaviour:
     items = None
     if mapping.items:
         table = read_table(mapping.items.file, mapping.items.columns.model_dump(exclude_none=True))
-        items = as_items(table, separator=mapping.items.separator, domain=mapping.items.domain)
+        items = as_items(table, mapping.items.file, separator=mapping.items.separator, domain=mapping.items.domain)
     return Behaviour(events, items, mapping.scale, mapping.terms, path=mapping.events)

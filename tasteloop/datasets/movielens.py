@@ -6,7 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
-from tasteloop.datasets.reading import Behaviour, as_events, as_items, read_table, scan_table
+from tasteloop.datasets.reading import Behaviour, as_events, as_items
+from tasteloop.datasets.tables import read_table, scan_table
 from tasteloop.errors import TasteloopError
 from tasteloop.events import ITEM, TIME, USER, VALUE
 from tasteloop.items import LABELS, RELEASED, TITLE
@@ -28,7 +29,7 @@ def read_100k(directory: Path, terms: str) -> Behaviour:
         LABELS: "class:token_seq",
     }
     events = as_events(scan_table(ratings, columns, separator="\t", quote=None), ratings, kind="rate", unit="s")
-    items = as_items(read_table(films, described, separator="\t", quote=None), separator=" ", domain=_DOMAIN)
+    items = as_items(read_table(films, described, separator="\t", quote=None), films, separator=" ", domain=_DOMAIN)
     return Behaviour(events, _films(items), (1.0, 5.0), terms, path=ratings)
 
 
@@ -49,7 +50,7 @@ def read_folder(folder: Path) -> Behaviour:
     ratings, films = files(folder)
     columns = {USER: "userId", ITEM: "movieId", VALUE: "rating", TIME: "timestamp"}
     events = as_events(scan_table(ratings, columns), ratings, kind="rate", unit="s")
-    items = as_items(read_table(films, {ITEM: "movieId", TITLE: "title", LABELS: "genres"}), domain=_DOMAIN)
+    items = as_items(read_table(films, {ITEM: "movieId", TITLE: "title", LABELS: "genres"}), films, domain=_DOMAIN)
     terms = "MovieLens: GroupLens terms, see the folder's README"
     return Behaviour(events, _films(items), (0.5, 5.0), terms, path=ratings)
 

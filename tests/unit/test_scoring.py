@@ -187,10 +187,10 @@ def test_files_that_are_none_are_told(tiny_bundle: Path, parquet: Path, tmp_path
         (parquet, out, "recommend", 1001, "a number from 1 to 1000"),
     ]
     for name, content, told in (
-        ("cut.parquet", whole[: len(whole) // 2], "not a whole parquet file"),
-        ("empty.csv", b"", "not a whole csv file"),
-        ("events.json", b"{}", "no known format; allowed: .parquet, .csv"),
-        ("other.csv", b"who,what\n1,2\n", "no column 'user', which interests needs; it has who, what"),
+        ("cut.parquet", whole[: len(whole) // 2], "not a whole Parquet file: it is truncated"),
+        ("empty.csv", b"", "is empty"),
+        ("events.json", b"{}", "no known format; allowed: .csv, .tsv"),
+        ("other.csv", b"who,what\n1,2\n", "no column 'user', 'kind'; it has: who, what"),
     ):
         (tmp_path / name).write_bytes(content)
         cases.append((tmp_path / name, out, "interests", None, told))
