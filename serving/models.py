@@ -117,7 +117,7 @@ class Models(ModelRepository):  # type: ignore[misc]
         """The error for a model that does not answer; it says why where another bundle might have it."""
         error = ModelNotFound(name)
         if name in TASKS and name not in self.live.current.models:
-            error.reason = f"{error.reason[:-1]}: {why_absent(name)}."
+            error.reason = why_absent(name)
         return error
 
     async def is_model_ready(self, name: str) -> bool:

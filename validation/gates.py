@@ -7,7 +7,7 @@ that was not made, two models that were not measured on the same rows.
 The statistics are those of paired bootstrap intervals (95%, candidate minus other, on the same rows):
 
 - floor, ceiling: the measured value itself lies on the right side of the bound.
-- at least: the measured value reaches a share of a baseline's value.
+- at least: the measured value reaches a share of a baseline's value, and is above 0.
 - beats: superiority; the interval's lower bound lies above 0.
 - not worse: non-inferiority; the interval's lower bound lies above -epsilon. With few rows the interval is
   wide and the answer is no, which is right: nothing was shown. For measures where less is better (`*.ece`)
@@ -286,6 +286,8 @@ class _Gate:
             bar = least.share * _measure(theirs.get(metric), metric).value
         except _Missing as missing:
             return self.add(name, False, str(missing))
+        if mine.value <= 0:
+            return self.add(name, False, f"{metric} is {mine.value:.4f} (n = {mine.n:,}): nothing was right")
         passed = mine.value >= bar
         wanted = f"{'at least' if passed else 'below'} {least.share:g} of {baseline}'s"
         self.add(name, passed, f"{metric} is {mine.value:.4f}, {wanted} ({bar:.4f}, n = {mine.n:,})")

@@ -11,7 +11,6 @@ import errno
 import gzip
 import io
 import os
-import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping

@@ -325,6 +325,17 @@ def test_volume_is_compared_with_the_last_accepted_data_set(tmp_path: Path) -> N
     assert "at least 0.5 of the 1,000 events of the last accepted data set; found 400" in result.reason
 
 
+def test_labels_that_the_last_accepted_data_set_had_may_not_be_missing(tmp_path: Path) -> None:
+    bare = items().with_columns(pl.Series(it.LABELS, [[]] * ITEMS, dtype=pl.List(pl.String)))
+    path, previous = dataset(tmp_path, items=bare), tmp_path / "accepted.json"
+    write_json(previous, {"labels": 3})
+
+    result, record = run(path, previous)
+
+    assert failed(record) == ["error items labels present"]
+    assert "as those of the last accepted data set did (3 labels); found no labels" in result.reason
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"events": "many"}', '{"stats": 3}', '{"events": Infinity}'])
 def test_an_unreadable_last_data_set_is_a_warning(tmp_path: Path, text: str) -> None:
     previous = tmp_path / "accepted.json"

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from validation.gates import Beat, GateSettings, Verdict, decide
+from validation.gates import AtLeast, Beat, Bounds, GateSettings, Verdict, decide
 
 RULES = GateSettings(
     floors={"interests.micro_f1": 0.55, "recommend.ndcg@10": 0.2, "sentiment.accuracy": 0.8},
@@ -134,6 +134,132 @@ def test_a_task_that_the_champion_answers_is_not_dropped_silently() -> None:
     found = without_sentiment()
     found["champion"]["metrics"]["sentiment.accuracy"] = samples.measure(0.85, 0.01, 2562)
     assert failures(decide(found, RULES)) == ["not worse sentiment.accuracy"]
+
+
+def without_interests() -> dict[str, Any]:
+    """Of data with titles and reviews alone."""
+    found = samples.evaluation()
+    found["tasks"].remove("interests")
+    places = [found["metrics"], found["champion"]["metrics"]]
+    places += [*found["baselines"].values(), *found["differences"].values()]
+    for place in places:
+        for metric in [m for m in place if m.startswith("interests.")]:
+            del place[metric]
+    found["slices"] = [row for row in found["slices"] if not row["metric"].startswith("interests.")]
+    return found
+
+
+def test_data_without_labels_pass_without_interests_and_every_rule_of_them_is_listed_as_skipped() -> None:
+    verdict = decide(without_interests(), RULES)
+
+    assert verdict.passed
+    skipped = [check.name for check in verdict.checks if check.outcome == "skip"]
+    assert skipped == [
+        "floor interests.micro_f1", "ceiling interests.ece", "beats own_frequencies interests.micro_f1",
+        "not worse interests.micro_f1",
+    ]  # fmt: skip
+
+
+def test_forgetting_is_not_asked_of_a_task_that_there_is_not() -> None:
+    found = without_interests()
+    measures = {"metrics": {"recommend.ndcg@10": found["metrics"]["recommend.ndcg@10"]}}
+    differences = {"champion": {"recommend.ndcg@10": found["differences"]["champion"]["recommend.ndcg@10"]}}
+    baselines = {"champion": {"recommend.ndcg@10": found["champion"]["metrics"]["recommend.ndcg@10"]}}
+    found["old"] = {**measures, "baselines": baselines, "differences": differences}
+
+    verdict = decide(found, RULES.model_copy(update={"forgetting": 0.1}))
+
+    assert verdict.passed
+    forgetting = {check.name: check.outcome for check in verdict.checks if check.name.startswith("forgetting")}
+    assert forgetting == {"forgetting interests.micro_f1": "skip", "forgetting recommend.ndcg@10": "pass"}
+
+
+SOURCES = GateSettings(
+    floors={"sentiment.accuracy": 0.5},
+    sources={
+        "ml-100k": Bounds(floors={"recommend.ndcg@10": 0.9}),
+        "rotten-tomatoes": Bounds(floors={"sentiment.accuracy": 0.9}, ceilings={"sentiment.ece": 0.001}),
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "reviews_source", "failed"),
+    [
+        ("ml-100k", None, ["floor recommend.ndcg@10 of ml-100k"]),
+        (
+            "mine/shop.yaml",
+            "rotten-tomatoes",
+            ["floor sentiment.accuracy of rotten-tomatoes", "ceiling sentiment.ece of rotten-tomatoes"],
+        ),
+        ("mine/ml-100k.yaml", "mine/reviews.csv", []),
+        (None, None, ["bounds of ml-100k", "bounds of rotten-tomatoes"]),  # it cannot say, so nothing passes
+    ],
+)
+def test_bounds_of_a_source_are_asked_of_its_data_alone(
+    source: str | None, reviews_source: str | None, failed: list[str]
+) -> None:
+    found = samples.evaluation()
+    found["lineage"] |= {"source": source, "reviews_source": reviews_source}
+
+    verdict = decide(found, SOURCES)
+
+    assert failures(verdict) == failed
+
+
+def test_bounds_that_are_not_asked_say_so_and_do_not_say_where_a_file_lies() -> None:
+    found = samples.evaluation()
+    found["lineage"] |= {"source": "/home/ann/shop.yaml", "reviews_source": None}
+
+    reasons = decide(found, SOURCES).reasons
+
+    assert "bounds of ml-100k: not asked, the data are shop.yaml" in reasons
+
+
+@pytest.mark.parametrize(
+    ("share", "mine", "reason"),
+    [
+        (0.8, 0.4, "interests.precision is 0.4000, at least 0.8 of own_frequencies's (0.4000, n = 2,050)"),
+        (0.8, 0.3999, "interests.precision is 0.3999, below 0.8 of own_frequencies's (0.4000, n = 2,050)"),
+        (1.2, 0.5999, "interests.precision is 0.5999, below 1.2 of own_frequencies's (0.6000, n = 2,050)"),
+    ],
+)
+def test_a_share_of_a_baseline_has_to_be_reached(share: float, mine: float, reason: str) -> None:
+    found = samples.evaluation()
+    found["metrics"]["interests.precision"] = samples.measure(mine, 0.012, 2050)
+    found["baselines"]["own_frequencies"]["interests.precision"] = samples.measure(0.5, 0.01, 2050)
+    found["differences"]["own_frequencies"]["interests.precision"] = samples.measure(mine - 0.5, 0.01, 2050)
+    least = AtLeast(metric="interests.precision", baseline="own_frequencies", share=share)
+
+    verdict = decide(found, GateSettings(at_least=(least,)))
+
+    assert verdict.reasons[0] == reason
+    assert verdict.passed is ("at least" in reason)
+
+
+def test_a_share_of_nothing_is_not_reached_by_nothing() -> None:
+    found = samples.evaluation()
+    zero = samples.measure(0.0, 0.0, 2050)
+    found["metrics"]["recommend.ndcg@10"] = found["baselines"]["popularity"]["recommend.ndcg@10"] = zero
+    found["differences"]["popularity"]["recommend.ndcg@10"] = zero
+    least = AtLeast(metric="recommend.ndcg@10", baseline="popularity", share=0.1)
+
+    verdict = decide(found, GateSettings(at_least=(least,)))
+
+    assert verdict.reasons[0] == "recommend.ndcg@10 is 0.0000 (n = 2,050): nothing was right"
+
+
+@pytest.mark.parametrize("baseline", ["champion", "no such baseline"])
+def test_a_share_of_what_was_not_measured_is_not_reached(baseline: str) -> None:
+    least = AtLeast(metric="recommend.ndcg@10", baseline=baseline, share=0.1)
+    assert not decide(samples.evaluation(), GateSettings(at_least=(least,))).passed
+
+
+def test_a_margin_of_its_own_holds_for_one_metric() -> None:
+    found = samples.evaluation()  # interval of the difference in sentiment: -0.0008 +- 0.006
+    rules = RULES.model_copy(update={"epsilon": 0.006})
+    assert failures(decide(found, rules)) == ["not worse sentiment.accuracy"]
+    assert decide(found, rules.model_copy(update={"margins": {"sentiment.accuracy": 0.02}})).passed
 
 
 def test_a_gate_without_rules_passes_nothing() -> None:
@@ -259,6 +385,8 @@ def test_the_decision_is_pure() -> None:
         {"epsilon": math.nan},
         {"floors": {"interests.micro_f1": math.nan}},
         {"beats": [{"metric": "interests.micro_f1"}]},
+        {"at_least": [{"metric": "interests.ece", "baseline": "majority", "share": 0.5}]},
+        {"sources": {"ml-100k": {"beats": []}}},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:

@@ -131,3 +131,15 @@ def test_nothing_to_measure_is_no_number() -> None:
 def test_a_paired_difference_needs_the_same_rows() -> None:
     with pytest.raises(ValueError, match="same rows"):
         metrics.difference(metrics.accuracy(SAID, TRUE), metrics.accuracy(SAID[:2], TRUE[:2]), np.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("ranked", "relevant", "f1"),
+    [
+        ([[4, 2, 7, 1]], [[2, 1, 9]], 2 * 2 / (4 + 3)),
+        ([[4, 2, 7, 1]], [[]], 0),
+        ([[4, 2, 7, 1], [0, 3, 5, 6]], [[4, 2, 7, 1], [9]], (1 + 0) / 2),  # the mean of the rows', not of the means
+    ],
+)
+def test_f1_of_rankings_by_hand(ranked, relevant, f1) -> None:
+    assert metrics.f1_at(np.array(ranked), relevant).value == pytest.approx(f1)

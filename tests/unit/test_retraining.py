@@ -108,7 +108,7 @@ def test_the_next_retraining_begins_with_the_same_base(dataset: Path, tiny_snaps
 
 @pytest.mark.parametrize("warm", [True, False])
 def test_a_warm_start_begins_with_the_champion_s_encoder(tmp_path: Path, warm: bool) -> None:
-    write_json(tmp_path / "card.json", {"tasks": {"interests": {"model": "interests+sentiment"}}})
+    write_json(tmp_path / "card.json", {"models": {"interests+sentiment": {}}})
     settings = load("smoke", [f"retraining.warm_start={str(warm).lower()}", "retraining.forgetting=0.07"])
     made = settings_of(settings, tmp_path / "data", tmp_path / "old", tmp_path)
     encoder = str(tmp_path / "models" / "interests+sentiment") if warm else settings.training.encoder

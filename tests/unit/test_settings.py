@@ -85,6 +85,31 @@ def test_an_override_of_one_floor_keeps_the_other_floors():
     assert after == {**before, "sentiment.accuracy": 0.99}
 
 
+@pytest.mark.parametrize("profile", profiles())
+def test_no_profile_asks_an_absolute_floor_of_any_data(profile):
+    gate = load(profile).gate
+    assert not gate.floors
+    assert not gate.slice_floors
+
+
+@pytest.mark.parametrize("profile", ["local", "cluster"])
+def test_the_floors_of_a_profile_belong_to_sources_that_can_be_ingested(profile):
+    gate, ingest = load(profile).gate, load(profile).ingest
+    assert set(gate.sources) == {ingest.behaviour, ingest.reviews}
+    assert gate.sources["ml-100k"].floors["recommend.ndcg@10"] == 0.1
+
+
+@pytest.mark.parametrize("profile", ["local", "cluster"])
+def test_precision_recall_and_f1_are_compared_with_baselines_and_with_the_champion(profile):
+    gate = load(profile).gate
+    compared = {rule.metric for rule in (*gate.beats, *gate.at_least)}
+    named = {f"sentiment.{measure}" for measure in ("precision", "recall", "f1")}
+    named |= {"interests.precision", "interests.recall", "interests.micro_f1"}
+    named |= {"recommend.ndcg@10", "recommend.precision@10", "recommend.f1@10"}
+    assert named <= compared
+    assert named <= set(gate.not_worse)
+
+
 @pytest.mark.parametrize(("text", "value"), [("null", None), ("12", 12)])
 def test_an_override_is_read_as_yaml(text, value):
     assert load("smoke", [f"ingest.max_reviews={text}"]).ingest.max_reviews == value
