@@ -11,6 +11,7 @@ from typing import Any
 from tasteloop.errors import TasteloopError
 
 MODELS = ("interests", "recommend", "sentiment")
+_LONGEST = 16 * 1024 * 1024  # characters of a history; a server takes four MiB unless it is told otherwise
 
 
 def instances(model: str, events: str | None, texts: Sequence[str] | None, k: int) -> list[dict[str, Any]]:
@@ -31,18 +32,25 @@ def instances(model: str, events: str | None, texts: Sequence[str] | None, k: in
 
 
 def _history(given: str) -> Any:
-    text, where = given, "--events"
-    if given == "-":
-        text, where = sys.stdin.read(), "standard input"
-    elif not given.lstrip().startswith(("[", "{")):
-        try:
-            text, where = Path(given).read_text(encoding="utf-8"), given
-        except (OSError, UnicodeDecodeError) as error:
-            raise TasteloopError(f"--events {given}: neither JSON nor a file that can be read ({error})") from None
+    where = "standard input" if given == "-" else "--events"
+    try:
+        if given == "-":
+            text = sys.stdin.read(_LONGEST + 1)
+        elif given.lstrip().startswith(("[", "{")):
+            text = given
+        else:
+            where = given
+            with Path(given).open(encoding="utf-8") as file:
+                text = file.read(_LONGEST + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise TasteloopError(f"--events {given:.200}: neither JSON nor a file that can be read ({error})") from None
+    if len(text) > _LONGEST:
+        raise TasteloopError(f"{where} has more than {_LONGEST} characters; send a shorter history")
     try:
         history = json.loads(text)
-    except ValueError as error:
-        raise TasteloopError(f"{where} is not JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        problem = str(error).partition(";")[0]  # what follows of too large an integer is advice to a programmer
+        raise TasteloopError(f"{where} is not JSON: {problem}") from None
     history = history.get("events", history) if isinstance(history, dict) else history
     if not isinstance(history, list):
         raise TasteloopError(f"{where} holds {type(history).__name__}; a history is a list of events")

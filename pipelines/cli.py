@@ -46,6 +46,8 @@ app.add_typer(cluster, name="cluster")
 journal = typer.Typer(no_args_is_help=True, help="What was asked in outline, answered, and fed back.")
 app.add_typer(journal, name="journal")
 
+MOST = 1_000_000  # of anything that is counted: what comes of more is no answer but a machine out of memory
+
 Profile = Annotated[str, typer.Option("--profile", "-p", help="smoke, local, cluster, or a YAML file.")]
 Set = Annotated[
     list[str] | None,
@@ -56,12 +58,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and only JSON,
 
 
 def main() -> None:
-    """The console script: a user's mistake is one message and exit code 2."""
+    """The console script: a user's mistake is one message and exit code 2.
+
+    So is a file or directory that cannot be read or written, whoever wanted it: the message of the system names it.
+    """
     process.begin()
     try:
         app()
     except TasteloopError as error:
         _fail(str(error), 2)
+    except OSError as error:
+        if error.filename is None:  # a socket, a pipe: not a matter of paths
+            raise
+        _fail(
+            f"{error.filename}: {error.strerror}; check the path, who may use it, and TASTELOOP_HOME and "
+            "TASTELOOP_CACHE where it lies below them",
+            2,
+        )
 
 
 def _fail(message: str, code: int) -> None:
@@ -219,7 +232,7 @@ def submit(
 @app.command()
 def status(
     as_json: AsJson = False,
-    last: Annotated[int, typer.Option(min=1, help="How many runs to show.")] = 10,
+    last: Annotated[int, typer.Option(min=1, max=MOST, help="How many runs to show.")] = 10,
 ) -> None:
     """Show the champion, the registered versions and the last runs."""
     from dataclasses import asdict
@@ -304,7 +317,7 @@ def predict(
         str | None, typer.Option(metavar="JSON|FILE|-", help="A list of events, the user's history.")
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="A text to judge; repeatable.")] = None,
-    k: Annotated[int, typer.Option("--k", "-k", min=1, help="How many items to recommend.")] = 10,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, max=MOST, help="How many items to recommend.")] = 10,
     url: Annotated[str, typer.Option(help="The server.")] = "http://127.0.0.1:8080",
 ) -> None:
     """Ask a server that runs (`tasteloop serve`); the answer is JSON."""
@@ -325,7 +338,7 @@ def score(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Answers, .parquet; replaced whole.")],
     model: Annotated[str, typer.Option(help="interests, recommend or sentiment.")] = "interests",
     k: Annotated[
-        int | None, typer.Option("--k", "-k", min=1, help="Labels or items a user; all labels, 10 items.")
+        int | None, typer.Option("--k", "-k", min=1, max=MOST, help="Labels or items a user; all labels, 10 items.")
     ] = None,
     bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="A bundle instead of the champion's.")] = None,
     as_json: AsJson = False,
@@ -357,7 +370,7 @@ def score(
 @app.command()
 def history(
     as_json: AsJson = False,
-    last: Annotated[int, typer.Option(min=1, help="How many decisions to show.")] = 10,
+    last: Annotated[int, typer.Option(min=1, max=MOST, help="How many decisions to show.")] = 10,
 ) -> None:
     """Show what the monitor decided, newest first: when, why, on what evidence, and what came of it."""
     from pipelines.monitoring import LEDGER, tell
@@ -440,10 +453,10 @@ def simulate(
             "delayed-labels, or all."
         ),
     ] = "taste-change",
-    seed: Annotated[int, typer.Option(min=0, help="Who comes when, and whom the shift hits.")] = 0,
-    weeks: Annotated[int, typer.Option(min=1, help="Weeks that are replayed.")] = 6,
-    start: Annotated[int, typer.Option(min=0, help="The first week with the shift, from 0.")] = 2,
-    visitors: Annotated[int, typer.Option(min=1, help="A week.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, max=MOST, help="Who comes when, and whom the shift hits.")] = 0,
+    weeks: Annotated[int, typer.Option(min=1, max=MOST, help="Weeks that are replayed.")] = 6,
+    start: Annotated[int, typer.Option(min=0, max=MOST, help="The first week with the shift, from 0.")] = 2,
+    visitors: Annotated[int, typer.Option(min=1, max=MOST, help="A week.")] = 100,
     severity: Annotated[float | None, typer.Option(help="In the shift's own unit; its default.")] = None,
     in_process: Annotated[
         bool, typer.Option("--in-process", help="Answer in this process instead of a server's: faster.")
@@ -485,11 +498,15 @@ def simulate(
     sys.exit(0 if all(result["met"] for result in results) else 1)
 
 
+_YEAR = 366 * 86400
+
+
 def _seconds(text: str) -> float:
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
     number, unit = text[:-1], text[-1:]
-    if unit not in units or not number.isascii() or not number.isdigit() or int(number) == 0:
-        raise TasteloopError(f"--every {text!r}: a whole number with s, m, h or d, such as 30m or 1h")
+    allowed = unit in units and number.isascii() and number.isdigit() and len(number) <= 7
+    if not allowed or not 0 < int(number) * units[unit] <= _YEAR:
+        raise TasteloopError(f"--every {text!r:.40}: a whole number with s, m, h or d, up to a year, such as 30m or 1h")
     return float(int(number) * units[unit])
 
 
@@ -619,7 +636,9 @@ Ask = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", metavar="KEY=VALUE", help="A setting of the service, such as replicas=3; repeatable."),
 ]
-Seconds = Annotated[int, typer.Option("--wait", min=0, metavar="SECONDS", help="For KServe to have done it; 0: don't.")]
+Seconds = Annotated[
+    int, typer.Option("--wait", min=0, max=MOST, metavar="SECONDS", help="For KServe to have done it; 0: don't.")
+]
 
 
 @cluster.command("deploy")
@@ -841,7 +860,7 @@ def quality(
     only: Annotated[list[str] | None, typer.Option(metavar="METHOD", help="Only this method; repeatable.")] = None,
     bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="A bundle to measure with its encoder.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few methods, a third of the users: minutes.")] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="How often a method that draws random numbers runs.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="How often a method that draws random numbers runs.")] = 3,
     as_json: AsJson = False,
 ) -> None:
     """Recommenders on ml-100k under stated protocols, each peer tuned; prints one table (docs/benchmarks.md)."""

@@ -106,7 +106,7 @@ class Options:
             raise TasteloopError(f"no shift {self.shift!r}; known: {', '.join(SHIFTS)}")
         if not (0 <= self.start < self.weeks and self.visitors >= 1 and self.seed >= 0):
             raise TasteloopError("weeks count from 0: the shift starts before the last; visitors are 1 or more")
-        if self.size <= 0:
+        if not 0 < self.size < float("inf"):
             raise TasteloopError(f"a severity is above 0 (here: {SHIFTS[self.shift].unit}), not {self.severity}")
 
     @property

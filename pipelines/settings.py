@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import os
+import reprlib
 import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tasteloop.datasets.ingest import IngestSettings
 from tasteloop.errors import TasteloopError
 from tasteloop.evaluation import EvaluationSettings
+from tasteloop.files import read_yaml
 from tasteloop.fitting import RecommenderSettings
 from tasteloop.partitions import DataSettings
 from tasteloop.snapshots import PrepareSettings
 from tasteloop.training import TrainingSettings
+from tasteloop.yaml12 import parse_yaml
 from validation.decision import DecisionSettings
 from validation.expectations import ValidationSettings
 from validation.gates import GateSettings
@@ -26,6 +29,9 @@ from validation.reference import WatchSettings
 from validation.rollback import RollbackSettings
 
 CONFIGS = Path(__file__).parent / "configs"
+_SHORT = reprlib.Repr()  # a message quotes what came, but not a whole file of it
+_SHORT.maxstring = _SHORT.maxother = 100
+_MOST = 10  # faults of one file that are told at once
 
 
 Cpu = Annotated[
@@ -258,13 +264,10 @@ def load(profile: str, overrides: Sequence[str] = ()) -> Settings:
         TasteloopError: no such profile, an unknown key (with the nearest known), a value that does not fit.
     """
     path = Path(profile) if profile.endswith((".yaml", ".yml")) else CONFIGS / f"{profile}.yaml"
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError:
+    if not os.path.exists(path):
         known = ", ".join(profiles())
-        raise TasteloopError(f"no profile {profile!r}; known: {known}, or the path of a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TasteloopError(f"{path} is not valid YAML: {error}") from None
+        raise TasteloopError(f"no profile {_SHORT.repr(profile)}; known: {known}, or the path of a YAML file")
+    data = read_yaml(path) or {}
     if not isinstance(data, dict):
         raise TasteloopError(f"{path} holds {type(data).__name__}; a profile is a mapping of sections")
     settings = _checked({"profile": path.stem, **data}, str(path))
@@ -280,7 +283,7 @@ def _checked(data: dict[str, Any], where: str) -> Settings:
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
-        raise TasteloopError("\n".join(f"{where}: {_explain(problem)}" for problem in error.errors())) from None
+        raise TasteloopError("\n".join(f"{where}: {_explain(problem)}" for problem in error.errors()[:_MOST])) from None
 
 
 def _explain(problem: Any) -> str:
@@ -288,7 +291,7 @@ def _explain(problem: Any) -> str:
     name = ".".join([*parents, key])
     if problem["type"] == "extra_forbidden":
         return _unknown(parents, key)
-    return f"{name} = {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}"
+    return f"{name} = {_SHORT.repr(problem['input'])}: {problem['msg'].removeprefix('Value error, ')}"
 
 
 def _unknown(parents: Sequence[str], key: str) -> str:
@@ -296,7 +299,7 @@ def _unknown(parents: Sequence[str], key: str) -> str:
     known = [*model.model_fields] if model else []
     close = difflib.get_close_matches(key, known, n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
-    return f"unknown setting {'.'.join([*parents, key])!r}; {hint}"
+    return f"unknown setting {_SHORT.repr('.'.join([*parents, key]))}; {hint}"
 
 
 def _apply(override: str, data: dict[str, Any]) -> None:
@@ -304,9 +307,9 @@ def _apply(override: str, data: dict[str, Any]) -> None:
     if not equals or not path.strip():
         raise TasteloopError(f"--set {override!r} is not of the form section.key=value")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise TasteloopError(f"--set {path}: {text!r} is not a YAML value: {error}") from None
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise TasteloopError(f"--set {path}: {_SHORT.repr(text)} is not a YAML value: {error}") from None
     parents: list[str] = []
     keys = path.strip().split(".")
     while len(keys) > 1 and (model := _model_at(parents)):  # below the models a key may hold dots: a metric's name

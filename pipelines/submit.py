@@ -24,13 +24,14 @@ from typing import Any
 import kfp
 import kfp_server_api
 import urllib3
-import yaml
 from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 from kfp.dsl.base_component import BaseComponent
+from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType
 
 from pipelines.graphs import graph_of
 from pipelines.settings import Settings
 from pipelines.training import write
+from serving.client import check_address
 from tasteloop.errors import TasteloopError
 
 TOKEN = "KF_PIPELINES_SA_TOKEN_PATH"
@@ -40,6 +41,14 @@ _FINAL = (
     "SKIPPED",
     "CANCELED",
 )  # the SDK's own wait never ends on the last
+_KINDS: dict[int, tuple[Any, str]] = {  # how Python has a parameter's type, and how JSON writes it
+    ParameterType.STRING: (str, "text"),
+    ParameterType.NUMBER_INTEGER: (int, "a whole number of 64 bits, such as 10"),
+    ParameterType.NUMBER_DOUBLE: (int | float, "a number, such as 0.5"),
+    ParameterType.BOOLEAN: (bool, "true or false"),
+    ParameterType.LIST: (list, 'a list as JSON, such as ["a", "b"]'),
+    ParameterType.STRUCT: (dict, 'an object as JSON, such as {"a": 1}'),
+}
 _FIELD = re.compile(r"[0-9*?/,A-Z-]+", re.IGNORECASE)
 
 Say = Callable[[str], None]
@@ -66,7 +75,7 @@ def submit(
     """Upload a graph, and run it once or (with `cron`) on a schedule; returns ids, state and links.
 
     Args:
-        pipeline: of `pipelines.graphs.GRAPHS`; `arguments` are its parameters.
+        pipeline: of `pipelines.graphs.GRAPHS`; `arguments` are its parameters, each of its type or as text.
         cron: five fields (minute, hour, day, month, weekday), or six beginning with the second.
         wait: seconds between two looks at the run until it has ended; None: don't wait.
 
@@ -79,8 +88,10 @@ def submit(
             "own that has a section `cluster`"
         )
     schedule = _schedule(cron) if cron else None
-    graph, name, given = graph_of(pipeline)(settings), f"tasteloop-{pipeline}", dict(arguments or {})
-    _fits(graph, pipeline, given)
+    graph, name = graph_of(pipeline)(settings), f"tasteloop-{pipeline}"
+    given = _check_arguments(graph, pipeline, arguments or {})
+    if server.host:
+        check_address(server.host, "--host")
     with tempfile.TemporaryDirectory(prefix="tasteloop-") as folder, _told(server), redirect_stdout(sys.stderr):
         package = Path(folder) / f"{name}.yaml"
         write(graph, package)
@@ -106,12 +117,15 @@ def submit(
         return told if wait is None else {**told, **_wait(client, run.run_id, wait, say)}
 
 
-def arguments(given: Sequence[str]) -> dict[str, Any]:
-    """Parameters of a pipeline from KEY=VALUE, values read as YAML."""
-    pairs = [text.partition("=") for text in given]
-    if wrong := [text for text, pair in zip(given, pairs, strict=True) if not (pair[0] and pair[1])]:
-        raise TasteloopError(f"--argument {wrong[0]!r} is not of the form KEY=VALUE")
-    return {key: yaml.safe_load(value) for key, _, value in pairs}
+def arguments(pairs: Sequence[str]) -> dict[str, str]:
+    """Parameters of a pipeline from KEY=VALUE, values as they were written."""
+    split = [pair.partition("=") for pair in pairs]
+    for pair, (key, _, value) in zip(pairs, split, strict=True):
+        if not (key and value):
+            raise TasteloopError(f"--argument {pair!r} is not of the form KEY=VALUE")
+    if len(keys := [key for key, _, _ in split]) != len(set(keys)):
+        raise TasteloopError(f"--argument {max(keys, key=keys.count)} is there twice; give it once")
+    return {key: value for key, _, value in split}
 
 
 def _schedule(cron: str) -> str:
@@ -137,14 +151,30 @@ class _Client(kfp.Client):
         return self.healthzs.healthz_service_get_healthz()
 
 
-def _fits(graph: BaseComponent, pipeline: str, given: Mapping[str, Any]) -> None:
-    known = graph.pipeline_spec.root.input_definitions.parameters
-    if unknown := sorted(given.keys() - known.keys()):
+def _check_arguments(graph: BaseComponent, pipeline: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments by the names and types of the pipeline's parameters; text is read as the parameter's type."""
+    parameters = graph.pipeline_spec.root.input_definitions.parameters
+    if unknown := sorted(given.keys() - parameters.keys()):
         raise TasteloopError(
-            f"the pipeline {pipeline} has no parameter {unknown[0]!r}; it has {', '.join(known) or 'none'}"
+            f"the pipeline {pipeline} has no parameter {unknown[0]!r}; it has {', '.join(parameters) or 'none'}"
         )
-    if missing := [name for name, p in known.items() if name not in given and not p.is_optional]:
+    if missing := [name for name, p in parameters.items() if name not in given and not p.is_optional]:
         raise TasteloopError(f"the pipeline {pipeline} needs {missing[0]}: --argument {missing[0]}=...")
+    return {name: read_argument(name, value, parameters[name].parameter_type) for name, value in given.items()}
+
+
+def read_argument(name: str, value: Any, parameter_type: int) -> Any:
+    """A value of the parameter's type; text is read as JSON writes that type, and is kept as it is for a string."""
+    kind, described = _KINDS[parameter_type]
+    if isinstance(value, str) and kind is not str:
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            raise TasteloopError(f"--argument {name}={value[:40]}: {name} is {described}") from None
+    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if not fits or (isinstance(value, int | float) and not abs(value) < 2**63):  # neither NaN nor infinity is less
+        raise TasteloopError(f"--argument {name}={value!r:.40}: {name} is {described}")
+    return value
 
 
 def _version(client: kfp.Client, server: Server, title: str, package: Path) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
 from serving import settings
 from serving.feedback import TOKEN_HEADER
 from tasteloop.errors import TasteloopError
+from tasteloop.redaction import redact
 
 
 class ServingError(TasteloopError):
@@ -34,6 +35,21 @@ class Answers(list[dict[str, Any]]):
     token: str | None = None
 
 
+def check_address(url: str, name: str) -> None:
+    """Refuse what is no address of a server, before anything is asked.
+
+    Raises:
+        ServingError: no http or https, no host, a port that is none; the message leaves a password out.
+    """
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, httpx.URL(url).host
+    except (ValueError, httpx.InvalidURL):
+        port, host = 0, ""
+    if not host or port == 0 or parts.scheme not in ("http", "https") or not url.isprintable() or " " in url:
+        raise ServingError(f"{name} {redact(url)!r:.200} is no address of a server; give one such as http://127.0.0.1:8080")
+
+
 class Client:
     """Questions to one server.
 
@@ -44,6 +60,7 @@ class Client:
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8080", timeout: float = 30.0, token: str | None = None) -> None:
+        check_address(url, "the URL")
         self.url = url.rstrip("/")
         self.timeout = timeout
         # trust_env off: a proxy from the environment is not the way to a server that was named.
@@ -124,7 +141,7 @@ class Client:
             raise ServingError(f"{self.url} did not answer within {self.timeout:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServingError(f"asking {self.url} failed: {error}") from None
-        except (ValueError, TypeError) as error:  # what JSON cannot carry, such as NaN
+        except (ValueError, TypeError, RecursionError) as error:  # what JSON cannot carry, such as NaN
             raise ServingError(f"the question cannot be written as JSON: {error}") from None
         try:
             answer = response.json()

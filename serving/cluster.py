@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 from urllib.parse import urlparse
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from tasteloop.errors import TasteloopError
+from tasteloop.yaml12 import parse_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -213,10 +213,16 @@ def release(
 
 def given(options: Sequence[str]) -> dict[str, Any]:
     """Settings from `key=value`, a value read as YAML."""
-    pairs = [option.partition("=") for option in options]
-    if wrong := [key for key, equals, _ in pairs if not equals]:
-        raise TasteloopError(f"--set {wrong[0]!r} is not of the form key=value")
-    return {key.strip(): yaml.safe_load(value) for key, _, value in pairs}
+    values = {}
+    for option in options:
+        key, equals, text = option.partition("=")
+        if not equals:
+            raise TasteloopError(f"--set {key!r} is not of the form key=value")
+        try:
+            values[key.strip()] = parse_yaml(text)
+        except ValueError as error:
+            raise TasteloopError(f"--set {key}: {text[:100]!r} is not a YAML value: {error}") from None
+    return values
 
 
 def settings(name: str, namespace: str, **given: Any) -> ServiceSettings:

@@ -42,6 +42,7 @@ from urllib.request import url2pathname
 
 from tasteloop import files
 from tasteloop.errors import TasteloopError
+from tasteloop.redaction import redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -469,7 +470,7 @@ def _plain_errors(database: Path | None) -> Iterator[None]:
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "sqlite3", "requests", "alembic"):
             raise
-        said = _without_password((str(error).strip() or type(error).__name__).splitlines()[0][:300])
+        said = redact(str(error).strip() or type(error).__name__).splitlines()[0][:300]  # before it is cut
         if database is not None and re.search("malformed|not a database|no such (table|column)", str(error)):
             raise _lost(f"{database} is damaged ({said})") from error
         raise TasteloopError(
@@ -598,15 +599,11 @@ def _lost(what: str) -> RegistryLost:
 def _server() -> str | None:
     """The registry's address where it is no file of this home, without a password."""
     uri = tracking_uri()
-    return None if sqlite_path(uri) == files.home() / DATABASE else _without_password(uri)
+    return None if sqlite_path(uri) == files.home() / DATABASE else redact(uri)
 
 
 def _address() -> str:
     return _server() or str(files.home() / DATABASE)
-
-
-def _without_password(text: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 @cache

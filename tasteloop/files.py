@@ -163,6 +163,26 @@ def read_json(path: Path) -> Any:
         raise TasteloopError(f"{path} is not readable JSON ({error}); write it again") from error
 
 
+def read_yaml(path: Path, words: bool = False) -> Any:
+    """The one document of a YAML file, as `tasteloop.yaml12` reads it.
+
+    Raises:
+        TasteloopError: no such file, or one that is not UTF-8, not YAML, or beyond what is allowed.
+    """
+    from tasteloop.yaml12 import LONGEST, parse_yaml
+
+    try:
+        with path.open("rb") as file:
+            text = file.read(4 * LONGEST + 1).decode()  # a character has at most four bytes
+        return parse_yaml(text, words)
+    except FileNotFoundError:
+        raise TasteloopError(f"no file {path}; check the path") from None
+    except OSError as error:
+        raise TasteloopError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise TasteloopError(f"{path} is not readable YAML: {error}") from None
+
+
 def as_mapping(value: object) -> Mapping[str, Any]:
     """What was read from JSON as the object that is expected there; an empty one for anything else."""
     return value if isinstance(value, Mapping) else {}

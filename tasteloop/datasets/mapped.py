@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import polars as pl
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from tasteloop.datasets.reading import Behaviour, TimeUnit, as_events, as_items
 from tasteloop.datasets.tables import read_table, scan_table
 from tasteloop.errors import TasteloopError
 from tasteloop.events import KINDS
+from tasteloop.files import read_yaml
 
 
 class _EventColumns(BaseModel, frozen=True, extra="forbid"):
@@ -55,7 +55,6 @@ class _Items(BaseModel, frozen=True, extra="forbid"):
 
 
 _Kind = Literal["view", "search", "click", "rate", "review", "share", "purchase"]
-_Word = Annotated[str, BeforeValidator(str)]  # YAML reads 1 as a number and yes as a truth
 
 
 class Mapping(BaseModel, frozen=True, extra="forbid"):
@@ -64,7 +63,7 @@ class Mapping(BaseModel, frozen=True, extra="forbid"):
     events: Path
     columns: _EventColumns
     kind: _Kind | None = None
-    kinds: dict[_Word, _Kind] = {}
+    kinds: dict[str, _Kind] = {}
     scale: tuple[float, float] = (0.0, 1.0)
     time: _Time = _Time()
     items: _Items | None = None
@@ -81,14 +80,10 @@ class Mapping(BaseModel, frozen=True, extra="forbid"):
 
 def load(path: Path) -> Mapping:
     """Read and check a mapping; its paths come back resolved."""
+    if not path.exists():
+        raise TasteloopError(f"no file {path}; docs/data.md has a mapping to start from")
     try:
-        given: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise TasteloopError(f"no file {path}; docs/data.md has a mapping to start from") from None
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise TasteloopError(f"{path} is not readable YAML: {error}") from error
-    try:
-        mapping = Mapping.model_validate(given)
+        mapping = Mapping.model_validate(read_yaml(path, words=True))
     except ValidationError as error:
         faults = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'mapping'}: {e['msg']}" for e in error.errors(include_url=False)

@@ -8,12 +8,13 @@ import socket
 import pytest
 import yaml
 from homes import movielens, settings
+from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType
 from kubeflow import Kubeflow, Refused, check, parse, serving
 from test_monitor import chosen, turned
 
 from pipelines.cli import main
 from pipelines.settings import CONFIGS, load
-from pipelines.submit import Server, arguments, submit
+from pipelines.submit import Server, arguments, read_argument, submit
 from pipelines.training import NAME, compile_to
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_parquet, write_parquet
@@ -187,6 +188,61 @@ def test_parameters_are_those_of_the_pipeline_and_a_schedule_knows_them(kubeflow
     with pytest.raises(TasteloopError, match="KEY=VALUE"):
         arguments(["events"])
     assert len(kubeflow.asked) == before
+
+
+@pytest.mark.parametrize("written", ["*.parquet", "0123", "on", "&a", "[", "2026-03-02", "a=b"])
+def test_text_goes_out_as_it_was_written(kubeflow, written):
+    asked = arguments([f"events={written}"])
+
+    told = submit(load("cluster"), Server(kubeflow.host), "e", pipeline="scoring", arguments=asked)
+
+    assert kubeflow.made["runs"][told["run"]]["runtime_config"]["parameters"] == {"events": written}
+
+
+@pytest.mark.parametrize(
+    "k", ["ten", "0123", "1.5", "true", "1e400", "NaN", "null", "9" * 5000, "[" * 100_000, str(2**63)]
+)
+def test_an_argument_that_is_not_of_its_parameters_type_is_refused_before_anything_is_sent(kubeflow, k):
+    asked = arguments(["events=a", f"k={k}"])
+
+    with pytest.raises(TasteloopError, match=r"^--argument k=.{1,50}: k is a whole number of 64 bits, such as 10$"):
+        submit(load("cluster"), Server(kubeflow.host), "e", pipeline="scoring", arguments=asked)
+    with pytest.raises(TasteloopError, match="events is there twice"):
+        arguments(["events=a", "events=b"])
+    assert not kubeflow.asked
+
+
+@pytest.mark.parametrize(
+    ("parameter_type", "written", "value"),
+    [
+        ("STRING", "true", "true"),
+        ("NUMBER_INTEGER", "-7", -7),
+        ("NUMBER_DOUBLE", "0.5", 0.5),
+        ("NUMBER_DOUBLE", "1e400", None),
+        ("NUMBER_DOUBLE", "NaN", None),
+        ("BOOLEAN", "true", True),
+        ("BOOLEAN", "yes", None),
+        ("BOOLEAN", "1", None),
+        ("LIST", '["a", 1]', ["a", 1]),
+        ("LIST", "a", None),
+        ("STRUCT", '{"a": 1}', {"a": 1}),
+        ("STRUCT", "[]", None),
+    ],
+)
+def test_every_type_of_a_parameter_is_read_as_json_writes_it(parameter_type, written, value):
+    kind = ParameterType.ParameterTypeEnum.Value(parameter_type)
+
+    if value is None:
+        with pytest.raises(TasteloopError, match="--argument x="):
+            read_argument("x", written, kind)
+    else:
+        assert read_argument("x", written, kind) == value
+
+
+@pytest.mark.parametrize("host", ["http://127.0.0.1:8O80", "127.0.0.1:8888", "http://[", "ftp://example"])
+def test_a_host_that_is_no_address_is_refused(host):
+    with pytest.raises(TasteloopError, match="--host .* is no address of a server"):
+        submit(load("cluster"), Server(host), "e")
 
 
 @pytest.mark.slow

@@ -124,10 +124,31 @@ def test_too_slow(server: Server) -> None:
         client.predict("sentiment", [{"text": "a"}])
 
 
-@pytest.mark.parametrize("url", ["not a url", "ftp://127.0.0.1", "http://", "http://127.0.0.1:99999"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "not a url",
+        "127.0.0.1:8080",
+        "ftp://127.0.0.1",
+        "http://",
+        "http://127.0.0.1:99999",
+        "http://127.0.0.1:0",
+        "http://127.0.0.1:8O80",
+        "http://[::1",
+        "http://127.0.0.1\n:8080",
+        "http://☃☃☃" + "x" * 80 + ".example",
+    ],
+)
 def test_an_impossible_address(url: str) -> None:
-    with pytest.raises(ServingError), Client(url) as client:
+    with pytest.raises(ServingError, match="is no address of a server; give one such as http"), Client(url) as client:
         client.predict("sentiment", [{"text": "a"}])
+
+
+def test_a_refused_address_leaves_its_password_out() -> None:
+    with pytest.raises(ServingError) as caught:
+        Client("http://user:SECRET@127.0.0.1:8O80")
+    assert "SECRET" not in str(caught.value) and "127.0.0.1:8O80" in str(caught.value)
 
 
 def test_what_json_cannot_carry() -> None:
