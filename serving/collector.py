@@ -36,13 +36,14 @@ from serving.journal import (
     now,
     rows,
 )
-from serving.predictor import INTERESTS, RECOMMEND, SENTIMENT, input_name, v1_instances, v2_instances
+from serving.predictor import input_name, v1_instances, v2_instances
 from serving.rollout import from_v2
 from serving.users import take_users
 from tasteloop import process
 from tasteloop.errors import TasteloopError
 from tasteloop.events import microseconds
 from tasteloop.privacy.pseudonyms import pseudonym_key
+from tasteloop.tasks import INTERESTS, RECOMMEND, SENTIMENT
 
 if TYPE_CHECKING:
     from serving.access import Access
