@@ -57,6 +57,18 @@ class Phase(Enum):
 _GIVES_WAY = (Phase.HEAD, Phase.LINGER, Phase.IDLE)  # to a new connection, in this order
 
 
+def fit_open_files(most: int) -> int:
+    """So many connections at once, or fewer: accepting one must not fail for want of files.
+
+    HTTP and gRPC each get half of the files that the process may still open and that nothing else needs.
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return most
+    free = allowed - len(os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"))
+    return min(most, max(_FEWEST, (free - _SPARE_FILES) // 2))
+
+
 class Connections:
     """All connections of one server: at most `most`, and at most `most_of_one` from one address.
 
@@ -72,16 +84,6 @@ class Connections:
 
     def __len__(self) -> int:
         return self._addresses.total()
-
-    def fit_open_files(self) -> None:
-        """Lower `most` to what the process may open, so that accepting a connection never fails for want of files."""
-        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if allowed == resource.RLIM_INFINITY:
-            return
-        free = allowed - len(os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"))
-        if free - _SPARE_FILES < self.most:
-            self.most = max(_FEWEST, free - _SPARE_FILES)
-            logger.info("%d open files are allowed: at most %d HTTP connections at once", allowed, self.most)
 
     def add(self, connection: GuardedProtocol) -> None:
         address = connection.address
@@ -280,6 +282,7 @@ class GuardedProtocol(HttpToolsProtocol):
         broken = self.cycle
         if broken is not None and broken.more_body and not broken.response_complete:
             broken.disconnected = True  # it is a body that cannot be read: whoever waits for it is told
+            broken.waiting_for_100_continue = False
             broken.message_event.set()
             if self.pipeline:
                 self.pipeline.popleft()
@@ -368,7 +371,7 @@ class GuardedServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         for name in ("asyncio", "uvicorn.error", __name__):
             logging.getLogger(name).addFilter(_REPEATED_LINES)
-        self.connections.fit_open_files()
+        self.connections.most = fit_open_files(self.connections.most)
         await super().startup(sockets)
         for listener in sockets or []:
             listener.listen(_BACKLOG)

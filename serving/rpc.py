@@ -15,7 +15,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServi
 from kserve.protocol.grpc.server import GRPCServer
 from kserve.protocol.grpc.servicer import InferenceServicer
 
-from serving import telemetry, v2
+from serving import connections, telemetry, v2
 from serving.batching import CALL, Call
 from serving.faults import fault
 from serving.feedback import TOKEN_HEADER
@@ -151,6 +151,9 @@ class Rpc(GRPCServer):  # type: ignore[misc]
                 ("grpc.max_receive_message_length", settings.body),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", settings.requests),
+                ("grpc.max_allowed_incoming_connections", connections.fit_open_files(settings.connections)),
+                ("grpc.server_handshake_timeout_ms", int(1000 * connections.HEAD_SECONDS)),
+                ("grpc.max_connection_idle_ms", 1000 * self._house.timeout_keep_alive),
             ],
         )
         add_GRPCInferenceServiceServicer_to_server(_Servicer(self._house), self._server)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import logging
@@ -9,6 +10,7 @@ import resource
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -218,14 +220,35 @@ def test_a_process_that_may_open_few_files_answers_its_probe_and_logs_little(tmp
 
 
 def test_connections_leave_files_for_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = connections.Connections(768, 512)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (300, 300))
-    shared.fit_open_files()
-    assert 8 <= shared.most < 300 - connections._SPARE_FILES
+    assert 8 <= connections.fit_open_files(768) <= (300 - connections._SPARE_FILES) // 2
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
-    shared = connections.Connections(768, 512)
-    shared.fit_open_files()
-    assert shared.most == 768
+    assert connections.fit_open_files(768) == 768
+
+
+def test_grpc_connections_are_bounded_and_have_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 1.0)
+    with open_house(connections=5) as house:
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=lambda: loop.run_until_complete(house._grpc_server.start(2)), daemon=True)
+        thread.start()
+        while house._grpc_server.bound is None:
+            time.sleep(0.01)
+        opened = open_connections(("127.0.0.1", house._grpc_server.bound), 20)
+        alive = [connection for connection in opened if not is_refused(connection)]
+        let_go = [is_closed(connection) for connection in alive]
+        asyncio.run_coroutine_threadsafe(house._grpc_server.stop(), loop)  # the loop ends with it
+        thread.join(30)
+
+    assert len(alive) <= 5 and let_go == [True] * len(alive)
+
+
+def is_refused(connection: socket.socket) -> bool:
+    """A gRPC server sends its settings to whom it accepts."""
+    try:
+        return connection.recv(9) == b""
+    except ConnectionResetError:
+        return True
 
 
 def test_of_ipv6_a_network_is_one_address() -> None:
@@ -329,7 +352,9 @@ def test_what_cannot_be_read_is_refused_behind_the_answers_before_it(address: Ad
         assert statuses(read(connection, until=2)) == [200]
     for bad in (b"nonsense\r\n\r\n", b"\x16\x03\x01", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", request(method="CONNECT")):
         assert statuses(ask(address, bad)) == [400]
-    assert statuses(ask(address, request(body=b"nonsense\r\n", Transfer_Encoding="chunked"))) == [400]
+    for more in ({}, {"Expect": "100-continue"}):
+        broken = request(body=b"nonsense\r\n", Transfer_Encoding="chunked", **more)
+        assert statuses(ask(address, broken)) == [400]
 
 
 # Answers that nobody reads

@@ -157,6 +157,12 @@ def check(driver: Driver, answer: bytes) -> None:
     assert driver.house.registered_models._unloaded == set()
 
 
+def test_a_body_that_breaks_before_it_was_asked_for(driver: Driver) -> None:
+    broken = request(body=b"nonsense\r\n", Expect="100-continue", Transfer_Encoding="chunked")
+
+    assert statuses(driver.run(driver.send([broken], False))) == [400]
+
+
 def check_another(driver: Driver) -> None:
     assert statuses(driver.run(driver.send([request()], False))) == [200]
 
