@@ -56,14 +56,21 @@ def verify(directory: Path) -> str:
         TasteloopError: no bundle, another format, or a file changed, missing, added, or of a kind that is not allowed.
             Nothing but plain files is opened, and no more of one than its kind may have.
     """
-    if not (directory / MANIFEST).is_file():
-        raise TasteloopError(f"{directory} is not a bundle: it has no {MANIFEST}; `tasteloop run` makes one")
-    files = plain_files(directory)
+    try:
+        if not (directory / MANIFEST).is_file():
+            raise TasteloopError(f"{directory} is not a bundle: it has no {MANIFEST}; `tasteloop run` makes one")
+        files = plain_files(directory)
+        found = _hashes(directory, files)
+    except PermissionError as error:
+        raise TasteloopError(
+            f"bundle: {error.filename} cannot be read by this user; run as its owner, or open the bundle to others: "
+            f"chmod -R a+rX {directory}"
+        ) from None
     manifest = _read_json(directory / MANIFEST)
     known = isinstance(manifest, dict) and manifest.get("format") == FORMAT
     if not known or not isinstance(manifest.get("files"), dict):
         raise TasteloopError(f"{directory}: this version reads bundles of format {FORMAT} only; train it again")
-    expected, found = manifest["files"], _hashes(directory, files)
+    expected = manifest["files"]
     wrong = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
     if wrong:
         state = "missing" if wrong[0] not in found else "not in the manifest" if wrong[0] not in expected else "changed"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,24 @@ def test_a_linked_manifest_is_refused(sealed: Path, tmp_path: Path) -> None:
     (sealed / "manifest.json").symlink_to(tmp_path / "manifest.json")
     with pytest.raises(TasteloopError, match=r"manifest\.json, a link"):
         bundle.verify(sealed)
+
+
+@pytest.mark.parametrize("name", ["card.json", "models", "."])
+def test_a_bundle_that_this_user_may_not_read_is_refused_with_the_remedy(name: str, sealed: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is closed to other users
+        copy = shutil.copytree(sealed, Path(folder) / "bundle")
+        Path(folder).chmod(0o755)
+        (copy / name).chmod(0)
+        root = os.geteuid() == 0  # who may read everything
+        try:
+            if root:
+                os.seteuid(65534)
+            with pytest.raises(TasteloopError, match=r"cannot be read by this user; .* chmod -R a\+rX"):
+                bundle.verify(copy)
+        finally:
+            if root:
+                os.seteuid(0)
+            (copy / name).chmod(0o700)
 
 
 CODE = (
