@@ -478,6 +478,24 @@ def test_every_command_says_in_one_message_that_the_registry_is_lost(
     assert result.exit_code != 0
 
 
+def test_a_monitor_carries_nothing_on_while_the_registry_is_lost(home: Path, tmp_path: Path) -> None:
+    from pipelines.monitoring import LEDGER, watch_once
+    from pipelines.settings import load
+    from validation.decision import Decision
+    from validation.ledger import Ledger
+
+    promoted(tmp_path, "a")
+    ledger = Ledger(home / LEDGER)
+    decided = Decision(outcome="retrain", reasons=("r",), evidence=("e",), key="k")
+    with ledger.lease() as lease:
+        ledger.append(lease, "decided", "k", {**decided.model_dump(mode="json"), "now": 1})
+    lose(home, "missing")
+
+    with pytest.raises(registry.RegistryLost):
+        watch_once(load("smoke"), retrain=lambda _: pytest.fail("a retraining would end as failed"))
+    assert [record.kind for record in ledger.records()] == ["decided"]
+
+
 @pytest.fixture
 def remote(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
