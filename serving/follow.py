@@ -485,7 +485,7 @@ def _bundle_of(version: str, digest: str) -> Path:
 
 def no_champion() -> TasteloopError:
     return TasteloopError(
-        f"there is no champion in {registry.tracking_uri()} yet; train one with `tasteloop run`, "
+        f"there is no champion in {registry.address()} yet; train one with `tasteloop run`, "
         "or serve a bundle directory with --bundle DIR"
     )
 

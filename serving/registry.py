@@ -420,7 +420,7 @@ def reset() -> Path | None:
         pass
     else:
         found = f"has a champion, version {live[0]} ({live[1][:12]})" if live else "has had no champion"
-        raise TasteloopError(f"the registry {_address()} {found}: nothing is lost, and nothing was reset")
+        raise TasteloopError(f"the registry {address()} {found}: nothing is lost, and nothing was reset")
     home, database, aside = files.home(), sqlite_path(tracking_uri()), None
     with _locked():
         if database is not None and database.exists():
@@ -474,7 +474,7 @@ def _plain_errors(database: Path | None) -> Iterator[None]:
         if database is not None and re.search("malformed|not a database|no such (table|column)", str(error)):
             raise _lost(f"{database} is damaged ({said})") from error
         raise TasteloopError(
-            f"the registry {_address()} cannot be asked: {said}. Look whether it is there and try again"
+            f"the registry {address()} cannot be asked: {said}. Look whether it is there and try again"
         ) from error
 
 
@@ -602,7 +602,8 @@ def _server() -> str | None:
     return None if sqlite_path(uri) == files.home() / DATABASE else redact(uri)
 
 
-def _address() -> str:
+def address() -> str:
+    """Where the registry is, for messages: without a password."""
     return _server() or str(files.home() / DATABASE)
 
 
@@ -617,7 +618,7 @@ def _client(uri: str, home: Path) -> MlflowClient:
     client = MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
     known = client.search_registered_models(f"name = '{MODEL}'")
     if not known and _last_champion() is not None:
-        raise _lost(f"the registry {_address()} has no model {MODEL!r}")
+        raise _lost(f"the registry {address()} has no model {MODEL!r}")
     if client.get_experiment_by_name(MODEL) is None:
         local = urlparse(uri).scheme not in ("http", "https")
         client.create_experiment(MODEL, (home / ARTIFACTS).as_uri() if local else None)
@@ -703,10 +704,10 @@ def _live(client: MlflowClient) -> ModelVersion | None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST" or _last_champion() is None:
             raise
-        raise _lost(f"the registry {_address()} has no model {MODEL!r} any more") from None
+        raise _lost(f"the registry {address()} has no model {MODEL!r} any more") from None
     if version is None:
         if _last_champion() is not None:
-            raise _lost(f"the registry {_address()} has no champion")
+            raise _lost(f"the registry {address()} has no champion")
         return None
     live = client.get_model_version(MODEL, str(version))
     _remember(live)

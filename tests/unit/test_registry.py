@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -471,6 +476,87 @@ def test_every_command_says_in_one_message_that_the_registry_is_lost(
     said = str(result.exception) if isinstance(result.exception, TasteloopError) else result.output
     assert "this home has had a champion: version 1" in said and "Traceback" not in said
     assert result.exit_code != 0
+
+
+def test_a_monitor_carries_nothing_on_while_the_registry_is_lost(home: Path, tmp_path: Path) -> None:
+    from pipelines.monitoring import LEDGER, watch_once
+    from pipelines.settings import load
+    from validation.decision import Decision
+    from validation.ledger import Ledger
+
+    promoted(tmp_path, "a")
+    ledger = Ledger(home / LEDGER)
+    decided = Decision(outcome="retrain", reasons=("r",), evidence=("e",), key="k")
+    with ledger.lease() as lease:
+        ledger.append(lease, "decided", "k", {**decided.model_dump(mode="json"), "now": 1})
+    lose(home, "missing")
+
+    with pytest.raises(registry.RegistryLost):
+        watch_once(load("smoke"), retrain=lambda _: pytest.fail("a retraining would end as failed"))
+    assert [record.kind for record in ledger.records()] == ["decided"]
+
+
+@pytest.fixture
+def remote(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """The database of an MLflow server that the home asks, and its process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    database = tmp_path / "server.db"
+    (home / "mlflow.db").rename(database)
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{database}"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:SECRET@127.0.0.1:{port}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as server:
+        try:
+            deadline = time.monotonic() + 280
+            while True:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+                    break
+                except OSError:
+                    assert server.poll() is None and time.monotonic() < deadline
+                    time.sleep(0.1)
+            yield database, server
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_an_mlflow_server_that_has_lost_the_champion_or_does_not_answer_is_no_new_one(
+    remote: tuple[Path, subprocess.Popen[bytes]], home: Path, tmp_path: Path
+) -> None:
+    database, server = remote
+    promoted(tmp_path, "a")
+    assert "SECRET" not in (home / registry.LAST_CHAMPION).read_text()
+
+    for tables, why in (
+        (("registered_model_aliases",), "has no champion"),
+        (("model_version_tags", "model_versions", "registered_model_tags", "registered_models"), "has no model"),
+    ):
+        with closing(sqlite3.connect(database)) as lost, lost:
+            for table in tables:
+                lost.execute(f"DELETE FROM {table}")
+        with pytest.raises(registry.RegistryLost, match=f"{why}.*version 1 .* of http://127.0.0.1") as error:
+            registry.champion()
+        assert "SECRET" not in str(error.value)
+    registry._client.cache_clear()  # as a new process, which would make the model
+    with pytest.raises(registry.RegistryLost, match="has no model 'tasteloop', but"):
+        registry.champion()
+
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+    for question in (registry.champion, registry.pointer, registry.versions, registry.rollback, registry.reset):
+        with pytest.raises(TasteloopError, match="cannot be asked") as error:
+            question()
+        assert not isinstance(error.value, registry.RegistryLost)
+        assert "SECRET" not in str(error.value) and "\n" not in str(error.value)
 
 
 # Paths
