@@ -214,7 +214,15 @@ def read_text(column: pl.Expr) -> pl.Expr:
 
 
 # How programs write whole numbers that they keep as floats, because some are missing: 114.0, 1e+16.
-_FLOAT = r"^-?[0-9]+\.0+$|^-?[0-9](\.[0-9]+)?e\+?[0-9]{2}$"
+_WHOLE, _LARGE = r"^(-?[0-9]+)\.0+$", r"^(-?[0-9](?:\.[0-9]+)?e\+[0-9]{2})$"
+
+
+def _without_fractions(ids: pl.Series) -> pl.Series:
+    """Text ids with `_WHOLE` and `_LARGE` as integers; nearly always there are none, and to see that is quick."""
+    if not ids.str.contains(f"{_WHOLE}|{_LARGE}").any():
+        return ids
+    large = ids.str.extract(_LARGE).cast(pl.Float64, strict=False).cast(pl.Int128, strict=False).cast(pl.String)
+    return ids.to_frame().select(pl.coalesce(pl.first().str.extract(_WHOLE), large, pl.first())).to_series()
 
 
 def read_ids(name: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
@@ -228,12 +236,7 @@ def read_ids(name: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
         is_whole = (column == column.round()) & (column.abs() < 1e38)
         number = pl.when(is_whole).then(column).cast(pl.Int128, strict=False).cast(pl.String)
         return pl.coalesce(number, pl.when(column.is_not_nan()).then(column).cast(pl.String)).alias(name)
-    text = read_text(column)
-    floats = pl.when(text.str.contains(_FLOAT)).then(text)
-    digits = floats.str.extract(r"^(-?[0-9]+)\.0+$")
-    large = pl.when(~floats.str.contains(".0", literal=True) | floats.str.contains("e", literal=True)).then(floats)
-    number = large.cast(pl.Float64, strict=False).cast(pl.Int128, strict=False).cast(pl.String)
-    return pl.coalesce(digits, number, text).alias(name)
+    return read_text(column).map_batches(_without_fractions, return_dtype=pl.String, is_elementwise=True).alias(name)
 
 
 def read_value(schema: Mapping[str, pl.DataType]) -> pl.Expr:
