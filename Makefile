@@ -1,5 +1,4 @@
 # Tasteloop on one machine. Every target sets up what it needs, once, and says what it does.
-PY      ?= python3.11
 PORT    ?= 8080
 PROFILE ?= local
 
@@ -7,19 +6,41 @@ VENV := .venv
 BIN  := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 
+# The environment's own Python where there is one already, else the newest supported one that is here and can make
+# environments (Debian and Ubuntu keep that part in a package of its own), unless PY names another. Locks are resolved
+# with the lowest: what it can install, the newer ones can. pyproject.toml says what is supported.
+PYTHONS := $(BIN)/python python3.13 python3.12 python3.11 python3
+LOWEST  := python3.11
+USABLE  := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+ifndef PY
+PY := $(firstword $(foreach name,$(PYTHONS),$(shell $(name) -c '$(USABLE)' >/dev/null 2>&1 && echo $(name))))
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help setup assets run serve demo-loop test test-cluster test-spark fuzz golden bench bench-loop bench-peers images manifests lint typecheck lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: PY=$(PY) (3.11 or 3.12), PROFILE=$(PROFILE) (smoke, local), PORT=$(PORT)"
+	@echo "  Variables: PY=$(PY) (3.11 to 3.13), PROFILE=$(PROFILE) (smoke, local), PORT=$(PORT), TORCH_INDEX=URL"
 
 setup: $(STAMP) ## make the virtual environment and install the locked packages into it
 
 $(STAMP): requirements.lock pyproject.toml
-	@command -v $(PY) >/dev/null || { echo "setup: no $(PY) here; install Python 3.11 or name another: make setup PY=python3.12" >&2; exit 2; }
+	@$(or $(PY),false) -c '$(USABLE)' 2>/dev/null || { printf '%s\n' \
+	"setup: no Python 3.11, 3.12 or 3.13 that can make environments here$(and $(PY),: PY=$(PY) is none). Get one:" \
+	"  Debian 13, Ubuntu 24.04  apt install python3 python3-venv" \
+	"  macOS                    brew install python@3.13" \
+	"  anywhere, with uv        uv python install 3.13, then make setup PY=\$$(uv python find 3.13)" \
+	"or name another: make setup PY=/path/to/python3.12" >&2; exit 2; }
 	@echo "setup: virtual environment $(VENV) with $$($(PY) --version)"
 	@$(PY) -m venv $(VENV)
+ifdef TORCH_INDEX
+	@echo "setup: downloading about 1 GB, 3 GB when installed: $$(grep '^torch==' requirements.lock) from TORCH_INDEX, then the rest"
+	@$(BIN)/python -m pip install --quiet --no-deps --index-url $(TORCH_INDEX) "$$(grep '^torch==' requirements.lock)"
+else
+	@echo "setup: downloading requirements.lock: about 1 GB, and on Linux 2 GB more for torch's CUDA build (7 GB when installed)"
+	@echo "setup: without a GPU: make setup TORCH_INDEX=URL, of the index with CPU builds that PyTorch's installation page names"
+endif
 	@echo "setup: installing requirements.lock (some minutes the first time)"
 	@$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	@echo "setup: installing tasteloop from this directory"
@@ -77,8 +98,8 @@ bench-peers: $(PEERS)/.stamp ## the environment of the benchmark's peers, and ou
 	@$(PEERS)/bin/python benchmarks/quality/check_metrics.py
 
 $(PEERS)/.stamp: benchmarks/quality/requirements.lock
-	@echo "bench-peers: virtual environment $(PEERS) (some minutes the first time)"
-	@$(PY) -m venv $(PEERS)
+	@echo "bench-peers: virtual environment $(PEERS) with $(LOWEST), which its pins need (some minutes the first time)"
+	@$(LOWEST) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/quality/requirements.lock
 	@touch $@
 
@@ -105,21 +126,24 @@ typecheck: $(STAMP) ## mypy, strict on tasteloop, validation and serving
 	@echo "typecheck: mypy"
 	@$(BIN)/mypy
 
-lock: ## resolve pyproject.toml anew and write requirements.lock
+# From `pip freeze --all`: neither pip nor this package, no CUDA (the index in use decides), and setuptools, which torch wants
+# from Python 3.12 on, when it no longer comes with the environment.
+PINS := sed -E -e '/^(pip|tasteloop)[ =]|^(nvidia|cuda|triton)[-=_]/d' -e 's/^(torch==[^+]*)\+.*/\1/' \
+	-e 's/^setuptools==.*/&; python_version >= "3.12"/'
+lock: ## resolve pyproject.toml anew, with Python 3.11, and write requirements.lock
 	@echo "lock: resolving in a scratch environment"
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
-	$(PY) -m venv "$$scratch" && \
-	"$$scratch/bin/python" -m pip install --quiet ".[dev]" && \
-	{ sed '/^[^#]/,$$d' requirements.lock; \
-	  "$$scratch/bin/python" -m pip freeze --exclude tasteloop | sed -E 's/^(torch==[^+]*)\+.*/\1/'; \
+	$(LOWEST) -m venv "$$scratch" && \
+	"$$scratch/bin/python" -m pip install --quiet --upgrade setuptools ".[dev]" && \
+	{ sed '/^[^#]/,$$d' requirements.lock; "$$scratch/bin/python" -m pip freeze --all | $(PINS); \
 	} > requirements.lock.new && mv requirements.lock.new requirements.lock
 	@echo "lock: the images' subsets"
 	@for image in steps serving; do \
-	scratch=$$(mktemp -d) && $(PY) -m venv "$$scratch" && \
+	scratch=$$(mktemp -d) && $(LOWEST) -m venv "$$scratch" && \
 	asked=$$([ $$image = steps ] && echo . || echo "-r infra/docker/serving.in") && \
-	"$$scratch/bin/python" -m pip install --quiet --constraint requirements.lock $$asked && \
+	"$$scratch/bin/python" -m pip install --quiet --upgrade --constraint requirements.lock setuptools $$asked && \
 	{ sed '/^[^#]/,$$d' infra/docker/$$image.lock; \
-	  "$$scratch/bin/python" -m pip freeze --exclude tasteloop | sed -E 's/^(torch==[^+]*)\+.*/\1/'; \
+	  "$$scratch/bin/python" -m pip freeze --all | $(PINS) | if [ $$image = steps ]; then cat; else grep -v ^setuptools; fi; \
 	} > infra/docker/$$image.lock.new && mv infra/docker/$$image.lock.new infra/docker/$$image.lock; \
 	rm -rf "$$scratch"; done
 	@echo "lock: wrote requirements.lock, infra/docker/steps.lock and serving.lock"

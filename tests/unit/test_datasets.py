@@ -302,6 +302,9 @@ def test_a_parquet_maps_like_its_csv(tmp_path: Path) -> None:
         ("value: stars", "value: points", "actions.csv has no column 'points'; it has: customer, sku"),
         ("file: products.csv", "file: produce.csv", "no file"),
         ("events: actions.csv", "events: [", "not readable YAML"),
+        ("opened: view", "searched: view", "the key 'searched' for the second time in one mapping"),
+        ("opened: view", "opened: " + "[" * 20_000, "nested deeper than 64 levels"),
+        ("scale: [1, 5]", "scale: [" + "9" * 5000 + "e9, 5]", "scale"),
     ],
 )
 def test_a_wrong_mapping_names_the_fault(tmp_path: Path, old: str, new: str, says: str) -> None:
@@ -311,6 +314,37 @@ def test_a_wrong_mapping_names_the_fault(tmp_path: Path, old: str, new: str, say
     with pytest.raises(TasteloopError) as raised:
         mapped.read(write(mapping, text.replace(old, new, 1)))
     assert says in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "word", ["on", "no", "Yes", "OFF", "y", "true", "null", "~", "1", "0123", "12:30", "2026-03-02"]
+)
+def test_a_word_of_a_mapping_is_the_word_that_was_written(tmp_path: Path, word: str) -> None:
+    write(tmp_path / "a.csv", f"who,{word},when,what\nu,i,2026-03-02 09:00:00,{word}\n")
+    mapping = write(
+        tmp_path / "a.yaml",
+        f"events: a.csv\ncolumns: {{user: who, item: '{word}', time: when, kind: what}}\nkinds: {{{word}: click}}\n",
+    )
+
+    result = ingest(IngestSettings(behaviour=str(mapping), reviews=None, cleaning=ANY), tmp_path / "out")
+
+    assert (result.rows_in, result.rows_out, result.removed) == (1, 1, dict.fromkeys(result.removed, 0))
+    assert pl.read_parquet(tmp_path / "out" / "events.parquet")["kind"].to_list() == ["click"]
+
+
+@pytest.mark.parametrize("word", ["on", "0123", "12:30", "2026-03-02", "1e3", "true"])
+def test_a_column_or_terms_named_without_quotes_are_text(tmp_path: Path, word: str) -> None:
+    write(tmp_path / "a.csv", f"who,{word},when\nu,i,1700000000\n")
+    columns = f"columns: {{user: who, item: {word}, time: when}}"
+    mapping = write(
+        tmp_path / "a.yaml",
+        f"events: a.csv\n{columns}\nkind: view\nscale: [1, 5]\ntime: {{unit: s}}\nterms: {word}\n",
+    )
+
+    behaviour = mapped.read(mapping)
+
+    assert behaviour.events["item"].to_list() == ["i"]
+    assert (behaviour.terms, behaviour.scale) == (word, (1.0, 5.0))
 
 
 def test_one_kind_for_all_rows(tmp_path: Path) -> None:
