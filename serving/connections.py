@@ -49,12 +49,13 @@ class Phase(Enum):
 
     HEAD = "a request"
     IDLE = "the next request"
+    BODY = "a body"
     REQUEST = "its answer to begin"
     ANSWER = "its caller to take the answer"
     LINGER = "the end of what was answered already"
 
 
-_GIVES_WAY = (Phase.HEAD, Phase.LINGER, Phase.IDLE)  # to a new connection, in this order
+_GIVES_WAY = (Phase.HEAD, Phase.LINGER, Phase.IDLE, Phase.BODY, Phase.ANSWER)  # to a new connection, in this order
 
 
 def fit_open_files(most: int) -> int:
@@ -72,8 +73,8 @@ def fit_open_files(most: int) -> int:
 class Connections:
     """All connections of one server: at most `most`, and at most `most_of_one` from one address.
 
-    A connection that is one too many takes the place of the one that has waited longest for something that its caller
-    has to do. Where every connection is being answered, the new one is closed.
+    A connection that is one too many takes the place of the one that has waited longest for its caller: to ask, to send
+    a body, to take an answer. Where every connection waits for the server, the new one is closed.
     """
 
     def __init__(self, most: int, most_of_one: int) -> None:
@@ -132,6 +133,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._seconds = {
             Phase.HEAD: HEAD_SECONDS,
             Phase.IDLE: float(self.timeout_keep_alive),
+            Phase.BODY: seconds + LATE_SECONDS,
             Phase.REQUEST: seconds + LATE_SECONDS,
             Phase.ANSWER: seconds,
             Phase.LINGER: LINGER_SECONDS,
@@ -184,8 +186,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def _current_phase(self) -> Phase:
         if self._lingers:
             return Phase.LINGER
+        if self._answering is not None and self._answering.response_started:
+            return Phase.ANSWER
         if self._answering is not None:
-            return Phase.ANSWER if self._answering.response_started else Phase.REQUEST
+            return Phase.BODY if self._answering.more_body else Phase.REQUEST
         return Phase.IDLE if self._answered and self._between and not self._ahead else Phase.HEAD
 
     # What comes

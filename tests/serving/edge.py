@@ -19,7 +19,8 @@ ONE = b'{"instances": [{"text": "fine"}]}'
 
 
 class Session:
-    """Answers from nothing; a recommendation's title has a million characters for each of its `k`."""
+    """Answers from nothing: after a second where the text is `slow`, with a million characters for each of a
+    recommendation's `k`."""
 
     digest = "d" * 64
     labels = ("Comedy", "Drama")
@@ -33,6 +34,8 @@ class Session:
                 {"interests": [{"label": "Drama", "probability": 0.5, "predicted": True, "confident": False}]}
                 for _ in questions
             ]
+        if questions[0]["text"] == "slow":
+            time.sleep(1.0)
         return [{"sentiment": "positive", "probability": 0.5, "confident": False} for _ in questions]
 
 

@@ -155,24 +155,25 @@ def test_an_answered_connection_stays_open_for_the_next_request(address: Address
         assert statuses(first + read(connection)) == [200, 200]
 
 
-def test_connections_that_send_nothing_make_room_for_new_ones(address: Address, house: Any) -> None:
-    answered: list[int] = []
-    held: list[socket.socket] = []
-    for first in (b"", b"G", PROBE, request(token=None), request(body=b"", token=None, Content_Length="9")):
-        held += open_connections(address, 45, first)
-        answered += statuses(ask(address, PROBE))
-        assert len(house._rest_server._server.connections) <= 40
+@pytest.mark.parametrize(
+    "first",
+    [b"", b"G", PROBE, request(token=None)]
+    + [request(body=b"", token=token, Content_Length="9") for token in (None, API)]
+    + [request(body=b"", token=token, Transfer_Encoding="chunked") + b"0\r\nTrailer: " for token in (None, API)],
+)
+def test_connections_that_send_no_request_make_room_for_new_ones(address: Address, house: Any, first: bytes) -> None:
+    held = open_connections(address, 45, first)
+
+    assert statuses(ask(address, PROBE)) == [200]
+    assert len(house._rest_server._server.connections) <= 40
     for connection in held:
         connection.close()
 
-    assert answered == [200] * 5
 
-
-def test_a_request_that_is_answered_gives_way_to_nobody(address: Address) -> None:
-    [asking] = open_connections(address, 1, request()[:-1])
+def test_a_request_that_is_computed_gives_way_to_nobody(address: Address) -> None:
+    [asking] = open_connections(address, 1, request(body=ONE.replace(b"fine", b"slow")))
     with asking:
-        others = open_connections(address, 80)
-        asking.sendall(request()[-1:])
+        others = open_connections(address, 80) + open_connections(address, 80, request(body=b"", Content_Length="9"))
 
         assert statuses(read(asking)) == [200]
     for connection in others:
