@@ -53,7 +53,7 @@ def run(settings: Settings, say: Say) -> dict[str, Any]:
     """Run the pipeline and return what `run.json` holds; `say` gets the lines for the console (rich markup).
 
     Raises:
-        TasteloopError: a step refused its input.
+        TasteloopError: a step refused its input, or the registry is lost.
         Broken: a step failed otherwise.
     """
     if settings.cluster:
@@ -61,6 +61,9 @@ def run(settings: Settings, say: Say) -> dict[str, Any]:
             f"profile {settings.profile!r} asks for a cluster; here use --profile local, or --set "
             "cluster=null, or write the graph for the cluster: tasteloop compile -o training.yaml"
         )
+    from serving.registry import require_database
+
+    require_database()
     fingerprint = _fingerprint(settings)
     checkpoints = _digest(fingerprint, *(getattr(settings, s).model_dump_json() for s in _TRAINED))[:16]
     with _alone(checkpoints, say), _recorded(settings) as (directory, facts):

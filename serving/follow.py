@@ -274,9 +274,10 @@ class Following(Live):
                 self.step()
                 self._problem = None
             except Exception as error:  # what answers goes on answering
-                if str(error) not in (self._problem, self._away):
+                problem = str(error) if isinstance(error, TasteloopError) else type(error).__name__
+                if problem != self._problem:
                     logger.exception("following the registry failed; version %s goes on", self.current.version)
-                self._problem = str(error) if isinstance(error, TasteloopError) else type(error).__name__
+                self._problem = problem
 
     def step(self) -> None:
         """One look at the registry and the rollout."""

@@ -161,6 +161,16 @@ def sqlite_path(uri: str) -> Path | None:
     return Path(unquote(database.removeprefix("file:")) if database.startswith("file:") else database)
 
 
+def require_database() -> None:
+    """Refuse a lost database at once, before hours of work that would end at it; MLflow is not imported for it.
+
+    Raises:
+        RegistryLost: the SQLite file is missing, empty or none, although it was in use.
+    """
+    if (database := sqlite_path(tracking_uri())) is not None:
+        _check_database(database)
+
+
 def record(
     bundle: Path,
     evaluation: Path,

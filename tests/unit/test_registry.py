@@ -465,7 +465,8 @@ def test_every_command_says_in_one_message_that_the_registry_is_lost(
 
         with pytest.raises(registry.RegistryLost):
             step.python_func(bundle=SimpleNamespace(path=str(tmp_path / "a")))
-        return
+        if how == "damaged":  # which only whoever reads all of it sees
+            return
     from pipelines.cli import app
 
     words = [str(tmp_path / "site") if word == "DIR" else word for word in command.split()]
