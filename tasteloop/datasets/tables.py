@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 from zoneinfo import available_timezones
 
+import narwhals as nw
 import polars as pl
 
 from tasteloop.decompression import most_bytes, read_bounded, too_large
@@ -26,8 +27,14 @@ from tasteloop.errors import TasteloopError
 from tasteloop.events import ROW
 from tasteloop.redaction import column_names
 
-# What Polars raises for a damaged file. For some it panics, and a PanicException is no Exception.
-UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, UnicodeError)
+# What Polars raises for a damaged file, and Narwhals in its place. For some it panics, which is no Exception.
+UNREADABLE = (
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+    nw.exceptions.NarwhalsError,
+    OSError,
+    UnicodeError,
+)
 
 # A zone that Polars does not know, such as +05:30, is a panic otherwise: see `_with_known_zone`.
 os.environ.setdefault("POLARS_IGNORE_TIMEZONE_PARSE_ERROR", "1")

@@ -469,6 +469,15 @@ def test_damaged_text_is_refused_with_the_true_reason_and_no_row(
     assert "truncated" not in str(raised.value) or "cut" in str(says) or "truncated" in says
 
 
+def test_a_row_that_cannot_be_read_far_into_a_file_is_refused_by_ingest(tmp_path: Path) -> None:
+    by_ingest(csv(tmp_path / "a.csv", f"u,7,click,{MICROS}\n"))
+    csv(tmp_path / "a.csv", f"u,7,click,{MICROS}\n" * 3000 + f'u,7,"click,{MICROS}\nSECRET')
+    given = IngestSettings(behaviour=str(tmp_path / "m.yaml"), reviews=None)
+
+    with pytest.raises(TasteloopError, match="a quote is not closed"):
+        ingest(given, tmp_path / "out")
+
+
 def test_gzip_of_many_members_and_text_with_a_mark_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.csv.gz").write_bytes(PACKED + gzip.compress(ROWS.encode()))
     (tmp_path / "b.csv").write_bytes(codecs.BOM_UTF8 + TEXT)
