@@ -109,8 +109,19 @@ class Driver:
 
     async def send(self, pieces: Sequence[bytes], half_closes: bool) -> bytes:
         """What is answered to the pieces; everything that must hold of the connection meanwhile and afterwards."""
-        state = self.server.server_state
         wire, protocol = self.connect()
+        try:
+            await self._converse(wire, protocol, pieces, half_closes)
+        finally:
+            wire.abort()
+            await asyncio.wait_for(self._idle(), 60)
+        assert len(self.server.connections) == 0
+        assert self.errors == []
+        return wire.written
+
+    async def _converse(
+        self, wire: Wire, protocol: GuardedProtocol, pieces: Sequence[bytes], half_closes: bool
+    ) -> None:
         for piece in pieces:
             await self._until(lambda: wire.reads or wire.is_closing(), protocol)
             if wire.is_closing() or not wire.reads:
@@ -118,17 +129,12 @@ class Driver:
             protocol.data_received(piece)
             assert len(protocol.pipeline) <= PIPELINED and len(protocol._line) <= 4096
             headers = protocol.headers or []
-            assert sum(len(name) + len(value) for name, value in headers) <= HEAD_BYTES + 4096
+            assert sum(len(name) + len(value) for name, value in headers) <= HEAD_BYTES + 2 * 4096
             assert wire.is_closing() or is_timed(protocol)
         if half_closes and not protocol.eof_received():  # type: ignore[func-returns-value]
             wire.close()
-        await self._until(lambda: not state.tasks, protocol)
+        await self._until(lambda: not self.server.server_state.tasks, protocol)
         assert wire.is_closing() or is_timed(protocol)
-        wire.abort()
-        await asyncio.wait_for(self._idle(state), 10)
-        assert len(self.server.connections) == 0 and not state.connections
-        assert self.errors == []
-        return wire.written
 
     async def _until(self, holds: Any, protocol: GuardedProtocol) -> None:
         """Until then, or until the connection waits for more bytes."""
@@ -139,7 +145,8 @@ class Driver:
                 break
             await asyncio.sleep(0.0005)
 
-    async def _idle(self, state: Any) -> None:
+    async def _idle(self) -> None:
+        state = self.server.server_state
         while state.tasks or state.connections:
             await asyncio.sleep(0.0005)
 
@@ -187,7 +194,7 @@ def test_a_growing_value_is_not_copied_at_every_byte(driver: Driver, before: byt
             protocol.data_received(b"x")
         fed: int = protocol.parser.fed
         wire.abort()
-        await driver._idle(driver.server.server_state)
+        await driver._idle()
         return fed
 
     assert driver.run(grow()) <= 60_000 // 4096 + 1
