@@ -24,7 +24,7 @@ import httptools
 import orjson
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from serving import telemetry
 
@@ -302,8 +302,8 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._reads, self._lingers = False, True
         content = orjson.dumps({"error": text})
-        head = f"HTTP/1.1 {status} \r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n"
-        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + content)
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(content)
+        self.transport.write(STATUS_LINE[status] + head + content)
         self.transport.write_eof()
 
     def _read_no_more(self) -> None:
