@@ -255,7 +255,11 @@ class Server:
     def feed(self, rows: Sequence[Mapping[str, Any]]) -> None:
         import httpx
 
-        body = {"feedback": [{**row, TOKEN: self.tokens[row[REQUEST]]} for row in rows]}
+        # An earlier replay's answers may be in the journal too; their tokens went with it.
+        given = [{**row, TOKEN: self.tokens[row[REQUEST]]} for row in rows if row[REQUEST] in self.tokens]
+        if not given:
+            return
+        body = {"feedback": given}
         httpx.post(f"{self.client.url}/v1/feedback", json=body, timeout=60, trust_env=False).raise_for_status()
 
     def _version(self) -> str:

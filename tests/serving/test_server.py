@@ -360,6 +360,12 @@ BAD_V2: list[tuple[str, Any, int, str]] = [
     ("sentiment", {**tensor(), "parameters": {"k": []}}, 400, "parameters"),
     ("sentiment", {**tensor(), "outputs": [{"name": "score"}]}, 400, "unknown output 'score'"),
     ("recommend", tensor(name="events", data=["{"]), 400, "instances[0] is not JSON"),
+    (
+        "recommend",
+        {**tensor(name="events", shape=[6], data=['{"events": []}'] * 6), "parameters": {"k": 1000}},
+        400,
+        "6000 answer rows; send at most 5000",
+    ),
     ("recommend", tensor(name="events", data=["3"]), 400, "instances[0] is a number"),
     ("recommend", tensor(name="events", data=['{"events": [{"kind": "veiw"}]}']), 400, "unknown event kind"),
     ("recommend", {**tensor(name="events", data=['{"events": []}']), "parameters": {"k": -1}}, 400, "k"),
@@ -433,6 +439,12 @@ def test_bad_grpc_requests(server: Running) -> None:
 
     code = grpc.StatusCode
     k = {"k": pb.InferParameter(int64_param=3)}
+    six = {"name": "events", "shape": [6], "contents": pb.InferTensorContents(bytes_contents=[b'{"events": []}'] * 6)}
+    many = pb.ModelInferRequest(
+        model_name="recommend",
+        inputs=[pb.ModelInferRequest.InferInputTensor(datatype="BYTES", **six)],
+        parameters={"k": pb.InferParameter(int64_param=1000)},
+    )
     score = [pb.ModelInferRequest.InferRequestedOutputTensor(name="score")]
     cases = [
         ("ModelInfer", request("nothing"), code.NOT_FOUND, "nothing does not exist"),
@@ -447,6 +459,7 @@ def test_bad_grpc_requests(server: Running) -> None:
         ("ModelInfer", request(raw_input_contents=[b"abc"]), code.INVALID_ARGUMENT, "end inside element 0"),
         ("ModelInfer", request(raw_input_contents=[b"", b""]), code.INVALID_ARGUMENT, "number of inputs"),
         ("ModelInfer", request(parameters=k), code.INVALID_ARGUMENT, "unknown parameter 'k'"),
+        ("ModelInfer", many, code.INVALID_ARGUMENT, "6000 answer rows; send at most 5000"),
         ("ModelInfer", request(outputs=score), code.INVALID_ARGUMENT, "unknown output 'score'"),
         ("ModelInfer", request(content=b"a" * 5_000_000), code.RESOURCE_EXHAUSTED, "larger than max"),
         ("ModelReady", pb.ModelReadyRequest(name="nothing"), code.NOT_FOUND, "nothing"),

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from tasteloop.fitting import (
 )
 from tasteloop.items import Catalogue
 from tasteloop.recommend import TERMS, Folded, Recommender, rows_product, standardise
-from tasteloop.runtime import Session
+from tasteloop.runtime import Recommendation, Session
 from tasteloop.snapshots import Snapshots
 from tasteloop.text import TextSettings
 
@@ -422,3 +423,25 @@ def test_k_limits_interests_too(session: Session) -> None:
     whole, short = session.answer("interests", [{"events": []}, {"events": [], "k": 2}])
     assert len(whole["interests"]) == len(session.labels)
     assert short["interests"] == whole["interests"][:2]
+
+
+def test_each_question_is_ranked_to_its_own_k_whoever_asks_beside_it(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def items(answers: list[dict[str, Any]]) -> list[list[str]]:
+        return [[entry["item"] for entry in answer["recommendations"]] for answer in answers]
+
+    made: list[int] = []
+    original = Session._recommendation
+
+    def count(self: Session, item: int, terms: dict[str, float]) -> Recommendation:
+        made.append(item)
+        return original(self, item, terms)
+
+    monkeypatch.setattr(Session, "_recommendation", count)
+    questions = [{"events": [{"kind": "click", "item": f"i{n}"}], "k": k} for n, k in enumerate((2, 30, 1))]
+
+    together = items(session.answer("recommend", questions))
+
+    assert len(made) == 2 + 30 + 1
+    assert together == [items(session.answer("recommend", [question]))[0] for question in questions]
