@@ -173,7 +173,7 @@ def test_late_and_repeated_and_disordered_events_change_nothing(
     arrive(home, made[1], [behaviour.sample(fraction=1, shuffle=True, seed=1)], "b")  # all again, in another order
     assert once().decision == first.decision and Ledger(home / "monitor").evidence() == seen
     shutil.rmtree(home / "monitor" / "windows")
-    for name in ("ledger.jsonl", "lease.json"):
+    for name in ("ledger.jsonl", "ledger.head.json", "lease.json"):
         (home / "monitor" / name).unlink()
     once()  # and where both are there from the beginning
     assert [e.findings for e in Ledger(home / "monitor").evidence()] == [e.findings for e in seen]
