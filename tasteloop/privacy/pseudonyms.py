@@ -33,6 +33,8 @@ def pseudonym_key() -> bytes:
         return _long_enough(given.encode(), KEY_VARIABLE)
     if not path.exists():
         _generate(path)
+    if not path.is_file():
+        raise TasteloopError(f"{path} is no file, so it holds no key; move it away, or set {KEY_VARIABLE}")
     if (mode := path.stat().st_mode & 0o777) & 0o077:
         raise TasteloopError(
             f"{path} has mode {mode:04o}: others than its owner can reach the key that hides user ids; run "
