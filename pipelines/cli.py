@@ -107,7 +107,14 @@ def options(
         bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    from tasteloop.files import home
+
+    try:
+        is_usable = not home().exists() or home().is_dir()
+    except (OSError, RuntimeError) as error:  # the latter for `~nobody`
+        raise TasteloopError(f"TASTELOOP_HOME cannot be used: {error}; name a directory") from None
+    if not is_usable or any(parent.is_file() for parent in home().parents):
+        raise TasteloopError(f"TASTELOOP_HOME={home()} is no directory, or below a file; name a directory")
 
 
 @app.command()
@@ -658,8 +665,10 @@ def cluster_deploy(
     """Make a version the stable one at once: the first, or one that needs no trial."""
     from serving import cluster
 
+    given = cluster.given(set or [])
+    cluster.settings(name, namespace, **given)  # a mistake is told before the registry and the cluster are asked
     release = cluster.release(version, image, uri, digest, store)
-    service = cluster.Service(cluster.connect(context), name, namespace, **cluster.given(set or []))
+    service = cluster.Service(cluster.connect(context), name, namespace, **given)
     _cluster_told(service, service.deploy(release), wait, as_json)
 
 

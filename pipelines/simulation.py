@@ -416,6 +416,8 @@ def simulate(
         "clean_windows": int, "retrainings": [...], "quality": {...}, ...}
     """
     shift = SHIFTS[options.shift]
+    check_replaceable(place)  # this and the settings before minutes of training
+    settings_for(place, overrides)
     base, world = found(root, options.size if options.shift == "seasonal" else 0.0, overrides, say)
     fresh(base, place)
     say(f"{options.shift}, seed {options.seed}: {shift.about}; expected: {shift.expected}; in {place}")
@@ -457,11 +459,18 @@ def replayed(replay: Replay, settings: Settings, place: Path, say: Say) -> dict[
     return result
 
 
+def check_replaceable(place: Path) -> None:
+    """Raises TasteloopError where a simulation's home can neither be made nor replaced."""
+    if place.exists() and not (place / RESULT).is_file():
+        raise TasteloopError(f"{place} is there and is no simulation's; name another --home, or remove it")
+    if parents := [parent for parent in place.absolute().parents if parent.is_file()]:
+        raise TasteloopError(f"{parents[0]} is a file, so that --home {place} cannot be made; name another")
+
+
 def fresh(base: Path, place: Path) -> None:
     """A home that begins with the champion, and with nothing else."""
+    check_replaceable(place)
     if place.exists():
-        if not (place / RESULT).is_file():
-            raise TasteloopError(f"{place} is there and is no simulation's; name another --home, or remove it")
         shutil.rmtree(place)
     left = shutil.ignore_patterns("pipeline", "ml-100k", "data")
     with atomic_directory(place) as directory:

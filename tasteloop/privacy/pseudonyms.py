@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -33,6 +34,8 @@ def pseudonym_key() -> bytes:
         return _long_enough(given.encode(), KEY_VARIABLE)
     if not path.exists():
         _generate(path)
+    if not path.is_file():
+        raise TasteloopError(f"{path} is no file, so it holds no key; move it away, or set {KEY_VARIABLE}")
     if (mode := path.stat().st_mode & 0o777) & 0o077:
         raise TasteloopError(
             f"{path} has mode {mode:04o}: others than its owner can reach the key that hides user ids; run "
@@ -58,21 +61,20 @@ def pseudonymise(users: pl.Series, key: bytes) -> pl.Series:
 
 def _generate(path: Path) -> None:
     """Make the key file whole and at once, so that two processes that start together end with one key."""
-    make_directory(path.parent)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(handle, "w") as file:
+        make_directory(path.parent)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(secrets.token_hex(32) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        os.link(temporary, path)  # unlike rename it fails when the other process was first
-    except FileExistsError:
-        pass
+        with suppress(FileExistsError):  # the other process was first; unlike rename, link then fails
+            os.link(temporary, path)
+        temporary.unlink()
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
         raise TasteloopError(f"cannot make {path} ({error.strerror}); set {KEY_VARIABLE} instead") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _long_enough(key: bytes, where: str) -> bytes:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
+import typer
 
 import tasteloop
-from pipelines.cli import main
+from pipelines.cli import app, main
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "mlflow", "kserve", "great_expectations", "sklearn")
@@ -175,6 +178,218 @@ def test_a_mistake_is_one_message_and_exit_code_2(cli, arguments, said):
     assert answer.stderr.startswith("error: ")
     assert said in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+DIGITS = "9" * 5000
+DEEP = "[" * 200  # tests/unit/test_yaml.py goes to 20,000
+REQUIRED = {  # what a command cannot do without, beside what a test gives it
+    "compile": ("-o", "graph.yaml"),
+    "predict": ("recommend", "--events", "[]"),
+    "score": ("--events", "events.parquet", "-o", "answers.parquet"),
+    "monitor": ("--once",),
+    "rollout start": ("--version", "1"),
+    "cluster deploy": ("--version", "1", "--image", "i"),
+    "cluster canary": ("--version", "1", "--image", "i"),
+    "cluster promote": ("--version", "1"),
+    "cluster manifest": ("--version", "1", "--image", "i", "--uri", "s3://b/m", "--digest", "d"),
+    "data fetch": ("minilm",),
+    "data describe": ("minilm",),
+}
+
+
+def commands(group=None, path=()) -> dict[str, Any]:
+    """Every command by its name."""
+    group = group or typer.main.get_command(app)
+    every = {}
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            every |= commands(command, (*path, name))
+        else:
+            every[" ".join((*path, name))] = command
+    return every
+
+
+COMMANDS = commands()
+NUMBERS = [
+    (name, parameter.opts[0])
+    for name, command in COMMANDS.items()
+    for parameter in command.params
+    if get_type_hints(inspect.unwrap(command.callback)).get(parameter.name) in (int, float, int | None, float | None)
+]
+
+
+def with_parameter(wanted: str) -> list[str]:
+    return [name for name, command in COMMANDS.items() if any(p.name == wanted for p in command.params)]
+
+
+def assert_refused(answer: Answer) -> None:
+    assert answer.returncode == 2, answer
+    assert "Traceback" not in answer.stderr and "rror" in answer.stderr
+    assert len(answer.stderr) < 9_000  # what came is quoted, not repeated
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_refuses_an_unknown_option(cli, name):
+    answer = cli(*name.split(), *REQUIRED.get(name, ()), "--no-such-option")
+
+    assert_refused(answer)
+    assert "--no-such-option" in answer.stderr
+
+
+@pytest.mark.parametrize("value", ["ten", DIGITS, "-9", "1e400", "nan"])
+@pytest.mark.parametrize(("name", "option"), NUMBERS)
+def test_every_number_of_every_command_is_bounded(cli, name, option, value):
+    answer = cli(*name.split(), *REQUIRED.get(name, ()), f"{option}={value}")
+
+    assert_refused(answer)
+    assert option.strip("-") in answer.stderr
+
+
+@pytest.mark.parametrize("name", with_parameter("profile"))
+def test_every_command_with_a_profile_refuses_one_that_cannot_be_read(cli, tmp_path, name):
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "deep.yaml").write_text(DEEP)
+    (tmp_path / "digits.yaml").write_text(f"ingest: {{max_users: {DIGITS}}}")
+    (tmp_path / "latin.yaml").write_bytes(b"ingest: \xff")
+    for profile in ("folder.yaml", "deep.yaml", "digits.yaml", "latin.yaml", "none.yaml", "deep.yaml/x.yaml"):
+        answer = cli(*name.split(), *REQUIRED.get(name, ()), "--profile", str(tmp_path / profile))
+
+        assert_refused(answer)
+        assert profile in answer.stderr
+    assert_refused(cli(*name.split(), *REQUIRED.get(name, ()), "--profile", "x" * 5000))
+
+
+SETTING = {"simulate": "prepare.horizon", "cluster deploy": "replicas", "cluster manifest": "replicas"}
+
+
+@pytest.mark.parametrize("name", with_parameter("set"))
+def test_every_command_with_settings_refuses_absurd_ones(cli, name):
+    key = SETTING.get(name, "ingest.max_users")
+    for value in (DIGITS, DEEP, "{a: 1, a: 2}", "!!int ten", "0x" + "f" * 5000, "ten", "1e300", "9" * 19):
+        answer = cli(*name.split(), *REQUIRED.get(name, ()), "--set", f"{key}={value}")
+
+        assert_refused(answer)
+        assert key in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("compile", "-o", "{file}/graph.yaml"), "{file}"),
+        (("compile", "-o", "{folder}.yaml"), "{folder}.yaml"),
+        (("submit", "--host", "http://127.0.0.1:8O80"), "is no address of a server"),
+        (
+            ("submit", "--pipeline", "scoring", "--argument", "events=x", "--argument", f"k={DIGITS}"),
+            "k is a whole number",
+        ),
+        (
+            ("submit", "--pipeline", "scoring", "--argument", "events=x", "--argument", "k=" + "[" * 20_000),
+            "k is a whole number",
+        ),
+        (("submit", "--cron", DIGITS), "five fields"),
+        (("predict", "recommend", "--events", "[]", "--url", "http://127.0.0.1:8O80"), "is no address of a server"),
+        (("predict", "recommend", "--events", "[]", "--url", ""), "is no address of a server"),
+        (("predict", "recommend", "--events", "{folder}"), "{folder}"),
+        (("predict", "recommend", "--events", "{file}"), "is not JSON"),
+        (("predict", "recommend", "--events", "{binary}"), "neither JSON nor a file that can be read"),
+        (("predict", "recommend", "--events", "/dev/zero"), "send a shorter history"),
+        (("predict", "recommend", "--events", "[" * 100_000), "is not JSON"),
+        (("predict", "recommend", "--events", f"[{DIGITS}]"), "is not JSON"),
+        (("predict", "recommend", "--events", "x" * 5000), "neither JSON nor a file that can be read"),
+        (("report", "--run", DIGITS), "name too long"),
+        (("report", "--site", "{file}"), "{file}"),
+        (("report", "--site", "{file}/site"), "{file}"),
+        (("score", "--events", "{folder}", "-o", "{file}", "--bundle", "{folder}"), "{f"),
+        (("score", "--events", "none.csv", "-o", "answers.parquet", "--bundle", "{file}"), "none.csv"),
+        (("monitor", "--once", "--events", "none"), "no such file"),
+        (("monitor", "--every", f"{DIGITS}d"), "up to a year"),
+        (("monitor", "--every", "²s"), "up to a year"),
+        (("simulate", "--home", "{file}"), "{file}"),
+        (("simulate", "--home", "{file}/home"), "{file}"),
+        (("serve", "--port", "0", "--bundle", "{file}"), "{file}"),
+        (("serve", "--port", "0", "--bundle", "{folder}"), "{folder}"),
+        (("rollout", "start", "--version", "1", "--rule", f"answers={DIGITS}"), "answers"),
+        (("journal", "describe", "--directory", "{file}"), "{file}"),
+        (("bench", "quality", "--quick", "--out", "{file}/bench"), "{file}"),
+        (("step", "ingest", "--set", "ingest.behaviour={folder}", "--out", "{folder}/out"), "{folder}"),
+        (("step", "ingest", "--set", "ingest.behaviour={folder}.yaml", "--out", "{folder}/out"), "{folder}.yaml"),
+    ],
+)
+def test_a_path_an_address_or_a_number_that_cannot_be_is_one_message(cli, tmp_path, arguments, said):
+    places = {name: tmp_path / name for name in ("file", "folder", "binary")}
+    places["file"].write_text("x")
+    places["binary"].write_bytes(b"\xff\xfe\x00")
+    places["folder"].mkdir()
+    (tmp_path / "folder.yaml").mkdir()
+
+    def fill(text: str) -> str:
+        for name, path in places.items():
+            text = text.replace(f"{{{name}}}", str(path))
+        return text
+
+    answer = cli(*map(fill, arguments))
+
+    assert_refused(answer)
+    assert (fill(said) if said != "{f" else str(tmp_path)) in answer.stderr
+
+
+HOMELESS = {
+    "run": ("--profile", "smoke", "--set", "ingest.reviews=null"),
+    "report": (),
+    "simulate": (),
+    "serve": ("--port", "0"),
+    "step": ("ingest", "--set", "ingest.reviews=null", "--out", "out"),
+}
+
+
+@pytest.mark.parametrize("name", ["step", *(name for name in COMMANDS if name != "step")])
+def test_every_command_names_a_home_that_cannot_be(cli, tmp_path, monkeypatch, name):
+    (tmp_path / "file").write_text("x")
+    for home in (str(tmp_path / "file"), str(tmp_path / "file" / "home"), "/" + "x" * 300, "~no-such-user/home"):
+        monkeypatch.setenv("TASTELOOP_HOME", home)
+
+        answer = cli(*name.split(), *HOMELESS.get(name, REQUIRED.get(name, ())))
+
+        assert_refused(answer)
+        assert answer.stderr.startswith("error: TASTELOOP_HOME")
+
+
+@pytest.fixture
+def small(tmp_path, tiny_encoder) -> tuple[str, ...]:
+    """Settings that need no download."""
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,2,3,1000000000\n")
+    (tmp_path / "movies.csv").write_text("movieId,title,genres\n2,Film,Drama\n")
+    values = {"ingest.behaviour": tmp_path, "ingest.reviews": "null", "training.encoder": tiny_encoder}
+    return tuple(part for key, value in values.items() for part in ("--set", f"{key}={value}"))
+
+
+def test_a_home_in_which_nothing_can_be_made_is_named(cli, tmp_path, monkeypatch, small):
+    monkeypatch.setenv("TASTELOOP_HOME", "/proc/tasteloop")  # not even root makes a directory there
+
+    for arguments in (
+        ("run", "--profile", "smoke", *small),
+        ("step", "ingest", *small, "--out", str(tmp_path / "out")),
+        ("monitor", "--once"),
+        ("cluster", "manifest", "--version", "1", "--image", "i"),
+    ):
+        answer = cli(*arguments)
+
+        assert_refused(answer)
+        assert answer.stderr.splitlines()[-1].startswith("error: ") and "/proc/" in answer.stderr
+
+
+def test_a_key_path_that_is_a_directory_is_named(cli, tmp_path, small):
+    key = tmp_path / "home" / "pseudonym.key"
+    key.mkdir(parents=True)
+
+    for arguments in (
+        ("run", "--profile", "smoke", *small),
+        ("step", "ingest", *small, "--out", str(tmp_path / "out")),
+    ):
+        answer = cli(*arguments)
+
+        assert_refused(answer)
+        assert f"{key} is no file" in answer.stderr
 
 
 def test_the_process_ends_with_the_code_and_without_a_traceback(tmp_path, monkeypatch):
