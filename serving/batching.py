@@ -58,7 +58,6 @@ class Call:
         protocol: v1, v2 or grpc.
         headers: the caller's, lower-case names (gRPC: the metadata).
         deadline: `time.monotonic()` after which nobody waits for an answer.
-        is_admin: the caller showed the admin's token.
         model, version: what was asked for; version is None where the caller names none.
         explain: why is asked, not what.
         users: each instance's pseudonym or None; route: what a canary's draw is made of.
@@ -66,13 +65,13 @@ class Call:
         answer: an id of the answer's own, for the journal; None where no feedback can be told of it.
         feedback_token: what the answer carries for its caller to show with feedback; "" before it is given.
         timings: seconds by stage (queue, tokenise, encode, rank) and counts (batch, cache_hits, cache_misses).
+        is_admin: the caller showed the admin's token.
     """
 
     id: str
     protocol: str
     headers: Mapping[str, str]
     deadline: float
-    is_admin: bool = False
     model: str = ""
     version: str | None = None
     explain: bool = False
@@ -83,6 +82,7 @@ class Call:
     feedback_token: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     abandon: Callable[[], None] = _nobody
+    is_admin: bool = False
 
     @property
     def work(self) -> tuple[str, bool]:

@@ -21,7 +21,9 @@ from edge import ADMIN, API, ASK, ONE, ask, is_closed, open_house, read, request
 from processes import HOUSE
 
 from serving import connections
+from serving.batching import CALL, Call
 from serving.connections import RepeatedLines
+from serving.faults import Forbidden
 from serving.journal import Journal, JournalSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:ORJSONResponse is deprecated")]
@@ -104,6 +106,19 @@ def test_the_admin_may(address: Address) -> None:
     back = ask(address, request(UNLOAD.replace("unload", "load"), b"", token=ADMIN))
 
     assert [statuses(answer) for answer in (gone, missing, back)] == [[200], [404], [200]]
+
+
+@pytest.mark.parametrize("verb", ["load", "unload"])
+def test_the_repository_asks_for_the_admin_however_it_is_reached(house: Any, verb: str) -> None:
+    async def change(is_admin: bool) -> Any:
+        CALL.set(Call("id", "grpc", {}, 0.0, is_admin=is_admin))
+        return await getattr(house.model_repository_extension, verb)("sentiment")
+
+    with pytest.raises(Forbidden):
+        asyncio.run(change(is_admin=False))
+    assert house.registered_models._unloaded == set()
+    assert asyncio.run(change(is_admin=True)) == {"name": "sentiment", verb: True}
+    house.registered_models.load("sentiment")
 
 
 # Connections and their clocks
