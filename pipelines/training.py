@@ -3,12 +3,8 @@
 1. Ingest behaviour and reviews: cleaned, pseudonymised, rejected rows kept aside.
 2. Validate the data set; an error ends the run here.
 3. Prepare snapshots by global time.
-<<<<<<< HEAD
 4. Fine-tune the encoder and the heads that the data can teach: on a GPU where the settings ask for one, in a TrainJob
    where they ask for more.
-=======
-4. Fine-tune the encoder and its heads, on a GPU where the settings ask for one, in a TrainJob where for more.
->>>>>>> wip/f
 5. Fit the recommender and close the bundle.
 6. Look up the champion to compare with.
 7. Evaluate the bundle beside the baselines and the champion.

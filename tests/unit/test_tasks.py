@@ -1,4 +1,4 @@
-"""The tasks of a model follow from its data. Whole runs are in tests/pipeline/test_tasks.py."""
+"""The tasks of a model follow from its data. Whole runs are in tests/pipeline/test_without_labels.py."""
 
 from __future__ import annotations
 
