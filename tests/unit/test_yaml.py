@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,17 +87,6 @@ def test_any_text_is_read_or_refused(text):
             parse_yaml(text, words)
         except ValueError as error:
             assert str(error)
-
-
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(),
-        lambda values: st.lists(values) | st.dictionaries(st.text(), values),
-        max_leaves=10,
-    )
-)
-def test_what_pyyaml_writes_is_read_back(value):
-    assert parse_yaml(yaml.safe_dump(value, allow_unicode=True)) == value
 
 
 def test_a_file_is_named_with_its_fault(tmp_path):
