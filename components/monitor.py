@@ -20,14 +20,12 @@ def monitor(settings: str, watched: dsl.Output[dsl.Artifact], events: dsl.Input[
         import tempfile
         from pathlib import Path
 
-        import yaml
-
         from tasteloop.errors import TasteloopError
         from tasteloop.files import atomic_write
 
         with tempfile.TemporaryDirectory(prefix="tasteloop-") as folder:
             profile = Path(folder) / "monitor.yaml"
-            profile.write_text(yaml.safe_dump(json.loads(settings)), encoding="utf-8")
+            profile.write_text(settings, encoding="utf-8")  # JSON is YAML, and keeps text apart from numbers
             command = [sys.executable, "-m", "pipelines.cli", "monitor", "--once", "--json", "--profile", str(profile)]
             if events:
                 command += ["--events", events.path]

@@ -29,9 +29,9 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np  # after the line above, which importing reads
-import yaml
 
 from tasteloop import bag_of_words, metrics
+from tasteloop.yaml12 import parse_yaml
 
 
 def reviews(source: str, folder: Path) -> tuple[Path, dict[str, tuple[list[str], Any]]]:
@@ -99,7 +99,7 @@ def main() -> None:
 
     from tasteloop.training import TrainingSettings
 
-    given = {key: yaml.safe_load(value) for key, _, value in (pair.partition("=") for pair in options.set)}
+    given = {key: parse_yaml(value) for key, _, value in (pair.partition("=") for pair in options.set)}
     settings = TrainingSettings.model_validate(
         {"encoder": options.encoder, "tasks": ["sentiment"], "bag_of_words": False, "tensorboard": False, **given}
     )
