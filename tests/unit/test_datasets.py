@@ -41,13 +41,19 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+def blocks_of_the_guide() -> list[str]:
+    """What docs/data.md shows: the actions, the products and the mapping of a shop, and the mapping of reads alone."""
+    blocks = re.findall(r"```(csv|yaml)\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    assert [kind for kind, _ in blocks] == ["csv", "csv", "yaml", "yaml"]
+    return [block for _, block in blocks]
+
+
 def shop(folder: Path) -> Path:
     """The example of docs/data.md, as files."""
-    blocks = re.findall(r"```(csv|yaml)\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
-    assert [kind for kind, _ in blocks] == ["csv", "csv", "yaml"]
-    write(folder / "actions.csv", blocks[0][1])
-    write(folder / "products.csv", blocks[1][1])
-    return write(folder / "shop.yaml", blocks[2][1])
+    actions, products, mapping, _ = blocks_of_the_guide()
+    write(folder / "actions.csv", actions)
+    write(folder / "products.csv", products)
+    return write(folder / "shop.yaml", mapping)
 
 
 def movielens_folder(folder: Path, ratings: str | None = None) -> Path:
@@ -278,6 +284,17 @@ def test_the_mapping_of_the_guide(tmp_path: Path) -> None:
         ("S-03", "Sprinkler", ["Garden", "Water"], None, "shop", date(2025, 1, 1)),
     ]
     assert result.terms == "ours, internal use"
+
+
+def test_the_guides_mapping_of_users_items_and_times_alone(tmp_path: Path) -> None:
+    write(tmp_path / "reads.csv", "reader,article,at\nr1,a9,1772442000\n")
+    mapping = write(tmp_path / "reads.yaml", blocks_of_the_guide()[3])
+
+    ingest(IngestSettings(behaviour=str(mapping), reviews=None, cleaning=ANY), tmp_path / "out")
+
+    user = pseudonym("r1", KEY.encode())
+    events = pl.read_parquet(tmp_path / "out" / "events.parquet")
+    assert events.rows() == [(user, "a9", "view", 1_772_442_000_000_000, None, None)]
 
 
 def test_a_parquet_maps_like_its_csv(tmp_path: Path) -> None:

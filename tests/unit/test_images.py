@@ -33,6 +33,7 @@ def test_serving_has_no_trainer_and_the_steps_no_tools():
 def test_what_the_server_imports_when_it_starts_is_in_its_image():
     """Imports outside functions: serving's, and of what it imports of ours."""
     wanted = {
+        "google": "protobuf",
         "grpc": "grpcio",
         "yaml": "pyyaml",
         "prometheus_client": "prometheus_client",

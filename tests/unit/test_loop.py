@@ -22,7 +22,7 @@ def report(tiny_bundle: Path, tiny_snapshots: Path, tmp_path_factory: pytest.Tem
 
 
 def test_the_candidate_beats_the_majority_on_behaviour_with_a_pattern(report: Any) -> None:
-    assert report["tasks"] == ["interests", "sentiment"]
+    assert report["tasks"] == ["interests", "recommend", "sentiment"]
     assert report["champion"] is None
     assert report["metrics"]["sentiment.accuracy"]["n"] > 0
     assert report["differences"]["majority"]["sentiment.accuracy"]["value"] > 0
