@@ -283,14 +283,16 @@ class _Gate:
             theirs = as_mapping(as_mapping(self.evaluation.get("baselines")).get(baseline))
             self.compared(metric, baseline, theirs)  # raises unless both were measured on the same rows
             mine = _measure(as_mapping(self.evaluation.get("metrics")).get(metric), metric)
-            bar = least.share * _measure(theirs.get(metric), metric).value
+            theirs_value = _measure(theirs.get(metric), metric).value
         except _Missing as missing:
             return self.add(name, False, str(missing))
         if mine.value <= 0:
             return self.add(name, False, f"{metric} is {mine.value:.4f} (n = {mine.n:,}): nothing was right")
-        passed = mine.value >= bar
-        wanted = f"{'at least' if passed else 'below'} {least.share:g} of {baseline}'s"
-        self.add(name, passed, f"{metric} is {mine.value:.4f}, {wanted} ({bar:.4f}, n = {mine.n:,})")
+        limit = least.share * theirs_value
+        passed = mine.value >= limit
+        where = f"{'at least' if passed else 'below'} {limit:.4f}"
+        of = f"{least.share:g} of {baseline}, {theirs_value:.4f}"
+        self.add(name, passed, f"{metric} is {mine.value:.4f}, {where} ({of}; n = {mine.n:,})")
 
     def slice(self, wanted: str, floors: Mapping[str, float]) -> None:
         rows = self.evaluation.get("slices")

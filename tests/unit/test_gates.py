@@ -219,9 +219,9 @@ def test_bounds_that_are_not_asked_say_so_and_do_not_say_where_a_file_lies() -> 
 @pytest.mark.parametrize(
     ("share", "mine", "reason"),
     [
-        (0.8, 0.4, "interests.precision is 0.4000, at least 0.8 of own_frequencies's (0.4000, n = 2,050)"),
-        (0.8, 0.3999, "interests.precision is 0.3999, below 0.8 of own_frequencies's (0.4000, n = 2,050)"),
-        (1.2, 0.5999, "interests.precision is 0.5999, below 1.2 of own_frequencies's (0.6000, n = 2,050)"),
+        (0.8, 0.4, "interests.precision is 0.4000, at least 0.4000 (0.8 of own_frequencies, 0.5000; n = 2,050)"),
+        (0.8, 0.3999, "interests.precision is 0.3999, below 0.4000 (0.8 of own_frequencies, 0.5000; n = 2,050)"),
+        (1.2, 0.5999, "interests.precision is 0.5999, below 0.6000 (1.2 of own_frequencies, 0.5000; n = 2,050)"),
     ],
 )
 def test_a_share_of_a_baseline_has_to_be_reached(share: float, mine: float, reason: str) -> None:
