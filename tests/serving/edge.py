@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 import threading
@@ -11,11 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from serving.feedback import FeedbackTokens
 from serving.server import Server
 
 API, ADMIN = "api-token-of-a-test", "admin-token-of-a-test"
 ASK = "/v1/models/sentiment:predict"
 ONE = b'{"instances": [{"text": "fine"}]}'
+TOKENS = FeedbackTokens(b"key of a test")
+FEEDBACK = json.dumps(
+    {"feedback": [{"request": "r", "token": TOKENS.issue("r", "a" * 32), "kind": "click", "item": "1"}]}
+).encode()
 
 
 class Session:
@@ -24,7 +30,7 @@ class Session:
 
     digest = "d" * 64
     labels = ("Comedy", "Drama")
-    has_sentiment = True
+    models = ("interests", "recommend", "sentiment")
 
     def compute(self, model: str, questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if model == "recommend":
@@ -54,7 +60,7 @@ def open_house(journal: Any = None, api: str | None = API, admin: str | None = A
     from serving.settings import ServerSettings
 
     access = Access(api, admin, True)
-    house = Server(ServerSettings(port=0, grpc_port=0, **settings), access, routes(dict, journal))
+    house = Server(ServerSettings(port=0, grpc_port=0, **settings), access, routes(dict, journal, TOKENS))
     batcher = Batcher(Live(Predictor(Session(), "1"), journal))  # type: ignore[arg-type]
     house.open(batcher)
     try:

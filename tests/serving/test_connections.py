@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edge import ADMIN, API, ASK, ONE, ask, is_closed, open_house, read, request, running, statuses
+from edge import ADMIN, API, ASK, FEEDBACK, ONE, ask, is_closed, open_house, read, request, running, statuses
 from processes import HOUSE
 
 from serving import connections
@@ -420,8 +420,7 @@ def test_who_does_not_read_an_answer_is_let_go_and_holds_nothing(impatient: Any)
     ],
 )
 def test_a_page_of_another_site_may_not_ask(address: Address, headers: dict[str, str], status: int) -> None:
-    feedback = json.dumps({"feedback": [{"request": "r", "kind": "click", "item": "1"}]}).encode()
-    for path, body, good in ((ASK, ONE, 200), ("/v1/feedback", feedback, 202)):
+    for path, body, good in ((ASK, ONE, 200), ("/v1/feedback", FEEDBACK, 202)):
         for kind in ("text/plain", "application/x-www-form-urlencoded", "application/json"):
             answer = ask(address, request(path, body, Content_Type=kind, **headers))
             assert statuses(answer) == [good if status == 200 else status], answer
@@ -440,7 +439,6 @@ def test_a_page_of_another_site_may_be_told_what_it_cannot_read(address: Address
 
 
 V2 = json.dumps({"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}]}).encode()
-FEEDBACK = json.dumps({"feedback": [{"request": "r", "kind": "click", "item": "1"}]}).encode()
 
 
 @pytest.mark.parametrize(
