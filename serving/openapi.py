@@ -9,7 +9,8 @@ from serving import v2
 from serving.feedback import TOKEN_HEADER
 from serving.journal import LONGEST_REQUEST_ID, MOST_FEEDBACK
 from serving.users import LONGEST_USER
-from tasteloop.events import KINDS, LATEST
+from tasteloop.events import KINDS, LATEST, PER_UNIT, likely_range
+from tasteloop.runtime import MOST_K
 from tasteloop.tasks import SENTIMENT
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
 Schema = dict[str, Any]
 _MOMENT = r"^20\d\d-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])T([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ$"  # among others
+_OTHER_UNITS = [  # a number that is a time of our days in seconds, say, is refused as no microseconds
+    {"minimum": low, "exclusiveMaximum": high}
+    for low, high in (likely_range(unit) for unit in PER_UNIT if unit != "us")
+]
 _PARAMETERS: Schema = {
     "type": "object",
     "additionalProperties": {"type": ["string", "number", "boolean"]},
@@ -72,7 +77,10 @@ def document(server: Server) -> Schema:
             "required": ["predictions", "model_version"],
             "properties": {"predictions": _list({"type": "object"}), "model_version": {"type": "string"}},
         }
-        asked = _object(instances={**_list(_ref(instance)), "minItems": 1, "maxItems": limits.instances})
+        instances = {**_list(_ref(instance)), "minItems": 1, "maxItems": limits.instances}
+        if model != SENTIMENT:
+            instances |= _rows_within(limits)
+        asked = _object(instances=instances)
         paths[f"/v1/models/{model}:predict"] = {"post": _post(f"Ask {model}", asked, answer, "V1")}
         paths[f"/v2/models/{model}/infer"] = {
             "post": _post(f"Ask {model} with tensors", _ref("InferenceRequest"), _ref("InferenceResponse"), "V2")
@@ -101,7 +109,8 @@ def document(server: Server) -> Schema:
 
 
 def _schemas(limits: Any) -> Schema:
-    text = {"type": "string", "pattern": r"\S", "maxLength": limits.characters}
+    visible = r"[^\s\u001c-\u001f\u0085]"  # engines differ in what else they call a space
+    text = {"type": "string", "pattern": visible, "maxLength": limits.characters}
     event: Schema = {
         "type": "object",
         "additionalProperties": False,
@@ -115,7 +124,7 @@ def _schemas(limits: Any) -> Schema:
                 "description": "ISO 8601, or microseconds since 1970 UTC",
                 "anyOf": [
                     {"type": "string", "pattern": _MOMENT},
-                    {"type": "integer", "minimum": 0, "maximum": LATEST},
+                    {"type": "integer", "minimum": 0, "maximum": LATEST, "not": {"anyOf": _OTHER_UNITS}},
                     {"type": "null"},
                 ],
             },
@@ -154,7 +163,7 @@ def _schemas(limits: Any) -> Schema:
             "required": ["events"],
             "properties": {
                 "events": {**_list(_ref("Event")), "maxItems": limits.events},
-                "k": {"type": ["integer", "null"], "minimum": 1, "maximum": 1000},
+                "k": {"type": ["integer", "null"], "minimum": 1, "maximum": MOST_K},
                 "user": _USER,
             },
         },
@@ -201,6 +210,13 @@ def _schemas(limits: Any) -> Schema:
             },
         },
     }
+
+
+def _rows_within(limits: Any) -> Schema:
+    """Instances times the largest k is bounded, which a schema cannot say: few instances with any k, or any number of
+    instances with a small one. What lies between is accepted too."""
+    small = {"items": {"properties": {"k": {"maximum": max(1, limits.rows // limits.instances)}}}}
+    return {"anyOf": [{"maxItems": max(1, limits.rows // MOST_K)}, small]}
 
 
 def _ref(name: str) -> Schema:

@@ -186,6 +186,7 @@ def _check_parquet(path: Path) -> None:
     import pyarrow.parquet as pq
 
     check_file(path)
+    _refuse_empty(path)
     try:
         with pq.ParquetFile(path) as file:
             meta = file.metadata
@@ -216,6 +217,7 @@ def _refuse_repeated(path: Path, names: list[str], wanted: set[str]) -> None:
 
 def _scan_text(path: Path, separator: str, quote: str | None, wanted: set[str]) -> pl.LazyFrame:
     check_file(path)
+    _refuse_empty(path)
     with path.open("rb") as stream:
         head = stream.read(4)
     if head.startswith(_GZIP):
@@ -234,10 +236,13 @@ def check_file(path: Path) -> None:
     """Raise TasteloopError for what cannot be read as a file: a pipe, for one, would be waited for for ever."""
     if not path.is_file():
         raise TasteloopError(f"{path} is no regular file; check the path")
-    if path.stat().st_size == 0:
-        raise TasteloopError(f"{path} is empty (0 bytes); export it again")
     if not os.access(path, os.R_OK):
         raise TasteloopError(f"{path} may not be read by this user; change its permissions")
+
+
+def _refuse_empty(path: Path) -> None:
+    if path.stat().st_size == 0:
+        raise TasteloopError(f"{path} is empty (0 bytes); export it again")
 
 
 def _check_gzip(path: Path) -> None:

@@ -509,7 +509,7 @@ def test_a_taken_port_is_said(server: Running, tiny_bundle: Path) -> None:
 
 def test_mistakes_are_said(tmp_path: Path) -> None:
     cases = {
-        (): "error: there is no champion in sqlite:///",
+        (): f"error: there is no champion in {tmp_path / 'mlflow.db'}",
         ("--bundle", "/no/such/place"): "error: no bundle directory /no/such/place",
         ("--bundle", str(tmp_path)): "error: ",
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -127,10 +128,12 @@ def when(condition: Callable[[], object], *processes: subprocess.Popen[str]) -> 
 
 
 def midway(place: Path) -> bool:
-    """A checkpoint of the second epoch is there."""
-    for found in place.glob(f"{CHECKPOINTS}/{NAME}/*/state.json"):
+    """A checkpoint of the second epoch is there, whole: under its own name, and in a store the pointer names it."""
+    for found in place.glob(f"{CHECKPOINTS}/{NAME}/[!.]*/state.json"):
         with contextlib.suppress(Exception):
-            if read_json(found)["epoch"] >= 1:
+            pointer = found.parents[1] / "current.json"
+            in_place = not re.fullmatch("[0-9a-f]{32}", found.parent.name)  # a store's folders have such names
+            if read_json(found)["epoch"] >= 1 and (in_place or read_json(pointer)["folder"] == found.parent.name):
                 return True
     return False
 
