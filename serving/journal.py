@@ -261,7 +261,7 @@ class Journal:
     def __init__(self, settings: JournalSettings) -> None:
         self.settings = settings
         try:
-            settings.directory.mkdir(parents=True, exist_ok=True)
+            files.make_directory(settings.directory)
         except OSError as error:
             raise TasteloopError(
                 f"the journal cannot be kept in {settings.directory} ({error.strerror}); name another directory with "

@@ -263,7 +263,7 @@ class Ledger:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self.directory.mkdir(parents=True, exist_ok=True)
+        files.make_directory(self.directory)
         with (self.directory / LOCK).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield  # closing the file releases the lock
