@@ -47,7 +47,7 @@ def test_the_trainer_component_gives_the_steps_what_an_overlay_alone_does_not(tm
     assert not [d for d in rendered("overlays/prod") if "trainjobs" in d["metadata"]["name"]]
     overlay.write_text(overlay.read_text() + "components: [../../components/trainer]\n")
     found = [d for d in rendered("overlays/prod", tmp_path / "k8s") if "trainjobs" in d["metadata"]["name"]]
-    assert {d["kind"] for d in found} == {"Role", "RoleBinding"}
+    assert {d["kind"] for d in found} == {"NetworkPolicy", "Role", "RoleBinding"}
     assert {d["metadata"]["namespace"] for d in found} == {"tasteloop"}
 
 
