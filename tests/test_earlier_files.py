@@ -1,0 +1,64 @@
+"""A bundle, a journal and a ledger that an earlier version wrote are still read, and say what they said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving.journal import read_journal
+from serving.predictor import Predictor
+from validation.ledger import Ledger
+
+EARLIER = Path(__file__).parent / "fixtures/before-rooms"
+
+
+def saved(name: str) -> Any:
+    return json.loads((EARLIER / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("earlier")
+    with tarfile.open(EARLIER / "bundle.tar.xz") as archive:
+        archive.extractall(directory, filter="data")
+    return directory / "bundle"
+
+
+def test_the_bundle_is_whole_and_answers_as_it_did(bundle: Path) -> None:
+    predictor = Predictor.load(bundle, "3")
+    written = saved("answers.json")
+
+    for model, questions in written["questions"].items():
+        answers = predictor.predict(model, questions)
+        assert _rounded(answers) == _rounded(written["answers"][model])
+
+
+def test_the_journal_is_read_with_its_feedback(tmp_path: Path) -> None:
+    shutil.copytree(EARLIER / "journal", tmp_path / "journal")
+
+    rows = read_journal(tmp_path / "journal").to_dicts()
+
+    assert rows == saved("journal.json")
+    assert [row["feedback"] for row in rows if row["request"] == "r1"] != [[]]
+
+
+def test_the_ledger_is_read_and_its_chain_holds(tmp_path: Path) -> None:
+    shutil.copytree(EARLIER / "ledger", tmp_path / "ledger")
+    ledger = Ledger(tmp_path / "ledger")
+
+    assert [record.model_dump(mode="json") for record in ledger.records()] == saved("ledger.json")
+    assert [trigger.result for trigger in ledger.triggers()] == ["promoted"]
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers to three digits: another processor may sum in another order."""
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return round(value, 3) if isinstance(value, float) else value
