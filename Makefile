@@ -78,14 +78,14 @@ test-cluster: $(STAMP) ## images, containers, a Kubernetes API server and a node
 test-spark: $(STAMP) ## tests on a real Spark master and worker, where there is Java; installs [spark] into the environment
 	@echo "test-spark: pyspark"
 	@$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[spark]"
-	@$(BIN)/python -m pytest -q -m slow tests/pipeline/test_spark.py
+	@$(BIN)/python -m pytest -q -m slow tests/e2e/runs/test_spark.py
 
 fuzz: $(STAMP) ## the tests that make input at random, for much longer than `make test` does; stop it when you like
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m fuzz --timeout 0 --hypothesis-profile fuzz
 
-golden: $(STAMP) ## renew tests/unit/golden after a change that is meant; then read its diff
-	@TASTELOOP_RENEW_GOLDEN=1 $(BIN)/python -m pytest -q tests/unit/test_golden.py
-	@git --no-pager diff --stat -- tests/unit/golden
+golden: $(STAMP) ## renew tests/golden after a change that is meant; then read its diff
+	@TASTELOOP_RENEW_GOLDEN=1 $(BIN)/python -m pytest -q tests/pipelines/graphs/test_golden.py
+	@git --no-pager diff --stat -- tests/golden
 
 bench: assets ## the quality benchmark: every protocol and method (docs/benchmarks.md)
 	@$(BIN)/tasteloop bench quality

@@ -4,7 +4,7 @@
     python benchmarks/training_speed.py --share 0.4 --epochs 1    # 6 minutes: speeds, not accuracies
 
 Methods:
-- tasteloop: `tasteloop.training.train` with the sentiment task alone, as the `local` profile sets it, and with more of
+- tasteloop: `tasteloop.encoder.training.train` with the sentiment task alone, as the `local` profile sets it, and with more of
   the encoder frozen;
 - trainer: Hugging Face `Trainer`, fp32, dynamic padding, all weights trained;
 - listing: the source paper's recipe, every review padded to 512 tokens, fp32, a head on the flattened token states.
@@ -31,8 +31,8 @@ BATCH = 32
 
 def reviews(share: float) -> tuple[list[str], list[int], list[str], list[int]]:
     """Training and test texts with their labels, split as the pipeline splits them."""
+    from tasteloop.behaviour.snapshots import PrepareSettings, Snapshots, prepare
     from tasteloop.datasets.ingest import IngestSettings, ingest
-    from tasteloop.snapshots import PrepareSettings, Snapshots, prepare
 
     with tempfile.TemporaryDirectory() as folder:
         ingest(IngestSettings(), Path(folder) / "data")
@@ -48,9 +48,9 @@ def tasteloop(encoder: Path, data: Any, epochs: int, frozen: int, rate: float) -
     import numpy as np
     import torch
 
-    from tasteloop.batches import TaskData, load_tokenizer, pad, tokenize
-    from tasteloop.model import TasteModel, load_encoder
-    from tasteloop.training import TrainingSettings, train
+    from tasteloop.encoder.batches import TaskData, load_tokenizer, pad, tokenize
+    from tasteloop.encoder.model import TasteModel, load_encoder
+    from tasteloop.encoder.training import TrainingSettings, train
 
     texts, labels, test, truth = data
     settings = TrainingSettings(

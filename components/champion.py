@@ -15,7 +15,7 @@ def champion(
     with step("champion") as outputs:
         from pathlib import Path
 
-        from serving.registry import champion
+        from serving.release.registry import champion
         from tasteloop.bundle import verify
 
         live = champion()

@@ -20,12 +20,12 @@ def evaluate(
         from pathlib import Path
 
         from components.charts import draw
-        from tasteloop.evaluation import EvaluationSettings, evaluate
+        from tasteloop.evaluation.evaluate import EvaluationSettings, evaluate
         from tasteloop.files import read_json
 
         rival = None
         if champion:
-            from serving.registry import find
+            from serving.release.registry import find
 
             rival = find(champion).path
         out = Path(evaluation.path)

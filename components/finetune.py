@@ -28,11 +28,11 @@ def finetune(
         work = home() / "checkpoints" / checkpoints
         place = f"{store}/{checkpoints}" if store else None
         if trainjob:
-            from components.trainjob import run
+            from serving.cluster.trainjob import run
 
             run(trainjob, Path(snapshots.path), settings, Path(model.path), place or str(work))
         else:
-            from tasteloop.training import TrainingSettings, finetune
+            from tasteloop.encoder.training import TrainingSettings, finetune
 
             checked = TrainingSettings.model_validate_json(settings)
             finetune(Path(snapshots.path), checked, Path(model.path), work, place)

@@ -16,8 +16,8 @@ def fit_recommender(
     with step("fit-recommender", bundle=bundle.path):
         from pathlib import Path
 
-        from tasteloop.assemble import fit_recommender
-        from tasteloop.fitting import RecommenderSettings
+        from tasteloop.recommender.fitting import RecommenderSettings
+        from tasteloop.runtime.assemble import fit_recommender
 
         fit_recommender(
             Path(model.path),

@@ -21,8 +21,8 @@ def gate(
         from pathlib import Path
 
         from tasteloop.files import read_json, write_json
-        from validation.gates import GateSettings, decide
-        from validation.report import write_report
+        from validation.gate.gates import GateSettings, decide
+        from validation.pages.report import write_report
 
         facts = read_json(Path(evaluation.path) / "evaluation.json")
         decision = decide(facts, GateSettings.model_validate_json(settings))

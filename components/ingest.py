@@ -15,8 +15,8 @@ def ingest(settings: str, dataset: dsl.Output[dsl.Dataset], fingerprint: str = "
     with step("ingest", dataset=dataset.path):
         from pathlib import Path
 
+        from tasteloop.behaviour.partitions import DataSettings
         from tasteloop.datasets.ingest import IngestSettings, ingest
-        from tasteloop.partitions import DataSettings
 
         engine = DataSettings.model_validate_json(data)
         ingest(IngestSettings.model_validate_json(settings), Path(dataset.path), engine)

@@ -26,7 +26,7 @@ def monitor(settings: str, watched: dsl.Output[dsl.Artifact], events: dsl.Input[
         with tempfile.TemporaryDirectory(prefix="tasteloop-") as folder:
             profile = Path(folder) / "monitor.yaml"
             profile.write_text(settings, encoding="utf-8")  # JSON is YAML, and keeps text apart from numbers
-            command = [sys.executable, "-m", "pipelines.cli", "monitor", "--once", "--json", "--profile", str(profile)]
+            command = [sys.executable, "-m", "pipelines.cli.app", "monitor", "--once", "--json", "--profile", str(profile)]
             if events:
                 command += ["--events", events.path]
             # within a step kfp leaves out what makes a graph, unless it does not know where it is

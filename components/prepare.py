@@ -11,8 +11,8 @@ def prepare(dataset: dsl.Input[dsl.Dataset], settings: str, snapshots: dsl.Outpu
     with step("prepare", snapshots=snapshots.path):
         from pathlib import Path
 
-        from tasteloop.partitions import DataSettings
-        from tasteloop.snapshots import PrepareSettings, prepare
+        from tasteloop.behaviour.partitions import DataSettings
+        from tasteloop.behaviour.snapshots import PrepareSettings, prepare
 
         engine = DataSettings.model_validate_json(data)
         prepare(Path(dataset.path), PrepareSettings.model_validate_json(settings), Path(snapshots.path), engine)

@@ -24,8 +24,8 @@ def promote(
         from pathlib import Path
 
         from components.step import RUN
-        from serving.registry import promote
-        from validation.reference import WatchSettings, keep_data, keep_reference
+        from serving.release.registry import promote
+        from validation.monitor.reference import WatchSettings, keep_data, keep_reference
 
         watch = WatchSettings.model_validate_json(settings)
         kept = keep_reference(Path(bundle.path), Path(snapshots.path), watch)

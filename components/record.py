@@ -17,7 +17,7 @@ def record(
         import json
         from pathlib import Path
 
-        from serving.registry import record
+        from serving.release.registry import record
         from tasteloop.files import read_json
         from tasteloop.redaction import redact_strings
 

@@ -17,8 +17,8 @@ def rehearse(
     with step("rehearse", rehearsal=rehearsal.path) as outputs:
         from pathlib import Path
 
-        from serving.registry import rehearsed
-        from serving.rollout import rehearse
+        from serving.release.registry import rehearsed
+        from serving.release.rehearsal import rehearse
 
         out = Path(rehearsal.path)
         result = rehearse(Path(bundle.path), out)

@@ -16,9 +16,9 @@ def score(
     with step("score", answers=answers.path) as outputs:
         from pathlib import Path
 
-        from serving.registry import champion
+        from serving.release.registry import champion
         from tasteloop.errors import TasteloopError
-        from tasteloop.scoring import score
+        from tasteloop.runtime.scoring import score
 
         live = champion()
         if live is None:

@@ -24,9 +24,9 @@ def validate(
         import shutil
         from pathlib import Path
 
+        from tasteloop.behaviour.partitions import DataSettings
         from tasteloop.files import atomic_write, home
-        from tasteloop.partitions import DataSettings
-        from validation.expectations import ValidationSettings, validate
+        from validation.data.expectations import ValidationSettings, validate
 
         out = Path(validation.path)
         accepted = home() / "accepted" / f"{source}.json" if source else None
@@ -34,6 +34,6 @@ def validate(
         result = validate(Path(dataset.path), ValidationSettings.model_validate_json(settings), out, accepted, engine)
         if accepted and result.passed:
             atomic_write(accepted, (out / "validation.json").read_bytes())
-        shutil.copy(out / "validation.html", page.path)
+        shutil.copy(out / "validation.pages.html", page.path)
         outputs.update(passed=result.passed, reason=result.reason)
     return result.passed, result.reason

@@ -89,14 +89,14 @@ def main() -> int:
 
 def study(options: argparse.Namespace, out: Path) -> list[Row]:
     """The steps, then the comparison."""
-    from tasteloop.assemble import fit_recommender
+    from tasteloop.behaviour.snapshots import PrepareSettings, prepare
+    from tasteloop.behaviour.text import TextSettings
     from tasteloop.datasets.ingest import IngestSettings, ingest
     from tasteloop.datasets.synthetic import SyntheticSettings
-    from tasteloop.evaluation import EvaluationSettings, evaluate
-    from tasteloop.fitting import RecommenderSettings
-    from tasteloop.snapshots import PrepareSettings, prepare
-    from tasteloop.text import TextSettings
-    from tasteloop.training import TrainingSettings, finetune
+    from tasteloop.encoder.training import TrainingSettings, finetune
+    from tasteloop.evaluation.evaluate import EvaluationSettings, evaluate
+    from tasteloop.recommender.fitting import RecommenderSettings
+    from tasteloop.runtime.assemble import fit_recommender
 
     shop = SyntheticSettings(users=options.users, items=options.items, seed=options.seed)
     log.info("ingest: %s", options.source)
@@ -129,13 +129,13 @@ def study(options: argparse.Namespace, out: Path) -> list[Row]:
 def compare(out: Path, shop: Any, seed: int, draws: int) -> list[Row]:
     """What was learned beside the tastes (where they are known) and beside what followed, on the test snapshots."""
     from tasteloop import metrics
-    from tasteloop.collaborative import Past, ease
+    from tasteloop.behaviour.snapshots import EVENTS_SEEN, FUTURE, TEST, TIME, TRAIN, USER, Snapshots
     from tasteloop.datasets import synthetic
-    from tasteloop.evaluation import own_frequencies
+    from tasteloop.evaluation.evaluate import own_frequencies
     from tasteloop.files import read_parquet
-    from tasteloop.recommend import Folded, seen
-    from tasteloop.runtime import Session
-    from tasteloop.snapshots import EVENTS_SEEN, FUTURE, TEST, TIME, TRAIN, USER, Snapshots
+    from tasteloop.recommender.collaborative import Past, ease
+    from tasteloop.recommender.recommend import Folded, seen
+    from tasteloop.runtime.session import Session
 
     data, session = Snapshots.read(out / "snapshots"), Session.load(out / "bundle")
     rows = data.split(TEST)

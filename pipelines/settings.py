@@ -13,20 +13,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from tasteloop.behaviour.partitions import DataSettings
+from tasteloop.behaviour.snapshots import PrepareSettings
 from tasteloop.datasets.ingest import IngestSettings
+from tasteloop.encoder.training import TrainingSettings
 from tasteloop.errors import TasteloopError
-from tasteloop.evaluation import EvaluationSettings
+from tasteloop.evaluation.evaluate import EvaluationSettings
 from tasteloop.files import read_yaml
-from tasteloop.fitting import RecommenderSettings
-from tasteloop.partitions import DataSettings
-from tasteloop.snapshots import PrepareSettings
-from tasteloop.training import TrainingSettings
+from tasteloop.recommender.fitting import RecommenderSettings
 from tasteloop.yaml12 import parse_yaml
-from validation.decision import DecisionSettings
-from validation.expectations import ValidationSettings
-from validation.gates import GateSettings
-from validation.reference import WatchSettings
-from validation.rollback import RollbackSettings
+from validation.data.expectations import ValidationSettings
+from validation.gate.gates import GateSettings
+from validation.monitor.decision import DecisionSettings
+from validation.monitor.reference import WatchSettings
+from validation.monitor.rollback import RollbackSettings
 
 CONFIGS = Path(__file__).parent / "configs"
 _SHORT = reprlib.Repr()  # a message quotes what came, but not a whole file of it

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from prometheus_client import disable_created_metrics
 from pydantic import BaseModel, ValidationError
 
-from serving import telemetry
-from serving.journal import Journal, JournalSettings
+from serving.journal.writer import Journal, JournalSettings
+from serving.observe import telemetry
 from serving.settings import Limits, QueueSettings, ServerSettings
 from tasteloop import process
 from tasteloop.errors import TasteloopError
@@ -160,7 +160,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     follows = arguments.bundle == CHAMPION and arguments.version is None
     place = None if follows else _resolve(arguments.bundle, arguments.version)
 
-    from serving.follow import Following, first, reach_registry
+    from serving.release.follow import Following, first, reach_registry
 
     away: str | None = None
     if follows:
@@ -169,13 +169,13 @@ def _serve(arguments: argparse.Namespace) -> None:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         away = reach_registry()
 
-    from serving.access import Access, loopback
-    from serving.batching import Batcher
-    from serving.feedback import FeedbackTokens
-    from serving.live import Live
-    from serving.predictor import Predictor
-    from serving.routes import routes
-    from serving.server import Server
+    from serving.answering.batching import Batcher
+    from serving.answering.live import Live
+    from serving.answering.predictor import Predictor
+    from serving.http.access import Access, loopback
+    from serving.http.routes import routes
+    from serving.http.server import Server
+    from serving.journal.tokens import FeedbackTokens
     from tasteloop.privacy.pseudonyms import KEY_VARIABLE, pseudonym_key
 
     limits = _settings(
@@ -206,7 +206,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     if not loopback(arguments.host) and not access.asks:
         logger.warning("listening on %s without a token: whoever reaches it can ask", arguments.host)
     if arguments.traces:
-        from serving.tracing import Tracing
+        from serving.observe.tracing import Tracing
 
         telemetry.tracing = Tracing(arguments.traces)
     journal = _journal(arguments, follows)
@@ -266,7 +266,7 @@ def _resolve(bundle: str, version: str | None) -> tuple[Path, str | None]:
         if not Path(bundle).is_dir():
             raise TasteloopError(f"no bundle directory {bundle}; give one, or `champion` for the registry's")
         return Path(bundle), version
-    from serving import registry
+    from serving.release import registry
 
     found = registry.find(str(version))
     return found.path, found.version

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from serving import settings
-from serving.feedback import TOKEN_HEADER
+from serving.journal.tokens import TOKEN_HEADER
 from tasteloop.errors import TasteloopError
 from tasteloop.redaction import redact
 

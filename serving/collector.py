@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from serving.journal import (
+from serving.answering.predictor import input_name, v1_instances, v2_instances
+from serving.answering.users import take_users
+from serving.journal.writer import (
     CHAMPION,
     CLOCK_SKEW,
     LONGEST_REQUEST_ID,
@@ -36,17 +38,15 @@ from serving.journal import (
     now,
     rows,
 )
-from serving.predictor import input_name, v1_instances, v2_instances
-from serving.rollout import from_v2
-from serving.users import take_users
+from serving.release.rehearsal import from_v2
 from tasteloop import process
+from tasteloop.behaviour.events import microseconds
 from tasteloop.errors import TasteloopError
-from tasteloop.events import microseconds
 from tasteloop.privacy.pseudonyms import pseudonym_key
 from tasteloop.tasks import INTERESTS, RECOMMEND, SENTIMENT
 
 if TYPE_CHECKING:
-    from serving.access import Access
+    from serving.http.access import Access
 
 logger = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ def _request(data: bytes, attributes: Mapping[str, str], key: bytes) -> dict[str
     """
     from kserve.errors import InvalidInput  # kserve reads the command line as its own when it is imported
 
-    from serving import v2
+    from serving.http import v2
 
     body = _parsed(data)
     if "inputs" in body:
@@ -249,8 +249,8 @@ def application(journal: Journal, pairs: Pairs, access: Access) -> Any:
     from starlette.responses import JSONResponse
     from starlette.routing import Route
 
-    from serving.bodies import read_body
-    from serving.faults import KINDS, fault
+    from serving.http.bodies import read_body
+    from serving.http.faults import KINDS, fault
 
     def check(request: Request) -> None:
         access.check_http(request.method, "/events", dict(request.headers))  # "/" would be open, for probes
@@ -306,8 +306,8 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # what uvicorn raises again at its end: the journal is closed
     sys.argv[1:] = []  # kserve parses them as its own when it is imported
-    from serving.access import Access
-    from serving.server import bind
+    from serving.http.access import Access
+    from serving.http.server import bind
     from serving.settings import ServerSettings
 
     try:
@@ -322,7 +322,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     import uvicorn
 
-    from serving.connections import GuardedServer
+    from serving.http.connections import GuardedServer
 
     config = uvicorn.Config(application(journal, pairs, access), log_config=None, log_level="warning", access_log=False)
     server = GuardedServer(config, limits.connections, limits.connections_of_one, SECONDS)

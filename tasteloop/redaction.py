@@ -1,7 +1,7 @@
 """What no message may hold: secrets of addresses and of the environment, mail addresses, values of the input.
 
 Every message of ours goes through `redact`: a TasteloopError's text when it is made, log records and the tracebacks of
-uncaught exceptions (`tasteloop.process`), what a run records and prints (`pipelines.local`, `components.step`).
+uncaught exceptions (`tasteloop.process`), what a run records and prints (`pipelines.local.runner`, `components.step`).
 """
 
 from __future__ import annotations

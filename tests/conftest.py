@@ -12,9 +12,9 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tasteloop.events import EVENTS_SCHEMA
+from tasteloop.behaviour.events import EVENTS_SCHEMA
+from tasteloop.behaviour.items import ITEMS_SCHEMA, REVIEWS_SCHEMA
 from tasteloop.files import write_json, write_parquet
-from tasteloop.items import ITEMS_SCHEMA, REVIEWS_SCHEMA
 
 LABELS = ("Comedy", "Crime", "Drama", "War")
 WORDS = ("mostly", "of", "events", "liked", "disliked", "tried", "viewed", "no", "history", "good", "bad", "film")
@@ -82,7 +82,7 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_snapshots(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tasteloop.snapshots import PrepareSettings, prepare
+    from tasteloop.behaviour.snapshots import PrepareSettings, prepare
 
     out = tmp_path_factory.mktemp("prepared") / "snapshots"
     prepare(tiny_dataset, PrepareSettings(horizon=5, stride=5), out)
@@ -91,7 +91,7 @@ def tiny_snapshots(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def tiny_model(tiny_encoder: Path, tiny_snapshots: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tasteloop.training import TrainingSettings, finetune
+    from tasteloop.encoder.training import TrainingSettings, finetune
 
     folder = tmp_path_factory.mktemp("trained")
     settings = TrainingSettings(
@@ -104,8 +104,8 @@ def tiny_model(tiny_encoder: Path, tiny_snapshots: Path, tmp_path_factory: pytes
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_model: Path, tiny_snapshots: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sealed bundle that answers for all three models."""
-    from tasteloop.assemble import fit_recommender
-    from tasteloop.fitting import RecommenderSettings
+    from tasteloop.recommender.fitting import RecommenderSettings
+    from tasteloop.runtime.assemble import fit_recommender
 
     out = tmp_path_factory.mktemp("bundled") / "bundle"
     fit_recommender(tiny_model, tiny_snapshots, RecommenderSettings(), out)

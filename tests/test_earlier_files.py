@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from serving.journal import read_journal
-from serving.predictor import Predictor
-from validation.ledger import Ledger
+from serving.answering.predictor import Predictor
+from serving.journal.writer import read_journal
+from validation.monitor.ledger import Ledger
 
 EARLIER = Path(__file__).parent / "fixtures/before-rooms"
 

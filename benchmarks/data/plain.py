@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tasteloop.events import KINDS, LATEST, SECOND, CleaningSettings, Event
-from tasteloop.items import Catalogue
+from tasteloop.behaviour.events import KINDS, LATEST, SECOND, CleaningSettings, Event
+from tasteloop.behaviour.items import Catalogue
+from tasteloop.behaviour.snapshots import PrepareSettings, _positions, _split
+from tasteloop.behaviour.text import behaviour_text
 from tasteloop.privacy.pseudonyms import pseudonym, pseudonym_key
-from tasteloop.snapshots import PrepareSettings, _positions, _split
-from tasteloop.text import behaviour_text
 
 COLUMNS = ["user", "item", "kind", "time", "value", "text"]
 FIRST = 631_152_000 * SECOND  # 1990

@@ -30,17 +30,17 @@ POLARS_TIMES, POLARS_SHARE, EXPONENT, GIGABYTES = 3.0, 1 / 3, 1.1, 4.0  # what i
 
 def work(engine: str, mapping: Path, out: Path, rows_a_part: int) -> dict[str, Any]:
     """One engine on one source, in this process: seconds of each half."""
+    from tasteloop.behaviour.events import CleaningSettings
+    from tasteloop.behaviour.partitions import DataSettings
+    from tasteloop.behaviour.snapshots import PrepareSettings, prepare
     from tasteloop.datasets.ingest import IngestSettings, ingest
-    from tasteloop.events import CleaningSettings
-    from tasteloop.partitions import DataSettings
-    from tasteloop.snapshots import PrepareSettings, prepare
 
     began = time.perf_counter()
     if engine == "pandas":
         from benchmarks.data import plain
+        from tasteloop.behaviour.items import Catalogue
         from tasteloop.datasets import mapped
         from tasteloop.files import write_parquet
-        from tasteloop.items import Catalogue
 
         out.mkdir(parents=True)
         items = mapped.read(mapping).items

@@ -5,7 +5,7 @@
     python -m benchmarks.loop.run --only window         # the drift report's time and memory alone
 
 Each simulation's result is kept under `--out`, and one that is there with the same options is not run again: the same
-command carries on. Simulations answer in process: those are the server's answers (tests/serving), without HTTP.
+command carries on. Simulations answer in process: those are the server's answers (tests/e2e/serving), without HTTP.
 Evidently's page is left out of them, on which no decision rests. But for `--retrain` seeds of the taste change the
 replay ends with the first decision to act.
 
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.replay import Options
+    from pipelines.simulation.replay import Options
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).parents[2]
@@ -44,8 +44,8 @@ def simulations(
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
-    from pipelines.replay import Options
-    from pipelines.simulation import found
+    from pipelines.simulation.replay import Options
+    from pipelines.simulation.simulator import found
     from tasteloop.files import read_json
 
     results, ahead = [], []
@@ -80,14 +80,14 @@ def simulated(options: Options, out: Path, root: Path) -> dict[str, Any]:
     """One simulation, without Evidently's page: no decision rests on it, and it takes half of a monitor's pass."""
     from unittest.mock import patch
 
-    from pipelines.simulation import simulate
+    from pipelines.simulation.simulator import simulate
     from tasteloop.files import write_json
 
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
     name = f"{options.shift}-{options.seed}"
     place = out / "homes" / name
     began = time.perf_counter()
-    with patch("validation.drift_report.evidently", lambda *_: ("", {})):
+    with patch("validation.monitor.drift_report.evidently", lambda *_: ("", {})):
         result = simulate(options, place, root, say=lambda _: None)
     result["seconds"] = round(time.perf_counter() - began, 1)
     write_json(out / f"{name}.json", result)
@@ -133,8 +133,8 @@ def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def window(base: Path, work: Path, say: Say) -> dict[str, Any]:
     """Examine a window of a million rows; seconds, and the peak memory of the process that did."""
 
-    from pipelines.replay import Options, Replay, World
-    from pipelines.simulation import at
+    from pipelines.simulation.replay import Options, Replay, World
+    from pipelines.simulation.simulator import at
     from tasteloop.files import read_json, read_parquet, write_parquet
     from tasteloop.privacy.pseudonyms import pseudonym_key
 
@@ -160,16 +160,16 @@ def examined(base: Path, work: Path) -> None:
     """The measured process: read the window, load what the monitor loads, examine, write the report."""
     import polars as pl
 
-    from pipelines.replay import FIRST, REFERENCE_WEEKS
-    from pipelines.simulation import at
-    from serving import registry
+    from pipelines.simulation.replay import FIRST, REFERENCE_WEEKS
+    from pipelines.simulation.simulator import at
+    from serving.release import registry
     from tasteloop.files import read_parquet, write_json
-    from tasteloop.runtime import Session
-    from validation.decision import WEEK, DecisionSettings
-    from validation.drift import Reader
-    from validation.drift_report import examine
-    from validation.reference import Reference, place
-    from validation.windows import Span
+    from tasteloop.runtime.session import Session
+    from validation.monitor.decision import WEEK, DecisionSettings
+    from validation.monitor.drift import Reader
+    from validation.monitor.drift_report import examine
+    from validation.monitor.reference import Reference, place
+    from validation.monitor.windows import Span
 
     began = time.perf_counter()
     with at(base):
@@ -251,8 +251,8 @@ def main() -> None:
         examined(asked.base, asked.examine)
         return
 
-    from pipelines.replay import SHIFTS
-    from pipelines.simulation import found
+    from pipelines.simulation.replay import SHIFTS
+    from pipelines.simulation.simulator import found
     from tasteloop.files import home, write_json
 
     def say(line: str) -> None:

@@ -22,7 +22,9 @@ import numpy as np
 
 from benchmarks.quality.methods import encoded
 from tasteloop import metrics
-from tasteloop.calibration import (
+from tasteloop.behaviour.items import SENTIMENT
+from tasteloop.behaviour.snapshots import EVENTS_SEEN, FUTURE, SPLIT, TEST, TEXT, TRAIN, USER, VALIDATION, Snapshots
+from tasteloop.encoder.calibration import (
     apply_calibration,
     average_precision,
     calibrate,
@@ -32,11 +34,9 @@ from tasteloop.calibration import (
     one_vs_rest,
 )
 from tasteloop.errors import TasteloopError
-from tasteloop.evaluation import behaviour_words, own_frequencies
-from tasteloop.items import SENTIMENT
+from tasteloop.evaluation.evaluate import behaviour_words, own_frequencies
 from tasteloop.metrics import Array, Measure
-from tasteloop.runtime import Session
-from tasteloop.snapshots import EVENTS_SEEN, FUTURE, SPLIT, TEST, TEXT, TRAIN, USER, VALIDATION, Snapshots
+from tasteloop.runtime.session import Session
 
 OURS = "tasteloop"
 DIFFERENCES = {"micro-F1": "ours_minus", "micro-F1, one threshold": "ours_minus_one", "macro-F1": "ours_minus_macro"}

@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.quality.methods import Matrix, text_vectors
 from tasteloop import metrics
-from tasteloop.items import Catalogue
+from tasteloop.behaviour.items import Catalogue
 
 FOLDS, NEIGHBOURS, REGULARISATION, SHARE = 5, 30, 3.0, 0.3
 

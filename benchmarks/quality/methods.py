@@ -20,11 +20,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from benchmarks.quality.protocols import Feedback, Matrix, Past, Rows, Task
-from tasteloop import collaborative, fitting, recommend
-from tasteloop.collaborative import ease, item_knn
+from tasteloop.behaviour.items import Catalogue
+from tasteloop.behaviour.text import TextSettings
 from tasteloop.errors import TasteloopError
-from tasteloop.items import Catalogue
-from tasteloop.text import TextSettings
+from tasteloop.recommender import collaborative, fitting, recommend
+from tasteloop.recommender.collaborative import ease, item_knn
 
 Settings = Mapping[str, Any]
 Grid = Mapping[str, tuple[Any, ...]]
@@ -355,9 +355,9 @@ def encoded(texts: Sequence[str], encoder: str, max_tokens: int) -> Matrix:
     """Mean-pooled vectors [n, width] by an encoder as it was published."""
     import torch
 
-    from tasteloop.batches import load_tokenizer, pad, sorted_batches, tokenize
     from tasteloop.datasets.fetch import resolve_encoder
-    from tasteloop.model import TasteModel, load_encoder
+    from tasteloop.encoder.batches import load_tokenizer, pad, sorted_batches, tokenize
+    from tasteloop.encoder.model import TasteModel, load_encoder
 
     directory = Path(resolve_encoder(encoder))
     model = TasteModel(load_encoder(directory), {}).eval()
@@ -380,7 +380,7 @@ def frozen_encoder(past: Past, settings: Settings) -> Scorer:
 
 @dataclass(frozen=True)
 class Tasteloop:
-    """The one place where the benchmark knows `tasteloop.recommend`."""
+    """The one place where the benchmark knows `tasteloop.recommender.recommend`."""
 
     recommender: recommend.Recommender
 
@@ -390,7 +390,7 @@ class Tasteloop:
 
 
 def ours(name: str, about: str, encoder: str = "") -> Method:
-    """`tasteloop.recommend` without a fine-tuned model; with an encoder as it was published the items have vectors."""
+    """`tasteloop.recommender.recommend` without a fine-tuned model; with an encoder as it was published the items have vectors."""
 
     def fit(past: Past, settings: Settings) -> Scorer:
         tuned = fitting.Tuned(**{name: value for name, value in settings.items() if name != "seed"})
@@ -457,7 +457,7 @@ def bundle(directory: Path) -> Method:
     """A bundle as the pipeline made it, fitted on what came before the test window and chosen on the validation one."""
 
     def fit(past: Past, settings: Settings) -> Scorer:
-        from tasteloop.runtime import Session
+        from tasteloop.runtime.session import Session
 
         session = Session.load(directory)
         if absent := [item for item in past.catalogue.items if item not in session.catalogue.index]:

@@ -4,7 +4,7 @@ A task is all that a method may see, in one form: what may be fitted before each
 about. Nothing in a `Past` is later than its cut, or on the hidden side of its split; a row's history is what its user
 had done when the question was put, and what may not be recommended is in `hidden`.
 
-- `time`: the snapshots of `tasteloop.snapshots.prepare` (docs/adr/0002), nothing of their rows changed.
+- `time`: the snapshots of `tasteloop.behaviour.snapshots.prepare` (docs/adr/0002), nothing of their rows changed.
 - `stratified`: a random share of each user's ratings trains, the rest tests, every test rating is relevant. With seed
   42, a share of 0.75 and the ratings in the order of their file these are the rows of `python_stratified_split` of
   github.com/recommenders-team/recommenders, whose README publishes results; the random numbers are the same ones.
@@ -21,11 +21,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tasteloop.errors import TasteloopError
-from tasteloop.events import ITEM, KIND, TIME, USER, VALUE, Event, positive
-from tasteloop.files import read_json, read_parquet
-from tasteloop.items import Catalogue
-from tasteloop.snapshots import (
+from tasteloop.behaviour.events import ITEM, KIND, TIME, USER, VALUE, Event, positive
+from tasteloop.behaviour.items import Catalogue
+from tasteloop.behaviour.snapshots import (
     EVENTS,
     EVENTS_SEEN,
     FUTURE,
@@ -37,6 +35,8 @@ from tasteloop.snapshots import (
     Snapshots,
     prepare,
 )  # fmt: skip
+from tasteloop.errors import TasteloopError
+from tasteloop.files import read_json, read_parquet
 
 Matrix = NDArray[np.float32]
 Numbers = NDArray[np.int64]
@@ -99,7 +99,7 @@ class Interactions:
         item: position in the catalogue, -1 where the event has none.
         time: µs since 1970 UTC.
         value: in [0, 1], NaN where there is none.
-        liked: what `tasteloop.events.positive` says.
+        liked: what `tasteloop.behaviour.events.positive` says.
     """
 
     user: Numbers

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.quality.methods import OURS
-from validation.html import Column, Scale, axis, interval, number, page, table, tag
+from validation.pages.html import Column, Scale, axis, interval, number, page, table, tag
 
 MAIN = "ndcg@10"
 _PUBLISHED = {

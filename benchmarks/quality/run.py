@@ -32,10 +32,10 @@ from benchmarks.quality.methods import METHODS, OURS, Method, Scorer, bundle
 from benchmarks.quality.peers import PYTHON, peers
 from benchmarks.quality.protocols import DATA, PROTOCOLS, Past, Rows, Task, build, collect
 from tasteloop import metrics
+from tasteloop.behaviour.snapshots import PrepareSettings
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_write, read_json, sha256_file, write_json
 from tasteloop.metrics import Array, Measure
-from tasteloop.snapshots import PrepareSettings
 
 log = logging.getLogger(__name__)
 

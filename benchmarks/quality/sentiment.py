@@ -30,14 +30,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np  # after the line above, which importing reads
 
-from tasteloop import bag_of_words, metrics
+from tasteloop import metrics
+from tasteloop.encoder import bag_of_words
 from tasteloop.yaml12 import parse_yaml
 
 
 def reviews(source: str, folder: Path) -> tuple[Path, dict[str, tuple[list[str], Any]]]:
     """The snapshots directory, and texts and truth of each split."""
+    from tasteloop.behaviour.snapshots import SPLITS, PrepareSettings, Snapshots, prepare
     from tasteloop.datasets.ingest import IngestSettings, ingest
-    from tasteloop.snapshots import SPLITS, PrepareSettings, Snapshots, prepare
 
     ingest(IngestSettings(reviews=source), folder / "data")
     prepare(folder / "data", PrepareSettings(), folder / "snapshots")
@@ -53,9 +54,9 @@ def encoder_logits(
     """Fine-tune; the encoder's log-odds of the validation and test reviews before calibration, and times."""
     import torch
 
-    from tasteloop.batches import load_tokenizer, pad, sorted_batches, tokenize
-    from tasteloop.model import load
-    from tasteloop.training import finetune
+    from tasteloop.encoder.batches import load_tokenizer, pad, sorted_batches, tokenize
+    from tasteloop.encoder.model import load
+    from tasteloop.encoder.training import finetune
 
     result = finetune(snapshots, settings, work / "model", work / "work")
     folder = work / "model" / "models" / "sentiment"
@@ -73,7 +74,7 @@ def encoder_logits(
 
 def served(logits: dict[str, Any], truth: dict[str, Any]) -> dict[str, metrics.Measure]:
     """Measures of log-odds once calibrated on the validation reviews, as the pipeline does."""
-    from tasteloop.calibration import apply_calibration, calibrate
+    from tasteloop.encoder.calibration import apply_calibration, calibrate
 
     fitted = calibrate(logits["validation"][:, None], truth["validation"][:, None].astype(np.float32))
     probability = apply_calibration(logits["test"][:, None], fitted)[:, 0]
@@ -97,7 +98,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
 
-    from tasteloop.training import TrainingSettings
+    from tasteloop.encoder.training import TrainingSettings
 
     given = {key: parse_yaml(value) for key, _, value in (pair.partition("=") for pair in options.set)}
     settings = TrainingSettings.model_validate(

@@ -1,4 +1,4 @@
-"""Runs tests/serving/conformance against ours and against a plain kserve.Model, and prints what each fails.
+"""Runs tests/e2e/serving/conformance against ours and against a plain kserve.Model, and prints what each fails.
 
 python benchmarks/serving/conformance.py --bundle DIR --encoder DIR
 """
@@ -37,7 +37,7 @@ def run(start: Callable[[], AbstractContextManager[Running]]) -> tuple[str, Outc
     for room in ROOMS:
         with start() as server, tempfile.TemporaryDirectory() as folder:
             report = Path(folder, "report.xml")
-            command = [sys.executable, "-m", "pytest", "-q", f"tests/serving/conformance/{room}.py", "--tb", "no"]
+            command = [sys.executable, "-m", "pytest", "-q", f"tests/e2e/serving/conformance/{room}.py", "--tb", "no"]
             command += ["--server", server.http, "--grpc", server.grpc, "--junitxml", str(report), "--timeout", "120"]
             subprocess.run([*command, "-p", "no:cacheprovider"], cwd=HOUSE, stdout=sys.stderr, check=False)
             cases: dict[str, str] = {}

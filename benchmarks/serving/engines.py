@@ -19,8 +19,8 @@ SHAPES = [(batch, tokens) for batch in (1, 16) for tokens in (27, 64, 128, 256)]
 
 
 def main() -> None:
-    from tasteloop import engines
     from tasteloop.bundle import MODELS, read_card
+    from tasteloop.runtime import engines
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, help="a bundle directory; the champion's by default")
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def champion() -> Path:
-    from serving.registry import champion as live
+    from serving.release.registry import champion as live
 
     found = live()
     if found is None:

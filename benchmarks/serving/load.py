@@ -172,7 +172,7 @@ import itertools, json, sys, time
 sys.path.insert(0, sys.argv[3])
 from pathlib import Path
 from load import reviews
-from tasteloop.runtime import Session
+from tasteloop.runtime.session import Session
 session, times = Session.load(Path(sys.argv[1])), []
 for body in itertools.islice(reviews(Path(sys.argv[2])), 300):
     instances = json.loads(body)["instances"]

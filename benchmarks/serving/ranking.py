@@ -23,9 +23,8 @@ EVENTS = 40
 
 
 def main() -> None:
-    from tasteloop import engines
     from tasteloop.bundle import read_card
-    from tasteloop.runtime import Session
+    from tasteloop.runtime.session import Session, engines
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
@@ -54,7 +53,7 @@ def measure(session: Any, runs: int) -> dict[str, list[float]]:
         events = [{"kind": "rate", "item": catalogue[i], "value": float(rng.choice([0.25, 0.75, 1.0]))} for i in items]
         return {"events": events}
 
-    from tasteloop.runtime import parse
+    from tasteloop.runtime.session import parse
 
     asked = [question() for _ in range(runs)]
     histories = [q["events"] for q in parse("recommend", asked)]
@@ -80,8 +79,8 @@ def synthetic(bundle: Path, card: dict[str, Any], count: int, out: Path) -> dict
     import polars as pl
     from safetensors.numpy import save_file
 
+    from tasteloop.behaviour.items import ITEMS_SCHEMA
     from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, mapped_arrays
-    from tasteloop.items import ITEMS_SCHEMA
 
     rng = np.random.default_rng(0)
     out.mkdir()

@@ -27,8 +27,8 @@ from typing import Any
 HOUSE = Path(__file__).parents[2]
 sys.path.insert(0, str(HOUSE))
 
-from serving import registry  # noqa: E402
-from serving.rollout import compare, from_v2  # noqa: E402
+from serving.release import registry  # noqa: E402
+from serving.release.rehearsal import compare, from_v2  # noqa: E402
 from tasteloop import files  # noqa: E402
 
 TOLERANCE = 1e-4
@@ -127,7 +127,7 @@ def variant(bundle: Path, out: Path) -> Path:
     import polars as pl
 
     from tasteloop.bundle import seal
-    from tasteloop.runtime import Session
+    from tasteloop.runtime.session import Session
 
     shutil.copytree(bundle, out)
     items = pl.read_parquet(out / "items.parquet").with_columns(pl.col("title") + " (the other)")

@@ -18,7 +18,10 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, Field
 
-from tasteloop import partitions
+from tasteloop.behaviour import partitions
+from tasteloop.behaviour.events import EVENTS_SCHEMA, KIND, KINDS, REASON, ROW, RULES, USER, CleaningSettings
+from tasteloop.behaviour.items import ITEM, ITEMS_SCHEMA, LABELS, REVIEW, TITLE
+from tasteloop.behaviour.partitions import DataSettings, count, write_rows
 from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes, snownlp, synthetic
 from tasteloop.datasets.catalogue import CATALOGUE
 from tasteloop.datasets.fetch import fetch
@@ -26,10 +29,7 @@ from tasteloop.datasets.reading import Behaviour, as_events, as_items
 from tasteloop.datasets.synthetic import SyntheticSettings
 from tasteloop.datasets.tables import check_file, files_of, read_table, scan_table, whole_table
 from tasteloop.errors import TasteloopError
-from tasteloop.events import EVENTS_SCHEMA, KIND, KINDS, REASON, ROW, RULES, USER, CleaningSettings
 from tasteloop.files import atomic_directory, read_json, sha256_file, sha256_tree, write_json, write_parquet
-from tasteloop.items import ITEM, ITEMS_SCHEMA, LABELS, REVIEW, TITLE
-from tasteloop.partitions import DataSettings, count, write_rows
 from tasteloop.privacy.pseudonyms import pseudonym_key, pseudonymise
 
 log = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ def _clean(
     """Write events and quarantine; the rows that each rule removed."""
     clean = partitions.clean
     if data.engine == "spark":
-        from tasteloop import spark
+        from tasteloop.behaviour import spark
 
         clean = spark.clean
     with data.work(directory) as work:

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 import polars as pl
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
+from tasteloop.behaviour.events import KINDS
 from tasteloop.datasets.reading import Behaviour, TimeUnit, as_events, as_items
 from tasteloop.datasets.tables import read_table, scan_table
 from tasteloop.errors import TasteloopError
-from tasteloop.events import KINDS
 from tasteloop.files import read_yaml
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import polars as pl
 
+from tasteloop.behaviour.events import ITEM, TIME, USER, VALUE
+from tasteloop.behaviour.items import LABELS, RELEASED, TITLE
 from tasteloop.datasets.reading import Behaviour, as_events, as_items
 from tasteloop.datasets.tables import read_table, scan_table
 from tasteloop.errors import TasteloopError
-from tasteloop.events import ITEM, TIME, USER, VALUE
-from tasteloop.items import LABELS, RELEASED, TITLE
 
 _DOMAIN = "film"
 _NO_GENRE = ["unknown", "(no genres listed)"]

@@ -9,9 +9,7 @@ from typing import Literal, TypeVar
 
 import polars as pl
 
-from tasteloop.datasets.tables import collect, whole_table
-from tasteloop.errors import TasteloopError
-from tasteloop.events import (
+from tasteloop.behaviour.events import (
     ISO,
     ITEM,
     KIND,
@@ -28,7 +26,9 @@ from tasteloop.events import (
     in_words,
     likely_range,
 )
-from tasteloop.items import DOMAIN, ITEMS_SCHEMA, LABELS, RELEASED, SENTIMENT, TITLE
+from tasteloop.behaviour.items import DOMAIN, ITEMS_SCHEMA, LABELS, RELEASED, SENTIMENT, TITLE
+from tasteloop.datasets.tables import collect, whole_table
+from tasteloop.errors import TasteloopError
 
 TimeUnit = Literal["iso", "s", "ms", "us", "ns"]
 
@@ -42,7 +42,7 @@ class Behaviour:
     """A source before cleaning.
 
     Attributes:
-        rows: what `tasteloop.events.clean` takes, read when it is asked for; users are still raw ids.
+        rows: what `tasteloop.behaviour.events.clean` takes, read when it is asked for; users are still raw ids.
         items: the items table, or None where the source has none.
         scale: the lowest and the highest value.
         truth: tables beside the data set, by path, that only a synthetic source has; a column USER in them holds raw
@@ -289,7 +289,7 @@ def _read_numbers(written: pl.Expr, unit: Unit) -> pl.Expr:
 
 
 def _read_iso(written: pl.Expr, zone: str) -> pl.Expr:
-    """As `tasteloop.events.parse_iso`, in a zone."""
+    """As `tasteloop.behaviour.events.parse_iso`, in a zone."""
     parts = written.str.extract_groups(ISO).struct
     date, time = [[parts.field(name) for name in names] for names in (("year", "month", "day"), _CLOCK)]
     offset, fraction = parts.field("offset"), parts.field("fraction")

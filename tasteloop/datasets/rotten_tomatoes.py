@@ -7,11 +7,11 @@ from pathlib import Path
 
 import polars as pl
 
+from tasteloop.behaviour.events import ROW
+from tasteloop.behaviour.items import ITEM, SENTIMENT, TEXT
 from tasteloop.datasets.tables import UNREADABLE
 from tasteloop.decompression import read_bounded
 from tasteloop.errors import TasteloopError
-from tasteloop.events import ROW
-from tasteloop.items import ITEM, SENTIMENT, TEXT
 
 
 def read(directory: Path) -> pl.DataFrame:

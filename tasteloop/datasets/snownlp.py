@@ -6,9 +6,9 @@ from pathlib import Path
 
 import polars as pl
 
+from tasteloop.behaviour.events import ROW
+from tasteloop.behaviour.items import SENTIMENT, TEXT
 from tasteloop.errors import TasteloopError
-from tasteloop.events import ROW
-from tasteloop.items import SENTIMENT, TEXT
 
 _FILES = ("pos.txt", "neg.txt")
 

@@ -18,9 +18,7 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from tasteloop.datasets.reading import Behaviour
-from tasteloop.errors import TasteloopError
-from tasteloop.events import (
+from tasteloop.behaviour.events import (
     EVENTS_SCHEMA,
     ITEM,
     KIND,
@@ -34,8 +32,10 @@ from tasteloop.events import (
     VALUE_WRITTEN,
     microseconds,
 )
+from tasteloop.behaviour.items import DOMAIN, ITEMS_SCHEMA, LABELS, RELEASED, TITLE
+from tasteloop.datasets.reading import Behaviour
+from tasteloop.errors import TasteloopError
 from tasteloop.files import read_parquet
-from tasteloop.items import DOMAIN, ITEMS_SCHEMA, LABELS, RELEASED, TITLE
 
 NAME = "synthetic"
 TASTES, APPEAL = "truth/tastes.parquet", "truth/appeal.parquet"

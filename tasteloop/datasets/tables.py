@@ -22,9 +22,9 @@ from zoneinfo import available_timezones
 import narwhals as nw
 import polars as pl
 
+from tasteloop.behaviour.events import ROW
 from tasteloop.decompression import most_bytes, read_bounded, too_large
 from tasteloop.errors import TasteloopError
-from tasteloop.events import ROW
 from tasteloop.redaction import column_names
 
 # What Polars raises for a damaged file, and Narwhals in its place. For some it panics, which is no Exception.

@@ -14,8 +14,8 @@ import pytest
 from launcher import OUTPUT
 from stores import BUCKET, Stores
 
+from pipelines.graphs.training import compile_to
 from pipelines.settings import load
-from pipelines.training import compile_to
 from tasteloop.datasets.fetch import fetch
 from tasteloop.files import cache
 
@@ -90,7 +90,7 @@ def kept(stores: Stores, prefix: str) -> list[str]:
 
 def check(stores: Stores, root: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The champion, after everything that went from step to step was found in the store and nothing on a disk."""
-    from serving.registry import champion, evidence
+    from serving.release.registry import champion, evidence
 
     (run,) = {key.split("/")[1] for key in kept(stores, "runs/")}
     found = {"/".join(key.split("/")[2:4]) for key in kept(stores, "runs/")}

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from accounts import account
 
-from serving.cluster import MANAGER, PLURAL, Moved, Release, Releases, Service, connect
+from serving.cluster.inference_service import MANAGER, PLURAL, Moved, Release, Releases, Service, connect
 from tasteloop.errors import TasteloopError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]

@@ -61,9 +61,9 @@ def test_accounts_of_an_overlay_are_bound_in_its_own_namespace():
 
 
 def test_the_golden_inference_service_is_taken_whole(api, namespace):
-    from serving.cluster import PLURAL, Service
+    from serving.cluster.inference_service import PLURAL, Service
 
-    golden = yaml.safe_load((ROOT / "tests/unit/golden/inferenceservice.yaml").read_text())
+    golden = yaml.safe_load((ROOT / "tests/golden/inferenceservice.yaml").read_text())
     golden["metadata"]["namespace"] = namespace
     place = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/{PLURAL}"
     service = Service(api, namespace=namespace)

@@ -18,7 +18,7 @@ from node import Load, apply, deployment, get, is_ready, kubectl, pods, rolled
 from stores import BUCKET, stores
 
 from serving.client import Client
-from serving.cluster import Release
+from serving.cluster.inference_service import Release
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 

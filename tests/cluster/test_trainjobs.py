@@ -16,17 +16,17 @@ import pytest
 import yaml
 from accounts import account
 
-from components import trainjob
-from components.trainjob import GROUP, PLURAL, RUN, VERSION, Jobs, complete
+from pipelines.graphs.trainjob import manifest
 from pipelines.settings import load
-from pipelines.trainjob import manifest
+from serving.cluster import trainjob
+from serving.cluster.trainjob import GROUP, PLURAL, RUN, VERSION, Jobs, complete
 from tasteloop import storage
+from tasteloop.encoder.worker import MODEL, SNAPSHOTS
 from tasteloop.errors import TasteloopError
-from tasteloop.worker import MODEL, SNAPSHOTS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-GOLDEN = Path(__file__).parents[1] / "unit/golden/trainjob.yaml"
+GOLDEN = Path(__file__).parents[1] / "golden/trainjob.yaml"
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""The Kubeflow graphs, compiled and submitted."""

@@ -1,0 +1,1 @@
+"""The loop after promotion: monitoring, retraining, retention, the site."""

@@ -1,0 +1,341 @@
+"""One bounded queue in front of one compute thread, for all protocols.
+
+The thread never waits for a batch to fill: it takes what is queued, oldest first, up to a bound. What cannot be
+answered in time is refused at the door, and what nobody waits for any more is not computed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kserve.errors import ModelNotFound
+
+from serving.journal.writer import Answered
+from serving.observe import telemetry
+from serving.settings import QueueSettings
+
+if TYPE_CHECKING:
+    from serving.answering.live import Live
+    from serving.answering.predictor import Answer, Predictor
+
+logger = logging.getLogger(__name__)
+
+
+class QueueFull(Exception):
+    """Too much waits already; `retry_after` seconds from now it will not."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("the queue is full; try again after the seconds of Retry-After")
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(Exception):
+    """The answer did not come before the request's deadline."""
+
+
+class Disconnected(Exception):
+    """The caller has gone."""
+
+
+def _nobody() -> None:
+    """To abandon a call that waits for nothing."""
+
+
+@dataclass(eq=False)
+class Call:
+    """One request on its way, whichever protocol it came by.
+
+    Attributes:
+        id: names this request in logs, in the journal and in feedback: the caller's `x-request-id`, else ours.
+        protocol: v1, v2 or grpc.
+        headers: the caller's, lower-case names (gRPC: the metadata).
+        deadline: `time.monotonic()` after which nobody waits for an answer.
+        model, version: what was asked for; version is None where the caller names none.
+        explain: why is asked, not what.
+        users: each instance's pseudonym or None; route: what a canary's draw is made of.
+        answered_by: the version that answered; None until then.
+        answer: an id of the answer's own, for the journal; None where no feedback can be told of it.
+        feedback_token: what the answer carries for its caller to show with feedback; "" before it is given.
+        timings: seconds by stage (queue, tokenise, encode, rank) and counts (batch, cache_hits, cache_misses).
+        is_admin: the caller showed the admin's token.
+    """
+
+    id: str
+    protocol: str
+    headers: Mapping[str, str]
+    deadline: float
+    model: str = ""
+    version: str | None = None
+    explain: bool = False
+    users: Sequence[str | None] = ()
+    route: str = ""
+    answered_by: str | None = None
+    answer: str | None = None
+    feedback_token: str = ""
+    timings: Mapping[str, float] = field(default_factory=dict)
+    abandon: Callable[[], None] = _nobody
+    is_admin: bool = False
+
+    @property
+    def work(self) -> tuple[str, bool]:
+        """Calls of one work can be computed together, and take about as long."""
+        return self.model, self.explain
+
+
+CALL: ContextVar[Call] = ContextVar("call")
+"""The call that the current task works for."""
+
+
+@dataclass(eq=False)
+class _Job:
+    call: Call
+    instances: Sequence[Mapping[str, Any]]
+    questions: Sequence[Mapping[str, Any]]
+    future: asyncio.Future[tuple[Predictor, list[Answer]]]
+    since: float
+    queued: bool = True
+
+
+class Batcher:
+    """The queue and its thread.
+
+    Args:
+        live: who answers.
+        on_answer: told of every answer but explanations after it was handed over, in the compute thread. It must
+            return at once (put it on a queue); what it raises is logged, never the caller's problem.
+    """
+
+    def __init__(
+        self, live: Live, settings: QueueSettings | None = None, on_answer: Callable[[Answered], None] | None = None
+    ) -> None:
+        self.live = live
+        self.settings = settings or QueueSettings()
+        self.on_answer = on_answer
+        self._jobs: deque[_Job] = deque()
+        self._instances = 0  # that wait
+        self._seconds: dict[tuple[str, bool], float] = {}  # of one instance, by `Call.work`: a moving average
+        self._computing = False
+        self._until = 0.0  # time.monotonic() at which what is computed may be expected to be done
+        self._closed = False
+        self._change = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="compute", daemon=True)
+        self._thread.start()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for an answer."""
+        return not self._jobs and not self._computing
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is still somebody to compute."""
+        return self._thread.is_alive()
+
+    async def ask(
+        self, call: Call, instances: Sequence[Mapping[str, Any]], questions: Sequence[Mapping[str, Any]]
+    ) -> tuple[Predictor, list[Answer]]:
+        """Who answered, and an answer for each question.
+
+        Args:
+            instances: as they came, for the journal; questions: as `Predictor.questions` checked them.
+
+        Raises:
+            QueueFull: nothing was queued.
+            DeadlineExceeded: whatever of it was not begun is not computed.
+            ModelNotFound: a swap took its model or its version away.
+        """
+        job = _Job(call, instances, questions, asyncio.get_running_loop().create_future(), time.monotonic())
+        self._put(job)
+        call.abandon = lambda: _set(job, Disconnected())
+        try:
+            async with asyncio.timeout_at(call.deadline):  # the loop's clock is time.monotonic
+                return await job.future
+        except TimeoutError:
+            raise DeadlineExceeded("the deadline passed before the answer was ready") from None
+        finally:
+            self._leave(job)
+            call.abandon = _nobody  # else call and job hold each other and a version, swapped out or not, until gc
+
+    def close(self) -> None:
+        """Answer what is queued, then end."""
+        with self._change:
+            self._closed = True
+            self._change.notify()
+        self._thread.join()
+
+    def admit(self, size: int = 1) -> None:
+        """Raises QueueFull where so many instances more would be refused; asked before a request is read, too."""
+        with self._change:
+            if not self._jobs:  # to an idle thread everything is welcome
+                return
+            wait = sum(self._seconds.get(j.call.work, 0.0) * len(j.questions) for j in self._jobs)
+            wait += max(0.0, self._until - time.monotonic())
+            if self._instances + size > self.settings.instances or wait > self.settings.wait:
+                telemetry.REFUSED.inc()
+                raise QueueFull(wait)
+
+    def _put(self, job: _Job) -> None:
+        size = len(job.questions)
+        with self._change:
+            self.admit(size)
+            self._jobs.append(job)
+            self._instances += size
+            telemetry.QUEUED.set(self._instances)
+            self._change.notify()
+
+    def _leave(self, job: _Job) -> None:
+        with self._change:
+            if job.queued:
+                self._jobs.remove(job)
+                self._unqueue(job)
+
+    def _unqueue(self, job: _Job) -> None:
+        job.queued = False
+        self._instances -= len(job.questions)
+        telemetry.QUEUED.set(self._instances)
+
+    def _work(self) -> None:
+        while batch := self._take():
+            self._answer(*batch)
+            del batch  # a version that was swapped out must not wait here, in memory, for the next request
+
+    def _answer(self, predictor: Predictor, jobs: list[_Job]) -> None:
+        try:
+            self._compute(predictor, jobs)
+        except Exception as error:
+            if len(jobs) == 1:
+                self._rescue(predictor, jobs[0], error)
+                return
+            for job in jobs:  # one request must not fail its neighbours
+                try:
+                    self._compute(predictor, [job])
+                except Exception as own:
+                    self._rescue(predictor, job, own)
+
+    def _rescue(self, predictor: Predictor, job: _Job, error: Exception) -> None:
+        """Another version answers where one is there for that; else the call fails."""
+        instead = self.live.instead(job.call, predictor, error)
+        if instead is None:
+            _fail(job, error)
+            return
+        try:
+            self._compute(instead, [job])
+        except Exception as own:
+            self.live.instead(job.call, instead, own)
+            _fail(job, own)
+
+    def _take(self) -> tuple[Predictor, list[_Job]] | None:
+        """The oldest call, with the others that can be computed with it; None after `close`."""
+        with self._change:
+            self._computing = False
+            while True:
+                while not self._jobs:
+                    if self._closed:
+                        return None
+                    self._change.wait()
+                now = time.monotonic()
+                taken: list[_Job] = []
+                chosen: Predictor | None = None
+                size = 0
+                for job in tuple(self._jobs):
+                    predictor = self.live.pick(job.call)
+                    if predictor is None or job.call.deadline <= now or job.future.done():
+                        self._jobs.remove(job)
+                        self._unqueue(job)
+                        if predictor is None:
+                            _fail(job, ModelNotFound(job.call.model))
+                        continue
+                    if taken and (job.call.work, predictor) != (taken[0].call.work, chosen):
+                        continue
+                    if taken and size + len(job.questions) > self.settings.batch:
+                        break
+                    chosen = predictor
+                    size += len(job.questions)
+                    taken.append(job)
+                for job in taken:
+                    self._jobs.remove(job)
+                    self._unqueue(job)
+                if chosen is not None:
+                    self._computing = True
+                    self._until = now + self._seconds.get(taken[0].call.work, 0.0) * size
+                    return chosen, taken
+
+    def _compute(self, predictor: Predictor, jobs: list[_Job]) -> None:
+        from tasteloop.runtime.stages import measured
+
+        first = jobs[0].call
+        model = first.model
+        compute = predictor.explain if first.explain else predictor.answer
+        questions = [question for job in jobs for question in job.questions]
+        started = time.monotonic()
+        with measured() as stages:
+            answers = compute(model, questions)
+        seconds = time.monotonic() - started
+        each = seconds / len(questions)
+        usual = self._seconds.get(first.work, each)
+        # One slow batch says little: an engine that meets a new length compiles a program for it, once.
+        self._seconds[first.work] = 0.8 * usual + 0.2 * min(each, 2 * usual)
+        done: list[tuple[_Job, list[Answer]]] = []
+        for job in jobs:
+            own, answers = answers[: len(job.questions)], answers[len(job.questions) :]
+            job.call.answered_by = predictor.version
+            job.call.timings = {**stages, "queue": started - job.since, "batch": len(questions)}
+            done.append((job, own))
+        telemetry.batch_computed(model, len(questions), stages, [started - job.since for job in jobs])
+        _wake(jobs[0], lambda: _hand_over(predictor, done))
+        if self.on_answer is not None and not first.explain:
+            for job, own in done:
+                self._tell(self.on_answer, predictor, job, own)
+
+    def _tell(
+        self, on_answer: Callable[[Answered], None], predictor: Predictor, job: _Job, answers: list[Answer]
+    ) -> None:
+        call, now = job.call, time.time_ns() // 1000
+        try:
+            on_answer(
+                Answered(
+                    call.id,
+                    call.model,
+                    predictor.version,
+                    call.protocol,
+                    now,
+                    job.instances,
+                    answers,
+                    call.timings,
+                    call.headers,
+                    call.users,
+                    call.answer,
+                )
+            )
+        except Exception:
+            logger.exception("what is told of answers failed for request %s", call.id)
+
+
+def _hand_over(predictor: Predictor, done: list[tuple[_Job, list[Answer]]]) -> None:
+    for job, answers in done:
+        if not job.future.done():
+            job.future.set_result((predictor, answers))
+
+
+def _fail(job: _Job, error: Exception) -> None:
+    _wake(job, lambda: _set(job, error))
+
+
+def _set(job: _Job, error: Exception) -> None:
+    if not job.future.done():
+        job.future.set_exception(error)
+
+
+def _wake(job: _Job, deliver: Callable[[], object]) -> None:
+    try:
+        job.future.get_loop().call_soon_threadsafe(deliver)
+    except RuntimeError:  # the loop is closed: nobody waits any more
+        logger.warning("request %s was answered after the server had stopped", job.call.id)

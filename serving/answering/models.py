@@ -1,0 +1,160 @@
+"""The predictor as `kserve.Model`s: `interests`, `recommend` and `sentiment` over V1, V2 REST and gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import kserve
+from kserve import ModelRepository
+from kserve.errors import InvalidInput, ModelNotFound
+from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+
+from serving.answering.batching import CALL, Batcher, Call
+from serving.answering.live import Live
+from serving.answering.predictor import Metadata, Predictor, v1_instances
+from serving.http import v2
+from serving.http.access import Access
+from tasteloop.tasks import INTERESTS, RECOMMEND, SENTIMENT, TASKS, why_absent
+
+_MANY = 8  # instances of a request whose check would keep the event loop from its other requests
+
+
+class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type information
+    """One of the models: it checks in the event loop and computes in the batcher's thread."""
+
+    def __init__(self, name: str, batcher: Batcher) -> None:
+        super().__init__(name)
+        self._batcher = batcher
+        self.ready = True
+
+    def get_input_types(self) -> list[Metadata]:
+        return self._batcher.live.current.inputs(self.name)
+
+    def get_output_types(self) -> list[Metadata]:
+        return self._batcher.live.current.outputs(self.name)
+
+    async def predict(
+        self, payload: Any, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
+    ) -> dict[str, Any] | v2.Response:
+        """Answer a V1 body (`dict`) or a V2 request (`v2.Request`), for the call of the current task.
+
+        Raises:
+            TasteloopError, InvalidInput: the caller's mistake, with what was wrong.
+            ModelNotFound: a version that is not served.
+            QueueFull, DeadlineExceeded: see `Batcher.ask`.
+        """
+        call, predictor = self._begin()
+        if isinstance(payload, v2.Request):
+            return await self._infer(call, predictor, payload)
+        instances = v1_instances(payload)
+        predictor, answers = await self._ask(call, predictor, instances)
+        return {"predictions": answers, "model_version": predictor.version}
+
+    async def explain(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
+        """Answer a V1 `:explain`, of interests and recommend; V2 has no such verb."""
+        if self.name == SENTIMENT:
+            raise NotImplementedError(f"{self.name} has no explainer; {INTERESTS} and {RECOMMEND} have")
+        call, predictor = self._begin()
+        call.explain = True
+        predictor, found = await self._ask(call, predictor, v1_instances(payload))
+        return {"explanations": found, "model_version": predictor.version}
+
+    def _begin(self) -> tuple[Call, Predictor]:
+        call = CALL.get()
+        call.model = self.name
+        predictor = self._batcher.live.pick(call)
+        if predictor is None:
+            raise ModelNotFound(f"{self.name} version {call.version}" if call.version else self.name)
+        return call, predictor
+
+    async def _infer(self, call: Call, predictor: Predictor, request: v2.Request) -> v2.Response:
+        known = [output["name"] for output in predictor.outputs(self.name)]
+        for name in request.outputs or ():
+            if name not in known:
+                raise InvalidInput(f"unknown output {name!r}; known: {', '.join(known)}")
+        instances = predictor.instances(self.name, request.inputs, request.parameters)
+        predictor, answers = await self._ask(call, predictor, instances)
+        outputs = predictor.tensors(self.name, answers)
+        if request.outputs is not None:
+            by_name = {output.name: output for output in outputs}
+            outputs = [by_name[name] for name in request.outputs]
+        return v2.Response(request.id or call.id, self.name, predictor.version, outputs, request)
+
+    async def _ask(self, call: Call, predictor: Predictor, instances: Any) -> tuple[Predictor, list[dict[str, Any]]]:
+        instances = self._batcher.live.admit(call, instances)
+        if isinstance(instances, list) and len(instances) > _MANY:
+            questions = await asyncio.to_thread(predictor.questions, self.name, instances, call.explain)
+        else:
+            questions = predictor.questions(self.name, instances, call.explain)
+        answered = await self._batcher.ask(call, instances, questions)
+        self._batcher.live.let_caller_tell(call)
+        return answered
+
+
+class Models(ModelRepository):  # type: ignore[misc]
+    """The models of whoever answers now, less those that the admin took out of service."""
+
+    def __init__(self, batcher: Batcher) -> None:
+        super().__init__()
+        self._batcher = batcher
+        self._known: dict[str, TasteModel] = {}
+        self._unloaded: set[str] = set()
+
+    @property
+    def live(self) -> Live:
+        return self._batcher.live
+
+    def get_models(self) -> dict[str, TasteModel]:
+        return {name: self._model(name) for name in self.live.current.models if name not in self._unloaded}
+
+    def get_model(self, name: str) -> TasteModel:
+        if (model := self.get_models().get(name)) is None:
+            raise self.not_found(name)
+        return model
+
+    def not_found(self, name: str) -> ModelNotFound:
+        """The error for a model that does not answer; it says why where another bundle might have it."""
+        error = ModelNotFound(name)
+        if name in TASKS and name not in self.live.current.models:
+            error.reason = why_absent(name)
+        return error
+
+    async def is_model_ready(self, name: str) -> bool:
+        return name in self.get_models()
+
+    def load(self, name: str) -> bool:
+        """Back into service. A bundle is one: its files are read when it is swapped in, not here."""
+        self._must_be(name)
+        self._unloaded.discard(name)
+        return True
+
+    def unload(self, name: str) -> None:
+        self._must_be(name)
+        self._unloaded.add(name)
+
+    def _must_be(self, name: str) -> None:
+        if name not in self.live.current.models:
+            raise self.not_found(name)
+
+    def _model(self, name: str) -> TasteModel:
+        return self._known.setdefault(name, TasteModel(name, self._batcher))
+
+
+class Repository(ModelRepositoryExtension):  # type: ignore[misc]
+    """Where every protocol's handlers load and unload: only for the admin, whichever way they were reached."""
+
+    def __init__(self, models: Models, access: Access) -> None:
+        super().__init__(models)
+        self._models = models
+        self._access = access
+
+    async def load(self, model_name: str) -> dict[str, Any]:
+        self._access.require_admin(CALL.get().is_admin)
+        self._models.load(model_name)
+        return {"name": model_name, "load": True}
+
+    async def unload(self, model_name: str) -> dict[str, Any]:
+        self._access.require_admin(CALL.get().is_admin)
+        self._models.unload(model_name)
+        return {"name": model_name, "unload": True}

@@ -1,0 +1,1 @@
+"""HTTP and gRPC: connections, routes, protocols, and who may call."""

@@ -1,0 +1,39 @@
+"""What a server answers beside the models: what it serves since when, and what came of its answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from serving.answering.batching import QueueFull
+from serving.journal.tokens import FeedbackTokens
+from serving.journal.writer import Journal, now, parse_feedback
+from tasteloop.errors import TasteloopError
+
+
+def routes(status: Callable[[], dict[str, Any]], journal: Journal | None, tokens: FeedbackTokens | None) -> list[Route]:
+    """`GET /v1/status` and `POST /v1/feedback`; errors are the server's to answer."""
+
+    async def tell(_: Request) -> Response:
+        told = await asyncio.to_thread(status)  # it reads a file
+        return Response(orjson.dumps(told), media_type="application/json")
+
+    async def take(request: Request) -> Response:
+        if journal is None or tokens is None:
+            raise NotImplementedError("this server keeps no journal to which feedback could be joined; see --journal")
+        try:
+            body = orjson.loads(await request.body())
+        except ValueError as error:
+            raise TasteloopError(f"the body is not JSON: {error}") from None
+        given = parse_feedback(body, now(), tokens)
+        if not journal.feedback(given):
+            raise QueueFull(1.0)
+        return Response(orjson.dumps({"accepted": len(given)}), 202, media_type="application/json")
+
+    return [Route("/v1/status", tell, methods=["GET"]), Route("/v1/feedback", take, methods=["POST"])]

@@ -1,0 +1,167 @@
+"""V2 over gRPC, through the same gate: who may ask, how long, and the same faults."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from kserve.errors import InvalidInput, ModelNotFound
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
+from kserve.protocol.grpc.server import GRPCServer
+from kserve.protocol.grpc.servicer import InferenceServicer
+
+from serving.answering.batching import CALL, Call
+from serving.http import connections, v2
+from serving.http.faults import fault
+from serving.http.rest import REQUEST_ID_HEADER, deadline, request_id
+from serving.journal.tokens import TOKEN_HEADER
+from serving.observe import telemetry
+
+if TYPE_CHECKING:
+    from serving.http.server import Server
+
+
+class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """What `rest.Gate` is for REST. The caller's deadline is gRPC's own; one who leaves cancels the task.
+
+    It takes the message as bytes and has it parsed only after the caller was let in.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    async def intercept_service(
+        self, continuation: Callable[..., Any], details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler | None:
+        handler = await continuation(details)
+        if handler is None:  # no such method
+            return None
+
+        async def answer(message: bytes, context: grpc.aio.ServicerContext) -> Any:
+            return await self._answer(handler, message, context, details.method)
+
+        return grpc.unary_unary_rpc_method_handler(answer, None, handler.response_serializer)
+
+    async def _answer(
+        self, handler: grpc.RpcMethodHandler, message: bytes, context: grpc.aio.ServicerContext, method: str
+    ) -> Any:
+        started = time.monotonic()
+        headers = {key.lower(): value for key, value in context.invocation_metadata() if isinstance(value, str)}
+        most = self._server.settings.timeout
+        call = Call(request_id(headers.get(REQUEST_ID_HEADER)), "grpc", headers, started + most)
+        token = CALL.set(call)
+        asks = method.endswith("/ModelInfer")
+        model = ""  # that was asked for
+        code = grpc.StatusCode.OK
+        context.set_trailing_metadata(((REQUEST_ID_HEADER, call.id),))
+        try:
+            call.is_admin = self._server.access.check(method, headers)
+            self._server.admit(method)
+            remaining = context.time_remaining()
+            call.deadline = min(deadline(headers, most), started + (most if remaining is None else remaining))
+            with self._server.under_way() as hold:
+                hold(len(message))
+                request = _parse(handler, message, method)
+                model = request.model_name if asks and request.model_name in self._server.models else ""
+                answer = await handler.unary_unary(request, context)
+            if call.feedback_token:
+                context.set_trailing_metadata(((REQUEST_ID_HEADER, call.id), (TOKEN_HEADER, call.feedback_token)))
+            return answer
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except Exception as error:
+            found = fault(error)
+            code = found.grpc
+            trailing = [(name.lower(), value) for name, value in found.headers.items()]
+            context.set_trailing_metadata((*trailing, (REQUEST_ID_HEADER, call.id)))
+            await context.abort(found.grpc, found.text)
+        finally:
+            CALL.reset(token)
+            quiet = not asks and code is grpc.StatusCode.OK
+            telemetry.answered(call, call.model or model, code.name, time.monotonic() - started, quiet)
+
+
+def _parse(handler: grpc.RpcMethodHandler, message: bytes, method: str) -> Any:
+    """Raises InvalidInput for bytes that are no message of the method."""
+    try:
+        return handler.request_deserializer(message)
+    except DecodeError:
+        name = method.rsplit("/", 1)[-1]
+        raise InvalidInput(
+            f"the {len(message)} bytes of the message are no {name}Request of the Open Inference Protocol; "
+            "send one that was made from its grpc_predict_v2.proto"
+        ) from None
+
+
+class _Servicer(InferenceServicer):  # type: ignore[misc]
+    """kserve's servicer, where versions are known."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server.dataplane, server.model_repository_extension)
+        self._server = server
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:
+        call = CALL.get()
+        call.version = request.model_version or None
+        await self._server.require(request.model_name)
+        answer, _ = await self._data_plane.infer(request.model_name, v2.from_grpc(request), dict(call.headers))
+        return v2.to_grpc(answer)
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:
+        self._check(request.name, request.version)
+        return await super().ModelReady(request, context)
+
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:
+        self._check(request.name, request.version)
+        return pb.ModelMetadataResponse(**await self._data_plane.model_metadata(request.name))
+
+    def _check(self, name: str, version: str) -> None:
+        if version and version not in [predictor.version for predictor in self._server.live.serving]:
+            raise ModelNotFound(f"{name} version {version}")
+
+
+class Rpc(GRPCServer):  # type: ignore[misc]
+    """kserve's gRPC server on one address of its own, which it shares with nobody."""
+
+    def __init__(self, server: Server) -> None:
+        settings = server.settings
+        super().__init__(
+            settings.grpc_port,
+            server.dataplane,
+            server.model_repository_extension,
+            {},
+            grace_period=settings.grace,
+        )
+        self._house = server
+        self.bound: int | None = None
+
+    async def start(self, max_workers: int) -> None:
+        from serving.http.server import address, taken
+
+        settings = self._house.settings
+        self._server = grpc.aio.server(
+            interceptors=(_Gate(self._house),),
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", settings.body),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_concurrent_streams", settings.requests),
+                ("grpc.max_allowed_incoming_connections", connections.fit_open_files(settings.connections)),
+                ("grpc.server_handshake_timeout_ms", int(1000 * connections.HEAD_SECONDS)),
+                ("grpc.max_connection_idle_ms", 1000 * self._house.timeout_keep_alive),
+            ],
+        )
+        add_GRPCInferenceServiceServicer_to_server(_Servicer(self._house), self._server)
+        try:
+            port = self._server.add_insecure_port(address(settings.host, settings.grpc_port))
+        except RuntimeError:
+            raise taken(settings.host, settings.grpc_port, "--grpc-port") from None
+        await self._server.start()
+        self.bound = port
+        await self._server.wait_for_termination()

@@ -1,0 +1,1 @@
+"""The journal of answers and of what users did with them."""

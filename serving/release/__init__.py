@@ -1,0 +1,1 @@
+"""Which version answers: registry, rehearsal, canary, and the server that follows them."""

@@ -1,0 +1,307 @@
+"""The rehearsal before a promotion: a real server on the candidate must answer as its trainer did."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from serving.answering.predictor import Predictor
+from serving.client import Client
+from tasteloop import files
+from tasteloop.errors import TasteloopError
+from tasteloop.tasks import INTERESTS, RECOMMEND, SENTIMENT
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-4
+START_SECONDS = 180.0
+STOP_SECONDS = 15.0
+_LOG_TAIL = 2000  # characters
+_SHOWN = 3  # differences in a reason
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a rehearsal found; `seconds` is the server's time from start to ready."""
+
+    passed: bool
+    reason: str
+    digest: str = ""
+    questions: int = 0
+    seconds: float = 0.0
+
+
+def rehearse(bundle: Path, out: Path, tolerance: float = TOLERANCE) -> Rehearsal:
+    """Start `python -m serving` on a bundle, ask its golden questions and compare with the recorded answers.
+
+    Every question is asked over V1, the first of each model over V2 too. Numbers must agree within
+    `tolerance` (absolute, or relative above 1); labels, items and their order wherever the recorded numbers
+    are further apart than that. On another processor than the trainer's the server may have chosen another
+    runtime: then all its answers must be those recorded for one other precision. The server is always
+    stopped. The outcome is written to `out/rehearsal.json`; whatever goes wrong is one.
+    """
+    try:
+        outcome = _rehearse(bundle, tolerance)
+    except TasteloopError as error:
+        outcome = Rehearsal(False, str(error))
+    except Exception as error:  # a candidate that breaks the rehearsal itself is refused like any other
+        logger.exception("the rehearsal of %s failed", bundle)
+        outcome = Rehearsal(False, f"the rehearsal could not be carried out: {type(error).__name__}: {error}")
+    files.write_json(out / "rehearsal.json", asdict(outcome))
+    return outcome
+
+
+def _rehearse(bundle: Path, tolerance: float) -> Rehearsal:
+    from tasteloop.bundle import verify
+
+    digest: str = verify(bundle)
+    golden = files.read_json(bundle / "golden.json")
+    questions = golden["questions"]
+    if not questions:
+        return Rehearsal(False, f"{bundle / 'golden.json'} holds no questions, so nothing can be compared", digest)
+    started = time.monotonic()
+    with serve(bundle) as client:
+        seconds = time.monotonic() - started
+        served = [_ask(client, question, index, questions) for index, question in enumerate(questions)]
+    if differences := _from_recorded(bundle, golden, served, tolerance):
+        return Rehearsal(False, _differ(differences), digest, len(questions), seconds)
+    reason = f"{len(questions)} golden answers served as recorded, within {tolerance:g}"
+    return Rehearsal(True, reason, digest, len(questions), seconds)
+
+
+def check(predictor: Predictor, bundle: Path, tolerance: float = TOLERANCE) -> None:
+    """The rehearsal in this process, before a predictor is swapped in; it is warm afterwards.
+
+    Raises:
+        TasteloopError: an answer that differs from the recorded one, or none recorded.
+    """
+    golden = files.read_json(bundle / "golden.json")
+    questions = golden["questions"]
+    if not questions:
+        raise TasteloopError(f"{bundle / 'golden.json'} holds no questions, so nothing can be compared")
+    served = [(predictor.predict(question["model"], [question["instance"]])[0], None) for question in questions]
+    if differences := _from_recorded(bundle, golden, served, tolerance):
+        raise TasteloopError(_differ(differences))
+
+
+def _differ(differences: Sequence[str]) -> str:
+    more = f" (and {len(differences) - _SHOWN} more)" if len(differences) > _SHOWN else ""
+    return f"served answers differ from the trainer's: {'; '.join(differences[:_SHOWN])}{more}"
+
+
+@contextmanager
+def serve(bundle: Path) -> Iterator[Client]:
+    """A server of its own for a bundle, on free loopback ports, ready; stopped when the block ends.
+
+    Raises:
+        TasteloopError: it ended, or was not ready in time; with the end of its log.
+    """
+    with tempfile.TemporaryDirectory(prefix="tasteloop-") as folder:
+        ready_file, log = Path(folder, "ready.json"), Path(folder, "log")
+        command = [sys.executable, "-m", "serving", "--bundle", str(bundle.absolute())]
+        command += ["--port", "0", "--grpc-port", "0", "--ready-file", str(ready_file), "--exit-with-parent"]
+        house = str(Path(__file__).parents[2])
+        path = os.pathsep.join(filter(None, (house, os.environ.get("PYTHONPATH"))))
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=stream,
+                stderr=stream,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+        try:
+            _wait(process, ready_file, log)
+            with Client(files.read_json(ready_file)["http"]) as client:
+                yield client
+        finally:
+            _stop(process)
+
+
+def _wait(process: subprocess.Popen[bytes], ready_file: Path, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not ready_file.exists():
+        code = process.poll()
+        if code is not None or time.monotonic() > deadline:
+            what = f"ended with {code}" if code is not None else f"was not ready within {START_SECONDS:.0f} s"
+            tail = log.read_text(errors="replace")[-_LOG_TAIL:].strip()
+            raise TasteloopError(f"the server {what}: {tail or 'it logged nothing'}")
+        time.sleep(0.05)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdin:
+        process.stdin.close()
+
+
+def _ask(
+    client: Client, question: Mapping[str, Any], index: int, questions: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The answer over V1 and, to the first question of each model, over V2."""
+    model, instance = question["model"], question["instance"]
+    first = all(earlier["model"] != model for earlier in questions[:index])
+    return client.predict(model, [instance])[0], _over_v2(client, model, instance) if first else None
+
+
+def _from_recorded(
+    bundle: Path,
+    golden: Mapping[str, Any],
+    served: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]],
+    tolerance: float,
+) -> list[str]:
+    """How the answers differ from the trainer's, unless all are those recorded for one other precision."""
+    from tasteloop.bundle import read_card
+    from tasteloop.runtime import engines
+
+    questions = golden["questions"]
+    recorded = {golden.get("precision", "fp32"): [q["answer"] for q in questions], **golden.get("others", {})}
+    runtime = read_card(bundle).get("runtime", {"processor": ""})  # none: made before runtimes were chosen, by torch
+    differences, *others = [
+        _differences(questions, answers, served, tolerance, engines.tolerance(precision, runtime, tolerance))
+        for precision, answers in recorded.items()
+    ]
+    return differences if all(others) else []
+
+
+def _differences(
+    questions: Sequence[Mapping[str, Any]],
+    recorded: Sequence[Mapping[str, Any]],
+    served: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]],
+    exact: float,
+    tolerance: float,
+) -> list[str]:
+    """With a tolerance above the exact one decisions are left out: a probability near a threshold may cross it."""
+    left_out = () if tolerance == exact else ("predicted", "sentiment", "confident")
+    found = []
+    for index, (question, answer, answers) in enumerate(zip(questions, recorded, served, strict=True)):
+        model = question["model"]
+        for over, told, expected in zip(("", " over V2"), answers, (answer, _without(answer, "title")), strict=True):
+            if told is not None:
+                differences = compare(model, _without(expected, *left_out), _without(told, *left_out), tolerance)
+                found += [f"question {index} ({model}){over}: {difference}" for difference in differences]
+    return found
+
+
+def _over_v2(client: Client, model: str, instance: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer asked over V2, put back into the shape of V1's (without titles, which V2 does not carry)."""
+    name, element = ("text", instance["text"]) if model == SENTIMENT else ("events", json.dumps(instance))
+    response = client.infer(model, [{"name": name, "datatype": "BYTES", "shape": [1], "data": [element]}])
+    return from_v2(model, response["outputs"], 1)[0]
+
+
+def from_v2(model: str, outputs: Sequence[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
+    """V2's JSON output tensors as V1's answers (without titles, which V2 does not carry), padding left out.
+
+    Args:
+        count: of the instances that were asked; the tensors' shapes are believed where they agree with it and with the
+            data.
+
+    Raises:
+        ValueError: they do not.
+    """
+    columns = {output["name"]: output["data"] for output in outputs}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    width = 1 if model == SENTIMENT else len(rows) // count
+    shape = [count] if model == SENTIMENT else [count, width]
+    if count * width != len(rows) or any(output["shape"] != shape for output in outputs):
+        raise ValueError(f"{len(rows)} elements in shapes other than {shape}")
+    if model == SENTIMENT:
+        return rows
+    answers: list[dict[str, Any]] = []
+    for start in range(0, count * width, width) if width else [0] * count:
+        entries = rows[start : start + width]
+        if model == INTERESTS:
+            answers.append({"interests": [row for row in entries if row["label"]]})
+        else:
+            ranked = [{**row, "reasons": orjson.loads(row["reasons"])} for row in entries if row["item"]]
+            answers.append({"recommendations": ranked})
+    return answers
+
+
+def _without(answer: Mapping[str, Any], *fields: str) -> dict[str, Any]:
+    """An answer, or each entry of a ranked one, without fields."""
+    return {
+        key: [{k: v for k, v in entry.items() if k not in fields} for entry in value]
+        if isinstance(value, list)
+        else value
+        for key, value in answer.items()
+        if key not in fields
+    }
+
+
+def compare(model: str, recorded: Mapping[str, Any], served: Mapping[str, Any], tolerance: float) -> list[str]:
+    """How a served answer differs from the recorded one, in words; nothing where they agree.
+
+    Ranked answers agree when, place by place, the numbers agree, and entry by entry too: entries may then
+    change places only where their recorded numbers are about equal. An item that was not recorded must
+    score about as the last one that was.
+    """
+    if model == SENTIMENT:
+        return _compare_entry("", recorded, served, tolerance)
+    key, name, number = {
+        INTERESTS: ("interests", "label", "probability"),
+        RECOMMEND: ("recommendations", "item", "score"),
+    }[model]
+    before, now = recorded[key], served[key]
+    if len(before) != len(now):
+        return [f"{len(now)} {key} instead of {len(before)}"]
+    by_name = {entry[name]: entry for entry in before}
+    differences = []
+    for place, (old, new) in enumerate(zip(before, now, strict=True)):
+        if not _close(old[number], new[number], tolerance):
+            differences.append(f"{number} {new[number]} instead of {old[number]} in place {place}")
+        elif new[name] in by_name:
+            differences += _compare_entry(f"{name} {new[name]!r}: ", by_name[new[name]], new, tolerance)
+        elif model == INTERESTS or not _close(before[-1][number], new[number], tolerance):
+            differences.append(f"{name} {new[name]!r} instead of {old[name]!r} in place {place}")
+    if len({entry[name] for entry in now}) != len(now):
+        differences.append(f"a {name} twice")
+    return differences
+
+
+def _compare_entry(where: str, old: Any, new: Any, tolerance: float) -> list[str]:
+    """Compare two JSON values: numbers within tolerance, all else equal."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        if old.keys() != new.keys():
+            return [f"{where}fields {sorted(new)} instead of {sorted(old)}"]
+        return [found for k in old for found in _compare_entry(f"{where}{k} ", old[k], new[k], tolerance)]
+    if isinstance(old, list) and isinstance(new, list):
+        if old and isinstance(old[0], Mapping) and "term" in old[0]:  # reasons: by term, their order is their size
+            return _compare_entry(where, _by_term(old), _by_term(new), tolerance)
+        if len(old) != len(new):
+            return [f"{where}{len(new)} entries instead of {len(old)}"]
+        return [found for a, b in zip(old, new, strict=True) for found in _compare_entry(where, a, b, tolerance)]
+    if _number(old) and _number(new):
+        return [] if _close(old, new, tolerance) else [f"{where}{new} instead of {old}"]
+    return [] if old == new else [f"{where}{new!r} instead of {old!r}"]
+
+
+def _by_term(reasons: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {reason["term"]: reason["contribution"] for reason in reasons}
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _close(a: float, b: float, tolerance: float) -> bool:
+    return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)

@@ -1,0 +1,169 @@
+"""Texts as batches: token ids, padding to the longest of a batch only, and the frozen layers' work done once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasteloop.errors import TasteloopError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from tasteloop.encoder.model import TasteModel
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """One task's texts as token ids, and targets [n, outputs]; which rows train and which validate."""
+
+    name: str
+    ids: list[list[int]]
+    targets: NDArray[np.float32]
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        import numpy as np
+
+        return np.array([len(ids) for ids in self.ids])
+
+
+def load_tokenizer(directory: Path) -> Any:
+    """The fast tokenizer of an encoder (tokenizer.json), without padding or truncation."""
+    from tokenizers import Tokenizer
+
+    path = directory / "tokenizer.json"
+    if not path.is_file():
+        raise TasteloopError(
+            f"{directory} has no tokenizer.json; save the encoder with a fast tokenizer "
+            "(AutoTokenizer.from_pretrained(...).save_pretrained(...))"
+        )
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no other kind: no JSON, nested too deep, an unknown model
+        raise TasteloopError(f"{path} is not a tokenizer: {error}; save the encoder again") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+    """Token ids of each text with its special tokens, at most `max_tokens`: the end of a text is what is cut."""
+    tokenizer.enable_truncation(max_tokens)
+    ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
+    tokenizer.no_truncation()
+    return ids
+
+
+def pad(ids: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids of unequal lengths -> ids [n, t] and mask [n, t], padded to the longest."""
+    import torch
+
+    longest = max(len(row) for row in ids)
+    out = torch.zeros(len(ids), longest, dtype=torch.int64)
+    mask = torch.zeros_like(out)
+    for n, row in enumerate(ids):
+        out[n, : len(row)] = torch.tensor(row)
+        mask[n, : len(row)] = 1
+    return out.to(device), mask.to(device)
+
+
+def length_buckets(
+    lengths: NDArray[np.int64], rows: NDArray[np.int64], size: int, rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Batches of about equal lengths in random order: shuffled, then sorted within windows of 50 batches."""
+    rows = rng.permutation(rows)
+    batches = []
+    for start in range(0, len(rows), size * 50):
+        window = rows[start : start + size * 50]
+        window = window[lengths[window].argsort(kind="stable")]
+        batches += [window[i : i + size] for i in range(0, len(window), size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def sorted_batches(lengths: NDArray[np.int64], size: int, spread: float = math.inf) -> Iterator[NDArray[np.int64]]:
+    """Positions in batches, shortest first: every batch of about equal lengths.
+
+    Args:
+        size: the most of a batch.
+        spread: a batch ends before a length beyond `spread` times its first one's plus 2: padding is computed too.
+    """
+    ordered = lengths.argsort(kind="stable")
+    start = 0
+    for end in range(1, len(ordered) + 1):
+        if end == len(ordered) or end - start == size or lengths[ordered[end]] > spread * lengths[ordered[start]] + 2:
+            yield ordered[start:end]
+            start = end
+
+
+class Inputs:
+    """Batches as the trained layers' input: computed by the frozen layers once and kept, or each time."""
+
+    def __init__(
+        self,
+        model: TasteModel,
+        tasks: list[TaskData],
+        cache_megabytes: int,
+        device: torch.device,
+        bf16: bool,
+    ) -> None:
+        import numpy as np
+
+        self.model, self.tasks, self.device, self.bf16 = model, tasks, device, bf16
+        self.lengths = [task.lengths for task in tasks]
+        tokens = sum(int(lengths.sum()) for lengths in self.lengths)
+        fits = tokens * model.width * 2 <= cache_megabytes * 2**20
+        self.kept: list[torch.Tensor] | None = None
+        if model.frozen_layers >= 0 and fits:
+            self.starts = [np.concatenate([[0], lengths.cumsum()]) for lengths in self.lengths]
+            self.kept = [self._compute(t) for t in range(len(tasks))]
+
+    def _compute(self, t: int) -> torch.Tensor:
+        """Frozen outputs of all texts of a task, end to end: [tokens, width], half precision."""
+        import torch
+
+        lengths = self.lengths[t]
+        out = torch.empty(int(lengths.sum()), self.model.width, dtype=torch.float16, device=self.device)
+        self.model.eval()
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            for rows in sorted_batches(lengths, 64):
+                ids, mask = pad([self.tasks[t].ids[i] for i in rows], self.device)
+                hidden = self.model.lower(ids, mask)
+                for i, vectors in zip(rows, hidden, strict=True):
+                    out[self.starts[t][i] : self.starts[t][i + 1]] = vectors[: lengths[i]]
+        return out
+
+    def batch(self, t: int, rows: Sequence[int] | NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden states [n, t, width] in float32 and mask [n, t]."""
+        import torch
+
+        if self.kept is None:
+            ids, mask = pad([self.tasks[t].ids[i] for i in rows], self.device)
+            return self.model.lower(ids, mask), mask
+        lengths = self.lengths[t][rows]
+        hidden = torch.zeros(len(rows), int(lengths.max()), self.model.width, device=self.device)
+        mask = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=self.device)
+        for n, i in enumerate(rows):
+            start, end = self.starts[t][i], self.starts[t][i + 1]
+            hidden[n, : end - start] = self.kept[t][start:end]
+            mask[n, : end - start] = 1
+        return hidden, mask
+
+    def predict(self, t: int, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits [n, outputs] of rows, in float32."""
+        import numpy as np
+        import torch
+
+        out = np.zeros((len(rows), self.tasks[t].targets.shape[1]), np.float32)
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            for places in sorted_batches(self.lengths[t][rows], 64):
+                logits = self.model.logits(self.tasks[t].name, self.model.upper(*self.batch(t, rows[places])))
+                out[places] = logits.float().cpu().numpy()
+        return out

@@ -1,0 +1,169 @@
+"""What a history's own counts say of interests, without a word read; added to the encoder's log-odds.
+
+`logit P(y_ik) = α · z_ik + β · h_ik + γ` with z from the encoder, `h_ik = b_k + w_k · x_i`, and α, β, γ fitted on the
+validation window (`tasteloop.encoder.calibration`). The features x of a history: the share of every label among its events, all
+and liked, plain and decayed by rank (a few of everybody's events mixed in), its place among the users' leading singular
+vectors, all and liked, how long it is, and the labels of the items that are likeliest to come next and are not in it
+yet (EASE, Steck 2019): who has seen every western will hardly meet another. Everything is a sum, so what each part says
+can be shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasteloop.behaviour.events import USER, Event
+from tasteloop.behaviour.items import Catalogue
+from tasteloop.behaviour.text import TextSettings, in_order
+from tasteloop.bundle import HABITS, mapped_arrays
+from tasteloop.encoder.calibration import one_vs_rest
+
+if TYPE_CHECKING:
+    from tasteloop.behaviour.snapshots import Snapshots
+    from tasteloop.recommender.collaborative import Past
+
+Matrix = NDArray[np.float32]
+_FACTORS = 32
+_MIXED_IN = 5.0  # events of everybody's in the shares of a history
+_DECAY = 0.93  # of an event by its rank from the newest
+_SCALE = 4.0  # of shares, so that one penalty fits all features
+_PENALTIES = (30.0, 100.0, 300.0, 1000.0)
+_COMPARED = 2000  # items, the most met, that can be likely to come next
+_LIKELY = 50  # of them are
+_RIDGE = (300.0, 150.0)  # of what follows any event, and what follows a liked one
+_FOLDS = 5  # of users: a training row is read by what others did, as a later row is
+
+
+@dataclass(frozen=True)
+class Habits:
+    """Arrays over J items, of which I are compared, K labels and D = 7 K + 2 f + 1 features.
+
+    Attributes:
+        base: [K] share of each label in everybody's events.
+        factors: [J, f] singular vectors of who met what, scaled for a history's sum.
+        weights: [D, K]; bias: [K].
+        compared: [I] positions of the items that can come next; bundles before these features have none.
+        follows, follows_liked: [I, I] EASE weights of all events, and of liked ones.
+    """
+
+    base: Matrix
+    factors: Matrix
+    weights: Matrix
+    bias: Matrix
+    compared: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    follows: Matrix = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    follows_liked: Matrix = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+
+    @classmethod
+    def fit(cls, data: Snapshots) -> Habits:
+        """Fitted on the training snapshots; the penalty is the validation window's choice."""
+        from tasteloop.behaviour.snapshots import TRAIN, VALIDATION
+        from tasteloop.recommender.collaborative import Past, spectral
+
+        past = Past.before(data.meta["validation_from"], data)
+        vectors, activity = spectral(past.seen, _FACTORS)
+        factors = vectors / np.sqrt(activity)[:, None] * np.sqrt(len(activity))
+        base = data.catalogue.membership(data.labels)[past.item].mean(0)
+        compared = np.sort(np.argsort(-past.seen.sum(0), kind="stable")[:_COMPARED]).astype(np.int32)
+        none = np.zeros((0, 0), np.float32)
+        empty = cls(base.astype(np.float32), factors.astype(np.float32), none, none, compared)
+        whole = empty._following(past, np.ones(len(past.names), np.bool_))
+        train, later = data.split(TRAIN), data.split(VALIDATION)
+        fold = train[USER].rank("dense").to_numpy() % _FOLDS
+        held_out = dict(zip(train[USER].to_list(), fold.tolist(), strict=True))
+        folds = np.array([held_out.get(name, -1) for name in past.names])
+        x = np.zeros((len(train), whole.width(len(data.labels))), np.float32)
+        for n in np.unique(fold):
+            rows = train.filter(fold == n)
+            x[fold == n] = empty._following(past, folds != n).of(rows, data)
+        weights, bias = one_vs_rest(x, data.truth(train), whole.of(later, data), data.truth(later), _PENALTIES)
+        return replace(whole, weights=weights, bias=bias)
+
+    def _following(self, past: Past, users: NDArray[np.bool_]) -> Habits:
+        """With what follows what among some of the users [U]."""
+        from tasteloop.recommender.collaborative import ease
+
+        tables = (past.seen, past.matrix)
+        follows, liked = (
+            ease(table[:, self.compared] * users[:, None], ridge) for table, ridge in zip(tables, _RIDGE, strict=True)
+        )
+        return replace(self, follows=follows, follows_liked=liked)
+
+    def features(
+        self, histories: Sequence[Sequence[Event]], catalogue: Catalogue, labels: list[str], text: TextSettings
+    ) -> Matrix:
+        """[n, D] of histories; one without known items is everybody's average."""
+        membership = catalogue.membership(labels)
+        place = np.full(len(catalogue), -1, np.int64)
+        place[self.compared] = np.arange(len(self.compared))
+        out = np.zeros((len(histories), self.width(len(labels))), np.float32)
+        for row, history in enumerate(histories):
+            events = [e for e in in_order(history, text.history_limit) if e.item in catalogue.index]
+            met = np.array([catalogue.index[e.item or ""] for e in events], np.int64)
+            liked = met[np.array([e.positive(text.positive) for e in events], np.bool_)]
+            parts = []
+            for items in (met, liked):
+                for decay in (1.0, _DECAY):
+                    weight = _decayed(len(items), decay)
+                    count = weight @ membership[items] + _MIXED_IN * self.base
+                    parts.append(_SCALE * (count / (weight.sum() + _MIXED_IN) - self.base))
+            parts += [self.factors[items].sum(0) / np.sqrt(len(items) + _MIXED_IN) for items in (met, liked)]
+            parts.append(np.array([np.log1p(len(met)) - 3], np.float32))
+            if len(self.compared):
+                known = {catalogue.index[e.item] for e in history if e.item in catalogue.index}
+                left = ~np.isin(self.compared, list(known))
+                for items, weights, decay in (
+                    (met, self.follows, _DECAY),
+                    (liked, self.follows_liked, 1.0),
+                    (liked, self.follows_liked, _DECAY),
+                ):
+                    weight, at = _decayed(len(items), decay), place[items]
+                    score = weight[at >= 0] @ weights[at[at >= 0]]
+                    parts.append(self._expected(score, left, membership))
+            out[row] = np.concatenate(parts)
+        return out
+
+    def _expected(self, score: Matrix, left: NDArray[np.bool_], membership: Matrix) -> Matrix:
+        """[K]: how far the labels of the likeliest items that are left [I] lie from everybody's."""
+        likely = np.flatnonzero(left & (score > 0))
+        likely = likely[np.argsort(-score[likely], kind="stable")[:_LIKELY]]
+        if not len(likely):
+            return np.zeros_like(self.base)
+        share: Matrix = score[likely] @ membership[self.compared[likely]] / score[likely].sum()
+        return _SCALE * (share - self.base)
+
+    def width(self, labels: int) -> int:
+        """D."""
+        return (7 if len(self.compared) else 4) * labels + 2 * int(self.factors.shape[1]) + 1
+
+    def of(self, rows: Any, data: Snapshots) -> Matrix:
+        """`features` of snapshots."""
+        return self.features(data.histories(rows), data.catalogue, data.labels, data.text)
+
+    def logits(
+        self, histories: Sequence[Sequence[Event]], catalogue: Catalogue, labels: list[str], text: TextSettings
+    ) -> Matrix:
+        """[n, K] log-odds."""
+        out: Matrix = self.features(histories, catalogue, labels, text) @ self.weights + self.bias
+        return out
+
+    def save(self, directory: Path) -> None:
+        from safetensors.numpy import save_file
+
+        save_file({f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self)}, directory / HABITS)
+
+    @classmethod
+    def load(cls, directory: Path) -> Habits | None:
+        """None where the bundle was trained without."""
+        return cls(**mapped_arrays(directory / HABITS)) if (directory / HABITS).exists() else None
+
+
+def _decayed(count: int, decay: float) -> Matrix:
+    """[count] weights of events, the newest last with 1."""
+    return (decay ** np.arange(count)[::-1]).astype(np.float32)

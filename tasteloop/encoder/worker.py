@@ -1,0 +1,72 @@
+"""One of the processes that fine-tune together: `torchrun -m tasteloop.encoder.worker --place PLACE --settings JSON`.
+
+PLACE is a directory that all of them see, or a URL of an object store. The snapshots are taken from it, the checkpoints
+are kept in it and the model is put there, so that any of them may be lost and begin again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from tasteloop import process, storage
+
+SNAPSHOTS, MODEL, CHECKPOINTS = "snapshots", "model", "checkpoints"  # in PLACE
+
+
+def work(place: str, settings: str) -> None:
+    """Train with the others; the first of them leaves the model.
+
+    Args:
+        settings: the training section as JSON.
+
+    Raises:
+        TasteloopError: no snapshots there, or what `finetune` raises.
+    """
+    from tasteloop.encoder.training import TrainingSettings, finetune
+    from tasteloop.errors import TasteloopError
+
+    if storage.there(f"{place}/{MODEL}"):
+        return  # lost after the model was whole
+    with tempfile.TemporaryDirectory(prefix="tasteloop-") as scratch:
+        snapshots, model = Path(scratch, SNAPSHOTS), Path(scratch, MODEL)
+        if not storage.fetch(f"{place}/{SNAPSHOTS}", snapshots):
+            raise TasteloopError(f"no snapshots at {place}/{SNAPSHOTS}; whoever starts the workers puts them there")
+        checked = TrainingSettings.model_validate_json(settings)
+        if storage.remote(place):
+            finetune(snapshots, checked, model, Path(scratch, CHECKPOINTS), f"{place}/{CHECKPOINTS}")
+            if model.is_dir():
+                storage.send(model, f"{place}/{MODEL}")
+        else:
+            finetune(snapshots, checked, Path(place, MODEL), Path(place, CHECKPOINTS))
+    _leave_together()
+
+
+def _leave_together() -> None:
+    """Nobody ends before the model is where it belongs: else its loss would not bring everybody back."""
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def main() -> None:
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    process.begin()
+    parser = argparse.ArgumentParser("tasteloop.encoder.worker", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--place", required=True)
+    parser.add_argument("--settings", required=True)
+    options = parser.parse_args()
+    first = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s", stream=sys.stdout)
+    record(work)(options.place, options.settings)  # torchrun's report then names the error that came first
+
+
+if __name__ == "__main__":
+    main()

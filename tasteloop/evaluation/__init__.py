@@ -1,0 +1,1 @@
+"""How well a bundle answers, beside baselines and the champion."""

@@ -1,0 +1,1 @@
+"""A bundle is made, opened and asked."""

@@ -1,0 +1,212 @@
+"""A bundle from a trained model and its snapshots: the recommender is fitted, and all that answers is put together."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tasteloop import tasks
+from tasteloop.behaviour.events import TEXT, USER, Event
+from tasteloop.behaviour.items import SENTIMENT
+from tasteloop.behaviour.snapshots import FUTURE, SPLIT, TRAIN, VALIDATION, Snapshots
+from tasteloop.bundle import CARD, GOLDEN, HABITS, ITEMS, MODELS, README, code_version, seal
+from tasteloop.files import atomic_directory, atomic_write, read_json, write_json
+from tasteloop.recommender.collaborative import Past
+from tasteloop.recommender.fitting import Asked, Ground, RecommenderSettings, fit_terms, tune
+from tasteloop.recommender.recommend import Folded, Matrix, seen
+from tasteloop.runtime.engines import precisions
+
+if TYPE_CHECKING:
+    from tasteloop.runtime.export import Judged
+
+
+@dataclass(frozen=True)
+class RecommenderResult:
+    """λ by term at a middling history, validation nDCG@10 by cross-fitting, digest of the bundle."""
+
+    weights: dict[str, float]
+    validation_ndcg: float
+    digest: str
+    seconds: float
+
+
+def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings, out: Path) -> RecommenderResult:
+    """Fit the terms and λ, and put everything that answers into a bundle.
+
+    Args:
+        model: what `finetune` wrote.
+        snapshots: what `prepare` wrote.
+        settings: grids.
+        out: the bundle directory.
+    """
+    from safetensors.numpy import load_file
+
+    from tasteloop.encoder.training import PREDICTIONS, TRAINING
+    from tasteloop.runtime.export import compile_bundle
+    from tasteloop.runtime.session import Session
+
+    began = time.monotonic()
+    training = read_json(model / TRAINING)
+    data = replace(Snapshots.read(snapshots), labels=training["labels"])  # none where no head for interests was trained
+    validation = data.split(VALIDATION)
+    with atomic_directory(out) as directory:
+        shutil.copytree(model / MODELS, directory / MODELS)
+        shutil.copyfile(snapshots / ITEMS, directory / ITEMS)
+        if (model / HABITS).exists():
+            shutil.copyfile(model / HABITS, directory / HABITS)
+        card = _card(data, training)
+        predictions = load_file(model / PREDICTIONS)
+        card["runtime"] = compile_bundle(directory, card, _judged(data, predictions))
+        session = Session.open(directory, card)
+        vectors = session.item_vectors()
+        histories = data.histories(validation)
+        train = data.split(TRAIN)
+        truth = data.truth(train)
+        interests = predictions.get(tasks.INTERESTS, np.zeros((len(validation), 0), np.float32))
+        asked = Asked(
+            lambda decay: Folded.of(histories, data.catalogue, decay, data.text),
+            interests,
+            validation[FUTURE].to_list(),
+            seen(histories, data.catalogue),
+            validation[USER].to_numpy(),
+        )
+        ground = Ground(vectors, data.catalogue, data.labels, truth, train[FUTURE].to_list(), data.text)
+        tuned = tune(Past.before(data.meta["validation_from"], data), ground, asked, settings)
+        final = fit_terms(Past.before(data.meta["test_from"], data), ground, settings, tuned)
+        final.save(directory)
+        card["recommender"] = {
+            "weights": tuned.weights, "new_weights": tuned.new_weights, "decay": tuned.decay, "als": final.als,
+            "regularisation": tuned.regularisation,
+            "half_life": tuned.half_life, "shrinkage": tuned.shrinkage, "settings": settings.model_dump(mode="json"),
+        }  # fmt: skip
+        card["validation"] |= {"recommend.ndcg@10": tuned.ndcg}
+        write_json(directory / CARD, card)
+        write_json(directory / GOLDEN, _golden(directory, card, data, histories))
+        atomic_write(directory / README, _readme(card))
+        digest = seal(directory)
+    middling = {name: a for name, (a, _) in tuned.weights.items()}
+    return RecommenderResult(middling, tuned.ndcg, digest, time.monotonic() - began)
+
+
+def _judged(data: Snapshots, predictions: dict[str, Matrix]) -> dict[str, Judged]:
+    """The validation window of each task, on which a runtime is judged."""
+    from tasteloop.runtime.export import Judged
+
+    validation = data.split(VALIDATION)
+    out = {}
+    if tasks.INTERESTS in predictions:
+        out[tasks.INTERESTS] = Judged(data.histories(validation), data.truth(validation), predictions["interests"])
+    if tasks.SENTIMENT in predictions:
+        reviews = data.reviews()
+        assert reviews is not None, "sentiment was learned from them"
+        reviews = reviews.filter(reviews[SPLIT] == VALIDATION)
+        truth = reviews[SENTIMENT].to_numpy().astype(np.float32)[:, None]
+        out[tasks.SENTIMENT] = Judged(reviews[TEXT].to_list(), truth, predictions["sentiment"])
+    return out
+
+
+def _card(data: Snapshots, training: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": "tasteloop", "labels": training["labels"], "tasks": training["tasks"], "models": training["models"],
+        "answers": tasks.tasks_of_model(training["tasks"]),
+        "text": training["text"], "review_max_tokens": training["settings"]["review_max_tokens"],
+        "encoder": training["encoder"], "data": data.meta["data"], "source": data.meta["source"],
+        "code": code_version(),
+        "settings": {"prepare": data.meta["settings"], "training": training["settings"]},
+        "snapshots": data.meta["snapshots"], "reviews": data.meta["reviews"],
+        "validation": {f"{name}.average_precision": task["quality"] for name, task in training["tasks"].items()},
+    }  # fmt: skip
+
+
+# --- what goes with it --------------------------------------------------------------------------------------------
+
+_SENTENCES = (
+    "A delight from the first scene to the last.",
+    "Two hours that feel like five, and nobody to care about.",
+    "It has its moments, but not many.",
+)
+
+
+def _golden(directory: Path, card: dict[str, Any], data: Snapshots, histories: list[list[Event]]) -> dict[str, Any]:
+    """Questions with this trainer's own answers: a server that answers otherwise is not serving this model.
+
+    A server on another processor may choose another runtime, and another precision answers otherwise; so `others` has
+    the answers to the same questions by each other precision that is good enough.
+    """
+    from tasteloop.runtime.session import Session
+
+    (precision, runtime), *others = precisions(card["runtime"]).items()
+    session = Session.open(directory, card, runtime)
+    lengths = sorted({len(h): h for h in histories}.items())
+    picked = [[], *(h for _, h in lengths[:: max(1, len(lengths) // 6)][:6])]
+    unknown = [
+        {"kind": "click", "item": "an item that no catalogue has"},
+        {"kind": "search", "text": "space opera"},
+    ]
+    instances: list[dict[str, Any]] = [
+        *({"events": [event.json() for event in history], "k": 5} for history in picked),
+        {"events": unknown, "k": 3},
+    ]
+    of_task = {
+        tasks.INTERESTS: [{"events": i["events"]} for i in instances],
+        tasks.RECOMMEND: instances,
+        tasks.SENTIMENT: [{"text": sentence} for sentence in _SENTENCES],
+    }
+    asked = {task: of_task[task] for task in session.models}
+
+    def answers(session: Session) -> list[dict[str, Any]]:
+        return [answer for model, questions in asked.items() for answer in session.answer(model, questions)]
+
+    told = [(model, instance) for model, questions in asked.items() for instance in questions]
+    return {
+        "questions": [
+            {"model": model, "instance": instance, "answer": answer}
+            for (model, instance), answer in zip(told, answers(session), strict=True)
+        ],
+        "precision": precision,
+        "others": {other: answers(Session.open(directory, card, name)) for other, name in others},
+    }
+
+
+def _readme(card: dict[str, Any]) -> str:
+    measured = "\n".join(f"| {name} | {value:.4f} |" for name, value in card["validation"].items())
+    runtimes = "\n".join(
+        f"| {name} | {', '.join(f'{s} {v:.0f}' for s, v in c['texts_per_second'].items())} | {c['difference']:.1g} "
+        f"| {'yes' if c['good'] else 'no'} |"
+        for name, c in card["runtime"]["candidates"].items()
+    )
+    missing = [tasks.why_absent(task) for task in tasks.TASKS if task not in card["answers"]]
+    absent = "".join(f" {reason.capitalize()}." for reason in missing)
+    tuned = f"fine-tuned for {' and '.join(card['tasks'])}" if card["tasks"] else "as it came"
+    return f"""# Tasteloop model card
+
+Answers `{"`, `".join(card["answers"])}`.{absent}
+
+- Encoder: {card["encoder"]}, {tuned}; code {card["code"]}
+- Interests: {len(card["labels"])} labels
+- Data: {card["source"]}, SHA-256 {card["data"]}
+- Snapshots: {card["snapshots"]}; reviews: {card["reviews"]}
+- Recommender: λ = a + b · (log(1 + events) - 3.5), (a, b): {card["recommender"]["weights"]}
+
+Measured on the validation window, on which calibration, thresholds and λ were chosen too (the test window's numbers are
+in the run's evaluation):
+
+| measure | value |
+|---|---|
+{measured}
+
+Runtime: {card["runtime"]["chosen"]} on {card["runtime"]["processor"]}, {card["runtime"]["threads"]} threads; texts/s by
+batch x tokens, and the largest difference of a probability from the trainer's, of all that were measured:
+
+| runtime | texts/s | difference | good enough |
+|---|---|---|---|
+{runtimes}
+
+Intended use: ranking and describing content by what its own users did. Not for decisions about persons. It knows only
+the catalogue and the behaviour that it was trained on, and their biases: popular items are favoured.
+"""

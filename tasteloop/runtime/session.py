@@ -1,0 +1,324 @@
+"""A bundle as a session that answers: the one implementation behind the trainer's golden answers and the server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasteloop.behaviour.events import Event, whole
+from tasteloop.behaviour.items import Catalogue
+from tasteloop.behaviour.text import TextSettings, behaviour_text
+from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, read_card, reading_model, verify
+from tasteloop.encoder.bag_of_words import BagOfWords
+from tasteloop.encoder.calibration import apply_calibration, confidence, from_log_odds, log_odds
+from tasteloop.encoder.habits import Habits
+from tasteloop.errors import TasteloopError
+from tasteloop.metrics import top_k
+from tasteloop.recommender.recommend import Folded, Reading, Recommender, seen
+from tasteloop.runtime.engines import Encoder, choose
+from tasteloop.runtime.stages import stage
+from tasteloop.tasks import INTERESTS, RECOMMEND, SENTIMENT, tasks_of_model, why_absent
+
+Matrix = NDArray[np.float32]
+QUESTIONS = {INTERESTS: ("events", "k"), RECOMMEND: ("events", "k"), SENTIMENT: ("text",)}
+K, MOST_K = 10, 1000
+_ROWS = 256  # histories that are ranked at once, fewer where the catalogue is large:
+_SCORES = 2**22  # of one term
+CACHE_MEGABYTES = 64.0
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """An item with its score, which is the sum of its terms."""
+
+    item: str
+    title: str
+    score: float
+    terms: dict[str, float]
+
+
+class Session:
+    """Answers from a bundle; safe to share between threads.
+
+    Attributes:
+        labels: the K interest labels, none without that task; thresholds [K]: from which probability one is predicted.
+        digest: the bundle's, "" for one that is not sealed yet.
+        tasks: what it was trained for, each with a head of its own; models: what it answers.
+        runtime: what runs the encoder, one of `engines.RUNTIMES`.
+        encoders: by model; an encoder's `cache` counts its hits and misses.
+    """
+
+    def __init__(
+        self, directory: Path, card: Mapping[str, Any], digest: str, runtime: str, cache_megabytes: float = 0
+    ) -> None:
+        self.card, self.digest, self.runtime = card, digest, runtime
+        self.labels: list[str] = card["labels"]
+        self.tasks: list[str] = list(card["tasks"])
+        self.text = TextSettings.model_validate(card["text"])
+        self.catalogue = Catalogue.read(directory / ITEMS)
+        share = cache_megabytes / len(card["models"])
+        self.encoders = {name: Encoder(directory / MODELS / name, runtime, share) for name in card["models"]}
+        self.recommender = Recommender.load(directory, dict(card)) if (directory / RECOMMENDER).exists() else None
+        self._habits = Habits.load(directory)
+        sentiment = card["tasks"].get("sentiment", {})
+        mixed = "bag_of_words" in sentiment
+        self._bag = BagOfWords.load(directory / MODELS / sentiment["model"]) if mixed else None
+
+    @classmethod
+    def load(cls, directory: Path, cache_megabytes: float = CACHE_MEGABYTES) -> Session:
+        """From a sealed bundle, with the runtime that `engines.choose` says.
+
+        Args:
+            cache_megabytes: room for the vectors of texts that were read before.
+
+        Raises:
+            TasteloopError: a file is not what the manifest says.
+        """
+        digest, card = verify(directory), read_card(directory)
+        return cls(directory, card, digest, choose(card, directory), cache_megabytes)
+
+    @classmethod
+    def open(cls, directory: Path, card: Mapping[str, Any], runtime: str | None = None) -> Session:
+        """From a bundle that its trainer has not sealed yet, by default with the runtime that was chosen for it."""
+        return cls(directory, card, "", runtime or card["runtime"]["chosen"])
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tasks_of_model(self.tasks)
+
+    @property
+    def has_interests(self) -> bool:
+        return INTERESTS in self.tasks
+
+    @property
+    def has_sentiment(self) -> bool:
+        return SENTIMENT in self.tasks
+
+    @property
+    def thresholds(self) -> Matrix:
+        return np.array(self.card["tasks"]["interests"]["thresholds"], np.float32)
+
+    @property
+    def sentiment_threshold(self) -> float:
+        return float(self.card["tasks"]["sentiment"]["thresholds"][0])
+
+    # --- the encoder ---
+
+    def encoder(self, task: str) -> Encoder:
+        return self.encoders[self.card["tasks"][task]["model"]]
+
+    @property
+    def reader(self) -> Encoder:
+        """The encoder that reads behaviour and items."""
+        return self.encoders[reading_model(self.card)]
+
+    def max_tokens(self, task: str) -> int:
+        """The token budget of a task's texts."""
+        return self.text.max_tokens if task == "interests" else int(self.card["review_max_tokens"])
+
+    def _logits(self, task: str, texts: Sequence[str]) -> Matrix:
+        """[n, outputs of the task], before calibration."""
+        encoder = self.encoder(task)
+        return encoder.logits(task, encoder.pool(texts, self.max_tokens(task)))
+
+    def item_texts(self) -> list[str]:
+        """Each item's title, labels and text."""
+        catalogue = self.catalogue
+        return [
+            ", ".join(part for part in (title, " ".join(labels).lower(), text) if part) or item
+            for item, title, labels, text in zip(
+                catalogue.items, catalogue.titles, catalogue.labels, catalogue.texts, strict=True
+            )
+        ]
+
+    def item_vectors(self) -> Matrix:
+        """[J, width], length 1: each item's text read by the encoder that reads behaviour."""
+        vectors = self.reader.pool(self.item_texts(), self.text.max_tokens)
+        norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: Matrix = (vectors / np.maximum(norm, 1e-9)).astype(np.float32)
+        return unit
+
+    # --- the three answers ---
+
+    def interests(self, histories: Sequence[Sequence[Event]]) -> Matrix:
+        """Calibrated probabilities [n, K]."""
+        return from_log_odds(self.interest_terms(histories))
+
+    def ranking_interests(self, histories: Sequence[Sequence[Event]]) -> Matrix:
+        """What `rank` takes: the probabilities [n, K], and [n, 0] of a model without interests."""
+        return self.interests(histories) if self.has_interests else np.zeros((len(histories), 0), np.float32)
+
+    def interest_terms(self, histories: Sequence[Sequence[Event]]) -> dict[str, NDArray[np.float64]]:
+        """What the text and, where there are any, the habits add to the log-odds of every interest: [n, K] each."""
+        if not self.has_interests:
+            raise TasteloopError(why_absent(INTERESTS))
+        logits = self._logits("interests", [self.behaviour_text(history) for history in histories])
+        own = None
+        if self._habits is not None:
+            own = self._habits.logits(histories, self.catalogue, self.labels, self.text)
+        return log_odds(logits, self.card["tasks"]["interests"], own)
+
+    def behaviour_text(self, history: Sequence[Event]) -> str:
+        """A history as the encoder reads it."""
+        return behaviour_text(history, self.catalogue, self.text)
+
+    def sentiment(self, texts: Sequence[str]) -> Matrix:
+        """Calibrated probability [n] that a text is positive."""
+        if not self.has_sentiment:
+            raise TasteloopError(why_absent(SENTIMENT))
+        logits, about = self._logits("sentiment", texts), self.card["tasks"]["sentiment"]
+        if self._bag is not None:
+            logits = logits + about["bag_of_words"] * self._bag.logits(texts)[:, None]
+        return apply_calibration(logits, about)[:, 0]
+
+    def reading(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> Reading:
+        """What histories say of every item."""
+        assert self.recommender is not None, "a sealed bundle has a recommender"
+        folded = Folded.of(histories, self.catalogue, self.recommender.decay, self.text)
+        return self.recommender.read(folded, interests)
+
+    def recommend(self, histories: Sequence[Sequence[Event]], k: int = K) -> list[list[Recommendation]]:
+        """The k best items of each history that are not in it, best first; fewer where the catalogue ends."""
+        return self.rank(histories, self.ranking_interests(histories), k)
+
+    def rank(
+        self, histories: Sequence[Sequence[Event]], interests: Matrix, k: int | Sequence[int]
+    ) -> list[list[Recommendation]]:
+        """`recommend` with interests at hand, to one k or to each history's own; in blocks of rows, since each term is
+        a matrix of rows and items."""
+        out: list[list[Recommendation]] = []
+        wanted = [k] * len(histories) if isinstance(k, int) else list(k)
+        size = max(1, min(_ROWS, _SCORES // len(self.catalogue)))
+        for start in range(0, len(histories), size):
+            block = histories[start : start + size]
+            reading = self.reading(block, interests[start : start + size])
+            scores = reading.scores()
+            scores[seen(block, self.catalogue)] = -np.inf
+            block_k = wanted[start : start + size]
+            best = [row[:n] for row, n in zip(top_k(scores, max(block_k)), block_k, strict=True)]
+            positions = np.unique(np.concatenate(best))
+            terms = reading.contributions(positions)
+            for row, ranked in enumerate(best):
+                found = [
+                    self._recommendation(j, {name: values[row, at] for name, values in terms.items()})
+                    for j, at in zip(ranked, np.searchsorted(positions, ranked), strict=True)
+                    if np.isfinite(scores[row, j])
+                ]
+                out.append(sorted(found, key=lambda r: -r.score))  # equals may differ by a last digit
+        return out
+
+    def _recommendation(self, item: int, terms: Mapping[str, Any]) -> Recommendation:
+        parts = {name: float(value) + 0.0 for name, value in terms.items()}  # no -0.0
+        return Recommendation(self.catalogue.items[item], self.catalogue.titles[item], sum(parts.values()), parts)
+
+    def answer(self, model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
+        """The public answers of one of the three models: `parse`, then `compute`."""
+        return self.compute(model, parse(model, instances))
+
+    def compute(self, model: str, questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Answers to questions that `parse` checked, of one request or of many."""
+        if not questions:
+            return []
+        if model == "sentiment":
+            return [self._sentiment(p) for p in self.sentiment([q["text"] for q in questions])]
+        histories = [q["events"] for q in questions]
+        if model == INTERESTS:
+            return [self._interests(p, q["k"]) for p, q in zip(self.interests(histories), questions, strict=True)]
+        interests = self.ranking_interests(histories)
+        wanted = [q["k"] or K for q in questions]
+        with stage("rank"):
+            ranked = self.rank(histories, interests, wanted)
+        return [self._recommendations(recommended) for recommended in ranked]
+
+    def confident(self, task: str, probabilities: Matrix) -> NDArray[np.bool_]:
+        """Whether what is stated of each output is sure: right as often as the card's settings ask; same shape."""
+        least = self.card["tasks"][task].get("confident_from")  # absent in older bundles, null where never reached
+        if least is None:
+            return np.zeros(probabilities.shape, np.bool_)
+        thresholds = self.thresholds if task == "interests" else np.array([self.sentiment_threshold])
+        return np.asarray(confidence(probabilities, thresholds) >= np.float32(least))
+
+    def _interests(self, probabilities: Matrix, k: int | None) -> dict[str, Any]:
+        sure = self.confident("interests", probabilities)
+        rows = sorted(zip(-probabilities, self.labels, self.thresholds, sure, strict=True))
+        return {
+            "interests": [
+                {
+                    "label": label,
+                    "probability": float(-p),
+                    "predicted": bool(-p >= threshold),
+                    "confident": bool(certain),
+                }
+                for p, label, threshold, certain in rows[:k]
+            ]
+        }
+
+    def _sentiment(self, probability: float) -> dict[str, Any]:
+        positive = probability >= self.sentiment_threshold
+        return {
+            "sentiment": "positive" if positive else "negative",
+            "probability": float(probability),
+            "confident": bool(self.confident("sentiment", np.asarray(probability))),
+        }
+
+    @staticmethod
+    def _recommendations(ranked: Sequence[Recommendation]) -> dict[str, Any]:
+        return {
+            "recommendations": [
+                {
+                    "item": r.item,
+                    "title": r.title,
+                    "score": r.score,
+                    "reasons": [
+                        {"term": term, "contribution": value}
+                        for term, value in sorted(r.terms.items(), key=lambda pair: -pair[1])
+                    ],
+                }
+                for r in ranked
+            ]
+        }
+
+
+def parse(model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
+    """Instances as the questions that `Session.compute` takes; no bundle is needed for that.
+
+    Args:
+        model: interests, recommend or sentiment.
+        instances: {"events": [...], "k": 10} or {"text": "..."}, see `Event.parse`; `k` is how many to answer
+            with, by default 10 items and all interests.
+
+    Raises:
+        TasteloopError: a bad instance, by its index.
+    """
+    if model not in QUESTIONS:
+        raise TasteloopError(f"unknown model {model!r}; known: {', '.join(QUESTIONS)}")
+    return [_parse(model, instance, f"instances[{n}]") for n, instance in enumerate(instances)]
+
+
+def _parse(model: str, instance: Any, where: str) -> dict[str, Any]:
+    """A checked instance: events as `Event`s, k a number, or text."""
+    if not isinstance(instance, Mapping):
+        raise TasteloopError(f"{where}: an instance is an object, not {type(instance).__name__}")
+    known = QUESTIONS[model]
+    if unknown := [key for key in instance if key not in known]:
+        raise TasteloopError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
+    if known[0] not in instance:
+        raise TasteloopError(f"{where}: {known[0]!r} is missing")
+    if model == "sentiment":
+        text = instance["text"]
+        if not isinstance(text, str) or not text.strip():
+            raise TasteloopError(f"{where}.text: a string that is not blank is expected")
+        return {"text": text}
+    events = instance["events"]
+    if not isinstance(events, list):
+        raise TasteloopError(f"{where}.events: a list is expected, not {type(events).__name__}")
+    asked = instance.get("k")
+    k = whole(asked)
+    if asked is not None and (k is None or not 1 <= k <= MOST_K):
+        raise TasteloopError(f"{where}.k: a whole number from 1 to {MOST_K} is expected, not {asked!r}")
+    return {"events": [Event.parse(event, f"{where}.events[{n}]") for n, event in enumerate(events)], "k": k}

@@ -1,7 +1,0 @@
-import pytest
-from homes import Home
-
-
-@pytest.fixture
-def home(tmp_path) -> Home:
-    return Home(tmp_path / "home")

@@ -1,0 +1,53 @@
+"""What a cluster is given, as files beside this one, so that a reviewer sees in the diff what a change does to it.
+
+After a change that is meant: `make golden`, then read `git diff tests/golden`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.graphs.compile import GRAPHS
+from pipelines.graphs.training import compile_to
+from pipelines.graphs.trainjob import manifest as trainjob
+from pipelines.settings import load
+from serving.cluster.inference_service import Release, Releases, manifest, settings
+from serving.cluster.trainjob import complete
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+RENEW = "TASTELOOP_RENEW_GOLDEN"
+
+
+def same(name: str, made: str) -> None:
+    """Compare with the file of that name; write it where the environment says so."""
+    path = GOLDEN / name
+    if os.environ.get(RENEW):
+        path.write_text(made)
+    assert path.is_file() and made == path.read_text(), f"{path.name} differs; where that is meant: make golden"
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_each_graph_for_a_cluster(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("TASTELOOP_IMAGE", "registry.example/tasteloop-python@sha256:" + "0" * 64)
+    compile_to(load("cluster"), tmp_path / f"{name}.yaml", GRAPHS[name])
+    documents = list(yaml.safe_load_all((tmp_path / f"{name}.yaml").read_text()))
+    documents[0]["sdkVersion"] = "kfp"  # a newer kfp is no change of ours
+    same(f"{name}.yaml", yaml.safe_dump_all(documents, width=120))
+
+
+def test_the_inference_service_with_a_canary():
+    releases = [Release(v, f"s3://models/{v}", v * 64, f"registry.example/serving@sha256:{v * 64}") for v in ("1", "2")]
+    asked = settings("tasteloop", "tasteloop", journal="http://tasteloop-journal:8082")
+    same("inferenceservice.yaml", yaml.safe_dump(manifest(asked, Releases(*releases, 10)), sort_keys=False, width=120))
+
+
+def test_the_trainjob_of_two_nodes_with_four_gpus():
+    options = ["cluster.finetune.gpu=4", "cluster.finetune.nodes=2", "cluster.checkpoints=s3://bucket/checkpoints"]
+    cluster = load("cluster", options).cluster
+    made = trainjob(cluster, "registry.example/tasteloop-python@sha256:" + "0" * 64)
+    job = complete(made, "tasteloop-run-0", "s3://bucket/checkpoints/run", '{"epochs": 3}')
+    same("trainjob.yaml", yaml.safe_dump(job, sort_keys=False, width=120))

@@ -1,0 +1,290 @@
+"""The rollout's laws: who gets the challenger, what adds up, and when it is promoted or rolled back."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from serving.release import canary
+from serving.release.canary import Observed, Rollout, Rules, Side, Tally, agreement, decide, draw, tally, variation
+from tasteloop import files
+from tasteloop.errors import TasteloopError
+
+HOUSE = Path(__file__).parents[3]
+RULES = Rules(answers=500)
+
+
+def sentiments(n: int, positive: float = 0.5, seconds: float = 0.01, seed: int = 0) -> Tally:
+    chance = random.Random(seed)
+    total = Tally()
+    for _ in range(n):
+        probability = chance.uniform(0.5, 1) if chance.random() < positive else chance.uniform(0, 0.5)
+        answer = {"sentiment": "positive" if probability > 0.5 else "negative", "probability": probability}
+        total += tally("sentiment", [answer], seconds * chance.uniform(0.9, 1.1))
+    return total
+
+
+SAME = Observed(champion=sentiments(1000), challenger=sentiments(600, seed=1))
+FEW = Observed(champion=sentiments(1000), challenger=sentiments(40, seed=1))
+NAN = tally("sentiment", [{"sentiment": "positive", "probability": math.nan}], 0.01)
+
+
+def worse(**changes: Any) -> Observed:
+    return SAME.model_copy(update={"challenger": SAME.challenger.model_copy(update=changes)})
+
+
+CASES: list[tuple[str, Observed, dict[str, Any], str, str]] = [
+    ("identical", SAME, {}, "promote", "error rate 0.0000"),
+    ("identical in the shadow", SAME, {"shadow": True}, "promote", "latency is not judged"),
+    ("too few answers", FEW, {}, "wait", "40 of the challenger; 500 of each are needed"),
+    ("too few answers for too long", FEW, {"hours": 73}, "roll back", "after 73 hours there are only"),
+    ("nothing seen", Observed(), {}, "wait", "0 answers of the champion"),
+    ("nothing of the champion", Observed(challenger=sentiments(900)), {}, "wait", "0 answers of the champion"),
+    ("many errors", worse(errors=30), {}, "roll back", "error rate 0.0476 against the champion's 0.0000"),
+    ("many errors early", FEW + Observed(challenger=Tally(errors=10)), {}, "roll back", "error rate 0.2000"),
+    ("two errors early are not enough to tell", FEW + Observed(challenger=Tally(errors=2)), {}, "wait", "40 of"),
+    ("errors of both", SAME + Observed(champion=Tally(errors=40), challenger=Tally(errors=20)), {}, "promote", ""),
+    ("one error among many", worse(errors=1), {}, "promote", "error rate 0.0017"),
+    ("one NaN", SAME + Observed(challenger=NAN), {}, "roll back", "1 answers that are not finite"),
+    ("one NaN early", FEW + Observed(challenger=NAN), {}, "roll back", "1 answers that are not finite"),
+    ("a NaN of the champion", SAME + Observed(champion=NAN), {}, "promote", "0 answers that are not finite"),
+    (
+        "slow",
+        Observed(champion=SAME.champion, challenger=sentiments(600, seconds=0.02, seed=1)),
+        {},
+        "roll back",
+        "p95",
+    ),
+    (
+        "slow in the shadow",
+        Observed(champion=SAME.champion, challenger=sentiments(600, seconds=0.02, seed=1)),
+        {"shadow": True},
+        "promote",
+        "not judged",
+    ),
+    (
+        "slower by what does not matter",
+        Observed(champion=sentiments(600, seconds=0.001), challenger=sentiments(600, seconds=0.003)),
+        {},
+        "promote",
+        "p95",
+    ),
+    (
+        "other answers",
+        Observed(champion=sentiments(1000, 0.9), challenger=sentiments(600, 0.1, seed=1)),
+        {},
+        "roll back",
+        "first answers of sentiment differ by",
+    ),
+    (
+        "somewhat other answers",
+        Observed(champion=sentiments(1000, 0.5), challenger=sentiments(600, 0.6, seed=1)),
+        {},
+        "promote",
+        "first answers of sentiment differ by",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "observed", "how", "verdict", "reason"), CASES, ids=[case[0] for case in CASES])
+def test_decisions(name: str, observed: Observed, how: dict[str, Any], verdict: str, reason: str) -> None:
+    decision = decide(observed, RULES, **how)
+    assert decision.verdict == verdict, decision
+    assert any(reason in said for said in decision.reasons), decision
+    assert decision == decide(observed, RULES, **how)
+
+
+def test_a_constant_answer_is_rolled_back_though_it_is_fast_and_without_errors() -> None:
+    ranked = [{"interests": [{"label": x, "probability": 0.5, "predicted": True}]} for x in "abcdefgh"]
+    champion, challenger = Tally(), Tally()
+    for n in range(600):
+        champion += tally("interests", [ranked[n % 8]], 0.01)
+        challenger += tally("interests", [ranked[0]], 0.01)
+    decision = decide(Observed(champion=champion, challenger=challenger), RULES)
+    assert decision.verdict == "roll back"
+    assert "first answers of interests differ by 0.875" in decision.reasons[0]
+
+
+def test_chance_is_not_taken_for_a_difference() -> None:
+    """Samples of one distribution stay under the bound, of two they exceed it."""
+    chance = random.Random(3)
+    names = [f"i{n}" for n in range(30)]
+    weights = [1 / (n + 1) for n in range(30)]
+
+    def sample(n: int, of: list[float]) -> dict[str, int]:
+        drawn = chance.choices(names, of, k=n)
+        return {name: drawn.count(name) for name in set(drawn)}
+
+    for n, m in ((50, 50), (500, 60), (2000, 2000)):
+        for _ in range(30):
+            distance, bound = variation(sample(n, weights), sample(m, weights), 0.001)
+            assert distance < bound
+    distance, bound = variation(sample(2000, weights), sample(2000, weights[::-1]), 0.001)
+    assert distance > 2 * bound
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_rules_are_numbers(value: float) -> None:
+    for name in ("errors", "latency_ratio", "latency_seconds", "shift", "hours"):
+        with pytest.raises(ValidationError):
+            Rules(**{name: value})
+
+
+# Tallies
+
+
+def test_tallies_add_up_in_any_order() -> None:
+    parts = [sentiments(20, seed=n) + Tally(errors=n) for n in range(4)]
+    assert parts[0] + parts[1] + parts[2] + parts[3] == parts[3] + (parts[2] + (parts[1] + parts[0]))
+    whole = Observed(champion=parts[0], challenger=parts[1], skipped=2)
+    assert Observed.model_validate(json.loads(whole.model_dump_json())) == whole
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-5, 0.0012, 0.05, 3.0, 1e9])
+def test_a_quantile_is_within_a_tenth(seconds: float) -> None:
+    found = tally("sentiment", [{"sentiment": "positive", "probability": 0.5}], seconds).quantile(0.95)
+    assert found is not None
+    if 1e-4 < seconds < 1e4:
+        assert seconds <= found * 1.0001 <= seconds * 1.101
+    assert Tally().quantile(0.95) is None
+
+
+def test_outcomes_are_bounded_however_many_items_there_are() -> None:
+    total = Tally()
+    for n in range(1000):
+        total += tally("recommend", [{"recommendations": [{"item": f"item {n}", "score": 1.0}]}], None)
+    assert len(total.outcomes["recommend"]) == 32
+    assert tally("recommend", [{"recommendations": []}], None).outcomes == {"recommend": {"": 1}}
+
+
+def test_agreement() -> None:
+    def ranked(*items: str) -> dict[str, Any]:
+        return {"recommendations": [{"item": item, "score": 1 / (n + 1)} for n, item in enumerate(items)]}
+
+    said = agreement([ranked("a", "b"), ranked("a", "b")], [ranked("a", "c"), ranked("b", "a")])
+    assert (said.compared, said.first) == (2, 1)
+    assert said.overlap == pytest.approx(0.5 + 1.0)
+    assert said.distance == pytest.approx(0.0 + 0.5)
+
+    said = agreement(
+        [{"sentiment": "positive", "probability": 0.75}, {"sentiment": "positive", "probability": 0.75}],
+        [{"sentiment": "negative", "probability": 0.25}, {"sentiment": "positive", "probability": 0.5}],
+    )
+    assert (said.compared, said.first, said.overlap, said.distance) == (2, 1, 1.0, 0.5 + 0.25)
+
+
+# The draw
+
+
+def test_a_key_is_drawn_the_same_and_shares_are_kept() -> None:
+    keys = [f"user {n}" for n in range(4000)]
+    first = {key for key in keys if draw("a", key) < 0.1}
+    assert first == {key for key in keys if draw("a", key) < 0.1}
+    assert 300 < len(first) < 500
+    assert first < {key for key in keys if draw("a", key) < 0.3}, "a larger share keeps who was in it"
+    other = {key for key in keys if draw("b", key) < 0.1}
+    assert len(first & other) < 100, "another rollout draws anew"
+    assert draw("a", "\ud800") < 1
+
+
+# The state
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path))
+    return tmp_path
+
+
+def running(home: Path) -> Rollout:
+    rollout = Rollout(
+        id="r1",
+        champion=Side(version="1", digest="a" * 64),
+        challenger=Side(version="2", digest="b" * 64),
+        share=0.1,
+        started="2026-11-24T10:00:00+00:00",
+    )
+    files.write_json(home / canary.STATE, json.loads(rollout.model_dump_json()))
+    return rollout
+
+
+def test_no_rollout_is_none(home: Path) -> None:
+    assert canary.current() is None
+    assert canary.status() is None
+    for act in (canary.promote, canary.abort):
+        with pytest.raises(TasteloopError, match="no rollout is running"):
+            act()
+
+
+def test_what_servers_saw_is_added_and_the_end_is_final(home: Path) -> None:
+    rollout = running(home)
+    assert canary.current() == rollout
+    for _ in range(2):
+        canary.observe("r1", Observed(champion=Tally(answers=3), skipped=1))
+    assert canary.current().observed == Observed(champion=Tally(answers=6), skipped=2)  # type: ignore[union-attr]
+    canary.observe("another", Observed(champion=Tally(answers=3)))
+    ended = canary.end("r1", "rolled back", ["too slow"])
+    assert ended is not None and (ended.state, ended.reasons) == ("rolled back", ("too slow",))
+    canary.observe("r1", Observed(champion=Tally(answers=3)))
+    canary.end("r1", "promoted", ["late"])
+    assert canary.current() == ended
+    told = canary.status()
+    assert told is not None and told["observed"]["champion"]["answers"] == 6
+    json.dumps(told, allow_nan=False)
+
+
+def test_past_rollouts_are_kept(home: Path) -> None:
+    assert canary.history() == []
+    first = running(home)
+    ended = canary.end("r1", "aborted", ["by hand"])
+    second = first.model_copy(update={"id": "r2", "started": "2026-11-25T10:00:00+00:00"})
+    canary._change(lambda _: second)
+    assert canary.current() == second
+    assert canary.history() == [second, ended]
+    canary.end("r2", "promoted", ["all is well"])
+    files.write_json(home / canary.PAST / "r2.json", json.loads(second.model_dump_json()))  # a kill before it was moved
+    assert [(r.id, r.state) for r in canary.history()] == [("r2", "promoted"), ("r1", "aborted")]
+
+
+ADD = """
+from serving.release import canary
+for _ in range(50):
+    canary.observe("r1", canary.Observed(champion=canary.Tally(answers=1)))
+"""
+
+
+def test_two_servers_lose_no_count(home: Path) -> None:
+    running(home)
+    both = [subprocess.Popen([sys.executable, "-c", ADD], cwd=HOUSE) for _ in range(2)]
+    assert [process.wait(120) for process in both] == [0, 0]
+    assert canary.current().observed.champion.answers == 100  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: "{",
+        lambda text: text.replace('"share": 0.1', '"share": 2'),
+        lambda text: text.replace('"format": 1', '"format": 2'),
+        lambda text: text.replace('"answers": 0', '"answers": -1', 1),
+        lambda text: text.replace('"id"', '"name"'),
+        lambda text: text.replace('"errors": 0,', '"errors": NaN,', 1),
+    ],
+)
+def test_a_spoilt_state_is_an_error_that_says_what_to_do(home: Path, spoil: Callable[[str], str]) -> None:
+    running(home)
+    path = home / canary.STATE
+    before = path.read_text()
+    path.write_text(spoil(before))
+    assert path.read_text() != before
+    with pytest.raises(TasteloopError, match=r"rollout\.json"):
+        canary.current()

@@ -1,0 +1,447 @@
+"""Ranking: the closed forms by hand, and that reasons add up."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasteloop import bundle
+from tasteloop.behaviour.events import Event
+from tasteloop.behaviour.items import Catalogue
+from tasteloop.behaviour.snapshots import Snapshots
+from tasteloop.behaviour.text import TextSettings
+from tasteloop.errors import TasteloopError
+from tasteloop.files import read_json
+from tasteloop.recommender.collaborative import Past, ease, item_knn, nearby, spectral
+from tasteloop.recommender.fitting import (
+    Asked,
+    Ground,
+    RecommenderSettings,
+    Tuned,
+    fit_new_weights,
+    fit_terms,
+    fit_ties,
+    fit_weights,
+    leading,
+)
+from tasteloop.recommender.recommend import TERMS, Folded, Recommender, rows_product, standardise
+from tasteloop.runtime.session import Recommendation, Session
+
+MATRIX = np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1]], np.float32)
+
+
+def liked(user: list[int], item: list[int], age: list[float], items: int) -> Past:
+    """A past of positive events only."""
+    return Past(np.array(user), np.array(item), np.array(age), np.ones(len(user), np.bool_), items)
+
+
+@pytest.fixture(scope="module")
+def session(tiny_bundle: Path) -> Session:
+    return Session.load(tiny_bundle)
+
+
+def test_ease_is_the_constrained_least_squares_solution() -> None:
+    """Against numbers: column j of B minimises |x_j - X b|² + λ|b|² with b_j = 0."""
+    weights = ease(MATRIX, 0.5)
+    for j in range(3):
+        others = [i for i in range(3) if i != j]
+        x = MATRIX[:, others].astype(float)
+        expected = np.linalg.solve(x.T @ x + 0.5 * np.eye(2), x.T @ MATRIX[:, j])
+        assert weights[others, j] == pytest.approx(expected, abs=1e-5)
+        assert weights[j, j] == 0
+
+
+def test_item_knn_by_hand() -> None:
+    similarity = item_knn(MATRIX, neighbours=1, shrink=0)
+    assert similarity[0, 1] == pytest.approx(2 / np.sqrt(2 * 3), abs=1e-5)
+    assert (np.count_nonzero(similarity, axis=0) <= 1).all()
+
+
+def test_terms_are_standardised() -> None:
+    out = standardise(np.array([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]]))
+    assert out.mean(1) == pytest.approx([0, 0], abs=1e-6)
+    assert out[0].std() == pytest.approx(1)
+    assert out[1].tolist() == [0, 0, 0]
+
+
+def test_ties_are_the_ridge_solution() -> None:
+    truth = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
+    future = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]], np.float32)
+    ties = fit_ties(truth, future, 0.1)
+    assert ties[0, 0] > 0 > ties[1, 0]
+    assert ties[:, 2].tolist() == [0, 0]
+
+
+def test_popularity_halves_with_age() -> None:
+    past = liked([0, 0, 1], [0, 1, 1], [0.0, 10.0, 10.0], 2)
+    assert np.expm1(past.popularity(10)) == pytest.approx([1.0, 1.0])
+    assert past.count(days=5).tolist() == [1, 0]
+
+
+def test_history_folds_in_with_decay_and_likes_only(tiny_snapshots: Path) -> None:
+    catalogue = Snapshots.read(tiny_snapshots).catalogue
+    history = [
+        Event("rate", "i3", 1, 1.0),
+        Event("rate", "i4", 2, 0.0),
+        Event("click", "i5", 3),
+        Event("click", "new", 4),
+    ]
+    folded = Folded.of([history], catalogue, 0.5, TextSettings())
+    assert folded.recent_liked[0, [3, 4, 5]].tolist() == [0.125, 0, 0.5]
+    assert folded.recent_liked.sum() == 0.625
+    assert folded.recent_seen[0, [3, 4, 5]].tolist() == [0.125, 0.25, 0.5]
+    assert folded.liked[0, [3, 4, 5]].tolist() == [1, 0, 1]
+    assert folded.seen.sum() == 3
+    assert folded.length.tolist() == [4]
+
+
+def test_nearby_by_hand() -> None:
+    """Users see 0 1 2 and 2 0: e^(-1/3) for neighbours, e^(-2/3) for two places apart, nothing across users."""
+    past = liked([0, 0, 0, 1, 1], [0, 1, 2, 2, 0], [0.0] * 5, 3)
+    one, two = np.exp(-1 / 3), np.exp(-2 / 3)
+    together = np.array([[0, one, two + one], [one, 0, one], [two + one, one, 0]])
+    expected = together / (together.sum(1, keepdims=True) + 2)
+    assert nearby(past, reach=5, shrink=2) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_spectral_vectors_are_those_of_the_normalised_matrix() -> None:
+    matrix = (np.random.default_rng(0).random((30, 12)) < 0.3).astype(np.float32)
+    vectors, activity = spectral(matrix, 4)
+    normal = matrix / np.sqrt(np.maximum(matrix.sum(1, keepdims=True), 1)) / np.sqrt(activity)
+    whole = np.linalg.svd(normal, full_matrices=False)[2][:4].T
+    assert vectors @ vectors.T == pytest.approx(whole @ whole.T, abs=1e-4)
+
+
+def test_weights_find_the_term_that_tells_and_turn_with_activity() -> None:
+    """Short histories are told by popularity, long ones by the interest term, everything else is noise."""
+    rng = np.random.default_rng(0)
+    n, items = 600, 60
+    terms = {name: rng.standard_normal((n, items)).astype(np.float32) for name in TERMS}
+    length = np.where(np.arange(n) % 2 == 0, 1, 200)
+    telling = np.where((length == 1)[:, None], terms["popularity"], terms["interest"])
+    relevant = [list(row) for row in np.argsort(-telling, axis=1)[:, :3]]
+    hidden = np.zeros((n, items), np.bool_)
+
+    def folded(decay: float) -> Folded:
+        raise AssertionError("not asked for")
+
+    asked = Asked(folded, np.zeros((n, 1), np.float32), relevant, hidden, np.arange(n))
+    settings = RecommenderSettings(candidates=60, shrinkage=(0.001, 10.0))
+    shrinkage, ndcg, weights = fit_weights(terms, length, asked, settings)
+    assert shrinkage == 0.001
+    assert ndcg > 0.9
+    short, long = ({m: a + b * (np.log1p(k) - 3.5) for m, (a, b) in weights.items()} for k in (1, 200))
+    assert max(short, key=short.__getitem__) == "popularity"
+    assert max(long, key=long.__getitem__) == "interest"
+
+
+def test_few_users_pull_hard() -> None:
+    """Three users of whom each likes what a noise term says: λ stay near the start."""
+    terms = {name: np.random.default_rng(n).standard_normal((3, 20)).astype(np.float32) for n, name in enumerate(TERMS)}
+    relevant = [[int(row.argmax())] for row in terms["content"]]
+    asked = Asked(
+        lambda decay: None,  # type: ignore[arg-type, return-value]
+        np.zeros((3, 1), np.float32),
+        relevant,
+        np.zeros((3, 20), np.bool_),
+        np.arange(3),
+    )
+    shrinkage, _, weights = fit_weights(terms, np.ones(3, np.int64), asked, RecommenderSettings(candidates=20))
+    assert shrinkage >= 0.5 / 3
+    assert abs(weights["content"][0]) < 1
+
+
+def test_without_anything_to_learn_weights_stay_at_the_start() -> None:
+    terms = {name: np.zeros((4, 20), np.float32) for name in TERMS}
+    asked = Asked(
+        lambda decay: None,  # type: ignore[arg-type, return-value]
+        np.zeros((4, 1), np.float32),
+        [[]] * 4,
+        np.zeros((4, 20), np.bool_),
+        np.arange(4),
+    )
+    _, _, weights = fit_weights(terms, np.ones(4, np.int64), asked, RecommenderSettings())
+    assert weights["collaborative"] == (0.5, 0.0)
+    assert weights["content"] == (0.0, 0.0)
+
+
+def _two_kinds(new: list[int]) -> tuple[Past, Ground]:
+    """30 items of two labels, 40 users who like those of one label; nobody has met `new`."""
+    labels = [["War"], ["Love"]] * 15
+    user, item = zip(*((u, j) for u in range(40) for j in range(30) if j % 2 == u % 2 and (u + j) % 3), strict=True)
+    past = liked(list(user), list(item), [1.0] * len(user), 30)
+    catalogue = Catalogue([str(j) for j in range(30)], [f"t{j}" for j in range(30)], labels, [None] * 30)
+    vectors, truth = np.zeros((30, 1), np.float32), np.zeros((1, 1), np.float32)
+    held = np.isin(np.arange(30), new)
+    return past.without(held), Ground(vectors, catalogue, ["War"], truth, [[]], TextSettings())
+
+
+def test_a_new_item_is_ranked_by_its_text_with_weights_of_its_own_and_its_reasons_add_up() -> None:
+    past, ground = _two_kinds(new=[0, 1])
+    own = {name: (3.0 if name == "factors_seen" else 0.0, 0.0) for name in TERMS}
+    recommender = fit_terms(past, ground, RecommenderSettings(factors=4), Tuned(1.0, 1.0, 30, new_weights=own))
+    assert recommender.new.tolist() == [0, 1]
+    history = np.zeros((2, 30), np.float32)
+    history[0, [2, 4]] = history[1, [3, 5]] = 1
+    folded = Folded.decayed(history, history, np.array([2, 2]))
+    nothing = np.zeros((2, 1), np.float32)
+    terms, parts = recommender.read(folded, nothing).terms(), recommender.read(folded, nothing).contributions()
+    score = sum(parts.values())
+    _agree(recommender, folded, nothing)
+    assert score[0, 0] > score[0, 1] and score[1, 1] > score[1, 0]
+    assert score[:, :2] == pytest.approx(3 * terms["factors_seen"][:, :2], abs=1e-5)
+    plain = sum(recommender.weights[name][0] * values for name, values in terms.items())
+    assert score[:, 2:] == pytest.approx(plain[:, 2:], abs=1e-5)
+
+
+def test_weights_of_new_items_are_fitted_on_items_held_out() -> None:
+    """Users like items of one label: of a held-out item its text tells, and it is ranked by the borrowed factors."""
+    past, ground = _two_kinds(new=[])
+    history, length = np.zeros((40, 30), np.float32), np.full(40, 3)
+    history[past.user, past.item] = np.isin(past.item % 5, [0])
+    relevant = [[int(j) for j in range(30) if j % 2 == u % 2 and not history[u, j]] for u in range(40)]
+    folded = Folded.decayed(history, history, length)
+    asked = Asked(lambda decay: folded, np.zeros((40, 1), np.float32), relevant, history > 0, np.arange(40))
+    weights = fit_new_weights(past, ground, asked, RecommenderSettings(factors=4), Tuned(1.0, 1.0, 30))
+    assert set(weights) == set(TERMS)
+    middling = {name: a for name, (a, _) in weights.items()}
+    assert middling["factors_seen"] > 0 and middling["factors_liked"] > 0
+    nobody = fit_new_weights(
+        past, ground, replace(asked, relevant=[[]] * 40), RecommenderSettings(factors=4), Tuned(1.0, 1.0, 30)
+    )
+    assert nobody["collaborative"] == (0.5, 0.0)
+
+
+def test_the_cautious_take_the_strongest_pull_that_is_not_proven_worse() -> None:
+    """What noise prefers is not taken; what a term plainly tells is."""
+    rng = np.random.default_rng(1)
+    terms = {name: rng.standard_normal((300, 30)).astype(np.float32) for name in TERMS}
+    settings = RecommenderSettings(candidates=30, shrinkage=(0.01, 10.0))
+
+    def pull(relevant: list[list[int]]) -> float:
+        asked = Asked(
+            lambda decay: None,  # type: ignore[arg-type, return-value]
+            np.zeros((300, 1), np.float32),
+            relevant,
+            np.zeros((300, 30), np.bool_),
+            np.arange(300),
+        )
+        return fit_weights(terms, np.full(300, 30), asked, settings, cautious=True)[0]
+
+    assert pull([[int(j)] for j in rng.integers(0, 30, 300)]) == 10
+    assert pull([[int(row.argmax())] for row in terms["content"]]) == 0.01
+
+
+HISTORIES = [
+    [],
+    [Event("rate", "i1", 1, 1.0)],
+    [Event("rate", f"i{n}", n, (n % 3) / 2) for n in range(20)],
+    [Event("click", "no such item", 1), Event("search", None, 2, None, "crime")],
+]
+
+
+def test_reasons_add_up_and_nothing_seen_is_recommended(session: Session) -> None:
+    for history, ranked in zip(HISTORIES, session.recommend(HISTORIES, 7), strict=True):
+        assert len(ranked) == 7
+        assert {r.item for r in ranked}.isdisjoint({e.item for e in history})
+        assert [r.score for r in ranked] == sorted((r.score for r in ranked), reverse=True)
+        for r in ranked:
+            assert set(r.terms) == set(TERMS)
+            assert sum(r.terms.values()) == pytest.approx(r.score, abs=1e-5)
+
+
+def test_the_contributions_are_the_plain_formulas(session: Session) -> None:
+    """Every term in float64, with whole matrices and standardised over all items, as the module's docstring says it."""
+    recommender = session.recommender
+    assert recommender
+    weights = {name: (0.1 + n / 10, 0.05 * n) for n, name in enumerate(TERMS)}
+    recommender = replace(recommender, weights=weights)
+    folded = Folded.of(HISTORIES, session.catalogue, recommender.decay, session.text)
+    interests = session.interests(HISTORIES).astype(np.float64)
+    plain = plain_terms(recommender, folded, interests)
+    for rows in ([0], [1], [2], [0, 1, 2, 3]):
+        some = Folded(**{name: value[rows] for name, value in vars(folded).items()})
+        found = recommender.read(some, interests[rows].astype(np.float32)).contributions()
+        assert list(found) == list(TERMS)
+        known = np.log1p(folded.length[rows])[:, None] - 3.5
+        for name, (a, b) in weights.items():
+            assert found[name].dtype == np.float32
+            assert found[name] == pytest.approx((a + b * known) * plain[name][rows], abs=1e-4), name
+        _agree(recommender, some, interests[rows].astype(np.float32))
+    terms = recommender.read(folded, interests.astype(np.float32)).terms()
+    for name in TERMS:
+        assert terms[name] == pytest.approx(plain[name], abs=1e-4), name  # items' vectors are alike, so digits cancel
+
+
+def _agree(recommender: Recommender, folded: Folded, interests: np.ndarray) -> None:
+    """What ranks is the sum of what is told, and what is told of some items is what is told of all."""
+    whole = recommender.read(folded, interests).contributions()
+    assert recommender.read(folded, interests).scores() == pytest.approx(sum(whole.values()), abs=1e-5)
+    positions = np.array([0, 3, len(recommender.popularity) - 1])
+    for name, values in recommender.read(folded, interests).contributions(positions).items():
+        assert values == pytest.approx(whole[name][:, positions], abs=1e-5), name
+
+
+def test_item_vectors_keep_their_products_in_the_leading_axes() -> None:
+    """Vectors of rank 3 lose nothing in 3 numbers; in 2 they lose the least, by the third singular value."""
+    rng = np.random.default_rng(0)
+    vectors = (rng.standard_normal((50, 3)) @ rng.standard_normal((3, 20))).astype(np.float32)
+    kept = leading(vectors, 3)
+    assert kept.shape == (50, 3) and kept @ kept.T == pytest.approx(vectors @ vectors.T, abs=1e-3)
+    short = leading(vectors, 2)
+    lost = np.linalg.norm(short @ short.T - vectors @ vectors.T, 2)
+    assert lost == pytest.approx(np.linalg.svd(vectors)[1][2] ** 2, rel=1e-3)
+    assert leading(vectors, 20) is vectors
+
+
+def plain_terms(recommender: Recommender, folded: Folded, interests: np.ndarray) -> dict[str, np.ndarray]:
+    exact = {n: v.astype(np.float64) for n, v in vars(recommender).items() if isinstance(v, np.ndarray)}
+    histories = {n: v.astype(np.float64) for n, v in vars(folded).items()}
+    alpha, regularisation = recommender.als
+
+    def among(history: np.ndarray, between: np.ndarray) -> np.ndarray:
+        out = np.zeros_like(history)
+        out[:, recommender.compared] = history[:, recommender.compared] @ between
+        return out
+
+    def users(history: np.ndarray, factors: np.ndarray) -> np.ndarray:
+        identity = np.eye(factors.shape[1])
+        return np.array(
+            [
+                np.linalg.solve(
+                    factors.T @ (factors * (1 + alpha * row[:, None])) + regularisation * identity,
+                    factors.T @ ((1 + alpha) * row),
+                )
+                for row in history
+            ]
+        )
+
+    profile = histories["recent_liked"] @ exact["vectors"]
+    length = np.linalg.norm(profile, axis=1, keepdims=True)
+    count = histories["seen"] @ exact["membership"] + 5 * exact["label_share"]
+    share = count / (histories["seen"].sum(1, keepdims=True) + 5)
+    ratio = np.log(share / np.maximum(exact["label_share"], 1e-4) + 0.05)
+    root = np.sqrt(exact["activity"])
+    scores = {
+        "interest": (interests - exact["label_mean"]) @ exact["ties"],
+        "taste": ratio @ exact["membership"].T,
+        "content": np.divide(profile, length, out=np.zeros_like(profile), where=length > 0) @ exact["vectors"].T,
+        "collaborative": among(histories["recent_liked"], exact["ease"]),
+        "factors_liked": users(histories["liked"], exact["factors_liked"]) @ exact["factors_liked"].T,
+        "factors_seen": users(histories["seen"], exact["factors_seen"]) @ exact["factors_seen"].T,
+        "spectral": ((histories["seen"] / root) @ exact["spectral"]) @ exact["spectral"].T * root,
+        "nearby": among(histories["recent_seen"], exact["nearby"]),
+        "nearby_whole": among(histories["seen"], exact["nearby"]),
+        "popularity": np.tile(exact["popularity"], (len(interests), 1)),
+    }
+    centred = {name: values - values.mean(1, keepdims=True) for name, values in scores.items()}
+    deviation = {name: values.std(1, keepdims=True) for name, values in centred.items()}
+    return {
+        name: np.divide(values, deviation[name], out=np.zeros_like(values), where=deviation[name] > 1e-7)
+        for name, values in centred.items()
+    }
+
+
+def test_few_rows_of_many_are_read() -> None:
+    rng = np.random.default_rng(0)
+    weights, rows = np.zeros((3, 50), np.float32), rng.standard_normal((50, 4)).astype(np.float32)
+    weights[0, 7], weights[2, 40] = 0.5, -2
+    assert rows_product(weights, rows) == pytest.approx(weights @ rows, abs=1e-6)
+    assert rows_product(weights[1:2], rows).tolist() == [[0] * 4]
+
+
+def test_the_catalogue_ends(session: Session) -> None:
+    history = [Event("click", f"i{n}", n) for n in range(35)]
+    assert len(session.recommend([history], 10)[0]) == 5
+
+
+def test_alone_or_in_a_batch_the_answer_is_the_same(session: Session) -> None:
+    together = session.interests(HISTORIES)
+    alone = np.concatenate([session.interests([h]) for h in HISTORIES])
+    assert together == pytest.approx(alone, abs=1e-5)
+
+
+def test_the_bundle_answers_its_own_golden_questions(session: Session, tiny_bundle: Path) -> None:
+    questions = read_json(tiny_bundle / "golden.json")["questions"]
+    assert {q["model"] for q in questions} == {"interests", "recommend", "sentiment"}
+    for q in questions:
+        [answer] = session.answer(q["model"], [json.loads(json.dumps(q["instance"]))])
+        assert _numbers(answer) == pytest.approx(_numbers(q["answer"]), abs=1e-4)
+
+
+def _numbers(value: object) -> list[float]:
+    if isinstance(value, dict):
+        return [n for v in value.values() for n in _numbers(v)]
+    if isinstance(value, list):
+        return [n for v in value for n in _numbers(v)]
+    return [float(value)] if isinstance(value, float) else []
+
+
+@pytest.mark.parametrize(
+    ("instance", "told"),
+    [
+        ("text", r"instances\[0\]: an instance is an object"),
+        ({}, "'events' is missing"),
+        ({"events": {}}, "a list is expected"),
+        ({"events": [{"kind": "veiw"}]}, "unknown event kind 'veiw'"),
+        ({"events": [], "k": 0}, "whole number from 1"),
+        ({"events": [], "k": True}, "whole number from 1"),
+        ({"events": [], "top": 3}, "unknown key 'top'"),
+    ],
+)
+def test_a_bad_instance_is_named(session: Session, instance: object, told: str) -> None:
+    with pytest.raises(TasteloopError, match=told):
+        session.answer("recommend", [instance])
+
+
+@pytest.mark.parametrize("damage", ["change", "remove", "add", "pickle", "manifest"])
+def test_a_damaged_bundle_is_refused(tiny_bundle: Path, tmp_path: Path, damage: str) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, copy)
+    assert bundle.verify(copy) == bundle.verify(tiny_bundle)
+    if damage == "change":
+        with (copy / "recommender.safetensors").open("r+b") as stream:
+            stream.seek(-1, 2)
+            stream.write(b"\x01")
+    elif damage == "remove":
+        (copy / "card.json").unlink()
+    elif damage == "manifest":
+        (copy / "manifest.json").write_text('{"format": 1, "files": []}')
+    else:
+        (copy / ("extra.json" if damage == "add" else "extra.pkl")).write_text("{}")
+    with pytest.raises(TasteloopError):
+        Session.load(copy)
+
+
+def test_k_limits_interests_too(session: Session) -> None:
+    whole, short = session.answer("interests", [{"events": []}, {"events": [], "k": 2}])
+    assert len(whole["interests"]) == len(session.labels)
+    assert short["interests"] == whole["interests"][:2]
+
+
+def test_each_question_is_ranked_to_its_own_k_whoever_asks_beside_it(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def items(answers: list[dict[str, Any]]) -> list[list[str]]:
+        return [[entry["item"] for entry in answer["recommendations"]] for answer in answers]
+
+    made: list[int] = []
+    original = Session._recommendation
+
+    def count(self: Session, item: int, terms: dict[str, float]) -> Recommendation:
+        made.append(item)
+        return original(self, item, terms)
+
+    monkeypatch.setattr(Session, "_recommendation", count)
+    questions = [{"events": [{"kind": "click", "item": f"i{n}"}], "k": k} for n, k in enumerate((2, 30, 1))]
+
+    together = items(session.answer("recommend", questions))
+
+    assert len(made) == 2 + 30 + 1
+    assert together == [items(session.answer("recommend", [question]))[0] for question in questions]

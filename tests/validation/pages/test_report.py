@@ -1,0 +1,174 @@
+"""The evaluation page: complete, inert, and readable in light and dark."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import subprocess
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_gates import RULES
+from test_html import Reader
+
+from tests.support import samples
+from validation.gate.gates import decide
+from validation.pages.html import DARK, LIGHT
+from validation.pages.report import write_report
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
+    None,
+)
+
+
+def written(tmp_path: Path, found: dict[str, Any], judged: bool = True) -> str:
+    verdict = asdict(decide(found, RULES)) if judged else None
+    return write_report(found, verdict, tmp_path / "report.html").read_text()
+
+
+def test_everything_is_on_the_page(tmp_path: Path) -> None:
+    text = "".join(Reader(written(tmp_path, samples.evaluation())).texts)
+    for expected in (
+        "The candidate passes", "13 of 13 checks hold", "0.629", "0.617 to 0.641", "own frequencies",
+        "+0.061", "nDCG@10", "recent popularity", "EASE", "Drama", "Film-Noir", "calibration error", "1,085",
+        "84.7%", "Area under the curve 0.923", "users=cold", "0.171 to 0.251", "The Full Monty (1997)",
+        "interest: Drama", "+0.610", "−0.080", "version 6", "2026-11-24 10:00 UTC", "must lie above 0",
+    ):  # fmt: skip
+        assert expected in text, expected
+
+
+def test_a_refusal_says_why_at_the_top(tmp_path: Path) -> None:
+    found = samples.worsened(samples.evaluation(), "recommend.ndcg@10", 0.03)
+    text = "".join(Reader(written(tmp_path, found)).texts)
+    assert "The gate says no" in text
+    assert text.index("may be worse than the champion's") < text.index("Every rule of the gate")
+
+
+@pytest.mark.parametrize("hostile", samples.HOSTILE)
+def test_hostile_text_is_inert_wherever_it_stands(tmp_path: Path, hostile: str) -> None:
+    def poisoned(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: poisoned(entry) for key, entry in value.items()}
+        if isinstance(value, list):
+            return [poisoned(entry) for entry in value]
+        return hostile if isinstance(value, str) else value
+
+    found = poisoned(samples.evaluation())
+    found["metrics"][f"interests.{hostile}"] = samples.measure(0.5, 0.1, 10)
+    found["baselines"][hostile] = found["baselines"].pop("ease")
+    found["differences"][hostile] = found["differences"].pop("ease")
+    found["lineage"][hostile] = hostile
+    verdict = poisoned(asdict(decide(samples.evaluation(), RULES)))
+    page = write_report(found, verdict, tmp_path / "report.html").read_text()
+    read = Reader(page)
+    assert hostile in "".join(read.texts)
+    assert not {"script", "img", "iframe"} & set(read.tags)
+    assert not [name for name, _ in read.attributes if name.startswith("on")]
+    assert "<script" not in page and "<img" not in page
+
+
+def test_the_page_shows_what_there_is(tmp_path: Path) -> None:
+    assert "Evaluated, not yet judged" in written(tmp_path, {}, judged=False)
+    assert "The gate says no" in written(tmp_path, {})
+    first = samples.evaluation()
+    first["champion"] = None
+    del first["differences"]["champion"]
+    assert "none, this is the first model" in written(tmp_path, first)
+    alone = {key: value for key, value in samples.evaluation().items() if key in ("schema", "metrics")}
+    assert "micro-F1" in written(tmp_path, alone)
+    unchanged = samples.evaluation()
+    unchanged["champion"]["digest"] = unchanged["lineage"]["bundle"]
+    assert "Nothing to promote" in written(tmp_path, unchanged)
+    without = {k: v for k, v in samples.evaluation().items() if k != "confusion"}
+    without["metrics"] = {k: v for k, v in without["metrics"].items() if not k.startswith("sentiment.")}
+    assert "<h2>Sentiment</h2>" not in written(tmp_path, without)
+
+
+@pytest.mark.parametrize("broken", [None, math.nan, math.inf, "x", [], {}, -1, True])
+def test_no_broken_value_breaks_the_page(tmp_path: Path, broken: Any) -> None:
+    whole = samples.evaluation()
+    for key, part in whole.items():
+        written(tmp_path, {**whole, key: broken}, judged=False)
+        if isinstance(part, dict):
+            for name in part:
+                written(tmp_path, {**whole, key: {**part, name: broken}}, judged=False)
+        if isinstance(part, list) and part and isinstance(part[0], dict):
+            for name in part[0]:
+                written(tmp_path, {**whole, key: [{**part[0], name: broken}, broken]}, judged=False)
+    found = deepcopy(whole)
+    for measure in found["metrics"].values():
+        measure["value"] = measure["low"] = measure["high"] = broken
+    assert "The gate says no" in written(tmp_path, found)
+
+
+def test_the_page_is_made_from_json(tmp_path: Path) -> None:
+    found = samples.evaluation()
+    verdict = asdict(decide(found, RULES))
+    a = write_report(found, verdict, tmp_path / "a.html").read_bytes()
+    b = write_report(json.loads(json.dumps(found)), json.loads(json.dumps(verdict)), tmp_path / "b.html").read_bytes()
+    assert a == b
+    assert len(a) < 300_000
+
+
+def photograph(page: Path, scheme: str, width: int = 1200, height: int = 1600) -> Path:
+    """A screenshot in a colour scheme; `preferredColorScheme` is 0 for dark and 1 for light."""
+    picture = page.with_name(f"{page.stem}-{scheme}.png")
+    command = [
+        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--hide-scrollbars",
+        f"--user-data-dir={page.with_name('profile-' + scheme)}", f"--window-size={width},{height}",
+        "--virtual-time-budget=3000", f"--blink-settings=preferredColorScheme={int(scheme == 'light')}",
+        f"--screenshot={picture}", page.as_uri(),
+    ]  # fmt: skip
+    environment = {**os.environ, "HOME": str(page.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    assert picture.exists(), done.stderr[-2000:]
+    return picture
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_page_looks_right_in_light_and_dark(tmp_path: Path) -> None:
+    from PIL import Image, ImageChops
+
+    found = samples.evaluation()
+    found["examples"][0]["recommendations"][0]["title"] = samples.HOSTILE[0]
+    found["per_label"][0]["label"] = samples.HOSTILE[1]
+    written(tmp_path, found)
+    pictures = {}
+    for scheme, palette in (("light", LIGHT), ("dark", DARK)):
+        picture = Image.open(photograph(tmp_path / "report.html", scheme)).convert("RGB")
+        ground = tuple(int(palette["paper"][i : i + 2], 16) for i in (1, 3, 5))
+        assert picture.size == (1200, 1600)
+        assert all(picture.getpixel(corner) == ground for corner in ((2, 2), (1197, 2), (2, 1590)))
+        blank = Image.new("RGB", picture.size, ground)
+        box = ImageChops.difference(picture, blank).getbbox()
+        assert box and box[3] - box[1] > 1400  # written on from top to bottom
+        colours = {colour for _, colour in picture.getcolors(1 << 24)}
+        for name in ("ink", "good", "accent", "line"):
+            assert tuple(int(palette[name][i : i + 2], 16) for i in (1, 3, 5)) in colours, name
+        pictures[scheme] = picture
+    assert ImageChops.difference(pictures["light"], pictures["dark"]).getbbox()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_page_does_not_scroll_sideways_on_a_phone(tmp_path: Path) -> None:
+    """In a frame as narrow as a phone nothing reaches into the margin on the right."""
+    from PIL import Image
+
+    written(tmp_path, samples.evaluation())
+    frame = tmp_path / "phone.html"
+    frame.write_text(
+        "<style>body{margin:0;background:#f0f}iframe{border:0;width:390px;height:2400px}</style>"
+        '<iframe src="report.html"></iframe>'
+    )
+    picture = Image.open(photograph(frame, "light", 600, 2400)).convert("RGB")
+    ground = tuple(int(LIGHT["paper"][i : i + 2], 16) for i in (1, 3, 5))
+    assert {picture.getpixel((x, y)) for x in range(382, 390) for y in range(0, 2300, 7)} == {ground}
+    assert picture.getpixel((500, 1000)) == (255, 0, 255)

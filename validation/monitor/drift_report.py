@@ -1,0 +1,320 @@
+"""What one window looks like beside the reference: a report as JSON and HTML, and the evidence for the decision.
+
+    <directory>/report.json      facts, problems and findings; its hash is the evidence's id
+    <directory>/report.html      the same to read
+    <directory>/evidently.html   Evidently's own page on the samples, made safe
+
+Evidently writes names from the data into a script (0.7.23: a category `</script><script>` comes alive). Here every
+string that it gets is inert before (no character that HTML or JavaScript reads as markup), and its page is sealed
+after: a policy names its four scripts by their hashes, so that the browser runs no other one, and loads nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasteloop.behaviour.events import ITEM, KIND, USER, VALUE
+from tasteloop.behaviour.items import Catalogue
+from tasteloop.errors import TasteloopError
+from tasteloop.files import atomic_directory, atomic_write
+from tasteloop.tasks import INTERESTS, RECOMMEND
+from validation.monitor.decision import DecisionSettings, Evidence, Finding
+from validation.monitor.drift import Reader, findings, profile, qualities
+from validation.monitor.reference import LABEL, LENGTH, SCRIPT, TENTH, Reference, rows_of, windowed
+from validation.monitor.windows import MODEL, NAMES, NUMBERS, RELEVANT, Span, distinct, facts, outcomes, problems
+from validation.pages import html
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+log = logging.getLogger(__name__)
+
+REPORT, PAGE, EVIDENTLY = "report.json", "report.html", "evidently.html"
+_CATEGORIES, _NUMBERS = (KIND, LABEL, TENTH, SCRIPT), (VALUE, LENGTH)
+_SCRIPTS = 4  # of a page of Evidently: its data, `global`, its library, the call
+_MARKUP = str.maketrans({c: chr(ord(c) + 0xFEE0) for c in "<>&\"'`\\{}$"})  # the full-width forms look alike
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_MOST_ITEMS = 3000  # Evidently's diversity holds a matrix of all pairs
+_K = 10
+
+
+def examine(
+    reference: Reference,
+    reader: Reader,
+    span: Span,
+    events: pl.DataFrame,
+    answers: pl.DataFrame,
+    listed: Sequence[str],
+    decision: DecisionSettings,
+    out: Path,
+) -> Evidence:
+    """Compare a closed window with the reference, and write the report.
+
+    Args:
+        events: behaviour of the window and of one horizon before it; more is passed over, repetitions too.
+        answers: the champion's rows of the journal over the same time, with feedback.
+        listed: the items of today's catalogue.
+        decision: what the report shows beside each measure.
+    """
+    import polars as pl
+
+    settings = reference.settings
+    answers = answers.sort("time", "request", "instance")  # whatever the order in which they were read
+    raw = span.of(events)
+    delivered = raw.height
+    inside = windowed(distinct(raw), [span])
+    del raw
+    now = facts(inside, listed, delivered)
+    wrong = problems(inside, now, reference.facts, settings.checks)
+    asked = windowed(answers, [span])
+    horizon = settings.windows.horizon
+    mature = outcomes(span.of(answers, shift=horizon), events, horizon, reader.text.positive)
+    mature = mature.with_columns(pl.lit(0, pl.Int32).alias("window"))
+    before = reference.answers()
+    found: tuple[Finding, ...] = ()
+    columns: dict[str, Any] = {}
+    page = ""
+    if inside.height:
+        current = profile(inside, asked, reference.book, reader, settings.drift)
+        quality = qualities(before, mature, reader.catalogue, settings.drift)
+        found = findings(reference.profile, current, reference.natural, quality, settings.drift)
+        rows = rows_of(inside, reference.book, reader.catalogue, settings)
+        try:
+            page, columns = evidently(reference.sample(), rows, before, mature, reader.catalogue)
+        except Exception as error:  # the decision rests on our own measures
+            log.exception("Evidently could not report on the window %s", span.name)
+            columns = {"error": f"{type(error).__name__}: {error}"[:500]}
+    report = {
+        "window": span.name,
+        "end": span.end,
+        "reference": reference.digest,
+        "champion": reference.champion,
+        "facts": now,
+        "answers": {m: asked.filter(pl.col(MODEL) == m).height for m in (INTERESTS, RECOMMEND)},
+        "mature": mature.height,
+        "problems": wrong,
+        "findings": [finding.model_dump() for finding in found],
+        "evidently": columns,
+    }
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_directory(out) as directory:
+        atomic_write(directory / REPORT, text)
+        atomic_write(directory / PAGE, _page(report, found, decision))
+        if page:
+            atomic_write(directory / EVIDENTLY, page)
+    return Evidence(
+        id=hashlib.sha256(text.encode()).hexdigest(),
+        window=span.name,
+        end=span.end,
+        reference=reference.digest,
+        champion=reference.champion,
+        findings=found,
+        problems=tuple(wrong),
+    )
+
+
+# Evidently
+
+
+def evidently(
+    reference: pl.DataFrame, current: pl.DataFrame, before: pl.DataFrame, mature: pl.DataFrame, catalogue: Catalogue
+) -> tuple[str, dict[str, Any]]:
+    """Evidently's page on two samples, safe, and its numbers: drift of columns, health of recommendations on each side.
+
+    Args:
+        reference, current: `validation.monitor.reference.rows_of`.
+        before, mature: answers with outcomes of both sides.
+    """
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.core.metric_types import Metric
+    from evidently.metrics import ValueDrift
+
+    used = [c for c in (*_CATEGORIES, *_NUMBERS) if all(t[c].drop_nulls().len() for t in (reference, current))]
+    definition = DataDefinition(
+        categorical_columns=[c for c in used if c in _CATEGORIES], numerical_columns=[c for c in used if c in _NUMBERS]
+    )
+    methods = {c: "jensenshannon" if c in _CATEGORIES else "wasserstein" for c in used}
+    metrics: list[Metric] = [ValueDrift(column=c, method=m) for c, m in methods.items()]
+    old, new = (Dataset.from_pandas(_inert(t.select(used)), data_definition=definition) for t in (reference, current))
+    run = Report(metrics).run(new, old)
+    scores = {c: html.finite(m["value"]) for c, m in zip(methods, run.dict()["metrics"], strict=True)}
+    numbers: dict[str, Any] = {
+        "version": _version(),
+        "rows": [reference.height, current.height],
+        "columns": {c: {"method": methods[c], "score": scores[c]} for c in used},
+    }
+    if (health := _health(reference, before, mature, catalogue)) is not None:
+        numbers["recommendations"] = health
+    return seal(run.get_html_str(as_iframe=False)), numbers
+
+
+def _health(
+    behaviour: pl.DataFrame, before: pl.DataFrame, mature: pl.DataFrame, catalogue: Catalogue
+) -> dict[str, dict[str, float]] | None:
+    """The single values of Evidently's preset for recommendations, on each side; None where one has none."""
+    from evidently import DataDefinition, Dataset, Recsys, Report
+    from evidently.metrics import PopularityBiasMetric
+    from evidently.presets import RecsysPreset
+
+    labels = catalogue.label_names if len(catalogue) <= _MOST_ITEMS else []
+    features = [f"label {n}" for n in range(len(labels))]
+    member = dict(zip(catalogue.items, catalogue.membership(labels), strict=True))
+
+    def side(answers: pl.DataFrame) -> pd.DataFrame:
+        import pandas as pd
+
+        rows = [
+            (_word(request), _word(item), float(score), int(item in then), *member.get(item, [0.0] * len(labels)))
+            for request, names, scores, then in answers.select("request", NAMES, NUMBERS, RELEVANT).rows()
+            for item, score in zip(names[:_K], scores[:_K], strict=True)
+        ]
+        return pd.DataFrame(rows, columns=["user_id", "item_id", "prediction", "target", *features])
+
+    import polars as pl
+
+    sides = {}
+    for name, answers in (("reference", before), ("current", mature)):
+        recommended = answers.filter((pl.col(MODEL) == RECOMMEND) & (pl.col(RELEVANT).list.len() > 0))
+        if not recommended.height:
+            return None
+        sides[name] = side(recommended)
+    definition = DataDefinition(
+        ranking=[Recsys()],
+        categorical_columns=["user_id", "item_id"],
+        numerical_columns=["prediction", "target", *features],
+    )
+    seen = behaviour.filter(pl.col(ITEM).is_not_null()).select(USER, ITEM).unique(maintain_order=True).to_pandas()
+    train = seen.rename(columns={USER: "user_id", ITEM: "item_id"}).assign(target=1, prediction=1.0)
+    for n, feature in enumerate(features):
+        train[feature] = [float(member[i][n]) if i in member else 0.0 for i in train["item_id"]]
+    for column in ("user_id", "item_id"):
+        train[column] = train[column].map(_word)
+    known = Dataset.from_pandas(train, data_definition=definition)
+    out = {}
+    for name, table in sides.items():
+        preset = RecsysPreset(k=_K, item_features=features or None, include_tests=False)
+        coverage = PopularityBiasMetric(k=_K, metric="coverage")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing, which are NaN and left out below
+            run = Report([preset, coverage]).run(
+                Dataset.from_pandas(table, data_definition=definition),
+                None,
+                additional_data={"current_train_data": known},
+            )
+        values = {re.sub(r"\(.*", "", m["metric_name"]): m["value"] for m in run.dict()["metrics"][:-1]}
+        values["Coverage"] = run.dict()["metrics"][-1]["value"]
+        known_ones = {key: html.finite(value) for key, value in values.items()}  # some are NaN on small samples
+        out[name] = {key: value for key, value in known_ones.items() if value is not None}
+    return out
+
+
+def _word(name: object) -> str:
+    """A name that Evidently leaves as it is: it makes numbers of those that look like one, and misses them later."""
+    return f"n{name}"
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("evidently")
+
+
+def _inert(frame: pl.DataFrame) -> pd.DataFrame:
+    """For Evidently: every string without what HTML or JavaScript could read as anything but text."""
+    import polars as pl
+
+    texts = [c for c in frame.columns if frame[c].dtype == pl.String]
+    return frame.with_columns(pl.col(c).map_elements(inert, return_dtype=pl.String) for c in texts).to_pandas()
+
+
+def inert(text: str) -> str:
+    """A string that is text wherever it is put: markup in full-width forms, control characters as U+FFFD."""
+    return _CONTROL.sub("�", text).translate(_MARKUP)
+
+
+def seal(page: str) -> str:
+    """A page of Evidently with a policy under which the browser runs its own scripts only, and loads nothing.
+
+    Raises:
+        TasteloopError: it is not made as expected; then it is not kept.
+    """
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.S)
+    head = page.find("<head>")
+    if len(scripts) != _SCRIPTS or head < 0 or re.search(r"<script[^>]+\bsrc=", page.replace(scripts[2], "", 1)):
+        raise TasteloopError(
+            f"Evidently's page has {len(scripts)} scripts where {_SCRIPTS} are known, so it is not kept; this version "
+            "of Evidently makes it otherwise"
+        )
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    policy = (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; font-src data:; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    meta = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
+    return page[: head + 6] + meta + page[head + 6 :]
+
+
+# Our page
+
+
+def _page(report: dict[str, Any], found: Sequence[Finding], decision: DecisionSettings) -> str:
+    since, until = (html.minute(int(moment)) for moment in report["window"].split("/"))
+    lede = f"{since} to {until}, {report['facts']['events']:,} events of {report['facts']['users']:,} users."
+    body: list[html.Child] = [
+        html.tag("p", "Tasteloop · window", class_="over"),
+        html.tag("h1", f"Behaviour from {since}"),
+        html.tag("p", lede, class_="lede"),
+    ]
+    if report["problems"]:
+        said = [html.tag("li", problem) for problem in report["problems"]]
+        told = html.tag("p", "The data failed its checks; a human has to look, and nothing is trained on it.")
+        body.append(html.tag("section", html.tag("h2", "Problems"), told, html.tag("ul", said), class_="verdict bad"))
+    if found:
+        body.append(html.tag("section", html.tag("h2", "Measures"), _measures(found, decision)))
+    columns = report["evidently"].get("columns", {})
+    if columns:
+        rows = [(name, c["method"], html.number(c["score"])) for name, c in columns.items()]
+        table = html.table("Evidently on samples of rows", ["Column", "Method", html.Column("Score", True)], rows)
+        body.append(html.tag("section", html.tag("h2", "Columns"), table))
+    if health := report["evidently"].get("recommendations"):
+        names = sorted(health["reference"])
+        rows = [(n, *(html.number(health[side].get(n)) for side in ("reference", "current"))) for n in names]
+        heads: list[html.Column | str] = ["Measure", html.Column("Reference", True), html.Column("Window", True)]
+        table = html.table("Health of recommendations (Evidently)", heads, rows)
+        body.append(html.tag("section", html.tag("h2", "Recommendations"), table))
+    names = [(key, report[key]) for key in ("window", "reference", "champion")]
+    body.append(
+        html.tag("footer", html.tag("dl", [(html.tag("dt", k), html.tag("dd", v)) for k, v in names], class_="facts"))
+    )
+    return html.page("A window beside the reference", body)
+
+
+def _measures(found: Sequence[Finding], decision: DecisionSettings) -> html.Safe:
+    rows = []
+    for f in sorted(found, key=lambda f: f.measure):
+        severity = decision.severity.get(f.measure)
+        sure = f.effect is not None and f.p is not None and f.p <= decision.alpha and f.effect > (f.natural or 0.0)
+        if f.effect is None or f.n < decision.minimum:
+            mark = html.badge("cannot tell", "quiet")
+        elif severity is None or not sure or f.effect < severity.watch:
+            mark = html.badge("as before", "good")
+        else:
+            mark = html.badge("severe", "bad") if f.effect >= severity.act else html.badge("slight", "warn")
+        numbers = [html.number(x) for x in (f.effect, f.natural, severity.act if severity else None, f.detectable)]
+        rows.append([f.measure, mark, *numbers, html.number(f.p, 4), html.number(f.n)])
+    numeric = ("Effect", "Natural", "Acts from", "Detectable", "p", "n")
+    heads: list[html.Column | str] = ["Measure", "", *(html.Column(title, True) for title in numeric)]
+    note = (
+        "Effect: how far from the reference. Natural: how far the reference's own windows lie apart. Detectable: the "
+        "smallest shift that this window would have shown in four of five cases. p: adjusted for all measures."
+    )
+    return html.join([html.tag("p", note, class_="quiet"), html.table("Beside the reference", heads, rows)])

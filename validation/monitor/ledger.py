@@ -1,0 +1,543 @@
+"""The ledger: what each window said, what was decided on it, and what came of that.
+
+    <directory>/ledger.jsonl        one JSON object a line, in order, never changed; each hashes the line before
+    <directory>/ledger.head.json    how many lines there are, and the last one's hash
+    <directory>/lease.json          which monitor is at work, until when
+    <directory>/lock                held while one of these files is written
+
+A record is whole when its line ends: the newline is its last byte, so what a killed writer left is passed over, and cut
+off by the next one. A line that was changed or lost in the middle breaks the chain of hashes and is refused. So is a
+ledger that is shorter than its head says: lines were cut from its end. The head is replaced after its line is on the
+disk, so a writer that was killed in between leaves a ledger that is longer than its head, which is no damage. A ledger
+of a version that wrote no head gets one with its next line.
+
+One monitor works at a time. Its lease carries a token that only grows; a lease that ran out, or whose process is gone,
+is taken over with the next token, and whoever held the old one can no longer write (fencing). So clocks decide only how
+soon a dead monitor on another machine is replaced, never how often something is done: that is decided by the key. The
+first decision on a key stands, and its retraining is one run, named after the key, which is carried on until it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from tasteloop import files
+from tasteloop.errors import TasteloopError
+from validation.monitor.decision import Decision, Evidence, Result, Trigger, key_of
+
+log = logging.getLogger(__name__)
+
+LEDGER, HEAD, LEASE, LOCK = "ledger.jsonl", "ledger.head.json", "lease.json", "lock"
+Kind = Literal["window", "decided", "alerted", "started", "finished", "rolling-back", "rolled-back", "pruned"]
+ATTEMPTS = 3  # a retraining that ends so often without a word is given up
+
+_NOTHING = "0" * 16  # what the first record names as the line before
+_LEASE_SECONDS = 60.0
+
+Clock = Callable[[], int]
+
+
+def wall() -> int:
+    """µs since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+class Held(TasteloopError):
+    """Another monitor is at work."""
+
+
+class LeaseLost(TasteloopError):
+    """Another monitor has taken over; what this one would have written is its to write."""
+
+
+class Record(BaseModel, frozen=True, extra="forbid"):
+    """One line.
+
+    Attributes:
+        number: 1, 2, 3, ...
+        time: the writer's clock, µs since 1970 UTC.
+        key: of the evidence that it is about (`validation.monitor.decision.key_of`).
+        token: of the lease under which it was written; never falls.
+        before: hash of the line before.
+    """
+
+    number: int = Field(ge=1)
+    time: int
+    kind: Kind
+    key: str
+    token: int
+    before: str
+    body: dict[str, Any] = {}
+
+
+class Head(BaseModel, frozen=True, extra="forbid"):
+    """The last line that is known to be on the disk.
+
+    Beside its number and hash it says what the line is about, so that people learn what is gone where it was cut off.
+    """
+
+    number: int = Field(ge=1)
+    hash: str
+    time: int
+    kind: Kind
+    key: str
+
+
+class Ledger:
+    """Reading needs nothing; writing needs a `lease`."""
+
+    def __init__(self, directory: Path, clock: Clock = wall) -> None:
+        self.directory, self.clock = directory, clock
+
+    # Reading
+
+    def records(self) -> list[Record]:
+        """All whole records, oldest first.
+
+        Raises:
+            TasteloopError: a line that was changed, lost or is none of ours.
+        """
+        return self._read().records
+
+    def evidence(self) -> list[Evidence]:
+        """What each window said, in the order in which it was recorded."""
+        return [Evidence.model_validate(r.body) for r in self.records() if r.kind == "window"]
+
+    def triggers(self) -> list[Trigger]:
+        """All retrainings that were decided, with what came of them."""
+        found = self.records()
+        results: dict[str, Result] = {r.key: r.body["result"] for r in found if r.kind == "finished"}
+        champions = {r.key: str(r.body["champion"]) for r in found if r.kind == "window"}
+        return [
+            Trigger(
+                key=r.key,
+                at=r.body["now"],
+                champion=champions.get(r.key, "unknown"),
+                result=results.get(r.key),
+                causes=tuple(r.body["causes"]),
+            )
+            for r in found
+            if r.kind == "decided" and r.body["outcome"] == "retrain"
+        ]
+
+    def history(self) -> list[dict[str, Any]]:
+        """One entry a decision, oldest first: outcome, reasons, evidence, and what came of it."""
+        entries: dict[str, dict[str, Any]] = {}
+        windows: dict[str, dict[str, Any]] = {}
+        for r in self.records():
+            if r.kind == "window":
+                windows[r.key] = r.body
+            elif r.kind == "decided":
+                window = windows.get(r.key, {})
+                entries[r.key] = {
+                    "number": r.number,
+                    "time": r.time,
+                    "window": window.get("window"),
+                    "champion": window.get("champion"),
+                    **r.body,
+                    "alerted": False,
+                    "attempts": 0,
+                    "result": None,
+                }
+            elif r.kind == "rolling-back":
+                entries[r.key] = {
+                    "number": r.number,
+                    "time": r.time,
+                    "outcome": "rollback",
+                    "key": r.key,
+                    **r.body,
+                    "alerted": False,
+                    "attempts": 0,
+                    "result": None,
+                }
+            elif entry := entries.get(r.key):
+                entry["alerted"] |= r.kind == "alerted"
+                entry["attempts"] += r.kind == "started"
+                if r.kind in ("finished", "rolled-back"):
+                    entry.update(r.body)
+        return list(entries.values())
+
+    def _read(self) -> _Lines:
+        """The lines, checked against each other and against the head."""
+        head = self._head()  # before the lines: what is appended meanwhile makes them longer, never shorter
+        path = self.directory / LEDGER
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            data = b""
+        except OSError as error:
+            raise TasteloopError(f"the ledger {path} cannot be read: {error}") from error
+        lines = _parse(data, path)
+        if head is not None and lines.hashes[head.number - 1 : head.number] != [head.hash]:
+            raise _cut(path, self.directory / HEAD, head, len(lines.records))
+        return lines
+
+    def _head(self) -> Head | None:
+        path = self.directory / HEAD
+        try:
+            return Head.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError):
+            raise TasteloopError(
+                f"{path} cannot be read, so nobody can tell whether the ledger beside it is whole. Restore both files "
+                "from one backup; or remove it to take the ledger as it is, the next entry makes a new one"
+            ) from None
+
+    # Writing
+
+    @contextmanager
+    def lease(self, seconds: float = _LEASE_SECONDS) -> Iterator[Lease]:
+        """Be the one monitor. It is renewed in the background and given back at the end.
+
+        Raises:
+            Held: another monitor is.
+        """
+        with self._locked():
+            now, last = self.clock(), self._lease()
+            if last["until"] > now and _lives(last["holder"]):
+                raise Held(
+                    f"another monitor is at work: {_named(last['holder'])}, for {(last['until'] - now) / 1e6:.0f} s "
+                    f"more unless it renews; wait for it, or end it ({self.directory / LEASE})"
+                )
+            lease = Lease(self, last["token"] + 1, seconds)
+            self._write_lease(lease.token, lease.holder, now + int(seconds * 1e6))
+        with lease.kept():
+            yield lease
+
+    def append(self, lease: Lease, kind: Kind, key: str, body: dict[str, Any], once: bool = True) -> Record:
+        """Add a record and have it on the disk. With `once` the first of its kind and key stands and is returned.
+
+        Raises:
+            LeaseLost: the lease was taken over.
+        """
+        with self._locked():
+            if (held := self._lease())["token"] != lease.token:
+                raise LeaseLost(
+                    f"the lease {lease.token} was taken over by {_named(held['holder'])} (lease {held['token']}); "
+                    f"nothing was written"
+                )
+            path = self.directory / LEDGER
+            lines = self._read()
+            if once and (first := next((r for r in lines.records if (r.kind, r.key) == (kind, key)), None)):
+                return first
+            record = Record(
+                number=len(lines.records) + 1,
+                time=self.clock(),
+                kind=kind,
+                key=key,
+                token=lease.token,
+                before=lines.last,
+                body=body,
+            )
+            text = json.dumps(record.model_dump(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            line = text.encode()
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                if lines.size < os.fstat(handle).st_size:
+                    os.ftruncate(handle, lines.size)  # a line that a killed writer left unfinished
+                rest = memoryview(line + b"\n")
+                while rest:
+                    rest = rest[os.write(handle, rest) :]
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            head = Head(number=record.number, hash=_hash(line), time=record.time, kind=kind, key=key)
+            files.write_json(self.directory / HEAD, head.model_dump())
+            return record
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        files.make_directory(self.directory)
+        with (self.directory / LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield  # closing the file releases the lock
+
+    def _lease(self) -> dict[str, Any]:
+        path = self.directory / LEASE
+        if not path.exists():
+            tokens = [r.token for r in self.records()]  # the token never falls, whoever removed the file
+            return {"token": max(tokens, default=0), "holder": {}, "until": 0}
+        lease: dict[str, Any] = files.read_json(path)
+        return lease
+
+    def _write_lease(self, token: int, holder: dict[str, Any], until: int) -> None:
+        files.write_json(self.directory / LEASE, {"token": token, "holder": holder, "until": until})
+
+
+class Lease:
+    """The right to write, until another has it."""
+
+    def __init__(self, ledger: Ledger, token: int, seconds: float) -> None:
+        self.ledger, self.token, self.seconds = ledger, token, seconds
+        self.holder = _self()
+        self._ended = threading.Event()
+        self._lost = threading.Event()
+
+    @property
+    def lost(self) -> bool:
+        """Whether a renewal found another holder. Long work asks, and stops."""
+        return self._lost.is_set()
+
+    def renew(self) -> None:
+        """Prolong it from now on. Raises LeaseLost where it was taken over."""
+        with self.ledger._locked():
+            if self.ledger._lease()["token"] != self.token:
+                self._lost.set()
+                raise LeaseLost(f"the lease {self.token} was taken over")
+            until = self.ledger.clock() + int(self.seconds * 1e6)
+            self.ledger._write_lease(self.token, self.holder, until)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Renew in the background, and give it back."""
+        keeper = threading.Thread(target=self._keep, name="lease", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+            keeper.join()
+            with self.ledger._locked():
+                if self.ledger._lease()["token"] == self.token:
+                    self.ledger._write_lease(self.token, self.holder, 0)
+
+    def _keep(self) -> None:
+        while not self._ended.wait(self.seconds / 3):
+            try:
+                self.renew()
+            except LeaseLost:
+                return
+            except Exception:  # a full disk, a share that is away: try again until the lease has run out
+                log.exception("the lease could not be renewed")
+
+
+# Carrying out
+
+
+def run_of(key: str) -> str:
+    """The id of the one retraining that a key can have."""
+    return f"retrain-{key[:16]}"
+
+
+def carry_out(
+    lease: Lease,
+    decision: Decision,
+    now: int,
+    train: Callable[[str, Decision], dict[str, Any]],
+    alert: Callable[[Decision], None],
+) -> dict[str, Any]:
+    """Record a decision and do what it says, once, whatever happens in between.
+
+    Args:
+        now: the time on which the decision rests, µs.
+        train: from the run's id and the decision to {"result", ...}. It may be called again with the same id after a
+            kill, and then carries on or answers what it answered before.
+        alert: may be called again with the same decision after a kill, so receivers tell repetitions by the key. One
+            that fails holds nothing up: it is left to the next `resume`.
+
+    Returns:
+        the decision's entry of `Ledger.history`: where this evidence was decided on before, that decision's.
+
+    Raises:
+        LeaseLost: another monitor has taken over, and carries on.
+    """
+    lease.ledger.append(lease, "decided", decision.key, {**decision.model_dump(mode="json"), "now": now})
+    return _complete(lease, decision.key, train, alert)
+
+
+def resume(
+    lease: Lease, train: Callable[[str, Decision], dict[str, Any]], alert: Callable[[Decision], None]
+) -> list[dict[str, Any]]:
+    """Carry on what a monitor that was killed had begun."""
+    return [
+        _complete(lease, entry["key"], train, alert)
+        for entry in lease.ledger.history()
+        if (entry["outcome"] == "retrain" and entry["result"] is None)
+        or (entry["outcome"] == "alert-human" and not entry["alerted"])
+    ]
+
+
+def _complete(
+    lease: Lease,
+    key: str,
+    train: Callable[[str, Decision], dict[str, Any]],
+    alert: Callable[[Decision], None],
+) -> dict[str, Any]:
+    entry = _entry(lease.ledger, key)
+    decision = Decision.model_validate({name: entry[name] for name in Decision.model_fields})
+    if decision.outcome == "alert-human" and not entry["alerted"]:
+        try:
+            alert(decision)
+        except Exception:
+            log.warning("the alert on %s did not get through; the next pass sends it again", key[:12], exc_info=True)
+        else:
+            lease.ledger.append(lease, "alerted", key, {})
+    if decision.outcome == "retrain" and entry["result"] is None:
+        run = run_of(key)
+        if entry["attempts"] >= ATTEMPTS:
+            reason = f"{entry['attempts']} attempts ended without a word (out of memory?); see the run's log"
+            made: dict[str, Any] = {"result": "failed", "reason": reason}
+        else:
+            lease.ledger.append(lease, "started", key, {"run": run, "attempt": entry["attempts"] + 1}, once=False)
+            try:
+                made = train(run, decision)
+            except LeaseLost:
+                raise
+            except Exception as error:  # a retraining that fails is an outcome; one that is interrupted is carried on
+                log.exception("the retraining %s failed", run)
+                made = {"result": "failed", "reason": f"{type(error).__name__}: {error}"}
+        lease.ledger.append(lease, "finished", key, {"run": run, **made})
+    return _entry(lease.ledger, key)
+
+
+def roll_back(
+    lease: Lease, newest: Evidence, to: str, reasons: Sequence[str], act: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    """Record that the champion of the newest evidence is worse than the one before it (`to`, a digest), and act.
+
+    Args:
+        act: from the entry, with `champion` and `to`, to {"result", ...}; called again after a kill.
+
+    Returns:
+        the entry of `Ledger.history`.
+    """
+    key = hashlib.sha256(f"rollback\0{key_of(newest.reference, newest.window, newest.champion)}".encode()).hexdigest()
+    body = {"window": newest.window, "champion": newest.champion, "to": to, "reasons": list(reasons)}
+    lease.ledger.append(lease, "rolling-back", key, {**body, "evidence": [newest.id]})
+    return _rolled_back(lease, key, act)
+
+
+def resume_rollbacks(lease: Lease, act: Callable[[dict[str, Any]], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Carry on what a monitor that was killed had begun."""
+    return [
+        _rolled_back(lease, entry["key"], act)
+        for entry in lease.ledger.history()
+        if entry["outcome"] == "rollback" and entry["result"] is None
+    ]
+
+
+def _rolled_back(lease: Lease, key: str, act: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    entry = _entry(lease.ledger, key)
+    if entry["result"] is None:
+        lease.ledger.append(lease, "rolled-back", key, act(entry))
+    return _entry(lease.ledger, key)
+
+
+def _entry(ledger: Ledger, key: str) -> dict[str, Any]:
+    return next(entry for entry in ledger.history() if entry["key"] == key)
+
+
+# Lines
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """The whole lines of a ledger: their records and hashes, and how many bytes they are."""
+
+    records: list[Record]
+    hashes: list[str]
+    size: int
+
+    @property
+    def last(self) -> str:
+        """What the next record names as the line before."""
+        return self.hashes[-1] if self.hashes else _NOTHING
+
+
+def _parse(data: bytes, path: Path) -> _Lines:
+    lines = data.split(b"\n")
+    size = len(data) - len(lines.pop())
+    records: list[Record] = []
+    hashes: list[str] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = Record.model_validate_json(line)
+        except ValidationError:
+            raise _damaged(path, number, "is not a record") from None
+        if record.number != number or record.before != (hashes[-1] if hashes else _NOTHING):
+            raise _damaged(path, number, "does not follow the one before")
+        records.append(record)
+        hashes.append(_hash(line))
+    return _Lines(records, hashes, size)
+
+
+def _hash(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()[:16]
+
+
+_REMEDY = (
+    f"Restore {LEDGER} and {HEAD} from one backup, or move both aside to begin a new ledger (cooldown and budget then "
+    "begin anew)"
+)
+
+
+def _damaged(path: Path, number: int, what: str) -> TasteloopError:
+    return TasteloopError(f"line {number} of the ledger {path} {what}: it was changed or lost. {_REMEDY}")
+
+
+def _cut(path: Path, anchor: Path, head: Head, left: int) -> TasteloopError:
+    at = datetime.fromtimestamp(head.time / 1e6, UTC).isoformat(timespec="seconds")
+    last = f"entry {head.number}, {head.kind!r} of {at} on {head.key[:12] or 'no key'}"
+    if left >= head.number:
+        return TasteloopError(
+            f"the ledger {path} is another one than {anchor.name} was written for: its line {head.number} is not "
+            f"{last}. {_REMEDY}"
+        )
+    gone = f"entries {left + 1} to {head.number} are" if left + 1 < head.number else f"entry {head.number} is"
+    return TasteloopError(
+        f"the ledger {path} was cut: {gone} gone, the last of which was {last}. {_REMEDY}; or, to go on without what "
+        f"is gone, remove {anchor}"
+    )
+
+
+# Processes
+
+
+def _self() -> dict[str, Any]:
+    """This process, so that another one on the same machine can see whether it lives."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "space": _space()}
+
+
+def _lives(holder: dict[str, Any]) -> bool:
+    """Whether a holder may be alive: of those elsewhere only the lease's end says that it is not."""
+    if not holder:
+        return False
+    mine = _self()
+    here = holder.get("host") == mine["host"] and holder.get("space") == mine["space"] is not None
+    return not here or _born(holder["pid"]) == holder["born"]
+
+
+def _space() -> str | None:
+    """This boot and this namespace of process ids; None where that cannot be told."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    return None
+
+
+def _born(pid: int) -> str | None:
+    """When a process began, in ticks since the boot, so that a number used again is not taken for it."""
+    with suppress(OSError, IndexError):
+        after = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if after[0] == "Z" else after[19]
+    return None
+
+
+def _named(holder: dict[str, Any]) -> str:
+    return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
