@@ -9,7 +9,9 @@ from components.image import IMAGE
 def champion(
     bundle: dsl.Input[dsl.Model],
 ) -> NamedTuple("Champion", [("Output", bool), ("version", str), ("digest", str)]):
-    """Tell whether the bundle is another than the live one, and which version that is, to compare with."""
+    """Tell whether the bundle is another than the live one, and which version that is, to compare
+    with.
+    """
     from components.step import step
 
     with step("champion") as outputs:

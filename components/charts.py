@@ -10,7 +10,9 @@ from typing import Any
 from kfp import dsl
 
 
-def draw(evaluation: Mapping[str, Any], metrics: dsl.Metrics, sentiment: dsl.ClassificationMetrics) -> None:
+def draw(
+    evaluation: Mapping[str, Any], metrics: dsl.Metrics, sentiment: dsl.ClassificationMetrics
+) -> None:
     """Log the metrics, and where sentiment was evaluated its confusion matrix and ROC curve."""
     for name, interval in evaluation["metrics"].items():
         value = interval.get("value") if interval else None
@@ -20,8 +22,10 @@ def draw(evaluation: Mapping[str, Any], metrics: dsl.Metrics, sentiment: dsl.Cla
         sentiment.log_confusion_matrix(["negative", "positive"], matrix)
     if curve := (evaluation.get("roc") or {}).get("sentiment"):
         points = zip(curve["fpr"], curve["tpr"], curve["threshold"], strict=True)
-        finite = [p for p in points if all(v is not None and math.isfinite(v) for v in p)]  # the first is infinite
+        # the first is infinite
+        finite = [p for p in points if all(v is not None and math.isfinite(v) for v in p)]
         sentiment.log_roc_curve(*(list(column) for column in zip(*finite, strict=True)))
-    for artifact in (metrics, sentiment):  # they live in metadata; kfp's local cache wants a file as well
+    # they live in metadata; kfp's local cache wants a file as well
+    for artifact in (metrics, sentiment):
         Path(artifact.path).parent.mkdir(parents=True, exist_ok=True)
         Path(artifact.path).touch()

@@ -13,7 +13,9 @@ def evaluate(
     sentiment: dsl.Output[dsl.ClassificationMetrics],
     champion: str = "",
 ):
-    """Measure the bundle on the test window, beside the baselines and the `champion` version there."""
+    """Measure the bundle on the test window, beside the baselines and the `champion` version
+    there.
+    """
     from components.step import step
 
     with step("evaluate", evaluation=evaluation.path):

@@ -12,10 +12,12 @@ def finetune(
     store: str = "",
     trainjob: str = "",
 ):
-    """Fine-tune the encoder with a head for interests and one for sentiment, those that the data can teach.
+    """Fine-tune the encoder with a head for interests and one for sentiment, those that the data
+    can teach.
 
-    `checkpoints` names the directory, below those of all runs, from which a killed run resumes; `store` is
-    the URL of an object store where it is instead. `trainjob`, as JSON, trains there and not in this step.
+    `checkpoints` names the directory, below those of all runs, from which a killed run resumes;
+    `store` is the URL of an object store where it is instead. `trainjob`, as JSON, trains there and
+    not in this step.
     """
     from components.step import step
 

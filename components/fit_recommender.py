@@ -10,7 +10,9 @@ def fit_recommender(
     settings: str,
     bundle: dsl.Output[dsl.Model],
 ):
-    """Fit the additive recommender on top of the model and close the bundle that is evaluated and served."""
+    """Fit the additive recommender on top of the model and close the bundle that is evaluated and
+    served.
+    """
     from components.step import step
 
     with step("fit-recommender", bundle=bundle.path):

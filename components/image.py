@@ -12,11 +12,16 @@ IMAGE = "tasteloop-python"  # kfp's local runner warns about names without "pyth
 
 
 def image() -> str:
-    """The full reference: `TASTELOOP_IMAGE`, else the name tagged by the git commit, else by the version."""
+    """The full reference: `TASTELOOP_IMAGE`, else the name tagged by the git commit, else by the
+    version.
+    """
     if override := os.environ.get("TASTELOOP_IMAGE"):
         return override
     git = subprocess.run(
         ["git", "rev-parse", "--short=12", "HEAD"],
-        cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return f"{IMAGE}:{git.stdout.strip() or tasteloop.__version__}"

@@ -4,11 +4,13 @@ from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def ingest(settings: str, dataset: dsl.Output[dsl.Dataset], fingerprint: str = "", data: str = "{}"):
+def ingest(
+    settings: str, dataset: dsl.Output[dsl.Dataset], fingerprint: str = "", data: str = "{}"
+):
     """Read behaviour and reviews, clean them, and replace user ids by pseudonyms.
 
-    `fingerprint` stands for what the settings do not say (the sources' contents, the code); it is not
-    read, but a cached result is used again only where it is the same. `data` names the engine.
+    `fingerprint` stands for what the settings do not say (the sources' contents, the code); it is
+    not read, but a cached result is used again only where it is the same. `data` names the engine.
     """
     from components.step import step
 

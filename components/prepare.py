@@ -4,8 +4,15 @@ from components.image import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def prepare(dataset: dsl.Input[dsl.Dataset], settings: str, snapshots: dsl.Output[dsl.Dataset], data: str = "{}"):
-    """Cut behaviour into snapshots by global time: the history before each, the labels and items after it."""
+def prepare(
+    dataset: dsl.Input[dsl.Dataset],
+    settings: str,
+    snapshots: dsl.Output[dsl.Dataset],
+    data: str = "{}",
+):
+    """Cut behaviour into snapshots by global time: the history before each, the labels and items
+    after it.
+    """
     from components.step import step
 
     with step("prepare", snapshots=snapshots.path):
@@ -15,4 +22,9 @@ def prepare(dataset: dsl.Input[dsl.Dataset], settings: str, snapshots: dsl.Outpu
         from tasteloop.behaviour.snapshots import PrepareSettings, prepare
 
         engine = DataSettings.model_validate_json(data)
-        prepare(Path(dataset.path), PrepareSettings.model_validate_json(settings), Path(snapshots.path), engine)
+        prepare(
+            Path(dataset.path),
+            PrepareSettings.model_validate_json(settings),
+            Path(snapshots.path),
+            engine,
+        )

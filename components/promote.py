@@ -14,8 +14,8 @@ def promote(
 ):
     """Make a version the champion, if the live one still has the digest that it was compared with.
 
-    What later windows are compared with, its reference, is saved before under TASTELOOP_HOME; where artifacts do not
-    stay on this machine (a cluster), also what it learned from, for a retraining.
+    What later windows are compared with, its reference, is saved before under TASTELOOP_HOME; where
+    artifacts do not stay on this machine (a cluster), also what it learned from, for a retraining.
     """
     from components.step import step
 

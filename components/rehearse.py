@@ -11,7 +11,9 @@ def rehearse(
     version: str,
     rehearsal: dsl.Output[dsl.Artifact],
 ) -> NamedTuple("Rehearsal", [("Output", bool), ("reason", str)]):
-    """Serve a version's bundle in a real server and compare its answers over HTTP with the trainer's."""
+    """Serve a version's bundle in a real server and compare its answers over HTTP with the
+    trainer's.
+    """
     from components.step import step
 
     with step("rehearse", rehearsal=rehearsal.path) as outputs:

@@ -1,8 +1,8 @@
 """What a step tells the run it is part of: when it began, what it made, why it failed.
 
-A run on one machine names its directory in `TASTELOOP_RUN`; its steps append their events to `steps.jsonl`
-there, one JSON object a line, and end when the run is gone. Elsewhere (a cluster, `tasteloop step`) nothing
-is written.
+A run on one machine names its directory in `TASTELOOP_RUN`; its steps append their events to
+`steps.jsonl` there, one JSON object a line, and end when the run is gone. Elsewhere (a cluster,
+`tasteloop step`) nothing is written.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ QUIET = {  # no step calls home, and libraries speak only of errors
 
 @contextmanager
 def step(name: str, **outputs: Any) -> Iterator[dict[str, Any]]:
-    """Run a step's work inside; `outputs` are its artifacts' paths, and the body adds its plain results."""
+    """Run a step's work inside; `outputs` are its artifacts' paths, and the body adds its plain
+    results.
+    """
     process.begin()
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
@@ -60,9 +62,17 @@ def step(name: str, **outputs: Any) -> Iterator[dict[str, Any]]:
         atexit.unregister(_leave)
         known = isinstance(error, TasteloopError)
         message = redact(str(error) if known else f"{type(error).__name__}: {error}")
-        _tell(run, step=name, event="failed", seconds=time.perf_counter() - began, known=known, message=message)
+        _tell(
+            run,
+            step=name,
+            event="failed",
+            seconds=time.perf_counter() - began,
+            known=known,
+            message=message,
+        )
         if known and run:
-            raise SystemExit(2) from None  # the run shows the message; a traceback would only hide it
+            # the run shows the message; a traceback would only hide it
+            raise SystemExit(2) from None
         raise
     _tell(run, step=name, event="finished", seconds=time.perf_counter() - began, outputs=outputs)
 
@@ -84,15 +94,20 @@ def _tell(run: str | None, **event: Any) -> None:
 
 
 def _leave() -> None:
-    """End without the interpreter's teardown, which takes one to two seconds where torch is loaded."""
-    if not hasattr(sys, "last_value"):  # else kfp failed after the step: the exit code has to say so
+    """End without the interpreter's teardown, which takes one to two seconds where torch is
+    loaded.
+    """
+    # else kfp failed after the step: the exit code has to say so
+    if not hasattr(sys, "last_value"):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
 
 
 def _end_with(lock: Path) -> None:
-    """Interrupt this process once the run's lock is free: the run was killed, and another may be at work."""
+    """Interrupt this process once the run's lock is free: the run was killed, and another may be at
+    work.
+    """
     with lock.open("rb") as stream:
         fcntl.flock(stream, fcntl.LOCK_SH)
     os.kill(os.getpid(), signal.SIGINT)

@@ -14,9 +14,11 @@ def validate(
     source: str = "",
     data: str = "{}",
 ) -> NamedTuple("Validation", [("Output", bool), ("reason", str)]):
-    """Check a data set against its contract; an error stops the pipeline before anything is trained.
+    """Check a data set against its contract; an error stops the pipeline before anything is
+    trained.
 
-    `source` names where it comes from: its volume is compared with the last accepted data set of that name.
+    `source` names where it comes from: its volume is compared with the last accepted data set of
+    that name.
     """
     from components.step import step
 
@@ -31,7 +33,13 @@ def validate(
         out = Path(validation.path)
         accepted = home() / "accepted" / f"{source}.json" if source else None
         engine = DataSettings.model_validate_json(data)
-        result = validate(Path(dataset.path), ValidationSettings.model_validate_json(settings), out, accepted, engine)
+        result = validate(
+            Path(dataset.path),
+            ValidationSettings.model_validate_json(settings),
+            out,
+            accepted,
+            engine,
+        )
         if accepted and result.passed:
             atomic_write(accepted, (out / "validation.json").read_bytes())
         shutil.copy(out / "validation.pages.html", page.path)

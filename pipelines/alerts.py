@@ -1,4 +1,6 @@
-"""Telling a human: one CloudEvent 1.0 as JSON over HTTP (structured mode), with a timeout and a few tries."""
+"""Telling a human: one CloudEvent 1.0 as JSON over HTTP (structured mode), with a timeout and a few
+tries.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,11 @@ def event(what: str, key: str, window: str, data: dict[str, Any], now: int) -> d
     }
 
 
-def send(settings: AlertSettings, what: str, key: str, window: str, data: dict[str, Any], now: int) -> bool:
-    """Post it to `alerts.webhook`, else to the address in TASTELOOP_WEBHOOK; False where there is neither.
+def send(
+    settings: AlertSettings, what: str, key: str, window: str, data: dict[str, Any], now: int
+) -> bool:
+    """Post it to `alerts.webhook`, else to the address in TASTELOOP_WEBHOOK; False where there is
+    neither.
 
     Raises:
         Unreached: no try was answered with 2xx. A 4xx other than 408 and 429 is not tried again.
@@ -57,7 +62,11 @@ def send(settings: AlertSettings, what: str, key: str, window: str, data: dict[s
             time.sleep(_BETWEEN * 2 ** (attempt - 1))
         try:
             response = httpx.post(
-                address, content=body, headers=headers, timeout=settings.timeout, follow_redirects=False
+                address,
+                content=body,
+                headers=headers,
+                timeout=settings.timeout,
+                follow_redirects=False,
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             said = type(error).__name__  # its text may hold the address, and that a secret

@@ -1,4 +1,6 @@
-"""The settings of a run: one section a step, one YAML file a profile, unknown keys refused by name."""
+"""The settings of a run: one section a step, one YAML file a profile, unknown keys refused by
+name.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +45,16 @@ Cpu = Annotated[
     ),
 ]
 Memory = Annotated[
-    str, Field(coerce_numbers_to_str=True, pattern=r"^[0-9]+[KMGT]i$", description="bytes in binary units: 512Mi, 16Gi")
+    str,
+    Field(
+        coerce_numbers_to_str=True,
+        pattern=r"^[0-9]+[KMGT]i$",
+        description="bytes in binary units: 512Mi, 16Gi",
+    ),
 ]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", description="a Kubernetes name")]
+Name = Annotated[
+    str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", description="a Kubernetes name")
+]
 
 
 class Toleration(BaseModel, frozen=True, extra="forbid"):
@@ -61,7 +70,9 @@ class StepSettings(BaseModel, frozen=True, extra="forbid"):
     """What a step's pod asks of the cluster, and how long and how often it may try."""
 
     cpu: Cpu = "500m"
-    cpu_limit: Cpu | None = Field(default=None, description="none: the node's idle cores may be used")
+    cpu_limit: Cpu | None = Field(
+        default=None, description="none: the node's idle cores may be used"
+    )
     memory: Memory = "2Gi"
     memory_limit: Memory | None = Field(
         default=None, description="none: what is asked for, so that no node overcommits"
@@ -70,7 +81,9 @@ class StepSettings(BaseModel, frozen=True, extra="forbid"):
     tolerations: tuple[Toleration, ...] = ()
     retries: int = Field(default=2, ge=0, description="tries after the first")
     backoff: int = Field(
-        default=30, ge=0, description="seconds before the first retry; each later one waits twice as long"
+        default=30,
+        ge=0,
+        description="seconds before the first retry; each later one waits twice as long",
     )
     timeout: int = Field(default=1800, ge=1, description="seconds of one try")
 
@@ -88,10 +101,13 @@ class TrainingStepSettings(HeavyStepSettings, frozen=True):
 
     gpu: int = Field(default=0, ge=0)
     accelerator: str = Field(
-        default="nvidia.com/gpu", description="the resource's name; a model of it is a node_selector"
+        default="nvidia.com/gpu",
+        description="the resource's name; a model of it is a node_selector",
     )
     timeout: int = Field(
-        default=24 * 3600, ge=1, description="seconds of one try; the next carries on from its checkpoint"
+        default=24 * 3600,
+        ge=1,
+        description="seconds of one try; the next carries on from its checkpoint",
     )
 
 
@@ -100,7 +116,9 @@ class FinetuneSettings(TrainingStepSettings, frozen=True):
 
     gpu: int = Field(default=1, ge=0, description="of a node; each has a process")
     nodes: int = Field(default=1, ge=1, description="each with all that is asked for here")
-    runtime: Name = Field(default="torch-distributed", description="Kubeflow Trainer's, of a TrainJob")
+    runtime: Name = Field(
+        default="torch-distributed", description="Kubeflow Trainer's, of a TrainJob"
+    )
     runtime_kind: Literal["ClusterTrainingRuntime", "TrainingRuntime"] = "ClusterTrainingRuntime"
     memory: Memory = "16Gi"
     tolerations: tuple[Toleration, ...] = (Toleration(key="nvidia.com/gpu", effect="NoSchedule"),)
@@ -112,7 +130,9 @@ class FinetuneSettings(TrainingStepSettings, frozen=True):
 
 
 class MonitorSettings(TrainingStepSettings, frozen=True):
-    """The monitor's step. It trains in its own pod, without a GPU unless it asks for one at every pass."""
+    """The monitor's step. It trains in its own pod, without a GPU unless it asks for one at every
+    pass.
+    """
 
     gpu: int = Field(default=0, ge=0, le=1)
 
@@ -127,10 +147,14 @@ def secret(reference: str) -> tuple[str, str]:
 
 
 class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
-    """Where the steps run on a Kubernetes cluster, in Kubernetes' units, and what they find there."""
+    """Where the steps run on a Kubernetes cluster, in Kubernetes' units, and what they find
+    there.
+    """
 
     light: StepSettings = Field(default=StepSettings(), description="steps that look up or decide")
-    heavy: HeavyStepSettings = Field(default=HeavyStepSettings(), description="steps that read all the data")
+    heavy: HeavyStepSettings = Field(
+        default=HeavyStepSettings(), description="steps that read all the data"
+    )
     finetune: FinetuneSettings = FinetuneSettings()
     monitor: MonitorSettings = MonitorSettings()
     user: int = Field(default=10001, ge=1, description="the steps' user and group; never root")
@@ -138,7 +162,9 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
         default="tasteloop-home",
         description="the PersistentVolumeClaim of checkpoints, sources and accepted volumes; none: an empty directory",
     )
-    mount: str = Field(default="/var/lib/tasteloop", pattern="^/", description="where the volume is in a step")
+    mount: str = Field(
+        default="/var/lib/tasteloop", pattern="^/", description="where the volume is in a step"
+    )
     checkpoints: str | None = Field(
         default=None,
         pattern="^[a-z0-9]+://.*[^/]$",
@@ -153,7 +179,8 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
         default=None, pattern="^https?://", description="the MLflow server, MLFLOW_TRACKING_URI"
     )
     secrets: dict[str, SecretKey] = Field(
-        default={}, description="environment variable: Secret's name/key. The value itself is never a setting"
+        default={},
+        description="environment variable: Secret's name/key. The value itself is never a setting",
     )
     incoming: str | None = Field(
         default=None,
@@ -161,12 +188,16 @@ class ClusterSettings(BaseModel, frozen=True, extra="forbid"):
         description="the monitor's events in the object store, a directory; none: home/incoming on the volume",
     )
     journal: Name | None = Field(
-        default=None, description="the PersistentVolumeClaim of the collector's journal, which the monitor reads"
+        default=None,
+        description="the PersistentVolumeClaim of the collector's journal, which the monitor reads",
     )
     webhook: SecretKey | None = Field(
-        default=None, description="Secret's name/key of the address that the monitor's step tells of alerts"
+        default=None,
+        description="Secret's name/key of the address that the monitor's step tells of alerts",
     )
-    service_account: Name | None = Field(default=None, description="none: the server's own for runs")
+    service_account: Name | None = Field(
+        default=None, description="none: the server's own for runs"
+    )
     pull_secrets: tuple[Name, ...] = ()
 
     @property
@@ -188,32 +219,55 @@ class RetrainingSettings(BaseModel, frozen=True, extra="forbid"):
     """What a retraining reads and begins with."""
 
     recent_days: float = Field(
-        90.0, gt=0, allow_inf_nan=False, description="Who acted so recently comes with their whole history."
+        90.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Who acted so recently comes with their whole history.",
     )
-    replay: float = Field(0.3, ge=0, le=1, description="Share of the other users that comes too, against forgetting.")
+    replay: float = Field(
+        0.3, ge=0, le=1, description="Share of the other users that comes too, against forgetting."
+    )
     held: float = Field(
-        0.3, ge=0, lt=1, description="Share of the champion's test users that is kept out, to measure forgetting on."
+        0.3,
+        ge=0,
+        lt=1,
+        description="Share of the champion's test users that is kept out, to measure forgetting on.",
     )
     forgetting: float = Field(
-        0.1, ge=0, allow_inf_nan=False, description="How much worse than the champion it may be on those."
+        0.1,
+        ge=0,
+        allow_inf_nan=False,
+        description="How much worse than the champion it may be on those.",
     )
-    warm_start: bool = Field(True, description="Begin with the champion's encoder; false: with training.encoder.")
+    warm_start: bool = Field(
+        True, description="Begin with the champion's encoder; false: with training.encoder."
+    )
     seed: int = 0
 
 
 class AlertSettings(BaseModel, frozen=True, extra="forbid"):
     """Where a human is told. The address may hold a secret, so no run records this section."""
 
-    webhook: str | None = Field(None, pattern="^https?://", description="Gets a CloudEvent 1.0 as JSON; null: the log.")
+    webhook: str | None = Field(
+        None, pattern="^https?://", description="Gets a CloudEvent 1.0 as JSON; null: the log."
+    )
     timeout: float = Field(5.0, gt=0, le=60, description="Seconds of one try.")
-    tries: int = Field(3, ge=1, le=10, description="Before it is left to the next pass of the monitor.")
+    tries: int = Field(
+        3, ge=1, le=10, description="Before it is left to the next pass of the monitor."
+    )
 
 
 class RetentionSettings(BaseModel, frozen=True, extra="forbid"):
-    """How long the monitor keeps what it made and read; what the champion or the one before it needs always stays."""
+    """How long the monitor keeps what it made and read; what the champion or the one before it
+    needs always stays.
+    """
 
-    windows: int = Field(180, ge=1, description="Newest windows whose reports are kept; the ledger keeps all.")
-    champions: int = Field(5, ge=0, description="Newest references, and data of retrainings, beside those in use.")
+    windows: int = Field(
+        180, ge=1, description="Newest windows whose reports are kept; the ledger keeps all."
+    )
+    champions: int = Field(
+        5, ge=0, description="Newest references, and data of retrainings, beside those in use."
+    )
     incoming_days: float | None = Field(
         None,
         gt=0,
@@ -227,7 +281,9 @@ MONITORING = ("watch", "decision", "retraining", "rollback", "alerts", "retentio
 
 
 class Settings(BaseModel, frozen=True, extra="forbid"):
-    """The resolved settings of one run; `cluster` is absent where the pipeline runs on one machine."""
+    """The resolved settings of one run; `cluster` is absent where the pipeline runs on one
+    machine.
+    """
 
     profile: str
     ingest: IngestSettings = IngestSettings()
@@ -256,24 +312,31 @@ def profiles() -> list[str]:
 
 
 def load(profile: str, overrides: Sequence[str] = ()) -> Settings:
-    """The settings of a profile (a name, or a YAML file of your own) with `section.key=value` overrides.
+    """The settings of a profile (a name, or a YAML file of your own) with `section.key=value`
+    overrides.
 
     A value is read as YAML, so `3`, `true`, `null` and `[a, b]` mean what they do there.
 
     Raises:
-        TasteloopError: no such profile, an unknown key (with the nearest known), a value that does not fit.
+        TasteloopError: no such profile, an unknown key (with the nearest known), a value that does
+            not fit.
     """
     path = Path(profile) if profile.endswith((".yaml", ".yml")) else CONFIGS / f"{profile}.yaml"
     if not os.path.exists(path):
         known = ", ".join(profiles())
-        raise TasteloopError(f"no profile {_SHORT.repr(profile)}; known: {known}, or the path of a YAML file")
+        raise TasteloopError(
+            f"no profile {_SHORT.repr(profile)}; known: {known}, or the path of a YAML file"
+        )
     data = read_yaml(path) or {}
     if not isinstance(data, dict):
-        raise TasteloopError(f"{path} holds {type(data).__name__}; a profile is a mapping of sections")
+        raise TasteloopError(
+            f"{path} holds {type(data).__name__}; a profile is a mapping of sections"
+        )
     settings = _checked({"profile": path.stem, **data}, str(path))
     if not overrides:
         return settings
-    resolved = settings.model_dump(mode="json")  # so that an override of one key keeps the defaults beside it
+    # so that an override of one key keeps the defaults beside it
+    resolved = settings.model_dump(mode="json")
     for override in overrides:
         _apply(override, resolved)
     return _checked(resolved, "--set")
@@ -283,7 +346,9 @@ def _checked(data: dict[str, Any], where: str) -> Settings:
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
-        raise TasteloopError("\n".join(f"{where}: {_explain(problem)}" for problem in error.errors()[:_MOST])) from None
+        raise TasteloopError(
+            "\n".join(f"{where}: {_explain(problem)}" for problem in error.errors()[:_MOST])
+        ) from None
 
 
 def _explain(problem: Any) -> str:
@@ -291,7 +356,9 @@ def _explain(problem: Any) -> str:
     name = ".".join([*parents, key])
     if problem["type"] == "extra_forbidden":
         return _unknown(parents, key)
-    return f"{name} = {_SHORT.repr(problem['input'])}: {problem['msg'].removeprefix('Value error, ')}"
+    return (
+        f"{name} = {_SHORT.repr(problem['input'])}: {problem['msg'].removeprefix('Value error, ')}"
+    )
 
 
 def _unknown(parents: Sequence[str], key: str) -> str:
@@ -309,10 +376,13 @@ def _apply(override: str, data: dict[str, Any]) -> None:
     try:
         value = parse_yaml(text)
     except ValueError as error:
-        raise TasteloopError(f"--set {path}: {_SHORT.repr(text)} is not a YAML value: {error}") from None
+        raise TasteloopError(
+            f"--set {path}: {_SHORT.repr(text)} is not a YAML value: {error}"
+        ) from None
     parents: list[str] = []
     keys = path.strip().split(".")
-    while len(keys) > 1 and (model := _model_at(parents)):  # below the models a key may hold dots: a metric's name
+    # below the models a key may hold dots: a metric's name
+    while len(keys) > 1 and (model := _model_at(parents)):
         if keys[0] not in model.model_fields:
             raise TasteloopError(f"--set: {_unknown(parents, keys[0])}")
         if not isinstance(data.get(keys[0]), dict):
@@ -336,4 +406,6 @@ def _model_at(path: Sequence[str]) -> type[BaseModel] | None:
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return next((m for a in typing.get_args(annotation) if (m := _model_in(a))), None)
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return (
+        annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    )

@@ -1,4 +1,6 @@
-"""`python -m serving`: serve one bundle, or the champion, over KServe's V1 and V2 (REST, gRPC) protocols."""
+"""`python -m serving`: serve one bundle, or the champion, over KServe's V1 and V2 (REST, gRPC)
+protocols.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,11 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         help="with the registry: the version to serve instead of the champion; with DIR: what answers call "
         "its version (default: the first 12 digits of the bundle's digest)",
     )
-    settings, queue, limits = ServerSettings.model_fields, QueueSettings.model_fields, Limits.model_fields
+    settings, queue, limits = (
+        ServerSettings.model_fields,
+        QueueSettings.model_fields,
+        Limits.model_fields,
+    )
     for title, options in {
         "where": [
             ("--host", str, settings["host"]),
@@ -97,7 +103,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
             text = f"{known.description} (default: %(default)s)"
             group.add_argument(option, type=kind, default=known.default, help=text)
     parser.add_argument(
-        "--threads", type=int, help="threads of a computation (default: OMP_NUM_THREADS, else all cores)"
+        "--threads",
+        type=int,
+        help="threads of a computation (default: OMP_NUM_THREADS, else all cores)",
     )
     group = parser.add_argument_group("the journal")
     group.add_argument(
@@ -109,11 +117,20 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     for option, known in (("--journal-rows", kept["bound"]), ("--journal-days", kept["days"])):
         text = f"{known.description} (default: %(default)s)"
         group.add_argument(option, type=int, default=known.default, metavar="N", help=text)
-    group.add_argument("--journal-text", action="store_true", help="write the questions too, raw text included")
-    parser.add_argument(
-        "--traces", metavar="URL", help="send OpenTelemetry spans to this collector, as http://127.0.0.1:4318/v1/traces"
+    group.add_argument(
+        "--journal-text", action="store_true", help="write the questions too, raw text included"
     )
-    parser.add_argument("--ready-file", type=Path, metavar="FILE", help="write addresses and version here once ready")
+    parser.add_argument(
+        "--traces",
+        metavar="URL",
+        help="send OpenTelemetry spans to this collector, as http://127.0.0.1:4318/v1/traces",
+    )
+    parser.add_argument(
+        "--ready-file",
+        type=Path,
+        metavar="FILE",
+        help="write addresses and version here once ready",
+    )
     parser.add_argument(
         "--exit-with-parent",
         action="store_true",
@@ -124,9 +141,14 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="listen beyond this machine without TASTELOOP_API_TOKEN: a gateway before this server asks for one",
     )
-    parser.add_argument("--log-level", default="warning", choices=("debug", "info", "warning", "error"))
     parser.add_argument(
-        "--log-format", default="text", choices=("text", "json"), help="json: one object a line (default: text)"
+        "--log-level", default="warning", choices=("debug", "info", "warning", "error")
+    )
+    parser.add_argument(
+        "--log-format",
+        default="text",
+        choices=("text", "json"),
+        help="json: one object a line (default: text)",
     )
     return parser.parse_args(argv)
 
@@ -134,11 +156,15 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     arguments = _arguments(argv)
     process.begin()
-    # kserve and uvicorn log through the root once it has a handler; kserve's own set-up is then skipped.
+    # kserve and uvicorn log through the root once it has a handler; kserve's own set-up is then
+    # skipped.
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(telemetry.JsonLines() if arguments.log_format == "json" else telemetry.Plain())
+    handler.setFormatter(
+        telemetry.JsonLines() if arguments.log_format == "json" else telemetry.Plain()
+    )
     logging.basicConfig(level=arguments.log_level.upper(), handlers=[handler])
-    warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")  # kserve's way to answer
+    # kserve's way to answer
+    warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
     logger.setLevel(min(logging.INFO, logging.getLogger().level))
     telemetry.access.setLevel(logging.getLogger().level)
     for name in (signal.SIGTERM, signal.SIGINT):  # until the server takes over
@@ -164,7 +190,8 @@ def _serve(arguments: argparse.Namespace) -> None:
 
     away: str | None = None
     if follows:
-        # It asks the registry again by itself, so a start need not wait for MLflow's minutes of retries.
+        # It asks the registry again by itself, so a start need not wait for MLflow's minutes of
+        # retries.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         away = reach_registry()
@@ -185,7 +212,9 @@ def _serve(arguments: argparse.Namespace) -> None:
         characters=arguments.max_characters,
         events=arguments.max_events,
     )
-    queue = _settings(QueueSettings, instances=arguments.queue, wait=arguments.max_wait, batch=arguments.batch)
+    queue = _settings(
+        QueueSettings, instances=arguments.queue, wait=arguments.max_wait, batch=arguments.batch
+    )
     settings = _settings(
         ServerSettings,
         host=arguments.host,
@@ -204,14 +233,17 @@ def _serve(arguments: argparse.Namespace) -> None:
     )
     access = Access.of(arguments.host, arguments.without_token)
     if not loopback(arguments.host) and not access.asks:
-        logger.warning("listening on %s without a token: whoever reaches it can ask", arguments.host)
+        logger.warning(
+            "listening on %s without a token: whoever reaches it can ask", arguments.host
+        )
     if arguments.traces:
         from serving.observe.tracing import Tracing
 
         telemetry.tracing = Tracing(arguments.traces)
     journal = _journal(arguments, follows)
     try:
-        # With the variable set another process may journal what is answered here: its feedback needs the same tokens.
+        # With the variable set another process may journal what is answered here: its feedback
+        # needs the same tokens.
         key = pseudonym_key() if follows or journal or KEY_VARIABLE in os.environ else None
         tokens = None if key is None else FeedbackTokens(key)
         server = Server(settings, access, routes(lambda: live.status(), journal, tokens))
@@ -264,7 +296,9 @@ def _settings(kind: type[Settings], **given: Any) -> Settings:
 def _resolve(bundle: str, version: str | None) -> tuple[Path, str | None]:
     if bundle != CHAMPION:
         if not Path(bundle).is_dir():
-            raise TasteloopError(f"no bundle directory {bundle}; give one, or `champion` for the registry's")
+            raise TasteloopError(
+                f"no bundle directory {bundle}; give one, or `champion` for the registry's"
+            )
         return Path(bundle), version
     from serving.release import registry
 

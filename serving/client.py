@@ -1,4 +1,6 @@
-"""The caller's side: ask a server over V1 or V2 and get answers, or an error that says what to do."""
+"""The caller's side: ask a server over V1 or V2 and get answers, or an error that says what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -39,15 +41,24 @@ def check_address(url: str, name: str) -> None:
     """Refuse what is no address of a server, before anything is asked.
 
     Raises:
-        ServingError: no http or https, no host, a port that is none; the message leaves a password out.
+        ServingError: no http or https, no host, a port that is none; the message leaves a password
+            out.
     """
     try:
         parts = urlsplit(url)
         port, host = parts.port, httpx.URL(url).host
     except (ValueError, httpx.InvalidURL):
         port, host = 0, ""
-    if not host or port == 0 or parts.scheme not in ("http", "https") or not url.isprintable() or " " in url:
-        raise ServingError(f"{name} {redact(url)!r:.200} is no address of a server; give one such as http://127.0.0.1:8080")
+    if (
+        not host
+        or port == 0
+        or parts.scheme not in ("http", "https")
+        or not url.isprintable()
+        or " " in url
+    ):
+        raise ServingError(
+            f"{name} {redact(url)!r:.200} is no address of a server; give one such as http://127.0.0.1:8080"
+        )
 
 
 class Client:
@@ -56,17 +67,22 @@ class Client:
     Args:
         url: such as `http://127.0.0.1:8080`.
         timeout: seconds for one request.
-        token: the bearer token to show; by default that of TASTELOOP_API_TOKEN or TASTELOOP_API_TOKEN_FILE.
+        token: the bearer token to show; by default that of TASTELOOP_API_TOKEN or
+            TASTELOOP_API_TOKEN_FILE.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8080", timeout: float = 30.0, token: str | None = None) -> None:
+    def __init__(
+        self, url: str = "http://127.0.0.1:8080", timeout: float = 30.0, token: str | None = None
+    ) -> None:
         check_address(url, "the URL")
         self.url = url.rstrip("/")
         self.timeout = timeout
         # trust_env off: a proxy from the environment is not the way to a server that was named.
         shown = token or settings.token(settings.API_TOKEN)
         headers = {"authorization": f"Bearer {shown}"} if shown else {}
-        self._http = httpx.Client(base_url=self.url, timeout=timeout, trust_env=False, headers=headers)
+        self._http = httpx.Client(
+            base_url=self.url, timeout=timeout, trust_env=False, headers=headers
+        )
 
     def predict(self, model: str, instances: Sequence[Mapping[str, Any]]) -> Answers:
         """V1: one answer per instance, in order.
@@ -79,7 +95,9 @@ class Client:
         try:
             answers = Answers(answer["predictions"])
         except (KeyError, TypeError):
-            raise ServingError(f'{self.url} answered without "predictions": is it a Tasteloop server?') from None
+            raise ServingError(
+                f'{self.url} answered without "predictions": is it a Tasteloop server?'
+            ) from None
         answers.request, answers.token = headers.get("x-request-id", ""), headers.get(TOKEN_HEADER)
         return answers
 
@@ -87,25 +105,33 @@ class Client:
         """Tell what came of answers.
 
         Args:
-            outcomes: such as {"instance": 1, "kind": "click", "item": "50"}; `instance` is the place among the answers,
-                0 where it is left out.
+            outcomes: such as {"instance": 1, "kind": "click", "item": "50"}; `instance` is the
+                place among the answers, 0 where it is left out.
 
         Raises:
             ServingError: as `predict`; also where the server keeps no journal.
         """
         names = {"request": answers.request, "token": answers.token}
-        self._ask("POST", "/v1/feedback", {"feedback": [{**names, **outcome} for outcome in outcomes]})
+        self._ask(
+            "POST", "/v1/feedback", {"feedback": [{**names, **outcome} for outcome in outcomes]}
+        )
 
     def infer(
-        self, model: str, inputs: Sequence[Mapping[str, Any]], parameters: Mapping[str, Any] | None = None
+        self,
+        model: str,
+        inputs: Sequence[Mapping[str, Any]],
+        parameters: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """V2: the whole response, {"model_version", "outputs": [{"name", "datatype", "shape", "data"}], ...}.
+        """V2: the whole response, {"model_version", "outputs": [{"name", "datatype", "shape",
+        "data"}], ...}.
 
         Raises:
             ServingError: as `predict`.
         """
         body = {"inputs": list(inputs), "parameters": dict(parameters or {})}
-        answer: dict[str, Any] = self._ask("POST", f"/v2/models/{quote(model, safe='')}/infer", body)
+        answer: dict[str, Any] = self._ask(
+            "POST", f"/v2/models/{quote(model, safe='')}/infer", body
+        )
         return answer
 
     def ready(self) -> bool:
@@ -122,14 +148,19 @@ class Client:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         return self._exchange(method, path, body)[0]
 
-    def _exchange(self, method: str, path: str, body: Mapping[str, Any] | None) -> tuple[Any, httpx.Headers]:
+    def _exchange(
+        self, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> tuple[Any, httpx.Headers]:
         """The JSON that answers a request, and the headers of that answer."""
         try:
             response = self._http.request(method, path, json=body)
@@ -141,7 +172,8 @@ class Client:
             raise ServingError(f"{self.url} did not answer within {self.timeout:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServingError(f"asking {self.url} failed: {error}") from None
-        except (ValueError, TypeError, RecursionError) as error:  # what JSON cannot carry, such as NaN
+        # what JSON cannot carry, such as NaN
+        except (ValueError, TypeError, RecursionError) as error:
             raise ServingError(f"the question cannot be written as JSON: {error}") from None
         try:
             answer = response.json()
@@ -152,4 +184,6 @@ class Client:
         text = answer.get("error") if isinstance(answer, dict) else None
         text = text or response.text[:200] or response.reason_phrase
         whose = "refused the question" if response.is_client_error else "failed"
-        raise ServingError(f"{self.url} {whose} ({response.status_code}): {text}", response.status_code)
+        raise ServingError(
+            f"{self.url} {whose} ({response.status_code}): {text}", response.status_code
+        )

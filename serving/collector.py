@@ -1,8 +1,9 @@
 """`python -m serving.collector`: what KServe's inference logger sends, into the same journal.
 
-The logger (`spec.predictor.logger`, mode `all`) posts each request and each answered response as a CloudEvent of its
-own, in binary mode, both with one `ce-id`; it does not log gRPC. A pair becomes the journal's rows. The id of a row is
-the caller's `X-Request-Id` where the logger passes it on (`metadataHeaders: [X-Request-Id]`), else the event's.
+The logger (`spec.predictor.logger`, mode `all`) posts each request and each answered response as a
+CloudEvent of its own, in binary mode, both with one `ce-id`; it does not log gRPC. A pair becomes
+the journal's rows. The id of a row is the caller's `X-Request-Id` where the logger passes it on
+(`metadataHeaders: [X-Request-Id]`), else the event's.
 """
 
 from __future__ import annotations
@@ -76,10 +77,12 @@ class Pairs:
         """What a CloudEvent completes; None while its other half is missing.
 
         Args:
-            headers: with lower-case names; binary mode has the attributes here, structured mode in the body.
+            headers: with lower-case names; binary mode has the attributes here, structured mode in
+                the body.
 
         Raises:
-            TasteloopError: no CloudEvent, not one of the logger's, or not what this server asks and answers.
+            TasteloopError: no CloudEvent, not one of the logger's, or not what this server asks and
+                answers.
         """
         attributes, data = _event(headers, body)
         kind, identity = attributes.get("type"), attributes.get("id")
@@ -90,11 +93,18 @@ class Pairs:
                 f"a CloudEvent's id has 1 to {LONGEST_REQUEST_ID} visible ASCII characters; this one is "
                 + (f"{identity[:40]!r}, of {len(identity)} characters" if identity else "missing")
             )
-        half = _request(data, attributes, self._key) if kind == REQUEST else _response(data, attributes)
+        half = (
+            _request(data, attributes, self._key)
+            if kind == REQUEST
+            else _response(data, attributes)
+        )
         try:
-            packed = orjson.dumps(half)  # what waits is as large as what came, which parsed objects are not
+            # what waits is as large as what came, which parsed objects are not
+            packed = orjson.dumps(half)
         except TypeError:
-            raise TasteloopError("the CloudEvent's data is nested too deeply for a Tasteloop model") from None
+            raise TasteloopError(
+                "the CloudEvent's data is nested too deeply for a Tasteloop model"
+            ) from None
         with self._lock:
             waiting = self._waiting.pop(identity, None)
             self._bytes -= waiting[2] if waiting else 0
@@ -133,21 +143,39 @@ def _joined(identity: str, asked: Mapping[str, Any], answered: Mapping[str, Any]
     return joined
 
 
-_MALFORMED = (AttributeError, IndexError, KeyError, TasteloopError, TypeError, ValueError, ZeroDivisionError)
+_MALFORMED = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    TasteloopError,
+    TypeError,
+    ValueError,
+    ZeroDivisionError,
+)
 """What Python raises where JSON has another shape than a program expects."""
 
 
 def _event(headers: Mapping[str, str], body: bytes) -> tuple[dict[str, str], bytes]:
-    """The attributes of a CloudEvent and its data, whatever content type it claims: the logger gives the request's."""
+    """The attributes of a CloudEvent and its data, whatever content type it claims: the logger
+    gives the request's.
+    """
     if not headers.get("content-type", "").startswith("application/cloudevents+json"):
-        attributes = {name.removeprefix("ce-"): value for name, value in headers.items() if name.startswith("ce-")}
+        attributes = {
+            name.removeprefix("ce-"): value
+            for name, value in headers.items()
+            if name.startswith("ce-")
+        }
         if not attributes:
-            raise TasteloopError("no CloudEvent: neither `ce-` headers nor the type application/cloudevents+json")
+            raise TasteloopError(
+                "no CloudEvent: neither `ce-` headers nor the type application/cloudevents+json"
+            )
         return attributes, body
     try:
         envelope = orjson.loads(body)
     except ValueError as error:
-        raise TasteloopError(f"a structured CloudEvent is a JSON object; this is no JSON: {error}") from None
+        raise TasteloopError(
+            f"a structured CloudEvent is a JSON object; this is no JSON: {error}"
+        ) from None
     if not isinstance(envelope, dict):
         raise TasteloopError("a structured CloudEvent is a JSON object")
     attributes = {name: value for name, value in envelope.items() if isinstance(value, str)}
@@ -155,21 +183,27 @@ def _event(headers: Mapping[str, str], body: bytes) -> tuple[dict[str, str], byt
         try:
             return attributes, base64.b64decode(envelope["data_base64"], validate=True)
         except (TypeError, ValueError):
-            raise TasteloopError("data_base64 is no string of base64; send one, or the data as `data`") from None
+            raise TasteloopError(
+                "data_base64 is no string of base64; send one, or the data as `data`"
+            ) from None
     data = envelope.get("data")
     if isinstance(data, str):
         return attributes, data.encode()
     try:
         return attributes, orjson.dumps(data)
     except TypeError:
-        raise TasteloopError("the CloudEvent's data is nested too deeply for a Tasteloop model") from None
+        raise TasteloopError(
+            "the CloudEvent's data is nested too deeply for a Tasteloop model"
+        ) from None
 
 
 def _parsed(data: bytes) -> dict[str, Any]:
     try:
         parsed = orjson.loads(data)
     except ValueError:
-        raise TasteloopError("the CloudEvent's data is not JSON; binary tensors cannot be journalled") from None
+        raise TasteloopError(
+            "the CloudEvent's data is not JSON; binary tensors cannot be journalled"
+        ) from None
     return parsed if isinstance(parsed, dict) else {}
 
 
@@ -178,7 +212,8 @@ def _request(data: bytes, attributes: Mapping[str, str], key: bytes) -> dict[str
 
     Both protocols are read as the server reads them, so that what it answered is journalled.
     """
-    from kserve.errors import InvalidInput  # kserve reads the command line as its own when it is imported
+    # kserve reads the command line as its own when it is imported
+    from kserve.errors import InvalidInput
 
     from serving.http import v2
 
@@ -186,15 +221,25 @@ def _request(data: bytes, attributes: Mapping[str, str], key: bytes) -> dict[str
     if "inputs" in body:
         try:
             request = v2.from_rest(data, None, None)
-            model = SENTIMENT if [tensor.name for tensor in request.inputs] == [input_name(SENTIMENT)] else RECOMMEND
+            model = (
+                SENTIMENT
+                if [tensor.name for tensor in request.inputs] == [input_name(SENTIMENT)]
+                else RECOMMEND
+            )
             instances: object = v2_instances(model, request.inputs, request.parameters)
         except (InvalidInput, TasteloopError) as error:
-            raise TasteloopError(f"the request is neither V1 nor V2 of a Tasteloop model: {error}") from None
+            raise TasteloopError(
+                f"the request is neither V1 nor V2 of a Tasteloop model: {error}"
+            ) from None
     elif "instances" in body:
         instances = v1_instances(body)
     else:
-        raise TasteloopError("the request is neither V1 ({instances}) nor V2 ({inputs}) of a Tasteloop model")
-    if not isinstance(instances, list) or not all(isinstance(instance, dict) for instance in instances):
+        raise TasteloopError(
+            "the request is neither V1 ({instances}) nor V2 ({inputs}) of a Tasteloop model"
+        )
+    if not isinstance(instances, list) or not all(
+        isinstance(instance, dict) for instance in instances
+    ):
         raise TasteloopError("the instances are no list of JSON objects")
     kept, users = take_users(instances, key)
     name = _header(attributes.get("metadata"), "x-request-id")
@@ -202,7 +247,9 @@ def _request(data: bytes, attributes: Mapping[str, str], key: bytes) -> dict[str
 
 
 def _response(data: bytes, attributes: Mapping[str, str]) -> dict[str, Any]:
-    """An answer as V1's; without outputs where V2's tensors have rows of no width, which only the request can count."""
+    """An answer as V1's; without outputs where V2's tensors have rows of no width, which only the
+    request can count.
+    """
     body = _parsed(data)
     try:
         if "predictions" in body:
@@ -217,7 +264,9 @@ def _response(data: bytes, attributes: Mapping[str, str]) -> dict[str, Any]:
             raise ValueError
         version = str(body["model_version"])
     except _MALFORMED:
-        raise TasteloopError("the response is not a whole answer of a Tasteloop model over V1 or V2") from None
+        raise TasteloopError(
+            "the response is not a whole answer of a Tasteloop model over V1 or V2"
+        ) from None
     answered = {"model": model, "version": version, "protocol": protocol, "outputs": outputs}
     return {**answered, "time": _time(attributes.get("time"))}
 
@@ -253,7 +302,8 @@ def application(journal: Journal, pairs: Pairs, access: Access) -> Any:
     from serving.http.faults import KINDS, fault
 
     def check(request: Request) -> None:
-        access.check_http(request.method, "/events", dict(request.headers))  # "/" would be open, for probes
+        # "/" would be open, for probes
+        access.check_http(request.method, "/events", dict(request.headers))
 
     async def take(request: Request) -> JSONResponse:
         check(request)
@@ -277,7 +327,8 @@ def application(journal: Journal, pairs: Pairs, access: Access) -> Any:
 
     routes = [Route("/", take, methods=["POST"]), Route("/", tell, methods=["GET"])]
     return Starlette(
-        routes=routes, exception_handlers={**dict.fromkeys(KINDS, answer_fault), HTTPException: answer_http}
+        routes=routes,
+        exception_handlers={**dict.fromkeys(KINDS, answer_fault), HTTPException: answer_http},
     )
 
 
@@ -290,21 +341,37 @@ def main(argv: list[str] | None = None) -> int:
         "Name this service in an InferenceService: spec.predictor.logger: {mode: all, url: http://HOST:PORT}.",
         allow_abbrev=False,
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
     parser.add_argument("--port", type=int, default=8082, help="port (default: %(default)s)")
     parser.add_argument(
         "--without-token",
         action="store_true",
         help="listen beyond this machine without TASTELOOP_API_TOKEN: the network lets only the logger through",
     )
-    parser.add_argument("--journal", type=Path, metavar="DIR", help="directory (default: journal under TASTELOOP_HOME)")
-    parser.add_argument("--journal-days", type=int, default=30, metavar="N", help="retention (default: %(default)s)")
-    parser.add_argument("--journal-text", action="store_true", help="write the questions too, raw text included")
+    parser.add_argument(
+        "--journal",
+        type=Path,
+        metavar="DIR",
+        help="directory (default: journal under TASTELOOP_HOME)",
+    )
+    parser.add_argument(
+        "--journal-days", type=int, default=30, metavar="N", help="retention (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--journal-text", action="store_true", help="write the questions too, raw text included"
+    )
     arguments = parser.parse_args(argv)
     directory = arguments.journal or home() / "journal"
     process.begin(directory)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # what uvicorn raises again at its end: the journal is closed
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    # what uvicorn raises again at its end: the journal is closed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.argv[1:] = []  # kserve parses them as its own when it is imported
     from serving.http.access import Access
     from serving.http.server import bind
@@ -313,7 +380,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         access = Access.of(arguments.host, arguments.without_token)
         limits = ServerSettings(host=arguments.host, port=arguments.port)
-        settings = JournalSettings(directory=directory, days=arguments.journal_days, text=arguments.journal_text)
+        settings = JournalSettings(
+            directory=directory, days=arguments.journal_days, text=arguments.journal_text
+        )
         pairs = Pairs(pseudonym_key())
         listener = bind(arguments.host, arguments.port, "--port")
         journal = Journal(settings)
@@ -324,7 +393,9 @@ def main(argv: list[str] | None = None) -> int:
 
     from serving.http.connections import GuardedServer
 
-    config = uvicorn.Config(application(journal, pairs, access), log_config=None, log_level="warning", access_log=False)
+    config = uvicorn.Config(
+        application(journal, pairs, access), log_config=None, log_level="warning", access_log=False
+    )
     server = GuardedServer(config, limits.connections, limits.connections_of_one, SECONDS)
     try:
         asyncio.run(server.serve([listener]))

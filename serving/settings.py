@@ -20,30 +20,52 @@ class ServerSettings(BaseModel, frozen=True, extra="forbid"):
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8080, ge=0, le=65535, description="REST port, 0: any free one")
     grpc_port: int = Field(default=8081, ge=0, le=65535, description="gRPC port, 0: any free one")
-    body: int = Field(default=4 * 1024 * 1024, ge=1024, description="bytes of one request, REST and gRPC")
-    bodies: int = Field(default=256 * 1024 * 1024, ge=1024, description="bytes of all requests under way")
+    body: int = Field(
+        default=4 * 1024 * 1024, ge=1024, description="bytes of one request, REST and gRPC"
+    )
+    bodies: int = Field(
+        default=256 * 1024 * 1024, ge=1024, description="bytes of all requests under way"
+    )
     answers: int = Field(
-        default=64 * 1024 * 1024, ge=1024, description="bytes of all answers that callers have not taken yet"
+        default=64 * 1024 * 1024,
+        ge=1024,
+        description="bytes of all answers that callers have not taken yet",
     )
     connections: int = Field(
         default=768, ge=1, description="HTTP connections at once, fewer where few files are allowed"
     )
-    connections_of_one: int = Field(default=512, ge=1, description="HTTP connections at once from one address")
-    requests: int = Field(default=512, ge=1, description="requests under way at once; more are refused")
-    timeout: float = Field(default=30.0, gt=0, description="seconds from a request's arrival to its answer")
-    linger: float = Field(
-        default=0.5, ge=0, description="seconds after SIGTERM in which requests are still taken, readiness being false"
+    connections_of_one: int = Field(
+        default=512, ge=1, description="HTTP connections at once from one address"
     )
-    grace: int = Field(default=25, ge=1, description="seconds after that for the requests under way")
+    requests: int = Field(
+        default=512, ge=1, description="requests under way at once; more are refused"
+    )
+    timeout: float = Field(
+        default=30.0, gt=0, description="seconds from a request's arrival to its answer"
+    )
+    linger: float = Field(
+        default=0.5,
+        ge=0,
+        description="seconds after SIGTERM in which requests are still taken, readiness being false",
+    )
+    grace: int = Field(
+        default=25, ge=1, description="seconds after that for the requests under way"
+    )
     ready_file: Path | None = Field(default=None, description="written once both protocols answer")
 
 
 class QueueSettings(BaseModel, frozen=True, extra="forbid"):
     """How much may wait, and how much is computed at once."""
 
-    instances: int = Field(default=512, ge=1, description="instances that may wait; more are refused")
-    wait: float = Field(default=0.25, gt=0, description="seconds that what waits may be expected to take")
-    batch: int = Field(default=32, ge=1, description="instances computed at once; a larger request is one batch")
+    instances: int = Field(
+        default=512, ge=1, description="instances that may wait; more are refused"
+    )
+    wait: float = Field(
+        default=0.25, gt=0, description="seconds that what waits may be expected to take"
+    )
+    batch: int = Field(
+        default=32, ge=1, description="instances computed at once; a larger request is one batch"
+    )
 
 
 class Limits(BaseModel, frozen=True, extra="forbid"):
@@ -51,14 +73,19 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
 
     instances: int = Field(default=256, ge=1, description="instances of one request")
     rows: int = Field(
-        default=5_000, ge=1, description="answer rows of one request: its instances times the largest k among them"
+        default=5_000,
+        ge=1,
+        description="answer rows of one request: its instances times the largest k among them",
     )
-    characters: int = Field(default=20_000, ge=1, description="characters of one text, also inside an event")
+    characters: int = Field(
+        default=20_000, ge=1, description="characters of one text, also inside an event"
+    )
     events: int = Field(default=2_000, ge=1, description="events of one history")
 
 
 def token(name: str) -> str | None:
-    """The token in the variable `name`, or in the file that `name`_FILE names; None where neither is set.
+    """The token in the variable `name`, or in the file that `name`_FILE names; None where neither
+    is set.
 
     Raises:
         TasteloopError: an unreadable file, or a token that is too short or not plain.

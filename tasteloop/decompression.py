@@ -1,8 +1,10 @@
-"""How much a compressed file may hold: a few kilobytes can become gigabytes, and whoever reads them finds out too late.
+"""How much a compressed file may hold: a few kilobytes can become gigabytes, and whoever reads them
+finds out too late.
 
-The bound is a ratio, because a size would refuse somebody's honest ten gigabytes. Tables and texts shrink to a tenth or
-a thirtieth, the most repetitive logs to a hundredth. DEFLATE itself ends at a thousandth, which only made-up content
-reaches. Whoever has such a file for good reason decompresses it with a tool of their own, and gives the result.
+The bound is a ratio, because a size would refuse somebody's honest ten gigabytes. Tables and texts
+shrink to a tenth or a thirtieth, the most repetitive logs to a hundredth. DEFLATE itself ends at a
+thousandth, which only made-up content reaches. Whoever has such a file for good reason decompresses
+it with a tool of their own, and gives the result.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ def read_bounded(stream: Readable, packed: int, name: str) -> Iterator[bytes]:
         packed: size of the compressed file or member; `name`: what an error calls it.
 
     Raises:
-        TasteloopError: it holds more than `most_bytes`; no more than that has been decompressed then.
+        TasteloopError: it holds more than `most_bytes`; no more than that has been decompressed
+            then.
     """
     most, size = most_bytes(packed), 0
     while piece := stream.read(_PIECE):

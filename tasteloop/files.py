@@ -1,7 +1,8 @@
 """Files that are either whole or absent, and their fingerprints.
 
-Every write goes to a temporary sibling, is flushed to the disk and then renamed, so a reader or a run that
-was killed never sees half a file. Who may read files is the umask's to say, which `tasteloop.process` sets.
+Every write goes to a temporary sibling, is flushed to the disk and then renamed, so a reader or a
+run that was killed never sees half a file. Who may read files is the umask's to say, which
+`tasteloop.process` sets.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 
 def home() -> Path:
-    """Where runs, the model registry and the pseudonym key live: `TASTELOOP_HOME`, else `~/.tasteloop`."""
+    """Where runs, the model registry and the pseudonym key live: `TASTELOOP_HOME`, else
+    `~/.tasteloop`.
+    """
     return Path(os.environ.get("TASTELOOP_HOME") or "~/.tasteloop").expanduser().absolute()
 
 
@@ -35,7 +38,9 @@ def cache() -> Path:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory and those above it; the home, the cache and what is in them are open to their user alone."""
+    """Make a directory and those above it; the home, the cache and what is in them are open to
+    their user alone.
+    """
     own = (home(), cache())
     missing = [each for each in (path, *path.parents) if not each.exists()]
     for each in reversed(missing):
@@ -57,7 +62,9 @@ def _flush(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling that becomes `path` when the block ends and vanishes when it raises."""
+    """Yield a temporary sibling that becomes `path` when the block ends and vanishes when it
+    raises.
+    """
     make_directory(path.parent)
     temporary = _beside(path, "tmp")
     try:
@@ -77,10 +84,11 @@ def atomic_write(path: Path, data: bytes | str) -> None:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary sibling that becomes `path` when the block ends and vanishes when it raises.
+    """Yield an empty temporary sibling that becomes `path` when the block ends and vanishes when it
+    raises.
 
-    A directory that was at `path` is moved aside first: a kill between the two renames leaves none, never a
-    mixture.
+    A directory that was at `path` is moved aside first: a kill between the two renames leaves none,
+    never a mixture.
     """
     make_directory(path.parent)
     temporary, old = _beside(path, "tmp"), _beside(path, "old")
@@ -141,7 +149,9 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_tree(directory: Path) -> str:
-    """One hash for all files below a directory: their relative paths and contents, in path order."""
+    """One hash for all files below a directory: their relative paths and contents, in path
+    order.
+    """
     total = hashlib.sha256()
     files = {p.relative_to(directory).as_posix(): p for p in directory.rglob("*") if p.is_file()}
     for name in sorted(files):
@@ -184,7 +194,9 @@ def read_yaml(path: Path, words: bool = False) -> Any:
 
 
 def as_mapping(value: object) -> Mapping[str, Any]:
-    """What was read from JSON as the object that is expected there; an empty one for anything else."""
+    """What was read from JSON as the object that is expected there; an empty one for anything
+    else.
+    """
     return value if isinstance(value, Mapping) else {}
 
 

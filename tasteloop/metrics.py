@@ -1,8 +1,8 @@
 """Measures with intervals.
 
-A measure is kept as sums per row and a function of their total, so that its bootstrap is one matrix product: rows of
-one user are drawn together (cluster bootstrap; Efron & Tibshirani 1993, ch. 8), and two models measured on the same
-rows are resampled with the same draws (paired).
+A measure is kept as sums per row and a function of their total, so that its bootstrap is one matrix
+product: rows of one user are drawn together (cluster bootstrap; Efron & Tibshirani 1993, ch. 8),
+and two models measured on the same rows are resampled with the same draws (paired).
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def interval(measure: Measure, groups: Array, seed: int = 0, draws: int = DRAWS)
     return _estimate(measure.value, _resampled(measure, *_draws(groups, seed, draws)), n)
 
 
-def difference(a: Measure, b: Measure, groups: Array, seed: int = 0, draws: int = DRAWS) -> Estimate:
+def difference(
+    a: Measure, b: Measure, groups: Array, seed: int = 0, draws: int = DRAWS
+) -> Estimate:
     """a minus b on the same rows, with a paired interval."""
     n = len(a.rows)
     if n != len(b.rows):
@@ -94,15 +96,19 @@ def difference(a: Measure, b: Measure, groups: Array, seed: int = 0, draws: int 
     if n == 0:
         return Estimate(None, None, None, 0)
     weights, group_of = _draws(groups, seed, draws)
-    return _estimate(a.value - b.value, _resampled(a, weights, group_of) - _resampled(b, weights, group_of), n)
+    return _estimate(
+        a.value - b.value, _resampled(a, weights, group_of) - _resampled(b, weights, group_of), n
+    )
 
 
-# --- classification: predictions and truth [n, K] of 0 and 1 -------------------------------------------------------
+# --- classification: predictions and truth [n, K] of 0 and 1
 
 
 def micro_counts(predicted: Array, truth: Array) -> Array:
     """[n, 3]: true positives, predicted positives, actual positives of each row."""
-    return np.stack([(predicted * truth).sum(1), predicted.sum(1), truth.sum(1)], 1).astype(np.float64)
+    return np.stack([(predicted * truth).sum(1), predicted.sum(1), truth.sum(1)], 1).astype(
+        np.float64
+    )
 
 
 def _f1(total: Array) -> Array:
@@ -139,10 +145,12 @@ def macro_f1(predicted: Array, truth: Array) -> Measure:
 def accuracy(predicted: Array, truth: Array) -> Measure:
     """Share of right decisions over rows and labels."""
     right = (predicted == truth).sum(1)
-    return Measure(np.stack([right, np.full(len(truth), truth.shape[1])], 1).astype(np.float64), ratio())
+    return Measure(
+        np.stack([right, np.full(len(truth), truth.shape[1])], 1).astype(np.float64), ratio()
+    )
 
 
-# --- calibration --------------------------------------------------------------------------------------------------
+# --- calibration
 
 
 def _bins(probabilities: Array, bins: int) -> Array:
@@ -152,9 +160,11 @@ def _bins(probabilities: Array, bins: int) -> Array:
 
 
 def ece(probabilities: Array, truth: Array, bins: int = ECE_BINS) -> Measure:
-    """Expected calibration error over all decisions [n, K], bins of equal counts (Nguyen & O'Connor 2015).
+    """Expected calibration error over all decisions [n, K], bins of equal counts (Nguyen & O'Connor
+    2015).
 
-    Bootstrapped ECE is biased upwards (noise within bins never cancels): read its interval as an upper bound.
+    Bootstrapped ECE is biased upwards (noise within bins never cancels): read its interval as an
+    upper bound.
     """
     n = len(probabilities)
     if n == 0:
@@ -188,13 +198,15 @@ def reliability(probabilities: Array, truth: Array, bins: int = ECE_BINS) -> lis
     ]
 
 
-# --- ranking ------------------------------------------------------------------------------------------------------
+# --- ranking
 
 
 def top_k(scores: Array, k: int) -> Array:
-    """Positions of the k highest scores of each row, best first: [n, J] -> [n, min(k, J)]; ties by position.
+    """Positions of the k highest scores of each row, best first: [n, J] -> [n, min(k, J)]; ties by
+    position.
 
-    Only the k blocks of positions with the highest maxima can hold them, so that no whole row is sorted.
+    Only the k blocks of positions with the highest maxima can hold them, so that no whole row is
+    sorted.
     """
     n, items = scores.shape
     k = min(k, items)
@@ -214,9 +226,15 @@ def _highest(scores: Array, k: int) -> Array:
 
 
 def hits(ranked: Array, relevant: Sequence[Sequence[int]]) -> Array:
-    """[n, k] of 0 and 1: whether each ranked position holds a relevant item; the position -1 holds none."""
+    """[n, k] of 0 and 1: whether each ranked position holds a relevant item; the position -1 holds
+    none.
+    """
     length = [len(wanted) for wanted in relevant]
-    wanted = np.concatenate([np.asarray(w, np.int64) for w in relevant]) if sum(length) else np.zeros(0, np.int64)
+    wanted = (
+        np.concatenate([np.asarray(w, np.int64) for w in relevant])
+        if sum(length)
+        else np.zeros(0, np.int64)
+    )
     width = max(int(wanted.max(initial=0)), int(ranked.max(initial=0))) + 2
     keys = np.repeat(np.arange(len(length)), length) * width + wanted + 1
     asked = np.arange(len(ranked))[:, None] * width + ranked + 1
@@ -234,10 +252,14 @@ def _share(part: Array, whole: Array) -> Measure:
 
 
 def ndcg(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
-    """nDCG@k with binary gains (Järvelin & Kekäläinen 2002), k the width of `ranked`; a row with none relevant is 0."""
+    """nDCG@k with binary gains (Järvelin & Kekäläinen 2002), k the width of `ranked`; a row with
+    none relevant is 0.
+    """
     k = ranked.shape[1]
     discount = 1 / np.log2(np.arange(2, k + 2))
-    ideal = np.concatenate([[0.0], np.cumsum(discount)])[np.minimum(_counts(relevant), k).astype(int)]
+    ideal = np.concatenate([[0.0], np.cumsum(discount)])[
+        np.minimum(_counts(relevant), k).astype(int)
+    ]
     return _share(hits(ranked, relevant) @ discount, ideal)
 
 
@@ -247,26 +269,31 @@ def recall_at(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
 
 
 def precision_at(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
-    """Share of the first k that is relevant, averaged over rows; k also where the catalogue ends before."""
+    """Share of the first k that is relevant, averaged over rows; k also where the catalogue ends
+    before.
+    """
     found = hits(ranked, relevant)
     return _share(found.sum(1), np.full(len(found), float(ranked.shape[1])))
 
 
 def f1_at(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
-    """F1 of precision and recall among the first k of each row, 2 · hits / (k + relevant), averaged over rows.
+    """F1 of precision and recall among the first k of each row, 2 · hits / (k + relevant), averaged
+    over rows.
 
-    The mean of the rows' F1, not the F1 of the two means: that of a mean precision and a mean recall is no mean of
-    anything, and can be high where no row has both (Opitz & Burst 2019, https://arxiv.org/abs/1911.03347).
+    The mean of the rows' F1, not the F1 of the two means: that of a mean precision and a mean
+    recall is no mean of anything, and can be high where no row has both (Opitz & Burst 2019,
+    https://arxiv.org/abs/1911.03347).
     """
     found = hits(ranked, relevant)
     return _share(2 * found.sum(1), ranked.shape[1] + _counts(relevant))
 
 
 def average_precision(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
-    """MAP@k: precisions at the ranks of the hits among the first k, over the number of relevant items.
+    """MAP@k: precisions at the ranks of the hits among the first k, over the number of relevant
+    items.
 
-    The denominator is all relevant items, also where they are more than k (Manning, Raghavan & Schütze 2008, eq. 8.8;
-    so do trec_eval's map_cut, ranx and rectools).
+    The denominator is all relevant items, also where they are more than k (Manning, Raghavan &
+    Schütze 2008, eq. 8.8; so do trec_eval's map_cut, ranx and rectools).
     """
     found = hits(ranked, relevant)
     precisions = np.cumsum(found, 1) / np.arange(1, found.shape[1] + 1)
@@ -274,14 +301,18 @@ def average_precision(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measu
 
 
 def reciprocal_rank(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
-    """MRR@k: one over the rank of the first hit among the first k, 0 without one (Voorhees 1999)."""
+    """MRR@k: one over the rank of the first hit among the first k, 0 without one (Voorhees
+    1999).
+    """
     found = hits(ranked, relevant)
     best = (found / np.arange(1, found.shape[1] + 1)).max(1, initial=0.0)
     return _share(best, np.ones_like(best))
 
 
 def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Bounds of a share, by default 95% (Wilson 1927, by standard deviations `z`); of nothing it is everything."""
+    """Bounds of a share, by default 95% (Wilson 1927, by standard deviations `z`); of nothing it is
+    everything.
+    """
     if not n:
         return 0.0, 1.0
     p, z2 = hits / n, z * z

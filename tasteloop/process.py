@@ -1,4 +1,6 @@
-"""What every process of ours does first: keep what it writes to its user, and what it says free of secrets."""
+"""What every process of ours does first: keep what it writes to its user, and what it says free of
+secrets.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,17 @@ from tasteloop.files import home
 from tasteloop.redaction import redact
 
 _PRIVATE, _GROUP = 0o077, 0o007
-_SHARED = stat.S_ISGID | stat.S_IRWXG  # as Kubernetes makes a volume's directory for a pod's fsGroup
+# as Kubernetes makes a volume's directory for a pod's fsGroup
+_SHARED = stat.S_ISGID | stat.S_IRWXG
 _given: int | None = None  # the umask with which the process began
 
 
 def begin(directory: Path | None = None) -> None:
     """Call once, before anything is written or said; again changes nothing.
 
-    Files are readable by their user alone, those that libraries write (SQLite, MLflow) too. A directory that its owner
-    shares with a group (mode 2770, as a volume with fsGroup has it) stays shared with that group, and with nobody else.
+    Files are readable by their user alone, those that libraries write (SQLite, MLflow) too. A
+    directory that its owner shares with a group (mode 2770, as a volume with fsGroup has it) stays
+    shared with that group, and with nobody else.
 
     Args:
         directory: where the process writes; the home by default.
@@ -44,7 +48,9 @@ def begin(directory: Path | None = None) -> None:
 
 @contextmanager
 def shareable() -> Iterator[None]:
-    """For what is made to be shown to others, a report or a graph: files are made with the user's own umask."""
+    """For what is made to be shown to others, a report or a graph: files are made with the user's
+    own umask.
+    """
     with _umask(_given):
         yield
 
@@ -85,9 +91,13 @@ class _Record(logging.LogRecord):
         return redact(super().getMessage())
 
 
-def _say(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+def _say(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
     sys.stderr.write(_traceback(kind, error, trace) + "\n")
 
 
-def _traceback(kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> str:
+def _traceback(
+    kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+) -> str:
     return redact("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"))

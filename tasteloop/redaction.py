@@ -1,7 +1,9 @@
-"""What no message may hold: secrets of addresses and of the environment, mail addresses, values of the input.
+"""What no message may hold: secrets of addresses and of the environment, mail addresses, values of
+the input.
 
-Every message of ours goes through `redact`: a TasteloopError's text when it is made, log records and the tracebacks of
-uncaught exceptions (`tasteloop.process`), what a run records and prints (`pipelines.local.runner`, `components.step`).
+Every message of ours goes through `redact`: a TasteloopError's text when it is made, log records
+and the tracebacks of uncaught exceptions (`tasteloop.process`), what a run records and prints
+(`pipelines.local.runner`, `components.step`).
 """
 
 from __future__ import annotations
@@ -15,26 +17,44 @@ from typing import Any
 HIDDEN = "***"
 
 _SECRET = (
-    r"token|secret|passw(?:or)?d|pwd|signature|sig|credentials?|api[-_]?key|access[-_]?key(?:[-_]?id)?|key|auth|code"
+    r"token|secret|passw(?:or)?d|pwd|signature|sig|credentials?|api[-_]?key"
+    r"|access[-_]?key(?:[-_]?id)?|key|auth|code"
 )
-_PATTERNS = (  # what a text holds wherever the pattern after it can match, the pattern, what stands there instead
+# what a text holds wherever the pattern after it can match, the pattern, what stands there instead
+_PATTERNS = (
     # ?token=…, &X-Amz-Signature=…, ;token=… of a Spark Connect address
     ("=", rf"([?&;](?:[\w.-]*[-_.])?(?:{_SECRET})=)[^&;\s'\"<>#]+", rf"\1{HIDDEN}"),
     (" ", r"\b(bearer|basic) +(?=\S*[\d=])[\w.~+/=-]{8,}", rf"\1 {HIDDEN}"),  # a word has no digit
     ("@", r"(?<![\w.%+/-])[\w.%+-]+@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}\b", f"{HIDDEN}@{HIDDEN}"),
 )
-# Of scheme://user:password@host. A password may hold '@', and '/' that was not escaped: no port follows ':' then.
+# Of scheme://user:password@host. A password may hold '@', and '/' that was not escaped: no port
+# follows ':' then.
 _USER = re.compile(r"(?<=://)(?:[^/?#@:[]*:(?!\d{1,5}[/?#]).*@|[^/?#]*@)", re.DOTALL)
 _PASSWORD = re.compile(r"://[^/?#@:]*:([^/?#@]+)@")
 _BETWEEN = re.compile(r"([\s'\"<>]+)")  # addresses
-_COMPILED = tuple((sign, re.compile(pattern, re.I), instead) for sign, pattern, instead in _PATTERNS)
-_VARIABLES = ("PASSWORD", "PASSWD", "SECRET", "TOKEN", "KEY", "KEY_ID", "CREDENTIAL", "CREDENTIALS", "WEBHOOK")
-_SHORTEST = 8  # characters of a variable's value that is looked for: a shorter one is in too many words
+_COMPILED = tuple(
+    (sign, re.compile(pattern, re.I), instead) for sign, pattern, instead in _PATTERNS
+)
+_VARIABLES = (
+    "PASSWORD",
+    "PASSWD",
+    "SECRET",
+    "TOKEN",
+    "KEY",
+    "KEY_ID",
+    "CREDENTIAL",
+    "CREDENTIALS",
+    "WEBHOOK",
+)
+# characters of a variable's value that is looked for: a shorter one is in too many words
+_SHORTEST = 8
 _SHOWN = 40  # characters of a value
 
 
 def redact(text: str) -> str:
-    """The text without secrets of addresses, values of the environment's secret variables, and mail addresses."""
+    """The text without secrets of addresses, values of the environment's secret variables, and mail
+    addresses.
+    """
     if "://" in text and "@" in text:
         text = "".join(map(_without_user, _BETWEEN.split(text)))
     for sign, pattern, instead in _COMPILED:
@@ -46,17 +66,21 @@ def redact(text: str) -> str:
 
 
 def _without_user(word: str) -> str:
-    end = word.rfind("@") + 1  # so that each look finds an '@': the time grows with the length, not with its square
+    # so that each look finds an '@': the time grows with the length, not with its square
+    end = word.rfind("@") + 1
     return _USER.sub(f"{HIDDEN}@", word[:end]) + word[end:] if "://" in word[:end] else word
 
 
 @cache
 def _secrets() -> tuple[str, ...]:
-    """Values of the environment's secret variables, and passwords of its addresses, as the process began with them; the
-    longest first."""
+    """Values of the environment's secret variables, and passwords of its addresses, as the process
+    began with them; the longest first.
+    """
     values = {value for name, value in os.environ.items() if name.endswith(_VARIABLES)}
     values |= {found[1] for value in os.environ.values() if (found := _PASSWORD.search(value))}
-    return tuple(sorted((value for value in values if len(value) >= _SHORTEST), key=len, reverse=True))
+    return tuple(
+        sorted((value for value in values if len(value) >= _SHORTEST), key=len, reverse=True)
+    )
 
 
 def redact_strings(value: Any) -> Any:
@@ -69,7 +93,8 @@ def redact_strings(value: Any) -> Any:
 
 
 def masked(value: object) -> str:
-    """The shape of a value of the input: 9 for digits, x for letters, everything else as it is, at most 40 characters.
+    """The shape of a value of the input: 9 for digits, x for letters, everything else as it is, at
+    most 40 characters.
 
     It shows what is wrong with a time or a number, and tells nobody whose it is.
     """
@@ -82,7 +107,9 @@ _NAME = re.compile(r"[^\W\d][\w .:()/%#-]{0,60}")
 
 
 def column_names(names: Iterable[str], has: str = "it has ") -> str:
-    """The columns that a table has, to be shown; where one of them is no name, its first line is data and is not."""
+    """The columns that a table has, to be shown; where one of them is no name, its first line is
+    data and is not.
+    """
     names = list(names)
     if all(_NAME.fullmatch(name) for name in names):
         return has + ", ".join(names)

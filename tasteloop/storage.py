@@ -1,7 +1,9 @@
-"""Directories that are handed on between machines: in an object store that fsspec reaches, or at a path.
+"""Directories that are handed on between machines: in an object store that fsspec reaches, or at a
+path.
 
-An object store renames nothing. So a directory's files go under a name that nobody has read yet, a small pointer names
-them last, and whoever finds the pointer finds all of them. At a path a rename does the same.
+An object store renames nothing. So a directory's files go under a name that nobody has read yet, a
+small pointer names them last, and whoever finds the pointer finds all of them. At a path a rename
+does the same.
 """
 
 from __future__ import annotations
@@ -26,19 +28,25 @@ def remote(place: str) -> bool:
 
 
 def send(directory: Path, place: str) -> None:
-    """Put a directory's files there in place of what was there; a reader finds the old ones or the new ones."""
+    """Put a directory's files there in place of what was there; a reader finds the old ones or the
+    new ones.
+    """
     if not remote(place):
         with atomic_directory(Path(place)) as folder:
             shutil.copytree(directory, folder, dirs_exist_ok=True)
         return
     with _store(place, "write to") as (system, root):
         before, name = _current(system, root), uuid.uuid4().hex
-        names = sorted(str(f.relative_to(directory).as_posix()) for f in directory.rglob("*") if f.is_file())
+        names = sorted(
+            str(f.relative_to(directory).as_posix()) for f in directory.rglob("*") if f.is_file()
+        )
         for each in names:
             target = f"{root}/{name}/{each}"
             system.makedirs(target.rpartition("/")[0], exist_ok=True)
             system.put_file(str(directory / each), target)
-        system.pipe_file(f"{root}/{_POINTER}", json.dumps({"folder": name, "files": names}).encode())
+        system.pipe_file(
+            f"{root}/{_POINTER}", json.dumps({"folder": name, "files": names}).encode()
+        )
         if before:
             system.rm(f"{root}/{before['folder']}", recursive=True)
 
@@ -70,7 +78,9 @@ def fetch(place: str, directory: Path) -> bool:
         with atomic_directory(directory) as folder:
             for each in found["files"]:
                 if each.startswith("/") or ".." in PurePosixPath(each).parts:
-                    raise TasteloopError(f"{place} names a file outside of it, {each!r}: nothing of it is taken")
+                    raise TasteloopError(
+                        f"{place} names a file outside of it, {each!r}: nothing of it is taken"
+                    )
                 target = folder / each
                 target.parent.mkdir(parents=True, exist_ok=True)
                 system.get_file(f"{root}/{found['folder']}/{each}", str(target))
@@ -103,6 +113,8 @@ def _store(place: str, verb: str) -> Iterator[tuple[Any, str]]:
         system, root = url_to_fs(place, use_listings_cache=False)
         yield system, root.rstrip("/")
     except ImportError as error:  # the scheme is known, its package is not here
-        raise TasteloopError(f"cannot {verb} {place}: {error}; put that package into the image") from None
+        raise TasteloopError(
+            f"cannot {verb} {place}: {error}; put that package into the image"
+        ) from None
     except (OSError, ValueError) as error:
         raise TasteloopError(f"cannot {verb} {place}: {type(error).__name__}: {error}") from None

@@ -1,7 +1,7 @@
 """What a model can answer, and what its data must hold for it to learn that.
 
-The tasks of a model follow from its data: `recommend` needs behaviour alone, `interests` needs labels on the items, and
-`sentiment` needs reviews. This is the one place that says so.
+The tasks of a model follow from its data: `recommend` needs behaviour alone, `interests` needs
+labels on the items, and `sentiment` needs reviews. This is the one place that says so.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def tasks_of_data(labels: Collection[str], reviews: bool) -> tuple[str, ...]:
 
 
 def tasks_of_model(trained: Collection[str]) -> tuple[str, ...]:
-    """The tasks that a model answers which has a head for each of `trained`: recommend needs none."""
+    """The tasks that a model answers which has a head for each of `trained`: recommend needs
+    none.
+    """
     return tuple(task for task in TASKS if task == RECOMMEND or task in trained)
 
 

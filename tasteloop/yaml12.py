@@ -1,8 +1,8 @@
 """YAML as its version 1.2 reads it, bounded in everything that a hostile file can make large.
 
-PyYAML reads version 1.1, where `on`, `no` and `12:30` are not the words that were written: they are a truth, a
-falsehood and 750 seconds. The core schema of version 1.2 has `true`, `false`, `null`, integers (also `0o17` and `0x1f`)
-and floats; all else is text.
+PyYAML reads version 1.1, where `on`, `no` and `12:30` are not the words that were written: they are
+a truth, a falsehood and 750 seconds. The core schema of version 1.2 has `true`, `false`, `null`,
+integers (also `0o17` and `0x1f`) and floats; all else is text.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from typing import Any
 
 import yaml
 
-LONGEST = 64 * 1024  # characters, aliases written out: a second of reading; our own files have 5,000
+# characters, aliases written out: a second of reading; our own files have 5,000
+LONGEST = 64 * 1024
 DEEPEST = 64  # levels: ours have six, and PyYAML reads level by level on the interpreter's stack
-_INTEGERS = range(-(2**63), 2**63)  # no setting means more, and what is computed with them has 64 bits
+# no setting means more, and what is computed with them has 64 bits
+_INTEGERS = range(-(2**63), 2**63)
 
 _TAG = "tag:yaml.org,2002:"
-_NULL, _TRUTH, _INTEGER, _FLOAT, _TEXT = (_TAG + name for name in ("null", "bool", "int", "float", "str"))
+_NULL, _TRUTH, _INTEGER, _FLOAT, _TEXT = (
+    _TAG + name for name in ("null", "bool", "int", "float", "str")
+)
 _SCALARS = {  # how each is written; what is none of them is text
     _NULL: re.compile(r"(?:~|null|Null|NULL|)"),
     _TRUTH: re.compile(r"(?:true|True|TRUE|false|False|FALSE)"),
@@ -33,10 +37,12 @@ def parse_yaml(text: str, words: bool = False) -> Any:
     """One document, as Python's own types.
 
     Args:
-        words: keys, and all scalars but null, stay the text that was written, so that the id `007` is not 7.
+        words: keys, and all scalars but null, stay the text that was written, so that the id `007`
+            is not 7.
 
     Raises:
-        ValueError: it is not YAML, repeats a key, or is longer, deeper or has larger integers than is allowed.
+        ValueError: it is not YAML, repeats a key, or is longer, deeper or has larger integers than
+            is allowed.
     """
     if len(text) > LONGEST:
         raise ValueError(f"{len(text)} characters; {LONGEST} are allowed")
@@ -51,7 +57,9 @@ def _explain(error: yaml.YAMLError) -> str:
         return " ".join(str(error).split())
     mark = error.problem_mark or error.context_mark
     at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    context = "" if not error.context or error.context.startswith("while ") else f"{error.context}, "
+    context = (
+        "" if not error.context or error.context.startswith("while ") else f"{error.context}, "
+    )
     return f"{context}{error.problem}{at}"
 
 
@@ -74,7 +82,9 @@ class _Core(yaml.SafeLoader):
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> Any:
         """The tag of a node that has none: PyYAML asks this for every one."""
         if kind is yaml.ScalarNode and implicit[0]:  # written without quotes
-            return next((tag for tag, written in self.scalars.items() if written.fullmatch(value)), _TEXT)
+            return next(
+                (tag for tag, written in self.scalars.items() if written.fullmatch(value)), _TEXT
+            )
         return super().resolve(kind, value, (False, False))  # type: ignore[no-untyped-call]
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> Any:
@@ -104,7 +114,9 @@ class _Core(yaml.SafeLoader):
             if self.words and key.tag == _NULL:
                 key.tag = _TEXT
             if (key.tag, key.value) in keys:
-                raise _refusal(key, f"the key {key.value[:40]!r} for the second time in one mapping")
+                raise _refusal(
+                    key, f"the key {key.value[:40]!r} for the second time in one mapping"
+                )
             keys.add((key.tag, key.value))
         return node
 
@@ -137,8 +149,12 @@ class _Words(_Core):
     scalars = {tag: written for tag, written in _SCALARS.items() if tag in (_NULL, f"{_TAG}merge")}
 
 
-# Nothing else is made: no date, set, or binary, whose converters fail on odd text with errors of their own.
+# Nothing else is made: no date, set, or binary, whose converters fail on odd text with errors of
+# their own.
 _Core.yaml_constructors = {
     **dict.fromkeys((_NULL, _TRUTH, _INTEGER, _FLOAT), _Core.construct_core_scalar),
-    **{tag: yaml.SafeLoader.yaml_constructors[tag] for tag in (_TEXT, f"{_TAG}seq", f"{_TAG}map", None)},
+    **{
+        tag: yaml.SafeLoader.yaml_constructors[tag]
+        for tag in (_TEXT, f"{_TAG}seq", f"{_TAG}map", None)
+    },
 }

@@ -1,4 +1,6 @@
-"""A bundle, a journal and a ledger that an earlier version wrote are still read, and say what they said."""
+"""A bundle, a journal and a ledger that an earlier version wrote are still read, and say what they
+said.
+"""
 
 from __future__ import annotations
 

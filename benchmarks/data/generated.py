@@ -1,8 +1,10 @@
-"""Behaviour of any size, drawn in pieces, as a Parquet file with a mapping: what a shop's log would be.
+"""Behaviour of any size, drawn in pieces, as a Parquet file with a mapping: what a shop's log would
+be.
 
-About sixty events a user, ten thousand items with one or two of twenty labels, times that go forward with jitter. One
-row in a hundred repeats the row before it, one in two hundred comes again within a second, one in two hundred is
-broken (no user, an unknown kind, an impossible time, a value off the scale).
+About sixty events a user, ten thousand items with one or two of twenty labels, times that go
+forward with jitter. One row in a hundred repeats the row before it, one in two hundred comes again
+within a second, one in two hundred is broken (no user, an unknown kind, an impossible time, a value
+off the scale).
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ PIECE, USER_EVENTS, ITEMS, LABELS = 1_000_000, 60, 10_000, 20
 START, DAYS = 1_735_689_600_000_000, 365  # µs: 2025-01-01
 KINDS = np.array(["view", "click", "rate", "purchase", "share", "search", "veiw"])
 SHARES = (0.40, 0.25, 0.20, 0.05, 0.03, 0.069, 0.001)
-WORDS = np.array(["garden", "hose", "lamp", "noir", "opera", "bread", "robot", "wool", "jazz", "chess", "comet"])
+WORDS = np.array(
+    ["garden", "hose", "lamp", "noir", "opera", "bread", "robot", "wool", "jazz", "chess", "comet"]
+)
 MAPPING = """\
 events: events.parquet
 columns: {user: customer, item: sku, kind: action, time: at, value: stars, text: words}
@@ -31,7 +35,9 @@ items:
 
 
 def generate(events: int, out: Path, seed: int = 0) -> Path:
-    """Write `out`, where it is not there yet, and give its mapping. Equal arguments give equal rows."""
+    """Write `out`, where it is not there yet, and give its mapping. Equal arguments give equal
+    rows.
+    """
     if not out.is_dir():
         import pyarrow.parquet as pq
 
@@ -40,9 +46,16 @@ def generate(events: int, out: Path, seed: int = 0) -> Path:
             _items(np.random.default_rng((seed, 0))).write_parquet(folder / "items.parquet")
             writer = None
             for begin in range(0, events, PIECE):
-                piece = _piece(begin, min(PIECE, events - begin), events, np.random.default_rng((seed, 1 + begin)))
+                piece = _piece(
+                    begin,
+                    min(PIECE, events - begin),
+                    events,
+                    np.random.default_rng((seed, 1 + begin)),
+                )
                 table = piece.to_arrow()
-                writer = writer or pq.ParquetWriter(folder / "events.parquet", table.schema, compression="zstd")
+                writer = writer or pq.ParquetWriter(
+                    folder / "events.parquet", table.schema, compression="zstd"
+                )
                 writer.write_table(table)
             if writer:
                 writer.close()
@@ -50,15 +63,20 @@ def generate(events: int, out: Path, seed: int = 0) -> Path:
 
 
 def _items(rng: np.random.Generator) -> pl.DataFrame:
-    labels = [[f"Label {k}" for k in {int(k) for k in rng.integers(0, LABELS, 2)}] for _ in range(ITEMS)]
+    labels = [
+        [f"Label {k}" for k in {int(k) for k in rng.integers(0, LABELS, 2)}] for _ in range(ITEMS)
+    ]
     names = [f"i{n}" for n in range(ITEMS)]
-    return pl.DataFrame({"sku": names, "name": [f"Thing {n}" for n in range(ITEMS)], "categories": labels})
+    return pl.DataFrame(
+        {"sku": names, "name": [f"Thing {n}" for n in range(ITEMS)], "categories": labels}
+    )
 
 
 def _piece(begin: int, rows: int, events: int, rng: np.random.Generator) -> pl.DataFrame:
     """`rows` rows that follow `begin` others, of `events` in all."""
     users = max(events // USER_EVENTS, 1)
-    came = (begin + np.arange(rows)) / events + rng.normal(0, 0.02, rows)  # a user stays for some weeks
+    # a user stays for some weeks
+    came = (begin + np.arange(rows)) / events + rng.normal(0, 0.02, rows)
     user = (came % 1 * users).astype(np.int64)
     item = np.minimum(ITEMS * rng.random(rows) ** 3, ITEMS - 1).astype(np.int64)
     kind = rng.choice(len(KINDS), rows, p=SHARES)
@@ -71,19 +89,34 @@ def _piece(begin: int, rows: int, events: int, rng: np.random.Generator) -> pl.D
     source = np.arange(rows)
     again = (fate < 0.015) & (source > 0)
     source = np.where(again, source - 1, source)
-    user, item, kind, time, stars, words = (a[..., source] for a in (user, item, kind, time, stars, words))
+    user, item, kind, time, stars, words = (
+        a[..., source] for a in (user, item, kind, time, stars, words)
+    )
     time = np.where(again & (fate >= 0.01), time + 500_000, time)
     time = np.where((fate > 0.996) & (fate < 0.997), -1, time)
     stars = np.where((fate > 0.997) & (fate < 0.998), 7.0, stars)
     frame = pl.DataFrame(
-        {"user": user, "item": item, "kind": kind, "at": time, "stars": stars, "a": words[0], "b": words[1]}
+        {
+            "user": user,
+            "item": item,
+            "kind": kind,
+            "at": time,
+            "stars": stars,
+            "a": words[0],
+            "b": words[1],
+        }
     )
     search, rated = pl.col("kind") == 5, pl.col("kind") == 2
-    text = [pl.col(c).replace_strict(list(range(len(WORDS))), WORDS.tolist(), return_dtype=pl.String) for c in "ab"]
+    text = [
+        pl.col(c).replace_strict(list(range(len(WORDS))), WORDS.tolist(), return_dtype=pl.String)
+        for c in "ab"
+    ]
     return frame.select(
         pl.when(pl.Series(fate <= 0.998)).then(pl.format("customer-{}", "user")).alias("customer"),
         pl.when(~search).then(pl.format("i{}", "item")).alias("sku"),
-        pl.col("kind").replace_strict(list(range(len(KINDS))), KINDS.tolist(), return_dtype=pl.String).alias("action"),
+        pl.col("kind")
+        .replace_strict(list(range(len(KINDS))), KINDS.tolist(), return_dtype=pl.String)
+        .alias("action"),
         "at",
         pl.when(rated).then("stars").alias("stars"),
         pl.when(search).then(pl.concat_str(*text, separator=" ")).alias("words"),

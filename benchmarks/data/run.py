@@ -1,11 +1,13 @@
-"""Events per second and memory of ingest and snapshots as the data grows: Polars, plain pandas, Spark.
+"""Events per second and memory of ingest and snapshots as the data grows: Polars, plain pandas,
+Spark.
 
     python -m benchmarks.data.run --events 1e6,1e7 --engines polars,pandas,spark
 
-Each engine reads the same generated file, replaces the users by pseudonyms, cleans, and takes snapshots with their
-text, in a process of its own. Memory is the largest sum of the resident memory of that process and its children, looked
-at every 0.1 s; of Spark that is a driver in Python and Java and `local[2]`. The growth exponent is the slope of log
-time over log events, from the second size on where there are three, so that starting costs do not flatter it.
+Each engine reads the same generated file, replaces the users by pseudonyms, cleans, and takes
+snapshots with their text, in a process of its own. Memory is the largest sum of the resident memory
+of that process and its children, looked at every 0.1 s; of Spark that is a driver in Python and
+Java and `local[2]`. The growth exponent is the slope of log time over log events, from the second
+size on where there are three, so that starting costs do not flatter it.
 """
 
 from __future__ import annotations
@@ -48,16 +50,28 @@ def work(engine: str, mapping: Path, out: Path, rows_a_part: int) -> dict[str, A
         write_parquet(out / "items.parquet", items)
         events = plain.clean(mapping.parent, out, CleaningSettings())
         cleaned = time.perf_counter()
-        snapshots = plain.prepare(events, Catalogue.read(out / "items.parquet"), PrepareSettings(), out)
+        snapshots = plain.prepare(
+            events, Catalogue.read(out / "items.parquet"), PrepareSettings(), out
+        )
     else:
         data = DataSettings.model_validate(
-            {"engine": engine, "rows_a_part": rows_a_part, "master": "local[2]" if engine == "spark" else None}
+            {
+                "engine": engine,
+                "rows_a_part": rows_a_part,
+                "master": "local[2]" if engine == "spark" else None,
+            }
         )
         ingest(IngestSettings(behaviour=str(mapping), reviews=None), out / "dataset", data)
         cleaned = time.perf_counter()
-        snapshots = sum(prepare(out / "dataset", PrepareSettings(), out / "snapshots", data).snapshots.values())
+        snapshots = sum(
+            prepare(out / "dataset", PrepareSettings(), out / "snapshots", data).snapshots.values()
+        )
     ended = time.perf_counter()
-    return {"ingest_s": round(cleaned - began, 2), "snapshots_s": round(ended - cleaned, 2), "snapshots": snapshots}
+    return {
+        "ingest_s": round(cleaned - began, 2),
+        "snapshots_s": round(ended - cleaned, 2),
+        "snapshots": snapshots,
+    }
 
 
 def measure(engine: str, events: int, base: Path, rows_a_part: int, limit: float) -> dict[str, Any]:
@@ -67,7 +81,15 @@ def measure(engine: str, events: int, base: Path, rows_a_part: int, limit: float
     mapping = generate(events, base / f"generated-{events}")
     out = base / f"{engine}-{events}"
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "benchmarks.data.run", "--work", engine, str(mapping), str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.data.run",
+        "--work",
+        engine,
+        str(mapping),
+        str(out),
+    ]
     command += ["--rows-a-part", str(rows_a_part)]
     environment = {**os.environ, "TASTELOOP_HOME": str(base / "home"), "PYTHONPATH": str(ROOT)}
     began, peak = time.perf_counter(), 0
@@ -82,7 +104,12 @@ def measure(engine: str, events: int, base: Path, rows_a_part: int, limit: float
         said.seek(0)
         text = said.read()
     shutil.rmtree(out, ignore_errors=True)
-    row = {"engine": engine, "events": events, "seconds": round(seconds, 1), "peak_gb": round(peak / 1e9, 2)}
+    row = {
+        "engine": engine,
+        "events": events,
+        "seconds": round(seconds, 1),
+        "peak_gb": round(peak / 1e9, 2),
+    }
     if process.returncode:
         return {**row, "failed": f"exit code {process.returncode} after {seconds:.0f} s"}
     return {**row, "events_per_s": round(events / seconds), **json.loads(text.splitlines()[-1])}
@@ -92,7 +119,11 @@ def _resident(pid: int) -> int:
     """Bytes of a process and all below it."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        children = [c for t in Path(f"/proc/{pid}/task").iterdir() for c in (t / "children").read_text().split()]
+        children = [
+            c
+            for t in Path(f"/proc/{pid}/task").iterdir()
+            for c in (t / "children").read_text().split()
+        ]
     except (OSError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE") + sum(_resident(int(child)) for child in children)
@@ -100,12 +131,16 @@ def _resident(pid: int) -> int:
 
 def exponent(rows: Sequence[Mapping[str, Any]]) -> float | None:
     """The least-squares slope of log seconds over log events."""
-    points = sorted((math.log(r["events"]), math.log(r["seconds"])) for r in rows if "failed" not in r)
+    points = sorted(
+        (math.log(r["events"]), math.log(r["seconds"])) for r in rows if "failed" not in r
+    )
     points = points[1:] if len(points) > 2 else points
     if len(points) < 2:
         return None
     x, y = (sum(values) / len(points) for values in zip(*points, strict=True))
-    return round(sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points), 3)
+    return round(
+        sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points), 3
+    )
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -121,7 +156,12 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if ("polars", n) in by and ("pandas", n) in by
     }
     growth = {engine: exponent([r for r in rows if r["engine"] == engine]) for engine in ENGINES}
-    asked = {"times_faster": POLARS_TIMES, "share_of_memory": POLARS_SHARE, "exponent": EXPONENT, "peak_gb": GIGABYTES}
+    asked = {
+        "times_faster": POLARS_TIMES,
+        "share_of_memory": POLARS_SHARE,
+        "exponent": EXPONENT,
+        "peak_gb": GIGABYTES,
+    }
     return {"growth_exponent": growth, "polars_beside_pandas": beside, "asked": asked}
 
 
@@ -132,13 +172,19 @@ def markdown(rows: Sequence[Mapping[str, Any]], summed: Mapping[str, Any]) -> st
     ]
     for r in rows:
         if "failed" in r:
-            lines.append(f"| {r['events']:,} | {r['engine']} | {r['failed']} | | | | {r['peak_gb']} GB |")
+            lines.append(
+                f"| {r['events']:,} | {r['engine']} | {r['failed']} | | | | {r['peak_gb']} GB |"
+            )
         else:
             lines.append(
                 f"| {r['events']:,} | {r['engine']} | {r['seconds']} | {r['ingest_s']} | {r['snapshots_s']} "
                 f"| {r['events_per_s']:,} | {r['peak_gb']} GB |"
             )
-    growth = ", ".join(f"{engine} {value}" for engine, value in summed["growth_exponent"].items() if value is not None)
+    growth = ", ".join(
+        f"{engine} {value}"
+        for engine, value in summed["growth_exponent"].items()
+        if value is not None
+    )
     lines += ["", f"Growth exponent of time: {growth or 'one size only'}."]
     for events, found in summed["polars_beside_pandas"].items():
         lines.append(
@@ -151,11 +197,24 @@ def markdown(rows: Sequence[Mapping[str, Any]], summed: Mapping[str, Any]) -> st
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("benchmarks.data.run", description=__doc__.partition("\n")[0])
     parser.add_argument("--events", default="1e6,1e7", help="sizes, 1e6,1e7,5e7 (1e6,1e7)")
-    parser.add_argument("--engines", default=",".join(ENGINES), help="of polars, pandas, spark (all)")
-    parser.add_argument("--rows-a-part", type=int, default=1_000_000, help="data.rows_a_part (1000000)")
-    parser.add_argument("--limit", type=float, default=3600, help="seconds after which a run is given up (3600)")
-    parser.add_argument("--out", type=Path, default=Path("data-benchmark"), help="sources and results (data-benchmark)")
-    parser.add_argument("--work", nargs=3, metavar=("ENGINE", "MAPPING", "OUT"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--engines", default=",".join(ENGINES), help="of polars, pandas, spark (all)"
+    )
+    parser.add_argument(
+        "--rows-a-part", type=int, default=1_000_000, help="data.rows_a_part (1000000)"
+    )
+    parser.add_argument(
+        "--limit", type=float, default=3600, help="seconds after which a run is given up (3600)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("data-benchmark"),
+        help="sources and results (data-benchmark)",
+    )
+    parser.add_argument(
+        "--work", nargs=3, metavar=("ENGINE", "MAPPING", "OUT"), help=argparse.SUPPRESS
+    )
     given = parser.parse_args(arguments)
     if given.work:
         engine, mapping, out = given.work
@@ -171,7 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows.append(measure(engine, events, out, given.rows_a_part, given.limit))
             print(json.dumps(rows[-1]), file=sys.stderr)
     summed = summary(rows)
-    (out / "result.json").write_text(json.dumps({"rows": rows, **summed}, indent=2) + "\n", encoding="utf-8")
+    (out / "result.json").write_text(
+        json.dumps({"rows": rows, **summed}, indent=2) + "\n", encoding="utf-8"
+    )
     (out / "result.md").write_text(table := markdown(rows, summed), encoding="utf-8")
     print(table)
 

@@ -1,16 +1,18 @@
-"""The loop under shifts, by `tasteloop simulate`: false triggers, detection, alerts, quality regained; and the report.
+"""The loop under shifts, by `tasteloop simulate`: false triggers, detection, alerts, quality
+regained; and the report.
 
-    python -m benchmarks.loop.run                       # 20 seeds a scenario, then a window of a million rows
-    python -m benchmarks.loop.run --seeds 3 --only taste-change --only stationary
+    python -m benchmarks.loop.run                       # 20 seeds a scenario, then a window of a
+    million rows python -m benchmarks.loop.run --seeds 3 --only taste-change --only stationary
     python -m benchmarks.loop.run --only window         # the drift report's time and memory alone
 
-Each simulation's result is kept under `--out`, and one that is there with the same options is not run again: the same
-command carries on. Simulations answer in process: those are the server's answers (tests/e2e/serving), without HTTP.
-Evidently's page is left out of them, on which no decision rests. But for `--retrain` seeds of the taste change the
-replay ends with the first decision to act.
+Each simulation's result is kept under `--out`, and one that is there with the same options is not
+run again: the same command carries on. Simulations answer in process: those are the server's
+answers (tests/e2e/serving), without HTTP. Evidently's page is left out of them, on which no
+decision rests. But for `--retrain` seeds of the taste change the replay ends with the first
+decision to act.
 
-The window of a million rows is replayed lives, ten thousand in a week, of which most repeat others under another
-pseudonym. It is examined by a process of its own, whose peak memory is told.
+The window of a million rows is replayed lives, ten thousand in a week, of which most repeat others
+under another pseudonym. It is examined by a process of its own, whose peak memory is told.
 """
 
 from __future__ import annotations
@@ -39,7 +41,14 @@ Say = Callable[[str], None]
 
 
 def simulations(
-    names: Sequence[str], seeds: int, retrain: int, weeks: int, out: Path, root: Path, processes: int, say: Say
+    names: Sequence[str],
+    seeds: int,
+    retrain: int,
+    weeks: int,
+    out: Path,
+    root: Path,
+    processes: int,
+    say: Say,
 ) -> list[dict[str, Any]]:
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
@@ -49,25 +58,35 @@ def simulations(
     from tasteloop.files import read_json
 
     results, ahead = [], []
-    for seed in range(seeds):  # seed by seed, so that what is there when it is stopped is of all scenarios
+    # seed by seed, so that what is there when it is stopped is of all scenarios
+    for seed in range(seeds):
         for name in names:
             options = Options(
                 name, seed, weeks, serve=False, retrain=name == "taste-change" and seed < retrain
-            )  # fmt: skip
+            )
             path = out / f"{name}-{seed}.json"
             wanted = {**asdict(options), "severity": options.size}
             if path.is_file() and wanted.items() <= (kept := read_json(path)).items():
                 results.append(kept)
             else:
                 ahead.append(options)
-    for swing in sorted({options.size if options.shift == "seasonal" else 0.0 for options in ahead}):
-        found(root, swing, (), say)  # champions are trained once, before the processes would each train one
+    for swing in sorted(
+        {options.size if options.shift == "seasonal" else 0.0 for options in ahead}
+    ):
+        # champions are trained once, before the processes would each train one
+        found(root, swing, (), say)
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(simulated, options, out, root) for options in ahead]):
+        for future in as_completed(
+            [pool.submit(simulated, options, out, root) for options in ahead]
+        ):
             results.append(result := future.result())
             after = result["detected_after"]
             came = f"acted in window {after} of the shift" if after else "did not act on the shift"
-            came = f"{result['false_triggers']} false triggers" if result["expected"] == "nothing" else came
+            came = (
+                f"{result['false_triggers']} false triggers"
+                if result["expected"] == "nothing"
+                else came
+            )
             say(
                 f"{len(results)} of {seeds * len(names)}: {result['shift']}, seed {result['seed']}: {came}; "
                 f"{'as expected' if result['met'] else '; '.join(result['failures'])} ({result['seconds']} s)"
@@ -77,7 +96,9 @@ def simulations(
 
 
 def simulated(options: Options, out: Path, root: Path) -> dict[str, Any]:
-    """One simulation, without Evidently's page: no decision rests on it, and it takes half of a monitor's pass."""
+    """One simulation, without Evidently's page: no decision rests on it, and it takes half of a
+    monitor's pass.
+    """
     from unittest.mock import patch
 
     from pipelines.simulation.simulator import simulate
@@ -120,10 +141,14 @@ def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             row |= {
                 "detected": hits,
                 "detected_interval": wilson(hits, len(mine)),
-                "alerts": sum(any(w["outcome"] == "alert-human" for w in r["windows"]) for r in mine),
+                "alerts": sum(
+                    any(w["outcome"] == "alert-human" for w in r["windows"]) for r in mine
+                ),
                 "retrained": sum(w["outcome"] == "retrain" for w in hit_windows),
             }
-        regained = [r["quality"]["regained"] for r in mine if r["quality"].get("regained") is not None]
+        regained = [
+            r["quality"]["regained"] for r in mine if r["quality"].get("regained") is not None
+        ]
         if regained:
             row["regained"] = regained
         rows.append(row)
@@ -139,7 +164,8 @@ def window(base: Path, work: Path, say: Say) -> dict[str, Any]:
     from tasteloop.privacy.pseudonyms import pseudonym_key
 
     world = World.of(
-        read_parquet(base / "ml-100k" / "events.parquet"), read_parquet(base / "ml-100k" / "items.parquet")
+        read_parquet(base / "ml-100k" / "events.parquet"),
+        read_parquet(base / "ml-100k" / "items.parquet"),
     )
     replay = Replay(world, Options(visitors=12_000))
     with at(base):
@@ -151,13 +177,23 @@ def window(base: Path, work: Path, say: Say) -> dict[str, Any]:
     told = work / "window.json"
     say(f"examining {kept.height:,} rows of {kept['user'].n_unique():,} users")
     began = time.perf_counter()
-    command = [sys.executable, "-m", "benchmarks.loop.run", "--examine", str(work), "--base", str(base)]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.loop.run",
+        "--examine",
+        str(work),
+        "--base",
+        str(base),
+    ]
     subprocess.run(command, check=True, cwd=ROOT)
     return {**read_json(told), "process_seconds": round(time.perf_counter() - began, 2)}
 
 
 def examined(base: Path, work: Path) -> None:
-    """The measured process: read the window, load what the monitor loads, examine, write the report."""
+    """The measured process: read the window, load what the monitor loads, examine, write the
+    report.
+    """
     import polars as pl
 
     from pipelines.simulation.replay import FIRST, REFERENCE_WEEKS
@@ -182,12 +218,20 @@ def examined(base: Path, work: Path) -> None:
     events = read_parquet(work / "window.parquet")
     rows = events.height
     before = reference.answers()
-    moved = span.start - reference.spans[-1].start  # the reference's own answers stand for the window's
+    # the reference's own answers stand for the window's
+    moved = span.start - reference.spans[-1].start
     answers = before.drop("window", "relevant", "clicked").with_columns(pl.col("time") + moved)
     answers = answers.filter(pl.col("time").is_between(span.start, span.end, closed="left"))
     reader = Reader.of(session)
     found = examine(
-        reference, reader, span, events, answers, reader.catalogue.items, DecisionSettings(), work / "report"
+        reference,
+        reader,
+        span,
+        events,
+        answers,
+        reader.catalogue.items,
+        DecisionSettings(),
+        work / "report",
     )
     numbers = {
         "rows": rows,
@@ -209,18 +253,32 @@ def markdown(rows: Sequence[Mapping[str, Any]], million: Mapping[str, Any] | Non
     for row in rows:
         low, high = row["false_interval"]
         clean = row["clean_windows"]
-        false = f"{row['false_triggers']} of {clean} windows ({low:.1%} to {high:.1%})" if clean else ""
+        false = (
+            f"{row['false_triggers']} of {clean} windows ({low:.1%} to {high:.1%})" if clean else ""
+        )
         detected = alerts = retrained = ""
         if "detected" in row:
             low, high = row["detected_interval"]
             detected = f"{row['detected']} of {row['seeds']} ({low:.0%} to {high:.0%})"
             alerts, retrained = f"{row['alerts']}", f"{row['retrained']}"
         shares = row.get("regained", [])
-        regained = f"{sum(shares) / len(shares):.0%} (least {min(shares):.0%}, n = {len(shares)})" if shares else ""
+        regained = (
+            f"{sum(shares) / len(shares):.0%} (least {min(shares):.0%}, n = {len(shares)})"
+            if shares
+            else ""
+        )
         cells = [
-            f"{row['shift']} ({row['severity']:g})", row["expected"], row["seeds"], row["met"], false, detected, alerts,
-            retrained, regained, row["seconds_a_seed"],
-        ]  # fmt: skip
+            f"{row['shift']} ({row['severity']:g})",
+            row["expected"],
+            row["seeds"],
+            row["met"],
+            false,
+            detected,
+            alerts,
+            retrained,
+            regained,
+            row["seconds_a_seed"],
+        ]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     if million:
         lines += [
@@ -234,14 +292,22 @@ def markdown(rows: Sequence[Mapping[str, Any]], million: Mapping[str, Any] | Non
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--retrain", type=int, default=20, metavar="N", help="taste changes that are retrained on")
+    parser.add_argument(
+        "--retrain", type=int, default=20, metavar="N", help="taste changes that are retrained on"
+    )
     parser.add_argument("--weeks", type=int, default=6)
-    parser.add_argument("--processes", type=int, default=1, help="simulations at a time (default: %(default)s)")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="simulations at a time (default: %(default)s)"
+    )
     parser.add_argument("--only", action="append", metavar="SHIFT|window")
-    parser.add_argument("--out", type=Path, help="results, and what is kept (default: TASTELOOP_HOME/bench/loop)")
+    parser.add_argument(
+        "--out", type=Path, help="results, and what is kept (default: TASTELOOP_HOME/bench/loop)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
     parser.add_argument("--examine", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
@@ -265,7 +331,9 @@ def main() -> None:
     root = home() / "simulations"
     out.mkdir(parents=True, exist_ok=True)
     shifts = [name for name in names if name != WINDOW]
-    results = simulations(shifts, asked.seeds, asked.retrain, asked.weeks, out, root, asked.processes, say)
+    results = simulations(
+        shifts, asked.seeds, asked.retrain, asked.weeks, out, root, asked.processes, say
+    )
     million = None
     if WINDOW in names:
         base, _ = found(root, 0.0, (), say)
@@ -273,7 +341,9 @@ def main() -> None:
         million = window(base, out / WINDOW, say)
     everything = {"scenarios": summary(results), WINDOW: million}
     write_json(out / "loop.json", everything)
-    (out / "loop.md").write_text(text := markdown(everything["scenarios"], million), encoding="utf-8")
+    (out / "loop.md").write_text(
+        text := markdown(everything["scenarios"], million), encoding="utf-8"
+    )
     print(json.dumps(everything, indent=2) if asked.json else text, end="")
 
 

@@ -1,1 +1,3 @@
-"""The quality benchmark: protocols as data, methods as plug-ins, one table out (docs/benchmarks.md)."""
+"""The quality benchmark: protocols as data, methods as plug-ins, one table out
+(docs/benchmarks.md).
+"""

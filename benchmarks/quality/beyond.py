@@ -1,4 +1,6 @@
-"""What a ranking is like beside being right. Each function takes `ranked` [n, k], item positions, -1 for none."""
+"""What a ranking is like beside being right. Each function takes `ranked` [n, k], item positions,
+-1 for none.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,16 @@ def _mean(values: Array, ranked: Array) -> float:
 
 
 def coverage(ranked: Array, items: int) -> float:
-    """Share of the catalogue that is recommended to anybody (Ge, Delgado-Battenfeld & Jannach 2010)."""
+    """Share of the catalogue that is recommended to anybody (Ge, Delgado-Battenfeld & Jannach
+    2010).
+    """
     return len(np.unique(ranked[ranked >= 0])) / items
 
 
 def novelty(ranked: Array, count: Array, users: int) -> float:
-    """Mean self-information, in bits: -log2 of the share of training users who met the item (Zhou et al. 2010; the
-    mean inverse user frequency of Castells, Hurley & Vargas 2015). An item that nobody met counts as met by one.
+    """Mean self-information, in bits: -log2 of the share of training users who met the item (Zhou
+    et al. 2010; the mean inverse user frequency of Castells, Hurley & Vargas 2015). An item that
+    nobody met counts as met by one.
 
     Args:
         count: [J] training users of each item.
@@ -33,20 +38,24 @@ def novelty(ranked: Array, count: Array, users: int) -> float:
 
 
 def average_popularity(ranked: Array, count: Array) -> float:
-    """ARP: mean training count of what is recommended (Yin et al. 2012; Abdollahpouri et al. 2019)."""
+    """ARP: mean training count of what is recommended (Yin et al. 2012; Abdollahpouri et al.
+    2019).
+    """
     return _mean(count, ranked)
 
 
 def popularity_percentile(ranked: Array, count: Array) -> float:
-    """Mean share of the catalogue that is less popular, ties halved: 0.5 has no bias, 1 is the most popular item."""
+    """Mean share of the catalogue that is less popular, ties halved: 0.5 has no bias, 1 is the most
+    popular item.
+    """
     order = np.sort(count)
     below, upto = np.searchsorted(order, count, "left"), np.searchsorted(order, count, "right")
     return _mean((below + upto) / (2 * len(count)), ranked)
 
 
 def diversity(ranked: Array, labels: Array) -> float:
-    """Mean distance between the pairs of a list (intra-list diversity; Smyth & McClave 2001), by labels: one less the
-    Jaccard similarity, 0 between two items without labels.
+    """Mean distance between the pairs of a list (intra-list diversity; Smyth & McClave 2001), by
+    labels: one less the Jaccard similarity, 0 between two items without labels.
 
     Args:
         labels: [J, K] of 0 and 1.

@@ -1,4 +1,5 @@
-"""Our measures against those of `rectools` and `ranx`, on random rankings; `make bench-peers` runs this.
+"""Our measures against those of `rectools` and `ranx`, on random rankings; `make bench-peers` runs
+this.
 
 .venv-peers/bin/python benchmarks/quality/check_metrics.py
 """
@@ -29,7 +30,10 @@ def main() -> int:
     ranked = np.stack([random.permutation(ITEMS)[:20] for _ in range(ROWS)])
     relevant = [random.permutation(ITEMS)[: random.integers(1, 30)].tolist() for _ in range(ROWS)]
     past = pd.DataFrame(
-        {Columns.User: random.integers(0, 80, 1500), Columns.Item: random.zipf(1.5, 1500) % (ITEMS - 20)}
+        {
+            Columns.User: random.integers(0, 80, 1500),
+            Columns.Item: random.zipf(1.5, 1500) % (ITEMS - 20),
+        }
     )
     past = past.drop_duplicates()
     count = np.bincount(past[Columns.Item], minlength=ITEMS)
@@ -44,10 +48,15 @@ def main() -> int:
         }
     )
     truth = pd.DataFrame(
-        {Columns.User: np.repeat(np.arange(ROWS), [len(r) for r in relevant]), Columns.Item: np.concatenate(relevant)}
+        {
+            Columns.User: np.repeat(np.arange(ROWS), [len(r) for r in relevant]),
+            Columns.Item: np.concatenate(relevant),
+        }
     )
     qrels = ranx.Qrels({str(n): {str(i): 1 for i in wanted} for n, wanted in enumerate(relevant)})
-    run = ranx.Run({str(n): {str(i): float(20 - p) for p, i in enumerate(row)} for n, row in enumerate(ranked)})
+    run = ranx.Run(
+        {str(n): {str(i): float(20 - p) for p, i in enumerate(row)} for n, row in enumerate(ranked)}
+    )
 
     pairs: list[tuple[str, float, float]] = []
     for k in (5, 10, 20):
@@ -91,7 +100,9 @@ def main() -> int:
                 theirs.IntraListDiversity(k, _jaccard(labels)).calc(reco),
             ),
         ]
-    wrong = [(name, mine, other) for name, mine, other in pairs if not abs(mine - other) < TOLERANCE]
+    wrong = [
+        (name, mine, other) for name, mine, other in pairs if not abs(mine - other) < TOLERANCE
+    ]
     for name, mine, other in wrong:
         print(f"{name}: ours {mine:.9f}, theirs {other:.9f}", file=sys.stderr)
     print(f"{len(pairs) - len(wrong)} of {len(pairs)} measures agree within {TOLERANCE:g}")

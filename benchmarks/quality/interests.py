@@ -1,12 +1,15 @@
 """Interests beside simple models, selective prediction, and curves over history length and horizon.
 
-    python -m benchmarks.quality.interests --bundle DIR --snapshots DIR              # about 6 minutes on two cores
-    python -m benchmarks.quality.interests --bundle DIR --snapshots DIR --no-frozen  # without encoding by MiniLM: 2
+    python -m benchmarks.quality.interests --bundle DIR --snapshots DIR              # about 6
+    minutes on two cores python -m benchmarks.quality.interests --bundle DIR --snapshots DIR
+    --no-frozen  # without encoding by MiniLM: 2
 
-Nothing is trained but the simple models: the bundle is a finished one, the snapshots those it was made from. Every
-method gives scores, is calibrated on the validation window by the same function, and gets its thresholds there in two
-ways: one for all labels (the best micro-F1) and one for each label, as the bundle does. Intervals are 95% bootstraps
-over users (reviews for sentiment), differences are paired. Markdown on standard output, or `--json`.
+Nothing is trained but the simple models: the bundle is a finished one, the snapshots those it was
+made from. Every method gives scores, is calibrated on the validation window by the same function,
+and gets its thresholds there in two
+ways: one for all labels (the best micro-F1) and one for each label, as the bundle does. Intervals
+are 95% bootstraps over users (reviews for sentiment), differences are paired. Markdown on standard
+output, or `--json`.
 """
 
 from __future__ import annotations
@@ -23,7 +26,17 @@ import numpy as np
 from benchmarks.quality.methods import encoded
 from tasteloop import metrics
 from tasteloop.behaviour.items import SENTIMENT
-from tasteloop.behaviour.snapshots import EVENTS_SEEN, FUTURE, SPLIT, TEST, TEXT, TRAIN, USER, VALIDATION, Snapshots
+from tasteloop.behaviour.snapshots import (
+    EVENTS_SEEN,
+    FUTURE,
+    SPLIT,
+    TEST,
+    TEXT,
+    TRAIN,
+    USER,
+    VALIDATION,
+    Snapshots,
+)
 from tasteloop.encoder.calibration import (
     apply_calibration,
     average_precision,
@@ -39,7 +52,11 @@ from tasteloop.metrics import Array, Measure
 from tasteloop.runtime.session import Session
 
 OURS = "tasteloop"
-DIFFERENCES = {"micro-F1": "ours_minus", "micro-F1, one threshold": "ours_minus_one", "macro-F1": "ours_minus_macro"}
+DIFFERENCES = {
+    "micro-F1": "ours_minus",
+    "micro-F1, one threshold": "ours_minus_one",
+    "macro-F1": "ours_minus_macro",
+}
 LENGTHS = ((1, 1), (2, 5), (6, 20), (21, 50), (51, 10**9))
 HORIZONS = (1, 3, 5, 10)
 COVERAGES = (1.0, 0.75, 0.5, 0.25, 0.1)
@@ -71,9 +88,13 @@ class Decided:
     def by(cls, scores: Scores, truth: Array) -> Decided:
         """Calibrated, and thresholds chosen, on the validation window's truth."""
         calibration = calibrate(scores.validation, truth)
-        before, after = (apply_calibration(z, calibration) for z in (scores.validation, scores.test))
+        before, after = (
+            apply_calibration(z, calibration) for z in (scores.validation, scores.test)
+        )
         grid = np.linspace(0.02, 0.95, 94)
-        threshold = max(grid, key=lambda t: metrics.micro_f1((before >= t).astype(float), truth).value)
+        threshold = max(
+            grid, key=lambda t: metrics.micro_f1((before >= t).astype(float), truth).value
+        )
         several = after >= choose_thresholds(before, truth)
         return cls(after, (after >= threshold).astype(np.float32), several.astype(np.float32))
 
@@ -95,14 +116,23 @@ class Bench:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bundle", type=Path, required=True, help="a sealed bundle")
-    parser.add_argument("--snapshots", type=Path, required=True, help="what `tasteloop step prepare` wrote for it")
     parser.add_argument(
-        "--frozen", action=argparse.BooleanOptionalAction, default=True, help="frozen MiniLM + logistic"
+        "--snapshots", type=Path, required=True, help="what `tasteloop step prepare` wrote for it"
     )
     parser.add_argument(
-        "--vectors", type=Path, help="keep MiniLM's vectors in this .safetensors file, or take them from it"
+        "--frozen",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="frozen MiniLM + logistic",
+    )
+    parser.add_argument(
+        "--vectors",
+        type=Path,
+        help="keep MiniLM's vectors in this .safetensors file, or take them from it",
     )
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap resamples (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
@@ -110,7 +140,12 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON only")
     options = parser.parse_args()
     try:
-        bench = Bench(Snapshots.read(options.snapshots), Session.load(options.bundle), options.draws, options.seed)
+        bench = Bench(
+            Snapshots.read(options.snapshots),
+            Session.load(options.bundle),
+            options.draws,
+            options.seed,
+        )
         results = measure(bench, options)
     except TasteloopError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -134,7 +169,8 @@ def measure(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
     methods, shown = _methods(bench, options)
     decided = {name: Decided.by(scores, data.truth(validation)) for name, scores in methods.items()}
     thresholds = session.thresholds
-    decided[OURS] = Decided(shown, decided[OURS].one, (shown >= thresholds).astype(np.float32))  # the bundle's own
+    # the bundle's own
+    decided[OURS] = Decided(shown, decided[OURS].one, (shown >= thresholds).astype(np.float32))
     results: dict[str, Any] = {
         "bundle": session.digest,
         "source": data.meta["source"],
@@ -156,11 +192,13 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-# --- methods ------------------------------------------------------------------------------------------------------
+# --- methods
 
 
 def _methods(bench: Bench, options: argparse.Namespace) -> tuple[dict[str, Scores], Array]:
-    """Every method's scores, ours first, and our probabilities on the test window as they are served."""
+    """Every method's scores, ours first, and our probabilities on the test window as they are
+    served.
+    """
     data, session = bench.data, bench.session
     validation, test = data.split(VALIDATION), data.split(TEST)
     histories = data.histories(validation), data.histories(test)
@@ -181,30 +219,43 @@ def _methods(bench: Bench, options: argparse.Namespace) -> tuple[dict[str, Score
 
 
 def _frozen(data: Snapshots, keep: Path | None) -> Scores:
-    """The base encoder's mean-pooled vectors of the behaviour text, and a logistic model a label on them."""
+    """The base encoder's mean-pooled vectors of the behaviour text, and a logistic model a label on
+    them.
+    """
     from safetensors.numpy import load_file, save_file
 
     splits = {name: data.split(name) for name in (TRAIN, VALIDATION, TEST)}
     if keep is not None and keep.exists():
         vectors = load_file(keep)
         if any(len(vectors[name]) != len(rows) for name, rows in splits.items()):
-            raise TasteloopError(f"{keep} holds vectors of other snapshots; remove it or name another file")
+            raise TasteloopError(
+                f"{keep} holds vectors of other snapshots; remove it or name another file"
+            )
     else:
-        _say("frozen MiniLM: " + ", ".join(f"{len(rows)} {name} texts" for name, rows in splits.items()))
-        vectors = {n: encoded(r[TEXT].to_list(), "minilm", data.text.max_tokens) for n, r in splits.items()}
+        _say(
+            "frozen MiniLM: "
+            + ", ".join(f"{len(rows)} {name} texts" for name, rows in splits.items())
+        )
+        vectors = {
+            n: encoded(r[TEXT].to_list(), "minilm", data.text.max_tokens) for n, r in splits.items()
+        }
         if keep is not None:
             save_file(vectors, keep)
     truth = {name: data.truth(rows) for name, rows in splits.items()}
     scale = vectors[TRAIN].std(0) + 1e-6
     x = {name: (v - vectors[TRAIN].mean(0)) / scale for name, v in vectors.items()}
-    weights, bias = one_vs_rest(x[TRAIN], truth[TRAIN], x[VALIDATION], truth[VALIDATION], (30.0, 300.0, 3000.0))
+    weights, bias = one_vs_rest(
+        x[TRAIN], truth[TRAIN], x[VALIDATION], truth[VALIDATION], (30.0, 300.0, 3000.0)
+    )
     return Scores(*((x[name] @ weights + bias).astype(np.float32) for name in (VALIDATION, TEST)))
 
 
-# --- measures -----------------------------------------------------------------------------------------------------
+# --- measures
 
 
-def _quality(bench: Bench, name: str, decided: dict[str, Decided], truth: Array, users: Array) -> dict[str, Any]:
+def _quality(
+    bench: Bench, name: str, decided: dict[str, Decided], truth: Array, users: Array
+) -> dict[str, Any]:
     mine, theirs = decided[OURS], decided[name]
     micro = metrics.micro_f1
     return {
@@ -234,7 +285,10 @@ def _labels(labels: list[str], decided: dict[str, Decided], truth: Array) -> lis
         {
             "label": label,
             "support": int(truth[:, k].sum()),
-            "f1": {n: metrics.macro_f1(d.several[:, [k]], truth[:, [k]]).value for n, d in decided.items()},
+            "f1": {
+                n: metrics.macro_f1(d.several[:, [k]], truth[:, [k]]).value
+                for n, d in decided.items()
+            },
             "auc": {n: auc(d.probabilities[:, k], truth[:, k]) for n, d in decided.items()},
         }
         for k, label in enumerate(labels)
@@ -245,11 +299,15 @@ def _labels(labels: list[str], decided: dict[str, Decided], truth: Array) -> lis
 def _selective_interests(
     bench: Bench, probabilities: Array, thresholds: Array, truth: Array, users: Array
 ) -> list[dict[str, Any]]:
-    """Precision of the predicted labels, the surest first; then of those that the bundle calls confident."""
+    """Precision of the predicted labels, the surest first; then of those that the bundle calls
+    confident.
+    """
     said = probabilities >= thresholds
     sure = np.where(said, confidence(probabilities, thresholds), -np.inf)
     rule = said & bench.session.confident("interests", probabilities)
-    return _selective(bench, "interests", "precision of predicted labels", sure, truth > 0, rule, users)
+    return _selective(
+        bench, "interests", "precision of predicted labels", sure, truth > 0, rule, users
+    )
 
 
 def _selective_sentiment(bench: Bench, reviews: Any) -> list[dict[str, Any]]:
@@ -258,8 +316,13 @@ def _selective_sentiment(bench: Bench, reviews: Any) -> list[dict[str, Any]]:
     probability = session.sentiment(reviews[TEXT].to_list())
     cut = np.float32(session.sentiment_threshold)
     right = (probability >= cut) == (reviews[SENTIMENT].to_numpy() > 0)
-    sure, rule = confidence(probability, cut)[:, None], session.confident("sentiment", probability)[:, None]
-    return _selective(bench, "sentiment", "accuracy", sure, right[:, None], rule, np.arange(len(reviews)))
+    sure, rule = (
+        confidence(probability, cut)[:, None],
+        session.confident("sentiment", probability)[:, None],
+    )
+    return _selective(
+        bench, "sentiment", "accuracy", sure, right[:, None], rule, np.arange(len(reviews))
+    )
 
 
 def _selective(
@@ -268,10 +331,13 @@ def _selective(
     stated = np.isfinite(sure)
     levels = np.sort(sure[stated])[::-1]
     picks = [
-        (f"{share:.0%} surest", stated & (sure >= levels[max(int(share * len(levels)) - 1, 0)])) for share in COVERAGES
+        (f"{share:.0%} surest", stated & (sure >= levels[max(int(share * len(levels)) - 1, 0)]))
+        for share in COVERAGES
     ]
     least = bench.session.card["tasks"][task].get("confident_from")
-    picks.append(("confident, by the bundle" + ("" if least is None else f" (from {least:.2f})"), rule))
+    picks.append(
+        ("confident, by the bundle" + ("" if least is None else f" (from {least:.2f})"), rule)
+    )
     return [
         {
             "task": task,
@@ -279,7 +345,11 @@ def _selective(
             "statements": name,
             "coverage": float(picked.sum() / stated.sum()),
             "estimate": bench.interval(
-                Measure(np.stack([(picked & right).sum(1), picked.sum(1)], 1).astype(float), metrics.ratio()), groups
+                Measure(
+                    np.stack([(picked & right).sum(1), picked.sum(1)], 1).astype(float),
+                    metrics.ratio(),
+                ),
+                groups,
             ),
         }
         for name, picked in picks
@@ -303,27 +373,36 @@ def _by_history(
 def _by_horizon(
     bench: Bench, methods: dict[str, Scores], validation: Any, test: Any, users: Array
 ) -> list[dict[str, Any]]:
-    """The next h positive items instead of all of the snapshot's; calibration and thresholds of each horizon's own."""
+    """The next h positive items instead of all of the snapshot's; calibration and thresholds of
+    each horizon's own.
+    """
     data, out = bench.data, []
     for horizon in HORIZONS:
-        known, asked = (data.truth(rows.with_columns(rows[FUTURE].list.head(horizon))) for rows in (validation, test))
+        known, asked = (
+            data.truth(rows.with_columns(rows[FUTURE].list.head(horizon)))
+            for rows in (validation, test)
+        )
         said = {name: Decided.by(scores, known).several for name, scores in methods.items()}
         out.append({"next": horizon} | _curve(bench, said, asked, users))
     return out
 
 
 def _curve(bench: Bench, said: dict[str, Array], truth: Array, users: Array) -> dict[str, Any]:
-    micro: dict[str, Measure] = {name: metrics.micro_f1(decisions, truth) for name, decisions in said.items()}
+    micro: dict[str, Measure] = {
+        name: metrics.micro_f1(decisions, truth) for name, decisions in said.items()
+    }
     return {
         "snapshots": len(truth),
         "micro_f1": {name: bench.interval(measure, users) for name, measure in micro.items()},
         "ours_minus": {
-            name: bench.difference(micro[OURS], measure, users) for name, measure in micro.items() if name != OURS
+            name: bench.difference(micro[OURS], measure, users)
+            for name, measure in micro.items()
+            if name != OURS
         },
     }
 
 
-# --- tables -------------------------------------------------------------------------------------------------------
+# --- tables
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -334,7 +413,13 @@ def markdown(results: dict[str, Any]) -> str:
         f"Interests on {results['source']}: {counts['test']} test snapshots of {counts['users']} users; bundle "
         f"{results['bundle'][:12]}; 95% intervals over users, {results['draws']} draws.",
         _table(
-            ["method", *header, "average precision", "ECE", *(f"ours - theirs, {what}" for what in DIFFERENCES)],
+            [
+                "method",
+                *header,
+                "average precision",
+                "ECE",
+                *(f"ours - theirs, {what}" for what in DIFFERENCES),
+            ],
             [_quality_row(row) for row in quality],
         ),
         "Thresholds of the validation window. Micro-F1 and macro-F1: ours with one a label, theirs with the one of "
@@ -347,7 +432,13 @@ def markdown(results: dict[str, Any]) -> str:
         _table(
             ["task", "statements", "coverage", "measure", "value"],
             [
-                [r["task"], r["statements"], f"{r['coverage']:.3f}", r["measure"], _number(r["estimate"])]
+                [
+                    r["task"],
+                    r["statements"],
+                    f"{r['coverage']:.3f}",
+                    r["measure"],
+                    _number(r["estimate"]),
+                ]
                 for r in results["selective"]
             ],
         ),
@@ -366,7 +457,10 @@ def _quality_row(row: dict[str, Any]) -> list[str]:
 
 
 def _by_label(rows: list[dict[str, Any]], key: str, names: list[str]) -> str:
-    lines = [[row["label"], str(row["support"]), *(_plain(row[key][name]) for name in names)] for row in rows]
+    lines = [
+        [row["label"], str(row["support"]), *(_plain(row[key][name]) for name in names)]
+        for row in rows
+    ]
     return _table(["label", "support", *names], lines)
 
 
@@ -375,11 +469,15 @@ def _curves(rows: list[dict[str, Any]], first: str, names: list[str]) -> str:
     return _table(
         [first, "snapshots", *names, *(f"ours - {n}" for n in others)],
         [
-            [str(r[first]), str(r["snapshots"]), *(_number(r["micro_f1"][n]) for n in names),
-             *(_signed(r["ours_minus"][n]) for n in others)]
+            [
+                str(r[first]),
+                str(r["snapshots"]),
+                *(_number(r["micro_f1"][n]) for n in names),
+                *(_signed(r["ours_minus"][n]) for n in others),
+            ]
             for r in rows
         ],
-    )  # fmt: skip
+    )
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

@@ -1,10 +1,12 @@
-"""Methods as plug-ins: `fit(past, settings)` gives a scorer, `scorer.scores(rows)` a matrix [n, J] of float32.
+"""Methods as plug-ins: `fit(past, settings)` gives a scorer, `scorer.scores(rows)` a matrix [n, J]
+of float32.
 
-Each method states its search; the harness tunes it by nDCG@10 on the validation window and fits it again before the
-test window. A new method is a function and a line in `METHODS`.
+Each method states its search; the harness tunes it by nDCG@10 on the validation window and fits it
+again before the test window. A new method is a function and a line in `METHODS`.
 
-Most peers are linear in the history: one matrix of item-item weights, by which the history folds in. `feedback` says
-which events count, in what is fitted and in the history alike: those that say a user likes an item, or all.
+Most peers are linear in the history: one matrix of item-item weights, by which the history folds
+in. `feedback` says which events count, in what is fitted and in the history alike: those that say a
+user likes an item, or all.
 """
 
 from __future__ import annotations
@@ -46,13 +48,14 @@ class Method:
     Attributes:
         about: where it comes from.
         fit: of a past and settings, which hold one value of each grid and `seed`.
-        search: stages; each tries every combination of its grid with the best of the stages before, and the first
-            value of what only later stages try. A single stage is a full grid.
+        search: stages; each tries every combination of its grid with the best of the stages before,
+            and the first value of what only later stages try. A single stage is a full grid.
         random: whether the seed changes anything.
         package: what it stands on, whose version decides whether a kept answer still holds.
         protocols: the only ones it can answer; empty for all.
         validated: False where the settings come from elsewhere and nothing is to be chosen.
-        learn: a choice of its own on the validation rows, with its nDCG@10, instead of the grid search.
+        learn: a choice of its own on the validation rows, with its nDCG@10, instead of the grid
+            search.
     """
 
     name: str
@@ -71,10 +74,12 @@ class Method:
 
     def candidates(self, grid: Grid, best: Settings) -> list[dict[str, Any]]:
         """What a stage tries; the best so far is among them where its values are."""
-        return [{**best, **dict(zip(grid, values, strict=True))} for values in product(*grid.values())]
+        return [
+            {**best, **dict(zip(grid, values, strict=True))} for values in product(*grid.values())
+        ]
 
 
-# --- scorers ------------------------------------------------------------------------------------------------------
+# --- scorers
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class ItemToItem:
         return rows.matrix(self.feedback, self.decay) @ self.weights
 
 
-# --- without personalisation --------------------------------------------------------------------------------------
+# --- without personalisation
 
 
 @dataclass(frozen=True)
@@ -118,12 +123,14 @@ def popularity(past: Past, settings: Settings) -> Scorer:
     return Same(past.count(settings["feedback"], settings.get("days", np.inf)))
 
 
-# --- neighbours and linear models ---------------------------------------------------------------------------------
+# --- neighbours and linear models
 
 
 def item_neighbours(past: Past, settings: Settings) -> Scorer:
     feedback = settings["feedback"]
-    return ItemToItem(item_knn(past.matrix(feedback), settings["neighbours"], settings["shrink"]), feedback)
+    return ItemToItem(
+        item_knn(past.matrix(feedback), settings["neighbours"], settings["shrink"]), feedback
+    )
 
 
 @dataclass(frozen=True)
@@ -149,7 +156,9 @@ class UserNeighbours:
 
 def user_neighbours(past: Past, settings: Settings) -> Scorer:
     feedback = settings["feedback"]
-    return UserNeighbours(past.matrix(feedback), feedback, settings["neighbours"], settings["shrink"])
+    return UserNeighbours(
+        past.matrix(feedback), feedback, settings["neighbours"], settings["shrink"]
+    )
 
 
 @lru_cache(maxsize=1)
@@ -159,14 +168,16 @@ def _ease(past: Past, feedback: Feedback, regularisation: float) -> Matrix:
 
 def ease_(past: Past, settings: Settings) -> Scorer:
     feedback = settings["feedback"]
-    return ItemToItem(_ease(past, feedback, settings["regularisation"]), feedback, settings.get("decay", 1.0))
+    return ItemToItem(
+        _ease(past, feedback, settings["regularisation"]), feedback, settings.get("decay", 1.0)
+    )
 
 
 def slim(past: Past, settings: Settings) -> Scorer:
     """Sparse, non-negative item-item weights by coordinate descent on the Gram matrix.
 
-    min ½|x_j - X w|² + l2/2 |w|² + l1 |w|₁ over w >= 0, w_j = 0, with the features of each item its nearest by cosine
-    (fsSLIM; Ning & Karypis 2011). All items of a block take each step together.
+    min ½|x_j - X w|² + l2/2 |w|² + l1 |w|₁ over w >= 0, w_j = 0, with the features of each item its
+    nearest by cosine (fsSLIM; Ning & Karypis 2011). All items of a block take each step together.
     """
     feedback = settings["feedback"]
     x = past.matrix(feedback)
@@ -198,8 +209,10 @@ def slim(past: Past, settings: Settings) -> Scorer:
 
 
 def sar(past: Past, settings: Settings) -> Scorer:
-    """Simple Algorithm for Recommendation of github.com/recommenders-team/recommenders, as its benchmark sets it:
-    Jaccard similarity of items times ratings from 1 to 5 that halve every 30 days."""
+    """Simple Algorithm for Recommendation of github.com/recommenders-team/recommenders, as its
+    benchmark sets it: Jaccard similarity of items times ratings from 1 to 5 that halve every 30
+    days.
+    """
     x = past.matrix("all")
     together = x.T @ x
     count = np.diag(together)
@@ -225,7 +238,7 @@ class Affinity:
         return (affinity @ self.similarity).astype(np.float32)
 
 
-# --- factors (implicit) -------------------------------------------------------------------------------------------
+# --- factors (implicit)
 
 
 @dataclass(frozen=True)
@@ -238,7 +251,9 @@ class FoldedIn:
     def scores(self, rows: Rows) -> Matrix:
         from scipy.sparse import csr_matrix
 
-        users = self.model.recalculate_user(np.arange(len(rows)), csr_matrix(rows.matrix(self.feedback)))
+        users = self.model.recalculate_user(
+            np.arange(len(rows)), csr_matrix(rows.matrix(self.feedback))
+        )
         return np.asarray(users @ self.model.item_factors.T, np.float32)
 
 
@@ -248,17 +263,21 @@ def ials(past: Past, settings: Settings) -> Scorer:
 
     feedback = settings["feedback"]
     model = AlternatingLeastSquares(
-        factors=settings["factors"], regularization=settings["regularisation"], alpha=settings["alpha"],
-        iterations=settings["iterations"], random_state=settings["seed"],
-    )  # fmt: skip
+        factors=settings["factors"],
+        regularization=settings["regularisation"],
+        alpha=settings["alpha"],
+        iterations=settings["iterations"],
+        random_state=settings["seed"],
+    )
     model.fit(csr_matrix(past.matrix(feedback)), show_progress=False)
     return FoldedIn(model, feedback)
 
 
 @dataclass(frozen=True)
 class Pairwise:
-    """BPR: a known user's own factors; for a history that was not fitted, factors that minimise the same pairwise loss
-    over pairs drawn with the history's items first, the items' factors held."""
+    """BPR: a known user's own factors; for a history that was not fitted, factors that minimise the
+    same pairwise loss over pairs drawn with the history's items first, the items' factors held.
+    """
 
     items: Matrix
     users: Matrix
@@ -301,15 +320,24 @@ def bpr(past: Past, settings: Settings) -> Scorer:
 
     feedback = settings["feedback"]
     model = BayesianPersonalizedRanking(
-        factors=settings["factors"], learning_rate=settings["rate"], regularization=settings["regularisation"],
-        iterations=settings["iterations"], random_state=settings["seed"],
+        factors=settings["factors"],
+        learning_rate=settings["rate"],
+        regularization=settings["regularisation"],
+        iterations=settings["iterations"],
+        random_state=settings["seed"],
         num_threads=1,  # with more, threads write over each other and no seed repeats a run
-    )  # fmt: skip
+    )
     model.fit(csr_matrix(past.matrix(feedback)), show_progress=False)
-    return Pairwise(model.item_factors, model.user_factors, feedback, settings["regularisation"], settings["seed"])
+    return Pairwise(
+        model.item_factors,
+        model.user_factors,
+        feedback,
+        settings["regularisation"],
+        settings["seed"],
+    )
 
 
-# --- content ------------------------------------------------------------------------------------------------------
+# --- content
 
 
 def item_texts(catalogue: Catalogue, dated: bool) -> tuple[str, ...]:
@@ -317,7 +345,11 @@ def item_texts(catalogue: Catalogue, dated: bool) -> tuple[str, ...]:
     released = catalogue.released if dated and catalogue.released else [None] * len(catalogue)
     parts = zip(catalogue.titles, catalogue.labels, catalogue.texts, released, strict=True)
     return tuple(
-        ", ".join(part for part in (title, " ".join(labels).lower(), text, str(day.year) if day else None) if part)
+        ", ".join(
+            part
+            for part in (title, " ".join(labels).lower(), text, str(day.year) if day else None)
+            if part
+        )
         for title, labels, text, day in parts
     )
 
@@ -340,7 +372,9 @@ def _bm25(texts: tuple[str, ...], k1: float, b: float) -> Matrix:
     length = counts.sum(1, keepdims=True)
     in_items = (counts > 0).sum(0)
     idf = np.log1p((len(words) - in_items + 0.5) / (in_items + 0.5))
-    weight = idf * counts * (k1 + 1) / (counts + k1 * (1 - b + b * length / max(length.mean(), 1e-9)))
+    weight = (
+        idf * counts * (k1 + 1) / (counts + k1 * (1 - b + b * length / max(length.mean(), 1e-9)))
+    )
     return np.asarray(counts @ weight.T.astype(np.float32))
 
 
@@ -370,12 +404,14 @@ def encoded(texts: Sequence[str], encoder: str, max_tokens: int) -> Matrix:
 
 
 def frozen_encoder(past: Past, settings: Settings) -> Scorer:
-    """Cosine of each item's text to the mean of the history's, by an encoder as it was published."""
+    """Cosine of each item's text to the mean of the history's, by an encoder as it was
+    published.
+    """
     vectors = text_vectors(item_texts(past.catalogue, settings["dated"]), settings["encoder"])
     return ItemToItem(vectors @ vectors.T, settings["feedback"], settings["decay"])
 
 
-# --- ours ---------------------------------------------------------------------------------------------------------
+# --- ours
 
 
 @dataclass(frozen=True)
@@ -390,18 +426,26 @@ class Tasteloop:
 
 
 def ours(name: str, about: str, encoder: str = "") -> Method:
-    """`tasteloop.recommender.recommend` without a fine-tuned model; with an encoder as it was published the items have vectors."""
+    """`tasteloop.recommender.recommend` without a fine-tuned model; with an encoder as it was
+    published the items have vectors.
+    """
 
     def fit(past: Past, settings: Settings) -> Scorer:
         tuned = fitting.Tuned(**{name: value for name, value in settings.items() if name != "seed"})
         ground = _ground(past.catalogue, encoder)
-        return Tasteloop(fitting.fit_terms(_events(past), ground, fitting.RecommenderSettings(), tuned))
+        return Tasteloop(
+            fitting.fit_terms(_events(past), ground, fitting.RecommenderSettings(), tuned)
+        )
 
     def learn(task: Task) -> tuple[dict[str, Any], float]:
-        """What the pipeline chooses on the validation window, λ included; its nDCG@10 is cross-fitted."""
+        """What the pipeline chooses on the validation window, λ included; its nDCG@10 is
+        cross-fitted.
+        """
         rows = task.validation
         nothing = np.zeros((len(rows), 1), np.float32)
-        asked = fitting.Asked(lambda decay: _folded(rows, decay), nothing, rows.relevant, rows.hidden, rows.group)
+        asked = fitting.Asked(
+            lambda decay: _folded(rows, decay), nothing, rows.relevant, rows.hidden, rows.group
+        )
         ground = _ground(task.catalogue, encoder)
         tuned = fitting.tune(_events(task.tune), ground, asked, fitting.RecommenderSettings())
         return asdict(tuned), tuned.ndcg
@@ -424,7 +468,9 @@ def _events(past: Past) -> collaborative.Past:
     user, events = past.user[known], past.events.take(known)
     order = np.lexsort((events.time, user))
     age = (past.cut - events.time[order]) / 86_400e6
-    return collaborative.Past(user[order], events.item[order], age, events.liked[order], len(past.catalogue))
+    return collaborative.Past(
+        user[order], events.item[order], age, events.liked[order], len(past.catalogue)
+    )
 
 
 def _ground(catalogue: Catalogue, encoder: str) -> fitting.Ground:
@@ -432,7 +478,9 @@ def _ground(catalogue: Catalogue, encoder: str) -> fitting.Ground:
     vectors, truth = np.zeros((len(catalogue), 1), np.float32), np.zeros((1, 1), np.float32)
     if encoder:
         vectors = text_vectors(item_texts(catalogue, False), encoder)
-    return fitting.Ground(vectors, catalogue, catalogue.label_names[:1], truth, [[]], TextSettings())
+    return fitting.Ground(
+        vectors, catalogue, catalogue.label_names[:1], truth, [[]], TextSettings()
+    )
 
 
 @dataclass(frozen=True)
@@ -454,7 +502,9 @@ class Bundle:
 
 
 def bundle(directory: Path) -> Method:
-    """A bundle as the pipeline made it, fitted on what came before the test window and chosen on the validation one."""
+    """A bundle as the pipeline made it, fitted on what came before the test window and chosen on
+    the validation one.
+    """
 
     def fit(past: Past, settings: Settings) -> Scorer:
         from tasteloop.runtime.session import Session
@@ -471,75 +521,121 @@ def bundle(directory: Path) -> Method:
     return Method("tasteloop-bundle", about, fit, protocols=("time",), validated=False)
 
 
-# --- the table ----------------------------------------------------------------------------------------------------
+# --- the table
 
-_IALS_FIRST = {"feedback": BOTH, "alpha": (1.0, 2.0, 5.0, 10.0), "regularisation": (5.0, 20.0, 50.0, 100.0)}
+_IALS_FIRST = {
+    "feedback": BOTH,
+    "alpha": (1.0, 2.0, 5.0, 10.0),
+    "regularisation": (5.0, 20.0, 50.0, 100.0),
+}
 
 _METHODS = (
     Method("random", "chance", chance, random=True),
     Method("popularity", "most events", popularity, ({"feedback": BOTH},)),
     *(
         Method(
-            f"popularity-{days}d", f"most events of the last {days} days", popularity,
+            f"popularity-{days}d",
+            f"most events of the last {days} days",
+            popularity,
             ({"feedback": BOTH, "days": (days,)},),
         )
         for days in (1, 7, 30)
     ),
     Method(
-        "itemknn", "shrunk cosine of items (Deshpande & Karypis 2004)", item_neighbours,
+        "itemknn",
+        "shrunk cosine of items (Deshpande & Karypis 2004)",
+        item_neighbours,
         ({"feedback": BOTH, "neighbours": (20, 50, 100, 200, 400), "shrink": (0, 10, 100, 300)},),
     ),
     Method(
-        "userknn", "shrunk cosine of users (Herlocker et al. 1999)", user_neighbours,
+        "userknn",
+        "shrunk cosine of users (Herlocker et al. 1999)",
+        user_neighbours,
         ({"feedback": BOTH, "neighbours": (50, 100, 200, 400), "shrink": (0, 10, 100)},),
     ),
     Method(
-        "ease", "EASE (Steck 2019)", ease_,
+        "ease",
+        "EASE (Steck 2019)",
+        ease_,
         ({"feedback": BOTH, "regularisation": (50, 100, 200, 300, 500, 1000, 2000, 3000, 5000)},),
     ),
     Method(
-        "ease-decay", "EASE on a history that fades by rank, as our collaborative term", ease_,
-        ({
-            "feedback": BOTH, "regularisation": (200, 300, 500, 1000, 2000, 3000, 5000),
-            "decay": (0.8, 0.9, 0.95, 0.98, 1.0),
-        },),
+        "ease-decay",
+        "EASE on a history that fades by rank, as our collaborative term",
+        ease_,
+        (
+            {
+                "feedback": BOTH,
+                "regularisation": (200, 300, 500, 1000, 2000, 3000, 5000),
+                "decay": (0.8, 0.9, 0.95, 0.98, 1.0),
+            },
+        ),
     ),
     Method(
-        "slim", "fsSLIM, elastic net, non-negative (Ning & Karypis 2011)", slim,
+        "slim",
+        "fsSLIM, elastic net, non-negative (Ning & Karypis 2011)",
+        slim,
         (
             {"feedback": BOTH, "l2": (20, 100, 300), "l1": (1, 5, 20)},
             {"neighbours": (100, 200), "sweeps": (50,)},
         ),
     ),
     Method(
-        "sar", "SAR as published (recommenders-team/recommenders)", sar, ({"half_life_days": (30,)},), validated=False
+        "sar",
+        "SAR as published (recommenders-team/recommenders)",
+        sar,
+        ({"half_life_days": (30,)},),
+        validated=False,
     ),
     Method(
-        "ials", "iALS (Hu et al. 2008), `implicit`", ials,
-        (_IALS_FIRST, {"factors": (64, 16, 32, 128), "iterations": (15, 30)}), random=True, package="implicit",
+        "ials",
+        "iALS (Hu et al. 2008), `implicit`",
+        ials,
+        (_IALS_FIRST, {"factors": (64, 16, 32, 128), "iterations": (15, 30)}),
+        random=True,
+        package="implicit",
     ),
     Method(
-        "bpr", "BPR (Rendle et al. 2009), `implicit`", bpr,
+        "bpr",
+        "BPR (Rendle et al. 2009), `implicit`",
+        bpr,
         (
             {"feedback": BOTH, "rate": (0.01, 0.05), "regularisation": (0.001, 0.01, 0.05)},
             {"factors": (64, 32, 128), "iterations": (100, 300)},
         ),
-        random=True, package="implicit",
+        random=True,
+        package="implicit",
     ),
     Method(
-        "bm25", "BM25 of item texts, the history as query (Robertson & Zaragoza 2009)", bm25,
-        ({
-            "k1": (1.2, 0.3, 0.6, 2.0), "b": (0.75, 0.4, 0.0), "feedback": BOTH, "decay": (1.0, 0.9, 0.7),
-            "dated": (False, True),
-        },),
+        "bm25",
+        "BM25 of item texts, the history as query (Robertson & Zaragoza 2009)",
+        bm25,
+        (
+            {
+                "k1": (1.2, 0.3, 0.6, 2.0),
+                "b": (0.75, 0.4, 0.0),
+                "feedback": BOTH,
+                "decay": (1.0, 0.9, 0.7),
+                "dated": (False, True),
+            },
+        ),
     ),
     Method(
-        "minilm", "frozen MiniLM, cosine of item texts to the history's mean", frozen_encoder,
-        ({"feedback": BOTH, "decay": (1.0, 0.9, 0.7), "dated": (False, True), "encoder": ("minilm",)},),
+        "minilm",
+        "frozen MiniLM, cosine of item texts to the history's mean",
+        frozen_encoder,
+        (
+            {
+                "feedback": BOTH,
+                "decay": (1.0, 0.9, 0.7),
+                "dated": (False, True),
+                "encoder": ("minilm",),
+            },
+        ),
     ),
     ours("tasteloop", "ours, the terms that need no encoder"),
     ours("tasteloop-minilm", "ours, with frozen MiniLM for item texts", "minilm"),
-)  # fmt: skip
+)
 
 METHODS: Mapping[str, Method] = {method.name: method for method in _METHODS}
 OURS = ("tasteloop", "tasteloop-minilm", "tasteloop-bundle")

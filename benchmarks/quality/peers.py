@@ -1,15 +1,18 @@
-"""SASRec and BERT4Rec of `rectools`, in an environment of their own (`make bench-peers`): both ends of the pipe.
+"""SASRec and BERT4Rec of `rectools`, in an environment of their own (`make bench-peers`): both ends
+of the pipe.
 
-`rectools` holds numpy below 2, so it cannot live beside the core. Here the harness starts this file with that
-environment's python and talks to it in lines of JSON; tables go over as Parquet, scores come back as .npy.
+`rectools` holds numpy below 2, so it cannot live beside the core. Here the harness starts this file
+with that environment's python and talks to it in lines of JSON; tables go over as Parquet, scores
+come back as .npy.
 
 Train up to so many epochs in all; write a matrix [n, items]:
 
     {"do": "train", "model": "sasrec", "past": FILE, "settings": {...}, "seed": 0, "epochs": 10}
     {"do": "score", "rows": FILE, "n": 100, "items": 1682, "out": FILE}
 
-A row is scored from its own history: to `rectools` each row is a user of a data set whose interactions are the rows'
-histories, so nothing of a user that the model was trained on is used beside what the row shows.
+A row is scored from its own history: to `rectools` each row is a user of a data set whose
+interactions are the rows' histories, so nothing of a user that the model was trained on is used
+beside what the row shows.
 """
 
 from __future__ import annotations
@@ -27,12 +30,15 @@ if TYPE_CHECKING:
     from benchmarks.quality.protocols import Matrix, Past, Rows
 
 PYTHON = Path(__file__).parents[2] / ".venv-peers" / "bin" / "python"
-MODELS = {"sasrec": "SASRec (Kang & McAuley 2018), `rectools`", "bert4rec": "BERT4Rec (Sun et al. 2019), `rectools`"}
+MODELS = {
+    "sasrec": "SASRec (Kang & McAuley 2018), `rectools`",
+    "bert4rec": "BERT4Rec (Sun et al. 2019), `rectools`",
+}
 _SESSION = 100  # events that a model reads, the default; half the users have no more than 64
 _NEVER = np.float32(-1e9)  # what the model does not know comes last
 
 
-# --- the harness's end --------------------------------------------------------------------------------------------
+# --- the harness's end
 
 
 class Peer:
@@ -47,15 +53,25 @@ class Peer:
         self.items = len(past.catalogue)
         self.memory = 0.0
         self.epochs = 0
-        self._asked = {"do": "train", "model": model, "past": self._path("past.parquet"), "seed": seed}
-        self._asked["settings"] = {k: v for k, v in settings.items() if k not in ("feedback", "epochs", "seed")}
+        self._asked = {
+            "do": "train",
+            "model": model,
+            "past": self._path("past.parquet"),
+            "seed": seed,
+        }
+        self._asked["settings"] = {
+            k: v for k, v in settings.items() if k not in ("feedback", "epochs", "seed")
+        }
         which = past.events.of(self.feedback)
         self.fallback = past.count(self.feedback)
         _write(self._asked["past"], past.user[which], past.events.item[which])
         self.process = subprocess.Popen(
-            [str(PYTHON), __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [str(PYTHON), __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
             env={**os.environ, "PYTHONWARNINGS": "ignore"},
-        )  # fmt: skip
+        )
 
     def train(self, epochs: int) -> Peer:
         """Up to so many epochs in all."""
@@ -66,14 +82,25 @@ class Peer:
     def scores(self, rows: Rows) -> Matrix:
         histories = [h[rows.events.of(self.feedback)[h]] for h in rows.histories]
         row = np.repeat(np.arange(len(rows)), [len(h) for h in histories])
-        _write(self._path("rows.parquet"), row, rows.events.item[np.concatenate([*histories, np.zeros(0, np.int64)])])
+        _write(
+            self._path("rows.parquet"),
+            row,
+            rows.events.item[np.concatenate([*histories, np.zeros(0, np.int64)])],
+        )
         out = self._path("scores.npy")
         self._ask(
-            {"do": "score", "rows": self._path("rows.parquet"), "n": len(rows), "items": self.items, "out": out}
-        )  # fmt: skip
+            {
+                "do": "score",
+                "rows": self._path("rows.parquet"),
+                "n": len(rows),
+                "items": self.items,
+                "out": out,
+            }
+        )
         scores: Matrix = np.load(out, allow_pickle=False)
         nothing = (scores <= _NEVER).all(1)
-        scores[nothing] = self.fallback  # of a history without a known item there is nothing to read
+        # of a history without a known item there is nothing to read
+        scores[nothing] = self.fallback
         return scores
 
     def close(self) -> None:
@@ -93,7 +120,9 @@ class Peer:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise RuntimeError(f"{PYTHON} ended with {self.process.wait()}; its last words are above")
+            raise RuntimeError(
+                f"{PYTHON} ended with {self.process.wait()}; its last words are above"
+            )
         self.memory = max(self.memory, json.loads(line)["memory_mb"])
 
 
@@ -103,7 +132,9 @@ def _write(path: str, user: Any, item: Any) -> None:
 
     from tasteloop.files import write_parquet
 
-    write_parquet(Path(path), pl.DataFrame({"user": user, "item": item, "place": np.arange(len(user))}))
+    write_parquet(
+        Path(path), pl.DataFrame({"user": user, "item": item, "place": np.arange(len(user))})
+    )
 
 
 def _fit(model: str) -> Any:
@@ -113,7 +144,9 @@ def _fit(model: str) -> Any:
     def fit(past: Past, settings: Any) -> Peer:
         wanted = {k: v for k, v in settings.items() if k != "epochs"}
         peer = held.get("peer")
-        if peer and (held["past"] is not past or held["wanted"] != wanted or peer.epochs > settings["epochs"]):
+        if peer and (
+            held["past"] is not past or held["wanted"] != wanted or peer.epochs > settings["epochs"]
+        ):
             peer.close()
             peer = None
         if peer is None:
@@ -132,11 +165,12 @@ def peers() -> dict[str, Method]:
         {"dropout": (0.5,), "epochs": (20, 40, 80)},
     )
     return {
-        name: Method(name, about, _fit(name), search, random=True, package="rectools") for name, about in MODELS.items()
+        name: Method(name, about, _fit(name), search, random=True, package="rectools")
+        for name, about in MODELS.items()
     }
 
 
-# --- the peers' end: no import of ours ----------------------------------------------------------------------------
+# --- the peers' end: no import of ours
 
 
 def _dataset(path: str) -> Any:
@@ -147,7 +181,9 @@ def _dataset(path: str) -> Any:
     table = pd.read_parquet(path)
     table = table.rename(columns={"user": Columns.User, "item": Columns.Item})
     table[Columns.Weight] = 1.0
-    table[Columns.Datetime] = pd.Timestamp("2000-01-01") + pd.to_timedelta(table.pop("place"), unit="s")
+    table[Columns.Datetime] = pd.Timestamp("2000-01-01") + pd.to_timedelta(
+        table.pop("place"), unit="s"
+    )
     return Dataset.construct(table)
 
 
@@ -156,9 +192,17 @@ def _model(name: str, settings: dict[str, Any]) -> Any:
 
     kind = {"sasrec": SASRecModel, "bert4rec": BERT4RecModel}[name]
     return kind(
-        n_factors=settings["factors"], dropout_rate=settings["dropout"], session_max_len=_SESSION,
-        n_blocks=2, n_heads=2, lr=1e-3, batch_size=64, verbose=0, deterministic=True, recommend_torch_device="cpu",
-    )  # fmt: skip
+        n_factors=settings["factors"],
+        dropout_rate=settings["dropout"],
+        session_max_len=_SESSION,
+        n_blocks=2,
+        n_heads=2,
+        lr=1e-3,
+        batch_size=64,
+        verbose=0,
+        deterministic=True,
+        recommend_torch_device="cpu",
+    )
 
 
 def _score(model: Any, question: dict[str, Any]) -> None:
@@ -168,8 +212,12 @@ def _score(model: Any, question: dict[str, Any]) -> None:
     data = _dataset(question["rows"])
     users = data.user_id_map.external_ids
     if len(users):
-        table = model.recommend(users, data, k=question["items"], filter_viewed=False, on_unsupported_targets="ignore")
-        scores[table[Columns.User].to_numpy(), table[Columns.Item].to_numpy()] = table[Columns.Score].to_numpy()
+        table = model.recommend(
+            users, data, k=question["items"], filter_viewed=False, on_unsupported_targets="ignore"
+        )
+        scores[table[Columns.User].to_numpy(), table[Columns.Item].to_numpy()] = table[
+            Columns.Score
+        ].to_numpy()
     np.save(question["out"], scores, allow_pickle=False)
 
 
@@ -189,13 +237,19 @@ def serve() -> None:
                 from pytorch_lightning import seed_everything
 
                 seed_everything(question["seed"], verbose=False)
-                model, data = _model(question["model"], question["settings"]), _dataset(question["past"])
+                model, data = (
+                    _model(question["model"], question["settings"]),
+                    _dataset(question["past"]),
+                )
             if (more := question["epochs"] - epochs) > 0:
                 model.fit_partial(data, min_epochs=more, max_epochs=more)
                 epochs += more
         else:
             _score(model, question)
-        print(json.dumps({"memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}), file=answers)
+        print(
+            json.dumps({"memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}),
+            file=answers,
+        )
         answers.flush()
 
 

@@ -1,13 +1,16 @@
 """Protocols as data, and the tasks they make of a data set.
 
-A task is all that a method may see, in one form: what may be fitted before each window, and the rows it is then asked
-about. Nothing in a `Past` is later than its cut, or on the hidden side of its split; a row's history is what its user
-had done when the question was put, and what may not be recommended is in `hidden`.
+A task is all that a method may see, in one form: what may be fitted before each window, and the
+rows it is then asked about. Nothing in a `Past` is later than its cut, or on the hidden side of its
+split; a row's history is what its user had done when the question was put, and what may not be
+recommended is in `hidden`.
 
-- `time`: the snapshots of `tasteloop.behaviour.snapshots.prepare` (docs/adr/0002), nothing of their rows changed.
-- `stratified`: a random share of each user's ratings trains, the rest tests, every test rating is relevant. With seed
-  42, a share of 0.75 and the ratings in the order of their file these are the rows of `python_stratified_split` of
-  github.com/recommenders-team/recommenders, whose README publishes results; the random numbers are the same ones.
+- `time`: the snapshots of `tasteloop.behaviour.snapshots.prepare` (docs/adr/0002), nothing of their
+  rows changed.
+- `stratified`: a random share of each user's ratings trains, the rest tests, every test rating is
+  relevant. With seed 42, a share of 0.75 and the ratings in the order of their file these are the
+  rows of `python_stratified_split` of github.com/recommenders-team/recommenders, whose README
+  publishes results; the random numbers are the same ones.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from tasteloop.behaviour.snapshots import (
     PrepareSettings,
     Snapshots,
     prepare,
-)  # fmt: skip
+)
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, read_parquet
 
@@ -55,8 +58,8 @@ class Protocol:
         within: what a stratified split keeps its share of.
         share: of a stratified split that trains; the same share of that trains before validation.
         seed: of the stratified split and of which items are held out; validation uses the next one.
-        held_out: share of the items that are new: taken out of everything that is fitted and of the histories, and the
-            only ones that are ranked. Validation holds out others.
+        held_out: share of the items that are new: taken out of everything that is fitted and of the
+            histories, and the only ones that are ranked. Validation holds out others.
         kept: so many of a new item's training interactions stay.
         standard: run where no protocol is named.
     """
@@ -75,19 +78,36 @@ class Protocol:
 PROTOCOLS: Mapping[str, Protocol] = {
     p.name: p
     for p in (
-        Protocol("time", "global time, snapshots inside later users' sessions, full ranking", "time"),
-        Protocol("stratified", "75/25 of each user's ratings at random, every test rating relevant", "stratified"),
         Protocol(
-            "stratified_item", "the same within each item, as the notebook behind the published table has it",
-            "stratified", within="item", standard=False,
+            "time", "global time, snapshots inside later users' sessions, full ranking", "time"
         ),
-        Protocol("cold_items", "as time; a tenth of the items is new and ranked alone", "time", held_out=0.1),
         Protocol(
-            "few_items", "as cold_items, with at most five training interactions of each left", "time",
-            held_out=0.1, kept=5,
+            "stratified",
+            "75/25 of each user's ratings at random, every test rating relevant",
+            "stratified",
+        ),
+        Protocol(
+            "stratified_item",
+            "the same within each item, as the notebook behind the published table has it",
+            "stratified",
+            within="item",
+            standard=False,
+        ),
+        Protocol(
+            "cold_items",
+            "as time; a tenth of the items is new and ranked alone",
+            "time",
+            held_out=0.1,
+        ),
+        Protocol(
+            "few_items",
+            "as cold_items, with at most five training interactions of each left",
+            "time",
+            held_out=0.1,
+            kept=5,
         ),
     )
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +148,8 @@ class Past:
     Attributes:
         events: by time.
         cut: the moment, in µs, before which all of it happened.
-        users: the data set's numbers of the U users in it, ascending; user u of the matrix is `users[u]`.
+        users: the data set's numbers of the U users in it, ascending; user u of the matrix is
+            `users[u]`.
     """
 
     events: Interactions
@@ -138,7 +159,12 @@ class Past:
 
     @classmethod
     def of(cls, events: Interactions, catalogue: Catalogue, cut: int) -> Past:
-        return cls(events.take(np.argsort(events.time, kind="stable")), catalogue, cut, np.unique(events.user))
+        return cls(
+            events.take(np.argsort(events.time, kind="stable")),
+            catalogue,
+            cut,
+            np.unique(events.user),
+        )
 
     @cached_property
     def user(self) -> Numbers:
@@ -156,7 +182,9 @@ class Past:
     def count(self, feedback: Feedback = "liked", days: float = np.inf) -> Matrix:
         """[J]: events of the last days before the cut."""
         which = self.events.of(feedback) & (self.cut - self.events.time <= days * 86_400e6)
-        return np.bincount(self.events.item[which], minlength=len(self.catalogue)).astype(np.float32)
+        return np.bincount(self.events.item[which], minlength=len(self.catalogue)).astype(
+            np.float32
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +195,10 @@ class Rows:
         events: the table that histories are row numbers of.
         histories: n arrays, oldest event first.
         relevant: n arrays of item positions.
-        hidden: [n, J] what may not be recommended: the history, and what the protocol does not rank.
-        user: [n] row of the past's matrix where that holds exactly this history, -1 where the past does not know it.
+        hidden: [n, J] what may not be recommended: the history, and what the protocol does not
+            rank.
+        user: [n] row of the past's matrix where that holds exactly this history, -1 where the past
+            does not know it.
         group: [n] the data set's number of the user; a bootstrap draws a user's rows together.
         time: [n] µs, when the question is put.
         seen: [n] events that the user had had by then.
@@ -189,7 +219,10 @@ class Rows:
     def take(self, which: Any) -> Rows:
         """The rows of these numbers, or where a mask is true."""
         numbers = np.arange(len(self))[which]
-        columns = {name: getattr(self, name)[numbers] for name in ("hidden", "user", "group", "time", "seen")}
+        columns = {
+            name: getattr(self, name)[numbers]
+            for name in ("hidden", "user", "group", "time", "seen")
+        }
         return replace(
             self,
             histories=[self.histories[n] for n in numbers],
@@ -198,13 +231,22 @@ class Rows:
         )
 
     def matrix(self, feedback: Feedback = "liked", decay: float = 1.0) -> Matrix:
-        """[n, J]: each item of the history with `decay` to the power of how many events came after it."""
+        """[n, J]: each item of the history with `decay` to the power of how many events came after
+        it.
+        """
         out = np.zeros(self.hidden.shape, np.float32)
         length = np.array([len(h) for h in self.histories])
-        row, flat = np.repeat(np.arange(len(self)), length), np.concatenate([*self.histories, np.zeros(0, np.int64)])
+        row, flat = (
+            np.repeat(np.arange(len(self)), length),
+            np.concatenate([*self.histories, np.zeros(0, np.int64)]),
+        )
         after = np.repeat(np.cumsum(length), length) - 1 - np.arange(len(flat))
         which = self.events.of(feedback)[flat]
-        np.maximum.at(out, (row[which], self.events.item[flat[which]]), (decay ** after[which]).astype(np.float32))
+        np.maximum.at(
+            out,
+            (row[which], self.events.item[flat[which]]),
+            (decay ** after[which]).astype(np.float32),
+        )
         return out
 
     def event_lists(self, catalogue: Catalogue) -> list[list[Event]]:
@@ -221,7 +263,9 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A method is tuned by `validation` after fitting `tune`, then fitted on `fit` and asked about `test`."""
+    """A method is tuned by `validation` after fitting `tune`, then fitted on `fit` and asked about
+    `test`.
+    """
 
     protocol: Protocol
     catalogue: Catalogue
@@ -235,13 +279,20 @@ class Task:
     def slices(self) -> dict[str, Mask]:
         """Named parts of the test rows [n]; the empty ones are left out."""
         seen = self.test.seen
-        bounds = {"1 event": (1, 1), "2-5 events": (2, 5), "6-20 events": (6, 20), "over 20 events": (21, np.inf)}
+        bounds = {
+            "1 event": (1, 1),
+            "2-5 events": (2, 5),
+            "6-20 events": (6, 20),
+            "over 20 events": (21, np.inf),
+        }
         masks = {name: (seen >= low) & (seen <= high) for name, (low, high) in bounds.items()}
         return {name: mask for name, mask in masks.items() if mask.any()}
 
     def thinned(self, every: int) -> Task:
         """The rows of one user in `every`."""
-        validation, test = (rows.take(rows.group % every == 0) for rows in (self.validation, self.test))
+        validation, test = (
+            rows.take(rows.group % every == 0) for rows in (self.validation, self.test)
+        )
         return replace(self, validation=validation, test=test)
 
 
@@ -258,7 +309,9 @@ def collect(behaviour: str, work: Path, prepared: PrepareSettings | None = None)
     if not (work / DATA).exists():
         ingest(IngestSettings(behaviour=behaviour, reviews=None), work / DATA)
     elif (found := read_json(work / DATA / "ingest.json")["source"]) != behaviour:
-        raise TasteloopError(f"{work} holds a benchmark of {found!r}, not of {behaviour!r}; give another --out")
+        raise TasteloopError(
+            f"{work} holds a benchmark of {found!r}, not of {behaviour!r}; give another --out"
+        )
     settings = prepared or load("local").prepare
     meta = work / SNAPSHOTS / META
     if not meta.exists() or PrepareSettings.model_validate(read_json(meta)["settings"]) != settings:
@@ -268,7 +321,11 @@ def collect(behaviour: str, work: Path, prepared: PrepareSettings | None = None)
 def build(protocol: Protocol, work: Path) -> Task:
     """The task of a protocol, from what `collect` put into `work`."""
     data = Snapshots.read(work / SNAPSHOTS)
-    return _by_time(protocol, data, work) if protocol.split == "time" else _stratified(protocol, data, work)
+    return (
+        _by_time(protocol, data, work)
+        if protocol.split == "time"
+        else _stratified(protocol, data, work)
+    )
 
 
 def _table(data: Snapshots, work: Path) -> tuple[Interactions, Numbers]:
@@ -293,18 +350,21 @@ def _table(data: Snapshots, work: Path) -> tuple[Interactions, Numbers]:
     return table.take(order), place
 
 
-# --- by time ------------------------------------------------------------------------------------------------------
+# --- by time
 
 
 def _by_time(protocol: Protocol, data: Snapshots, work: Path) -> Task:
     table, place = _table(data, work)
     catalogue, settings = data.catalogue, PrepareSettings.model_validate(data.meta["settings"])
-    new_in_test, new_in_validation = _new_items(protocol, table, data.meta["validation_from"], len(catalogue))
+    new_in_test, new_in_validation = _new_items(
+        protocol, table, data.meta["validation_from"], len(catalogue)
+    )
     windows = {}
     for window, new in ((VALIDATION, new_in_validation), (TEST, new_in_test)):
         rows = _snapshot_rows(data.split(window), table, place, len(catalogue))
         if protocol.held_out:
-            unknown = new | new_in_test  # what is new in the test window is not seen before it either
+            # what is new in the test window is not seen before it either
+            unknown = new | new_in_test
             rows = _rank_only(rows, new, unknown)
             if not len(rows):
                 raise TasteloopError(
@@ -320,7 +380,9 @@ def _by_time(protocol: Protocol, data: Snapshots, work: Path) -> Task:
         if protocol.held_out:
             events = events.take(_without(events, unknown, protocol))
         pasts.append(Past.of(events, catalogue, cut))
-    return Task(protocol, catalogue, pasts[0], windows[VALIDATION], pasts[1], windows[TEST], settings)
+    return Task(
+        protocol, catalogue, pasts[0], windows[VALIDATION], pasts[1], windows[TEST], settings
+    )
 
 
 def _snapshot_rows(snapshots: Any, table: Interactions, place: Numbers, items: int) -> Rows:
@@ -344,9 +406,11 @@ def _snapshot_rows(snapshots: Any, table: Interactions, place: Numbers, items: i
 
 
 def _new_items(protocol: Protocol, table: Interactions, cut: int, items: int) -> tuple[Mask, Mask]:
-    """[J] twice: the items that are new in the test window, and others that are in the validation window.
+    """[J] twice: the items that are new in the test window, and others that are in the validation
+    window.
 
-    Drawn among those that somebody liked, and where some interactions are kept, liked before the validation window.
+    Drawn among those that somebody liked, and where some interactions are kept, liked before the
+    validation window.
     """
     eligible = table.of("liked") & (table.time < cut) if protocol.kept else table.of("liked")
     among = np.unique(table.item[eligible])
@@ -358,10 +422,14 @@ def _new_items(protocol: Protocol, table: Interactions, cut: int, items: int) ->
 
 
 def _rank_only(rows: Rows, new: Mask, unknown: Mask) -> Rows:
-    """Rows with a relevant item among the new ones, which alone are ranked; no history shows an unknown one."""
+    """Rows with a relevant item among the new ones, which alone are ranked; no history shows an
+    unknown one.
+    """
     rows = replace(
         rows,
-        histories=[h[~((rows.events.item[h] >= 0) & unknown[rows.events.item[h]])] for h in rows.histories],
+        histories=[
+            h[~((rows.events.item[h] >= 0) & unknown[rows.events.item[h]])] for h in rows.histories
+        ],
         relevant=[relevant[new[relevant]] for relevant in rows.relevant],
         hidden=rows.hidden | ~new,
     )
@@ -381,7 +449,7 @@ def _without(events: Interactions, unknown: Mask, protocol: Protocol) -> Mask:
     return keep
 
 
-# --- stratified ---------------------------------------------------------------------------------------------------
+# --- stratified
 
 
 def _stratified(protocol: Protocol, data: Snapshots, work: Path) -> Task:
@@ -397,13 +465,16 @@ def _stratified(protocol: Protocol, data: Snapshots, work: Path) -> Task:
     sides = ((train[tuned], train[~tuned]), (train, test))
     pasts = [Past.of(table.take(np.sort(known)), catalogue, cut) for known, _ in sides]
     windows = [
-        _user_rows(table, known, asked, past, len(catalogue)) for (known, asked), past in zip(sides, pasts, strict=True)
+        _user_rows(table, known, asked, past, len(catalogue))
+        for (known, asked), past in zip(sides, pasts, strict=True)
     ]
     return Task(protocol, catalogue, pasts[0], windows[0], pasts[1], windows[1], settings)
 
 
 def _share(by: Numbers, share: float, seed: int) -> Mask:
-    """[n]: a random share of each group's rows, its count rounded half to even; the random numbers go by row."""
+    """[n]: a random share of each group's rows, its count rounded half to even; the random numbers
+    go by row.
+    """
     random = np.random.RandomState(seed).rand(len(by))
     order = np.lexsort((random, by))
     group = by[order]
@@ -425,7 +496,10 @@ def _user_rows(table: Interactions, known: Numbers, asked: Numbers, past: Past, 
     return Rows(
         table,
         histories,
-        [np.unique(table.item[asked[slice(*np.searchsorted(table.user[asked], (u, u + 1)))]]) for u in users],
+        [
+            np.unique(table.item[asked[slice(*np.searchsorted(table.user[asked], (u, u + 1)))]])
+            for u in users
+        ],
         hidden,
         np.searchsorted(past.users, users),
         users,
@@ -435,7 +509,8 @@ def _user_rows(table: Interactions, known: Numbers, asked: Numbers, past: Past, 
 
 
 def _source_order(events: Interactions, data: Snapshots, work: Path) -> Numbers:
-    """The events in the order of the file they came in, which the published split draws its numbers by.
+    """The events in the order of the file they came in, which the published split draws its numbers
+    by.
 
     ml-100k's is in the cache; of other data the order is that of the data set, by time.
     """

@@ -26,14 +26,18 @@ def verdicts(protocol: Mapping[str, Any]) -> list[str]:
             if d["high"] < 0:
                 losses.append(f"{mine} loses to {entry['method']}: {d['value']:+.4f} {told}")
             elif d["low"] <= 0:
-                unclear.append(f"{mine} against {entry['method']}: {d['value']:+.4f} {told}, which may be chance")
+                unclear.append(
+                    f"{mine} against {entry['method']}: {d['value']:+.4f} {told}, which may be chance"
+                )
             else:
                 wins.append((d["value"], mine, entry["method"], told))
     lines = losses + unclear
     for mine in OURS:
         if led := sorted(w for w in wins if w[1] == mine):
             value, _, peer, told = led[0]
-            lines.append(f"{mine} is ahead of {len(led)} methods; the nearest of them is {peer}: {value:+.4f} {told}")
+            lines.append(
+                f"{mine} is ahead of {len(led)} methods; the nearest of them is {peer}: {value:+.4f} {told}"
+            )
     return lines
 
 
@@ -41,7 +45,11 @@ def markdown(results: Mapping[str, Any]) -> str:
     """The whole report: a section a protocol."""
     m = results["machine"]
     versions = ", ".join(f"{name} {found}" for name, found in m["versions"].items())
-    quick = " **Quick run: few methods, a third of the users; not for quoting.**" if results["quick"] else ""
+    quick = (
+        " **Quick run: few methods, a third of the users; not for quoting.**"
+        if results["quick"]
+        else ""
+    )
     lines = [
         f"# Recommenders on {results['data']}",
         "",
@@ -83,8 +91,24 @@ def _primary(protocol: Mapping[str, Any]) -> str | None:
 
 def _rows(protocol: Mapping[str, Any]) -> Iterator[str]:
     mine = _primary(protocol)
-    heads = ["method", "nDCG@10", f"{mine} minus it" if mine else "", "recall@10", "precision@10", "MAP@10", "MRR@10"]
-    heads += ["coverage", "novelty, bits", "diversity", "popularity percentile", "fit, s", "ms/row", "MB"]
+    heads = [
+        "method",
+        "nDCG@10",
+        f"{mine} minus it" if mine else "",
+        "recall@10",
+        "precision@10",
+        "MAP@10",
+        "MRR@10",
+    ]
+    heads += [
+        "coverage",
+        "novelty, bits",
+        "diversity",
+        "popularity percentile",
+        "fit, s",
+        "ms/row",
+        "MB",
+    ]
     yield _line(heads)
     yield "|" + "---|" * len(heads)
     for e in protocol["methods"]:
@@ -96,15 +120,23 @@ def _rows(protocol: Mapping[str, Any]) -> Iterator[str]:
         name = f"**{e['method']}**" if e["method"] in OURS else e["method"]
         yield _line(
             [name, f"{value['value']:.4f} ({value['low']:.4f} to {value['high']:.4f})", told]
-            + [f"{e['metrics'][f'{m}@10']['value']:.4f}" for m in ("recall", "precision", "map", "mrr")]
-            + [f"{e['beyond'][f'{m}@10']:.3f}" for m in ("coverage", "novelty", "diversity", "popularity_percentile")]
+            + [
+                f"{e['metrics'][f'{m}@10']['value']:.4f}"
+                for m in ("recall", "precision", "map", "mrr")
+            ]
+            + [
+                f"{e['beyond'][f'{m}@10']:.3f}"
+                for m in ("coverage", "novelty", "diversity", "popularity_percentile")
+            ]
             + [f"{e['fit_seconds']:.2f}", f"{e['score_ms']:.2f}", f"{e['memory_mb']:.0f}"]
         )
 
 
 def _slices(protocol: Mapping[str, Any]) -> Iterator[str]:
     names = list(protocol["slices"])
-    yield _line(["nDCG@10 of users with", *(f"{name} (n {protocol['slices'][name]})" for name in names)])
+    yield _line(
+        ["nDCG@10 of users with", *(f"{name} (n {protocol['slices'][name]})" for name in names)]
+    )
     yield "|" + "---|" * (len(names) + 1)
     for e in protocol["methods"]:
         if "slices" in e:
@@ -112,22 +144,41 @@ def _slices(protocol: Mapping[str, Any]) -> Iterator[str]:
 
 
 def plot(results: Mapping[str, Any]) -> str:
-    """One self-contained page: each protocol's methods with their intervals, and ours minus each."""
+    """One self-contained page: each protocol's methods with their intervals, and ours minus
+    each.
+    """
     sections = []
     for protocol in results["protocols"]:
         there = [e for e in protocol["methods"] if "metrics" in e]
         mine = _primary(protocol)
-        scale = Scale.around([e["metrics"][MAIN][k] for e in there for k in ("low", "high")], width=260)
+        scale = Scale.around(
+            [e["metrics"][MAIN][k] for e in there for k in ("low", "high")], width=260
+        )
         gaps = {e["method"]: e["ours_minus_this"].get(mine, {}) for e in there}
-        gap = Scale.around([d.get(k) for d in gaps.values() for k in ("low", "high")], include=0.0, width=200)
+        gap = Scale.around(
+            [d.get(k) for d in gaps.values() for k in ("low", "high")], include=0.0, width=200
+        )
         rows = []
         for e in there:
             d, m = gaps[e["method"]], e["metrics"][MAIN]
-            tone = "quiet" if not d or d["low"] <= 0 <= d["high"] else "good" if d["low"] > 0 else "bad"
+            tone = (
+                "quiet"
+                if not d or d["low"] <= 0 <= d["high"]
+                else "good"
+                if d["low"] > 0
+                else "bad"
+            )
             name = tag("b", e["method"]) if e["method"] in OURS else e["method"]
             rows.append(
-                [name, interval(m, scale, "accent" if e["method"] in OURS else "quiet"), number(m["value"], 4)]
-                + [interval(d, gap, tone, zero=True), tag("span", number(d.get("value"), 4, signed=True), class_=tone)]
+                [
+                    name,
+                    interval(m, scale, "accent" if e["method"] in OURS else "quiet"),
+                    number(m["value"], 4),
+                ]
+                + [
+                    interval(d, gap, tone, zero=True),
+                    tag("span", number(d.get("value"), 4, signed=True), class_=tone),
+                ]
             )
         heads = [
             Column("Method"),
@@ -150,6 +201,7 @@ def plot(results: Mapping[str, Any]) -> str:
     title = f"Recommenders on {results['data']}"
     top = tag("header", tag("p", "Tasteloop · benchmark", class_="over"), tag("h1", title))
     foot = tag(
-        "footer", "Intervals are 95% bootstraps over users; differences are paired. results.json has all numbers."
+        "footer",
+        "Intervals are 95% bootstraps over users; differences are paired. results.json has all numbers.",
     )
     return page(f"{title} · Tasteloop", [top, sections, foot])

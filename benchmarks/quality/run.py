@@ -1,8 +1,9 @@
 """The harness: tune, fit, score, measure, tell. `tasteloop bench quality` calls `run`.
 
-Every (protocol, method, seed) runs in a process of its own, one after the other, so that times and memory are its own;
-what it ranked is kept under `out/cache` and used again as long as code, data, search and versions are the same.
-Measures and intervals are computed from what is kept, so a killed run loses no more than the method it was at.
+Every (protocol, method, seed) runs in a process of its own, one after the other, so that times and
+memory are its own; what it ranked is kept under `out/cache` and used again as long as code, data,
+search and versions are the same. Measures and intervals are computed from what is kept, so a killed
+run loses no more than the method it was at.
 """
 
 from __future__ import annotations
@@ -120,7 +121,9 @@ def run(options: Options, tell: Callable[[str], None]) -> dict[str, Any]:
             f"fit {found['fit_seconds']:.2f} s, {found['score_ms']:.2f} ms a row"
         )
         seeded = f" seed {seed}" if method.random else ""
-        tell(f"[{n}/{len(jobs)}] {protocol} · {method.name}{seeded}: {words}{' (kept)' if kept else ''}")
+        tell(
+            f"[{n}/{len(jobs)}] {protocol} · {method.name}{seeded}: {words}{' (kept)' if kept else ''}"
+        )
     results = {
         "schema": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -131,7 +134,9 @@ def run(options: Options, tell: Callable[[str], None]) -> dict[str, Any]:
         "bootstrap": {"draws": DRAWS, "unit": "user", "level": 0.95},
         "seconds": time.monotonic() - began,
         "machine": machine(),
-        "protocols": [_measured(name, methods, refused, options) for name, methods in chosen.items()],
+        "protocols": [
+            _measured(name, methods, refused, options) for name, methods in chosen.items()
+        ],
     }
     write_json(options.out / "results.json", results)
     atomic_write(options.out / "table.md", markdown(results))
@@ -141,8 +146,14 @@ def run(options: Options, tell: Callable[[str], None]) -> dict[str, Any]:
 
 def _chosen(options: Options) -> dict[str, list[Method]]:
     """The methods of each protocol, in the table's order of declaration."""
-    known = {**METHODS, **peers(), **({"tasteloop-bundle": bundle(options.bundle)} if options.bundle else {})}
-    standard = QUICK_PROTOCOLS if options.quick else tuple(n for n, p in PROTOCOLS.items() if p.standard)
+    known = {
+        **METHODS,
+        **peers(),
+        **({"tasteloop-bundle": bundle(options.bundle)} if options.bundle else {}),
+    }
+    standard = (
+        QUICK_PROTOCOLS if options.quick else tuple(n for n, p in PROTOCOLS.items() if p.standard)
+    )
     protocols = options.protocols or standard
     wanted = options.only or ((*QUICK, "tasteloop-bundle") if options.quick else tuple(known))
     for name in protocols:
@@ -163,10 +174,12 @@ def _chosen(options: Options) -> dict[str, list[Method]]:
     }
 
 
-# --- one method ---------------------------------------------------------------------------------------------------
+# --- one method
 
 
-def _done(protocol: str, method: Method, seed: int, options: Options) -> tuple[dict[str, Any], bool]:
+def _done(
+    protocol: str, method: Method, seed: int, options: Options
+) -> tuple[dict[str, Any], bool]:
     """The facts of a (protocol, method, seed), and whether they were there already."""
     path = _place(protocol, method, seed, options)
     fingerprint = _fingerprint(protocol, method, seed, options)
@@ -185,7 +198,9 @@ def _done(protocol: str, method: Method, seed: int, options: Options) -> tuple[d
             pool.submit(_job, *job).result()
         except Exception as error:  # of any method: the others still run, and the table says so
             log.debug("%s on %s", method.name, protocol, exc_info=error)
-            return {"refused": f"failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}"}, False
+            return {
+                "refused": f"failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            }, False
     return read_json(path), False
 
 
@@ -206,8 +221,14 @@ def _refusal(method: Method) -> str:
 
 
 def _job(
-    protocol: str, name: str, seed: int, settings: Any, path: str, fingerprint: str, options: Options
-) -> None:  # fmt: skip
+    protocol: str,
+    name: str,
+    seed: int,
+    settings: Any,
+    path: str,
+    fingerprint: str,
+    options: Options,
+) -> None:
     """In a process of its own: tune, fit, rank, and keep what was ranked."""
     method = next(m for m in _chosen(options)[protocol] if m.name == name)
     task = build(PROTOCOLS[protocol], options.out / "work").thinned(options.every)
@@ -233,7 +254,9 @@ def _job(
 
 
 def tune(method: Method, task: Task, seed: int) -> tuple[dict[str, Any], float | None]:
-    """The settings that rank the validation rows best, and how well: nDCG@10. A tie goes to the earlier one."""
+    """The settings that rank the validation rows best, and how well: nDCG@10. A tie goes to the
+    earlier one.
+    """
     if method.learn:
         return method.learn(task)
     settings = method.start()
@@ -252,7 +275,8 @@ def tune(method: Method, task: Task, seed: int) -> tuple[dict[str, Any], float |
 def rank(scorer: Scorer, rows: Rows, k: int) -> Array:
     """[n, k] positions, best first, -1 where nothing is left; what is hidden is never ranked.
 
-    Ties go by one random order of the items: a catalogue's own order knows which items are older and more popular.
+    Ties go by one random order of the items: a catalogue's own order knows which items are older
+    and more popular.
     """
     scores = np.where(rows.hidden, -np.inf, scorer.scores(rows))
     scores[np.isnan(scores)] = -np.inf
@@ -262,8 +286,12 @@ def rank(scorer: Scorer, rows: Rows, k: int) -> Array:
     return np.pad(ranked, ((0, 0), (0, k - ranked.shape[1])), constant_values=-1)
 
 
-def answer(method: Method, past: Past, rows: Rows, settings: Mapping[str, Any]) -> tuple[Array, dict[str, Any]]:
-    """Fit and rank, timed: [n, 20], and seconds, ms a row and MB above what the process had before."""
+def answer(
+    method: Method, past: Past, rows: Rows, settings: Mapping[str, Any]
+) -> tuple[Array, dict[str, Any]]:
+    """Fit and rank, timed: [n, 20], and seconds, ms a row and MB above what the process had
+    before.
+    """
     before = _memory(reset=True)
     began = time.monotonic()
     scorer = method.fit(past, settings)
@@ -280,7 +308,9 @@ def answer(method: Method, past: Past, rows: Rows, settings: Mapping[str, Any]) 
 
 
 def _memory(reset: bool = False) -> float:
-    """Peak resident memory of this process in MB; `reset` begins anew from what it holds now, where Linux can."""
+    """Peak resident memory of this process in MB; `reset` begins anew from what it holds now, where
+    Linux can.
+    """
     if sys.platform != "linux":
         import resource
 
@@ -289,7 +319,10 @@ def _memory(reset: bool = False) -> float:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
     status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
+    return (
+        next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+        / 1024
+    )
 
 
 @cache
@@ -301,18 +334,30 @@ def _fingerprint(protocol: str, method: Method, seed: int, options: Options) -> 
     """Changes with anything that could change the answer."""
     files = ["benchmarks/quality/protocols.py", "benchmarks/quality/methods.py"]
     # peers call these too
-    files += [f"tasteloop/{name}.py" for name in ("snapshots", "recommend", "metrics", "items", "item_text")]
+    files += [
+        f"tasteloop/{name}.py"
+        for name in ("snapshots", "recommend", "metrics", "items", "item_text")
+    ]
     if method.name in OURS:
-        files += [f"tasteloop/{name}.py" for name in ("runtime", "engines", "habits", "calibration", "text", "model")]
+        files += [
+            f"tasteloop/{name}.py"
+            for name in ("runtime", "engines", "habits", "calibration", "text", "model")
+        ]
     if method.package == "rectools":
         files += [f"benchmarks/quality/{name}" for name in ("peers.py", "requirements.lock")]
     told = {
-        "protocol": dataclasses.asdict(PROTOCOLS[protocol]), "search": method.search, "seed": seed,
-        "data": _data_hash(options), "every": options.every, "code": _code(tuple(files)),
+        "protocol": dataclasses.asdict(PROTOCOLS[protocol]),
+        "search": method.search,
+        "seed": seed,
+        "data": _data_hash(options),
+        "every": options.every,
+        "code": _code(tuple(files)),
         "prepared": options.prepared.model_dump(mode="json") if options.prepared else "local",
         "versions": [_version(p) for p in ("numpy", "scipy", method.package or "numpy")],
-        "bundle": sha256_file(options.bundle / "manifest.json") if options.bundle and method.name in OURS else None,
-    }  # fmt: skip
+        "bundle": sha256_file(options.bundle / "manifest.json")
+        if options.bundle and method.name in OURS
+        else None,
+    }
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=list).encode()).hexdigest()
 
 
@@ -332,30 +377,39 @@ def machine() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+        model = next(
+            (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+            model,
+        )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     threads = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS")
     packages = ("numpy", "scipy", "scikit-learn", "implicit", "torch", "transformers", "tasteloop")
     return {
-        "processor": model, "cores": os.cpu_count(), "threads": threads,
-        "memory_gb": round(memory, 1), "system": platform.platform(), "python": platform.python_version(),
+        "processor": model,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "memory_gb": round(memory, 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
         "versions": {name: found for name in packages if (found := _version(name))},
-    }  # fmt: skip
+    }
 
 
-# --- measuring ----------------------------------------------------------------------------------------------------
+# --- measuring
 
 
 def _measured(
     name: str, methods: Sequence[Method], refused: Mapping[tuple[str, str], str], options: Options
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """A protocol's rows of the table, best nDCG@10 first; what did not run comes last."""
     task = build(PROTOCOLS[name], options.out / "work").thinned(options.every)
     rows, kept = task.test, {}
     entries: list[dict[str, Any]] = []
     for method in methods:
         entry: dict[str, Any] = {"method": method.name, "about": method.about, "search": []}
-        entry["search"] = [{key: list(values) for key, values in grid.items()} for grid in method.search]
+        entry["search"] = [
+            {key: list(values) for key, values in grid.items()} for grid in method.search
+        ]
         if (name, method.name) in refused:
             entry["refused"] = refused[name, method.name]
         else:
@@ -376,15 +430,21 @@ def _measured(
     return {
         **dataclasses.asdict(task.protocol),
         "prepared": task.prepared.model_dump(mode="json") if task.prepared else None,
-        "rows": len(rows), "users": len(np.unique(rows.group)), "items": len(task.catalogue),
+        "rows": len(rows),
+        "users": len(np.unique(rows.group)),
+        "items": len(task.catalogue),
         "ranked_items": int((~rows.hidden).any(0).sum()),
         "relevant_a_row": float(np.mean([len(r) for r in rows.relevant])),
-        "fitted_events": len(task.fit.events), "fitted_users": len(task.fit.users),
-        "slices": {n: int(mask.sum()) for n, mask in task.slices.items()}, "methods": entries,
-    }  # fmt: skip
+        "fitted_events": len(task.fit.events),
+        "fitted_users": len(task.fit.users),
+        "slices": {n: int(mask.sum()) for n, mask in task.slices.items()},
+        "methods": entries,
+    }
 
 
-def _runs(protocol: str, method: Method, options: Options) -> Iterator[tuple[dict[str, Any], Array]]:
+def _runs(
+    protocol: str, method: Method, options: Options
+) -> Iterator[tuple[dict[str, Any], Array]]:
     for seed in options.seeds:
         path = _place(protocol, method, seed, options)
         if not path.exists():
@@ -404,7 +464,9 @@ def _measures(ranked: Sequence[Array], rows: Rows) -> dict[str, Measure]:
     return out
 
 
-def _entry(facts: Sequence[Any], ranked: Sequence[Array], kept: Mapping[str, Measure], task: Task) -> dict[str, Any]:
+def _entry(
+    facts: Sequence[Any], ranked: Sequence[Array], kept: Mapping[str, Measure], task: Task
+) -> dict[str, Any]:
     rows = task.test
     met = (task.fit.matrix("all") > 0).sum(0)
     labels = task.catalogue.membership(task.catalogue.label_names)
@@ -416,7 +478,9 @@ def _entry(facts: Sequence[Any], ranked: Sequence[Array], kept: Mapping[str, Mea
     return {
         "settings": facts[0]["settings"],
         "validation": facts[0]["validation"],
-        "metrics": {n: metrics.interval(m, rows.group, draws=DRAWS).json() for n, m in kept.items()},
+        "metrics": {
+            n: metrics.interval(m, rows.group, draws=DRAWS).json() for n, m in kept.items()
+        },
         "by_seed": [metrics.ndcg(r[:, :K], rows.relevant).value for r in ranked],
         "beyond": {
             f"{name}@{k}": seeds(lambda r, f=f, k=k: f(r[:, :k]))  # type: ignore[misc]
@@ -431,7 +495,9 @@ def _entry(facts: Sequence[Any], ranked: Sequence[Array], kept: Mapping[str, Mea
         },
         "slices": {
             name: metrics.interval(
-                Measure(kept[f"ndcg@{K}"].rows[mask], kept[f"ndcg@{K}"].reduce), rows.group[mask], draws=DRAWS
+                Measure(kept[f"ndcg@{K}"].rows[mask], kept[f"ndcg@{K}"].reduce),
+                rows.group[mask],
+                draws=DRAWS,
             ).json()
             for name, mask in task.slices.items()
         },

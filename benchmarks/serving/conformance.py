@@ -1,4 +1,5 @@
-"""Runs tests/e2e/serving/conformance against ours and against a plain kserve.Model, and prints what each fails.
+"""Runs tests/e2e/serving/conformance against ours and against a plain kserve.Model, and prints what
+each fails.
 
 python benchmarks/serving/conformance.py --bundle DIR --encoder DIR
 """
@@ -31,19 +32,45 @@ Outcomes = dict[str, dict[str, str]]
 def run(start: Callable[[], AbstractContextManager[Running]]) -> tuple[str, Outcomes]:
     """The server's name; outcome (passed, failed, skipped) by room and case.
 
-    Each room has a server of its own: what one case does to a server must not be held against the next rooms.
+    Each room has a server of its own: what one case does to a server must not be held against the
+    next rooms.
     """
     outcomes: Outcomes = {}
     for room in ROOMS:
         with start() as server, tempfile.TemporaryDirectory() as folder:
             report = Path(folder, "report.xml")
-            command = [sys.executable, "-m", "pytest", "-q", f"tests/e2e/serving/conformance/{room}.py", "--tb", "no"]
-            command += ["--server", server.http, "--grpc", server.grpc, "--junitxml", str(report), "--timeout", "120"]
-            subprocess.run([*command, "-p", "no:cacheprovider"], cwd=HOUSE, stdout=sys.stderr, check=False)
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                f"tests/e2e/serving/conformance/{room}.py",
+                "--tb",
+                "no",
+            ]
+            command += [
+                "--server",
+                server.http,
+                "--grpc",
+                server.grpc,
+                "--junitxml",
+                str(report),
+                "--timeout",
+                "120",
+            ]
+            subprocess.run(
+                [*command, "-p", "no:cacheprovider"], cwd=HOUSE, stdout=sys.stderr, check=False
+            )
             cases: dict[str, str] = {}
             for case in xml.parse(report).iter("testcase"):
                 kinds = {child.tag for child in case}
-                outcome = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
+                outcome = (
+                    "failed"
+                    if kinds & {"failure", "error"}
+                    else "skipped"
+                    if "skipped" in kinds
+                    else "passed"
+                )
                 name = case.attrib["name"]
                 cases[name] = max(outcome, cases.get(name, ""), key=_worse)
             outcomes[room] = cases
@@ -66,7 +93,12 @@ def table(found: dict[str, Outcomes]) -> str:
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     for name, outcomes in found.items():
         lines += ["", f"What {name} fails:", ""]
-        failed = [(ROOMS[room], c) for room, cases in outcomes.items() for c, o in cases.items() if o == "failed"]
+        failed = [
+            (ROOMS[room], c)
+            for room, cases in outcomes.items()
+            for c, o in cases.items()
+            if o == "failed"
+        ]
         lines += [f"- {room}: `{case}`" for room, case in failed] or ["nothing."]
     return "\n".join(lines)
 
@@ -76,7 +108,9 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, required=True, help="what ours serves")
     parser.add_argument("--encoder", type=Path, required=True, help="what the peer serves")
     arguments = parser.parse_args()
-    found = dict(run(start) for start in (lambda: ours(arguments.bundle), lambda: plain(arguments.encoder)))
+    found = dict(
+        run(start) for start in (lambda: ours(arguments.bundle), lambda: plain(arguments.encoder))
+    )
     sys.stdout.write(table(found) + "\n")
 
 

@@ -4,9 +4,9 @@
     python benchmarks/serving/engines.py --bundle DIR --seconds 2
     OMP_NUM_THREADS=1 python benchmarks/serving/engines.py     # on one core
 
-The best of the runs that fit into the seconds given to each cell, since what else a machine does only ever adds. A
-batch is shared out among the threads as in a server; int8 reads each text alone. Quality is the bundle's own record, in
-its model card.
+The best of the runs that fit into the seconds given to each cell, since what else a machine does
+only ever adds. A batch is shared out among the threads as in a server; int8 reads each text alone.
+Quality is the bundle's own record, in its model card.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ def main() -> None:
     from tasteloop.bundle import MODELS, read_card
     from tasteloop.runtime import engines
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bundle", type=Path, help="a bundle directory; the champion's by default")
     parser.add_argument("--seconds", type=float, default=1.0, help="for each cell (default: 1)")
     parser.add_argument("--json", action="store_true")
@@ -37,7 +39,15 @@ def main() -> None:
         rows[name] = engines.speed(engines.Runner(name, directory), SHAPES, arguments.seconds)
     recorded = card.get("runtime", {})
     if arguments.json:
-        print(json.dumps({"processor": engines.processor(), "threads": engines.threads(), "texts_per_second": rows}))
+        print(
+            json.dumps(
+                {
+                    "processor": engines.processor(),
+                    "threads": engines.threads(),
+                    "texts_per_second": rows,
+                }
+            )
+        )
         return
     print(f"{engines.processor()}, {engines.threads()} threads; texts/s, batch x tokens")
     columns = [f"{batch}x{tokens}" for batch, tokens in SHAPES]
@@ -46,10 +56,15 @@ def main() -> None:
     for name, found in rows.items():
         known = recorded.get("candidates", {}).get(name, {})
         told = [f"{found[c]:.0f}" if c in found else "" for c in columns]
-        told += [f"{known['difference']:.1g}" if known else "", {True: "yes", False: "no"}.get(known.get("good"), "")]
+        told += [
+            f"{known['difference']:.1g}" if known else "",
+            {True: "yes", False: "no"}.get(known.get("good"), ""),
+        ]
         print(f"| {name} | " + " | ".join(told) + " |")
     missing = [name for name in engines.ON_CPU if name not in rows]
-    print(f"chosen at export: {recorded.get('chosen', 'nothing')}; not on this machine: {', '.join(missing) or 'none'}")
+    print(
+        f"chosen at export: {recorded.get('chosen', 'nothing')}; not on this machine: {', '.join(missing) or 'none'}"
+    )
 
 
 def champion() -> Path:

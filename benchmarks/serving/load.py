@@ -1,15 +1,18 @@
 """Load from a second process on loopback: ours beside a plain kserve.Model, in one run.
 
-    python benchmarks/serving/load.py --bundle DIR --dataset DIR --encoder DIR [--seconds 20] [--rounds 3]
+    python benchmarks/serving/load.py --bundle DIR --dataset DIR --encoder DIR [--seconds 20]
+    [--rounds 3]
 
---dataset is a directory that `ingest` wrote (reviews.parquet, events.parquet). Every text is asked once: a number is
-put behind it, so that a cache of texts helps nobody. Rounds of the servers alternate; the tables hold medians.
+--dataset is a directory that `ingest` wrote (reviews.parquet, events.parquet). Every text is asked
+once: a number is put behind it, so that a cache of texts helps nobody. Rounds of the servers
+alternate; the tables hold medians.
 
   single       one caller: p50 beside the raw engine's, in the server's own process settings
   concurrent   16 callers, each asking again when answered: throughput, p50, p99
-  steady       interests and recommend with 40 events, arriving at random at 60% of what 16 callers got
-  overload     arriving at three times what 16 callers got, for a minute: codes, p99 of what was accepted, memory
-  soak         only where asked (`--only soak`): half an hour of all three models, and what becomes of the memory
+  steady       interests and recommend with 40 events, arriving at random at 60% of what 16 callers
+  got overload     arriving at three times what 16 callers got, for a minute: codes, p99 of what was
+  accepted, memory soak         only where asked (`--only soak`): half an hour of all three models,
+  and what becomes of the memory
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ from servers import HOUSE, Running, ours, plain
 
 CALLERS = 16
 _KEPT = 3.0  # seconds that an idle connection is used again; the servers close them after five
-_NUMBERS = itertools.count(1)  # of the whole run, so that no question comes twice and a cache of texts helps nobody
+# of the whole run, so that no question comes twice and a cache of texts helps nobody
+_NUMBERS = itertools.count(1)
 Bodies = Iterator[bytes]
 
 
@@ -59,12 +63,16 @@ class Measured:
 
 
 class Connection:
-    """HTTP/1.1 with as little work as possible: the generator shares the processor with what it measures."""
+    """HTTP/1.1 with as little work as possible: the generator shares the processor with what it
+    measures.
+    """
 
     def __init__(self, url: str, path: str) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname, parts.port
-        self._head = f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+        self._head = (
+            f"POST {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+        )
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._used = 0.0
 
@@ -94,7 +102,9 @@ class Connection:
         self._streams = None
 
 
-async def closed(server: Running, path: str, bodies: Bodies, callers: int, seconds: float) -> Measured:
+async def closed(
+    server: Running, path: str, bodies: Bodies, callers: int, seconds: float
+) -> Measured:
     """Callers that ask again as soon as they are answered."""
     measured = Measured()
     end = time.perf_counter() + seconds
@@ -114,8 +124,12 @@ async def closed(server: Running, path: str, bodies: Bodies, callers: int, secon
     return measured
 
 
-async def arriving(server: Running, path: str, bodies: Bodies, rate: float, seconds: float) -> Measured:
-    """Requests at random times, `rate` a second, whether or not earlier ones are answered; time is from arrival."""
+async def arriving(
+    server: Running, path: str, bodies: Bodies, rate: float, seconds: float
+) -> Measured:
+    """Requests at random times, `rate` a second, whether or not earlier ones are answered; time is
+    from arrival.
+    """
     measured, idle, draw = Measured(), [], random.Random(0)
     process = psutil.Process(server.pid)
 
@@ -158,10 +172,17 @@ def reviews(dataset: Path) -> Bodies:
 def histories(dataset: Path, events: int = 40) -> Bodies:
     """V1 bodies of one user's last events, none twice: a search with a number is the last."""
     frame = pl.read_parquet(dataset / "events.parquet").sort("user", "time")
-    users = [part.tail(events - 1) for part in frame.partition_by("user") if len(part) >= events - 1]
-    known = [[{k: v for k, v in row.items() if k != "user"} for row in user.to_dicts()] for user in users]
+    users = [
+        part.tail(events - 1) for part in frame.partition_by("user") if len(part) >= events - 1
+    ]
+    known = [
+        [{k: v for k, v in row.items() if k != "user"} for row in user.to_dicts()] for user in users
+    ]
     for rows in itertools.cycle(known):
-        asked = [*rows, {"kind": "search", "text": f"film {next(_NUMBERS)}", "time": rows[-1]["time"]}]
+        asked = [
+            *rows,
+            {"kind": "search", "text": f"film {next(_NUMBERS)}", "time": rows[-1]["time"]},
+        ]
         yield json.dumps({"instances": [{"events": asked}]}).encode()
 
 
@@ -182,7 +203,9 @@ for body in itertools.islice(reviews(Path(sys.argv[2])), 300):
 print(1000 * sorted(times[50:])[125])
 """
     command = [sys.executable, "-c", script, str(bundle), str(dataset), str(Path(__file__).parent)]
-    return float(subprocess.run(command, cwd=HOUSE, capture_output=True, text=True, check=True).stdout)
+    return float(
+        subprocess.run(command, cwd=HOUSE, capture_output=True, text=True, check=True).stdout
+    )
 
 
 def middle(rounds: list[Measured], of: Callable[[Measured], float]) -> float:
@@ -190,7 +213,9 @@ def middle(rounds: list[Measured], of: Callable[[Measured], float]) -> float:
 
 
 def say(*cells: object) -> None:
-    sys.stdout.write("| " + " | ".join(f"{c:.4g}" if isinstance(c, float) else str(c) for c in cells) + " |\n")
+    sys.stdout.write(
+        "| " + " | ".join(f"{c:.4g}" if isinstance(c, float) else str(c) for c in cells) + " |\n"
+    )
     sys.stdout.flush()
 
 
@@ -200,7 +225,9 @@ def head(title: str, *cells: str) -> None:
     say(*["---"] * len(cells))
 
 
-def compare(servers: list[Running], dataset: Path, seconds: float, rounds: int, engine: float) -> float:
+def compare(
+    servers: list[Running], dataset: Path, seconds: float, rounds: int, engine: float
+) -> float:
     """`single` and `concurrent`; returns what 16 callers got of ours."""
     path, bodies = "/v1/models/sentiment:predict", reviews(dataset)
     one: dict[str, list[Measured]] = {server.name: [] for server in servers}
@@ -220,7 +247,10 @@ def compare(servers: list[Running], dataset: Path, seconds: float, rounds: int, 
     head(f"{CALLERS} callers", "", "answers/s", "p50 ms", "p99 ms", "codes")
     for name, found in many.items():
         codes = dict(sum((m.codes for m in found), Counter()))
-        p50, p99 = middle(found, lambda m: m.quantile(0.5)), middle(found, lambda m: m.quantile(0.99))
+        p50, p99 = (
+            middle(found, lambda m: m.quantile(0.5)),
+            middle(found, lambda m: m.quantile(0.99)),
+        )
         say(name, middle(found, lambda m: m.rate), p50, p99, codes)
     if len(servers) > 1:
         first, second = (many[server.name] for server in servers)
@@ -243,28 +273,62 @@ def overload(server: Running, dataset: Path, capacity: float, seconds: float) ->
     path, bodies = "/v1/models/sentiment:predict", reviews(dataset)
     calm = asyncio.run(arriving(server, path, bodies, 0.6 * capacity, seconds / 3))
     found = asyncio.run(arriving(server, path, bodies, 3 * capacity, seconds))
-    head("Overload", "", "answers/s", "p50 ms", "p99 ms", "codes", "memory MB, first to last (most)")
+    head(
+        "Overload", "", "answers/s", "p50 ms", "p99 ms", "codes", "memory MB, first to last (most)"
+    )
     for name, measured in (("0.6x capacity", calm), ("3x capacity", found)):
-        memory = f"{measured.memory[0]:.0f} to {measured.memory[-1]:.0f} ({max(measured.memory):.0f})"
-        say(name, measured.rate, measured.quantile(0.5), measured.quantile(0.99), dict(measured.codes), memory)
+        memory = (
+            f"{measured.memory[0]:.0f} to {measured.memory[-1]:.0f} ({max(measured.memory):.0f})"
+        )
+        say(
+            name,
+            measured.rate,
+            measured.quantile(0.5),
+            measured.quantile(0.99),
+            dict(measured.codes),
+            memory,
+        )
     say("ratio", "", "", f"{found.quantile(0.99) / calm.quantile(0.99):.2f}x", "", "")
 
 
 def soak(server: Running, dataset: Path, rate: float, seconds: float) -> None:
-    """All three models at a moderate rate; memory after a tenth of the time and at the end, medians of a twentieth."""
-    bodies = {"sentiment": reviews(dataset), "interests": histories(dataset), "recommend": histories(dataset)}
+    """All three models at a moderate rate; memory after a tenth of the time and at the end, medians
+    of a twentieth.
+    """
+    bodies = {
+        "sentiment": reviews(dataset),
+        "interests": histories(dataset),
+        "recommend": histories(dataset),
+    }
 
     async def together() -> list[Measured]:
         asked = ((f"/v1/models/{model}:predict", own) for model, own in bodies.items())
-        return list(await asyncio.gather(*(arriving(server, path, own, rate / 3, seconds) for path, own in asked)))
+        return list(
+            await asyncio.gather(
+                *(arriving(server, path, own, rate / 3, seconds) for path, own in asked)
+            )
+        )
 
     found = asyncio.run(together())
     memory = found[0].memory
     part = max(1, len(memory) // 20)
     early, late = (statistics.median(m) for m in (memory[2 * part : 3 * part], memory[-part:]))
-    head(f"Soak, {seconds / 60:.0f} minutes at {rate:g} requests/s", "", "answers", "p50 ms", "p99 ms", "codes")
+    head(
+        f"Soak, {seconds / 60:.0f} minutes at {rate:g} requests/s",
+        "",
+        "answers",
+        "p50 ms",
+        "p99 ms",
+        "codes",
+    )
     for model, measured in zip(bodies, found, strict=True):
-        say(model, len(measured.latencies), measured.quantile(0.5), measured.quantile(0.99), dict(measured.codes))
+        say(
+            model,
+            len(measured.latencies),
+            measured.quantile(0.5),
+            measured.quantile(0.99),
+            dict(measured.codes),
+        )
     sys.stdout.write(
         f"\nResident memory: {memory[0]:.0f} MB at the start, {early:.0f} after a tenth, {late:.0f} at the end "
         f"({late / early - 1:+.1%}), at most {max(memory):.0f}.\n"
@@ -273,20 +337,40 @@ def soak(server: Running, dataset: Path, rate: float, seconds: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--dataset", type=Path, required=True)
-    parser.add_argument("--encoder", type=Path, help="what the peer serves; without it ours alone is measured")
-    parser.add_argument("--seconds", type=float, default=20, help="of one load (default: %(default)s)")
+    parser.add_argument(
+        "--encoder", type=Path, help="what the peer serves; without it ours alone is measured"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=20, help="of one load (default: %(default)s)"
+    )
     parser.add_argument("--overload-seconds", type=float, default=60)
-    parser.add_argument("--rounds", type=int, default=3, help="of each server (default: %(default)s)")
-    parser.add_argument("--only", choices=("compare", "steady", "overload", "soak"), help="one part of it")
-    parser.add_argument("--soak-seconds", type=float, default=1800, help="of `--only soak` (default: %(default)s)")
-    parser.add_argument("--soak-rate", type=float, default=9, help="requests a second then (default: %(default)s)")
-    parser.add_argument("--serve", nargs="*", default=[], metavar="OPTION", help="for ours: --serve=--max-wait=0.1")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="of each server (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--only", choices=("compare", "steady", "overload", "soak"), help="one part of it"
+    )
+    parser.add_argument(
+        "--soak-seconds", type=float, default=1800, help="of `--only soak` (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--soak-rate", type=float, default=9, help="requests a second then (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--serve", nargs="*", default=[], metavar="OPTION", help="for ours: --serve=--max-wait=0.1"
+    )
     arguments = parser.parse_args()
-    engine = raw(arguments.bundle, arguments.dataset) if arguments.only in (None, "compare") else float("nan")
+    engine = (
+        raw(arguments.bundle, arguments.dataset)
+        if arguments.only in (None, "compare")
+        else float("nan")
+    )
     with ours(arguments.bundle, *arguments.serve) as server:
         if arguments.only == "soak":
             soak(server, arguments.dataset, arguments.soak_rate, arguments.soak_seconds)
@@ -295,9 +379,13 @@ def main() -> None:
             if arguments.encoder:
                 with plain(arguments.encoder) as peer:
                     both = [server, peer]
-                    capacity = compare(both, arguments.dataset, arguments.seconds, arguments.rounds, engine)
+                    capacity = compare(
+                        both, arguments.dataset, arguments.seconds, arguments.rounds, engine
+                    )
             else:
-                capacity = compare([server], arguments.dataset, arguments.seconds, arguments.rounds, engine)
+                capacity = compare(
+                    [server], arguments.dataset, arguments.seconds, arguments.rounds, engine
+                )
         else:
             bodies = reviews(arguments.dataset)
             path = "/v1/models/sentiment:predict"

@@ -1,11 +1,13 @@
-"""Interests and recommend for one user with 40 events, in this process: no HTTP, no queue, nothing cached.
+"""Interests and recommend for one user with 40 events, in this process: no HTTP, no queue, nothing
+cached.
 
-    python benchmarks/serving/ranking.py --bundle DIR                    # the bundle's own catalogue
-    python benchmarks/serving/ranking.py --bundle DIR --items 100000     # and a synthetic one of that size
-    OMP_NUM_THREADS=1 python benchmarks/serving/ranking.py --bundle DIR --items 10000
+    python benchmarks/serving/ranking.py --bundle DIR                    # the bundle's own
+    catalogue python benchmarks/serving/ranking.py --bundle DIR --items 100000     # and a synthetic
+    one of that size OMP_NUM_THREADS=1 python benchmarks/serving/ranking.py --bundle DIR --items
+    10000
 
-The synthetic catalogue has the bundle's encoder and made-up items, its arrays drawn at random in the bundle's shapes.
-"rank" is what comes after the encoder.
+The synthetic catalogue has the bundle's encoder and made-up items, its arrays drawn at random in
+the bundle's shapes. "rank" is what comes after the encoder.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ def main() -> None:
     from tasteloop.bundle import read_card
     from tasteloop.runtime.session import Session, engines
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--items", type=int, help="of a synthetic catalogue")
     parser.add_argument("--runs", type=int, default=200)
@@ -38,10 +42,14 @@ def main() -> None:
             card = synthetic(arguments.bundle, card, arguments.items, directory)
         session = Session.open(directory, card, engines.choose(card, directory))
         count = len(session.catalogue)
-        print(f"{engines.processor()}, {engines.threads()} threads, {session.runtime}, {count} items, {EVENTS} events")
+        print(
+            f"{engines.processor()}, {engines.threads()} threads, {session.runtime}, {count} items, {EVENTS} events"
+        )
         print("| what | p50 ms | p99 ms |\n|---|---|---|")
         for what, seconds in measure(session, arguments.runs).items():
-            print(f"| {what} | {1000 * np.quantile(seconds, 0.5):.2f} | {1000 * np.quantile(seconds, 0.99):.2f} |")
+            print(
+                f"| {what} | {1000 * np.quantile(seconds, 0.5):.2f} | {1000 * np.quantile(seconds, 0.99):.2f} |"
+            )
 
 
 def measure(session: Any, runs: int) -> dict[str, list[float]]:
@@ -50,7 +58,10 @@ def measure(session: Any, runs: int) -> dict[str, list[float]]:
 
     def question() -> dict[str, Any]:
         items = rng.choice(len(catalogue), EVENTS, replace=False)
-        events = [{"kind": "rate", "item": catalogue[i], "value": float(rng.choice([0.25, 0.75, 1.0]))} for i in items]
+        events = [
+            {"kind": "rate", "item": catalogue[i], "value": float(rng.choice([0.25, 0.75, 1.0]))}
+            for i in items
+        ]
         return {"events": events}
 
     from tasteloop.runtime.session import parse
@@ -75,7 +86,9 @@ def measure(session: Any, runs: int) -> dict[str, list[float]]:
 
 
 def synthetic(bundle: Path, card: dict[str, Any], count: int, out: Path) -> dict[str, Any]:
-    """The bundle with a catalogue of `count` items, its arrays drawn at random in the sizes that they would have."""
+    """The bundle with a catalogue of `count` items, its arrays drawn at random in the sizes that
+    they would have.
+    """
     import polars as pl
     from safetensors.numpy import save_file
 
@@ -87,10 +100,19 @@ def synthetic(bundle: Path, card: dict[str, Any], count: int, out: Path) -> dict
     (out / MODELS).symlink_to((bundle / MODELS).absolute())
     labels = card["labels"]
     rows = [
-        (f"s{n}", f"Item number {n} (1999)", list(rng.choice(labels, 2, replace=False)), None, "film", None)
+        (
+            f"s{n}",
+            f"Item number {n} (1999)",
+            list(rng.choice(labels, 2, replace=False)),
+            None,
+            "film",
+            None,
+        )
         for n in range(count)
     ]
-    pl.DataFrame(rows, schema=dict(ITEMS_SCHEMA.to_polars()), orient="row").write_parquet(out / ITEMS)
+    pl.DataFrame(rows, schema=dict(ITEMS_SCHEMA.to_polars()), orient="row").write_parquet(
+        out / ITEMS
+    )
     own = mapped_arrays(bundle / RECOMMENDER)
     inside = min(count, card["recommender"]["settings"]["ease_items"])
     sizes = {len(own["vectors"]): count, len(own["compared"]): inside}
@@ -101,7 +123,9 @@ def synthetic(bundle: Path, card: dict[str, Any], count: int, out: Path) -> dict
     arrays["vectors"] = rng.standard_normal(arrays["vectors"].shape, np.float32)
     arrays["vectors"] /= np.linalg.norm(arrays["vectors"], axis=1, keepdims=True)
     arrays["compared"] = np.arange(inside, dtype=np.int32)
-    arrays["new"] = np.arange(count - round(count * len(own["new"]) / len(own["vectors"])), count, dtype=np.int32)
+    arrays["new"] = np.arange(
+        count - round(count * len(own["new"]) / len(own["vectors"])), count, dtype=np.int32
+    )
     for name in ("membership", "label_share"):
         arrays[name] /= arrays[name].sum(-1, keepdims=True)
     save_file(arrays, out / RECOMMENDER)

@@ -31,7 +31,15 @@ class Running:
 def ours(bundle: Path, *options: str) -> Iterator[Running]:
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder, "ready.json")
-        command = [sys.executable, "-m", "serving", "--bundle", str(bundle), "--ready-file", str(ready)]
+        command = [
+            sys.executable,
+            "-m",
+            "serving",
+            "--bundle",
+            str(bundle),
+            "--ready-file",
+            str(ready),
+        ]
         with _process([*command, "--port", "0", "--grpc-port", "0", *options]) as process:
             _wait(process, ready.exists)
             addresses = json.loads(ready.read_text())

@@ -1,11 +1,14 @@
-"""Promotions and rollbacks under load: no error, no mixed answer, every answer says which version gave it.
+"""Promotions and rollbacks under load: no error, no mixed answer, every answer says which version
+gave it.
 
-Two versions of one bundle that differ in every answer are registered in a home of its own. A server follows it while
-processes ask, by default without a pause, over V1 and V2; the champion is moved to and fro, each time waiting until it
-is served. Every answer is compared with what the version that it names computes offline.
+Two versions of one bundle that differ in every answer are registered in a home of its own. A server
+follows it while processes ask, by default without a pause, over V1 and V2; the champion is moved to
+and fro, each time waiting until it is served. Every answer is compared with what the version that
+it names computes offline.
 
     python benchmarks/serving/swaps.py --bundle runs/x/bundle --swaps 1000
-    python benchmarks/serving/swaps.py --bundle runs/x/bundle --swaps 20 --kill        kill -9 during swaps
+    python benchmarks/serving/swaps.py --bundle runs/x/bundle --swaps 20 --kill        kill -9
+    during swaps
 """
 
 from __future__ import annotations
@@ -36,12 +39,22 @@ ASKED = 3  # golden questions of each model
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bundle", type=Path, required=True, help="a bundle directory")
-    parser.add_argument("--swaps", type=int, default=1000, help="promotions and rollbacks (default: %(default)s)")
-    parser.add_argument("--clients", type=int, default=4, help="processes that ask (default: %(default)s)")
-    parser.add_argument("--pause", type=float, default=0.0, help="seconds between a client's questions (default: 0)")
-    parser.add_argument("--kill", action="store_true", help="kill -9 the server at a random moment of each swap")
+    parser.add_argument(
+        "--swaps", type=int, default=1000, help="promotions and rollbacks (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--clients", type=int, default=4, help="processes that ask (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--pause", type=float, default=0.0, help="seconds between a client's questions (default: 0)"
+    )
+    parser.add_argument(
+        "--kill", action="store_true", help="kill -9 the server at a random moment of each swap"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="swaps-") as folder:
@@ -62,7 +75,9 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     expected = dict(zip(versions, (golden(arguments.bundle), golden(other)), strict=True))
     for a, b in zip(*expected.values(), strict=True):
         if not compare(a["model"], a["answer"], b["answer"], TOLERANCE):
-            raise SystemExit(f"both versions answer {a['model']} alike: a mixed answer could not be told")
+            raise SystemExit(
+                f"both versions answer {a['model']} alike: a mixed answer could not be told"
+            )
     promote(versions[0])
     process, url = start(folder)
     stop = multiprocessing.Event()
@@ -70,7 +85,9 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     address = multiprocessing.Array("c", 200)
     address.value = url.encode()
     clients = [
-        multiprocessing.Process(target=ask, args=(n, address, expected, stop, results, arguments), daemon=True)
+        multiprocessing.Process(
+            target=ask, args=(n, address, expected, stop, results, arguments), daemon=True
+        )
         for n in range(arguments.clients)
     ]
     for client in clients:
@@ -123,7 +140,9 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def variant(bundle: Path, out: Path) -> Path:
-    """A whole bundle whose every answer is another: probabilities moved, titles marked, golden answers recomputed."""
+    """A whole bundle whose every answer is another: probabilities moved, titles marked, golden
+    answers recomputed.
+    """
     import polars as pl
 
     from tasteloop.bundle import seal
@@ -134,7 +153,8 @@ def variant(bundle: Path, out: Path) -> Path:
     files.write_parquet(out / "items.parquet", items)
     card = files.read_json(out / "card.json")
     for task in card["tasks"].values():
-        for slope in ("slope", "habit_slope"):  # to the opposite: an intercept would not move what is as good as sure
+        # to the opposite: an intercept would not move what is as good as sure
+        for slope in ("slope", "habit_slope"):
             task |= {slope: -task[slope]} if slope in task else {}
         task["intercept"] += 0.3
     files.write_json(out / "card.json", card)
@@ -157,9 +177,13 @@ def golden(bundle: Path) -> list[dict[str, Any]]:
 
 def register(bundle: Path, folder: Path, n: int) -> str:
     files.write_json(folder / f"evaluation{n}.json", {"metrics": {}, "lineage": {}})
-    recorded = registry.record(bundle, folder / f"evaluation{n}.json", {"passed": True, "reasons": []}, {"n": n})
+    recorded = registry.record(
+        bundle, folder / f"evaluation{n}.json", {"passed": True, "reasons": []}, {"n": n}
+    )
     digest = files.sha256_file(bundle / "manifest.json")
-    files.write_json(folder / f"r{n}.json", {"passed": True, "reason": "for this benchmark", "digest": digest})
+    files.write_json(
+        folder / f"r{n}.json", {"passed": True, "reason": "for this benchmark", "digest": digest}
+    )
     registry.rehearsed(recorded.version, folder / f"r{n}.json")
     return recorded.version
 
@@ -174,7 +198,17 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     ready.unlink(missing_ok=True)
     log = (folder / "server.log").open("ab")
     process = subprocess.Popen(
-        [sys.executable, "-m", "serving", "--port", "0", "--grpc-port", "0", "--ready-file", str(ready)]
+        [
+            sys.executable,
+            "-m",
+            "serving",
+            "--port",
+            "0",
+            "--grpc-port",
+            "0",
+            "--ready-file",
+            str(ready),
+        ]
         + ["--exit-with-parent"],
         cwd=HOUSE,
         stdin=subprocess.PIPE,
@@ -184,7 +218,9 @@ def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     deadline = time.monotonic() + 180
     while not ready.exists():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"the server did not start:\n{(folder / 'server.log').read_text()[-3000:]}")
+            raise SystemExit(
+                f"the server did not start:\n{(folder / 'server.log').read_text()[-3000:]}"
+            )
         time.sleep(0.02)
     return process, files.read_json(ready)["http"]
 
@@ -202,11 +238,20 @@ def follows(url: str, version: str, patience: float = 120.0) -> bool:
     return False
 
 
-def ask(n: int, address: Any, expected: Any, stop: Any, results: Any, arguments: argparse.Namespace) -> None:
+def ask(
+    n: int, address: Any, expected: Any, stop: Any, results: Any, arguments: argparse.Namespace
+) -> None:
     """Ask and compare; in a process of its own."""
     import httpx
 
-    found: dict[str, Any] = {"answers": 0, "errors": 0, "mixed": 0, "cut": 0, "by_version": {}, "examples": []}
+    found: dict[str, Any] = {
+        "answers": 0,
+        "errors": 0,
+        "mixed": 0,
+        "cut": 0,
+        "by_version": {},
+        "examples": [],
+    }
     questions = next(iter(expected.values()))
     turn, parent = n, os.getppid()
     while not stop.is_set() and os.getppid() == parent:
@@ -217,7 +262,9 @@ def ask(n: int, address: Any, expected: Any, stop: Any, results: Any, arguments:
                 turn += 1
                 time.sleep(arguments.pause)
                 try:
-                    problem, version = one(http, questions[index], {v: q[index] for v, q in expected.items()}, over_v2)
+                    problem, version = one(
+                        http, questions[index], {v: q[index] for v, q in expected.items()}, over_v2
+                    )
                 except httpx.TransportError as error:
                     if arguments.kill:
                         found["cut"] += 1
@@ -233,11 +280,15 @@ def ask(n: int, address: Any, expected: Any, stop: Any, results: Any, arguments:
     results.put(found)
 
 
-def one(http: Any, question: dict[str, Any], by_version: dict[str, dict[str, Any]], over_v2: bool) -> tuple[str, str]:
+def one(
+    http: Any, question: dict[str, Any], by_version: dict[str, dict[str, Any]], over_v2: bool
+) -> tuple[str, str]:
     """Ask one question; what is wrong with the answer, and its version."""
     model, instance = question["model"], question["instance"]
     if over_v2:
-        name, element = ("text", instance["text"]) if model == "sentiment" else ("events", json.dumps(instance))
+        name, element = (
+            ("text", instance["text"]) if model == "sentiment" else ("events", json.dumps(instance))
+        )
         tensor = {"name": name, "datatype": "BYTES", "shape": [1], "data": [element]}
         response = http.post(f"/v2/models/{model}/infer", json={"inputs": [tensor]})
     else:
@@ -249,9 +300,15 @@ def one(http: Any, question: dict[str, Any], by_version: dict[str, dict[str, Any
     answer = from_v2(model, body["outputs"], 1)[0] if over_v2 else body["predictions"][0]
     want = by_version[version]["answer"]
     if over_v2 and "recommendations" in want:
-        want = {"recommendations": [{k: v for k, v in e.items() if k != "title"} for e in want["recommendations"]]}
+        want = {
+            "recommendations": [
+                {k: v for k, v in e.items() if k != "title"} for e in want["recommendations"]
+            ]
+        }
     differences = compare(model, want, answer, TOLERANCE)
-    return (f"version {version} answered {model} otherwise: {differences[0]}" if differences else ""), version
+    return (
+        f"version {version} answered {model} otherwise: {differences[0]}" if differences else ""
+    ), version
 
 
 def resident(pid: int) -> float:

@@ -27,7 +27,9 @@ app = typer.Typer(
 )
 data = typer.Typer(no_args_is_help=True, help="Named real data and weights: list, fetch, describe.")
 app.add_typer(data, name="data")
-bench = typer.Typer(no_args_is_help=True, help="Measure against peers, from a checkout of the repository.")
+bench = typer.Typer(
+    no_args_is_help=True, help="Measure against peers, from a checkout of the repository."
+)
 app.add_typer(bench, name="bench")
 rollout = typer.Typer(
     no_args_is_help=True,
@@ -43,24 +45,34 @@ cluster = typer.Typer(
     epilog="example: tasteloop cluster deploy --version 3 --image REGISTRY/tasteloop-serving-python@sha256:…",
 )
 app.add_typer(cluster, name="cluster")
-journal = typer.Typer(no_args_is_help=True, help="What was asked in outline, answered, and fed back.")
+journal = typer.Typer(
+    no_args_is_help=True, help="What was asked in outline, answered, and fed back."
+)
 app.add_typer(journal, name="journal")
 
-MOST = 1_000_000  # of anything that is counted: what comes of more is no answer but a machine out of memory
+# of anything that is counted: what comes of more is no answer but a machine out of memory
+MOST = 1_000_000
 
-Profile = Annotated[str, typer.Option("--profile", "-p", help="smoke, local, cluster, or a YAML file.")]
+Profile = Annotated[
+    str, typer.Option("--profile", "-p", help="smoke, local, cluster, or a YAML file.")
+]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="A setting instead of the profile's; repeatable."),
+    typer.Option(
+        "--set", "-s", metavar="KEY=VALUE", help="A setting instead of the profile's; repeatable."
+    ),
 ]
 Graph = Annotated[str, typer.Option("--pipeline", help="training, monitoring or scoring.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and only JSON, on standard output.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print JSON, and only JSON, on standard output.")
+]
 
 
 def main() -> None:
     """The console script: a user's mistake is one message and exit code 2.
 
-    So is a file or directory that cannot be read or written, whoever wanted it: the message of the system names it.
+    So is a file or directory that cannot be read or written, whoever wanted it: the message of the
+    system names it.
     """
     process.begin()
     try:
@@ -114,7 +126,9 @@ def options(
     except (OSError, RuntimeError) as error:  # the latter for `~nobody`
         raise TasteloopError(f"TASTELOOP_HOME cannot be used: {error}; name a directory") from None
     if not is_usable or any(parent.is_file() for parent in home().parents):
-        raise TasteloopError(f"TASTELOOP_HOME={home()} is no directory, or below a file; name a directory")
+        raise TasteloopError(
+            f"TASTELOOP_HOME={home()} is no directory, or below a file; name a directory"
+        )
 
 
 @app.command()
@@ -125,7 +139,8 @@ def run(profile: Profile = "local", set: Set = None, as_json: AsJson = False) ->
     from pipelines.local import runner as local
     from pipelines.settings import load
 
-    stream = sys.stderr if as_json else sys.stdout  # named, since stdout is redirected while kfp runs
+    # named, since stdout is redirected while kfp runs
+    stream = sys.stderr if as_json else sys.stdout
     console = Console(file=stream, highlight=False, soft_wrap=True)
     _log()
     settings = load(profile, set or [])
@@ -143,7 +158,11 @@ def run(profile: Profile = "local", set: Set = None, as_json: AsJson = False) ->
 
 
 @app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    },
 )
 def step(ctx: typer.Context) -> None:
     """Run one step by itself: `tasteloop step NAME --help`; without a name, list the steps."""
@@ -163,7 +182,9 @@ def step(ctx: typer.Context) -> None:
 
 @app.command("compile")
 def compile_graph(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the IR YAML goes.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where the IR YAML goes.")
+    ],
     profile: Profile = "cluster",
     set: Set = None,
     pipeline: Graph = "training",
@@ -180,27 +201,42 @@ def compile_graph(
     typer.echo(str(output))
 
 
-@app.command(epilog="Exit codes: 0 submitted (with --wait: succeeded), 1 the run failed or was cancelled, 2 a mistake.")
+@app.command(
+    epilog="Exit codes: 0 submitted (with --wait: succeeded), 1 the run failed or was cancelled, 2 a mistake."
+)
 def submit(
     profile: Profile = "cluster",
     set: Set = None,
     host: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="The server; else KF_PIPELINES_ENDPOINT, or what kubectl knows."),
+        typer.Option(
+            metavar="URL", help="The server; else KF_PIPELINES_ENDPOINT, or what kubectl knows."
+        ),
     ] = None,
     namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="Yours, where Kubeflow has several users.")
+        str | None,
+        typer.Option("--namespace", "-n", help="Yours, where Kubeflow has several users."),
     ] = None,
-    experiment: Annotated[str, typer.Option(help="What runs are grouped under; made where missing.")] = "tasteloop",
+    experiment: Annotated[
+        str, typer.Option(help="What runs are grouped under; made where missing.")
+    ] = "tasteloop",
     cron: Annotated[
         str | None,
-        typer.Option(metavar="'M H D M W'", help="Run on this schedule instead of now; replaces the one before."),
+        typer.Option(
+            metavar="'M H D M W'",
+            help="Run on this schedule instead of now; replaces the one before.",
+        ),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Until the run has ended; Ctrl-C leaves it running.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Until the run has ended; Ctrl-C leaves it running.")
+    ] = False,
     pipeline: Graph = "training",
     argument: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="A parameter of the pipeline, such as events=s3://...; repeatable."),
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="A parameter of the pipeline, such as events=s3://...; repeatable.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -214,7 +250,9 @@ def submit(
     from pipelines.settings import load
 
     if cron and wait:
-        raise TasteloopError("--cron makes a schedule, which has no end to --wait for; give one of them")
+        raise TasteloopError(
+            "--cron makes a schedule, which has no end to --wait for; give one of them"
+        )
     try:
         told = submission.submit(
             load(profile, set or []),
@@ -233,7 +271,10 @@ def submit(
     elif "page" in told:
         typer.echo(told["page"])
     if wait and told["state"] != "SUCCEEDED":
-        _fail(f"the run ended as {told['state'].lower()}{': ' + told['error'] if 'error' in told else ''}", 1)
+        _fail(
+            f"the run ended as {told['state'].lower()}{': ' + told['error'] if 'error' in told else ''}",
+            1,
+        )
 
 
 @app.command()
@@ -259,26 +300,33 @@ def status(
     for facts in found:
         version = f"version {facts['version']}" if facts.get("version") else ""
         seconds = f"{facts['seconds']:.0f} s" if "seconds" in facts else ""
-        typer.echo(f"{facts['id']}  {facts['profile']:<8} {facts['outcome']:<16} {seconds:>7}  {version}".rstrip())
+        typer.echo(
+            f"{facts['id']}  {facts['profile']:<8} {facts['outcome']:<16} {seconds:>7}  {version}".rstrip()
+        )
 
 
 @app.command()
 def report(
-    run_id: Annotated[str | None, typer.Option("--run", metavar="ID", help="A run's id; the last one.")] = None,
+    run_id: Annotated[
+        str | None, typer.Option("--run", metavar="ID", help="A run's id; the last one.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE")] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     site: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Write the site instead: why is this model live? Every model, drift, decision."
+            metavar="DIR",
+            help="Write the site instead: why is this model live? Every model, drift, decision.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a run's evaluation as one self-contained HTML page, or its validation where it ended there.
+    """Write a run's evaluation as one self-contained HTML page, or its validation where it ended
+    there.
 
-    With --site DIR: static pages over all models, runs, drift windows and decisions, each with its evidence, which can
-    be moved or published as they are. A site that is there is replaced; a directory with anything else in it is not.
+    With --site DIR: static pages over all models, runs, drift windows and decisions, each with its
+    evidence, which can be moved or published as they are. A site that is there is replaced; a
+    directory with anything else in it is not.
     """
     if site is not None:
         if run_id or output:
@@ -311,7 +359,9 @@ def serve(
     ctx: typer.Context,
     port: Annotated[int, typer.Option(min=0, max=65535, help="REST port; 0: any free one.")] = 8080,
 ) -> None:
-    """Serve the champion over KServe's V1 and V2 protocols; more options: `python -m serving --help`."""
+    """Serve the champion over KServe's V1 and V2 protocols; more options: `python -m serving
+    --help`.
+    """
     from serving.__main__ import main as serving
 
     sys.exit(serving(["--port", str(port), *ctx.args]))
@@ -321,10 +371,13 @@ def serve(
 def predict(
     model: Annotated[str, typer.Argument(help="interests, recommend or sentiment.")],
     events: Annotated[
-        str | None, typer.Option(metavar="JSON|FILE|-", help="A list of events, the user's history.")
+        str | None,
+        typer.Option(metavar="JSON|FILE|-", help="A list of events, the user's history."),
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="A text to judge; repeatable.")] = None,
-    k: Annotated[int, typer.Option("--k", "-k", min=1, max=MOST, help="How many items to recommend.")] = 10,
+    k: Annotated[
+        int, typer.Option("--k", "-k", min=1, max=MOST, help="How many items to recommend.")
+    ] = 10,
     url: Annotated[str, typer.Option(help="The server.")] = "http://127.0.0.1:8080",
 ) -> None:
     """Ask a server that runs (`tasteloop serve`); the answer is JSON."""
@@ -340,20 +393,31 @@ def predict(
 @app.command()
 def score(
     events: Annotated[
-        Path, typer.Option(metavar="FILE", help="Behaviour, .parquet or .csv: user, kind, item, time, value, text.")
+        Path,
+        typer.Option(
+            metavar="FILE", help="Behaviour, .parquet or .csv: user, kind, item, time, value, text."
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Answers, .parquet; replaced whole.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="Answers, .parquet; replaced whole.")
+    ],
     model: Annotated[str, typer.Option(help="interests, recommend or sentiment.")] = "interests",
     k: Annotated[
-        int | None, typer.Option("--k", "-k", min=1, max=MOST, help="Labels or items a user; all labels, 10 items.")
+        int | None,
+        typer.Option(
+            "--k", "-k", min=1, max=MOST, help="Labels or items a user; all labels, 10 items."
+        ),
     ] = None,
-    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="A bundle instead of the champion's.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A bundle instead of the champion's.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer for every user of a file, offline: the same answers as the server's, in bounded memory.
+    """Answer for every user of a file, offline: the same answers as the server's, in bounded
+    memory.
 
-    Users are the pseudonyms of the events contract and are written as they came. Every row must be an event; the first
-    that is none is told by its number, and nothing is written.
+    Users are the pseudonyms of the events contract and are written as they came. Every row must be
+    an event; the first that is none is told by its number, and nothing is written.
     """
     from dataclasses import asdict
 
@@ -365,13 +429,17 @@ def score(
 
         live = champion()
         if live is None:
-            raise TasteloopError("there is no champion yet; train one with `tasteloop run`, or name a --bundle DIR")
+            raise TasteloopError(
+                "there is no champion yet; train one with `tasteloop run`, or name a --bundle DIR"
+            )
         bundle = live.path
     result = scoring.score(bundle, events, out, model, k)
     if as_json:
         _print(asdict(result))
     else:
-        typer.echo(f"{out}: {result.rows} rows for {result.scored} {'texts' if model == 'sentiment' else 'users'}")
+        typer.echo(
+            f"{out}: {result.rows} rows for {result.scored} {'texts' if model == 'sentiment' else 'users'}"
+        )
 
 
 @app.command()
@@ -379,7 +447,9 @@ def history(
     as_json: AsJson = False,
     last: Annotated[int, typer.Option(min=1, max=MOST, help="How many decisions to show.")] = 10,
 ) -> None:
-    """Show what the monitor decided, newest first: when, why, on what evidence, and what came of it."""
+    """Show what the monitor decided, newest first: when, why, on what evidence, and what came of
+    it.
+    """
     from pipelines.loop.monitoring import LEDGER, tell
     from tasteloop.files import home
     from validation.monitor.ledger import Ledger
@@ -396,24 +466,32 @@ def history(
 
 @app.command()
 def monitor(
-    once: Annotated[bool, typer.Option("--once", help="One pass, then end: for cron and scripts.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="One pass, then end: for cron and scripts.")
+    ] = False,
     every: Annotated[
-        str | None, typer.Option(metavar="TIME", help="A pass every so often, such as 30m or 1h, until stopped.")
+        str | None,
+        typer.Option(
+            metavar="TIME", help="A pass every so often, such as 30m or 1h, until stopped."
+        ),
     ] = None,
     events: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE|DIR", help="Events as they come, .parquet; `incoming` under TASTELOOP_HOME by default."
+            metavar="FILE|DIR",
+            help="Events as they come, .parquet; `incoming` under TASTELOOP_HOME by default.",
         ),
     ] = None,
     profile: Profile = "local",
     set: Set = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare what has come with what the champion learned from; decide, and retrain, alert or roll back.
+    """Compare what has come with what the champion learned from; decide, and retrain, alert or roll
+    back.
 
-    One monitor works at a time (exit code 5 where another does). The profile is that of a retraining; its sections
-    watch, decision, retraining, rollback and alerts are the monitor's. Webhook: --set alerts.webhook=https://...
+    One monitor works at a time (exit code 5 where another does). The profile is that of a
+    retraining; its sections watch, decision, retraining, rollback and alerts are the monitor's.
+    Webhook: --set alerts.webhook=https://...
     """
     from pipelines.loop import monitoring
     from pipelines.settings import load
@@ -460,27 +538,39 @@ def simulate(
             "delayed-labels, or all."
         ),
     ] = "taste-change",
-    seed: Annotated[int, typer.Option(min=0, max=MOST, help="Who comes when, and whom the shift hits.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MOST, help="Who comes when, and whom the shift hits.")
+    ] = 0,
     weeks: Annotated[int, typer.Option(min=1, max=MOST, help="Weeks that are replayed.")] = 6,
-    start: Annotated[int, typer.Option(min=0, max=MOST, help="The first week with the shift, from 0.")] = 2,
+    start: Annotated[
+        int, typer.Option(min=0, max=MOST, help="The first week with the shift, from 0.")
+    ] = 2,
     visitors: Annotated[int, typer.Option(min=1, max=MOST, help="A week.")] = 100,
-    severity: Annotated[float | None, typer.Option(help="In the shift's own unit; its default.")] = None,
+    severity: Annotated[
+        float | None, typer.Option(help="In the shift's own unit; its default.")
+    ] = None,
     in_process: Annotated[
-        bool, typer.Option("--in-process", help="Answer in this process instead of a server's: faster.")
+        bool,
+        typer.Option("--in-process", help="Answer in this process instead of a server's: faster."),
     ] = False,
     retrain: Annotated[
-        bool, typer.Option("--retrain/--no-retrain", help="Whether a retraining that is decided is done.")
+        bool,
+        typer.Option(
+            "--retrain/--no-retrain", help="Whether a retraining that is decided is done."
+        ),
     ] = True,
     place: Annotated[
-        Path | None, typer.Option("--home", metavar="DIR", help="Its home; simulations/ under TASTELOOP_HOME.")
+        Path | None,
+        typer.Option("--home", metavar="DIR", help="Its home; simulations/ under TASTELOOP_HOME."),
     ] = None,
     set: Set = None,
     as_json: AsJson = False,
 ) -> None:
-    """Replay real behaviour through a server, with a shift, and see whether the monitor does what it should.
+    """Replay real behaviour through a server, with a shift, and see whether the monitor does what
+    it should.
 
-    The first time a champion is trained (profile smoke). Every simulation has a home of its own: your registry is not
-    touched. Exit code 1 where an expectation is not met.
+    The first time a champion is trained (profile smoke). Every simulation has a home of its own:
+    your registry is not touched. Exit code 1 where an expectation is not met.
     """
     from pipelines.simulation import simulator as simulation
     from pipelines.simulation.replay import SHIFTS, Options
@@ -488,14 +578,20 @@ def simulate(
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     if place is not None and shift == "all":
-        raise TasteloopError("--home is one simulation's; --shift all makes several, under TASTELOOP_HOME/simulations")
+        raise TasteloopError(
+            "--home is one simulation's; --shift all makes several, under TASTELOOP_HOME/simulations"
+        )
     results = []
     for name in SHIFTS if shift == "all" else [shift]:
         options = Options(name, seed, weeks, start, visitors, severity, not in_process, retrain)
         where = place or simulation.default_place(name, seed)
         results.append(
             simulation.simulate(
-                options, where, home() / "simulations", set or [], lambda line: typer.echo(line, err=as_json)
+                options,
+                where,
+                home() / "simulations",
+                set or [],
+                lambda line: typer.echo(line, err=as_json),
             )
         )
         if not as_json:
@@ -513,7 +609,9 @@ def _seconds(text: str) -> float:
     number, unit = text[:-1], text[-1:]
     allowed = unit in units and number.isascii() and number.isdigit() and len(number) <= 7
     if not allowed or not 0 < int(number) * units[unit] <= _YEAR:
-        raise TasteloopError(f"--every {text!r:.40}: a whole number with s, m, h or d, up to a year, such as 30m or 1h")
+        raise TasteloopError(
+            f"--every {text!r:.40}: a whole number with s, m, h or d, up to a year, such as 30m or 1h"
+        )
     return float(int(number) * units[unit])
 
 
@@ -526,14 +624,18 @@ def rollback(as_json: AsJson = False) -> None:
     if as_json:
         _print({"version": live.version, "digest": live.digest})
     else:
-        typer.echo(f"the champion is version {live.version} ({live.digest[:12]}); servers that follow it swap")
+        typer.echo(
+            f"the champion is version {live.version} ({live.digest[:12]}); servers that follow it swap"
+        )
 
 
 @app.command("reset-registry")
 def reset_registry() -> None:
-    """Begin without a champion, where the registry was lost and no backup is there; a registry that is whole stays.
+    """Begin without a champion, where the registry was lost and no backup is there; a registry that
+    is whole stays.
 
-    The database is set aside. Bundles and runs stay; the next run's model is compared with baselines alone.
+    The database is set aside. Bundles and runs stay; the next run's model is compared with
+    baselines alone.
     """
     from serving.release.registry import reset
 
@@ -546,14 +648,20 @@ def start_rollout(
     version: Annotated[str, typer.Option(metavar="N", help="The registered version to try.")],
     share: Annotated[float, typer.Option(help="Of the requests, above 0 and up to 1.")] = 0.1,
     shadow: Annotated[
-        bool, typer.Option("--shadow", help="The champion answers all; the version scores its share in spare time.")
+        bool,
+        typer.Option(
+            "--shadow", help="The champion answers all; the version scores its share in spare time."
+        ),
     ] = False,
     manual: Annotated[
         bool, typer.Option("--manual", help="Report what the rules say; promote or abort by hand.")
     ] = False,
     rule: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="A rule instead of the default, such as answers=2000; repeatable."),
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="A rule instead of the default, such as answers=2000; repeatable.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -581,7 +689,9 @@ def rollout_status(as_json: AsJson = False) -> None:
         _print(told)
         return
     if told is None:
-        typer.echo("no rollout yet; begin one with `tasteloop rollout start --version N --share 0.1`")
+        typer.echo(
+            "no rollout yet; begin one with `tasteloop rollout start --version N --share 0.1`"
+        )
         return
     kind = "shadow" if told["shadow"] else "canary"
     typer.echo(
@@ -618,33 +728,51 @@ def abort_rollout() -> None:
     from serving.release import canary
 
     ended = canary.abort()
-    typer.echo(f"version {ended.champion.version} answers everything; version {ended.challenger.version} is out")
+    typer.echo(
+        f"version {ended.champion.version} answers everything; version {ended.challenger.version} is out"
+    )
 
 
 Where = Annotated[str, typer.Option("--namespace", "-n", help="Of the InferenceService.")]
 Called = Annotated[str, typer.Option("--name", help="Of the InferenceService.")]
 Context = Annotated[
-    str | None, typer.Option(help="Of kubectl's configuration; else its current one, or the pod's account.")
+    str | None,
+    typer.Option(help="Of kubectl's configuration; else its current one, or the pod's account."),
 ]
 Number = Annotated[str, typer.Option("--version", metavar="N", help="The registered version.")]
-Image = Annotated[str, typer.Option("--image", metavar="REF", help="The serving image, best by digest.")]
+Image = Annotated[
+    str, typer.Option("--image", metavar="REF", help="The serving image, best by digest.")
+]
 Bundle = Annotated[
     str | None,
-    typer.Option("--uri", help="Where KServe finds the bundle (s3://…, with --digest); else the registry says."),
+    typer.Option(
+        "--uri",
+        help="Where KServe finds the bundle (s3://…, with --digest); else the registry says.",
+    ),
 ]
 Digest = Annotated[str | None, typer.Option("--digest", help="The bundle's digest, with --uri.")]
 Store = Annotated[
     str | None,
     typer.Option(
-        "--store", metavar="s3://…", help="MLflow's --artifacts-destination, where its server proxies artifacts."
+        "--store",
+        metavar="s3://…",
+        help="MLflow's --artifacts-destination, where its server proxies artifacts.",
     ),
 ]
 Ask = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="A setting of the service, such as replicas=3; repeatable."),
+    typer.Option(
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        help="A setting of the service, such as replicas=3; repeatable.",
+    ),
 ]
 Seconds = Annotated[
-    int, typer.Option("--wait", min=0, max=MOST, metavar="SECONDS", help="For KServe to have done it; 0: don't.")
+    int,
+    typer.Option(
+        "--wait", min=0, max=MOST, metavar="SECONDS", help="For KServe to have done it; 0: don't."
+    ),
 ]
 
 
@@ -666,7 +794,8 @@ def cluster_deploy(
     from serving.cluster import inference_service as cluster
 
     given = cluster.given(set or [])
-    cluster.settings(name, namespace, **given)  # a mistake is told before the registry and the cluster are asked
+    # a mistake is told before the registry and the cluster are asked
+    cluster.settings(name, namespace, **given)
     release = cluster.release(version, image, uri, digest, store)
     service = cluster.Service(cluster.connect(context), name, namespace, **given)
     _cluster_told(service, service.deploy(release), wait, as_json)
@@ -690,7 +819,12 @@ def cluster_canary(
     from serving.cluster import inference_service as cluster
 
     service = cluster.Service(cluster.connect(context), name, namespace)
-    _cluster_told(service, service.canary(cluster.release(version, image, uri, digest, store), percent), wait, as_json)
+    _cluster_told(
+        service,
+        service.canary(cluster.release(version, image, uri, digest, store), percent),
+        wait,
+        as_json,
+    )
 
 
 @cluster.command("promote")
@@ -702,7 +836,9 @@ def cluster_promote(
     wait: Seconds = 300,
     as_json: AsJson = False,
 ) -> None:
-    """Make the version that is tried the stable one; in Standard mode its pods go on as they are."""
+    """Make the version that is tried the stable one; in Standard mode its pods go on as they
+    are.
+    """
     from serving.cluster import inference_service as cluster
 
     service = cluster.Service(cluster.connect(context), name, namespace)
@@ -755,7 +891,9 @@ def cluster_manifest(
     from serving.cluster import inference_service as cluster
 
     settings = cluster.settings(name, namespace, **cluster.given(set or []))
-    made = cluster.manifest(settings, cluster.Releases(cluster.release(version, image, uri, digest, store)))
+    made = cluster.manifest(
+        settings, cluster.Releases(cluster.release(version, image, uri, digest, store))
+    )
     typer.echo(yaml.safe_dump(made, sort_keys=False), nl=False)
 
 
@@ -770,7 +908,9 @@ def _cluster_told(service: Any, releases: Any, wait: int, as_json: bool) -> None
         return
     typer.echo(f"stable     version {releases.stable.version} ({releases.stable.digest[:12]})")
     if releases.tried:
-        typer.echo(f"tried      version {releases.tried.version}, {releases.percent} percent of the requests")
+        typer.echo(
+            f"tried      version {releases.tried.version}, {releases.percent} percent of the requests"
+        )
     if releases.before:
         typer.echo(f"before     version {releases.before.version}")
     typer.echo(f"KServe     {pending or 'has done it'}")
@@ -779,11 +919,14 @@ def _cluster_told(service: Any, releases: Any, wait: int, as_json: bool) -> None
 @journal.command("describe")
 def describe_journal(
     directory: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The journal; `journal` under TASTELOOP_HOME.")
+        Path | None,
+        typer.Option(metavar="DIR", help="The journal; `journal` under TASTELOOP_HOME."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """How many answers there are by model and version, from when to when, how many have feedback, and what is lost."""
+    """How many answers there are by model and version, from when to when, how many have feedback,
+    and what is lost.
+    """
     from serving.journal.writer import describe
     from tasteloop.files import home
 
@@ -792,14 +935,20 @@ def describe_journal(
         _print(told)
         return
     span = f" from {told['span'][0]} to {told['span'][1]}" if told["span"] else ""
-    typer.echo(f"{told['directory']}: {told['answers']} answers{span}, {told['with_feedback']} with feedback")
+    typer.echo(
+        f"{told['directory']}: {told['answers']} answers{span}, {told['with_feedback']} with feedback"
+    )
     for row in told["by"]:
-        typer.echo(f"{row['model']:<10} version {row['version']:<12} {row['role']:<10} {row['answers']}")
+        typer.echo(
+            f"{row['model']:<10} version {row['version']:<12} {row['role']:<10} {row['answers']}"
+        )
     for segment in told["damaged"]:
         rows = "an unknown number of" if segment["rows"] is None else segment["rows"]
         typer.echo(f"lost       {rows} rows: damaged, set aside as {segment['file']}")
     if told["impossible_times"]:
-        typer.echo(f"unusable   {told['impossible_times']} answers whose time is before 1970 or after 9999")
+        typer.echo(
+            f"unusable   {told['impossible_times']} answers whose time is before 1970 or after 9999"
+        )
 
 
 @data.command("list")
@@ -809,7 +958,8 @@ def list_sources(as_json: AsJson = False) -> None:
     from tasteloop.datasets.fetch import cached
 
     rows = [
-        {"name": s.name, "gives": s.gives, "cached": cached(s.name), "origin": s.origin} for s in CATALOGUE.values()
+        {"name": s.name, "gives": s.gives, "cached": cached(s.name), "origin": s.origin}
+        for s in CATALOGUE.values()
     ]
     if as_json:
         _print(rows)
@@ -821,12 +971,15 @@ def list_sources(as_json: AsJson = False) -> None:
 
 @data.command()
 def fetch(names: Annotated[list[str], typer.Argument(help="Names of the catalogue.")]) -> None:
-    """Download sources into the cache, checked against their SHA-256; one that is there is left alone."""
+    """Download sources into the cache, checked against their SHA-256; one that is there is left
+    alone.
+    """
     from tasteloop.datasets.fetch import fetch as fetch_source
     from tasteloop.datasets.fetch import lookup
 
     _log()
-    for source in [lookup(name) for name in names]:  # a wrong name is told before anything is downloaded
+    # a wrong name is told before anything is downloaded
+    for source in [lookup(name) for name in names]:
         place = fetch_source(source.name)
         typer.echo(f"{source.name}: {place}\n  terms of use: {source.terms}")
 
@@ -863,16 +1016,32 @@ def describe(name: str, as_json: AsJson = False) -> None:
 @bench.command()
 def quality(
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Results, and what is kept to carry on; TASTELOOP_HOME/bench.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Results, and what is kept to carry on; TASTELOOP_HOME/bench."
+        ),
     ] = None,
-    protocol: Annotated[list[str] | None, typer.Option(help="Only this protocol; repeatable.")] = None,
-    only: Annotated[list[str] | None, typer.Option(metavar="METHOD", help="Only this method; repeatable.")] = None,
-    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="A bundle to measure with its encoder.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Few methods, a third of the users: minutes.")] = False,
-    seeds: Annotated[int, typer.Option(min=1, max=1000, help="How often a method that draws random numbers runs.")] = 3,
+    protocol: Annotated[
+        list[str] | None, typer.Option(help="Only this protocol; repeatable.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="METHOD", help="Only this method; repeatable.")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A bundle to measure with its encoder.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few methods, a third of the users: minutes.")
+    ] = False,
+    seeds: Annotated[
+        int,
+        typer.Option(min=1, max=1000, help="How often a method that draws random numbers runs."),
+    ] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Recommenders on ml-100k under stated protocols, each peer tuned; prints one table (docs/benchmarks.md)."""
+    """Recommenders on ml-100k under stated protocols, each peer tuned; prints one table
+    (docs/benchmarks.md).
+    """
     root = Path(tasteloop.__file__).parents[1]
     if not (root / "benchmarks" / "quality" / "run.py").is_file():
         raise TasteloopError(
@@ -887,9 +1056,13 @@ def quality(
 
     _log()
     options = Options(
-        out=(out or home() / "bench" / "quality").absolute(), protocols=tuple(protocol or ()), only=tuple(only or ()),
-        quick=quick, seeds=tuple(range(seeds)), bundle=bundle and bundle.absolute(),
-    )  # fmt: skip
+        out=(out or home() / "bench" / "quality").absolute(),
+        protocols=tuple(protocol or ()),
+        only=tuple(only or ()),
+        quick=quick,
+        seeds=tuple(range(seeds)),
+        bundle=bundle and bundle.absolute(),
+    )
     try:
         results = run(options, lambda line: typer.echo(line, err=True))
     except KeyboardInterrupt:
@@ -898,7 +1071,11 @@ def quality(
         _print(results)
     else:
         typer.echo(markdown(results), nl=False)
-    if any(e.get("refused", "").startswith("failed") for p in results["protocols"] for e in p["methods"]):
+    if any(
+        e.get("refused", "").startswith("failed")
+        for p in results["protocols"]
+        for e in p["methods"]
+    ):
         sys.exit(1)
 
 

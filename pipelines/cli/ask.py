@@ -11,10 +11,13 @@ from typing import Any
 from tasteloop.errors import TasteloopError
 
 MODELS = ("interests", "recommend", "sentiment")
-_LONGEST = 16 * 1024 * 1024  # characters of a history; a server takes four MiB unless it is told otherwise
+# characters of a history; a server takes four MiB unless it is told otherwise
+_LONGEST = 16 * 1024 * 1024
 
 
-def instances(model: str, events: str | None, texts: Sequence[str] | None, k: int) -> list[dict[str, Any]]:
+def instances(
+    model: str, events: str | None, texts: Sequence[str] | None, k: int
+) -> list[dict[str, Any]]:
     """One instance of a history, or one a text; the server checks what is in them."""
     if model not in MODELS:
         raise TasteloopError(f"no model {model!r}; known: {', '.join(MODELS)}")
@@ -43,15 +46,20 @@ def _history(given: str) -> Any:
             with Path(given).open(encoding="utf-8") as file:
                 text = file.read(_LONGEST + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise TasteloopError(f"--events {given:.200}: neither JSON nor a file that can be read ({error})") from None
+        raise TasteloopError(
+            f"--events {given:.200}: neither JSON nor a file that can be read ({error})"
+        ) from None
     if len(text) > _LONGEST:
         raise TasteloopError(f"{where} has more than {_LONGEST} characters; send a shorter history")
     try:
         history = json.loads(text)
     except (ValueError, RecursionError) as error:
-        problem = str(error).partition(";")[0]  # what follows of too large an integer is advice to a programmer
+        # what follows of too large an integer is advice to a programmer
+        problem = str(error).partition(";")[0]
         raise TasteloopError(f"{where} is not JSON: {problem}") from None
     history = history.get("events", history) if isinstance(history, dict) else history
     if not isinstance(history, list):
-        raise TasteloopError(f"{where} holds {type(history).__name__}; a history is a list of events")
+        raise TasteloopError(
+            f"{where} holds {type(history).__name__}; a history is a list of events"
+        )
     return history

@@ -1,7 +1,8 @@
 """The graphs by name: training, and the two that run a champion's life on a cluster.
 
-    monitoring    one step, a pass of the monitor: what has come beside the reference, a decision, and what follows
-    scoring       one step, the champion's answers for every user of a file in the object store
+    monitoring    one step, a pass of the monitor: what has come beside the reference, a decision,
+    and what follows scoring       one step, the champion's answers for every user of a file in the
+    object store
 
 Neither is taken from a cache: both depend on which version is live.
 """
@@ -22,10 +23,11 @@ from tasteloop.errors import TasteloopError
 
 
 def monitoring(settings: Settings) -> BaseComponent:
-    """One pass of the monitor, with the settings of a retraining; a retraining that is decided runs in its pod.
+    """One pass of the monitor with a retraining's settings; what is decided runs in its pod.
 
     Raises:
-        TasteloopError: the settings hold the webhook's address, which whoever may read the graph would read.
+        TasteloopError: the settings hold the webhook's address, which whoever may read the graph
+            would read.
     """
     cluster = settings.cluster
     if settings.alerts.webhook:
@@ -35,7 +37,11 @@ def monitoring(settings: Settings) -> BaseComponent:
         )
     alone = settings.model_copy(update={"cluster": None})  # to the pass its pod is the machine
 
-    @dsl.pipeline(name="tasteloop-monitoring", pipeline_root=cluster and cluster.root, description=_first(monitoring))
+    @dsl.pipeline(
+        name="tasteloop-monitoring",
+        pipeline_root=cluster and cluster.root,
+        description=_first(monitoring),
+    )
     def graph():  # no annotation: kfp would read it
         given: dict[str, object] = {"settings": alone.model_dump_json()}
         if cluster and cluster.incoming:
@@ -55,12 +61,23 @@ def monitoring(settings: Settings) -> BaseComponent:
 
 
 def scoring(settings: Settings) -> BaseComponent:
-    """The champion's answers for a file of events; its parameters are events (a URI), model and k."""
+    """The champion's answers for a file of events; parameters: events (a URI), model, k."""
     cluster = settings.cluster
 
-    @dsl.pipeline(name="tasteloop-scoring", pipeline_root=cluster and cluster.root, description=_first(scoring))
+    @dsl.pipeline(
+        name="tasteloop-scoring",
+        pipeline_root=cluster and cluster.root,
+        description=_first(scoring),
+    )
     def graph(events: str, model: str = "interests", k: int = 0):
-        _run(score, cluster, cluster.heavy if cluster else None, events=_imported(events), model=model, k=k)
+        _run(
+            score,
+            cluster,
+            cluster.heavy if cluster else None,
+            events=_imported(events),
+            model=model,
+            k=k,
+        )
 
     return graph
 
@@ -80,9 +97,16 @@ def graph_of(name: str) -> Callable[[Settings], BaseComponent]:
 
 
 def _run(
-    component: BaseComponent, cluster: ClusterSettings | None, asked: StepSettings | None, **inputs: object
+    component: BaseComponent,
+    cluster: ClusterSettings | None,
+    asked: StepSettings | None,
+    **inputs: object,
 ) -> dsl.PipelineTask:
-    task = component(**inputs).set_container_image(image() if cluster else IMAGE).set_caching_options(False)
+    task = (
+        component(**inputs)
+        .set_container_image(image() if cluster else IMAGE)
+        .set_caching_options(False)
+    )
     if cluster and asked:
         place(task, asked, cluster)
     return task

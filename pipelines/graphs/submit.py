@@ -1,8 +1,10 @@
-"""The compiled graph on a Kubeflow Pipelines server: a version of the pipeline, a run of it, a schedule.
+"""The compiled graph on a Kubeflow Pipelines server: a version of the pipeline, a run of it, a
+schedule.
 
-A version is named by what it holds, so the same graph is uploaded once; a schedule is replaced when it, or what it
-runs, has changed. Who may: the SDK's own ways, which are a host with a token file (`KF_PIPELINES_SA_TOKEN_PATH`), the
-address in `KF_PIPELINES_ENDPOINT`, the pod's service account, or kubectl's configuration.
+A version is named by what it holds, so the same graph is uploaded once; a schedule is replaced when
+it, or what it runs, has changed. Who may: the SDK's own ways, which are a host with a token file
+(`KF_PIPELINES_SA_TOKEN_PATH`), the address in `KF_PIPELINES_ENDPOINT`, the pod's service account,
+or kubectl's configuration.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Server:
-    """Where to submit: `host` (none: the SDK finds one), `namespace` of a multi-user installation."""
+    """Where to submit: `host` (none: the SDK finds one), `namespace` of a multi-user
+    installation.
+    """
 
     host: str | None = None
     namespace: str | None = None
@@ -75,12 +79,14 @@ def submit(
     """Upload a graph, and run it once or (with `cron`) on a schedule; returns ids, state and links.
 
     Args:
-        pipeline: of `pipelines.graphs.compile.GRAPHS`; `arguments` are its parameters, each of its type or as text.
+        pipeline: of `pipelines.graphs.compile.GRAPHS`; `arguments` are its parameters, each of its
+            type or as text.
         cron: five fields (minute, hour, day, month, weekday), or six beginning with the second.
         wait: seconds between two looks at the run until it has ended; None: don't wait.
 
     Raises:
-        TasteloopError: settings for one machine, a server that cannot be reached, does not let us in or refuses.
+        TasteloopError: settings for one machine, a server that cannot be reached, does not let us
+            in or refuses.
     """
     if not settings.cluster:
         raise TasteloopError(
@@ -92,12 +98,18 @@ def submit(
     given = _check_arguments(graph, pipeline, arguments or {})
     if server.host:
         check_address(server.host, "--host")
-    with tempfile.TemporaryDirectory(prefix="tasteloop-") as folder, _told(server), redirect_stdout(sys.stderr):
+    with (
+        tempfile.TemporaryDirectory(prefix="tasteloop-") as folder,
+        _told(server),
+        redirect_stdout(sys.stderr),
+    ):
         package = Path(folder) / f"{name}.yaml"
         write(graph, package)
         client = _client(server)
         told = _version(client, server, name, package)
-        say(f"pipeline {name}, version {told['version']}{'' if told.pop('new') else ' (is there already)'}")
+        say(
+            f"pipeline {name}, version {told['version']}{'' if told.pop('new') else ' (is there already)'}"
+        )
         made = client.create_experiment(experiment, namespace=server.namespace)
         told["experiment"] = made.experiment_id
         where = {
@@ -108,8 +120,13 @@ def submit(
             "params": given,
         }
         if schedule:
-            return {**told, **_recur(client, server, f"{name} in {experiment}", schedule, where, say)}
-        run = client.run_pipeline(job_name=told["version"], pipeline_root=settings.cluster.root, **where)
+            return {
+                **told,
+                **_recur(client, server, f"{name} in {experiment}", schedule, where, say),
+            }
+        run = client.run_pipeline(
+            job_name=told["version"], pipeline_root=settings.cluster.root, **where
+        )
         say(f"run {run.run_id}")
         told |= {"run": run.run_id, "state": run.state or "PENDING"}
         if server.host:
@@ -141,30 +158,49 @@ def _schedule(cron: str) -> str:
 
 def _client(server: Server) -> kfp.Client:
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # of its own retries
-    given = {"credentials": ServiceAccountTokenVolumeCredentials()} if server.host and os.environ.get(TOKEN) else {}
+    given = (
+        {"credentials": ServiceAccountTokenVolumeCredentials()}
+        if server.host and os.environ.get(TOKEN)
+        else {}
+    )
     return _Client(host=server.host, namespace=server.namespace or "kubeflow", **given)
 
 
 class _Client(kfp.Client):
     def get_kfp_healthz(self, sleep_duration: int = 0) -> kfp_server_api.V2beta1GetHealthzResponse:
-        """Once: the SDK asks a server that refuses five times, seconds apart, with a traceback each."""
+        """Once: the SDK asks a server that refuses five times, seconds apart, with a traceback
+        each.
+        """
         return self.healthzs.healthz_service_get_healthz()
 
 
-def _check_arguments(graph: BaseComponent, pipeline: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments by the names and types of the pipeline's parameters; text is read as the parameter's type."""
+def _check_arguments(
+    graph: BaseComponent, pipeline: str, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments by the names and types of the pipeline's parameters; text is read as the
+    parameter's type.
+    """
     parameters = graph.pipeline_spec.root.input_definitions.parameters
     if unknown := sorted(given.keys() - parameters.keys()):
         raise TasteloopError(
             f"the pipeline {pipeline} has no parameter {unknown[0]!r}; it has {', '.join(parameters) or 'none'}"
         )
-    if missing := [name for name, p in parameters.items() if name not in given and not p.is_optional]:
-        raise TasteloopError(f"the pipeline {pipeline} needs {missing[0]}: --argument {missing[0]}=...")
-    return {name: read_argument(name, value, parameters[name].parameter_type) for name, value in given.items()}
+    if missing := [
+        name for name, p in parameters.items() if name not in given and not p.is_optional
+    ]:
+        raise TasteloopError(
+            f"the pipeline {pipeline} needs {missing[0]}: --argument {missing[0]}=..."
+        )
+    return {
+        name: read_argument(name, value, parameters[name].parameter_type)
+        for name, value in given.items()
+    }
 
 
 def read_argument(name: str, value: Any, parameter_type: int) -> Any:
-    """A value of the parameter's type; text is read as JSON writes that type, and is kept as it is for a string."""
+    """A value of the parameter's type; text is read as JSON writes that type, and is kept as it is
+    for a string.
+    """
     kind, described = _KINDS[parameter_type]
     if isinstance(value, str) and kind is not str:
         try:
@@ -172,28 +208,36 @@ def read_argument(name: str, value: Any, parameter_type: int) -> Any:
         except (ValueError, RecursionError):
             raise TasteloopError(f"--argument {name}={value[:40]}: {name} is {described}") from None
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    if not fits or (isinstance(value, int | float) and not abs(value) < 2**63):  # neither NaN nor infinity is less
+    # neither NaN nor infinity is less
+    if not fits or (isinstance(value, int | float) and not abs(value) < 2**63):
         raise TasteloopError(f"--argument {name}={value!r:.40}: {name} is {described}")
     return value
 
 
 def _version(client: kfp.Client, server: Server, title: str, package: Path) -> dict[str, Any]:
     """The pipeline and its version of this content, uploaded where it is not there yet."""
-    # the generated client, because the SDK's upload names a pipeline's first version by the pipeline
+    # the generated client, because the SDK's upload names a pipeline's first version by the
+    # pipeline
     found = client.list_pipelines(filter=_named(title), namespace=server.namespace).pipelines or []
     pipeline = (
         found[0]
         if found
         else client.pipelines.pipeline_service_create_pipeline(
-            pipeline=kfp_server_api.V2beta1Pipeline(name=title, display_name=title, namespace=server.namespace)
+            pipeline=kfp_server_api.V2beta1Pipeline(
+                name=title, display_name=title, namespace=server.namespace
+            )
         )
     )
     name = f"{title}-{sha256(package.read_bytes()).hexdigest()[:12]}"
-    versions = client.list_pipeline_versions(pipeline.pipeline_id, filter=_named(name)).pipeline_versions
+    versions = client.list_pipeline_versions(
+        pipeline.pipeline_id, filter=_named(name)
+    ).pipeline_versions
     version = (
         versions[0]
         if versions
-        else client.upload_pipeline_version(str(package), pipeline_version_name=name, pipeline_id=pipeline.pipeline_id)
+        else client.upload_pipeline_version(
+            str(package), pipeline_version_name=name, pipeline_id=pipeline.pipeline_id
+        )
     )
     return {
         "pipeline": pipeline.pipeline_id,
@@ -216,7 +260,11 @@ def _recur(
     for old in before:
         reference = old.pipeline_version_reference
         given = (old.runtime_config and old.runtime_config.parameters) or {}
-        same = reference and reference.pipeline_version_id == where["version_id"] and given == where["params"]
+        same = (
+            reference
+            and reference.pipeline_version_id == where["version_id"]
+            and given == where["params"]
+        )
         if same and old.trigger.cron_schedule and old.trigger.cron_schedule.cron == schedule:
             say(f"schedule {old.recurring_run_id} is there already")
             return {"schedule": old.recurring_run_id, "cron": schedule}
@@ -244,7 +292,9 @@ def _wait(client: kfp.Client, run_id: str, seconds: float, say: Say) -> dict[str
 
 
 def _named(name: str) -> str:
-    return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
+    return json.dumps(
+        {"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]}
+    )
 
 
 @contextmanager
@@ -266,7 +316,9 @@ def _told(server: Server) -> Iterator[None]:
 
 
 def _refusal(error: kfp_server_api.ApiException) -> str:
-    body = error.body.decode(errors="replace") if isinstance(error.body, bytes) else error.body or ""
+    body = (
+        error.body.decode(errors="replace") if isinstance(error.body, bytes) else error.body or ""
+    )
     try:
         message = str(json.loads(body).get("message") or body)
     except (ValueError, AttributeError):

@@ -3,8 +3,8 @@
 1. Ingest behaviour and reviews: cleaned, pseudonymised, rejected rows kept aside.
 2. Validate the data set; an error ends the run here.
 3. Prepare snapshots by global time.
-4. Fine-tune the encoder and the heads that the data can teach: on a GPU where the settings ask for one, in a TrainJob
-   where they ask for more.
+4. Fine-tune the encoder and the heads that the data can teach: on a GPU where the settings ask for
+   one, in a TrainJob where they ask for more.
 5. Fit the recommender and close the bundle.
 6. Look up the champion to compare with.
 7. Evaluate the bundle beside the baselines and the champion.
@@ -44,8 +44,18 @@ from serving.cluster.trainjob import SLACK
 NAME = "tasteloop-training"
 ANSWER = "Output"  # kfp's local runner takes a condition on any other output for false
 STEPS = (
-    ingest, validate, prepare, finetune, fit_recommender, champion, evaluate, gate, record, rehearse, promote,
-)  # fmt: skip
+    ingest,
+    validate,
+    prepare,
+    finetune,
+    fit_recommender,
+    champion,
+    evaluate,
+    gate,
+    record,
+    rehearse,
+    promote,
+)
 
 
 def training(
@@ -53,11 +63,13 @@ def training(
 ) -> BaseComponent:
     """The graph for these settings.
 
-    `fingerprint` tells the local cache what the settings do not say; on a cluster, where nobody can know it
-    when the graph is compiled, ingest always runs. `checkpoints` names the directory from which a killed
-    fine-tuning resumes; by default it is the run's own, so that only its own retries do.
+    `fingerprint` tells the local cache what the settings do not say; on a cluster, where nobody can
+    know it when the graph is compiled, ingest always runs. `checkpoints` names the directory from
+    which a killed fine-tuning resumes; by default it is the run's own, so that only its own retries
+    do.
     """
-    reference = image() if settings.cluster else IMAGE  # here the code runs as it is, so no commit is named
+    # here the code runs as it is, so no commit is named
+    reference = image() if settings.cluster else IMAGE
 
     def run(component: BaseComponent, cached: bool = True, **inputs: Any) -> dsl.PipelineTask:
         task = component(**inputs).set_container_image(reference).set_caching_options(cached)
@@ -72,7 +84,8 @@ def training(
 
     engine = section("data")
     root = settings.cluster.root if settings.cluster else None
-    elsewhere: dict[str, str] = {}  # where a cluster's fine-tuning keeps its checkpoints and trains, if not in the step
+    # where a cluster's fine-tuning keeps its checkpoints and trains, if not in the step
+    elsewhere: dict[str, str] = {}
     if settings.cluster and settings.cluster.checkpoints:
         elsewhere["store"] = settings.cluster.checkpoints
     if settings.cluster and settings.cluster.finetune.together:
@@ -81,11 +94,20 @@ def training(
     @dsl.pipeline(name=NAME, pipeline_root=root, description=(__doc__ or "").partition("\n")[0])
     def graph():  # no annotation: kfp would read it
         ingested = run(
-            ingest, cached=not settings.cluster, settings=section("ingest"), fingerprint=fingerprint, data=engine
+            ingest,
+            cached=not settings.cluster,
+            settings=section("ingest"),
+            fingerprint=fingerprint,
+            data=engine,
         )
         dataset = ingested.outputs["dataset"]
         validated = run(
-            validate, cached=False, dataset=dataset, settings=section("validation"), source=source, data=engine
+            validate,
+            cached=False,
+            dataset=dataset,
+            settings=section("validation"),
+            source=source,
+            data=engine,
         )
 
         with dsl.If(validated.outputs[ANSWER] == True, name="data accepted"):  # noqa: E712  (a kfp expression)
@@ -152,7 +174,11 @@ def _place(task: dsl.PipelineTask, component: BaseComponent, cluster: ClusterSet
     if component is finetune:
         asked = cluster.finetune
         if asked.together:  # the TrainJob's pods compute; the step waits for them
-            waits = {"retries": asked.retries, "backoff": asked.backoff, "timeout": asked.timeout + 2 * SLACK}
+            waits = {
+                "retries": asked.retries,
+                "backoff": asked.backoff,
+                "timeout": asked.timeout + 2 * SLACK,
+            }
             asked = cluster.light.model_copy(update=waits)
     place(task, asked, cluster)
 
@@ -192,7 +218,9 @@ def place(task: dsl.PipelineTask, asked: StepSettings, cluster: ClusterSettings)
         kubernetes.set_image_pull_secrets(task, list(cluster.pull_secrets))
 
 
-def compile_to(settings: Settings, path: Path, graph: Callable[[Settings], BaseComponent] = training) -> None:
+def compile_to(
+    settings: Settings, path: Path, graph: Callable[[Settings], BaseComponent] = training
+) -> None:
     """Write a graph as IR YAML, which a Kubeflow Pipelines server runs; needs no torch."""
     write(graph(settings), path)
 

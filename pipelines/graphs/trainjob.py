@@ -1,7 +1,9 @@
-"""The TrainJob that a fine-tuning step asks for: the profile in the words of Kubeflow Trainer, from 2.2 on.
+"""The TrainJob that a fine-tuning step asks for: the profile in the words of Kubeflow Trainer, from
+2.2 on.
 
-It refers to a runtime of the cluster's, by default Trainer's own `torch-distributed`, whose job and container are both
-called `node`. Trainer tells torchrun of nodes, processes and their meeting place by `PET_*` variables.
+It refers to a runtime of the cluster's, by default Trainer's own `torch-distributed`, whose job and
+container are both called `node`. Trainer tells torchrun of nodes, processes and their meeting place
+by `PET_*` variables.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ _SHARED = "/dev/shm"
 
 
 def manifest(cluster: ClusterSettings, image: str) -> dict[str, Any]:
-    """The TrainJob without its name, place and training settings, which the step knows when it runs."""
+    """The TrainJob without its name, place and training settings, which the step knows when it
+    runs.
+    """
     asked = cluster.finetune
     requests: dict[str, Any] = {"cpu": asked.cpu, "memory": asked.memory}
     limits: dict[str, Any] = {"memory": asked.memory_limit or asked.memory}
@@ -26,12 +30,18 @@ def manifest(cluster: ClusterSettings, image: str) -> dict[str, Any]:
         limits["cpu"] = asked.cpu_limit
     if asked.gpu:
         requests[asked.accelerator] = limits[asked.accelerator] = str(asked.gpu)
-    # Torchruns of several nodes do not agree which attempt it is: there all end, and each pod's container starts again.
+    # Torchruns of several nodes do not agree which attempt it is: there all end, and each pod's
+    # container starts again.
     restarts = _RESTARTS if asked.nodes == 1 else 0
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "TrainJob",
-        "metadata": {"labels": {"app.kubernetes.io/name": "tasteloop", "app.kubernetes.io/managed-by": "tasteloop"}},
+        "metadata": {
+            "labels": {
+                "app.kubernetes.io/name": "tasteloop",
+                "app.kubernetes.io/managed-by": "tasteloop",
+            }
+        },
         "spec": {
             "runtimeRef": {"apiGroup": GROUP, "kind": asked.runtime_kind, "name": asked.runtime},
             "activeDeadlineSeconds": asked.timeout,
@@ -45,7 +55,10 @@ def manifest(cluster: ClusterSettings, image: str) -> dict[str, Any]:
                 "resourcesPerNode": {"requests": requests, "limits": limits},
             },
             "runtimePatches": [
-                {"manager": "tasteloop/pipelines", "trainingRuntimeSpec": {"template": _patch(cluster)}}
+                {
+                    "manager": "tasteloop/pipelines",
+                    "trainingRuntimeSpec": {"template": _patch(cluster)},
+                }
             ],
         },
     }
@@ -62,7 +75,11 @@ def _environment(cluster: ClusterSettings) -> list[dict[str, Any]]:
 
 def _patch(cluster: ClusterSettings) -> dict[str, Any]:
     asked = cluster.finetune
-    home = {"persistentVolumeClaim": {"claimName": cluster.volume}} if cluster.volume else {"emptyDir": {}}
+    home = (
+        {"persistentVolumeClaim": {"claimName": cluster.volume}}
+        if cluster.volume
+        else {"emptyDir": {}}
+    )
     pod: dict[str, Any] = {
         "securityContext": {
             "runAsNonRoot": True,
@@ -74,7 +91,10 @@ def _patch(cluster: ClusterSettings) -> dict[str, Any]:
         "containers": [
             {
                 "name": _NODE,
-                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"drop": ["ALL"]},
+                },
                 "volumeMounts": [
                     {"name": "home", "mountPath": cluster.mount},
                     {"name": "shared", "mountPath": _SHARED},
@@ -83,7 +103,8 @@ def _patch(cluster: ClusterSettings) -> dict[str, Any]:
         ],
         "volumes": [
             {"name": "home", **home},
-            {"name": "shared", "emptyDir": {"medium": "Memory"}},  # NCCL's; a container's own has 64 MB
+            # NCCL's; a container's own has 64 MB
+            {"name": "shared", "emptyDir": {"medium": "Memory"}},
         ],
     }
     if asked.node_selector:
@@ -94,9 +115,15 @@ def _patch(cluster: ClusterSettings) -> dict[str, Any]:
         pod["serviceAccountName"] = cluster.service_account
     if cluster.pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in cluster.pull_secrets]
-    metadata = {"annotations": {"sidecar.istio.io/inject": "false"}}  # workers speak to each other by address
+    # workers speak to each other by address
+    metadata = {"annotations": {"sidecar.istio.io/inject": "false"}}
     return {
         "spec": {
-            "replicatedJobs": [{"name": _NODE, "template": {"spec": {"template": {"metadata": metadata, "spec": pod}}}}]
+            "replicatedJobs": [
+                {
+                    "name": _NODE,
+                    "template": {"spec": {"template": {"metadata": metadata, "spec": pod}}},
+                }
+            ]
         }
     }

@@ -1,14 +1,16 @@
-"""A run of the training pipeline on this machine: kfp's subprocess runner, its cache made sound, a console.
+"""A run of the training pipeline on this machine: kfp's subprocess runner, its cache made sound, a
+console.
 
-A run writes `runs/<id>/` below the home: `run.json` (what `tasteloop status` reads), `settings.yaml`,
-`steps.jsonl` (the steps' own events), `log.txt` (everything that was printed), and copies of the validation,
-evaluation, verdict and report.
+A run writes `runs/<id>/` below the home: `run.json` (what `tasteloop status` reads),
+`settings.yaml`, `steps.jsonl` (the steps' own events), `log.txt` (everything that was printed), and
+copies of the validation, evaluation, verdict and report.
 
-A home can be moved, or restored from a backup elsewhere: what is written with absolute paths below it is read with the
-same paths below the home of today.
+A home can be moved, or restored from a backup elsewhere: what is written with absolute paths below
+it is read with the same paths below the home of today.
 
-kfp's local cache asks whether a cached step's artifacts exist. Here a hit also needs them unchanged, and the
-key covers what the settings do not say: the sources' contents, the pseudonym key, the code, the libraries.
+kfp's local cache asks whether a cached step's artifacts exist. Here a hit also needs them
+unchanged, and the key covers what the settings do not say: the sources' contents, the pseudonym
+key, the code, the libraries.
 """
 
 from __future__ import annotations
@@ -36,11 +38,34 @@ import yaml
 from components.step import EVENTS, LOCK, MARK, QUIET, RUN
 from pipelines.settings import Settings
 from tasteloop.errors import TasteloopError
-from tasteloop.files import atomic_write, home, make_directory, read_json, sha256_file, sha256_tree, write_json
+from tasteloop.files import (
+    atomic_write,
+    home,
+    make_directory,
+    read_json,
+    sha256_file,
+    sha256_tree,
+    write_json,
+)
 from tasteloop.redaction import redact, redact_strings
 
-EXIT = {"promoted": 0, "unchanged": 0, "failed": 1, "refused": 4, "rejected": 3, "rehearsal failed": 1}
-_DECIDING = ("great-expectations", "numpy", "polars", "scikit-learn", "tokenizers", "torch", "transformers")
+EXIT = {
+    "promoted": 0,
+    "unchanged": 0,
+    "failed": 1,
+    "refused": 4,
+    "rejected": 3,
+    "rehearsal failed": 1,
+}
+_DECIDING = (
+    "great-expectations",
+    "numpy",
+    "polars",
+    "scikit-learn",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
 
 Say = Callable[[str], None]
 
@@ -50,7 +75,8 @@ class Broken(Exception):
 
 
 def run(settings: Settings, say: Say) -> dict[str, Any]:
-    """Run the pipeline and return what `run.json` holds; `say` gets the lines for the console (rich markup).
+    """Run the pipeline and return what `run.json` holds; `say` gets the lines for the console (rich
+    markup).
 
     Raises:
         TasteloopError: a step refused its input, or the registry is lost.
@@ -65,7 +91,9 @@ def run(settings: Settings, say: Say) -> dict[str, Any]:
 
     require_database()
     fingerprint = _fingerprint(settings)
-    checkpoints = _digest(fingerprint, *(getattr(settings, s).model_dump_json() for s in _TRAINED))[:16]
+    checkpoints = _digest(fingerprint, *(getattr(settings, s).model_dump_json() for s in _TRAINED))[
+        :16
+    ]
     with _alone(checkpoints, say), _recorded(settings) as (directory, facts):
         say(f"run [bold]{facts['id']}[/] (profile {settings.profile}) in {directory}")
         with _Watch(directory, say) as watch:
@@ -98,7 +126,9 @@ def _digest(*parts: str) -> str:
 
 @contextmanager
 def _alone(work: str, say: Say) -> Iterator[None]:
-    """Wait while another run trains on the same data with the same settings, then use its results."""
+    """Wait while another run trains on the same data with the same settings, then use its
+    results.
+    """
     path = home() / "pipeline" / "locks" / work
     make_directory(path.parent)
     with path.open("wb") as lock:
@@ -112,13 +142,17 @@ def _alone(work: str, say: Say) -> Iterator[None]:
 
 @contextmanager
 def _recorded(settings: Settings) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A new run's directory and its facts, written when the run begins and when it ends, however it ends."""
+    """A new run's directory and its facts, written when the run begins and when it ends, however it
+    ends.
+    """
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     directory = home() / "runs" / run_id
     make_directory(directory)
     resolved = redact_strings(settings.of_training())
-    (directory / "settings.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+    (directory / "settings.yaml").write_text(
+        yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8"
+    )
     facts: dict[str, Any] = {
         "id": run_id,
         "home": str(home()),
@@ -135,12 +169,16 @@ def _recorded(settings: Settings) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield directory, facts
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
-            facts.update(outcome="interrupted" if interrupted else "failed", reason=redact(str(error)))
+            facts.update(
+                outcome="interrupted" if interrupted else "failed", reason=redact(str(error))
+            )
             raise
         finally:
             seconds = time.perf_counter() - began
             work = sum(s.get("seconds", 0) for s in facts.get("steps", []) if not s["reused"])
-            facts.update(seconds=round(seconds, 3), work=round(work, 3), overhead=round(seconds - work, 3))
+            facts.update(
+                seconds=round(seconds, 3), work=round(work, 3), overhead=round(seconds - work, 3)
+            )
             write_json(directory / "run.json", facts)
 
 
@@ -183,7 +221,8 @@ def _execute(settings: Settings, fingerprint: str, checkpoints: str, watch: _Wat
             graph = training(settings, fingerprint, checkpoints)
             try:
                 graph()
-            except RuntimeError as error:  # kfp's word for "a step failed"; which and why is in the events
+            # kfp's word for "a step failed"; which and why is in the events
+            except RuntimeError as error:
                 watch.flush()
                 if not any(s["event"] != "finished" for s in watch.steps.values()):
                     raise
@@ -222,7 +261,9 @@ def _terminable() -> Iterator[None]:
 
 @contextmanager
 def _cache(root: Path, watch: _Watch) -> Iterator[None]:
-    """kfp's local cache, sealed: for a hit every artifact must hash to what it was when the step ended."""
+    """kfp's local cache, sealed: for a hit every artifact must hash to what it was when the step
+    ended.
+    """
     from kfp import dsl
     from kfp.local import cache
 
@@ -239,7 +280,8 @@ def _cache(root: Path, watch: _Watch) -> Iterator[None]:
             self.name = component_name.removeprefix("comp-")
             return str(super().compute_key(component_name, **parts))
 
-        # Keys and entries have paths below the home without the home, so that they hold after a move.
+        # Keys and entries have paths below the home without the home, so that they hold after a
+        # move.
 
         @staticmethod
         def _serialize_value_for_key(value: Any) -> Any:
@@ -279,7 +321,9 @@ _ARTIFACTS = "/pipeline/artifacts/"  # below the home
 
 
 def move_paths(value: Any, before: str, now: str) -> Any:
-    """A JSON value whose strings that are paths below one directory are the same paths below another."""
+    """A JSON value whose strings that are paths below one directory are the same paths below
+    another.
+    """
     match value:
         case str() if value == before or value.startswith(f"{before}/"):
             return now + value[len(before) :]
@@ -291,13 +335,19 @@ def move_paths(value: Any, before: str, now: str) -> Any:
 
 
 def _home_of(facts: Mapping[str, Any]) -> str:
-    """The home that a run was in. Runs of earlier versions did not say it, but where their artifacts were."""
+    """The home that a run was in. Runs of earlier versions did not say it, but where their
+    artifacts were.
+    """
     paths = (str(path) for path in facts.get("artifacts", {}).values())
-    return str(facts.get("home") or next((p.partition(_ARTIFACTS)[0] for p in paths if _ARTIFACTS in p), home()))
+    return str(
+        facts.get("home")
+        or next((p.partition(_ARTIFACTS)[0] for p in paths if _ARTIFACTS in p), home())
+    )
 
 
 class _Watch(io.TextIOBase):
-    """Stands in for stdout while kfp runs: all goes to the log, the steps' own lines to the console as well.
+    """Stands in for stdout while kfp runs: all goes to the log, the steps' own lines to the console
+    as well.
 
     `steps` maps a step's name to its last event, in the order in which the steps ran.
     """
@@ -313,7 +363,8 @@ class _Watch(io.TextIOBase):
 
     def write(self, text: str) -> int:
         *lines, self._line = (self._line + text).split("\n")
-        for line in map(redact, lines):  # whole lines: what comes in parts would hide a secret's end
+        # whole lines: what comes in parts would hide a secret's end
+        for line in map(redact, lines):
             self._log.write(f"{line}\n")
             if line.lstrip().startswith(MARK):
                 self._drain()
@@ -361,7 +412,10 @@ def _conclude(facts: dict[str, Any], directory: Path, done: bool) -> None:
     steps = {s["step"]: s for s in facts["steps"]}
     outputs: dict[str, Any] = {name: s.get("outputs", {}) for name, s in steps.items()}
     facts["artifacts"] = {
-        k: v for step in outputs.values() for k, v in step.items() if isinstance(v, str) and os.path.isabs(v)
+        k: v
+        for step in outputs.values()
+        for k, v in step.items()
+        if isinstance(v, str) and os.path.isabs(v)
     }
     _keep(facts, directory)
     if not done:
@@ -383,7 +437,11 @@ def _outcome(outputs: Mapping[str, Any]) -> dict[str, Any]:
     if not (outputs["champion"]["changed"] and outputs["gate"]["promote"]):
         return {"outcome": "unchanged", "reason": "the champion already is this model"}
     if not outputs["rehearse"]["passed"]:
-        return {"outcome": "rehearsal failed", "reason": outputs["rehearse"]["reason"], "version": version}
+        return {
+            "outcome": "rehearsal failed",
+            "reason": outputs["rehearse"]["reason"],
+            "version": version,
+        }
     return {
         "outcome": "promoted",
         "reason": outputs["gate"]["reason"],
@@ -406,7 +464,9 @@ def _keep(facts: dict[str, Any], directory: Path) -> None:
             shutil.copy(source, directory / name)
     if (directory / "evaluation.json").is_file():
         measured = read_json(directory / "evaluation.json")["metrics"]
-        facts["metrics"] = {name: (interval or {}).get("value") for name, interval in measured.items()}
+        facts["metrics"] = {
+            name: (interval or {}).get("value") for name, interval in measured.items()
+        }
 
 
 def runs() -> list[dict[str, Any]]:
@@ -432,7 +492,9 @@ def tell(facts: Mapping[str, Any], say: Say) -> None:
     say(f"[bold {colour}]{facts['outcome']}[/]{version}")
     for reason in facts["reason"].split("; "):
         say(f"  {_plain(reason)}")
-    say(f"[dim]{facts['seconds']:.1f} s, of which {facts['overhead']:.1f} s were not the steps' own work[/]")
+    say(
+        f"[dim]{facts['seconds']:.1f} s, of which {facts['overhead']:.1f} s were not the steps' own work[/]"
+    )
     if facts["outcome"] == "promoted":
         say("next: tasteloop serve, tasteloop report")
     else:
@@ -441,7 +503,11 @@ def tell(facts: Mapping[str, Any], say: Say) -> None:
 
 def page(run_id: str | None, output: Path | None) -> Path:
     """Write a run's page (the last run with one by default) and return where it is."""
-    candidates = [home() / "runs" / run_id] if run_id else [home() / "runs" / facts["id"] for facts in runs()]
+    candidates = (
+        [home() / "runs" / run_id]
+        if run_id
+        else [home() / "runs" / facts["id"] for facts in runs()]
+    )
     for directory in candidates:
         target = output or home() / "reports" / f"{directory.name}.html"
         if (directory / "evaluation.json").is_file():
@@ -460,4 +526,6 @@ def page(run_id: str | None, output: Path | None) -> Path:
     if run_id and not candidates[0].is_dir():
         known = ", ".join(facts["id"] for facts in runs()[:5])
         raise TasteloopError(f"no run {run_id!r}; the last ones: {known or 'none'}")
-    raise TasteloopError(f"{'run ' + run_id if run_id else 'no run'} has got as far as a report; try: tasteloop run")
+    raise TasteloopError(
+        f"{'run ' + run_id if run_id else 'no run'} has got as far as a report; try: tasteloop run"
+    )

@@ -1,4 +1,6 @@
-"""`tasteloop step`: one step of the pipeline by itself, its options read from its shell's signature."""
+"""`tasteloop step`: one step of the pipeline by itself, its options read from its shell's
+signature.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +29,18 @@ _SECTIONS = {  # the section of the settings that a step gets; record gets all o
     "promote": "watch",
 }
 _ANSWERS = {"validate": "passed", "champion": "changed", "gate": "promote", "rehearse": "passed"}
-_REFUSALS = {"validate": EXIT["refused"], "gate": EXIT["rejected"], "rehearse": EXIT["rehearsal failed"]}
+_REFUSALS = {
+    "validate": EXIT["refused"],
+    "gate": EXIT["rejected"],
+    "rehearse": EXIT["rehearsal failed"],
+}
 
 
 def names() -> dict[str, str]:
     """Every step with the first line of what it does."""
-    return {step.name: (step.python_func.__doc__ or "").strip().partition("\n")[0] for step in STEPS}
+    return {
+        step.name: (step.python_func.__doc__ or "").strip().partition("\n")[0] for step in STEPS
+    }
 
 
 def run(name: str, arguments: Sequence[str]) -> tuple[int, dict[str, Any]]:
@@ -75,10 +83,14 @@ def _parser(name: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
         if type_annotations.is_artifact_wrapped_in_Output(kind):
             outputs.append(parameter.name)
         elif type_annotations.is_artifact_wrapped_in_Input(kind):
-            parser.add_argument(option, required=True, metavar="PATH", help=f"the {parameter.name} to read")
+            parser.add_argument(
+                option, required=True, metavar="PATH", help=f"the {parameter.name} to read"
+            )
         elif parameter.name == "settings":
             section = _SECTIONS.get(name)
-            parser.add_argument("--profile", default="local", help="a profile's name or a YAML file (local)")
+            parser.add_argument(
+                "--profile", default="local", help="a profile's name or a YAML file (local)"
+            )
             parser.add_argument(
                 "--set",
                 action="append",
@@ -90,10 +102,14 @@ def _parser(name: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
             required = parameter.default is inspect.Parameter.empty
             default = None if required else parameter.default
             shown = f"({default or 'none'})" if not required else "(required)"
-            parser.add_argument(option, required=required, default=default, metavar="TEXT", help=shown)
+            parser.add_argument(
+                option, required=required, default=default, metavar="TEXT", help=shown
+            )
     if outputs:
         there = ", ".join(outputs)
-        parser.add_argument("--out", required=True, metavar="DIR", help=f"where {there} will be written")
+        parser.add_argument(
+            "--out", required=True, metavar="DIR", help=f"where {there} will be written"
+        )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     return parser
 
@@ -124,7 +140,9 @@ def usage() -> str:
     return "\n".join(["steps (tasteloop step NAME --help tells each one's options):", *lines])
 
 
-def main(name: str | None, arguments: Sequence[str], emit: Callable[[dict[str, Any], bool], None]) -> int:
+def main(
+    name: str | None, arguments: Sequence[str], emit: Callable[[dict[str, Any], bool], None]
+) -> int:
     if name is None or name in ("-h", "--help"):
         sys.stdout.write(usage() + "\n")
         return 0

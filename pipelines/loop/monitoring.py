@@ -1,16 +1,17 @@
 """The monitoring loop on this machine: look at what has come, decide, and do what was decided.
 
-    <home>/incoming/*.parquet               events as they come (the events contract; users are pseudonyms already)
-    <home>/incoming/items.parquet           today's catalogue, where it is newer than the champion's
-    <home>/journal/                         what was answered, and the feedback
+    <home>/incoming/*.parquet               events as they come (the events contract; users are
+    pseudonyms already) <home>/incoming/items.parquet           today's catalogue, where it is newer
+    than the champion's <home>/journal/                         what was answered, and the feedback
     <home>/monitor/references/<digest>/     what the champion was trained and validated on
     <home>/monitor/windows/<window>/        one closed window beside it
     <home>/monitor/ledger.jsonl             what was decided, and what came of it
     <home>/monitor/settings.json            by which the last pass decided
-    <home>/monitor/metrics.prom             the same as the ledger for Prometheus' textfile collector
+    <home>/monitor/metrics.prom             the same as the ledger for Prometheus' textfile
+    collector
 
-`watch_once` is one pass. It keeps nothing between two passes: whatever it is killed at, the next pass carries on from
-the ledger.
+`watch_once` is one pass. It keeps nothing between two passes: whatever it is killed at, the next
+pass carries on from the ledger.
 """
 
 from __future__ import annotations
@@ -25,12 +26,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from pipelines.settings import MONITORING, Settings
-from tasteloop.behaviour.events import EVENTS_SCHEMA, ITEM, KIND, PER_UNIT, TEXT, TIME, USER, likely_range
+from tasteloop.behaviour.events import (
+    EVENTS_SCHEMA,
+    ITEM,
+    KIND,
+    PER_UNIT,
+    TEXT,
+    TIME,
+    USER,
+    likely_range,
+)
 from tasteloop.behaviour.items import ITEMS_SCHEMA
 from tasteloop.errors import TasteloopError
 from tasteloop.files import home, write_json
 from validation.monitor.decision import Decision, Evidence, Facts, Outcome, Result, decide, key_of
-from validation.monitor.ledger import Clock, Lease, Ledger, carry_out, resume, resume_rollbacks, roll_back, wall
+from validation.monitor.ledger import (
+    Clock,
+    Lease,
+    Ledger,
+    carry_out,
+    resume,
+    resume_rollbacks,
+    roll_back,
+    wall,
+)
 from validation.monitor.rollback import ERRORS, Window, share, windows_of, worse
 from validation.monitor.windows import Span, beginning, closed, distinct, watermark
 from validation.pages.html import minute
@@ -67,7 +86,8 @@ Source = Callable[[int], Incoming]
 """From a time (µs) to what has come of that time or later. It may give more."""
 
 Answers = Callable[[int, int, str], "pl.DataFrame"]
-"""From a span (µs, the end excluded) and a version to its rows of the journal (`serving.journal.writer.read_journal`)."""
+"""From a span (µs, the end excluded) and a version to its rows of the journal, as
+`serving.journal.writer.read_journal` gives them."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +109,9 @@ class Retraining:
 
 
 Retrain = Callable[[Retraining], dict[str, Any]]
-"""Trains, gates and promotes; answers {"result": "promoted" | "unchanged" | "rejected" | "refused" | "failed",
-"reason": ..., ...}, for the ledger. After a kill it is called again with the same `run`: it must promote once."""
+"""Trains, gates and promotes; answers {"result": "promoted" | "unchanged" | "rejected" |
+"refused" | "failed", "reason": ..., ...} for the ledger. After a kill it is
+called again with the same `run`, and must promote once."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +121,8 @@ class Watched:
     Attributes:
         champion: version that was live when it began; None where there is none.
         windows: names of the windows that it looked at for the first time.
-        decision: the ledger's entry on the newest window, with `outcome`, `reasons`, `result` (`Ledger.history`); None
-            where no window has closed since the reference.
+        decision: the ledger's entry on the newest window, with `outcome`, `reasons`, `result`
+            (`Ledger.history`); None where no window has closed since the reference.
         resumed: entries of what another pass had begun.
         rollback: the ledger's entry of an automatic rollback.
         note: why there is no decision, in words.
@@ -133,16 +154,17 @@ def watch_once(
 ) -> Watched:
     """One pass of the monitor over `tasteloop.files.home()` (TASTELOOP_HOME).
 
-    A simulation drives it in process: a clock of its own (µs), its own events and answers as of that clock, and a
-    retraining of its own or, by default, the training pipeline. The journal's times, the events' and the clock's must
-    be of one time.
+    A simulation drives it in process: a clock of its own (µs), its own events and answers as of
+    that clock, and a retraining of its own or, by default, the training pipeline. The journal's
+    times, the events' and the clock's must be of one time.
 
     Args:
-        settings: the profile's; the sections of `pipelines.settings.MONITORING` are the monitor's, the others a
-            retraining's.
+        settings: the profile's; the sections of `pipelines.settings.MONITORING` are the monitor's,
+            the others a retraining's.
         clock: now, µs since 1970 UTC. It decides no window: the events' own time does.
         source: `<home>/incoming` by default.
-        retrain: `pipelines.loop.retraining.retrain` by default, the training pipeline with the gate against the champion.
+        retrain: `pipelines.loop.retraining.retrain` by default, the training pipeline with the gate
+            against the champion.
         answers: the journal under the home by default.
         lease_seconds: how long a monitor that is gone on another machine keeps this one waiting.
 
@@ -154,7 +176,12 @@ def watch_once(
     ledger = Ledger(home() / LEDGER, clock)
     with ledger.lease(lease_seconds) as lease:
         return _Pass(
-            lease, settings, clock, source or directory(home() / INCOMING), retrain or _retrain, answers or journal
+            lease,
+            settings,
+            clock,
+            source or directory(home() / INCOMING),
+            retrain or _retrain,
+            answers or journal,
         ).run()
 
 
@@ -195,42 +222,74 @@ class _Pass:
     def look(self) -> Watched:
         from serving.release import registry
 
-        registry.pointer()  # raises where the registry is away: what was begun waits too, rather than fails
+        # raises where the registry is away: what was begun waits too, rather than fails
+        registry.pointer()
         rolled = resume_rollbacks(self.lease, _roll_back)
         resumed = (*rolled, *resume(self.lease, self.train, self.alert))
         champion = registry.champion()
         if champion is None:
-            return Watched(None, resumed=resumed, note="there is no champion yet; train one with `tasteloop run`")
+            return Watched(
+                None,
+                resumed=resumed,
+                note="there is no champion yet; train one with `tasteloop run`",
+            )
         reference, session = reference_of(champion, self.settings)
         self.reference = reference
         fresh, note = self.examine(champion, reference, session)
         evidence = self.ledger.evidence()
-        mine = [e for e in evidence if (e.reference, e.champion) == (reference.digest, champion.digest)]
+        mine = [
+            e for e in evidence if (e.reference, e.champion) == (reference.digest, champion.digest)
+        ]
         seen = Watched(champion.version, tuple(fresh), resumed=resumed, note=note)
         if not mine:
             return seen
         newest = max(mine, key=lambda e: e.end)
         if (rollback := self.roll_back(evidence, newest)) is not None:
-            return Watched(champion.version, tuple(fresh), resumed=resumed, rollback=rollback, note="rolled back")
+            return Watched(
+                champion.version,
+                tuple(fresh),
+                resumed=resumed,
+                rollback=rollback,
+                note="rolled back",
+            )
         now = self.clock()
-        others = [e for e in evidence if e.end < newest.end and e.champion != champion.digest]  # void ones count
+        # void ones count
+        others = [e for e in evidence if e.end < newest.end and e.champion != champion.digest]
         facts = self.facts(champion, reference)
-        decision = decide([*others, *mine], self.ledger.triggers(), now, self.settings.decision, facts)
+        decision = decide(
+            [*others, *mine], self.ledger.triggers(), now, self.settings.decision, facts
+        )
         entry = carry_out(self.lease, decision, now, self.train, self.alert)
         return Watched(champion.version, tuple(fresh), entry, resumed)
 
-    def examine(self, champion: Champion, reference: Reference, session: Session | None) -> tuple[list[str], str]:
-        """Look at the closed windows that the ledger does not have; their names, and a note where there is none."""
+    def examine(
+        self, champion: Champion, reference: Reference, session: Session | None
+    ) -> tuple[list[str], str]:
+        """Look at the closed windows that the ledger does not have; their names, and a note where
+        there is none.
+        """
         cut = reference.settings.windows
-        known = [e for e in self.ledger.evidence() if (e.reference, e.champion) == (reference.digest, champion.digest)]
+        known = [
+            e
+            for e in self.ledger.evidence()
+            if (e.reference, e.champion) == (reference.digest, champion.digest)
+        ]
         incoming = self.source(reference.end - cut.horizon)
         times = incoming.events[TIME]
         until = watermark(times, self.clock(), cut)
         learned = max(reference.end, self.learned_until(champion))
         since = max((e.end for e in known), default=None) or beginning(times, learned, cut)
-        spans = closed(times, since, until, cut)[-_CATCH_UP:] if until is not None and since is not None else []
+        spans = (
+            closed(times, since, until, cut)[-_CATCH_UP:]
+            if until is not None and since is not None
+            else []
+        )
         if not spans:
-            seen = "nothing has come yet" if until is None else f"events are complete up to {minute(until)}"
+            seen = (
+                "nothing has come yet"
+                if until is None
+                else f"events are complete up to {minute(until)}"
+            )
             return [], f"no window has closed since {minute(since or learned)}; {seen}"
         from tasteloop.runtime.session import Session
         from validation.monitor.drift import Reader
@@ -257,13 +316,21 @@ class _Pass:
         return [span.name for span in spans], ""
 
     def learned_until(self, champion: Champion) -> int:
-        """End of the window that a retraining answered with this champion, which has read it; 0 where none did."""
+        """End of the window that a retraining answered with this champion, which has read it; 0
+        where none did.
+        """
         answered = [e for e in self.ledger.history() if e["result"] == "promoted" and e["window"]]
-        ends = [int(e["window"].partition("/")[2]) for e in answered if e.get("version") == champion.version]
+        ends = [
+            int(e["window"].partition("/")[2])
+            for e in answered
+            if e.get("version") == champion.version
+        ]
         return max(ends, default=0)
 
     def roll_back(self, evidence: Sequence[Evidence], newest: Evidence) -> dict[str, Any] | None:
-        """Where the live champion is worse than the one before: the ledger's entry of going back."""
+        """Where the live champion is worse than the one before: the ledger's entry of going
+        back.
+        """
         from serving.release import registry
 
         rules = self.settings.rollback
@@ -272,7 +339,9 @@ class _Pass:
             return None
         live = registry.pointer()
         sides = [(newest.champion, live[0] if live else ""), (before[1], before[0])]
-        mine, theirs = ([*_with_errors(windows_of(evidence, digest), version)] for digest, version in sides)
+        mine, theirs = (
+            [*_with_errors(windows_of(evidence, digest), version)] for digest, version in sides
+        )
         reasons = worse(mine, theirs, rules)
         if not reasons:
             return None
@@ -295,23 +364,47 @@ class _Pass:
         )
 
     def train(self, run: str, decision: Decision) -> dict[str, Any]:
-        about = next(e for e in self.ledger.evidence() if key_of(e.reference, e.window, e.champion) == decision.key)
-        made = self.retrain(Retraining(run, decision, about.champion, about.end, self.source, self.settings))
-        self.tell(f"retraining.{made['result']}", decision.key, about.window, [made.get("reason", "")], made)
+        about = next(
+            e
+            for e in self.ledger.evidence()
+            if key_of(e.reference, e.window, e.champion) == decision.key
+        )
+        made = self.retrain(
+            Retraining(run, decision, about.champion, about.end, self.source, self.settings)
+        )
+        self.tell(
+            f"retraining.{made['result']}",
+            decision.key,
+            about.window,
+            [made.get("reason", "")],
+            made,
+        )
         return made
 
     def alert(self, decision: Decision) -> None:
         from pipelines.alerts import send
 
         window = next(
-            (e.window for e in self.ledger.evidence() if key_of(e.reference, e.window, e.champion) == decision.key), ""
+            (
+                e.window
+                for e in self.ledger.evidence()
+                if key_of(e.reference, e.window, e.champion) == decision.key
+            ),
+            "",
         )
         log.warning("a human is needed: %s", "; ".join(decision.reasons))
         send(
-            self.settings.alerts, decision.outcome, decision.key, window, decision.model_dump(mode="json"), self.clock()
+            self.settings.alerts,
+            decision.outcome,
+            decision.key,
+            window,
+            decision.model_dump(mode="json"),
+            self.clock(),
         )
 
-    def tell(self, what: str, key: str, window: str, reasons: Sequence[str], body: Mapping[str, Any]) -> None:
+    def tell(
+        self, what: str, key: str, window: str, reasons: Sequence[str], body: Mapping[str, Any]
+    ) -> None:
         """A notice that need not arrive."""
         from pipelines.alerts import send
 
@@ -323,13 +416,17 @@ class _Pass:
 
 
 def _with_errors(windows: Mapping[str, Window], version: str) -> Iterator[Window]:
-    """Each window with the share of its requests that the version failed on, where the journal tells."""
+    """Each window with the share of its requests that the version failed on, where the journal
+    tells.
+    """
     from serving.journal.writer import REQUEST, VERSION, read_failures
 
     for name, measures in windows.items():
         start, end = map(int, name.split("/"))
         answered = journal(start, end, version)[REQUEST].n_unique()
-        failures = read_failures(home() / "journal", start, end) if (home() / "journal").is_dir() else None
+        failures = (
+            read_failures(home() / "journal", start, end) if (home() / "journal").is_dir() else None
+        )
         failed = 0 if failures is None else failures.filter(failures[VERSION] == version).height
         total = answered + failed
         yield {**measures, ERRORS: share(failed, total)} if total else measures
@@ -344,7 +441,8 @@ def _roll_back(entry: dict[str, Any]) -> dict[str, Any]:
         pointer = registry.pointer()
         if pointer is None or pointer[1] != entry["to"]:
             return {"result": "moved", "reason": str(moved)}
-        return {"result": "rolled back", "version": pointer[0]}  # a monitor that was killed had done it
+        # a monitor that was killed had done it
+        return {"result": "rolled back", "version": pointer[0]}
     return {"result": "rolled back", "version": live.version}
 
 
@@ -357,8 +455,8 @@ def watch_every(
 ) -> None:
     """A pass every so many seconds, a line each, until SIGTERM or Ctrl-C, which is a clean end.
 
-    A pass that fails, or finds another monitor at work, says so, and the next one tries again. A retraining that is
-    interrupted is carried on by the next monitor.
+    A pass that fails, or finds another monitor at work, says so, and the next one tries again. A
+    retraining that is interrupted is carried on by the next monitor.
     """
 
     def stop(*_: object) -> None:
@@ -391,7 +489,8 @@ def watch_every(
 
 
 def directory(place: Path) -> Source:
-    """Events from a Parquet file, or from all of a directory but its `items.parquet`, which is the catalogue.
+    """Events from a Parquet file, or from all of a directory but its `items.parquet`, which is the
+    catalogue.
 
     Write files under another name and rename them: one that ends in .parquet is taken to be whole.
     """
@@ -406,7 +505,9 @@ def directory(place: Path) -> Source:
         tables = [_events(path, since) for path in paths]
         items = None
         if (catalogue := place / CATALOGUE).is_file():
-            items = as_items(read_table(catalogue, {column: column for column in ITEMS_SCHEMA}), catalogue)
+            items = as_items(
+                read_table(catalogue, {column: column for column in ITEMS_SCHEMA}), catalogue
+            )
         return Incoming(pl.concat([pl.DataFrame(schema=EVENTS_SCHEMA.to_polars()), *tables]), items)
 
     return read
@@ -424,8 +525,9 @@ def scan_events(path: Path) -> pl.LazyFrame:
     """The contract's columns; one that is missing is empty, and the window's checks say so.
 
     Raises:
-        TasteloopError: user, kind or time is missing, or a column holds what cannot be read. Times are dates with a
-            time of any unit and zone, or microseconds. Text is refused: a program writes these files, by the contract.
+        TasteloopError: user, kind or time is missing, or a column holds what cannot be read. Times
+            are dates with a time of any unit and zone, or microseconds. Text is refused: a program
+            writes these files, by the contract.
     """
     import polars as pl
 
@@ -445,7 +547,9 @@ def scan_events(path: Path) -> pl.LazyFrame:
         )
     check_unit(table, path, "us")
     micros = read_times(pl.col(TIME), dtype, "us")
-    other = pl.any_horizontal(micros.is_between(*likely_range(u), closed="left") for u in PER_UNIT if u != "us")
+    other = pl.any_horizontal(
+        micros.is_between(*likely_range(u), closed="left") for u in PER_UNIT if u != "us"
+    )
     return table.select(
         read_ids(USER, schema),
         read_ids(ITEM, schema),
@@ -464,7 +568,12 @@ def _events(path: Path, since: int) -> pl.DataFrame:
     read = collect(scan_events(path), path)
     kept = read.filter(pl.col(USER).is_not_null() & pl.col(TIME).is_not_null())
     if lost := read.height - kept.height:
-        log.warning("%s: %d of %d rows have no user or no readable time: passed over", path, lost, read.height)
+        log.warning(
+            "%s: %d of %d rows have no user or no readable time: passed over",
+            path,
+            lost,
+            read.height,
+        )
     return kept.filter(pl.col(TIME) >= since)
 
 
@@ -478,12 +587,15 @@ def journal(since: int, until: int, version: str) -> pl.DataFrame:
     place = home() / "journal"
     if not place.is_dir():
         return pl.DataFrame(schema=answers_schema()).drop("window")
-    start, end = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=t) for t in (since, until))
+    start, end = (
+        datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=t) for t in (since, until)
+    )
     return read_journal(place, start, end).filter(pl.col(VERSION) == version)
 
 
 def reference_of(champion: Champion, settings: Settings) -> tuple[Reference, Session | None]:
-    """The champion's reference, made where it is missing or was made with other settings; the session if it was loaded.
+    """The champion's reference, made where it is missing or was made with other settings; the
+    session if it was loaded.
 
     Raises:
         TasteloopError: it is missing, and the data of the champion's run is no longer here.
@@ -497,7 +609,10 @@ def reference_of(champion: Champion, settings: Settings) -> tuple[Reference, Ses
     snapshots = snapshots_of(champion.digest)
     if snapshots is None:
         if there is not None:
-            log.warning("the reference %s was made with other settings, and its data is gone: it stays", kept)
+            log.warning(
+                "the reference %s was made with other settings, and its data is gone: it stays",
+                kept,
+            )
             return there, None
         raise TasteloopError(
             f"version {champion.version} ({champion.digest[:12]}) has no reference in {kept}, and no run under "
@@ -511,7 +626,8 @@ def reference_of(champion: Champion, settings: Settings) -> tuple[Reference, Ses
 
 
 def run_of_bundle(digest: str) -> dict[str, Any] | None:
-    """The newest run that made a bundle and whose artifacts are still here; None where there is none.
+    """The newest run that made a bundle and whose artifacts are still here; None where there is
+    none.
 
     Of a run on a cluster its promotion kept them; of that only `artifacts` are known.
     """
@@ -523,10 +639,18 @@ def run_of_bundle(digest: str) -> dict[str, Any] | None:
     for facts in runs():
         made = facts.get("artifacts", {})
         manifest = Path(made.get("bundle", "")) / MANIFEST
-        if manifest.is_file() and sha256_file(manifest) == digest and Path(made["snapshots"]).is_dir():
+        if (
+            manifest.is_file()
+            and sha256_file(manifest) == digest
+            and Path(made["snapshots"]).is_dir()
+        ):
             return facts
     kept = data_place(digest)
-    return {"artifacts": {name: str(kept / name) for name in (DATASET, SNAPSHOTS)}} if kept.is_dir() else None
+    return (
+        {"artifacts": {name: str(kept / name) for name in (DATASET, SNAPSHOTS)}}
+        if kept.is_dir()
+        else None
+    )
 
 
 def snapshots_of(digest: str) -> Path | None:
@@ -542,9 +666,14 @@ def line(watched: Watched) -> str:
     """One pass in one line."""
     windows = f"{len(watched.windows)} new windows" if len(watched.windows) != 1 else "1 new window"
     said = [f"version {watched.champion or 'none'}", windows]
-    said += [f"carried on: {entry['outcome']} {entry['result'] or ''}".rstrip() for entry in watched.resumed]
+    said += [
+        f"carried on: {entry['outcome']} {entry['result'] or ''}".rstrip()
+        for entry in watched.resumed
+    ]
     if watched.rollback is not None:
-        said.append(f"rollback: {watched.rollback['result']}: {'; '.join(watched.rollback['reasons'])}")
+        said.append(
+            f"rollback: {watched.rollback['result']}: {'; '.join(watched.rollback['reasons'])}"
+        )
     elif watched.decision is not None:
         result = f" ({watched.decision['result']})" if watched.decision["result"] else ""
         said.append(f"{watched.outcome}{result}: {'; '.join(watched.decision['reasons'])}")
@@ -571,7 +700,9 @@ def write_metrics() -> Path:
         outcomes.labels(outcome).set(bool(decisions) and decisions[-1]["outcome"] == outcome)
     retrainings = gauge("retrainings", "Retrainings so far, by what came of them", "result")
     for result in get_args(Result):
-        retrainings.labels(result).set(sum(e["outcome"] == "retrain" and e["result"] == result for e in decisions))
+        retrainings.labels(result).set(
+            sum(e["outcome"] == "retrain" and e["result"] == result for e in decisions)
+        )
     waiting = sum(e["outcome"] == "alert-human" and not e["alerted"] for e in decisions)
     gauge("alerts_waiting", "Alerts that no webhook has taken yet").set(waiting)
     rollbacks = gauge("rollbacks", "Automatic rollbacks so far")
@@ -580,15 +711,20 @@ def write_metrics() -> Path:
         from serving.journal.writer import damaged
 
         lost = damaged(journal_kept)
-        gauge("journal_damaged_segments", "Segments of the journal that could not be read and were set aside").set(
-            len(lost)
-        )
+        gauge(
+            "journal_damaged_segments",
+            "Segments of the journal that could not be read and were set aside",
+        ).set(len(lost))
         rows = sum(segment["rows"] or 0 for segment in lost)
         gauge("journal_lost_rows", "Rows of those segments, as far as they still tell").set(rows)
     if evidence:
         newest = max(evidence, key=lambda e: e.end)
-        gauge("window_end_timestamp_seconds", "Where the newest closed window ends").set(newest.end / 1e6)
-        gauge("window_problems", "Checks that the newest window's data failed").set(len(newest.problems))
+        gauge("window_end_timestamp_seconds", "Where the newest closed window ends").set(
+            newest.end / 1e6
+        )
+        gauge("window_problems", "Checks that the newest window's data failed").set(
+            len(newest.problems)
+        )
         effect = gauge("effect", "How far the newest window lies from the reference", "measure")
         quality = gauge("quality", "Mature quality in the newest window", "measure", "bound")
         for finding in newest.findings:
@@ -613,7 +749,8 @@ def tell(entry: Mapping[str, Any]) -> str:
     elif entry["attempts"] or entry["result"]:
         came = entry["result"] or f"under way, attempt {entry['attempts']}"
         lines.append(
-            f"       run {entry.get('run', '?')}: {came}" + (f" ({entry['reason']})" if "reason" in entry else "")
+            f"       run {entry.get('run', '?')}: {came}"
+            + (f" ({entry['reason']})" if "reason" in entry else "")
         )
     if entry["alerted"]:
         lines.append("       a human was told")

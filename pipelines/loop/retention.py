@@ -1,8 +1,9 @@
-"""What the monitor no longer needs is removed, so that a disk does not fill: old reports, references, data, events.
+"""What the monitor no longer needs is removed, so that a disk does not fill: old reports,
+references, data, events.
 
-Never removed: the ledger, and what the champion or the one before it was made from or is compared with. A directory
-is renamed before it is emptied, so a reader finds it whole or not at all; what a kill left over is removed by the next
-pass.
+Never removed: the ledger, and what the champion or the one before it was made from or is compared
+with. A directory is renamed before it is emptied, so a reader finds it whole or not at all; what a
+kill left over is removed by the next pass.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from pipelines.loop.monitoring import INCOMING, LEDGER, RETRAININGS, WINDOWS, event_files, run_of_bundle, scan_events
+from pipelines.loop.monitoring import (
+    INCOMING,
+    LEDGER,
+    RETRAININGS,
+    WINDOWS,
+    event_files,
+    run_of_bundle,
+    scan_events,
+)
 from pipelines.loop.retraining import base_of, read_by
 from pipelines.settings import Settings
 from tasteloop.behaviour.events import TIME
@@ -40,7 +49,10 @@ def prune(lease: Lease, settings: Settings, reference: Reference) -> list[Path]:
         shutil.rmtree(left, ignore_errors=True)
     if any(trigger.result is None for trigger in lease.ledger.triggers()):
         return []
-    rules, newest = settings.retention, max((e.end for e in lease.ledger.evidence()), default=reference.end)
+    rules, newest = (
+        settings.retention,
+        max((e.end for e in lease.ledger.evidence()), default=reference.end),
+    )
     needed = _needed(reference.champion)
     root = home() / LEDGER
     gone = [
@@ -51,19 +63,25 @@ def prune(lease: Lease, settings: Settings, reference: Reference) -> list[Path]:
     ]
     if rules.incoming_days is not None:
         days = max(rules.incoming_days, settings.retraining.recent_days)
-        before = min(newest - int(days * 24 * HOUR), reference.end - reference.settings.windows.horizon)
+        before = min(
+            newest - int(days * 24 * HOUR), reference.end - reference.settings.windows.horizon
+        )
         gone += _ended(home() / INCOMING, before)
     if gone:
         names = [str(path.relative_to(home())) for path in gone]
         lease.ledger.append(lease, "pruned", "", {"removed": names}, once=False)
         for path in gone:
             _remove(path)
-        log.info("retention: removed %d old files and directories, such as %s", len(names), names[0])
+        log.info(
+            "retention: removed %d old files and directories, such as %s", len(names), names[0]
+        )
     return gone
 
 
 def _needed(champion: str) -> set[Path]:
-    """Paths that the champion and the one before it are compared with, or would be trained anew from."""
+    """Paths that the champion and the one before it are compared with, or would be trained anew
+    from.
+    """
     from serving.release import registry
 
     before = registry.previous()
@@ -72,24 +90,34 @@ def _needed(champion: str) -> set[Path]:
         paths |= {place(digest), data_place(digest)}
         if (made := run_of_bundle(digest)) is not None:
             read = read_by(made)
-            paths |= {base_of(made), *(Path(p) for p in made["artifacts"].values()), *([read] if read else [])}
+            paths |= {
+                base_of(made),
+                *(Path(p) for p in made["artifacts"].values()),
+                *([read] if read else []),
+            }
     return {path.absolute() for path in paths}
 
 
 def _reports(directory: Path, most: int) -> list[Path]:
-    ends = {path: int(found[1]) for path in _in(directory) if (found := _WINDOW.fullmatch(path.name))}
+    ends = {
+        path: int(found[1]) for path in _in(directory) if (found := _WINDOW.fullmatch(path.name))
+    }
     return sorted(ends, key=lambda path: (ends[path], path.name))[:-most]
 
 
 def _beyond(directory: Path, most: int, needed: Collection[Path]) -> list[Path]:
     """All but the newest, and but those in which something that is needed lies."""
-    free = [p for p in _in(directory) if not any(path.is_relative_to(p.absolute()) for path in needed)]
+    free = [
+        p for p in _in(directory) if not any(path.is_relative_to(p.absolute()) for path in needed)
+    ]
     free.sort(key=lambda path: (path.stat().st_mtime, path.name))
     return free[: max(0, len(free) - most)]
 
 
 def _ended(directory: Path, before: int) -> list[Path]:
-    """Files of events that all lie before a time, µs; one that cannot be read is left to the pass to complain of."""
+    """Files of events that all lie before a time, µs; one that cannot be read is left to the pass
+    to complain of.
+    """
     import polars as pl
 
     from tasteloop.datasets.tables import collect
@@ -118,4 +146,6 @@ def _remove(path: Path) -> None:
         else:
             path.unlink()
     except OSError as error:
-        raise TasteloopError(f"{path} is too old and cannot be removed: {error.strerror}; remove it by hand") from error
+        raise TasteloopError(
+            f"{path} is too old and cannot be removed: {error.strerror}; remove it by hand"
+        ) from error

@@ -1,9 +1,11 @@
-"""A retraining: what it reads, what it begins with, and the training pipeline that gates and promotes it.
+"""A retraining: what it reads, what it begins with, and the training pipeline that gates and
+promotes it.
 
-The data window: whoever acted within the last `recent_days` comes with their whole history; of the other users a seeded
-share is replayed, so that what they taught is not forgotten. Some users of the champion's own test window stay out: on
-them the new model is compared with the champion before it may replace it. The rest of the gate is the pipeline's own:
-its test window is the newest part of the data, and the champion is measured on the same rows.
+The data window: whoever acted within the last `recent_days` comes with their whole history; of the
+other users a seeded share is replayed, so that what they taught is not forgotten. Some users of the
+champion's own test window stay out: on them the new model is compared with the champion before it
+may replace it. The rest of the gate is the pipeline's own: its test window is the newest part of
+the data, and the champion is measured on the same rows.
 """
 
 from __future__ import annotations
@@ -18,7 +20,14 @@ from pipelines.settings import RetrainingSettings, Settings
 from tasteloop.behaviour.events import ITEM, TIME, USER
 from tasteloop.datasets.ingest import EVENTS_FILE, INGEST_FILE, ITEMS_FILE
 from tasteloop.errors import TasteloopError
-from tasteloop.files import atomic_directory, home, read_json, read_parquet, write_json, write_parquet
+from tasteloop.files import (
+    atomic_directory,
+    home,
+    read_json,
+    read_parquet,
+    write_json,
+    write_parquet,
+)
 from validation.gate.gates import FORGETTING
 from validation.monitor.decision import HOUR
 from validation.monitor.drift import chosen
@@ -39,11 +48,12 @@ RESULTS = {
 
 
 def retrain(asked: Retraining) -> dict[str, Any]:
-    """Run the training pipeline on a data window; after a kill the same `asked.run` carries on from what is there.
+    """Run the training pipeline on a data window; after a kill the same `asked.run` carries on from
+    what is there.
 
     Returns:
-        result, reason, version (where there is one), training_run, data (counts), and forgetting: the difference to the
-        champion on earlier data, by metric.
+        result, reason, version (where there is one), training_run, data (counts), and forgetting:
+        the difference to the champion on earlier data, by metric.
 
     Raises:
         TasteloopError: the champion's data is no longer here.
@@ -62,10 +72,15 @@ def retrain(asked: Retraining) -> dict[str, Any]:
     before = registry.pointer()
     if not (data / INGEST_FILE).is_file():
         if before is None or before[1] != asked.champion:
-            return {"result": "unchanged", "reason": "another version was promoted meanwhile; its own drift will tell"}
+            return {
+                "result": "unchanged",
+                "reason": "another version was promoted meanwhile; its own drift will tell",
+            }
         snapshots, rules = Path(made_by["artifacts"]["snapshots"]), asked.settings.retraining
         write_window(base_of(made_by), snapshots, asked.source(0), asked.until, rules, data)
-    settings = settings_of(asked.settings, data, Path(made_by["artifacts"]["snapshots"]), registry.find(champion).path)
+    settings = settings_of(
+        asked.settings, data, Path(made_by["artifacts"]["snapshots"]), registry.find(champion).path
+    )
     # not through the log: kfp makes the root logger write to where these lines come from
     facts = local.run(settings, lambda line: print(_plain(line), file=sys.stderr, flush=True))
     result = RESULTS[facts["outcome"]]
@@ -83,7 +98,9 @@ def retrain(asked: Retraining) -> dict[str, Any]:
 
 
 def settings_of(settings: Settings, data: Path, old: Path, champion: Path) -> Settings:
-    """The settings of the run: the profile's, on the data window, with what is compared on earlier data."""
+    """The settings of the run: the profile's, on the data window, with what is compared on earlier
+    data.
+    """
     rules = settings.retraining
     encoder = settings.training.encoder
     if rules.warm_start:
@@ -96,7 +113,9 @@ def settings_of(settings: Settings, data: Path, old: Path, champion: Path) -> Se
         "evaluation": {"old": old},
         "gate": {"forgetting": rules.forgetting},
     }
-    changed = {name: getattr(settings, name).model_copy(update=values) for name, values in sections.items()}
+    changed = {
+        name: getattr(settings, name).model_copy(update=values) for name, values in sections.items()
+    }
     return settings.model_copy(update=changed)
 
 
@@ -107,13 +126,15 @@ def read_by(made_by: dict[str, Any]) -> Path | None:
 
 
 def base_of(made_by: dict[str, Any]) -> Path:
-    """The data set that was there before anything was monitored: of a retrained champion, what its own data began with.
+    """The data set that was there before anything was monitored: of a retrained champion, what its
+    own data began with.
 
     So what one retraining leaves out is not lost to the next.
     """
     read = read_by(made_by)
     window = read / INGEST_FILE if read else None
-    base = read_json(window).get("base") if window and window.is_file() else None  # a user's own data set has none
+    # a user's own data set has none
+    base = read_json(window).get("base") if window and window.is_file() else None
     if base is None:
         return Path(made_by["artifacts"]["dataset"])
     from pipelines.local.runner import move_paths
@@ -123,7 +144,12 @@ def base_of(made_by: dict[str, Any]) -> Path:
 
 
 def write_window(
-    dataset: Path, snapshots: Path, incoming: Incoming, until: int, settings: RetrainingSettings, out: Path
+    dataset: Path,
+    snapshots: Path,
+    incoming: Incoming,
+    until: int,
+    settings: RetrainingSettings,
+    out: Path,
 ) -> None:
     """Write the data window as a data set directory, which ingest reads.
 
@@ -137,14 +163,22 @@ def write_window(
     from tasteloop.behaviour.snapshots import TEST, Snapshots
 
     source = read_json(dataset / INGEST_FILE)
-    events = distinct(pl.concat([read_parquet(dataset / EVENTS_FILE), incoming.events]).filter(pl.col(TIME) < until))
+    events = distinct(
+        pl.concat([read_parquet(dataset / EVENTS_FILE), incoming.events]).filter(
+            pl.col(TIME) < until
+        )
+    )
     tested = Snapshots.read(snapshots).split(TEST)[USER]
     held = _share(tested, settings.held, settings.seed)
-    newest = events.group_by(USER).agg(pl.col(TIME).max()).filter(~pl.col(USER).is_in(held.implode()))
+    newest = (
+        events.group_by(USER).agg(pl.col(TIME).max()).filter(~pl.col(USER).is_in(held.implode()))
+    )
     acted = pl.col(TIME) >= until - int(settings.recent_days * 24 * HOUR)
     recent = newest.filter(acted)[USER]
     replayed = _share(newest.filter(~acted)[USER], settings.replay, settings.seed)
-    kept = events.filter(pl.col(USER).is_in(pl.concat([recent, replayed]).implode())).sort(TIME, maintain_order=True)
+    kept = events.filter(pl.col(USER).is_in(pl.concat([recent, replayed]).implode())).sort(
+        TIME, maintain_order=True
+    )
     items = read_parquet(dataset / ITEMS_FILE)
     if incoming.items is not None:  # what is said of an item today counts
         items = pl.concat([incoming.items.select(items.columns).cast(items.schema), items]).unique(
@@ -162,7 +196,12 @@ def write_window(
         write_parquet(directory / ITEMS_FILE, items)
         write_json(
             directory / INGEST_FILE,
-            {"source": source["source"], "terms": source["terms"], "base": _below_home(dataset), "window": window},
+            {
+                "source": source["source"],
+                "terms": source["terms"],
+                "base": _below_home(dataset),
+                "window": window,
+            },
         )
     log.info("data window: %s", window)
 

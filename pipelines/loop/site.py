@@ -1,4 +1,6 @@
-"""What the registry, the runs, the rollouts and the monitor's ledger know, gathered for the site's pages."""
+"""What the registry, the runs, the rollouts and the monitor's ledger know, gathered for the site's
+pages.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +30,28 @@ def _decision(notes: list[str]) -> DecisionSettings:
     """By which the last pass of the monitor decided; the defaults before the first one."""
     path = home() / LEDGER / SETTINGS
     try:
-        return DecisionSettings.model_validate(read_json(path)["decision"]) if path.is_file() else DecisionSettings()
+        return (
+            DecisionSettings.model_validate(read_json(path)["decision"])
+            if path.is_file()
+            else DecisionSettings()
+        )
     except (TasteloopError, ValueError, KeyError, TypeError):
         notes.append(f"{path} is not of this version: drift is shown by the default settings")
         return DecisionSettings()
 
 
 def gather() -> dict[str, Any]:
-    """Plain mappings, newest first, times in µs since 1970 UTC; what cannot be read is left out and said in `notes`.
+    """Plain mappings, newest first, times in µs since 1970 UTC; what cannot be read is left out and
+    said in `notes`.
 
-    versions: version, digest, created, passed, rehearsed, live, was (live before), promoted and replaced (in whose
-        place), evaluation, verdict and rehearsal as JSON, span (of the data's time).
-    runs: id, profile, outcome, reason, started, seconds, version, steps, validation, evaluation, verdict.
+    versions: version, digest, created, passed, rehearsed, live, was (live before), promoted and
+        replaced (in whose place), evaluation, verdict and rehearsal as JSON, span (of the data's
+        time).
+    runs: id, profile, outcome, reason, started, seconds, version, steps, validation, evaluation,
+        verdict.
     rollouts: `serving.release.canary.tell`. decisions: `Ledger.history`.
-    windows: `validation.monitor.decision.Evidence`, and `report`, the directory whose report.json has the evidence's hash.
+    windows: `validation.monitor.decision.Evidence`, and `report`, the directory whose report.json
+        has the evidence's hash.
     """
     from serving.release import canary
     from validation.monitor.ledger import Ledger
@@ -81,7 +91,10 @@ def _run(facts: Mapping[str, Any]) -> dict[str, Any]:
         **{key: facts[key] for key in kept if key in facts},
         "started": _micros(facts["started"]),
         "span": _span(facts),
-        **{name: _json(directory / f"{name}.json") for name in ("validation", "evaluation", "verdict")},
+        **{
+            name: _json(directory / f"{name}.json")
+            for name in ("validation", "evaluation", "verdict")
+        },
     }
 
 
@@ -95,10 +108,14 @@ def _versions(made: list[dict[str, Any]], rollouts: list[dict[str, Any]]) -> lis
             if run not in mine and run.get("version") == version.version:
                 del run["version"]  # of another registry
         run = mine[-1] if mine else {}  # the first that made it
-        told = {Path(name).stem: _loads(text) for name, text in registry.evidence(version.version).items()}
+        told = {
+            Path(name).stem: _loads(text)
+            for name, text in registry.evidence(version.version).items()
+        }
         evaluation = told.get("evaluation") or run.get("evaluation")
         promoted, replaced = version.promoted, version.replaced
-        if promoted is None and (version.champion or version.was):  # promoted before the registry kept it
+        # promoted before the registry kept it
+        if promoted is None and (version.champion or version.was):
             promoted, replaced = _promotion(version.version, run, rollouts, evaluation)
         else:
             promoted = promoted and promoted * 1000
@@ -155,12 +172,20 @@ def _span(facts: Mapping[str, Any]) -> dict[str, Any] | None:
     events = Path(artifacts.get("dataset", "")) / EVENTS_FILE
     if events.is_file():
         try:
-            ends = pl.scan_parquet(events).select(first=pl.col(TIME).min(), last=pl.col(TIME).max()).collect()
+            ends = (
+                pl.scan_parquet(events)
+                .select(first=pl.col(TIME).min(), last=pl.col(TIME).max())
+                .collect()
+            )
             span |= ends.row(0, named=True)
         except (OSError, pl.exceptions.PolarsError):
             pass  # no longer whole: the page says that it is not known
     prepared = _json(Path(artifacts.get("snapshots", "")) / "snapshots.json") or {}
-    span |= {key: prepared[key] for key in ("validation_from", "test_from", "snapshots") if key in prepared}
+    span |= {
+        key: prepared[key]
+        for key in ("validation_from", "test_from", "snapshots")
+        if key in prepared
+    }
     return span or None
 
 

@@ -1,14 +1,15 @@
 """Real behaviour replayed week by week, with a shift injected.
 
-The world is ml-100k. Its users mostly come once and no two of its months are alike, so it is replayed in a time of its
-own:
+The world is ml-100k. Its users mostly come once and no two of its months are alike, so it is
+replayed in a time of its own:
 
-- A life is one user's real sequence of events. Breaks longer than `BREAK` are shortened to it, so that a life fits into
-  a week, and before some events the user searches for words of the title that follows. The searches are the only events
-  that are made up.
-- Lives are split in three by a hash of what they hold. The first part is the champion's data: each life once, in one of
-  the reference weeks. From the second, visitors are drawn for every replayed week, with replacement, each under a new
-  pseudonym. The third is never replayed: on it a quality is measured before a shift, under it, and after a retraining.
+- A life is one user's real sequence of events. Breaks longer than `BREAK` are shortened to it, so
+  that a life fits into a week, and before some events the user searches for words of the title that
+  follows. The searches are the only events that are made up.
+- Lives are split in three by a hash of what they hold. The first part is the champion's data: each
+  life once, in one of the reference weeks. From the second, visitors are drawn for every replayed
+  week, with replacement, each under a new pseudonym. The third is never replayed: on it a quality
+  is measured before a shift, under it, and after a retraining.
 - Films released from `NEW` on do not exist until the shift `new-catalogue` brings them.
 
 So two weeks without a shift differ by chance alone.
@@ -39,8 +40,10 @@ DAY = 24 * HOUR
 BREAK = 3 * HOUR
 NEW = date(1997, 1, 1)
 LEAST = 5  # events of a life
-FIRST = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp() * SECOND) // WEEK * WEEK  # on the grid of weekly windows
-REFERENCE_WEEKS = 10  # the first and the last are never whole for the monitor: no event lies on their edges
+# on the grid of weekly windows
+FIRST = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp() * SECOND) // WEEK * WEEK
+# the first and the last are never whole for the monitor: no event lies on their edges
+REFERENCE_WEEKS = 10
 PARTS = {"champion": 0.5, "visitors": 0.38, "judges": 0.12}
 LATE = 2 * DAY  # that an event or a click comes late where labels are delayed
 _SEASON = 4  # weeks of the seasonal swing
@@ -62,22 +65,36 @@ class Shift:
 SHIFTS: dict[str, Shift] = {
     "stationary": Shift("nothing", "nothing"),
     "seasonal": Shift(
-        f"who comes and how many, in a swing of {_SEASON} weeks that the reference has seen", "nothing",
-        "swing of the number of visitors and of who they are", 0.3,
+        f"who comes and how many, in a swing of {_SEASON} weeks that the reference has seen",
+        "nothing",
+        "swing of the number of visitors and of who they are",
+        0.3,
     ),
-    "new-catalogue": Shift(f"films from {NEW.year} on appear", "retrain", "share of their real events that happen"),
+    "new-catalogue": Shift(
+        f"films from {NEW.year} on appear", "retrain", "share of their real events that happen"
+    ),
     "taste-change": Shift(
-        "visitors turn to other films of like popularity, with rarer labels", "retrain", "share of visitors"
+        "visitors turn to other films of like popularity, with rarer labels",
+        "retrain",
+        "share of visitors",
     ),
-    "bots": Shift("two users flood the log", "alert-human", "events of each, in the busiest user's", 4.0),
+    "bots": Shift(
+        "two users flood the log", "alert-human", "events of each, in the busiest user's", 4.0
+    ),
     "broken-field": Shift(
-        "a field comes empty: values, or items where the seed is odd", "alert-human", "share of rows", 0.5
+        "a field comes empty: values, or items where the seed is odd",
+        "alert-human",
+        "share of rows",
+        0.5,
     ),
     "language": Shift("searches in Cyrillic letters", "alert-human", "share of visitors"),
     "delayed-labels": Shift(
-        "events and feedback arrive late, out of order and twice", "nothing", "share that is up to two days late", 0.3
+        "events and feedback arrive late, out of order and twice",
+        "nothing",
+        "share that is up to two days late",
+        0.3,
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -105,9 +122,13 @@ class Options:
         if self.shift not in SHIFTS:
             raise TasteloopError(f"no shift {self.shift!r}; known: {', '.join(SHIFTS)}")
         if not (0 <= self.start < self.weeks and self.visitors >= 1 and self.seed >= 0):
-            raise TasteloopError("weeks count from 0: the shift starts before the last; visitors are 1 or more")
+            raise TasteloopError(
+                "weeks count from 0: the shift starts before the last; visitors are 1 or more"
+            )
         if not 0 < self.size < float("inf"):
-            raise TasteloopError(f"a severity is above 0 (here: {SHIFTS[self.shift].unit}), not {self.severity}")
+            raise TasteloopError(
+                f"a severity is above 0 (here: {SHIFTS[self.shift].unit}), not {self.severity}"
+            )
 
     @property
     def size(self) -> float:
@@ -126,7 +147,9 @@ class World:
 
     @classmethod
     def of(cls, events: pl.DataFrame, items: pl.DataFrame) -> World:
-        """From a data set as ingest writes it. Which part a life is in depends on what it holds, not on a pseudonym."""
+        """From a data set as ingest writes it. Which part a life is in depends on what it holds,
+        not on a pseudonym.
+        """
         new = set(items.filter(items[RELEASED] >= NEW)[ITEM])
         parts: dict[str, list[tuple[str, Life]]] = {part: [] for part in PARTS}
         for rows in events.sort(USER, TIME, ITEM).partition_by(USER, maintain_order=True):
@@ -135,7 +158,9 @@ class World:
                 continue
             name = hashlib.blake2b(repr(written).encode(), digest_size=8).hexdigest()
             parts[_part(int(name, 16) / 16**16)].append((name, _life(written)))
-        return cls({part: [life for _, life in sorted(found)] for part, found in parts.items()}, items)
+        return cls(
+            {part: [life for _, life in sorted(found)] for part, found in parts.items()}, items
+        )
 
     @cached_property
     def new(self) -> frozenset[str]:
@@ -159,8 +184,10 @@ class World:
 
     @cached_property
     def tastes(self) -> dict[str, str]:
-        """Which film takes whose place when tastes change: within a band of popularity, the most watched one's goes to
-        the one whose labels are the rarest, and so on. One to one, so that what is liked together stays together."""
+        """Which film takes whose place when tastes change: within a band of popularity, the most
+        watched one's goes to the one whose labels are the rarest, and so on. One to one, so that
+        what is liked together stays together.
+        """
         counts: dict[str, int] = dict.fromkeys(sorted(set(self.items[ITEM]) - self.new), 0)
         mass: dict[str, float] = {}
         for event in (e for life in self.lives["champion"] for e in self.before(life) if e.item):
@@ -203,7 +230,9 @@ def _life(events: Sequence[Event]) -> Life:
 
 
 def searching(life: Life, titles: Mapping[str, str], chance: np.random.Generator) -> Life:
-    """With searches a little before some of the events, one at least, for words of the title that follows."""
+    """With searches a little before some of the events, one at least, for words of the title that
+    follows.
+    """
     before = chance.random(len(life)) < _SEARCHES
     before[int(chance.integers(len(life)))] = True
     out: list[Event] = []
@@ -212,7 +241,15 @@ def searching(life: Life, titles: Mapping[str, str], chance: np.random.Generator
         if searched and words:
             first = int(chance.random() * len(words))
             text = " ".join(words[first : first + 3])
-            out.append(Event("search", None, max(0, (event.time or 0) - int(chance.integers(1, SECOND))), None, text))
+            out.append(
+                Event(
+                    "search",
+                    None,
+                    max(0, (event.time or 0) - int(chance.integers(1, SECOND))),
+                    None,
+                    text,
+                )
+            )
         out.append(event)
     return tuple(sorted(out, key=lambda event: event.time or 0))
 
@@ -241,12 +278,17 @@ class Replay:
         return week >= self.options.start and self.options.shift not in ("stationary", "seasonal")
 
     def week(self, week: int) -> list[Visit]:
-        """The visits of a replayed week, without machines and before anything is broken on the way."""
+        """The visits of a replayed week, without machines and before anything is broken on the
+        way.
+        """
         n, lean = self.swing(REFERENCE_WEEKS + week)
-        lives = self._drawn(round(n * self.options.visitors), lean, np.random.default_rng([self.options.seed, week]))
+        lives = self._drawn(
+            round(n * self.options.visitors), lean, np.random.default_rng([self.options.seed, week])
+        )
         out = []
         for k, life in enumerate(lives):
-            chance = np.random.default_rng([self.options.seed, week, k])  # one's own: a shift moves no one else
+            # one's own: a shift moves no one else
+            chance = np.random.default_rng([self.options.seed, week, k])
             lived = self.lived(life, chance, self.shifted(week))
             name = f"{self.options.shift}-{self.options.seed}-{week}-{k}"
             out.append(placed(name, lived, self.begin + week * WEEK, chance))
@@ -258,18 +300,26 @@ class Replay:
         hit = (chance.random() < size) and shifted  # where the severity is a share of visitors
         if shifted and shift == "new-catalogue":
             kept = chance.random(len(life)) < size
-            lived = tuple(e for e, k in zip(life, kept, strict=True) if k or e.item not in self.world.new)
+            lived = tuple(
+                e for e, k in zip(life, kept, strict=True) if k or e.item not in self.world.new
+            )
         else:
             lived = self.world.before(life)
         if hit and shift == "taste-change":
-            lived = tuple(replace(e, item=self.world.tastes[e.item]) if e.item else e for e in lived)
+            lived = tuple(
+                replace(e, item=self.world.tastes[e.item]) if e.item else e for e in lived
+            )
         lived = searching(lived, self.world.titles, chance)
         if hit and shift == "language":
-            lived = tuple(replace(e, text=e.text.translate(_SCRIPT)) if e.text else e for e in lived)
+            lived = tuple(
+                replace(e, text=e.text.translate(_SCRIPT)) if e.text else e for e in lived
+            )
         return lived
 
     def swing(self, week: int) -> tuple[float, float]:
-        """How many come, in usual weeks', and the chance that a visitor is of those who lean to dramas."""
+        """How many come, in usual weeks', and the chance that a visitor is of those who lean to
+        dramas.
+        """
         if self.options.shift != "seasonal":
             return 1.0, 0.5
         wave = self.options.size * float(np.sin(2 * np.pi * week / _SEASON))
@@ -286,7 +336,10 @@ class Replay:
     def _halves(self) -> dict[bool, list[int]]:
         leaning = [self.world.leaning(life) for life in self.world.lives["visitors"]]
         middle = float(np.median(leaning))
-        return {side: [k for k, x in enumerate(leaning) if (x > middle) == side] for side in (True, False)}
+        return {
+            side: [k for k, x in enumerate(leaning) if (x > middle) == side]
+            for side in (True, False)
+        }
 
     def arrivals(self, visits: Sequence[Visit], week: int, key: bytes) -> pl.DataFrame:
         """What the log gets of a week: the events contract, and `arrives`, when (µs)."""
@@ -299,13 +352,17 @@ class Replay:
         if self.shifted(week) and self.options.shift == "bots":
             rows += self._bots(week, chance)
         frame = pl.DataFrame(rows, schema=dict(EVENTS_SCHEMA.to_polars()), orient="row")
-        frame = frame.with_columns(pseudonymise(frame[USER], key).alias(USER), pl.col(TIME).alias("arrives"))
+        frame = frame.with_columns(
+            pseudonymise(frame[USER], key).alias(USER), pl.col(TIME).alias("arrives")
+        )
         if not self.shifted(week):
             return frame
         hit = pl.Series(chance.random(frame.height) < self.options.size)
         if self.options.shift == "broken-field":
             broken = ITEM if self.options.seed % 2 else "value"
-            return frame.with_columns(pl.when(hit).then(None).otherwise(pl.col(broken)).alias(broken))
+            return frame.with_columns(
+                pl.when(hit).then(None).otherwise(pl.col(broken)).alias(broken)
+            )
         if self.options.shift == "delayed-labels":
             late = pl.Series(chance.integers(0, LATE, frame.height))
             later = pl.when(hit).then(pl.col("arrives") + late).otherwise("arrives")
@@ -320,12 +377,17 @@ class Replay:
         times = self.begin + week * WEEK + chance.integers(0, WEEK, (2, n))
         return [
             (f"machine-{bot}", items[int(chance.integers(len(items)))], "view", int(t), None, None)
-            for bot, row in enumerate(times) for t in row
-        ]  # fmt: skip
+            for bot, row in enumerate(times)
+            for t in row
+        ]
 
     def catalogue(self, week: int) -> pl.DataFrame | None:
         """Today's, where it is newer than the champion's."""
-        return self.world.items if self.options.shift == "new-catalogue" and self.shifted(week) else None
+        return (
+            self.world.items
+            if self.options.shift == "new-catalogue" and self.shifted(week)
+            else None
+        )
 
 
 def placed(user: str, life: Life, begin: int, chance: np.random.Generator) -> Visit:

@@ -1,7 +1,9 @@
-"""The loop on a laptop: `pipelines.simulation.replay` through the serving endpoint and the monitor, and what came of it.
+"""The loop on a laptop: `pipelines.simulation.replay` through the serving endpoint and the monitor,
+and what came of it.
 
-The monitor has a clock of its own: it wakes a day after each week's end, sees what has arrived by then, and reads the
-journal of a real server. An answer's time is that of the newest event of its question, which the journal keeps.
+The monitor has a clock of its own: it wakes a day after each week's end, sees what has arrived by
+then, and reads the journal of a real server. An answer's time is that of the newest event of its
+question, which the journal keeps.
 """
 
 from __future__ import annotations
@@ -45,7 +47,15 @@ from pipelines.simulation.replay import (
 from serving.journal.writer import LATEST, MODEL, MOST_FEEDBACK, NAMES, REQUEST, TOKEN, VERSION
 from tasteloop.behaviour.events import EVENTS_SCHEMA, ITEM, KIND, TIME, USER, Event
 from tasteloop.errors import TasteloopError
-from tasteloop.files import atomic_directory, cache, home, read_json, read_parquet, write_json, write_parquet
+from tasteloop.files import (
+    atomic_directory,
+    cache,
+    home,
+    read_json,
+    read_parquet,
+    write_json,
+    write_parquet,
+)
 from tasteloop.tasks import INTERESTS, RECOMMEND
 from validation.monitor.decision import HOUR, WEEK
 
@@ -59,7 +69,12 @@ Say = Callable[[str], None]
 _ASKED = 60  # visitors a week who ask
 _QUESTIONS = 4  # each
 
-_OUTSIDE = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "TASTELOOP_API_TOKEN", "TASTELOOP_API_TOKEN_FILE")
+_OUTSIDE = (
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_REGISTRY_URI",
+    "TASTELOOP_API_TOKEN",
+    "TASTELOOP_API_TOKEN_FILE",
+)
 RESULT = "simulation.json"  # also what marks a home as a simulation's
 
 PROFILE = "smoke"
@@ -93,18 +108,24 @@ def champion_data(world: World, seasonal: float, out: Path) -> None:
     middle = float(np.median([world.leaning(life) for life in lives]))
     swing = [reference.swing(week) for week in range(REFERENCE_WEEKS)]
     weight = {
-        side: np.array([n * (lean if side else 1 - lean) for n, lean in swing]) for side in (True, False)
+        side: np.array([n * (lean if side else 1 - lean) for n, lean in swing])
+        for side in (True, False)
     }  # of the weeks, for those who lean to dramas and for the others
     rows = []
     for k, life in enumerate(lives):
         chances = weight[world.leaning(life) > middle]
         week = int(chance.choice(REFERENCE_WEEKS, p=chances / chances.sum()))
-        visit = placed(f"reference-{k}", reference.lived(life, chance, False), FIRST + week * WEEK, chance)
+        visit = placed(
+            f"reference-{k}", reference.lived(life, chance, False), FIRST + week * WEEK, chance
+        )
         rows += [(visit.user, e.item, e.kind, e.time, e.value, e.text) for e in visit.events]
-    events = pl.DataFrame(rows, schema=dict(EVENTS_SCHEMA.to_polars()), orient="row").sort(TIME, USER)
+    events = pl.DataFrame(rows, schema=dict(EVENTS_SCHEMA.to_polars()), orient="row").sort(
+        TIME, USER
+    )
     with atomic_directory(out) as directory:
         write_parquet(
-            directory / "events.parquet", events.with_columns(pseudonymise(events[USER], pseudonym_key()).alias(USER))
+            directory / "events.parquet",
+            events.with_columns(pseudonymise(events[USER], pseudonym_key()).alias(USER)),
         )
         write_parquet(directory / CATALOGUE, world.items.filter(~pl.col(ITEM).is_in(world.new)))
         write_json(
@@ -133,7 +154,8 @@ def settings_for(data: Path, overrides: Sequence[str] = ()) -> Settings:
 
 
 def found(root: Path, seasonal: float, overrides: Sequence[str], say: Say) -> tuple[Path, World]:
-    """A home with a champion that was trained on the first part of the world: made once, and used again.
+    """A home with a champion that was trained on the first part of the world: made once, and used
+    again.
 
     Raises:
         TasteloopError: the pipeline promoted none.
@@ -142,7 +164,9 @@ def found(root: Path, seasonal: float, overrides: Sequence[str], say: Say) -> tu
     from serving.release import registry
     from tasteloop.datasets.ingest import EVENTS_FILE, ITEMS_FILE, IngestSettings, ingest
 
-    made_of = repr((tasteloop.__version__, PARTS, LEAST, NEW, OVERRIDES, tuple(overrides), seasonal))
+    made_of = repr(
+        (tasteloop.__version__, PARTS, LEAST, NEW, OVERRIDES, tuple(overrides), seasonal)
+    )
     place = root.absolute() / f"champion-{hashlib.sha256(made_of.encode()).hexdigest()[:12]}"
     with at(place):
         source, data = place / "ml-100k", place / "data"
@@ -153,9 +177,14 @@ def found(root: Path, seasonal: float, overrides: Sequence[str], say: Say) -> tu
             if not data.is_dir():
                 champion_data(world, seasonal, data)
             say(f"training the champion, once, in {place}")
-            facts = local.run(settings_for(data, overrides), lambda line: logging.getLogger(__name__).debug("%s", line))
+            facts = local.run(
+                settings_for(data, overrides),
+                lambda line: logging.getLogger(__name__).debug("%s", line),
+            )
             if facts["outcome"] != "promoted":
-                raise TasteloopError(f"the replay's champion was not promoted: {facts['outcome']}, {facts['reason']}")
+                raise TasteloopError(
+                    f"the replay's champion was not promoted: {facts['outcome']}, {facts['reason']}"
+                )
     return place, world
 
 
@@ -189,7 +218,14 @@ class InProcess:
         key = pseudonym_key()
         hidden = [pseudonym(user, key) for user in users]
         answered = Answered(
-            uuid.uuid4().hex, model, live.version, "in-process", now(), instances, outputs, users=hidden
+            uuid.uuid4().hex,
+            model,
+            live.version,
+            "in-process",
+            now(),
+            instances,
+            outputs,
+            users=hidden,
         )
         with self._journal() as journal:
             journal.answered(answered)
@@ -225,11 +261,32 @@ class Server:
         ready.unlink(missing_ok=True)
         with log.open("ab") as written:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "serving", "--port", "0", "--grpc-port", "0", "--ready-file", str(ready),
-                 "--journal-rows", "20000", "--max-wait", "60", "--timeout", "120", "--exit-with-parent"],
-                stdin=subprocess.PIPE, stdout=written, stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join([_SOURCES, os.environ.get("PYTHONPATH", "")])},
-            )  # fmt: skip
+                [
+                    sys.executable,
+                    "-m",
+                    "serving",
+                    "--port",
+                    "0",
+                    "--grpc-port",
+                    "0",
+                    "--ready-file",
+                    str(ready),
+                    "--journal-rows",
+                    "20000",
+                    "--max-wait",
+                    "60",
+                    "--timeout",
+                    "120",
+                    "--exit-with-parent",
+                ],
+                stdin=subprocess.PIPE,
+                stdout=written,
+                stderr=subprocess.STDOUT,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join([_SOURCES, os.environ.get("PYTHONPATH", "")]),
+                },
+            )
         self._until(ready.is_file, f"the server did not start; see {log}")
         self.client = Client(read_json(ready)["http"], timeout=120)
         return self
@@ -244,23 +301,31 @@ class Server:
 
         live = registry.pointer()
         assert live is not None, "a simulation has a champion"
-        self._until(lambda: self._version() == live[0], f"the server does not follow to version {live[0]}")
+        self._until(
+            lambda: self._version() == live[0], f"the server does not follow to version {live[0]}"
+        )
         asked = [{**instance, USER: user} for user, instance in zip(users, instances, strict=True)]
         before = self._rows()
         for start in range(0, len(asked), 32):
             answers = self.client.predict(model, asked[start : start + 32])
             self.tokens[answers.request] = answers.token
-        self._until(lambda: self._rows() >= before + len(asked), "the journal does not show the answers")
+        self._until(
+            lambda: self._rows() >= before + len(asked), "the journal does not show the answers"
+        )
 
     def feed(self, rows: Sequence[Mapping[str, Any]]) -> None:
         import httpx
 
         # An earlier replay's answers may be in the journal too; their tokens went with it.
-        given = [{**row, TOKEN: self.tokens[row[REQUEST]]} for row in rows if row[REQUEST] in self.tokens]
+        given = [
+            {**row, TOKEN: self.tokens[row[REQUEST]]} for row in rows if row[REQUEST] in self.tokens
+        ]
         if not given:
             return
         body = {"feedback": given}
-        httpx.post(f"{self.client.url}/v1/feedback", json=body, timeout=60, trust_env=False).raise_for_status()
+        httpx.post(
+            f"{self.client.url}/v1/feedback", json=body, timeout=60, trust_env=False
+        ).raise_for_status()
 
     def _version(self) -> str:
         blank = {"name": "events", "datatype": "BYTES", "shape": [1], "data": ['{"events": []}']}
@@ -281,7 +346,9 @@ _SOURCES = str(Path(__file__).resolve().parents[2])
 
 
 def _journal(place: Path) -> pl.DataFrame:
-    """The journal in the replay's time: an answer's time is that of the newest event that it was asked with."""
+    """The journal in the replay's time: an answer's time is that of the newest event that it was
+    asked with.
+    """
     import polars as pl
 
     from serving.journal.writer import read_journal
@@ -289,7 +356,11 @@ def _journal(place: Path) -> pl.DataFrame:
     directory = place / "journal"
     if not directory.is_dir():
         directory.mkdir()
-    return read_journal(directory).filter(pl.col(LATEST).is_not_null()).with_columns(pl.col(LATEST).alias(TIME))
+    return (
+        read_journal(directory)
+        .filter(pl.col(LATEST).is_not_null())
+        .with_columns(pl.col(LATEST).alias(TIME))
+    )
 
 
 # The driver
@@ -318,14 +389,18 @@ class _Driver:
     def source(self, since: int) -> Incoming:
         import polars as pl
 
-        come = pl.concat(self.frames).filter((pl.col("arrives") <= self.clock) & (pl.col(TIME) >= since))
+        come = pl.concat(self.frames).filter(
+            (pl.col("arrives") <= self.clock) & (pl.col(TIME) >= since)
+        )
         return Incoming(come.drop("arrives"), self.catalogue)
 
     def answers(self, since: int, until: int, version: str) -> pl.DataFrame:
         import polars as pl
 
         known = _journal(self.place)
-        return known.filter(pl.col(TIME).is_between(since, until, closed="left") & (pl.col(VERSION) == version))
+        return known.filter(
+            pl.col(TIME).is_between(since, until, closed="left") & (pl.col(VERSION) == version)
+        )
 
     def ask(self, visits: Sequence[Visit], week: int) -> None:
         """Questions mid-sequence, at the points at which the champion was trained and validated."""
@@ -339,25 +414,37 @@ class _Driver:
                 history = visit.events[max(0, cut - self.settings.prepare.text.history_limit) : cut]
                 users.append(visit.user)
                 instances.append({"events": [event.json() for event in history]})
-                then = {e.item: e.time for e in reversed(visit.events[cut:]) if e.item and e.positive()}
+                then = {
+                    e.item: e.time for e in reversed(visit.events[cut:]) if e.item and e.positive()
+                }
                 self.followed[pseudonym(visit.user, self.key), history[-1].time or 0] = then  # type: ignore[assignment]
         for model in (INTERESTS, RECOMMEND):
             self.served.ask(model, users, instances)
 
     def feed(self, week: int) -> None:
-        """A click on what was recommended, where the user went on to it; late and twice where labels are delayed."""
+        """A click on what was recommended, where the user went on to it; late and twice where
+        labels are delayed.
+        """
         import polars as pl
 
         chance = np.random.default_rng([self.replay.options.seed, week, 0, 3])
         delayed = self.replay.options.shift == "delayed-labels" and self.replay.shifted(week)
         answered = _journal(self.place).filter(pl.col(MODEL) == RECOMMEND)
-        for request, instance, user, time_, names in answered.select(REQUEST, "instance", USER, TIME, NAMES).rows():
+        for request, instance, user, time_, names in answered.select(
+            REQUEST, "instance", USER, TIME, NAMES
+        ).rows():
             if (name := f"{request} {instance}") in self.told:
                 continue
             self.told.add(name)
             then = self.followed.get((user, time_), {})
             for item in set(names) & set(then):
-                row = {REQUEST: request, "instance": instance, KIND: "click", ITEM: item, TIME: then[item]}
+                row = {
+                    REQUEST: request,
+                    "instance": instance,
+                    KIND: "click",
+                    ITEM: item,
+                    TIME: then[item],
+                }
                 late = delayed and chance.random() < self.replay.options.size
                 arrives = then[item] + (int(chance.integers(LATE)) if late else 0)
                 self.waiting += [(arrives + n * HOUR, row) for n in range(2 if late else 1)]
@@ -369,9 +456,14 @@ class _Driver:
 
 
 def cuts_of(events: Sequence[Event], settings: Settings) -> list[int]:
-    """History lengths at which snapshots are taken: what follows is strictly later, and holds enough to judge by."""
+    """History lengths at which snapshots are taken: what follows is strictly later, and holds
+    enough to judge by.
+    """
     rules = settings.prepare
-    wanted = [*rules.positions, *range(max(rules.positions) + rules.stride, len(events), rules.stride)]
+    wanted = [
+        *rules.positions,
+        *range(max(rules.positions) + rules.stride, len(events), rules.stride),
+    ]
     out = []
     for cut in wanted:
         while 0 < cut < len(events) and events[cut].time == events[cut - 1].time:
@@ -383,7 +475,9 @@ def cuts_of(events: Sequence[Event], settings: Settings) -> list[int]:
 
 
 def quality(session: Session, replay: Replay, shifted: bool, settings: Settings) -> dict[str, Any]:
-    """nDCG@10 of the next liked films on the lives that are never replayed, as they are or under the shift."""
+    """nDCG@10 of the next liked films on the lives that are never replayed, as they are or under
+    the shift.
+    """
     from tasteloop.metrics import interval, ndcg
 
     histories, relevant, groups = [], [], []
@@ -391,9 +485,16 @@ def quality(session: Session, replay: Replay, shifted: bool, settings: Settings)
     for n, life in enumerate(replay.world.lives["judges"]):
         lived = replay.lived(life, np.random.default_rng([replay.options.seed, n]), shifted)
         for cut in cuts_of(lived, settings):
-            liked = [e.item for e in lived[cut:] if e.item and e.positive(settings.prepare.text.positive)]
+            liked = [
+                e.item for e in lived[cut:] if e.item and e.positive(settings.prepare.text.positive)
+            ]
             histories.append(lived[max(0, cut - settings.prepare.text.history_limit) : cut])
-            relevant.append([ids.setdefault(i, len(ids)) for i in dict.fromkeys(liked[: settings.prepare.horizon])])
+            relevant.append(
+                [
+                    ids.setdefault(i, len(ids))
+                    for i in dict.fromkeys(liked[: settings.prepare.horizon])
+                ]
+            )
             groups.append(n)
     ranked = np.full((len(histories), 10), -1)
     for row, items in enumerate(session.recommend(histories)):
@@ -412,15 +513,17 @@ def simulate(
         overrides: `section.key=value` on top of the profile `smoke` and this module's.
 
     Returns:
-        {"met": bool, "failures": [...], "windows": [...], "detected_after": int | None, "false_triggers": int,
-        "clean_windows": int, "retrainings": [...], "quality": {...}, ...}
+        {"met": bool, "failures": [...], "windows": [...], "detected_after": int | None,
+        "false_triggers": int, "clean_windows": int, "retrainings": [...], "quality": {...}, ...}
     """
     shift = SHIFTS[options.shift]
     check_replaceable(place)  # this and the settings before minutes of training
     settings_for(place, overrides)
     base, world = found(root, options.size if options.shift == "seasonal" else 0.0, overrides, say)
     fresh(base, place)
-    say(f"{options.shift}, seed {options.seed}: {shift.about}; expected: {shift.expected}; in {place}")
+    say(
+        f"{options.shift}, seed {options.seed}: {shift.about}; expected: {shift.expected}; in {place}"
+    )
     return replayed(Replay(world, options), settings_for(base / "data", overrides), place, say)
 
 
@@ -446,7 +549,9 @@ def replayed(replay: Replay, settings: Settings, place: Path, say: Say) -> dict[
                     settings,
                     clock=lambda: driver.clock,
                     source=driver.source,
-                    retrain=None if options.retrain else (lambda asked: {"result": "failed", "reason": "--no-retrain"}),
+                    retrain=None
+                    if options.retrain
+                    else (lambda asked: {"result": "failed", "reason": "--no-retrain"}),
                     answers=driver.answers,
                 )
                 windows.append(_window(week, replay, watched))
@@ -454,7 +559,12 @@ def replayed(replay: Replay, settings: Settings, place: Path, say: Say) -> dict[
                 if windows[-1]["outcome"] == "retrain" == shift.expected and not options.retrain:
                     break
         measured = _qualities(before, _champion_session(), replay, settings)
-    result = {**asdict(options), "severity": options.size, **judged(windows, shift, options), "quality": measured}
+    result = {
+        **asdict(options),
+        "severity": options.size,
+        **judged(windows, shift, options),
+        "quality": measured,
+    }
     write_json(place / RESULT, result)
     return result
 
@@ -462,9 +572,13 @@ def replayed(replay: Replay, settings: Settings, place: Path, say: Say) -> dict[
 def check_replaceable(place: Path) -> None:
     """Raises TasteloopError where a simulation's home can neither be made nor replaced."""
     if place.exists() and not (place / RESULT).is_file():
-        raise TasteloopError(f"{place} is there and is no simulation's; name another --home, or remove it")
+        raise TasteloopError(
+            f"{place} is there and is no simulation's; name another --home, or remove it"
+        )
     if parents := [parent for parent in place.absolute().parents if parent.is_file()]:
-        raise TasteloopError(f"{parents[0]} is a file, so that --home {place} cannot be made; name another")
+        raise TasteloopError(
+            f"{parents[0]} is a file, so that --home {place} cannot be made; name another"
+        )
 
 
 def fresh(base: Path, place: Path) -> None:
@@ -487,7 +601,9 @@ def _champion_session() -> Session:
     return Session.load(live.path)
 
 
-def _qualities(before: Session, after: Session, replay: Replay, settings: Settings) -> dict[str, Any]:
+def _qualities(
+    before: Session, after: Session, replay: Replay, settings: Settings
+) -> dict[str, Any]:
     if replay.options.shift not in ("taste-change", "new-catalogue"):
         return {}
     usual, lost = quality(before, replay, False, settings), quality(before, replay, True, settings)
@@ -548,7 +664,9 @@ def told(window: Mapping[str, Any]) -> str:
     mark = "shifted" if window["shifted"] else "usual"
     result = f" ({window['result']})" if window["result"] else ""
     reasons = "; ".join(window["reasons"])
-    return f"week {window['week']:>2}  {mark:<8} {window['outcome'] or '-'}{result}: {reasons[:160]}"
+    return (
+        f"week {window['week']:>2}  {mark:<8} {window['outcome'] or '-'}{result}: {reasons[:160]}"
+    )
 
 
 def concluded(result: Mapping[str, Any]) -> list[str]:
@@ -560,10 +678,16 @@ def concluded(result: Mapping[str, Any]) -> list[str]:
         f"false triggers  {result['false_triggers']} in {result['clean_windows']} windows without a shift",
         f"retrainings     {', '.join(str(r) for r in result['retrainings']) or 'none'}",
     ]
-    names = {"before": "before the shift", "shifted": "under it", "retrained": "after the retraining"}
+    names = {
+        "before": "before the shift",
+        "shifted": "under it",
+        "retrained": "after the retraining",
+    }
     for name, words in names.items():
         if found := result["quality"].get(name):
-            lines.append(f"nDCG@10         {found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f}) {words}")
+            lines.append(
+                f"nDCG@10         {found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f}) {words}"
+            )
     if (share := result["quality"].get("regained")) is not None:
         lines.append(f"regained        {share:.0%} of what was lost")
     return [*lines, *(f"not met         {failure}" for failure in result["failures"])]

@@ -1,7 +1,8 @@
 """One bounded queue in front of one compute thread, for all protocols.
 
-The thread never waits for a batch to fill: it takes what is queued, oldest first, up to a bound. What cannot be
-answered in time is refused at the door, and what nobody waits for any more is not computed.
+The thread never waits for a batch to fill: it takes what is queued, oldest first, up to a bound.
+What cannot be answered in time is refused at the door, and what nobody waits for any more is not
+computed.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Call:
     """One request on its way, whichever protocol it came by.
 
     Attributes:
-        id: names this request in logs, in the journal and in feedback: the caller's `x-request-id`, else ours.
+        id: names this request in logs, in the journal and in feedback: the caller's `x-request-id`,
+            else ours.
         protocol: v1, v2 or grpc.
         headers: the caller's, lower-case names (gRPC: the metadata).
         deadline: `time.monotonic()` after which nobody waits for an answer.
@@ -62,9 +64,12 @@ class Call:
         explain: why is asked, not what.
         users: each instance's pseudonym or None; route: what a canary's draw is made of.
         answered_by: the version that answered; None until then.
-        answer: an id of the answer's own, for the journal; None where no feedback can be told of it.
-        feedback_token: what the answer carries for its caller to show with feedback; "" before it is given.
-        timings: seconds by stage (queue, tokenise, encode, rank) and counts (batch, cache_hits, cache_misses).
+        answer: an id of the answer's own, for the journal; None where no feedback can be told of
+            it.
+        feedback_token: what the answer carries for its caller to show with feedback; "" before it
+            is given.
+        timings: seconds by stage (queue, tokenise, encode, rank) and counts (batch, cache_hits,
+            cache_misses).
         is_admin: the caller showed the admin's token.
     """
 
@@ -109,19 +114,24 @@ class Batcher:
 
     Args:
         live: who answers.
-        on_answer: told of every answer but explanations after it was handed over, in the compute thread. It must
-            return at once (put it on a queue); what it raises is logged, never the caller's problem.
+        on_answer: told of every answer but explanations after it was handed over, in the compute
+            thread. It must return at once (put it on a queue); what it raises is logged, never the
+            caller's problem.
     """
 
     def __init__(
-        self, live: Live, settings: QueueSettings | None = None, on_answer: Callable[[Answered], None] | None = None
+        self,
+        live: Live,
+        settings: QueueSettings | None = None,
+        on_answer: Callable[[Answered], None] | None = None,
     ) -> None:
         self.live = live
         self.settings = settings or QueueSettings()
         self.on_answer = on_answer
         self._jobs: deque[_Job] = deque()
         self._instances = 0  # that wait
-        self._seconds: dict[tuple[str, bool], float] = {}  # of one instance, by `Call.work`: a moving average
+        # of one instance, by `Call.work`: a moving average
+        self._seconds: dict[tuple[str, bool], float] = {}
         self._computing = False
         self._until = 0.0  # time.monotonic() at which what is computed may be expected to be done
         self._closed = False
@@ -140,19 +150,25 @@ class Batcher:
         return self._thread.is_alive()
 
     async def ask(
-        self, call: Call, instances: Sequence[Mapping[str, Any]], questions: Sequence[Mapping[str, Any]]
+        self,
+        call: Call,
+        instances: Sequence[Mapping[str, Any]],
+        questions: Sequence[Mapping[str, Any]],
     ) -> tuple[Predictor, list[Answer]]:
         """Who answered, and an answer for each question.
 
         Args:
-            instances: as they came, for the journal; questions: as `Predictor.questions` checked them.
+            instances: as they came, for the journal; questions: as `Predictor.questions` checked
+                them.
 
         Raises:
             QueueFull: nothing was queued.
             DeadlineExceeded: whatever of it was not begun is not computed.
             ModelNotFound: a swap took its model or its version away.
         """
-        job = _Job(call, instances, questions, asyncio.get_running_loop().create_future(), time.monotonic())
+        job = _Job(
+            call, instances, questions, asyncio.get_running_loop().create_future(), time.monotonic()
+        )
         self._put(job)
         call.abandon = lambda: _set(job, Disconnected())
         try:
@@ -162,7 +178,8 @@ class Batcher:
             raise DeadlineExceeded("the deadline passed before the answer was ready") from None
         finally:
             self._leave(job)
-            call.abandon = _nobody  # else call and job hold each other and a version, swapped out or not, until gc
+            # else call and job hold each other and a version, swapped out or not, until gc
+            call.abandon = _nobody
 
     def close(self) -> None:
         """Answer what is queued, then end."""
@@ -172,7 +189,9 @@ class Batcher:
         self._thread.join()
 
     def admit(self, size: int = 1) -> None:
-        """Raises QueueFull where so many instances more would be refused; asked before a request is read, too."""
+        """Raises QueueFull where so many instances more would be refused; asked before a request is
+        read, too.
+        """
         with self._change:
             if not self._jobs:  # to an idle thread everything is welcome
                 return
@@ -205,7 +224,8 @@ class Batcher:
     def _work(self) -> None:
         while batch := self._take():
             self._answer(*batch)
-            del batch  # a version that was swapped out must not wait here, in memory, for the next request
+            # a version that was swapped out must not wait here, in memory, for the next request
+            del batch
 
     def _answer(self, predictor: Predictor, jobs: list[_Job]) -> None:
         try:
@@ -281,7 +301,8 @@ class Batcher:
         seconds = time.monotonic() - started
         each = seconds / len(questions)
         usual = self._seconds.get(first.work, each)
-        # One slow batch says little: an engine that meets a new length compiles a program for it, once.
+        # One slow batch says little: an engine that meets a new length compiles a program for it,
+        # once.
         self._seconds[first.work] = 0.8 * usual + 0.2 * min(each, 2 * usual)
         done: list[tuple[_Job, list[Answer]]] = []
         for job in jobs:
@@ -289,14 +310,20 @@ class Batcher:
             job.call.answered_by = predictor.version
             job.call.timings = {**stages, "queue": started - job.since, "batch": len(questions)}
             done.append((job, own))
-        telemetry.batch_computed(model, len(questions), stages, [started - job.since for job in jobs])
+        telemetry.batch_computed(
+            model, len(questions), stages, [started - job.since for job in jobs]
+        )
         _wake(jobs[0], lambda: _hand_over(predictor, done))
         if self.on_answer is not None and not first.explain:
             for job, own in done:
                 self._tell(self.on_answer, predictor, job, own)
 
     def _tell(
-        self, on_answer: Callable[[Answered], None], predictor: Predictor, job: _Job, answers: list[Answer]
+        self,
+        on_answer: Callable[[Answered], None],
+        predictor: Predictor,
+        job: _Job,
+        answers: list[Answer],
     ) -> None:
         call, now = job.call, time.time_ns() // 1000
         try:

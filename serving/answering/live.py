@@ -16,23 +16,27 @@ if TYPE_CHECKING:
 class Live:
     """The predictor in use.
 
-    `current` is one reference, and assigning it is one step: a batch has the old predictor or the new one,
-    whole. The compute thread asks `pick` as it takes a batch, so a swap waits for nobody and nobody for it.
+    `current` is one reference, and assigning it is one step: a batch has the old predictor or the
+    new one, whole. The compute thread asks `pick` as it takes a batch, so a swap waits for nobody
+    and nobody for it.
 
     Args:
         journal: where answers go; None for none.
-        key: of the users' pseudonyms; without one users are left out, and no feedback can be told of answers.
+        key: of the users' pseudonyms; without one users are left out, and no feedback can be told
+            of answers.
     """
 
-    def __init__(self, predictor: Predictor, journal: Journal | None = None, key: bytes | None = None) -> None:
+    def __init__(
+        self, predictor: Predictor, journal: Journal | None = None, key: bytes | None = None
+    ) -> None:
         self.current = predictor
         self.journal = journal
         self._key = key
         self._tokens = None if key is None else FeedbackTokens(key)
 
     def admit(self, call: Call, instances: object) -> object:
-        """V1 instances without their users, whose pseudonyms are noted on the call, as are the canary's route and the
-        answer's id.
+        """V1 instances without their users, whose pseudonyms are noted on the call, as are the
+        canary's route and the answer's id.
 
         Raises:
             TasteloopError: a user that is none.
@@ -61,8 +65,9 @@ class Live:
     def pick(self, call: Call) -> Predictor | None:
         """Who answers a call; None where nobody has its model, or the version that it names.
 
-        Asked when a call comes and again when its batch is taken: cheap, and the same for one call as long as
-        nothing was swapped. Calls with one model and one predictor are computed together.
+        Asked when a call comes and again when its batch is taken: cheap, and the same for one call
+        as long as nothing was swapped. Calls with one model and one predictor are computed
+        together.
         """
         for predictor in self.serving:
             if call.model in predictor.models and call.version in (None, predictor.version):
@@ -70,7 +75,9 @@ class Live:
         return None
 
     def instead(self, call: Call, predictor: Predictor, error: Exception) -> Predictor | None:
-        """Who answers a call whose computation failed; None: nobody, the call fails. In the compute thread."""
+        """Who answers a call whose computation failed; None: nobody, the call fails. In the compute
+        thread.
+        """
         return None
 
     def on_answer(self, answered: Answered) -> None:

@@ -1,4 +1,6 @@
-"""The predictor as `kserve.Model`s: `interests`, `recommend` and `sentiment` over V1, V2 REST and gRPC."""
+"""The predictor as `kserve.Model`s: `interests`, `recommend` and `sentiment` over V1, V2 REST and
+gRPC.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +37,13 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
         return self._batcher.live.current.outputs(self.name)
 
     async def predict(
-        self, payload: Any, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None
+        self,
+        payload: Any,
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
     ) -> dict[str, Any] | v2.Response:
-        """Answer a V1 body (`dict`) or a V2 request (`v2.Request`), for the call of the current task.
+        """Answer a V1 body (`dict`) or a V2 request (`v2.Request`), for the call of the current
+        task.
 
         Raises:
             TasteloopError, InvalidInput: the caller's mistake, with what was wrong.
@@ -54,7 +60,9 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
     async def explain(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
         """Answer a V1 `:explain`, of interests and recommend; V2 has no such verb."""
         if self.name == SENTIMENT:
-            raise NotImplementedError(f"{self.name} has no explainer; {INTERESTS} and {RECOMMEND} have")
+            raise NotImplementedError(
+                f"{self.name} has no explainer; {INTERESTS} and {RECOMMEND} have"
+            )
         call, predictor = self._begin()
         call.explain = True
         predictor, found = await self._ask(call, predictor, v1_instances(payload))
@@ -65,7 +73,9 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
         call.model = self.name
         predictor = self._batcher.live.pick(call)
         if predictor is None:
-            raise ModelNotFound(f"{self.name} version {call.version}" if call.version else self.name)
+            raise ModelNotFound(
+                f"{self.name} version {call.version}" if call.version else self.name
+            )
         return call, predictor
 
     async def _infer(self, call: Call, predictor: Predictor, request: v2.Request) -> v2.Response:
@@ -81,10 +91,14 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
             outputs = [by_name[name] for name in request.outputs]
         return v2.Response(request.id or call.id, self.name, predictor.version, outputs, request)
 
-    async def _ask(self, call: Call, predictor: Predictor, instances: Any) -> tuple[Predictor, list[dict[str, Any]]]:
+    async def _ask(
+        self, call: Call, predictor: Predictor, instances: Any
+    ) -> tuple[Predictor, list[dict[str, Any]]]:
         instances = self._batcher.live.admit(call, instances)
         if isinstance(instances, list) and len(instances) > _MANY:
-            questions = await asyncio.to_thread(predictor.questions, self.name, instances, call.explain)
+            questions = await asyncio.to_thread(
+                predictor.questions, self.name, instances, call.explain
+            )
         else:
             questions = predictor.questions(self.name, instances, call.explain)
         answered = await self._batcher.ask(call, instances, questions)
@@ -106,7 +120,11 @@ class Models(ModelRepository):  # type: ignore[misc]
         return self._batcher.live
 
     def get_models(self) -> dict[str, TasteModel]:
-        return {name: self._model(name) for name in self.live.current.models if name not in self._unloaded}
+        return {
+            name: self._model(name)
+            for name in self.live.current.models
+            if name not in self._unloaded
+        }
 
     def get_model(self, name: str) -> TasteModel:
         if (model := self.get_models().get(name)) is None:
@@ -114,7 +132,9 @@ class Models(ModelRepository):  # type: ignore[misc]
         return model
 
     def not_found(self, name: str) -> ModelNotFound:
-        """The error for a model that does not answer; it says why where another bundle might have it."""
+        """The error for a model that does not answer; it says why where another bundle might have
+        it.
+        """
         error = ModelNotFound(name)
         if name in TASKS and name not in self.live.current.models:
             error.reason = why_absent(name)
@@ -124,7 +144,9 @@ class Models(ModelRepository):  # type: ignore[misc]
         return name in self.get_models()
 
     def load(self, name: str) -> bool:
-        """Back into service. A bundle is one: its files are read when it is swapped in, not here."""
+        """Back into service. A bundle is one: its files are read when it is swapped in, not
+        here.
+        """
         self._must_be(name)
         self._unloaded.discard(name)
         return True
@@ -142,7 +164,9 @@ class Models(ModelRepository):  # type: ignore[misc]
 
 
 class Repository(ModelRepositoryExtension):  # type: ignore[misc]
-    """Where every protocol's handlers load and unload: only for the admin, whichever way they were reached."""
+    """Where every protocol's handlers load and unload: only for the admin, whichever way they were
+    reached.
+    """
 
     def __init__(self, models: Models, access: Access) -> None:
         super().__init__(models)

@@ -1,7 +1,8 @@
-"""A bundle as the answers that the server gives, without HTTP: V1 instances, V2 tensors and true metadata.
+"""A bundle as the answers that the server gives, without HTTP: V1 instances, V2 tensors and true
+metadata.
 
-Both protocols are views of one implementation, `tasteloop.runtime.session.Session.answer`, so that a served answer
-equals the offline one whichever way it was asked.
+Both protocols are views of one implementation, `tasteloop.runtime.session.Session.answer`, so that
+a served answer equals the offline one whichever way it was asked.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from tasteloop.runtime.session import Session
 
 MAXIMUM_EXPLAINED = 8  # instances: an explanation of interests reads a hundred texts
-ROWS_OF_AN_EXPLANATION = 50  # answer rows that are about as long as an explained row: 27, after long histories 100
+# answer rows that are about as long as an explained row: 27, after long histories 100
+ROWS_OF_AN_EXPLANATION = 50
 
 Answer = dict[str, Any]
 Question = Mapping[str, Any]
@@ -39,8 +41,8 @@ class Tensor:
     Args:
         datatype: `BYTES`, `FP32` or `BOOL`.
         shape: sizes as the caller declared them (inputs) or as they are (outputs).
-        data: inputs: the flat elements, `str` or `bytes`; outputs: an array of `shape`, BYTES as objects
-            (`str`).
+        data: inputs: the flat elements, `str` or `bytes`; outputs: an array of `shape`, BYTES as
+            objects (`str`).
     """
 
     name: str
@@ -51,7 +53,9 @@ class Tensor:
 
 @dataclass(frozen=True)
 class _Column:
-    """One output tensor of a ranked answer: where its elements are found and what fills up a shorter row."""
+    """One output tensor of a ranked answer: where its elements are found and what fills up a
+    shorter row.
+    """
 
     name: str
     datatype: str
@@ -96,7 +100,9 @@ def input_name(model: str) -> str:
 
 
 def v1_instances(body: object) -> object:
-    """The instances of a V1 body, not checked themselves. Raises TasteloopError where it is no V1 body."""
+    """The instances of a V1 body, not checked themselves. Raises TasteloopError where it is no V1
+    body.
+    """
     if not isinstance(body, Mapping) or "instances" not in body:
         raise TasteloopError('the body must be a JSON object {"instances": [...]}')
     if unknown := sorted(set(body) - {"instances"}):
@@ -104,14 +110,18 @@ def v1_instances(body: object) -> object:
     return body["instances"]
 
 
-def v2_instances(model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]) -> list[Answer]:
+def v2_instances(
+    model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]
+) -> list[Answer]:
     """V2's input tensor as V1's instances.
 
     Args:
-        parameters: for instances that do not say: `user`, and `k`, the number of recommendations or interests.
+        parameters: for instances that do not say: `user`, and `k`, the number of recommendations or
+            interests.
 
     Raises:
-        TasteloopError: another tensor or parameter than the model takes, or an element that is no instance.
+        TasteloopError: another tensor or parameter than the model takes, or an element that is no
+            instance.
     """
     allowed = set() if model == SENTIMENT else {"k"}
     if unknown := sorted(set(parameters) - allowed - {USER}):
@@ -119,7 +129,9 @@ def v2_instances(model: str, inputs: Sequence[Tensor], parameters: Mapping[str, 
         raise TasteloopError(f"unknown parameter {unknown[0]!r} for {model}; known: {known}")
     names = [tensor.name for tensor in inputs]
     if names != [input_name(model)]:
-        raise TasteloopError(f"{model} takes one input tensor named {input_name(model)!r}; got {names}")
+        raise TasteloopError(
+            f"{model} takes one input tensor named {input_name(model)!r}; got {names}"
+        )
     elements = _elements(inputs[0])
     if model == SENTIMENT:
         return [{**parameters, "text": element} for element in elements]
@@ -127,7 +139,8 @@ def v2_instances(model: str, inputs: Sequence[Tensor], parameters: Mapping[str, 
 
 
 class Predictor:
-    """Answers of one bundle, checked and computed in two steps so that the steps may run in two threads.
+    """Answers of one bundle, checked and computed in two steps so that the steps may run in two
+    threads.
 
     Every method raises `TasteloopError` for what the caller did wrong, and only for that.
     """
@@ -140,30 +153,39 @@ class Predictor:
         self._session = session
 
     @classmethod
-    def load(cls, bundle: Path, version: str | None = None, limits: Limits | None = None) -> Predictor:
-        """Load and verify a bundle; without a version its answers name the digest's first 12 digits."""
+    def load(
+        cls, bundle: Path, version: str | None = None, limits: Limits | None = None
+    ) -> Predictor:
+        """Load and verify a bundle; without a version its answers name the digest's first 12
+        digits.
+        """
         from tasteloop.runtime.session import Session
 
         session = Session.load(bundle)
         return cls(session, version or session.digest[:12], limits)
 
     def questions(self, model: str, instances: object, explain: bool = False) -> list[Question]:
-        """V1's instances, checked, as `answer` takes them, or `explain`, which takes fewer at a time.
+        """V1's instances, checked, as `answer` takes them, or `explain`, which takes fewer at a
+        time.
 
         Raises:
-            TasteloopError: unknown model, no list, no instance, too many or too long, or a bad instance (its
-                index is named).
+            TasteloopError: unknown model, no list, no instance, too many or too long, or a bad
+                instance (its index is named).
         """
         from tasteloop.runtime.session import parse
 
         self._known(model)
         if not isinstance(instances, list):
-            raise TasteloopError(f'"instances" is {_kind(instances)}; it must be a list of JSON objects')
+            raise TasteloopError(
+                f'"instances" is {_kind(instances)}; it must be a list of JSON objects'
+            )
         if not instances:
             raise TasteloopError('"instances" is empty; send at least one')
         most = min(self.limits.instances, MAXIMUM_EXPLAINED) if explain else self.limits.instances
         if len(instances) > most:
-            raise TasteloopError(f"{len(instances)} instances in one request; send at most {most} at a time")
+            raise TasteloopError(
+                f"{len(instances)} instances in one request; send at most {most} at a time"
+            )
         for index, instance in enumerate(instances):
             self._check(instance, f"instances[{index}]")
         questions: list[Question] = list(parse(model, instances))
@@ -186,11 +208,15 @@ class Predictor:
         """V1: `questions`, then `answer`."""
         return self.answer(model, self.questions(model, instances))
 
-    def infer(self, model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]) -> list[Tensor]:
+    def infer(
+        self, model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]
+    ) -> list[Tensor]:
         """V2: `instances`, `predict`, then `tensors`."""
         return self.tensors(model, self.predict(model, self.instances(model, inputs, parameters)))
 
-    def instances(self, model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]) -> list[Answer]:
+    def instances(
+        self, model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]
+    ) -> list[Answer]:
         """`v2_instances` of a model that is there."""
         self._known(model)
         return v2_instances(model, inputs, parameters)
@@ -198,8 +224,8 @@ class Predictor:
     def tensors(self, model: str, answers: Sequence[Answer]) -> list[Tensor]:
         """Answers as the output tensors named by `outputs(model)`.
 
-        A row with fewer entries than the widest of its request ends in padding: an empty label or item (a
-        real one never is), 0, false, `[]`.
+        A row with fewer entries than the widest of its request ends in padding: an empty label or
+        item (a real one never is), 0, false, `[]`.
         """
         if model == SENTIMENT:
             shape = (len(answers),)
@@ -225,15 +251,25 @@ class Predictor:
         """V2 metadata of the output tensors."""
         self._known(model)
         if model == SENTIMENT:
-            return [{"name": column.name, "datatype": column.datatype, "shape": [-1]} for column in _SENTIMENT]
+            return [
+                {"name": column.name, "datatype": column.datatype, "shape": [-1]}
+                for column in _SENTIMENT
+            ]
         _, columns = _RANKED[model]
-        return [{"name": column.name, "datatype": column.datatype, "shape": [-1, -1]} for column in columns]
+        return [
+            {"name": column.name, "datatype": column.datatype, "shape": [-1, -1]}
+            for column in columns
+        ]
 
     def warm_up(self, bundle: Path) -> None:
-        """Ask the bundle's first golden question of each model, so that the first caller does not wait."""
+        """Ask the bundle's first golden question of each model, so that the first caller does not
+        wait.
+        """
         questions = json.loads((bundle / "golden.json").read_text())["questions"]
         for model in self.models:
-            of_model = (question["instance"] for question in questions if question["model"] == model)
+            of_model = (
+                question["instance"] for question in questions if question["model"] == model
+            )
             for instance in islice(of_model, 1):
                 self.predict(model, [instance])
 
@@ -255,11 +291,16 @@ class Predictor:
             for index, event in enumerate(events):
                 if isinstance(event, dict):
                     for name in ("text", "item"):
-                        _short(event.get(name), f"{where}.events[{index}].{name}", self.limits.characters)
+                        _short(
+                            event.get(name),
+                            f"{where}.events[{index}].{name}",
+                            self.limits.characters,
+                        )
 
     def _check_rows(self, questions: Sequence[Question], explain: bool) -> None:
-        """What an answer's size and its computing depend on: V2's rows are all as wide as the widest, and every
-        question of a request is ranked to the largest k."""
+        """What an answer's size and its computing depend on: V2's rows are all as wide as the
+        widest, and every question of a request is ranked to the largest k.
+        """
         from tasteloop.runtime.session import K
 
         k = max(question["k"] or K for question in questions)
@@ -283,9 +324,13 @@ def _elements(tensor: Tensor) -> list[str]:
     if tensor.datatype != "BYTES":
         raise TasteloopError(f"{where} has datatype {tensor.datatype}; it must be BYTES")
     if len(tensor.shape) != 1 or tensor.shape[0] < 1:
-        raise TasteloopError(f"{where} has shape {list(tensor.shape)}; it must be [n] with n at least 1")
+        raise TasteloopError(
+            f"{where} has shape {list(tensor.shape)}; it must be [n] with n at least 1"
+        )
     if len(tensor.data) != tensor.shape[0]:
-        raise TasteloopError(f"{where} has shape {list(tensor.shape)} and {len(tensor.data)} elements")
+        raise TasteloopError(
+            f"{where} has shape {list(tensor.shape)} and {len(tensor.data)} elements"
+        )
     strings = []
     for index, element in enumerate(tensor.data):
         try:
@@ -293,24 +338,30 @@ def _elements(tensor: Tensor) -> list[str]:
         except UnicodeError as error:
             raise TasteloopError(f"element {index} of {where} is not UTF-8: {error}") from None
         except TypeError:
-            raise TasteloopError(f"element {index} of {where} is {_kind(element)}; it must be a string") from None
+            raise TasteloopError(
+                f"element {index} of {where} is {_kind(element)}; it must be a string"
+            ) from None
     return strings
 
 
 def _text(element: object) -> str:
     if not isinstance(element, str):
         raise TypeError
-    element.encode()  # a JSON escape can spell half of a surrogate pair, which no later step can write
+    # a JSON escape can spell half of a surrogate pair, which no later step can write
+    element.encode()
     return element
 
 
 def _parse(element: str, index: int) -> Answer:
     try:
-        instance = orjson.loads(element)  # strict: no NaN, no half surrogate pairs, no bottomless nesting
+        # strict: no NaN, no half surrogate pairs, no bottomless nesting
+        instance = orjson.loads(element)
     except ValueError as error:
         raise TasteloopError(f"instances[{index}] is not JSON: {error}") from None
     if not isinstance(instance, dict):
-        raise TasteloopError(f'instances[{index}] is {_kind(instance)}; it must be an object {{"events": [...]}}')
+        raise TasteloopError(
+            f'instances[{index}] is {_kind(instance)}; it must be an object {{"events": [...]}}'
+        )
     return instance
 
 

@@ -1,13 +1,16 @@
-"""The serving image on a cluster: an InferenceService that is applied, tried, promoted and taken back.
+"""The serving image on a cluster: an InferenceService that is applied, tried, promoted and taken
+back.
 
-The object is the only state: its annotation `tasteloop/releases` says which release is stable, which is tried and which
-was stable before; another holds the settings. Every change reads the object, makes the next one and applies it on the
-server's side under the version that was read, so of two promoters one is told that it lost. What the server would keep
-is compared with what was asked, in a dry run first: a field that an older KServe does not know would vanish without a
-word otherwise.
+The object is the only state: its annotation `tasteloop/releases` says which release is stable,
+which is tried and which was stable before; another holds the settings. Every change reads the
+object, makes the next one and applies it on the server's side under the version that was read, so
+of two promoters one is told that it lost. What the server would keep is compared with what was
+asked, in a dry run first: a field that an older KServe does not know would vanish without a word
+otherwise.
 
-A canary is what the mode understands: in Standard mode an entry of `spec.canary`, a Deployment of its own that a
-promotion makes the stable one, its pods untouched; in Knative mode the next revision under `canaryTrafficPercent`.
+A canary is what the mode understands: in Standard mode an entry of `spec.canary`, a Deployment of
+its own that a promotion makes the stable one, its pods untouched; in Knative mode the next revision
+under `canaryTrafficPercent`.
 """
 
 from __future__ import annotations
@@ -49,17 +52,27 @@ class ServiceSettings(BaseModel, frozen=True, extra="forbid"):
     replicas: int = Field(default=2, ge=1, description="pods at least; two, so that a node may go")
     most: int = Field(default=6, ge=1, description="pods at most")
     busy: int = Field(
-        default=70, ge=1, description="a pod more above: percent of its CPU (Standard), requests at once (Knative)"
+        default=70,
+        ge=1,
+        description="a pod more above: percent of its CPU (Standard), requests at once (Knative)",
     )
-    token: str | None = Field(default="tasteloop", description="the Secret with the key api-token; none: a mesh asks")
-    account: str | None = Field(default="tasteloop-serving", description="may read the bundles' store")
-    journal: str | None = Field(default=None, pattern="^https?://", description="the collector of requests and answers")
+    token: str | None = Field(
+        default="tasteloop", description="the Secret with the key api-token; none: a mesh asks"
+    )
+    account: str | None = Field(
+        default="tasteloop-serving", description="may read the bundles' store"
+    )
+    journal: str | None = Field(
+        default=None, pattern="^https?://", description="the collector of requests and answers"
+    )
     user: int = Field(default=10001, ge=1)
 
 
 @dataclass(frozen=True)
 class Release:
-    """A registered version, where KServe finds its bundle (s3://, gs://, pvc://, https://), and the serving image."""
+    """A registered version, where KServe finds its bundle (s3://, gs://, pvc://, https://), and the
+    serving image.
+    """
 
     version: str
     uri: str
@@ -83,7 +96,10 @@ class Releases:
     @classmethod
     def read(cls, text: str) -> Releases:
         told = json.loads(text)
-        release = {key: Release(**told[key]) if told.get(key) else None for key in ("stable", "tried", "before")}
+        release = {
+            key: Release(**told[key]) if told.get(key) else None
+            for key in ("stable", "tried", "before")
+        }
         return cls(**{**told, **release})
 
     def write(self) -> str:
@@ -91,7 +107,9 @@ class Releases:
 
 
 def manifest(settings: ServiceSettings, releases: Releases) -> dict[str, Any]:
-    """The whole InferenceService for these releases; what is left out of it, an apply takes away."""
+    """The whole InferenceService for these releases; what is left out of it, an apply takes
+    away.
+    """
     stable, tried = releases.stable, releases.tried
     knative = settings.mode == "Knative"
     shown = tried if knative and tried else stable
@@ -113,7 +131,10 @@ def manifest(settings: ServiceSettings, releases: Releases) -> dict[str, Any]:
         "metadata": {
             "name": settings.name,
             "namespace": settings.namespace,
-            "labels": {"app.kubernetes.io/name": "tasteloop", "app.kubernetes.io/managed-by": MANAGER},
+            "labels": {
+                "app.kubernetes.io/name": "tasteloop",
+                "app.kubernetes.io/managed-by": MANAGER,
+            },
             "annotations": {
                 MODE: settings.mode,
                 RELEASES: releases.write(),
@@ -126,7 +147,16 @@ def manifest(settings: ServiceSettings, releases: Releases) -> dict[str, Any]:
 
 def _pod(settings: ServiceSettings, release: Release) -> dict[str, Any]:
     linger, grace = 5, 25  # seconds: endpoints forget a pod, then requests under way end
-    arguments = ["--bundle", _MODELS, "--version", release.version, "--host", "0.0.0.0", "--log-format", "json"]
+    arguments = [
+        "--bundle",
+        _MODELS,
+        "--version",
+        release.version,
+        "--host",
+        "0.0.0.0",
+        "--log-format",
+        "json",
+    ]
     arguments += ["--linger", str(linger), "--grace", str(grace)]
     env: list[dict[str, Any]] = [
         {"name": "STORAGE_URI", "value": release.uri},
@@ -180,23 +210,35 @@ def _pod(settings: ServiceSettings, release: Release) -> dict[str, Any]:
     if settings.account:
         pod["serviceAccountName"] = settings.account
     if settings.journal:
-        pod["logger"] = {"mode": "all", "url": settings.journal, "metadataHeaders": ["X-Request-Id"]}
+        pod["logger"] = {
+            "mode": "all",
+            "url": settings.journal,
+            "metadataHeaders": ["X-Request-Id"],
+        }
     return pod
 
 
 def release(
-    version: str, image: str, uri: str | None = None, digest: str | None = None, store: str | None = None
+    version: str,
+    image: str,
+    uri: str | None = None,
+    digest: str | None = None,
+    store: str | None = None,
 ) -> Release:
-    """A release of a registered version; the registry is asked where no `uri` and `digest` are given.
+    """A release of a registered version; the registry is asked where no `uri` and `digest` are
+    given.
 
     Args:
-        store: what MLflow's server keeps proxied artifacts in (its --artifacts-destination), s3://bucket/path.
+        store: what MLflow's server keeps proxied artifacts in (its --artifacts-destination),
+            s3://bucket/path.
 
     Raises:
         TasteloopError: it has not passed gate and rehearsal, or lies where KServe cannot fetch it.
     """
     if (uri is None) != (digest is None):
-        raise TasteloopError("--uri and --digest belong together: where the bundle is, and which it is")
+        raise TasteloopError(
+            "--uri and --digest belong together: where the bundle is, and which it is"
+        )
     if uri is None or digest is None:
         from serving.release import registry
 
@@ -221,7 +263,9 @@ def given(options: Sequence[str]) -> dict[str, Any]:
         try:
             values[key.strip()] = parse_yaml(text)
         except ValueError as error:
-            raise TasteloopError(f"--set {key}: {text[:100]!r} is not a YAML value: {error}") from None
+            raise TasteloopError(
+                f"--set {key}: {text[:100]!r} is not a YAML value: {error}"
+            ) from None
     return values
 
 
@@ -234,21 +278,26 @@ def settings(name: str, namespace: str, **given: Any) -> ServiceSettings:
         key = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             known = ", ".join(ServiceSettings.model_fields)
-            raise TasteloopError(f"unknown setting {key!r} of the service; known: {known}") from None
+            raise TasteloopError(
+                f"unknown setting {key!r} of the service; known: {known}"
+            ) from None
         raise TasteloopError(f"{key} = {problem['input']!r}: {problem['msg']}") from None
 
 
 class Service:
     """One InferenceService on the cluster that `api` reaches.
 
-    Every method raises TasteloopError for what the cluster refuses or does not answer, with what to do.
+    Every method raises TasteloopError for what the cluster refuses or does not answer, with what to
+    do.
 
     Args:
         api: a `kubernetes.client.ApiClient`; `connect()` makes one.
         settings: what is to be other than the object says, or than the default where there is none.
     """
 
-    def __init__(self, api: Any, name: str = "tasteloop", namespace: str = "tasteloop", **settings: Any) -> None:
+    def __init__(
+        self, api: Any, name: str = "tasteloop", namespace: str = "tasteloop", **settings: Any
+    ) -> None:
         self._api, self._name, self._namespace, self._given = api, name, namespace, settings
         self._place = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}"
         self._mode = self._settings().mode  # and a wrong setting is told before anything is asked
@@ -264,7 +313,9 @@ class Service:
         """What it is made of."""
         found = self.read()
         if found is None:
-            raise TasteloopError(f"there is no {self._called}; make it with `tasteloop cluster deploy`")
+            raise TasteloopError(
+                f"there is no {self._called}; make it with `tasteloop cluster deploy`"
+            )
         return self._of(found)
 
     def pending(self) -> str | None:
@@ -290,11 +341,15 @@ class Service:
 
         def change(now: Releases | None) -> Releases:
             if now is None:
-                raise TasteloopError(f"there is no stable release to try {release.name} beside: deploy one")
+                raise TasteloopError(
+                    f"there is no stable release to try {release.name} beside: deploy one"
+                )
             if now.tried != release:
                 self._not_trying(now)
             if now.stable.version == release.version:  # its Deployment would bear the same name
-                raise TasteloopError(f"{release.name} is the stable release already; with another image, deploy it")
+                raise TasteloopError(
+                    f"{release.name} is the stable release already; with another image, deploy it"
+                )
             return Releases(now.stable, release, percent, now.before)
 
         return self._change(change)
@@ -306,9 +361,13 @@ class Service:
             if now and now.tried is None and now.stable.version == version:
                 return now  # a promotion that was cut off, tried again
             if now is None or now.tried is None:
-                raise TasteloopError(f"v{version} is not tried here; `tasteloop cluster status` tells what is")
+                raise TasteloopError(
+                    f"v{version} is not tried here; `tasteloop cluster status` tells what is"
+                )
             if now.tried.version != version:
-                raise TasteloopError(f"{now.tried.name} is tried here, not v{version}: someone began another canary")
+                raise TasteloopError(
+                    f"{now.tried.name} is tried here, not v{version}: someone began another canary"
+                )
             return Releases(now.tried, before=now.stable)
 
         return self._change(change)
@@ -318,9 +377,12 @@ class Service:
 
         def change(now: Releases | None) -> Releases:
             if now is None or not (now.tried or now.before):
-                raise TasteloopError("there is nothing to go back to: no canary, and no release before this one")
+                raise TasteloopError(
+                    "there is nothing to go back to: no canary, and no release before this one"
+                )
             if now.tried and self._mode == "Knative" and now.percent:
-                return Releases(now.stable, now.tried, 0, now.before)  # pins the revision before, whose pods are there
+                # pins the revision before, whose pods are there
+                return Releases(now.stable, now.tried, 0, now.before)
             if now.tried:
                 return Releases(now.stable, before=now.before)
             return Releases(now.before)  # type: ignore[arg-type]  # there is one: asked above
@@ -328,7 +390,9 @@ class Service:
         return self._change(change)
 
     def wait(self, seconds: float, say: Callable[[str], None] = logger.info) -> None:
-        """Until the controller has done what the object says: pods ready, the share of the requests as asked."""
+        """Until the controller has done what the object says: pods ready, the share of the requests
+        as asked.
+        """
         deadline = time.monotonic() + seconds
         waiting = "nothing was seen of it yet"
         while True:
@@ -375,7 +439,8 @@ class Service:
         return settings(self._name, self._namespace, **{**kept, **self._given})
 
     def _not_trying(self, now: Releases) -> None:
-        if now.tried and (now.percent or self._mode == "Standard"):  # Knative's at 0 was rolled back
+        # Knative's at 0 was rolled back
+        if now.tried and (now.percent or self._mode == "Standard"):
             raise TasteloopError(
                 f"{now.tried.name} is tried with {now.percent} percent: promote it or roll it back first"
             )
@@ -385,27 +450,44 @@ class Service:
         releases = change(self._of(found) if found else None)
         wanted = manifest(self._settings(found), releases)
         if found:
-            wanted["metadata"]["resourceVersion"] = self._owned(found)["metadata"]["resourceVersion"]
+            wanted["metadata"]["resourceVersion"] = self._owned(found)["metadata"][
+                "resourceVersion"
+            ]
         self._kept(wanted, self._apply(wanted, dry=True))
         try:
             self._apply(wanted)
         except _Lost as error:  # it may have arrived: the object tells
             after = self._after(error)
-            if after is None or after["metadata"].get("annotations", {}).get(RELEASES) != releases.write():
-                raise TasteloopError(f"{error}; nothing was changed: the same command again does it") from None
+            if (
+                after is None
+                or after["metadata"].get("annotations", {}).get(RELEASES) != releases.write()
+            ):
+                raise TasteloopError(
+                    f"{error}; nothing was changed: the same command again does it"
+                ) from None
         return releases
 
     def _owned(self, found: dict[str, Any]) -> dict[str, Any]:
-        """What a create left us with as an update becomes an apply's: else no later apply could take a field away."""
+        """What a create left us with as an update becomes an apply's: else no later apply could
+        take a field away.
+        """
         metadata = found["metadata"]
         fields = metadata.get("managedFields", [])
-        ours = [f for f in fields if (f["manager"], f["operation"]) == (MANAGER, "Update") and "subresource" not in f]
+        ours = [
+            f
+            for f in fields
+            if (f["manager"], f["operation"]) == (MANAGER, "Update") and "subresource" not in f
+        ]
         if not ours:
             return found
         fields = [{**f, "operation": "Apply"} if f in ours else f for f in fields]
         change = [
             {"op": "replace", "path": "/metadata/managedFields", "value": fields},
-            {"op": "replace", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
+            {
+                "op": "replace",
+                "path": "/metadata/resourceVersion",
+                "value": metadata["resourceVersion"],
+            },
         ]
         return self._call("PATCH", f"{self._place}/{self._name}", "patch", body=change)
 
@@ -425,7 +507,8 @@ class Service:
         query = [("fieldManager", MANAGER), *([("dryRun", "All")] if dry else [])]
         place = f"{self._place}/{self._name}"
         try:
-            if "resourceVersion" not in wanted["metadata"]:  # an apply would change one that appeared meanwhile
+            # an apply would change one that appeared meanwhile
+            if "resourceVersion" not in wanted["metadata"]:
                 return self._call("POST", self._place, "create", query, wanted)
             return self._call("PATCH", place, "patch", query, wanted)
         except _Absent:
@@ -439,25 +522,42 @@ class Service:
             )
 
     def _call(
-        self, method: str, path: str, verb: str, query: list[tuple[str, str]] | None = None, body: Any = None
+        self,
+        method: str,
+        path: str,
+        verb: str,
+        query: list[tuple[str, str]] | None = None,
+        body: Any = None,
     ) -> dict[str, Any]:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
         kind = "application/json"
         if method == "PATCH":
-            kind = "application/json-patch+json" if isinstance(body, list) else "application/apply-patch+yaml"
+            kind = (
+                "application/json-patch+json"
+                if isinstance(body, list)
+                else "application/apply-patch+yaml"
+            )
         try:
             answer: dict[str, Any] = self._api.call_api(
-                path, method, query_params=query or [], body=body, response_type="object",
+                path,
+                method,
+                query_params=query or [],
+                body=body,
+                response_type="object",
                 header_params={"Accept": "application/json", "Content-Type": kind},
-                auth_settings=["BearerToken"], _return_http_data_only=True, _request_timeout=(5, 30),
-            )  # fmt: skip
+                auth_settings=["BearerToken"],
+                _return_http_data_only=True,
+                _request_timeout=(5, 30),
+            )
         except ApiException as error:
             raise self._refusal(error, verb) from None
         except (HTTPError, OSError) as error:
             reason = getattr(error, "reason", None) or error
-            raise _Lost(f"the connection to {self._api.configuration.host} was lost or refused ({reason})") from None
+            raise _Lost(
+                f"the connection to {self._api.configuration.host} was lost or refused ({reason})"
+            ) from None
         return answer
 
     def _refusal(self, error: Any, verb: str) -> TasteloopError:
@@ -468,11 +568,17 @@ class Service:
         if error.status == 404 and details.get("name") == self._name:
             return _Absent(message)
         if error.status == 404 and details.get("kind") == "namespaces":
-            return TasteloopError(f"there is no namespace {self._namespace}; docs/cluster.md says how it is made")
+            return TasteloopError(
+                f"there is no namespace {self._namespace}; docs/cluster.md says how it is made"
+            )
         if error.status == 404:
-            return TasteloopError(f"this cluster has no {PLURAL}.{GROUP}: install KServe with its CRDs ({message})")
+            return TasteloopError(
+                f"this cluster has no {PLURAL}.{GROUP}: install KServe with its CRDs ({message})"
+            )
         if error.status == 401:
-            return TasteloopError("the cluster does not know who asks; log in again (kubectl auth whoami tells)")
+            return TasteloopError(
+                "the cluster does not know who asks; log in again (kubectl auth whoami tells)"
+            )
         if error.status == 403:
             return TasteloopError(
                 f"whoever asks may not {verb} {PLURAL} in {self._namespace}: {message}; "
@@ -480,9 +586,13 @@ class Service:
             )
         if error.status == 409 and any(c.get("reason") == "FieldManagerConflict" for c in causes):
             fields = ", ".join(str(c.get("field")) for c in causes)
-            return TasteloopError(f"someone else manages a part of {self._called} ({fields}): {message}")
+            return TasteloopError(
+                f"someone else manages a part of {self._called} ({fields}): {message}"
+            )
         if error.status == 409:
-            return Moved(f"{self._called} was changed by someone else meanwhile: see `tasteloop cluster status`")
+            return Moved(
+                f"{self._called} was changed by someone else meanwhile: see `tasteloop cluster status`"
+            )
         if error.status in (400, 422):
             return TasteloopError(f"the cluster refuses the manifest: {message}")
         return TasteloopError(f"the cluster answered {error.status}: {message}")
@@ -505,13 +615,19 @@ def connect(context: str | None = None) -> Any:
     from kubernetes import client, config
 
     try:
-        if context is None and "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+        if (
+            context is None
+            and "KUBERNETES_SERVICE_HOST" in os.environ
+            and "KUBECONFIG" not in os.environ
+        ):
             config.load_incluster_config()
         else:
             # the library read the variable when it was imported; ours may have been set since
             config.load_kube_config(os.environ.get("KUBECONFIG") or None, context)
     except (config.ConfigException, OSError) as error:
-        raise TasteloopError(f"no cluster to talk to: {error}; set KUBECONFIG, or give --context") from None
+        raise TasteloopError(
+            f"no cluster to talk to: {error}; set KUBECONFIG, or give --context"
+        ) from None
     configuration = client.Configuration.get_default_copy()
     configuration.retries = False  # a write that is repeated in the dark is not ours to repeat
     return client.ApiClient(configuration)
@@ -527,13 +643,17 @@ def unready(found: Mapping[str, Any]) -> str | None:
     model = status.get("modelStatus") or {}
     if model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
         why = model.get("lastFailureInfo") or {}
-        raise TasteloopError(f"the model cannot be loaded: {why.get('reason', '')} {why.get('message', '')}".strip())
+        raise TasteloopError(
+            f"the model cannot be loaded: {why.get('reason', '')} {why.get('message', '')}".strip()
+        )
     if status.get("observedGeneration", 0) < found["metadata"].get("generation", 1):
         return "KServe has not seen the change yet"
     annotations = found["metadata"].get("annotations", {})
     mode = status.get("deploymentMode")
     if mode and mode != annotations.get(MODE):
-        raise TasteloopError(f"KServe runs it in mode {mode}, not {annotations.get(MODE)}: it is not offered there")
+        raise TasteloopError(
+            f"KServe runs it in mode {mode}, not {annotations.get(MODE)}: it is not offered there"
+        )
     conditions = {c["type"]: c for c in status.get("conditions", [])}
     for kind in ("Ready", *(["CanaryReady"] if "CanaryReady" in conditions else [])):
         condition = conditions.get(kind, {"status": "Unknown"})
@@ -575,9 +695,13 @@ def missing(asked: Any, kept: Any, where: str) -> str | None:
     if isinstance(asked, Mapping):
         if not isinstance(kept, Mapping):
             return where
-        return next((m for k, v in asked.items() if (m := missing(v, kept.get(k), f"{where}.{k}"))), None)
+        return next(
+            (m for k, v in asked.items() if (m := missing(v, kept.get(k), f"{where}.{k}"))), None
+        )
     if isinstance(asked, list):
         if not isinstance(kept, list) or len(asked) > len(kept):
             return where
-        return next((m for n, v in enumerate(asked) if (m := missing(v, kept[n], f"{where}[{n}]"))), None)
+        return next(
+            (m for n, v in enumerate(asked) if (m := missing(v, kept[n], f"{where}[{n}]"))), None
+        )
     return None if kept == asked else where

@@ -1,7 +1,8 @@
 """The fine-tuning as a TrainJob of Kubeflow Trainer: asked for, awaited, its model taken.
 
-The job's pods run `tasteloop.encoder.worker`. A job is named by the run and a number: a step that was lost finds the job that
-it began, and a step that is tried again after a failed job begins the next, which carries on from the checkpoint.
+The job's pods run `tasteloop.encoder.worker`. A job is named by the run and a number: a step that
+was lost finds the job that it began, and a step that is tried again after a failed job begins the
+next, which carries on from the checkpoint.
 """
 
 from __future__ import annotations
@@ -29,15 +30,18 @@ _LOOK = 5.0  # seconds between two looks
 
 
 def run(template: str, snapshots: Path, settings: str, model: Path, place: str) -> None:
-    """Fine-tune in a TrainJob: what a step does on a cluster where the profile asks for several GPUs or nodes.
+    """Fine-tune in a TrainJob: what a step does on a cluster where the profile asks for several
+    GPUs or nodes.
 
     Args:
         template: the TrainJob as JSON, without a name.
         settings: the training section as JSON.
-        place: what the job's pods and this one both see: a directory on a volume or a URL; its last part names the run.
+        place: what the job's pods and this one both see: a directory on a volume or a URL; its last
+            part names the run.
 
     Raises:
-        TasteloopError: refused, failed (with the condition's message), too late, or it left no model.
+        TasteloopError: refused, failed (with the condition's message), too late, or it left no
+            model.
     """
     from serving.cluster.inference_service import connect
 
@@ -81,13 +85,17 @@ def _run(place: str) -> str:
 
 
 class Jobs:
-    """TrainJobs of a namespace; every method raises TasteloopError for what the cluster refuses, with what to do."""
+    """TrainJobs of a namespace; every method raises TasteloopError for what the cluster refuses,
+    with what to do.
+    """
 
     def __init__(self, api: Any, namespace: str) -> None:
         self._api, self._namespace = api, namespace
 
     def submit(self, template: Mapping[str, Any], place: str, settings: str) -> str:
-        """The name of the run's job that is under way or has left its model, or of the next one, which this begins."""
+        """The name of the run's job that is under way or has left its model, or of the next one,
+        which this begins.
+        """
         for number in count():
             name = f"tasteloop-{_run(place)}-{number}"
             found = self.read(name)
@@ -95,8 +103,12 @@ class Jobs:
                 self._create(complete(template, name, place, settings))
                 log.info("TrainJob %s/%s is asked for", self._namespace, name)
                 return name
-            if not _failure(found) and (not _is(found, "Complete") or storage.there(f"{place}/{MODEL}")):
-                log.info("TrainJob %s/%s of an earlier try is carried on with", self._namespace, name)
+            if not _failure(found) and (
+                not _is(found, "Complete") or storage.there(f"{place}/{MODEL}")
+            ):
+                log.info(
+                    "TrainJob %s/%s of an earlier try is carried on with", self._namespace, name
+                )
                 return name
         raise AssertionError
 
@@ -107,7 +119,9 @@ class Jobs:
             try:
                 found = self.read(name)
                 if found is None:
-                    raise TasteloopError(f"TrainJob {self._namespace}/{name} is gone: someone deleted it")
+                    raise TasteloopError(
+                        f"TrainJob {self._namespace}/{name} is gone: someone deleted it"
+                    )
                 if failure := _failure(found):
                     raise TasteloopError(
                         f"TrainJob {self._namespace}/{name} failed: {failure}; its pods' own words: `kubectl logs -n "
@@ -141,7 +155,10 @@ class Jobs:
         from serving.cluster.inference_service import missing
 
         def create(**options: str) -> Any:
-            return self._call("create", lambda api, where: api.create_namespaced_custom_object(*where, job, **options))
+            return self._call(
+                "create",
+                lambda api, where: api.create_namespaced_custom_object(*where, job, **options),
+            )
 
         if lost := missing(job["spec"], create(dry_run="All")["spec"], "spec"):
             raise TasteloopError(
@@ -187,7 +204,9 @@ class _Lost(TasteloopError):
 
 
 def _conditions(job: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [c for c in (job.get("status") or {}).get("conditions") or [] if c.get("status") == "True"]
+    return [
+        c for c in (job.get("status") or {}).get("conditions") or [] if c.get("status") == "True"
+    ]
 
 
 def _is(job: Mapping[str, Any], kind: str) -> bool:
@@ -205,6 +224,8 @@ def _words(job: Mapping[str, Any]) -> str:
     """What is to be said of a job that is under way."""
     words = [f"{c['type']}: {c.get('message') or c.get('reason')}" for c in _conditions(job)]
     for child in (job.get("status") or {}).get("jobsStatus") or []:
-        counts = ", ".join(f"{child[k]} {k}" for k in ("active", "ready", "succeeded", "failed") if child.get(k))
+        counts = ", ".join(
+            f"{child[k]} {k}" for k in ("active", "ready", "succeeded", "failed") if child.get(k)
+        )
         words.append(f"{child['name']} {counts or 'waits'}")
     return "; ".join(words) or "the Trainer has not seen it yet"

@@ -14,8 +14,10 @@ from serving.http.faults import Forbidden, Unauthenticated
 from serving.settings import ADMIN_TOKEN, API_TOKEN, token
 from tasteloop.errors import TasteloopError
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # `$` in a route matches before a newline, too
-_HARMLESS = ("GET", "HEAD", "OPTIONS")  # they change nothing, and without CORS their answers stay unread
+# `$` in a route matches before a newline, too
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# they change nothing, and without CORS their answers stay unread
+_HARMLESS = ("GET", "HEAD", "OPTIONS")
 OPEN = frozenset(
     {
         "/",
@@ -39,10 +41,10 @@ class Access:
     """The rules of one server.
 
     Args:
-        api, admin: the tokens; without `api` whoever reaches the server may ask, without `admin` nobody may load
-            or unload models. The admin's token may also ask.
-        local: the server listens on loopback only, so requests name it by a loopback name. A page in a browser
-            that resolves its own name to 127.0.0.1 (DNS rebinding) does not.
+        api, admin: the tokens; without `api` whoever reaches the server may ask, without `admin`
+            nobody may load or unload models. The admin's token may also ask.
+        local: the server listens on loopback only, so requests name it by a loopback name. A page
+            in a browser that resolves its own name to 127.0.0.1 (DNS rebinding) does not.
     """
 
     def __init__(self, api: str | None, admin: str | None, local: bool) -> None:
@@ -73,7 +75,9 @@ class Access:
             Unauthenticated, Forbidden: it may not be asked so.
         """
         if _CONTROL.search(path):
-            raise InvalidInput("there is a control character in the path; a path is of printable characters")
+            raise InvalidInput(
+                "there is a control character in the path; a path is of printable characters"
+            )
         if method not in _HARMLESS:
             _refuse_other_sites(headers)
         return self.check(path, headers)
@@ -89,7 +93,9 @@ class Access:
             Unauthenticated, Forbidden: it may not be asked so.
         """
         if self._local and (host := headers.get("host")) and not loopback(_name(host)):
-            raise Forbidden(f"this server is called localhost or 127.0.0.1, not {_name(host)[:100]!r}")
+            raise Forbidden(
+                f"this server is called localhost or 127.0.0.1, not {_name(host)[:100]!r}"
+            )
         given = self._given(headers.pop("authorization", ""))
         if place in OPEN:
             return False
@@ -106,7 +112,9 @@ class Access:
             Unauthenticated, Forbidden: this caller is not the admin.
         """
         if self._admin is None:
-            raise NotImplementedError(f"this server does not load or unload models; {ADMIN_TOKEN} is not set")
+            raise NotImplementedError(
+                f"this server does not load or unload models; {ADMIN_TOKEN} is not set"
+            )
         if not is_admin:
             raise (
                 Forbidden("only the admin may load or unload models")
@@ -121,7 +129,8 @@ class Access:
 
 
 def _refuse_other_sites(headers: Mapping[str, str]) -> None:
-    """A page of any site may have its visitor's browser post here, without being able to read the answer.
+    """A page of any site may have its visitor's browser post here, without being able to read the
+    answer.
 
     Browsers say so in headers that a page cannot set; other programs do not send them.
 
@@ -147,4 +156,8 @@ def _digest(text: str) -> bytes:
 
 def _name(host: str) -> str:
     """A Host header without its port."""
-    return host[: host.rindex("]") + 1] if host.startswith("[") and "]" in host else host.rsplit(":", 1)[0]
+    return (
+        host[: host.rindex("]") + 1]
+        if host.startswith("[") and "]" in host
+        else host.rsplit(":", 1)[0]
+    )

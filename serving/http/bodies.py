@@ -16,7 +16,11 @@ _MEMBERS = 64  # of one gzip body: each is some work, also where nothing is in i
 
 
 async def read_body(
-    scope: Scope, receive: Receive, most: int, deadline: float, hold: Callable[[int], None] | None = None
+    scope: Scope,
+    receive: Receive,
+    most: int,
+    deadline: float,
+    hold: Callable[[int], None] | None = None,
 ) -> bytes:
     """The body, decompressed where its Content-Encoding says so.
 
@@ -57,7 +61,9 @@ async def read_body(
 
 
 def _is_compressed(scope: Scope) -> bool:
-    given = b", ".join(value for name, value in scope["headers"] if name == b"content-encoding").decode("latin-1")
+    given = b", ".join(
+        value for name, value in scope["headers"] if name == b"content-encoding"
+    ).decode("latin-1")
     encoding = given.strip().lower()
     if encoding not in ("", "identity", *_GZIP):
         text = f"Content-Encoding is {given[:40]!r}; allowed: {ENCODINGS}"
@@ -87,4 +93,6 @@ def _decompress(compressed: bytes, most: int) -> bytes:
 
 
 def _too_large(most: int, how: str = "") -> HTTPException:
-    return HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {most} bytes{how}")
+    return HTTPException(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {most} bytes{how}"
+    )

@@ -1,7 +1,7 @@
 """HTTP connections: how much each may send ahead, how long it may take, and how many there may be.
 
-uvicorn gives a connection that waits between two answers a clock and no other. Here every connection has one at every
-moment (`Phase`), so that whoever stops sending or reading is let go.
+uvicorn gives a connection that waits between two answers a clock and no other. Here every
+connection has one at every moment (`Phase`), so that whoever stops sending or reading is let go.
 """
 
 from __future__ import annotations
@@ -24,21 +24,32 @@ import httptools
 import orjson
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from serving.observe import telemetry
 
-HEAD_BYTES = 64 * 1024  # request line and headers; and again between two parts of a body: chunk extensions, trailers
+# request line and headers; and again between two parts of a body: chunk extensions, trailers
+HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 10.0  # from a connection's first byte, or from being open, to the end of the headers
-LINGER_SECONDS = 10.0  # in which the rest of a request is discarded that was answered before it had come whole
-LINGER_BYTES = 16 * 1024 * 1024  # of that rest; closing on a caller who still sends would lose the answer
+# in which the rest of a request is discarded that was answered before it had come whole
+LINGER_SECONDS = 10.0
+# of that rest; closing on a caller who still sends would lose the answer
+LINGER_BYTES = 16 * 1024 * 1024
 LATE_SECONDS = 10.0  # that an application may begin its answer after its own deadline
-PIPELINED = 16  # requests that wait behind the one that is answered; a connection that sends more is closed after them
-_PIECE = 4096  # bytes that are parsed at once, so that what they begin stays within the bounds above
+# requests that wait behind the one that is answered; a connection that sends more is closed after
+# them
+PIPELINED = 16
+# bytes that are parsed at once, so that what they begin stays within the bounds above
+_PIECE = 4096
 
 _BACKLOG = 2048  # connections that the kernel keeps until they are accepted
 _ACCEPTED_AT_ONCE = 16  # asyncio opens so many before it looks at the first
-_SPARE_FILES = 128  # that connections leave to everything else: journal, database, a new bundle, what is being accepted
+# that connections leave to everything else: journal, database, a new bundle, what is being accepted
+_SPARE_FILES = 128
 _FEWEST = 8  # connections, however few files the process may open
 
 logger = logging.getLogger(__name__)
@@ -55,33 +66,39 @@ class Phase(Enum):
     LINGER = "the end of what was answered already"
 
 
-_GIVES_WAY = (Phase.HEAD, Phase.LINGER, Phase.IDLE, Phase.BODY, Phase.ANSWER)  # to a new connection, in this order
+# to a new connection, in this order
+_GIVES_WAY = (Phase.HEAD, Phase.LINGER, Phase.IDLE, Phase.BODY, Phase.ANSWER)
 
 
 def fit_open_files(most: int) -> int:
     """So many connections at once, or fewer: accepting one must not fail for want of files.
 
-    HTTP and gRPC each get half of the files that the process may still open and that nothing else needs.
+    HTTP and gRPC each get half of the files that the process may still open and that nothing else
+    needs.
     """
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY:
         return most
-    free = allowed - len(os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"))
+    free = allowed - len(
+        os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd")
+    )
     return min(most, max(_FEWEST, (free - _SPARE_FILES) // 2))
 
 
 class Connections:
     """All connections of one server: at most `most`, and at most `most_of_one` from one address.
 
-    A connection that is one too many takes the place of the one that has waited longest for its caller: to ask, to send
-    a body, to take an answer. Where every connection waits for the server, the new one is closed.
+    A connection that is one too many takes the place of the one that has waited longest for its
+    caller: to ask, to send a body, to take an answer. Where every connection waits for the server,
+        the new one is closed.
     """
 
     def __init__(self, most: int, most_of_one: int) -> None:
         self.most = most
         self.most_of_one = most_of_one
         self._addresses: Counter[str] = Counter()
-        self._by_phase: dict[Phase, dict[GuardedProtocol, None]] = {phase: {} for phase in Phase}  # longest first
+        # longest first
+        self._by_phase: dict[Phase, dict[GuardedProtocol, None]] = {phase: {} for phase in Phase}
 
     def __len__(self) -> int:
         return self._addresses.total()
@@ -107,8 +124,12 @@ class Connections:
             self._by_phase[phase][connection] = None
 
     def _close_one(self, address: str | None = None) -> bool:
-        """Make room; returns whether there was a connection (of the address) that could be closed."""
-        waiting: Iterable[GuardedProtocol] = chain.from_iterable(self._by_phase[phase] for phase in _GIVES_WAY)
+        """Make room; returns whether there was a connection (of the address) that could be
+        closed.
+        """
+        waiting: Iterable[GuardedProtocol] = chain.from_iterable(
+            self._by_phase[phase] for phase in _GIVES_WAY
+        )
         chosen = next((one for one in waiting if address in (None, one.address)), None)
         if chosen is None:
             return False
@@ -118,7 +139,8 @@ class Connections:
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, in which every connection has a clock, and everything that it may hold a bound.
+    """uvicorn's HTTP protocol, in which every connection has a clock, and everything that it may
+    hold a bound.
 
     Args:
         connections: those of its server.
@@ -154,7 +176,8 @@ class GuardedProtocol(HttpToolsProtocol):
     # The connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        transport.set_write_buffer_limits(0)  # `flow.drain` then waits until the caller has taken everything
+        # `flow.drain` then waits until the caller has taken everything
+        transport.set_write_buffer_limits(0)
         super().connection_made(transport)
         self.address = _network(self.client[0]) if self.client else ""
         self._connections.add(self)
@@ -173,7 +196,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _watch(self) -> None:
-        """Set the clock for what the connection waits for; it keeps the one that runs where that is the same."""
+        """Set the clock for what the connection waits for; it keeps the one that runs where that is
+        the same.
+        """
         phase, cycle = self._current_phase(), self._answering
         if (phase, cycle) == self._timed or self.transport.is_closing():
             return
@@ -181,7 +206,9 @@ class GuardedProtocol(HttpToolsProtocol):
             self._timer.cancel()
         self._connections.move(self, phase)
         self.phase, self._timed = phase, (phase, cycle)
-        self._timer = self.loop.call_later(self._seconds[phase], self.abort, f"waited too long for {phase.value}")
+        self._timer = self.loop.call_later(
+            self._seconds[phase], self.abort, f"waited too long for {phase.value}"
+        )
 
     def _current_phase(self) -> Phase:
         if self._lingers:
@@ -201,7 +228,8 @@ class GuardedProtocol(HttpToolsProtocol):
         while rest and self._reads:
             piece, rest = rest[:_PIECE], rest[_PIECE:]
             if len(piece) < _PIECE and self._is_inside_line(piece):
-                # The parser copies a growing header value whenever it grows: it gets whole lines where they are short.
+                # The parser copies a growing header value whenever it grows: it gets whole lines
+                # where they are short.
                 self._line += piece
             else:
                 self._parse(piece)
@@ -222,7 +250,10 @@ class GuardedProtocol(HttpToolsProtocol):
             except httptools.HttpParserError:
                 self._refuse(400, "this is not a request of HTTP/1.1")
         if self._reads and self._ahead > HEAD_BYTES:
-            self._refuse(431, f"the headers, or what comes beside the body, are larger than {HEAD_BYTES} bytes")
+            self._refuse(
+                431,
+                f"the headers, or what comes beside the body, are larger than {HEAD_BYTES} bytes",
+            )
 
     def _feed(self, piece: memoryview) -> memoryview:
         """Parse; returns what is left of the piece behind a head that asks for another protocol."""
@@ -234,7 +265,8 @@ class GuardedProtocol(HttpToolsProtocol):
         return piece[len(piece) :]
 
     def _ignore_upgrade(self) -> None:
-        """Parse a head again without its wish for another protocol, for which the parser would keep the body.
+        """Parse a head again without its wish for another protocol, for which the parser would keep
+        the body.
 
         Java's client sends `Upgrade: h2c` with its first request.
         """
@@ -242,7 +274,9 @@ class GuardedProtocol(HttpToolsProtocol):
         lines = [b"%s %s HTTP/%s" % (method, self.url, version)]
         for name, value in self.headers:
             if name == b"connection":
-                value = b",".join(option for option in value.split(b",") if option.strip().lower() != b"upgrade")
+                value = b",".join(
+                    option for option in value.split(b",") if option.strip().lower() != b"upgrade"
+                )
             if name != b"upgrade":
                 lines.append(name + b": " + value)
         if method == b"CONNECT":
@@ -256,7 +290,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._between, self._in_head, self._counts_body = False, True, False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # trailers are nobody's: a header must not come after what it allows was decided
+        # trailers are nobody's: a header must not come after what it allows was decided
+        if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -281,16 +316,23 @@ class GuardedProtocol(HttpToolsProtocol):
         self._between, self._counts_body, self._ahead = True, False, 0
 
     def _refuse(self, status: int, text: str) -> None:
-        """Answer what cannot be read, unless requests before it still wait for their answers, and read no more."""
+        """Answer what cannot be read, unless requests before it still wait for their answers, and
+        read no more.
+        """
         logger.warning("%s sent what cannot be read: %s", self.address, text)
         broken = self.cycle
         if broken is not None and broken.more_body and not broken.response_complete:
-            broken.disconnected = True  # it is a body that cannot be read: whoever waits for it is told
+            # it is a body that cannot be read: whoever waits for it is told
+            broken.disconnected = True
             broken.waiting_for_100_continue = False
             broken.message_event.set()
             if self.pipeline:
                 self.pipeline.popleft()
-                self.cycle = self.pipeline[0][0] if self.pipeline else cast(RequestResponseCycle, self._answering)
+                self.cycle = (
+                    self.pipeline[0][0]
+                    if self.pipeline
+                    else cast(RequestResponseCycle, self._answering)
+                )
             elif broken.response_started:
                 self._reads = False
                 self.transport.close()
@@ -302,7 +344,10 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self._reads, self._lingers = False, True
         content = orjson.dumps({"error": text})
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(content)
+        head = (
+            b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+            % len(content)
+        )
         self.transport.write(STATUS_LINE[status] + head + content)
         self.transport.write_eof()
 
@@ -320,16 +365,21 @@ class GuardedProtocol(HttpToolsProtocol):
     async def _answer(
         self, cycle: RequestResponseCycle, app: ASGIApp, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Run the application. Its last `send` returns when the caller has taken the answer, or is gone.
+        """Run the application. Its last `send` returns when the caller has taken the answer, or is
+        gone.
 
-        An answer that is given before its request has come whole is the connection's last: what of the request still
-        comes is discarded for a while, so that the caller, who may read only after having sent, gets the answer.
+        An answer that is given before its request has come whole is the connection's last: what of
+        the request still comes is discarded for a while, so that the caller, who may read only
+        after having sent, gets the answer.
         """
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 if cycle.more_body:
-                    message = {**message, "headers": [*message.get("headers", []), (b"connection", b"close")]}
+                    message = {
+                        **message,
+                        "headers": [*message.get("headers", []), (b"connection", b"close")],
+                    }
                 await send(message)
                 self._watch()
             elif message.get("more_body"):
@@ -382,9 +432,13 @@ class GuardedServer(uvicorn.Server):
 
 
 class RepeatedLines(logging.Filter):
-    """Lets through so many lines a minute of one line of code; the next to pass says how many did not."""
+    """Lets through so many lines a minute of one line of code; the next to pass says how many did
+    not.
+    """
 
-    def __init__(self, most: int = 5, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, most: int = 5, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__()
         self._most, self._seconds, self._clock = most, seconds, clock
         self._seen: dict[tuple[str, int, Any], tuple[float, int]] = {}  # since when, and how many
@@ -406,7 +460,9 @@ _REPEATED_LINES = RepeatedLines()
 
 
 def _network(host: str) -> str:
-    """The address whose connections are counted together: of IPv6 the network, since one caller has all of it."""
+    """The address whose connections are counted together: of IPv6 the network, since one caller has
+    all of it.
+    """
     try:
         address = ipaddress.ip_address(host.split("%")[0])
     except ValueError:

@@ -54,7 +54,9 @@ KINDS = tuple(_TABLE)
 
 @dataclass(frozen=True)
 class Fault:
-    """An error as both protocols say it; `headers` are REST's, and gRPC's trailing metadata in lower case."""
+    """An error as both protocols say it; `headers` are REST's, and gRPC's trailing metadata in
+    lower case.
+    """
 
     http: int
     grpc: grpc.StatusCode
@@ -63,7 +65,9 @@ class Fault:
 
 
 def fault(error: Exception) -> Fault:
-    """The caller's mistakes keep their text; an error of ours gets an id, under which the log has the rest."""
+    """The caller's mistakes keep their text; an error of ours gets an id, under which the log has
+    the rest.
+    """
     for kind, (http, code) in _TABLE.items():
         if isinstance(error, kind):
             text = (str(error) or "not implemented").encode(errors="replace").decode()
@@ -75,4 +79,6 @@ def fault(error: Exception) -> Fault:
             return Fault(http, code, text, headers)
     identity = uuid.uuid4().hex
     logger.error("internal error %s", identity, exc_info=error)
-    return Fault(HTTPStatus.INTERNAL_SERVER_ERROR, grpc.StatusCode.INTERNAL, f"internal error {identity}", {})
+    return Fault(
+        HTTPStatus.INTERNAL_SERVER_ERROR, grpc.StatusCode.INTERNAL, f"internal error {identity}", {}
+    )

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from serving.http.server import Server
 
 Schema = dict[str, Any]
-_MOMENT = r"^20\d\d-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])T([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ$"  # among others
-_OTHER_UNITS = [  # a number that is a time of our days in seconds, say, is refused as no microseconds
+# among others
+_MOMENT = r"^20\d\d-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])T([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ$"
+# a number that is a time of our days in seconds, say, is refused as no microseconds
+_OTHER_UNITS = [
     {"minimum": low, "exclusiveMaximum": high}
     for low, high in (likely_range(unit) for unit in PER_UNIT if unit != "us")
 ]
@@ -43,15 +45,32 @@ def document(server: Server) -> Schema:
     paths: Schema = {
         "/": {"get": _get("Alive", _object(status={"const": "alive"}), "health", 403)},
         "/metrics": {"get": {**_get("Prometheus metrics", {}, "health", 401, 403), **_text()}},
-        "/v1/models": {"get": _get("Names of the models", _object(models=_list({"type": "string"})), "V1", 401, 403)},
+        "/v1/models": {
+            "get": _get(
+                "Names of the models", _object(models=_list({"type": "string"})), "V1", 401, 403
+            )
+        },
         "/v2": {"get": _get("Server metadata", _ref("ServerMetadata"), "V2", 401, 403)},
-        "/v2/models": {"get": _get("Names of the models", _object(models=_list({"type": "string"})), "V2", 401, 403)},
-        "/v2/health/live": {"get": _get("Alive", _object(live={"const": True}), "health", 403, 503)},
+        "/v2/models": {
+            "get": _get(
+                "Names of the models", _object(models=_list({"type": "string"})), "V2", 401, 403
+            )
+        },
+        "/v2/health/live": {
+            "get": _get("Alive", _object(live={"const": True}), "health", 403, 503)
+        },
         "/v2/health/ready": {
-            "get": _get("Warm and taking requests", _object(ready={"const": True}), "health", 403, 503)
+            "get": _get(
+                "Warm and taking requests", _object(ready={"const": True}), "health", 403, 503
+            )
         },
     }
-    name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "enum": models}}
+    name = {
+        "name": "model",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "enum": models},
+    }
     ready = _get(
         "Whether a model is ready",
         _object(name={"type": "string"}, ready={"const": True}),
@@ -75,7 +94,10 @@ def document(server: Server) -> Schema:
         answer = {
             "type": "object",
             "required": ["predictions", "model_version"],
-            "properties": {"predictions": _list({"type": "object"}), "model_version": {"type": "string"}},
+            "properties": {
+                "predictions": _list({"type": "object"}),
+                "model_version": {"type": "string"},
+            },
         }
         instances = {**_list(_ref(instance)), "minItems": 1, "maxItems": limits.instances}
         if model != SENTIMENT:
@@ -83,9 +105,16 @@ def document(server: Server) -> Schema:
         asked = _object(instances=instances)
         paths[f"/v1/models/{model}:predict"] = {"post": _post(f"Ask {model}", asked, answer, "V1")}
         paths[f"/v2/models/{model}/infer"] = {
-            "post": _post(f"Ask {model} with tensors", _ref("InferenceRequest"), _ref("InferenceResponse"), "V2")
+            "post": _post(
+                f"Ask {model} with tensors",
+                _ref("InferenceRequest"),
+                _ref("InferenceResponse"),
+                "V2",
+            )
         }
-    paths["/v1/status"] = {"get": _get("What answers since when, and the journal", {"type": "object"}, "V1", 401, 403)}
+    paths["/v1/status"] = {
+        "get": _get("What answers since when, and the journal", {"type": "object"}, "V1", 401, 403)
+    }
     if server.live.journal is not None:
         entries = {**_list(_ref("Outcome")), "minItems": 1, "maxItems": MOST_FEEDBACK}
         taken = _object(accepted={"type": "integer"})
@@ -103,7 +132,8 @@ def document(server: Server) -> Schema:
             "which the caller does not wait any more. Header x-request-id names a request, here and in the answer.",
         },
         "paths": paths,
-        "components": {"schemas": _schemas(limits)} | ({"securitySchemes": security} if server.access.asks else {}),
+        "components": {"schemas": _schemas(limits)}
+        | ({"securitySchemes": security} if server.access.asks else {}),
         **({"security": [{"token": []}]} if server.access.asks else {}),
     }
 
@@ -124,13 +154,22 @@ def _schemas(limits: Any) -> Schema:
                 "description": "ISO 8601, or microseconds since 1970 UTC",
                 "anyOf": [
                     {"type": "string", "pattern": _MOMENT},
-                    {"type": "integer", "minimum": 0, "maximum": LATEST, "not": {"anyOf": _OTHER_UNITS}},
+                    {
+                        "type": "integer",
+                        "minimum": 0,
+                        "maximum": LATEST,
+                        "not": {"anyOf": _OTHER_UNITS},
+                    },
                     {"type": "null"},
                 ],
             },
         },
     }
-    tensor = {"name": {"type": "string"}, "shape": _list({"type": "integer"}), "datatype": {"enum": v2.DATATYPES}}
+    tensor = {
+        "name": {"type": "string"},
+        "shape": _list({"type": "integer"}),
+        "datatype": {"enum": v2.DATATYPES},
+    }
     request_input = {
         "type": "object",
         "additionalProperties": False,
@@ -138,7 +177,10 @@ def _schemas(limits: Any) -> Schema:
         "properties": {
             **tensor,
             "parameters": _PARAMETERS,
-            "data": {"type": "array", "description": "row-major; absent with parameters.binary_data_size"},
+            "data": {
+                "type": "array",
+                "description": "row-major; absent with parameters.binary_data_size",
+            },
         },
     }
     named = {"name": {"type": "string"}, "parameters": _PARAMETERS}
@@ -176,7 +218,12 @@ def _schemas(limits: Any) -> Schema:
                 "parameters": _PARAMETERS,
                 "inputs": {**_list(request_input), "minItems": 1, "maxItems": 1},
                 "outputs": _list(
-                    {"type": "object", "additionalProperties": False, "required": ["name"], "properties": named}
+                    {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "required": ["name"],
+                        "properties": named,
+                    }
                 ),
             },
         },
@@ -197,7 +244,9 @@ def _schemas(limits: Any) -> Schema:
             },
         },
         "ServerMetadata": _object(
-            name={"type": "string"}, version={"type": "string"}, extensions=_list({"type": "string"})
+            name={"type": "string"},
+            version={"type": "string"},
+            extensions=_list({"type": "string"}),
         ),
         "ModelMetadata": {
             "type": "object",
@@ -213,8 +262,9 @@ def _schemas(limits: Any) -> Schema:
 
 
 def _rows_within(limits: Any) -> Schema:
-    """Instances times the largest k is bounded, which a schema cannot say: few instances with any k, or any number of
-    instances with a small one. What lies between is accepted too."""
+    """Instances times the largest k is bounded, which a schema cannot say: few instances with any
+    k, or any number of instances with a small one. What lies between is accepted too.
+    """
     small = {"items": {"properties": {"k": {"maximum": max(1, limits.rows // limits.instances)}}}}
     return {"anyOf": [{"maxItems": max(1, limits.rows // MOST_K)}, small]}
 
@@ -253,7 +303,9 @@ _SAID = {
 
 def _answers(good: Schema, *codes: int) -> Schema:
     error = {"application/json": {"schema": _ref("Error")}}
-    answers: Schema = {"200": {"description": "OK", "content": {"application/json": {"schema": good}}}}
+    answers: Schema = {
+        "200": {"description": "OK", "content": {"application/json": {"schema": good}}}
+    }
     answers |= {str(code): {"description": _SAID[code], "content": error} for code in (*codes, 500)}
     if "429" in answers:
         answers["429"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}

@@ -57,16 +57,19 @@ def deadline(headers: Mapping[str, str], most: float) -> float:
     given = headers.get(TIMEOUT_HEADER)
     milliseconds = None if given is None else v2.whole_number(given)
     if given is not None and not milliseconds:
-        raise InvalidInput(f"{TIMEOUT_HEADER} is {given[:40]!r}; it must be a whole number of milliseconds above 0")
+        raise InvalidInput(
+            f"{TIMEOUT_HEADER} is {given[:40]!r}; it must be a whole number of milliseconds above 0"
+        )
     return time.monotonic() + (most if milliseconds is None else min(most, milliseconds / 1000))
 
 
 class Gate:
-    """ASGI middleware: who may ask, how much, how long, which version; and what is known of it afterwards.
+    """ASGI middleware: who may ask, how much, how long, which version; and what is known of it
+    afterwards.
 
-    It reads the body itself, within the caps, so that nothing below waits for a caller; and while an answer is
-    computed it watches the connection, so that nothing is computed for one who left. A request is under way from where
-    its caller may ask until the caller has taken the answer.
+    It reads the body itself, within the caps, so that nothing below waits for a caller; and while
+    an answer is computed it watches the connection, so that nothing is computed for one who left. A
+    request is under way from where its caller may ask until the caller has taken the answer.
     """
 
     def __init__(self, app: ASGIApp, server: Server) -> None:
@@ -78,11 +81,17 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in scope["headers"]
+        }
         asked = _ASKS.match(scope["path"])
         protocol = asked[1] if asked else "http"
         call = Call(
-            request_id(headers.get(REQUEST_ID_HEADER)), protocol, headers, started + self._server.settings.timeout
+            request_id(headers.get(REQUEST_ID_HEADER)),
+            protocol,
+            headers,
+            started + self._server.settings.timeout,
         )
         status, answered = 0, started
 
@@ -90,7 +99,9 @@ class Gate:
             begin: Message | None = None
 
             async def sending(message: Message) -> None:
-                """Begin with the first bytes of the body, so that another answer is given where there is no room."""
+                """Begin with the first bytes of the body, so that another answer is given where
+                there is no room.
+                """
                 nonlocal begin, status, answered
                 if message["type"] == "http.response.start":
                     begin = message
@@ -101,7 +112,9 @@ class Gate:
                     except QueueFull as error:
                         begin, message = _messages(_of(fault(error)))
                     status = begin["status"]
-                    await send({**begin, "headers": [*begin.get("headers", []), *self._headers(call)]})
+                    await send(
+                        {**begin, "headers": [*begin.get("headers", []), *self._headers(call)]}
+                    )
                     begin = None
                 answered = time.monotonic()
                 await send(message)  # returns when the caller has taken it
@@ -109,11 +122,14 @@ class Gate:
             token = CALL.set(call)
             try:
                 refusal = await self._pass(scope, receive, sending, call, headers)
-                if refusal is not None:  # it is under way no more: its caller may take long to read it
+                # it is under way no more: its caller may take long to read it
+                if refusal is not None:
                     await refusal(scope, receive, sending)
             finally:
                 CALL.reset(token)
-                known = call.model or (asked[2] if asked and asked[3] and asked[2] in self._server.models else "")
+                known = call.model or (
+                    asked[2] if asked and asked[3] and asked[2] in self._server.models else ""
+                )
                 quiet = not (asked and asked[3]) and status < 400
                 telemetry.answered(call, known, str(status), answered - started, quiet)
 
@@ -128,17 +144,23 @@ class Gate:
     async def _pass(
         self, scope: Scope, receive: Receive, send: Send, call: Call, headers: dict[str, str]
     ) -> Response | None:
-        """Let the application answer; or return the refusal, which is given to a request that is not under way."""
+        """Let the application answer; or return the refusal, which is given to a request that is
+        not under way.
+        """
         try:
             call.is_admin = self._server.access.check_http(scope["method"], scope["path"], headers)
             with self._server.under_way() as hold:
                 if scope["method"] != "POST" and scope["path"].endswith((":predict", ":explain")):
                     # kserve's route GET /v1/models/{model_name} would look for a model of that name
-                    raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "POST"})
+                    raise HTTPException(
+                        HTTPStatus.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "POST"}
+                    )
                 call.deadline = deadline(call.headers, self._server.settings.timeout)
                 self._server.admit(scope["path"])
                 scope = self._versioned(scope, call)
-                body = await read_body(scope, receive, self._server.settings.body, call.deadline, hold)
+                body = await read_body(
+                    scope, receive, self._server.settings.body, call.deadline, hold
+                )
                 await self._ask(scope, receive, send, call, body)
         except HTTPException as error:
             return _say(error.status_code, error.detail, error.headers)
@@ -146,7 +168,9 @@ class Gate:
             return _of(fault(error))
         return None
 
-    async def _ask(self, scope: Scope, receive: Receive, send: Send, call: Call, body: bytes) -> None:
+    async def _ask(
+        self, scope: Scope, receive: Receive, send: Send, call: Call, body: bytes
+    ) -> None:
         given = False
 
         async def once() -> Message:
@@ -170,7 +194,9 @@ class Gate:
         model, name, version, rest = match.groups()
         served = [predictor.version for predictor in self._server.live.serving]
         if name in self._server.models and version not in served:
-            text = f"model {name!r} has no version {version!r}; served: {', '.join(map(repr, served))}"
+            text = (
+                f"model {name!r} has no version {version!r}; served: {', '.join(map(repr, served))}"
+            )
             raise HTTPException(HTTPStatus.NOT_FOUND, text)
         call.version = version
         path = model + (rest or "")
@@ -186,8 +212,8 @@ async def _watch(receive: Receive, call: Call) -> None:
 class Rest(RESTServer):  # type: ignore[misc]
     """kserve's REST server on a socket that is already bound.
 
-    Questions have routes of their own: kserve's parse a V2 body twice, drop the fields they do not know, and
-    validate the answer once more.
+    Questions have routes of their own: kserve's parse a V2 body twice, drop the fields they do not
+    know, and validate the answer once more.
     """
 
     def __init__(self, listener: socket.socket, server: Server) -> None:
@@ -200,13 +226,17 @@ class Rest(RESTServer):  # type: ignore[misc]
             timeout_keep_alive=server.timeout_keep_alive,
         )
         settings = server.settings
-        self._server = GuardedServer(self.config, settings.connections, settings.connections_of_one, settings.timeout)
+        self._server = GuardedServer(
+            self.config, settings.connections, settings.connections_of_one, settings.timeout
+        )
         self._listener = listener
         self._house = server
         self._server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]  # we have our own
 
     def create_application(self) -> None:
-        """An application of its own: kserve has one for the whole process, in which a second server meets the first."""
+        """An application of its own: kserve has one for the whole process, in which a second server
+        meets the first.
+        """
         self.app = self.config.app = FastAPI(title="Tasteloop", redoc_url=None, docs_url=None)
         self._add_middlewares(self.app)
         self._register_endpoints(self.app)
@@ -260,7 +290,9 @@ class Rest(RESTServer):  # type: ignore[misc]
         except InvalidInput:
             raise
         except Exception:  # what kserve's reading of a CloudEvent meets
-            raise InvalidInput("the headers or the body announce a CloudEvent, but it is not one") from None
+            raise InvalidInput(
+                "the headers or the body announce a CloudEvent, but it is not one"
+            ) from None
         answer, _ = await ask(name, payload, headers)
         content, more = self.dataplane.encode(name, answer, headers, attributes)
         more.pop("content-length", None)
@@ -277,11 +309,15 @@ class Rest(RESTServer):  # type: ignore[misc]
         body, length = v2.to_rest(answer)
         if length is None:
             return Response(body, media_type=_JSON)
-        return Response(body, media_type="application/octet-stream", headers={v2.HEADER_LENGTH: str(length)})
+        return Response(
+            body, media_type="application/octet-stream", headers={v2.HEADER_LENGTH: str(length)}
+        )
 
 
 def _type(headers: Mapping[str, str]) -> str:
-    """kserve parses JSON under four exact content types and hands the model bytes under any other."""
+    """kserve parses JSON under four exact content types and hands the model bytes under any
+    other.
+    """
     given = headers.get("content-type", "")
     return given if given.startswith("application/cloudevents") else _JSON
 
@@ -296,7 +332,11 @@ def _of(found: Fault) -> Response:
 
 def _messages(response: Response) -> tuple[Message, Message]:
     """A response as it is sent."""
-    start = {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
+    start = {
+        "type": "http.response.start",
+        "status": response.status_code,
+        "headers": response.raw_headers,
+    }
     return start, {"type": "http.response.body", "body": bytes(response.body)}
 
 

@@ -1,4 +1,6 @@
-"""What a server answers beside the models: what it serves since when, and what came of its answers."""
+"""What a server answers beside the models: what it serves since when, and what came of its
+answers.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from serving.journal.writer import Journal, now, parse_feedback
 from tasteloop.errors import TasteloopError
 
 
-def routes(status: Callable[[], dict[str, Any]], journal: Journal | None, tokens: FeedbackTokens | None) -> list[Route]:
+def routes(
+    status: Callable[[], dict[str, Any]], journal: Journal | None, tokens: FeedbackTokens | None
+) -> list[Route]:
     """`GET /v1/status` and `POST /v1/feedback`; errors are the server's to answer."""
 
     async def tell(_: Request) -> Response:
@@ -26,7 +30,9 @@ def routes(status: Callable[[], dict[str, Any]], journal: Journal | None, tokens
 
     async def take(request: Request) -> Response:
         if journal is None or tokens is None:
-            raise NotImplementedError("this server keeps no journal to which feedback could be joined; see --journal")
+            raise NotImplementedError(
+                "this server keeps no journal to which feedback could be joined; see --journal"
+            )
         try:
             body = orjson.loads(await request.body())
         except ValueError as error:
@@ -36,4 +42,7 @@ def routes(status: Callable[[], dict[str, Any]], journal: Journal | None, tokens
             raise QueueFull(1.0)
         return Response(orjson.dumps({"accepted": len(given)}), 202, media_type="application/json")
 
-    return [Route("/v1/status", tell, methods=["GET"]), Route("/v1/feedback", take, methods=["POST"])]
+    return [
+        Route("/v1/status", tell, methods=["GET"]),
+        Route("/v1/feedback", take, methods=["POST"]),
+    ]

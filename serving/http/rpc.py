@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 
 class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """What `rest.Gate` is for REST. The caller's deadline is gRPC's own; one who leaves cancels the task.
+    """What `rest.Gate` is for REST. The caller's deadline is gRPC's own; one who leaves cancels the
+    task.
 
     It takes the message as bytes and has it parsed only after the caller was let in.
     """
@@ -48,10 +49,18 @@ class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return grpc.unary_unary_rpc_method_handler(answer, None, handler.response_serializer)
 
     async def _answer(
-        self, handler: grpc.RpcMethodHandler, message: bytes, context: grpc.aio.ServicerContext, method: str
+        self,
+        handler: grpc.RpcMethodHandler,
+        message: bytes,
+        context: grpc.aio.ServicerContext,
+        method: str,
     ) -> Any:
         started = time.monotonic()
-        headers = {key.lower(): value for key, value in context.invocation_metadata() if isinstance(value, str)}
+        headers = {
+            key.lower(): value
+            for key, value in context.invocation_metadata()
+            if isinstance(value, str)
+        }
         most = self._server.settings.timeout
         call = Call(request_id(headers.get(REQUEST_ID_HEADER)), "grpc", headers, started + most)
         token = CALL.set(call)
@@ -63,14 +72,20 @@ class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             call.is_admin = self._server.access.check(method, headers)
             self._server.admit(method)
             remaining = context.time_remaining()
-            call.deadline = min(deadline(headers, most), started + (most if remaining is None else remaining))
+            call.deadline = min(
+                deadline(headers, most), started + (most if remaining is None else remaining)
+            )
             with self._server.under_way() as hold:
                 hold(len(message))
                 request = _parse(handler, message, method)
-                model = request.model_name if asks and request.model_name in self._server.models else ""
+                model = (
+                    request.model_name if asks and request.model_name in self._server.models else ""
+                )
                 answer = await handler.unary_unary(request, context)
             if call.feedback_token:
-                context.set_trailing_metadata(((REQUEST_ID_HEADER, call.id), (TOKEN_HEADER, call.feedback_token)))
+                context.set_trailing_metadata(
+                    ((REQUEST_ID_HEADER, call.id), (TOKEN_HEADER, call.feedback_token))
+                )
             return answer
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED
@@ -84,7 +99,9 @@ class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         finally:
             CALL.reset(token)
             quiet = not asks and code is grpc.StatusCode.OK
-            telemetry.answered(call, call.model or model, code.name, time.monotonic() - started, quiet)
+            telemetry.answered(
+                call, call.model or model, code.name, time.monotonic() - started, quiet
+            )
 
 
 def _parse(handler: grpc.RpcMethodHandler, message: bytes, method: str) -> Any:
@@ -110,7 +127,9 @@ class _Servicer(InferenceServicer):  # type: ignore[misc]
         call = CALL.get()
         call.version = request.model_version or None
         await self._server.require(request.model_name)
-        answer, _ = await self._data_plane.infer(request.model_name, v2.from_grpc(request), dict(call.headers))
+        answer, _ = await self._data_plane.infer(
+            request.model_name, v2.from_grpc(request), dict(call.headers)
+        )
         return v2.to_grpc(answer)
 
     async def ModelReady(self, request: Any, context: Any) -> Any:
@@ -122,7 +141,9 @@ class _Servicer(InferenceServicer):  # type: ignore[misc]
         return pb.ModelMetadataResponse(**await self._data_plane.model_metadata(request.name))
 
     def _check(self, name: str, version: str) -> None:
-        if version and version not in [predictor.version for predictor in self._server.live.serving]:
+        if version and version not in [
+            predictor.version for predictor in self._server.live.serving
+        ]:
             raise ModelNotFound(f"{name} version {version}")
 
 
@@ -152,7 +173,10 @@ class Rpc(GRPCServer):  # type: ignore[misc]
                 ("grpc.max_receive_message_length", settings.body),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_concurrent_streams", settings.requests),
-                ("grpc.max_allowed_incoming_connections", connections.fit_open_files(settings.connections)),
+                (
+                    "grpc.max_allowed_incoming_connections",
+                    connections.fit_open_files(settings.connections),
+                ),
                 ("grpc.server_handshake_timeout_ms", int(1000 * connections.HEAD_SECONDS)),
                 ("grpc.max_connection_idle_ms", 1000 * self._house.timeout_keep_alive),
             ],

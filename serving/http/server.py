@@ -1,9 +1,10 @@
 """A real `kserve.ModelServer`, locked down.
 
-What the stock server (0.21) does and this one does not: bind every interface, share its gRPC port with a
-second server (SO_REUSEPORT), let anyone unload a model, read bodies of any size, queue without a bound, answer the
-caller's mistakes with 500 and our mistakes with the exception's text, refuse `application/json; charset=utf-8`,
-claim extensions that are off, and on SIGTERM take the models away from requests that still come.
+What the stock server (0.21) does and this one does not: bind every interface, share its gRPC port
+with a second server (SO_REUSEPORT), let anyone unload a model, read bodies of any size, queue
+without a bound, answer the caller's mistakes with 500 and our mistakes with the exception's text,
+refuse `application/json; charset=utf-8`, claim extensions that are off, and on SIGTERM take the
+models away from requests that still come.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from tasteloop.errors import TasteloopError
 
 logger = logging.getLogger(__name__)
 
-_ASKING = (":predict", ":explain", "/infer", "/ModelInfer")  # ends of what is answered from the queue
+# ends of what is answered from the queue
+_ASKING = (":predict", ":explain", "/infer", "/ModelInfer")
 
 
 class _Plane(DataPlane):  # type: ignore[misc]
@@ -53,7 +55,9 @@ class _Plane(DataPlane):  # type: ignore[misc]
     async def ready(self) -> bool:
         return self._house.ready
 
-    async def model_ready(self, model_name: str, disable_predictor_health_check: bool = False) -> bool:
+    async def model_ready(
+        self, model_name: str, disable_predictor_health_check: bool = False
+    ) -> bool:
         return bool(await super().model_ready(model_name, True)) and self._house.ready
 
     def metadata(self) -> dict[str, Any]:
@@ -61,7 +65,11 @@ class _Plane(DataPlane):  # type: ignore[misc]
 
     async def model_metadata(self, model_name: str) -> dict[str, Any]:
         metadata = await super().model_metadata(model_name)
-        versions = [predictor.version for predictor in self._house.live.serving if model_name in predictor.models]
+        versions = [
+            predictor.version
+            for predictor in self._house.live.serving
+            if model_name in predictor.models
+        ]
         return {**metadata, "versions": versions, "platform": "tasteloop"}
 
 
@@ -101,8 +109,8 @@ class Budget:
 class Server(kserve.ModelServer):  # type: ignore[misc]
     """A `kserve.ModelServer` on one address, for whoever is `live`.
 
-    The ports are bound on construction, so that a taken one is known before a model is loaded; connections
-    are accepted from `start` on, when the predictor is warm. Port 0 is any free one.
+    The ports are bound on construction, so that a taken one is known before a model is loaded;
+    connections are accepted from `start` on, when the predictor is warm. Port 0 is any free one.
 
     Attributes:
         draining: SIGTERM came: not ready any more, but what comes is still answered.
@@ -111,7 +119,9 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         TasteloopError: a port that is taken, or an address that is not this machine's.
     """
 
-    def __init__(self, settings: ServerSettings, access: Access, routes: Sequence[BaseRoute] = ()) -> None:
+    def __init__(
+        self, settings: ServerSettings, access: Access, routes: Sequence[BaseRoute] = ()
+    ) -> None:
         super().__init__(
             http_port=settings.port,
             grpc_port=settings.grpc_port,
@@ -120,7 +130,9 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
             grace_period=settings.grace,
         )
         # What it logs again is already in the log, under the id that the caller got.
-        logging.getLogger("uvicorn.error").addFilter(lambda entry: "ASGI application" not in str(entry.msg))
+        logging.getLogger("uvicorn.error").addFilter(
+            lambda entry: "ASGI application" not in str(entry.msg)
+        )
         logging.getLogger("uvicorn.access").propagate = False
         self.settings = settings
         self.access = access
@@ -158,7 +170,9 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
 
     @contextmanager
     def under_way(self) -> Iterator[Callable[[int], None]]:
-        """One request more. What it yields takes so many bytes for its body until it ends, or raises QueueFull."""
+        """One request more. What it yields takes so many bytes for its body until it ends, or
+        raises QueueFull.
+        """
         self._under_way += 1
         try:
             with self._bodies.share() as hold:
@@ -167,15 +181,21 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
             self._under_way -= 1
 
     def admit(self, place: str) -> None:
-        """Before a body is read: raises QueueFull where too many requests are under way, or where the queue would
-        refuse whatever is asked, or where the answers that nobody takes leave no room. Probes always pass."""
-        if place not in OPEN and (self._under_way > self.settings.requests or self.answers.is_spent):
+        """Before a body is read: raises QueueFull where too many requests are under way, or where
+        the queue would refuse whatever is asked, or where the answers that nobody takes leave no
+        room. Probes always pass.
+        """
+        if place not in OPEN and (
+            self._under_way > self.settings.requests or self.answers.is_spent
+        ):
             raise QueueFull(1.0)
         if place.endswith(_ASKING):
             self._batcher.admit()
 
     def open(self, batcher: Batcher) -> None:
-        """Everything but the network: the servers of both protocols, for a warm predictor's batcher."""
+        """Everything but the network: the servers of both protocols, for a warm predictor's
+        batcher.
+        """
         self._batcher = batcher
         self.registered_models = Models(batcher)
         self.model_repository_extension = Repository(self.registered_models, self.access)
@@ -211,7 +231,10 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
     async def _drain(self) -> None:
         self.draining = True
         telemetry.READY.set(0)
-        logger.info("stopping: not ready any more, answering what still comes for %g s", self.settings.linger)
+        logger.info(
+            "stopping: not ready any more, answering what still comes for %g s",
+            self.settings.linger,
+        )
         await asyncio.sleep(self.settings.linger)
         self._rest_server.stop()
         await self._grpc_server.stop()
@@ -223,9 +246,18 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         rpc = address(self.settings.host, self._grpc_server.bound)
         version = self.live.current.version
         telemetry.READY.set(1)
-        logger.info("serving %s, version %s, on http://%s and gRPC %s", ", ".join(self.models), version, http, rpc)
+        logger.info(
+            "serving %s, version %s, on http://%s and gRPC %s",
+            ", ".join(self.models),
+            version,
+            http,
+            rpc,
+        )
         if self.settings.ready_file:
-            files.write_json(self.settings.ready_file, {"http": f"http://{http}", "grpc": rpc, "version": version})
+            files.write_json(
+                self.settings.ready_file,
+                {"http": f"http://{http}", "grpc": rpc, "version": version},
+            )
 
 
 def address(host: str, port: int) -> str:
@@ -235,15 +267,20 @@ def address(host: str, port: int) -> str:
 def bind(host: str, port: int, option: str) -> socket.socket:
     """A bound socket that does not listen yet."""
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
-        # asyncio sets TCP_NODELAY only where the protocol is named; without it an answer waits 40 ms for an ACK.
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ][0]
+        # asyncio sets TCP_NODELAY only where the protocol is named; without it an answer waits 40
+        # ms for an ACK.
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise taken(host, port, option) from None
-        raise TasteloopError(f"cannot listen on {address(host, port)}: {error.strerror or error}") from None
+        raise TasteloopError(
+            f"cannot listen on {address(host, port)}: {error.strerror or error}"
+        ) from None
     return listener
 
 

@@ -65,7 +65,8 @@ class Request:
 
     Attributes:
         parameters: the request's and its inputs', without those that are about the transport.
-        outputs: the names asked for, each with whether it shall be binary (None: as `binary`); None: all.
+        outputs: the names asked for, each with whether it shall be binary (None: as `binary`);
+            None: all.
         binary: outputs as binary data (REST), as raw contents (gRPC).
     """
 
@@ -111,20 +112,28 @@ def from_rest(body: bytes, header_length: str | None, model: str | None) -> Requ
     except ValidationError as error:
         raise InvalidInput(first(error)) from None
     if model is not None and request.model_name not in (None, model):
-        raise InvalidInput(f"model_name is {request.model_name!r}, but the address is that of {model!r}")
+        raise InvalidInput(
+            f"model_name is {request.model_name!r}, but the address is that of {model!r}"
+        )
     contents, start, inputs = memoryview(body)[length:], 0, []
     parameters = _own(request.parameters)
     for tensor in request.inputs:
         data: list[Any]
         size = (tensor.parameters or {}).get("binary_data_size")
         if size is not None:
-            if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(contents) - start:
+            if (
+                isinstance(size, bool)
+                or not isinstance(size, int)
+                or not 0 <= size <= len(contents) - start
+            ):
                 raise InvalidInput(
                     f"binary_data_size of input {tensor.name!r} is {size!r}; {len(contents) - start} bytes are left "
                     "in the body"
                 )
             if tensor.data is not None:
-                raise InvalidInput(f"input {tensor.name!r} has both data and binary_data_size; send one of them")
+                raise InvalidInput(
+                    f"input {tensor.name!r} has both data and binary_data_size; send one of them"
+                )
             data = _elements(tensor.name, tensor.datatype, bytes(contents[start : start + size]))
             start += size
         elif tensor.data is not None:
@@ -134,16 +143,21 @@ def from_rest(body: bytes, header_length: str | None, model: str | None) -> Requ
         inputs.append(_tensor(tensor.name, tensor.datatype, tensor.shape, data))
         parameters |= _own(tensor.parameters)
     if start != len(contents):
-        raise InvalidInput(f"{len(contents) - start} bytes follow the binary data that the inputs declare")
+        raise InvalidInput(
+            f"{len(contents) - start} bytes follow the binary data that the inputs declare"
+        )
     binary = _flag(request.parameters, "binary_data_output")
     outputs = None
     if request.outputs:
-        outputs = {output.name: _flag(output.parameters, "binary_data") for output in request.outputs}
+        outputs = {
+            output.name: _flag(output.parameters, "binary_data") for output in request.outputs
+        }
     return Request(request.id or "", inputs, parameters, outputs, bool(binary))
 
 
 def whole_number(text: str) -> int | None:
-    """A header's digits as a number; None for what is none, or has more digits than any size or time needs.
+    """A header's digits as a number; None for what is none, or has more digits than any size or
+    time needs.
 
     `int` alone takes other scripts' digits and signs, and raises at 4,300 digits.
     """
@@ -155,7 +169,11 @@ def to_rest(response: Response) -> tuple[bytes, int | None]:
     written, contents = [], []
     asked = response.request.outputs or {}
     for tensor in response.outputs:
-        entry: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+        entry: dict[str, Any] = {
+            "name": tensor.name,
+            "datatype": tensor.datatype,
+            "shape": list(tensor.shape),
+        }
         binary = asked.get(tensor.name)
         if response.request.binary if binary is None else binary:
             contents.append(_raw(tensor))
@@ -165,7 +183,12 @@ def to_rest(response: Response) -> tuple[bytes, int | None]:
             entry["data"] = flat.tolist() if tensor.datatype == "BYTES" else flat
         written.append(entry)
     head = orjson.dumps(
-        {"id": response.id, "model_name": response.model, "model_version": response.version, "outputs": written},
+        {
+            "id": response.id,
+            "model_name": response.model,
+            "model_version": response.version,
+            "outputs": written,
+        },
         option=orjson.OPT_SERIALIZE_NUMPY,
     )
     return b"".join([head, *contents]), len(head) if contents else None
@@ -181,7 +204,9 @@ def from_grpc(request: Any) -> Request:
     inputs, parameters = [], _own(to_http_parameters(request.parameters))
     for index, tensor in enumerate(request.inputs):
         if raw and tensor.HasField("contents"):
-            raise InvalidInput(f"input {tensor.name!r} has both contents and raw_input_contents; send one of them")
+            raise InvalidInput(
+                f"input {tensor.name!r} has both contents and raw_input_contents; send one of them"
+            )
         contents = [] if raw else _typed(tensor)
         data = _elements(tensor.name, tensor.datatype, raw[index]) if raw else contents
         inputs.append(_tensor(tensor.name, tensor.datatype, tensor.shape, data))
@@ -192,13 +217,17 @@ def from_grpc(request: Any) -> Request:
 
 def to_grpc(response: Response) -> Any:
     """A `ModelInferResponse`: raw contents where the request's were raw, typed ones otherwise."""
-    message = pb.ModelInferResponse(id=response.id, model_name=response.model, model_version=response.version)
+    message = pb.ModelInferResponse(
+        id=response.id, model_name=response.model, model_version=response.version
+    )
     for tensor in response.outputs:
         output = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         if response.request.binary:
             message.raw_output_contents.append(_raw(tensor))
         elif tensor.datatype == "BYTES":
-            output.contents.bytes_contents.extend(element.encode() for element in tensor.data.ravel())
+            output.contents.bytes_contents.extend(
+                element.encode() for element in tensor.data.ravel()
+            )
         elif tensor.datatype == "BOOL":
             output.contents.bool_contents.extend(tensor.data.ravel().tolist())
         else:
@@ -207,7 +236,9 @@ def to_grpc(response: Response) -> Any:
 
 
 def first(error: ValidationError) -> str:
-    """The first of pydantic's problems as `inputs.0.shape: Field required`, without the caller's data."""
+    """The first of pydantic's problems as `inputs.0.shape: Field required`, without the caller's
+    data.
+    """
     problem = error.errors(include_url=False, include_input=False)[0]
     if problem["type"] == "json_invalid":
         return f"the body is not JSON: {problem['ctx']['error']}"
@@ -219,21 +250,29 @@ def first(error: ValidationError) -> str:
 
 def _tensor(name: str, datatype: str, shape: Sequence[int], data: list[Any]) -> Tensor:
     if datatype not in DATATYPES:
-        raise InvalidInput(f"input {name!r} has datatype {datatype!r}; known: {', '.join(DATATYPES)}")
+        raise InvalidInput(
+            f"input {name!r} has datatype {datatype!r}; known: {', '.join(DATATYPES)}"
+        )
     return Tensor(name, datatype, tuple(shape), data)
 
 
 def _typed(tensor: Any) -> list[Any]:
-    """The typed contents, of which only BYTES is ever used: another datatype is refused by the predictor."""
+    """The typed contents, of which only BYTES is ever used: another datatype is refused by the
+    predictor.
+    """
     contents = tensor.contents
     filled = [name.name for name, _ in contents.ListFields()]
     if tensor.datatype == "BYTES" and filled not in ([], ["bytes_contents"]):
-        raise InvalidInput(f"input {tensor.name!r} is BYTES, but its contents are {', '.join(filled)}")
+        raise InvalidInput(
+            f"input {tensor.name!r} is BYTES, but its contents are {', '.join(filled)}"
+        )
     return list(contents.bytes_contents)
 
 
 def _elements(name: str, datatype: str, contents: bytes) -> list[bytes]:
-    """The elements of a BYTES tensor: each its length as 4 little-endian bytes, then its content."""
+    """The elements of a BYTES tensor: each its length as 4 little-endian bytes, then its
+    content.
+    """
     if datatype != "BYTES":  # refused by the predictor, which knows what it wants instead
         return []
     elements: list[bytes] = []
@@ -257,7 +296,9 @@ def _raw(tensor: Tensor) -> bytes:
         little: bytes = tensor.data.astype(tensor.data.dtype.newbyteorder("<")).tobytes()
         return little
     encoded = [element.encode() for element in tensor.data.ravel()]
-    return b"".join(part for element in encoded for part in (struct.pack("<I", len(element)), element))
+    return b"".join(
+        part for element in encoded for part in (struct.pack("<I", len(element)), element)
+    )
 
 
 def _flat(data: list[Any]) -> list[Any]:

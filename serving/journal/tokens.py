@@ -1,7 +1,8 @@
 """Feedback belongs to an answer: only who was given an answer can say what came of it.
 
-A request's id may be chosen by its caller, guessed by others, or used twice. So each answer gets an id of its own, and
-carries a token that names it and that nobody can make without the server's key. An outcome must show the token.
+A request's id may be chosen by its caller, guessed by others, or used twice. So each answer gets an
+id of its own, and carries a token that names it and that nobody can make without the server's key.
+An outcome must show the token.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class FeedbackTokens:
         Raises:
             TasteloopError: it was not given with an answer to this request.
         """
-        given = token if isinstance(token, str) and len(token) <= _LONGEST and token.isascii() else ""
+        given = (
+            token if isinstance(token, str) and len(token) <= _LONGEST and token.isascii() else ""
+        )
         answer, _, signature = given.partition(".")
         if not hmac.compare_digest(signature, self._signature(request, answer)):
             raise TasteloopError(
@@ -45,7 +48,9 @@ class FeedbackTokens:
         return answer
 
     def _signature(self, request: str, answer: str) -> str:
-        return hmac.digest(self._key, f"{answer} {request}".encode(errors="replace"), "sha256")[:16].hex()
+        return hmac.digest(self._key, f"{answer} {request}".encode(errors="replace"), "sha256")[
+            :16
+        ].hex()
 
 
 def new_answer_id() -> str:

@@ -4,14 +4,17 @@
                                       feedback-<writer>-<first>-<last>.parquet
                                       failures-<writer>-<first>-<last>.parquet
 
-A segment appears whole: it is written under a temporary name, flushed to the disk and renamed. A writer numbers
-its segments; 64 neighbours become one that is named after the first and the last of them. So a kill between the
-merged segment's appearance and its parts' removal is seen by the names, and readers pass over the parts.
+A segment appears whole: it is written under a temporary name, flushed to the disk and renamed. A
+writer numbers its segments; 64 neighbours become one that is named after the first and the last of
+them. So a kill between the merged segment's appearance and its parts' removal is seen by the names,
+and readers pass over the parts.
 
-A segment that cannot be read is set aside: it is renamed to `<segment>.damaged`, and nothing reads it any more.
+A segment that cannot be read is set aside: it is renamed to `<segment>.damaged`, and nothing reads
+it any more.
 
-What is never written: a raw user id (a user comes here as a pseudonym or not at all) and, unless the setting
-`text` allows it, what a user wrote. A request's id is written as it came, so it must not be made of a user's.
+What is never written: a raw user id (a user comes here as a pseudonym or not at all) and, unless
+the setting `text` allows it, what a user wrote. A request's id is written as it came, so it must
+not be made of a user's.
 """
 
 from __future__ import annotations
@@ -34,7 +37,18 @@ from prometheus_client import Counter
 from pydantic import BaseModel, Field
 
 from tasteloop import files
-from tasteloop.behaviour.events import ITEM, KIND, SECOND, TEXT, TIME, USER, VALUE, Event, microseconds, whole
+from tasteloop.behaviour.events import (
+    ITEM,
+    KIND,
+    SECOND,
+    TEXT,
+    TIME,
+    USER,
+    VALUE,
+    Event,
+    microseconds,
+    whole,
+)
 from tasteloop.behaviour.events import LATEST as LATEST_TIME
 from tasteloop.errors import TasteloopError
 from tasteloop.tasks import INTERESTS, RECOMMEND, SENTIMENT
@@ -46,11 +60,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ROWS = Counter("tasteloop_journal_rows", "Rows of the journal, by what became of them", ("outcome",))
+ROWS = Counter(
+    "tasteloop_journal_rows", "Rows of the journal, by what became of them", ("outcome",)
+)
 
 ANSWERS, FEEDBACK, FAILURES = "answers", "feedback", "failures"
 KINDS = (ANSWERS, FEEDBACK, FAILURES)
-REQUEST, ANSWER, INSTANCE, MODEL, VERSION, ROLE = "request", "answer", "instance", "model", "version", "role"
+REQUEST, ANSWER, INSTANCE, MODEL, VERSION, ROLE = (
+    "request",
+    "answer",
+    "instance",
+    "model",
+    "version",
+    "role",
+)
 PROTOCOL, SECONDS = "protocol", "seconds"
 EVENTS, LATEST, CHARACTERS, K, INPUT = "events", "latest", "characters", "k", "input"
 NAMES, NUMBERS, PREDICTED, CONFIDENT = "names", "numbers", "predicted", "confident"
@@ -76,14 +99,17 @@ _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 def schema(kind: str) -> dict[str, pl.DataType]:
     """The columns of a kind of segment; times in µs since 1970 UTC.
 
-    answers: `request` and `instance` (its place in the request) name the row; `answer` is an id that no other request
-    has, to which feedback is joined, null where a collector wrote the row; `role` is what the version was then,
-    champion or challenger; `seconds` from its arrival in the queue. In outline what was asked: how many `events`, the
-    time of the `latest`, how many `characters` of text, `k`; `input` is null unless text is allowed. `names` and
-    `numbers` are labels with probabilities or items with scores, best first; `predicted` only for interests,
+    answers: `request` and `instance` (its place in the request) name the row; `answer` is an id
+    that no other request has, to which feedback is joined, null where a collector wrote the row;
+    `role` is what the version was then, champion or challenger; `seconds` from its arrival in the
+    queue. In outline what was asked: how many `events`, the time of the `latest`, how many
+    `characters` of text, `k`; `input` is null unless text is allowed. `names` and `numbers` are
+    labels with probabilities or items with scores, best first; `predicted` only for interests,
     `confident` for them and for sentiment.
-    feedback: `time` is when it happened, as the caller says; `arrived` is when it came; `answer` is that of the token.
-    failures: requests that a version failed on for our reasons, whether or not another one answered them.
+    feedback: `time` is when it happened, as the caller says; `arrived` is when it came; `answer` is
+        that of the token.
+    failures: requests that a version failed on for our reasons, whether or not another one answered
+        them.
 
     Segments of an older version lack columns, which are read as null.
     """
@@ -130,11 +156,19 @@ class JournalSettings(BaseModel, frozen=True, extra="forbid"):
 
     directory: Path = Field(description="Where the segments go.")
     bound: int = Field(
-        1000, ge=1, description="Rows accepted and not yet on the disk: what a kill loses at most. Above it rows drop."
+        1000,
+        ge=1,
+        description="Rows accepted and not yet on the disk: what a kill loses at most. Above it rows drop.",
     )
-    seconds: float = Field(1.0, gt=0, allow_inf_nan=False, description="How long a row waits for its segment.")
-    days: int = Field(30, ge=1, description="Days of segments that are kept, the day of writing not counted.")
-    text: bool = Field(False, description="Whether the questions themselves, raw text included, are written.")
+    seconds: float = Field(
+        1.0, gt=0, allow_inf_nan=False, description="How long a row waits for its segment."
+    )
+    days: int = Field(
+        30, ge=1, description="Days of segments that are kept, the day of writing not counted."
+    )
+    text: bool = Field(
+        False, description="Whether the questions themselves, raw text included, are written."
+    )
 
 
 @dataclass(frozen=True)
@@ -198,8 +232,16 @@ def _outline(instance: Mapping[str, Any], text: bool) -> dict[str, Any]:
     """What may be kept of a question. It was answered, so its events are sound."""
     import orjson
 
-    events = [Event.parse(event, "event") for event in instance["events"]] if "events" in instance else None
-    written = [instance[TEXT]] if TEXT in instance else [event.text for event in events or () if event.text]
+    events = (
+        [Event.parse(event, "event") for event in instance["events"]]
+        if "events" in instance
+        else None
+    )
+    written = (
+        [instance[TEXT]]
+        if TEXT in instance
+        else [event.text for event in events or () if event.text]
+    )
     return {
         EVENTS: None if events is None else len(events),
         LATEST: max((event.time for event in events or () if event.time is not None), default=None),
@@ -247,15 +289,18 @@ def now() -> int:
 
 
 def is_request_id(text: object) -> TypeGuard[str]:
-    """Whether a text may name a request: it is written to logs, headers and the journal as it came."""
+    """Whether a text may name a request: it is written to logs, headers and the journal as it
+    came.
+    """
     return isinstance(text, str) and _REQUEST_ID.fullmatch(text) is not None
 
 
 class Journal:
-    """A background writer. `answered` and `feedback` never wait: beyond `settings.bound` rows are dropped, counted.
+    """A background writer. `answered` and `feedback` never wait: beyond `settings.bound` rows are
+    dropped, counted.
 
-    `close` writes what is left. A kill loses the rows that were accepted and not yet written, at most
-    `settings.bound`.
+    `close` writes what is left. A kill loses the rows that were accepted and not yet written, at
+    most `settings.bound`.
     """
 
     def __init__(self, settings: JournalSettings) -> None:
@@ -290,10 +335,14 @@ class Journal:
 
     def failed(self, request_id: str, model: str, version: str, time: int) -> bool:
         """Accept that a version failed on a request at a time (µs)."""
-        return self._accept(FAILURES, [{REQUEST: request_id, TIME: time, MODEL: model, VERSION: version}], 1)
+        return self._accept(
+            FAILURES, [{REQUEST: request_id, TIME: time, MODEL: model, VERSION: version}], 1
+        )
 
     def status(self) -> dict[str, Any]:
-        """Rows written, waiting and dropped since the start, and the error that holds the writer up."""
+        """Rows written, waiting and dropped since the start, and the error that holds the writer
+        up.
+        """
         with self._changed:
             return {
                 "written": dict(self._written),
@@ -329,7 +378,8 @@ class Journal:
         while True:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._closing or 2 * self._pending >= self.settings.bound, self.settings.seconds
+                    lambda: self._closing or 2 * self._pending >= self.settings.bound,
+                    self.settings.seconds,
                 )
                 last = self._closing
                 while self._waiting:
@@ -349,7 +399,9 @@ class Journal:
                 _clean(self.settings.directory, today - timedelta(days=self.settings.days))
 
     def _write(self, kind: str, entries: list[tuple[Any, int]]) -> bool:
-        """One segment of all entries, which are then forgotten; they stay where the disk refuses them."""
+        """One segment of all entries, which are then forgotten; they stay where the disk refuses
+        them.
+        """
         if not entries:
             return True
         count = sum(n for _, n in entries)
@@ -373,7 +425,9 @@ class Journal:
             if self._error is None:
                 logger.exception("the journal cannot be written; %d rows wait", count)
             with self._changed:  # a caller may see it: the log has the rest
-                self._error = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+                self._error = (error.strerror if isinstance(error, OSError) else None) or type(
+                    error
+                ).__name__
             return False
         entries.clear()
         with self._changed:
@@ -392,10 +446,13 @@ class Journal:
         return True
 
     def _segment(self, day: str, kind: str, first: int, last: int) -> Path:
-        return self.settings.directory / day / f"{kind}-{self._writer}-{first:08d}-{last:08d}.parquet"
+        return (
+            self.settings.directory / day / f"{kind}-{self._writer}-{first:08d}-{last:08d}.parquet"
+        )
 
     def _merge(self, day: str, kind: str, level: int, segment: tuple[int, int, int]) -> None:
-        """Add a segment (first, last, rows) to its level; a full level becomes one segment of the next.
+        """Add a segment (first, last, rows) to its level; a full level becomes one segment of the
+        next.
 
         The parts are neighbours: a level that is left unmerged empties those above it.
         """
@@ -424,7 +481,9 @@ class Journal:
 
 
 def _frame(kind: str, table: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    """The rows that fit the schema: a collector is told anything, and a row that never fits must not hold others up."""
+    """The rows that fit the schema: a collector is told anything, and a row that never fits must
+    not hold others up.
+    """
     import polars as pl
 
     def framed(some: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
@@ -460,30 +519,44 @@ def _clean(directory: Path, oldest: date) -> None:
 # Feedback
 
 
-def parse_feedback(body: object, at: int, tokens: FeedbackTokens | None = None) -> list[dict[str, Any]]:
+def parse_feedback(
+    body: object, at: int, tokens: FeedbackTokens | None = None
+) -> list[dict[str, Any]]:
     """The rows of a feedback request, checked.
 
     Args:
-        body: {"feedback": [{"request": id, "token": token, "instance": 0, "kind": "click", "item": "50", "value": 1.0,
-            "time": ...}]}; `request`, `token` and `kind` are needed.
+        body: {"feedback": [{"request": id, "token": token, "instance": 0, "kind": "click", "item":
+            "50", "value": 1.0, "time": ...}]}; `request`, `token` and `kind` are needed.
         at: when it arrived, in µs; also the time of rows that name none.
-        tokens: which tokens are right. Without it none is needed: only for who writes the journal itself.
+        tokens: which tokens are right. Without it none is needed: only for who writes the journal
+            itself.
 
     Raises:
-        TasteloopError: a field, type or value that is not allowed, or a token of another answer, by its index.
+        TasteloopError: a field, type or value that is not allowed, or a token of another answer, by
+            its index.
     """
-    if not isinstance(body, Mapping) or set(body) != {"feedback"} or not isinstance(body["feedback"], list):
-        raise TasteloopError('the body must be a JSON object {"feedback": [{"request": id, "kind": "click", ...}]}')
+    if (
+        not isinstance(body, Mapping)
+        or set(body) != {"feedback"}
+        or not isinstance(body["feedback"], list)
+    ):
+        raise TasteloopError(
+            'the body must be a JSON object {"feedback": [{"request": id, "kind": "click", ...}]}'
+        )
     given = body["feedback"]
     if not 1 <= len(given) <= MOST_FEEDBACK:
-        raise TasteloopError(f"{len(given)} entries of feedback; send 1 to {MOST_FEEDBACK} at a time")
+        raise TasteloopError(
+            f"{len(given)} entries of feedback; send 1 to {MOST_FEEDBACK} at a time"
+        )
     return [_outcome(entry, f"feedback[{index}]", at, tokens) for index, entry in enumerate(given)]
 
 
 def _outcome(entry: object, where: str, at: int, tokens: FeedbackTokens | None) -> dict[str, Any]:
     known = (REQUEST, TOKEN, INSTANCE, KIND, ITEM, VALUE, TIME)
     if not isinstance(entry, Mapping):
-        raise TasteloopError(f'{where}: an object is expected, such as {{"request": id, "kind": "click"}}')
+        raise TasteloopError(
+            f'{where}: an object is expected, such as {{"request": id, "kind": "click"}}'
+        )
     if unknown := [key for key in entry if key not in known]:
         raise TasteloopError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
     request, instance = entry.get(REQUEST), whole(entry.get(INSTANCE, 0))
@@ -492,7 +565,9 @@ def _outcome(entry: object, where: str, at: int, tokens: FeedbackTokens | None) 
             f"{where}: request is the id that came with the answer, of 1 to {LONGEST_REQUEST_ID} characters"
         )
     if instance is None or not 0 <= instance < 2**31:
-        raise TasteloopError(f"{where}: instance is the place in the request, a whole number from 0 on")
+        raise TasteloopError(
+            f"{where}: instance is the place in the request, a whole number from 0 on"
+        )
     event = Event.parse({key: entry.get(key) for key in (KIND, ITEM, VALUE, TIME)}, where)
     if event.time is not None and event.time > at + CLOCK_SKEW:
         raise TasteloopError(
@@ -520,15 +595,19 @@ def _outcome(entry: object, where: str, at: int, tokens: FeedbackTokens | None) 
 # Reading
 
 
-def read_journal(directory: Path, since: datetime | None = None, until: datetime | None = None) -> pl.DataFrame:
+def read_journal(
+    directory: Path, since: datetime | None = None, until: datetime | None = None
+) -> pl.DataFrame:
     """Answers from `since` on and before `until`, oldest first, each with its outcomes.
 
     Returns:
-        the columns of `schema(ANSWERS)` but `answer`, and `feedback`, a list of {kind, item, value, time}: all that was
-        told of the answer by whenever, of one kind for one item what arrived last; empty where nothing was.
+        the columns of `schema(ANSWERS)` but `answer`, and `feedback`, a list of {kind, item, value,
+        time}: all that was told of the answer by whenever, of one kind for one item what arrived
+        last; empty where nothing was.
 
     Raises:
-        TasteloopError: no such directory, or one that cannot be read; segments that are damaged are set aside.
+        TasteloopError: no such directory, or one that cannot be read; segments that are damaged are
+            set aside.
     """
     import polars as pl
 
@@ -543,15 +622,19 @@ def read_journal(directory: Path, since: datetime | None = None, until: datetime
     return _read(directory, joined)
 
 
-def _with_outcomes(answers: pl.LazyFrame, all_answers: pl.LazyFrame, feedback: pl.LazyFrame) -> pl.LazyFrame:
+def _with_outcomes(
+    answers: pl.LazyFrame, all_answers: pl.LazyFrame, feedback: pl.LazyFrame
+) -> pl.LazyFrame:
     """Each answer with the outcomes that name it.
 
-    Outcomes are joined by the answer's id. Answers that have none (a collector's, or an older version's) are joined by
-    the request's id, unless several answers bear it: nobody knows then whose outcome it is.
+    Outcomes are joined by the answer's id. Answers that have none (a collector's, or an older
+    version's) are joined by the request's id, unless several answers bear it: nobody knows then
+    whose outcome it is.
     """
     import polars as pl
 
-    # What arrived last comes last. Before `arrived` was written, the time that the caller gave had to do.
+    # What arrived last comes last. Before `arrived` was written, the time that the caller gave had
+    # to do.
     old = pl.when(pl.col(ARRIVED).is_null()).then(TIME)
     ordered = feedback.sort(pl.col(ARRIVED), old, nulls_last=False, maintain_order=True)
 
@@ -563,9 +646,15 @@ def _with_outcomes(answers: pl.LazyFrame, all_answers: pl.LazyFrame, feedback: p
     bearers = all_answers.join(feedback, on=REQUEST, how="semi").group_by(REQUEST, INSTANCE).len()
     alone = bearers.filter(pl.col("len") == 1)
     by_answer = outcomes(ordered.filter(pl.col(ANSWER).is_not_null()), ANSWER)
-    by_request = outcomes(ordered.join(alone, on=[REQUEST, INSTANCE], how="semi", maintain_order="left"), REQUEST)
-    named = answers.filter(pl.col(ANSWER).is_not_null()).join(by_answer, on=[ANSWER, INSTANCE], how="left")
-    unnamed = answers.filter(pl.col(ANSWER).is_null()).join(by_request, on=[REQUEST, INSTANCE], how="left")
+    by_request = outcomes(
+        ordered.join(alone, on=[REQUEST, INSTANCE], how="semi", maintain_order="left"), REQUEST
+    )
+    named = answers.filter(pl.col(ANSWER).is_not_null()).join(
+        by_answer, on=[ANSWER, INSTANCE], how="left"
+    )
+    unnamed = answers.filter(pl.col(ANSWER).is_null()).join(
+        by_request, on=[REQUEST, INSTANCE], how="left"
+    )
     return pl.concat([named, unnamed]).with_columns(pl.col(FEEDBACK).fill_null([])).drop(ANSWER)
 
 
@@ -573,7 +662,8 @@ def read_failures(directory: Path, since: int, until: int) -> pl.DataFrame:
     """The failures from `since` on and before `until` (µs), oldest first.
 
     Raises:
-        TasteloopError: no such directory, or one that cannot be read; segments that are damaged are set aside.
+        TasteloopError: no such directory, or one that cannot be read; segments that are damaged are
+            set aside.
     """
     import polars as pl
 
@@ -584,7 +674,9 @@ def read_failures(directory: Path, since: int, until: int) -> pl.DataFrame:
 def segments(directory: Path, kind: str) -> list[Path]:
     """The segments of a kind, without those that a merged one holds already."""
     if not directory.is_dir():
-        raise TasteloopError(f"no journal in {directory}; `tasteloop serve` keeps one under TASTELOOP_HOME/journal")
+        raise TasteloopError(
+            f"no journal in {directory}; `tasteloop serve` keeps one under TASTELOOP_HOME/journal"
+        )
     out = []
     for day in _days(directory):
         spans: dict[str, list[tuple[int, int, Path]]] = {}
@@ -607,8 +699,8 @@ _Scan = Callable[[str], "pl.LazyFrame"]
 def _read(directory: Path, query: Callable[[_Scan], pl.LazyFrame]) -> pl.DataFrame:
     """A query's rows, without those of damaged segments, which are set aside.
 
-    It is asked again where a segment was set aside, or where a writer merged segments between their listing and their
-    reading.
+    It is asked again where a segment was set aside, or where a writer merged segments between their
+    listing and their reading.
     """
     import polars as pl
 
@@ -625,7 +717,9 @@ def _read(directory: Path, query: Callable[[_Scan], pl.LazyFrame]) -> pl.DataFra
         except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             problem = error
             passed_over |= _set_damaged_aside(directory)
-    raise TasteloopError(f"the journal {directory} cannot be read: {problem}; read it again") from problem
+    raise TasteloopError(
+        f"the journal {directory} cannot be read: {problem}; read it again"
+    ) from problem
 
 
 def _scan(kind: str, paths: Sequence[Path]) -> pl.LazyFrame:
@@ -650,15 +744,24 @@ def _set_damaged_aside(directory: Path) -> set[Path]:
                 continue
             try:
                 path.rename(path.with_name(path.name + _DAMAGED))
-                logger.error("journal: %s is damaged and was set aside as %s%s: %s", path, path.name, _DAMAGED, damage)
+                logger.error(
+                    "journal: %s is damaged and was set aside as %s%s: %s",
+                    path,
+                    path.name,
+                    _DAMAGED,
+                    damage,
+                )
             except OSError as error:
                 kept.add(path)
-                logger.error("journal: %s is damaged and passed over (%s): %s", path, error.strerror, damage)
+                logger.error(
+                    "journal: %s is damaged and passed over (%s): %s", path, error.strerror, damage
+                )
     return kept
 
 
 def _damage(kind: str, path: Path) -> str:
-    """What is wrong with a segment's content; empty where nothing is, or where it was merged away meanwhile.
+    """What is wrong with a segment's content; empty where nothing is, or where it was merged away
+    meanwhile.
 
     Raises:
         TasteloopError: it cannot be opened or read, which says nothing of its content.
@@ -677,7 +780,9 @@ def _damage(kind: str, path: Path) -> str:
 
 
 def damaged(directory: Path) -> list[dict[str, Any]]:
-    """The segments that were set aside: {"file", "rows"}; the rows are null where the file does not tell any more."""
+    """The segments that were set aside: {"file", "rows"}; the rows are null where the file does not
+    tell any more.
+    """
     import polars as pl
 
     out = []
@@ -690,12 +795,16 @@ def damaged(directory: Path) -> list[dict[str, Any]]:
 
 
 def _days(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.iterdir() if path.is_dir() and _DAY.fullmatch(path.name))
+    return sorted(
+        path for path in directory.iterdir() if path.is_dir() and _DAY.fullmatch(path.name)
+    )
 
 
 def describe(directory: Path) -> dict[str, Any]:
-    """How many answers there are of each model and version, from when to when, how many were given feedback, and what
-    is lost: segments that were set aside as damaged, and answers whose time is none that can be."""
+    """How many answers there are of each model and version, from when to when, how many were given
+    feedback, and what is lost: segments that were set aside as damaged, and answers whose time is
+    none that can be.
+    """
     import polars as pl
 
     frame = read_journal(directory)

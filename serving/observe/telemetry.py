@@ -1,4 +1,6 @@
-"""What can be seen of the server from outside: Prometheus metrics and one log line for each request."""
+"""What can be seen of the server from outside: Prometheus metrics and one log line for each
+request.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +22,36 @@ STAGES = ("tokenise", "encode", "rank")
 _FINE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 REQUESTS = Counter(
-    "tasteloop_requests", "Requests answered, refusals included", ("protocol", "model", "version", "code")
+    "tasteloop_requests",
+    "Requests answered, refusals included",
+    ("protocol", "model", "version", "code"),
 )
 SECONDS = Histogram(
-    "tasteloop_request_seconds", "Seconds from a request's arrival to its answer", ("protocol", "model"), buckets=_FINE
+    "tasteloop_request_seconds",
+    "Seconds from a request's arrival to its answer",
+    ("protocol", "model"),
+    buckets=_FINE,
 )
 STAGE_SECONDS = Histogram(
-    "tasteloop_stage_seconds", "Seconds by stage: queue of a request, the others of a batch", ("stage",), buckets=_FINE
+    "tasteloop_stage_seconds",
+    "Seconds by stage: queue of a request, the others of a batch",
+    ("stage",),
+    buckets=_FINE,
 )
 BATCH_SIZE = Histogram(
-    "tasteloop_batch_instances", "Instances computed at once", ("model",), buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+    "tasteloop_batch_instances",
+    "Instances computed at once",
+    ("model",),
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
 )
 QUEUED = Gauge("tasteloop_queue_instances", "Instances that wait")
 REFUSED = Counter("tasteloop_queue_refusals", "Requests refused because too much waited")
 CACHE = Counter("tasteloop_cache_lookups", "Texts looked up in the session's cache", ("outcome",))
-CLOSED = Counter("tasteloop_connections_closed", "HTTP connections that the server closed, not the caller", ("why",))
+CLOSED = Counter(
+    "tasteloop_connections_closed",
+    "HTTP connections that the server closed, not the caller",
+    ("why",),
+)
 READY = Gauge("tasteloop_ready", "1: warm and taking requests")
 
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
@@ -43,7 +60,9 @@ access = logging.getLogger("serving.http.access")
 tracing: Tracing | None = None  # where the server was told of a collector
 
 
-def batch_computed(model: str, instances: int, found: Mapping[str, float], waits: Iterable[float]) -> None:
+def batch_computed(
+    model: str, instances: int, found: Mapping[str, float], waits: Iterable[float]
+) -> None:
     BATCH_SIZE.labels(model).observe(instances)
     for wait in waits:
         STAGE_SECONDS.labels("queue").observe(wait)
@@ -80,11 +99,14 @@ def answered(call: Call, model: str, code: str, seconds: float, quiet: bool) -> 
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, then the fields of the event, or the exception."""
+    """One JSON object a line: time, level, logger, message, then the fields of the event, or the
+    exception.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -104,4 +126,8 @@ class Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", None)
         line = super().format(record)
-        return f"{line} " + " ".join(f"{name}={value}" for name, value in fields.items()) if fields else line
+        return (
+            f"{line} " + " ".join(f"{name}={value}" for name, value in fields.items())
+            if fields
+            else line
+        )

@@ -1,9 +1,11 @@
-"""OpenTelemetry spans, where `--traces` names a collector: one of each request, and one of each of its stages.
+"""OpenTelemetry spans, where `--traces` names a collector: one of each request, and one of each of
+its stages.
 
-A request's span continues the caller's trace (W3C `traceparent`) and is written after the answer was sent, by what
-the batcher measured; nothing is recorded on a request's way. Export is OTLP over HTTP from a thread of its own; what
-a collector does not take is dropped, never waited for. The SDK's own variables hold: OTEL_TRACES_SAMPLER,
-OTEL_EXPORTER_OTLP_HEADERS, OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME.
+A request's span continues the caller's trace (W3C `traceparent`) and is written after the answer
+was sent, by what the batcher measured; nothing is recorded on a request's way. Export is OTLP over
+HTTP from a thread of its own; what a collector does not take is dropped, never waited for. The
+SDK's own variables hold: OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, OTEL_RESOURCE_ATTRIBUTES,
+OTEL_SERVICE_NAME.
 """
 
 from __future__ import annotations
@@ -49,16 +51,19 @@ class Tracing:
 
         named = {} if "OTEL_SERVICE_NAME" in os.environ else {"service.name": "tasteloop"}
         self._provider = TracerProvider(
-            resource=Resource.create({**named, "service.version": tasteloop.__version__}), shutdown_on_exit=False
+            resource=Resource.create({**named, "service.version": tasteloop.__version__}),
+            shutdown_on_exit=False,
         )
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=url, timeout=_SECONDS)))
+        self._provider.add_span_processor(
+            BatchSpanProcessor(OTLPSpanExporter(endpoint=url, timeout=_SECONDS))
+        )
         self._tracer = self._provider.get_tracer("tasteloop.serving", tasteloop.__version__)
 
     def answered(self, call: Call, model: str, code: str, seconds: float) -> None:
         """The spans of a request that has just been answered.
 
-        A batch's stages are laid end to end from the request's arrival: what the queue, the tokeniser, the encoder and
-        the ranking took is measured, the moments between them are not.
+        A batch's stages are laid end to end from the request's arrival: what the queue, the
+        tokeniser, the encoder and the ranking took is measured, the moments between them are not.
         """
         from opentelemetry import trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -72,7 +77,11 @@ class Tracing:
             "tasteloop.code": code,
             "tasteloop.encoder.model": model,
             "tasteloop.model_version": call.answered_by or "",
-            **{f"tasteloop.{name}": value for name, value in call.timings.items() if name not in STAGES},
+            **{
+                f"tasteloop.{name}": value
+                for name, value in call.timings.items()
+                if name not in STAGES
+            },
         }
         span = self._tracer.start_span(
             f"{call.protocol} {model or 'request'}",

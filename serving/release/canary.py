@@ -1,22 +1,26 @@
-"""A rollout: a challenger answers a share of the requests, or scores them in the shadow, until the rules decide.
+"""A rollout: a challenger answers a share of the requests, or scores them in the shadow, until the
+rules decide.
 
-Its state is one file, `rollout.json` under the home, replaced whole and changed under a lock, so that servers and the
-command line share it; the next rollout moves it to `rollouts/`. Servers add what they observed; `decide` makes of it a
-verdict with reasons.
+Its state is one file, `rollout.json` under the home, replaced whole and changed under a lock, so
+that servers and the command line share it; the next rollout moves it to `rollouts/`. Servers add
+what they observed; `decide` makes of it a verdict with reasons.
 
 The rules, for what the defaults of `Rules` leave open:
 
-- errors: roll back as soon as the challenger's error rate is surely (Wilson's lower bound) above the champion's by more
-  than `errors`, and at least 3 errors are there. One answer that is not finite is enough.
-- latency: roll back if the challenger's 95th percentile is more than `latency_ratio` times the champion's and more
-  than `latency_seconds` above it. Not judged in the shadow, which works in spare time.
-- answers: roll back if the distributions of a model's first answers (interest label, item, decile of the probability)
-  differ in total variation by more than `shift` beyond what chance explains.
-- promote when both sides have `answers` answers and none of these hold; roll back after `hours` without them.
+- errors: roll back as soon as the challenger's error rate is surely (Wilson's lower bound) above
+  the champion's by more than `errors`, and at least 3 errors are there. One answer that is not
+  finite is enough.
+- latency: roll back if the challenger's 95th percentile is more than `latency_ratio` times the
+  champion's and more than `latency_seconds` above it. Not judged in the shadow, which works in
+  spare time.
+- answers: roll back if the distributions of a model's first answers (interest label, item, decile
+  of the probability) differ in total variation by more than `shift` beyond what chance explains.
+- promote when both sides have `answers` answers and none of these hold; roll back after `hours`
+  without them.
 
 Chance: with n and m answers the expected distance of two equal distributions p is at most
-1/2 sum_i sqrt(p_i (1 - p_i) (1/n + 1/m)), and it exceeds its expectation by t with a probability of at most
-exp(-2 t^2 / (1/n + 1/m)) (McDiarmid 1989), since one answer moves it by 1/n or 1/m.
+1/2 sum_i sqrt(p_i (1 - p_i) (1/n + 1/m)), and it exceeds its expectation by t with a probability of
+at most exp(-2 t^2 / (1/n + 1/m)) (McDiarmid 1989), since one answer moves it by 1/n or 1/m.
 """
 
 from __future__ import annotations
@@ -53,12 +57,24 @@ class Rules(BaseModel, frozen=True, extra="forbid"):
     """When a challenger is promoted and when it is rolled back."""
 
     answers: int = Field(500, ge=1, description="answers of each side before it can be promoted")
-    errors: float = Field(0.005, ge=0, le=1, allow_inf_nan=False, description="how much higher the error rate may be")
-    latency_ratio: float = Field(1.5, ge=1, allow_inf_nan=False, description="how many times the champion's p95")
-    latency_seconds: float = Field(0.005, ge=0, allow_inf_nan=False, description="a difference too small to matter")
-    shift: float = Field(0.25, ge=0, le=1, allow_inf_nan=False, description="total variation beyond chance")
-    confidence: float = Field(0.999, gt=0, lt=1, allow_inf_nan=False, description="of that bound on chance")
-    hours: float = Field(72, gt=0, allow_inf_nan=False, description="without a verdict before it is rolled back")
+    errors: float = Field(
+        0.005, ge=0, le=1, allow_inf_nan=False, description="how much higher the error rate may be"
+    )
+    latency_ratio: float = Field(
+        1.5, ge=1, allow_inf_nan=False, description="how many times the champion's p95"
+    )
+    latency_seconds: float = Field(
+        0.005, ge=0, allow_inf_nan=False, description="a difference too small to matter"
+    )
+    shift: float = Field(
+        0.25, ge=0, le=1, allow_inf_nan=False, description="total variation beyond chance"
+    )
+    confidence: float = Field(
+        0.999, gt=0, lt=1, allow_inf_nan=False, description="of that bound on chance"
+    )
+    hours: float = Field(
+        72, gt=0, allow_inf_nan=False, description="without a verdict before it is rolled back"
+    )
 
 
 def rules(given: Sequence[str]) -> Rules:
@@ -73,7 +89,9 @@ def rules(given: Sequence[str]) -> Rules:
         problem = error.errors()[0]
         name = ".".join(map(str, problem["loc"]))
         known = ", ".join(f"{key}={field.default}" for key, field in Rules.model_fields.items())
-        raise TasteloopError(f"rule {name!r}: {problem['msg']}; known, with their defaults: {known}") from None
+        raise TasteloopError(
+            f"rule {name!r}: {problem['msg']}; known, with their defaults: {known}"
+        ) from None
 
 
 # What is observed
@@ -83,7 +101,8 @@ class Tally(BaseModel, frozen=True, extra="forbid"):
     """What one side did: counts that add up over servers.
 
     Attributes:
-        answers: instances answered; errors: requests that failed for our reasons; not_finite: answers with a NaN.
+        answers: instances answered; errors: requests that failed for our reasons; not_finite:
+            answers with a NaN.
         latency: requests by bucket; bucket b ends at 0.1 ms times 1.1 to the b.
         outcomes: by model, instances by their first answer.
     """
@@ -113,7 +132,9 @@ class Tally(BaseModel, frozen=True, extra="forbid"):
         return self.errors / asked if asked else 0.0
 
     def quantile(self, q: float) -> float | None:
-        """The upper end, in seconds, of the bucket that holds this share of the requests; None without any."""
+        """The upper end, in seconds, of the bucket that holds this share of the requests; None
+        without any.
+        """
         left = q * sum(self.latency.values())
         for bucket, count in sorted(self.latency.items()):
             left -= count
@@ -123,12 +144,16 @@ class Tally(BaseModel, frozen=True, extra="forbid"):
 
 
 class Agreement(BaseModel, frozen=True, extra="forbid"):
-    """How a shadow's answers compare with the champion's to the same instances; sums, over `compared` instances."""
+    """How a shadow's answers compare with the champion's to the same instances; sums, over
+    `compared` instances.
+    """
 
     compared: Count = 0
     first: Count = Field(0, description="instances whose first answer differs")
     overlap: float = Field(0.0, description="sum of the shares of names that both gave")
-    distance: float = Field(0.0, description="sum of mean absolute differences of numbers that mean the same")
+    distance: float = Field(
+        0.0, description="sum of mean absolute differences of numbers that mean the same"
+    )
 
     def __add__(self, other: Agreement) -> Agreement:
         return Agreement(
@@ -153,7 +178,9 @@ class Observed(BaseModel, frozen=True, extra="forbid"):
         return Observed(
             champion=self.champion + other.champion,
             challenger=self.challenger + other.challenger,
-            agreement={m: self.agreement.get(m, none) + other.agreement.get(m, none) for m in models},
+            agreement={
+                m: self.agreement.get(m, none) + other.agreement.get(m, none) for m in models
+            },
             skipped=self.skipped + other.skipped,
         )
 
@@ -172,14 +199,20 @@ def tally(model: str, answers: Sequence[Mapping[str, Any]], seconds: float | Non
     )
 
 
-def agreement(champion: Sequence[Mapping[str, Any]], challenger: Sequence[Mapping[str, Any]]) -> Agreement:
+def agreement(
+    champion: Sequence[Mapping[str, Any]], challenger: Sequence[Mapping[str, Any]]
+) -> Agreement:
     """Of two sides' answers to the same instances."""
     total = Agreement()
     for ours, theirs in zip(champion, challenger, strict=True):
         a, b = _named(ours), _named(theirs)
         common = a.keys() & b.keys()
         # A sentiment's number is the probability of one thing, whatever the answer is called.
-        pairs = [(*a.values(), *b.values())] if "sentiment" in ours else [(a[name], b[name]) for name in common]
+        pairs = (
+            [(*a.values(), *b.values())]
+            if "sentiment" in ours
+            else [(a[name], b[name]) for name in common]
+        )
         total += Agreement(
             compared=1,
             first=int(next(iter(a), None) != next(iter(b), None)),
@@ -241,7 +274,9 @@ def decide(observed: Observed, rules: Rules, shadow: bool = False, hours: float 
     """
     us, them = observed.champion, observed.challenger
     checks = [_errors(us, them, rules), _finite(them), _shift(us, them, rules)]
-    checks.append((True, "latency is not judged in the shadow") if shadow else _latency(us, them, rules))
+    checks.append(
+        (True, "latency is not judged in the shadow") if shadow else _latency(us, them, rules)
+    )
     reasons = tuple(reason for _, reason in checks)
     if failed := tuple(reason for passed, reason in checks if not passed):
         return Decision(verdict="roll back", reasons=failed)
@@ -249,7 +284,10 @@ def decide(observed: Observed, rules: Rules, shadow: bool = False, hours: float 
     if fewer < rules.answers:
         seen = f"{us.answers} answers of the champion and {them.answers} of the challenger; {rules.answers} of each"
         if hours >= rules.hours:
-            return Decision(verdict="roll back", reasons=(f"after {hours:.0f} hours there are only {seen} were asked",))
+            return Decision(
+                verdict="roll back",
+                reasons=(f"after {hours:.0f} hours there are only {seen} were asked",),
+            )
         return Decision(verdict="wait", reasons=(f"{seen} are needed", *reasons))
     return Decision(verdict="promote", reasons=reasons)
 
@@ -294,7 +332,9 @@ def _shift(us: Tally, them: Tally, rules: Rules) -> tuple[bool, str]:
 
 
 def variation(a: Mapping[str, int], b: Mapping[str, int], alpha: float) -> tuple[float, float]:
-    """Total variation of two samples, and what it stays under with probability 1 - alpha where they are of one kind."""
+    """Total variation of two samples, and what it stays under with probability 1 - alpha where they
+    are of one kind.
+    """
     n, m = sum(a.values()), sum(b.values())
     if not n or not m:
         return 0.0, 1.0
@@ -365,8 +405,12 @@ def current() -> Rollout | None:
 def history() -> list[Rollout]:
     """All rollouts of this home, the last one first."""
     last = current()
-    found = [*([last] if last else []), *(_read(path) for path in (files.home() / PAST).glob("*.json"))]
-    once = {rollout.id: rollout for rollout in reversed(found)}  # the last one may just be moving there
+    found = [
+        *([last] if last else []),
+        *(_read(path) for path in (files.home() / PAST).glob("*.json")),
+    ]
+    # the last one may just be moving there
+    once = {rollout.id: rollout for rollout in reversed(found)}
     return sorted(once.values(), key=lambda rollout: rollout.started, reverse=True)
 
 
@@ -382,32 +426,49 @@ def _read(path: Path) -> Rollout:
 
 
 def start(
-    version: str, share: float, shadow: bool = False, automatic: bool = True, rules: Rules | None = None
+    version: str,
+    share: float,
+    shadow: bool = False,
+    automatic: bool = True,
+    rules: Rules | None = None,
 ) -> Rollout:
-    """Begin to roll a registered version out; servers that follow the registry take part within a second or so.
+    """Begin to roll a registered version out; servers that follow the registry take part within a
+    second or so.
 
     Args:
         share: of the requests, in (0, 1]: answered by the challenger, or scored by the shadow.
         automatic: whether servers promote or roll back when the rules say so, or only report it.
 
     Raises:
-        TasteloopError: one is running, the version is the champion or has not passed gate and rehearsal.
+        TasteloopError: one is running, the version is the champion or has not passed gate and
+            rehearsal.
     """
     from serving.release import registry
 
     if not 0 < share <= 1:
-        raise TasteloopError(f"share {share:g}: a number above 0 and up to 1 is expected, such as 0.1")
+        raise TasteloopError(
+            f"share {share:g}: a number above 0 and up to 1 is expected, such as 0.1"
+        )
     live = registry.champion()
     if live is None:
-        raise TasteloopError("there is no champion to compare with; promote a first version with `tasteloop run`")
+        raise TasteloopError(
+            "there is no champion to compare with; promote a first version with `tasteloop run`"
+        )
     known = {v.version: v for v in registry.versions()}
     if version not in known:
-        raise TasteloopError(f"there is no version {version!r}; registered: {', '.join(sorted(known, key=int))}")
+        raise TasteloopError(
+            f"there is no version {version!r}; registered: {', '.join(sorted(known, key=int))}"
+        )
     if known[version].champion:
         raise TasteloopError(f"version {version} is the champion already; roll out another one")
-    for passed, what in ((known[version].passed, "the gate"), (known[version].rehearsed, "a rehearsal")):
+    for passed, what in (
+        (known[version].passed, "the gate"),
+        (known[version].rehearsed, "a rehearsal"),
+    ):
         if not passed:
-            raise TasteloopError(f"version {version} has not passed {what}, so it cannot be rolled out")
+            raise TasteloopError(
+                f"version {version} has not passed {what}, so it cannot be rolled out"
+            )
     found = registry.find(version)  # verified
     new = Rollout(
         id=uuid.uuid4().hex[:12],
@@ -432,7 +493,9 @@ def start(
 
 
 def promote(reasons: Sequence[str] = ("promoted by hand",), identity: str | None = None) -> Rollout:
-    """Make the running rollout's challenger the champion, if the champion still is the one it was compared with."""
+    """Make the running rollout's challenger the champion, if the champion still is the one it was
+    compared with.
+    """
     from serving.release import registry
 
     rollout = _running(identity)
@@ -446,13 +509,17 @@ def abort(reason: str = "aborted by hand") -> Rollout:
     return end(rollout.id, "aborted", (reason,)) or rollout
 
 
-def end(identity: str, state: Literal["promoted", "rolled back", "aborted"], reasons: Sequence[str]) -> Rollout | None:
+def end(
+    identity: str, state: Literal["promoted", "rolled back", "aborted"], reasons: Sequence[str]
+) -> Rollout | None:
     """End a rollout unless that was done already; the last one as it then is."""
 
     def conclude(rollout: Rollout | None) -> Rollout | None:
         if rollout is None or rollout.id != identity or not rollout.running:
             return rollout
-        return rollout.model_copy(update={"state": state, "ended": _now(), "reasons": tuple(reasons)})
+        return rollout.model_copy(
+            update={"state": state, "ended": _now(), "reasons": tuple(reasons)}
+        )
 
     return _change(conclude)
 
@@ -471,7 +538,9 @@ def observe(identity: str, seen: Observed) -> Rollout | None:
 def _running(identity: str | None) -> Rollout:
     rollout = current()
     if rollout is None or not rollout.running or identity not in (None, rollout.id):
-        raise TasteloopError("no rollout is running; begin one with `tasteloop rollout start --version N --share 0.1`")
+        raise TasteloopError(
+            "no rollout is running; begin one with `tasteloop rollout start --version N --share 0.1`"
+        )
     return rollout
 
 
@@ -481,7 +550,9 @@ def _change(change: Callable[[Rollout | None], State]) -> State:
         after = change(before)
         if after is not None and after is not before:
             if before is not None and before.id != after.id:
-                files.write_json(files.home() / PAST / f"{before.id}.json", json.loads(before.model_dump_json()))
+                files.write_json(
+                    files.home() / PAST / f"{before.id}.json", json.loads(before.model_dump_json())
+                )
             files.write_json(files.home() / STATE, json.loads(after.model_dump_json()))
         return after
 
@@ -500,13 +571,23 @@ def tell(rollout: Rollout) -> dict[str, Any]:
     """A rollout with what the rules say of it now."""
     said = rollout.decision()
     told = json.loads(rollout.model_dump_json(exclude={"observed"}))
-    return {**told, "verdict": said.verdict, "because": list(said.reasons), "observed": _told(rollout.observed)}
+    return {
+        **told,
+        "verdict": said.verdict,
+        "because": list(said.reasons),
+        "observed": _told(rollout.observed),
+    }
 
 
 def _told(observed: Observed) -> dict[str, Any]:
     def side(t: Tally) -> dict[str, Any]:
         latency = {name: t.quantile(q) for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
-        return {"answers": t.answers, "errors": t.errors, "not_finite": t.not_finite, "seconds": latency}
+        return {
+            "answers": t.answers,
+            "errors": t.errors,
+            "not_finite": t.not_finite,
+            "seconds": latency,
+        }
 
     return {
         "champion": side(observed.champion),

@@ -1,8 +1,9 @@
-"""A server that follows the registry: the champion is swapped in under load, a challenger is tried beside it.
+"""A server that follows the registry: the champion is swapped in under load, a challenger is tried
+beside it.
 
-One thread of low priority looks for a new champion and for a rollout, loads, compares the golden answers and swaps. It
-never touches a request: what answers is `Live.pick`'s one reference. Whatever fails leaves the version that answers
-where it is, and is told by `status`, the log and the metrics.
+One thread of low priority looks for a new champion and for a rollout, loads, compares the golden
+answers and swaps. It never touches a request: what answers is `Live.pick`'s one reference. Whatever
+fails leaves the version that answers where it is, and is told by `status`, the log and the metrics.
 """
 
 from __future__ import annotations
@@ -37,9 +38,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SWAPS = Counter("tasteloop_swaps", "Versions that were to be swapped in, by what became of it", ("outcome",))
-AWAY = Gauge("tasteloop_registry_away", "1 while the registry that is followed does not say which version is live")
-CHALLENGED = Counter("tasteloop_challenger_failures", "Calls that the champion answered in the challenger's place")
+SWAPS = Counter(
+    "tasteloop_swaps", "Versions that were to be swapped in, by what became of it", ("outcome",)
+)
+AWAY = Gauge(
+    "tasteloop_registry_away",
+    "1 while the registry that is followed does not say which version is live",
+)
+CHALLENGED = Counter(
+    "tasteloop_challenger_failures", "Calls that the champion answered in the challenger's place"
+)
 
 INTERVAL = 0.5  # seconds between looks at the local registry, which cost a file's `stat`
 REMOTE_INTERVAL = 30.0  # seconds between questions to a registry elsewhere
@@ -57,7 +65,9 @@ class NotFinite(Exception):
 
 
 class Checked(Predictor):
-    """A predictor that fails rather than answers with NaN, so that the champion answers in its place."""
+    """A predictor that fails rather than answers with NaN, so that the champion answers in its
+    place.
+    """
 
     def answer(self, model: str, questions: Sequence[Question]) -> list[Answer]:
         answers = super().answer(model, questions)
@@ -91,8 +101,13 @@ class Trial:
     def saw(self, answered: Answered, role: str) -> None:
         """An answer was given; in the compute thread."""
         if not self.shadow:
-            self._seen.append((role == CHALLENGER, tally(answered.model, answered.outputs, answered.seconds)))
-        elif answered.model in self.predictor.models and canary.draw(self.id, answered.request_id) < self.share:
+            self._seen.append(
+                (role == CHALLENGER, tally(answered.model, answered.outputs, answered.seconds))
+            )
+        elif (
+            answered.model in self.predictor.models
+            and canary.draw(self.id, answered.request_id) < self.share
+        ):
             if len(self._offered) < _OFFERED:
                 self._offered.append((time.monotonic(), answered))
                 self._wake.set()
@@ -118,7 +133,9 @@ class Trial:
             challenger, not_finite = self._errors.popleft()
             sides[challenger] += Tally(errors=1, not_finite=int(not_finite))
         skipped, self._skipped = self._skipped, 0
-        return Observed(champion=sides[False], challenger=sides[True], agreement=agreed, skipped=skipped)
+        return Observed(
+            champion=sides[False], challenger=sides[True], agreement=agreed, skipped=skipped
+        )
 
     def start(self, idle: Callable[[], bool]) -> None:
         if self.shadow:
@@ -145,12 +162,16 @@ class Trial:
                 try:
                     answers = self.predictor.predict(answered.model, list(answered.instances))
                 except Exception as error:
-                    logger.warning("the shadow version %s failed", self.predictor.version, exc_info=error)
+                    logger.warning(
+                        "the shadow version %s failed", self.predictor.version, exc_info=error
+                    )
                     self.failed(True, error)
                 else:
                     theirs = tally(answered.model, answers, time.monotonic() - started)
                     ours = tally(answered.model, answered.outputs, answered.seconds)
-                    self._compared.append((answered.model, ours, theirs, agreement(answered.outputs, answers)))
+                    self._compared.append(
+                        (answered.model, ours, theirs, agreement(answered.outputs, answers))
+                    )
 
 
 @dataclass(frozen=True)
@@ -226,7 +247,12 @@ class Following(Live):
         if predictor is champion or call.version is not None or call.model not in champion.models:
             return None
         CHALLENGED.inc()
-        logger.warning("version %s failed; the champion answers request %s", predictor.version, call.id, exc_info=error)
+        logger.warning(
+            "version %s failed; the champion answers request %s",
+            predictor.version,
+            call.id,
+            exc_info=error,
+        )
         return champion
 
     def on_answer(self, answered: Answered) -> None:
@@ -258,7 +284,13 @@ class Following(Live):
             **super().status(),
             "since": self._since,
             "refused": [
-                {"role": role, "version": r.version, "digest": r.digest, "reason": r.reason, "at": r.at}
+                {
+                    "role": role,
+                    "version": r.version,
+                    "digest": r.digest,
+                    "reason": r.reason,
+                    "at": r.at,
+                }
                 for role, r in self._refused.items()
             ],
             "problem": self._away or self._problem,
@@ -276,7 +308,9 @@ class Following(Live):
             except Exception as error:  # what answers goes on answering
                 problem = str(error) if isinstance(error, TasteloopError) else type(error).__name__
                 if problem != self._problem:
-                    logger.exception("following the registry failed; version %s goes on", self.current.version)
+                    logger.exception(
+                        "following the registry failed; version %s goes on", self.current.version
+                    )
                 self._problem = problem
 
     def step(self) -> None:
@@ -298,7 +332,9 @@ class Following(Live):
             moved = waited >= REMOTE_INTERVAL
         elif self._away is not None:
             moved = mark != self._mark or waited >= _AWAY_INTERVAL
-        else:  # a file system's clock ticks: a change within the same tick as the one before could go unseen
+        # a file system's clock ticks: a change within the same tick as the one before could go
+        # unseen
+        else:
             moved = mark != self._mark or time.time() - mark[0] / 1e9 < 1.0
         if not moved:
             return
@@ -307,7 +343,11 @@ class Following(Live):
             self._pointer = registry.pointer()
         except TasteloopError as error:
             if str(error) != self._away:
-                logger.error("version %s goes on, and the registry is asked again: %s", self.current.version, error)
+                logger.error(
+                    "version %s goes on, and the registry is asked again: %s",
+                    self.current.version,
+                    error,
+                )
             self._away = str(error)
         else:
             if self._away is not None:
@@ -331,21 +371,38 @@ class Following(Live):
         logger.info("version %s answers now, in place of version %s", version, current.version)
 
     def _load(self, role: str, version: str, digest: str) -> Predictor | None:
-        """A version that is whole and answers as its trainer did; None where it is refused, which is told."""
+        """A version that is whole and answers as its trainer did; None where it is refused, which
+        is told.
+        """
         trial = self._trial
-        if trial is not None and (trial.predictor.version, trial.predictor.digest) == (version, digest):
+        if trial is not None and (trial.predictor.version, trial.predictor.digest) == (
+            version,
+            digest,
+        ):
             return trial.predictor
         before = self._refused.get(role)
-        if before and (before.version, before.digest) == (version, digest) and time.monotonic() < before.again:
+        if (
+            before
+            and (before.version, before.digest) == (version, digest)
+            and time.monotonic() < before.again
+        ):
             return None
         try:
             started = time.monotonic()
             found = registry.find(version)
             predictor = Checked.load(found.path, version, self._limits)
             check(predictor, found.path)
-            logger.info("version %s is loaded and answers as recorded (%.1f s)", version, time.monotonic() - started)
+            logger.info(
+                "version %s is loaded and answers as recorded (%.1f s)",
+                version,
+                time.monotonic() - started,
+            )
         except Exception as error:
-            reason = str(error) if isinstance(error, TasteloopError) else f"loading failed: {type(error).__name__}"
+            reason = (
+                str(error)
+                if isinstance(error, TasteloopError)
+                else f"loading failed: {type(error).__name__}"
+            )
             logger.error(
                 "version %s is not swapped in, version %s goes on: %s",
                 version,
@@ -353,7 +410,9 @@ class Following(Live):
                 reason,
                 exc_info=None if isinstance(error, TasteloopError) else error,
             )
-            self._refused[role] = Refused(version, digest, reason, _now(), time.monotonic() + _AGAIN)
+            self._refused[role] = Refused(
+                version, digest, reason, _now(), time.monotonic() + _AGAIN
+            )
             SWAPS.labels("refused").inc()
             return None
         self._refused.pop(role, None)
@@ -385,7 +444,9 @@ class Following(Live):
             trial.start(lambda: self.idle())
             self._trial = trial
             what = "scores in the shadow" if trial.shadow else "answers"
-            logger.info("version %s %s a share of %g of the requests", challenger[0], what, trial.share)
+            logger.info(
+                "version %s %s a share of %g of the requests", challenger[0], what, trial.share
+            )
         self._judge(trial)
 
     def _judge(self, trial: Trial) -> None:
@@ -399,7 +460,11 @@ class Following(Live):
         decision = rollout.decision()
         if decision.verdict == "roll back":
             canary.end(trial.id, "rolled back", decision.reasons)
-            logger.warning("version %s is rolled back: %s", trial.predictor.version, "; ".join(decision.reasons))
+            logger.warning(
+                "version %s is rolled back: %s",
+                trial.predictor.version,
+                "; ".join(decision.reasons),
+            )
         elif decision.verdict == "promote":
             try:
                 canary.promote(decision.reasons, trial.id)
@@ -408,7 +473,11 @@ class Following(Live):
                 logger.warning("version %s is not promoted: %s", trial.predictor.version, error)
             else:
                 self._mark, self._asked = None, -REMOTE_INTERVAL
-                logger.info("version %s is promoted: %s", trial.predictor.version, "; ".join(decision.reasons))
+                logger.info(
+                    "version %s is promoted: %s",
+                    trial.predictor.version,
+                    "; ".join(decision.reasons),
+                )
 
     def _drop(self) -> None:
         trial, self._trial = self._trial, None
@@ -423,7 +492,8 @@ def reach_registry() -> str | None:
     Asked before anything is made: a port, a journal, a key.
 
     Raises:
-        TasteloopError: there is no champion, or the registry does not answer and this home has served none before.
+        TasteloopError: there is no champion, or the registry does not answer and this home has
+            served none before.
     """
     try:
         if registry.pointer() is None:
@@ -436,12 +506,14 @@ def reach_registry() -> str | None:
 
 
 def first(limits: Limits | None = None, away: str | None = None) -> Predictor:
-    """What a start serves: the champion; where that cannot be served, the last version that this home did serve.
+    """What a start serves: the champion; where that cannot be served, the last version that this
+    home did serve.
 
     A version's golden answers are compared the first time only: `served.json` remembers.
 
     Args:
-        away: why the registry does not answer; then it is not asked again, and the last version is served.
+        away: why the registry does not answer; then it is not asked again, and the last version is
+            served.
 
     Raises:
         TasteloopError: no champion, or neither can be served; the reason is the champion's.
@@ -469,12 +541,16 @@ def first(limits: Limits | None = None, away: str | None = None) -> Predictor:
             predictor.warm_up(path)
         except TasteloopError:
             raise error from None
-        logger.error("the champion cannot be served, version %s is, which was before: %s", served[0], error)
+        logger.error(
+            "the champion cannot be served, version %s is, which was before: %s", served[0], error
+        )
         return predictor
 
 
 def _bundle_of(version: str, digest: str) -> Path:
-    """The bundle of a version that was served: as a rule it is on this machine, whatever the registry says."""
+    """The bundle of a version that was served: as a rule it is on this machine, whatever the
+    registry says.
+    """
     try:
         return registry.find_bundle(digest)
     except TasteloopError:
@@ -492,11 +568,16 @@ def no_champion() -> TasteloopError:
 
 
 def remember(predictor: Predictor) -> None:
-    """Note what is served, for a later start; a home that cannot be written is no reason not to serve."""
+    """Note what is served, for a later start; a home that cannot be written is no reason not to
+    serve.
+    """
     if (predictor.version, predictor.digest) == _served():
         return
     try:
-        files.write_json(files.home() / registry.SERVED, {"version": predictor.version, "digest": predictor.digest})
+        files.write_json(
+            files.home() / registry.SERVED,
+            {"version": predictor.version, "digest": predictor.digest},
+        )
     except OSError as error:
         logger.warning("%s cannot be written (%s)", files.home() / registry.SERVED, error.strerror)
 
@@ -518,8 +599,8 @@ def _be_nice() -> None:
 def _trim() -> None:
     """Give what a version left back to the system.
 
-    glibc keeps freed memory in the arena of the thread that asked for it, here another one than frees it, and so
-    grew by 70 MB a swap of MiniLM.
+    glibc keeps freed memory in the arena of the thread that asked for it, here another one than
+    frees it, and so grew by 70 MB a swap of MiniLM.
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

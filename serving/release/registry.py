@@ -1,23 +1,24 @@
 """Versions of the model and which of them is live, in MLflow (tracking and registry).
 
 By default everything is on this machine: the SQLite file `<home>/mlflow.db` and artifacts under
-`<home>/mlartifacts`; `MLFLOW_TRACKING_URI` names another store. Every version is a bundle directory with
-its evaluation and verdict. The alias `@champion` says which version is live, the registered model's tag
-`champions` which were live before it, oldest first.
+`<home>/mlartifacts`; `MLFLOW_TRACKING_URI` names another store. Every version is a bundle directory
+with its evaluation and verdict. The alias `@champion` says which version is live, the registered
+model's tag `champions` which were live before it, oldest first.
 
-A promotion writes that history (and when and in whose place) first and moves the alias last; a rollback moves the
-alias first. A history that ends in the live version itself therefore is what a killed process left, and reads as if
-the end were not there: at any point the state is the one before or the one after.
+A promotion writes that history (and when and in whose place) first and moves the alias last; a
+rollback moves the alias first. A history that ends in the live version itself therefore is what a
+killed process left, and reads as if the end were not there: at any point the state is the one
+before or the one after.
 
-A home remembers its last champion in `champion.json`. A registry without a champion, in a home that has had one, is
-not a new registry but a lost one (an emptied file, another server): it is refused, since a gate that asked it would
-compare a candidate with nothing. MLflow writes absolute paths; the first who opens the database of a home that was
-moved or restored elsewhere rewrites them.
+A home remembers its last champion in `champion.json`. A registry without a champion, in a home that
+has had one, is not a new registry but a lost one (an emptied file, another server): it is refused,
+since a gate that asked it would compare a candidate with nothing. MLflow writes absolute paths; the
+first who opens the database of a home that was moved or restored elsewhere rewrites them.
 
-All of it happens under one file lock in `home()`, so that compare-and-swap is atomic between the processes
-of a machine (and of machines that share that directory). MLflow's own API has no compare-and-swap: two
-machines with homes of their own and one remote store can still promote at the same moment, and the later
-one wins.
+All of it happens under one file lock in `home()`, so that compare-and-swap is atomic between the
+processes of a machine (and of machines that share that directory). MLflow's own API has no
+compare-and-swap: two machines with homes of their own and one remote store can still promote at the
+same moment, and the later one wins.
 """
 
 from __future__ import annotations
@@ -56,15 +57,18 @@ CHAMPION = "champion"
 _HISTORY = "champions"
 _KEY, _DIGEST, _PASSED, _REASONS, _REHEARSED = "key", "digest", "passed", "reasons", "rehearsed"
 _PROMOTED = "promoted"  # when, and in whose place
-EVALUATION, VERDICT, REHEARSAL = "evaluation.json", "verdict.json", "rehearsal.json"  # a version's run keeps them
+# a version's run keeps them
+EVALUATION, VERDICT, REHEARSAL = "evaluation.json", "verdict.json", "rehearsal.json"
 _QUIET = {
     "MLFLOW_CONFIGURE_LOGGING": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
-LAST_CHAMPION = "champion.json"  # the champion that this home saw last; its version is null after `reset`
-SERVED = "served.json"  # the version that a server of this home served last: what a start falls back on
+# the champion that this home saw last; its version is null after `reset`
+LAST_CHAMPION = "champion.json"
+# the version that a server of this home served last: what a start falls back on
+SERVED = "served.json"
 _LEDGER = Path("monitor", "ledger.jsonl")  # whose entries are about champions
 _SQLITE = b"SQLite format 3\0"  # how such a file begins
 _PLAIN = re.compile(r"[\w/ .,+=~-]+")  # paths that need no escape in an SQLite URI
@@ -84,12 +88,16 @@ class ChampionMoved(TasteloopError):
 
 
 class RegistryLost(TasteloopError):
-    """What the home's registry was is damaged, or has no champion although this home has had one."""
+    """What the home's registry was is damaged, or has no champion although this home has had
+    one.
+    """
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A registered version; not `new` where the same bundle, evaluation and verdict were there already."""
+    """A registered version; not `new` where the same bundle, evaluation and verdict were there
+    already.
+    """
 
     version: str
     run_id: str
@@ -113,8 +121,8 @@ class Version:
     Attributes:
         champion: it is live.
         was: it was live before the champion, and a rollback can go back to it.
-        promoted, replaced: when it was last promoted and in which version's place; None where it never was, or was
-            before that was written down.
+        promoted, replaced: when it was last promoted and in which version's place; None where it
+            never was, or was before that was written down.
     """
 
     version: str
@@ -137,15 +145,18 @@ def tracking_uri() -> str:
 def sqlite_uri(path: Path) -> str:
     """The SQLAlchemy URI of an SQLite file whose path may have any character.
 
-    SQLAlchemy takes `?` for the end of a path and decodes `%`. A path that has more than plain characters is therefore
-    handed to SQLite itself as a `file:` URI. Its slashes are escaped too: MLflow makes the folders above the first
-    slash of what it reads there, which would be folders that nobody asked for.
+    SQLAlchemy takes `?` for the end of a path and decodes `%`. A path that has more than plain
+    characters is therefore handed to SQLite itself as a `file:` URI. Its slashes are escaped too:
+    MLflow makes the folders above the first slash of what it reads there, which would be folders
+    that nobody asked for.
     """
     if _PLAIN.fullmatch(str(path)):
         return f"sqlite:///{path}"
     from sqlalchemy import URL
 
-    return URL.create("sqlite", database="file:" + quote(str(path), safe=""), query={"uri": "true"}).render_as_string()
+    return URL.create(
+        "sqlite", database="file:" + quote(str(path), safe=""), query={"uri": "true"}
+    ).render_as_string()
 
 
 @cache
@@ -158,11 +169,14 @@ def sqlite_path(uri: str) -> Path | None:
     from sqlalchemy import make_url
 
     database = make_url(uri).database or ""
-    return Path(unquote(database.removeprefix("file:")) if database.startswith("file:") else database)
+    return Path(
+        unquote(database.removeprefix("file:")) if database.startswith("file:") else database
+    )
 
 
 def require_database() -> None:
-    """Refuse a lost database at once, before hours of work that would end at it; MLflow is not imported for it.
+    """Refuse a lost database at once, before hours of work that would end at it; MLflow is not
+    imported for it.
 
     Raises:
         RegistryLost: the SQLite file is missing, empty or none, although it was in use.
@@ -180,8 +194,8 @@ def record(
 ) -> Recorded:
     """Log a run (settings, metrics, bundle, evaluation, verdict, report) and register its bundle.
 
-    The same bundle, evaluation and verdict make one version however often they are recorded; a run that was
-    killed while it was logged is marked failed and logged again.
+    The same bundle, evaluation and verdict make one version however often they are recorded; a run
+    that was killed while it was logged is marked failed and logged again.
 
     Args:
         verdict: {"passed": bool, "reasons": [str], ...}
@@ -232,7 +246,9 @@ def champion() -> Champion | None:
 
 
 def pointer() -> tuple[str, str] | None:
-    """Version and digest of the champion, nothing verified nor fetched; None while nothing has been promoted."""
+    """Version and digest of the champion, nothing verified nor fetched; None while nothing has been
+    promoted.
+    """
     if _nothing_yet():
         return None
     with _registry(artifacts=False) as client:
@@ -241,7 +257,9 @@ def pointer() -> tuple[str, str] | None:
 
 
 def mark() -> tuple[int, ...] | None:
-    """What differs after any change of a store on this machine, its time in ns first; None for another store."""
+    """What differs after any change of a store on this machine, its time in ns first; None for
+    another store.
+    """
     path = sqlite_path(tracking_uri())
     if path is None:
         return None
@@ -265,12 +283,17 @@ def find_bundle(digest: str) -> Path:
     Raises:
         TasteloopError: it is not here, or not whole.
     """
-    for path in [files.cache() / "bundles" / digest, *(files.home() / ARTIFACTS).glob("*/artifacts/bundle")]:
+    for path in [
+        files.cache() / "bundles" / digest,
+        *(files.home() / ARTIFACTS).glob("*/artifacts/bundle"),
+    ]:
         manifest = path / "manifest.json"
         if manifest.is_file() and files.sha256_file(manifest) == digest:
             _verify(path)
             return path
-    raise TasteloopError(f"there is no bundle {digest[:12]} below {files.home() / ARTIFACTS}; restore it from a backup")
+    raise TasteloopError(
+        f"there is no bundle {digest[:12]} below {files.home() / ARTIFACTS}; restore it from a backup"
+    )
 
 
 def source(version: str) -> tuple[str, str]:
@@ -282,7 +305,9 @@ def source(version: str) -> tuple[str, str]:
     with _registry() as client:
         found = _version(client, version)
         _ready(found)
-        return str(client.get_model_version_download_uri(MODEL, found.version)), str(found.tags[_DIGEST])
+        return str(client.get_model_version_download_uri(MODEL, found.version)), str(
+            found.tags[_DIGEST]
+        )
 
 
 def versions() -> list[Version]:
@@ -310,12 +335,17 @@ def versions() -> list[Version]:
 
 
 def evidence(version: str) -> dict[str, str]:
-    """What was measured and decided about a version, as its run keeps it: JSON by file name, without what is gone."""
+    """What was measured and decided about a version, as its run keeps it: JSON by file name,
+    without what is gone.
+    """
     with _registry() as client, tempfile.TemporaryDirectory(prefix="tasteloop-") as folder:
         run_id = str(_version(client, version).run_id)
         there = {entry.path for entry in client.list_artifacts(run_id)}
         names = [name for name in (EVALUATION, VERDICT, REHEARSAL) if name in there]
-        return {n: Path(client.download_artifacts(run_id, n, folder)).read_text(encoding="utf-8") for n in names}
+        return {
+            n: Path(client.download_artifacts(run_id, n, folder)).read_text(encoding="utf-8")
+            for n in names
+        }
 
 
 def rehearsed(version: str, rehearsal: Path) -> None:
@@ -364,7 +394,10 @@ def promote(version: str, expected: str | None) -> Champion:
         if live is not None:
             history = [*_history(client, live), str(live.version)]
             client.set_registered_model_tag(MODEL, _HISTORY, json.dumps(history[-_REMEMBERED:]))
-        told = {"promoted": int(time.time() * 1000), "replaced": str(live.version) if live else None}
+        told = {
+            "promoted": int(time.time() * 1000),
+            "replaced": str(live.version) if live else None,
+        }
         client.set_model_version_tag(MODEL, version, _PROMOTED, json.dumps(told))
         client.set_registered_model_alias(MODEL, CHAMPION, version)
         _remember(candidate)
@@ -374,11 +407,15 @@ def promote(version: str, expected: str | None) -> Champion:
 def _ready(candidate: ModelVersion) -> None:
     for tag, what in ((_PASSED, "the gate"), (_REHEARSED, "a rehearsal")):
         if candidate.tags.get(tag) != _flag(True):
-            raise TasteloopError(f"version {candidate.version} has not passed {what}, so it cannot be promoted")
+            raise TasteloopError(
+                f"version {candidate.version} has not passed {what}, so it cannot be promoted"
+            )
 
 
 def previous() -> tuple[str, str] | None:
-    """Version and digest of the champion before this one: where a rollback goes. None where there is none."""
+    """Version and digest of the champion before this one: where a rollback goes. None where there
+    is none.
+    """
     if _nothing_yet():
         return None
     with _registry(artifacts=False) as client:
@@ -403,7 +440,9 @@ def rollback(expected: str | None = None) -> Champion:
     with _registry() as client:
         live = _live(client)
         if expected is not None and (present := live.tags[_DIGEST] if live else None) != expected:
-            raise ChampionMoved(f"{_named(expected)} is live no more, {_named(present)} is: nothing was rolled back")
+            raise ChampionMoved(
+                f"{_named(expected)} is live no more, {_named(present)} is: nothing was rolled back"
+            )
         history = _history(client, live) if live else []
         if not live or not history:
             raise TasteloopError(nowhere.format(f"version {live.version}" if live else "none"))
@@ -429,15 +468,21 @@ def reset() -> Path | None:
     except RegistryLost:
         pass
     else:
-        found = f"has a champion, version {live[0]} ({live[1][:12]})" if live else "has had no champion"
-        raise TasteloopError(f"the registry {address()} {found}: nothing is lost, and nothing was reset")
+        found = (
+            f"has a champion, version {live[0]} ({live[1][:12]})" if live else "has had no champion"
+        )
+        raise TasteloopError(
+            f"the registry {address()} {found}: nothing is lost, and nothing was reset"
+        )
     home, database, aside = files.home(), sqlite_path(tracking_uri()), None
     with _locked():
         if database is not None and database.exists():
             stamp = f"lost-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
             for suffix in ("-wal", "-shm", "-journal", ""):
                 with suppress(FileNotFoundError):
-                    database.with_name(database.name + suffix).rename(database.with_name(f"{DATABASE}{suffix}.{stamp}"))
+                    database.with_name(database.name + suffix).rename(
+                        database.with_name(f"{DATABASE}{suffix}.{stamp}")
+                    )
             aside = database.with_name(f"{DATABASE}.{stamp}")
         (home / SERVED).unlink(missing_ok=True)
         files.write_json(home / LAST_CHAMPION, {"version": None, "digest": None, "registry": None})
@@ -454,8 +499,8 @@ def _registry(artifacts: bool = True) -> Iterator[MlflowClient]:
     """The client, alone: the lock also keeps two first users from creating the database at once.
 
     Args:
-        artifacts: whether their locations are needed. Who needs none rewrites none, so that two machines that see one
-            home at different paths do not rewrite them in turn for ever.
+        artifacts: whether their locations are needed. Who needs none rewrites none, so that two
+            machines that see one home at different paths do not rewrite them in turn for ever.
     """
     home, uri = files.home(), tracking_uri()
     database = sqlite_path(uri)
@@ -478,10 +523,19 @@ def _plain_errors(database: Path | None) -> Iterator[None]:
     except TasteloopError:
         raise
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("mlflow", "sqlalchemy", "sqlite3", "requests", "alembic"):
+        if type(error).__module__.partition(".")[0] not in (
+            "mlflow",
+            "sqlalchemy",
+            "sqlite3",
+            "requests",
+            "alembic",
+        ):
             raise
-        said = redact(str(error).strip() or type(error).__name__).splitlines()[0][:300]  # before it is cut
-        if database is not None and re.search("malformed|not a database|no such (table|column)", str(error)):
+        # before it is cut
+        said = redact(str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        if database is not None and re.search(
+            "malformed|not a database|no such (table|column)", str(error)
+        ):
             raise _lost(f"{database} is damaged ({said})") from error
         raise TasteloopError(
             f"the registry {address()} cannot be asked: {said}. Look whether it is there and try again"
@@ -506,11 +560,15 @@ def _check_database(database: Path) -> None:
 
 
 def _relocate(database: Path, present: str) -> None:
-    """Have the artifacts where this home is now: MLflow wrote down where it was when they were logged."""
+    """Have the artifacts where this home is now: MLflow wrote down where it was when they were
+    logged.
+    """
     with closing(sqlite3.connect(database)) as connection:
         query = "SELECT artifact_location FROM experiments WHERE name = ?"
         recorded = str((connection.execute(query, (MODEL,)).fetchone() or [present])[0])
-        if recorded == present or not (recorded.startswith("file:") and recorded.endswith(f"/{ARTIFACTS}")):
+        if recorded == present or not (
+            recorded.startswith("file:") and recorded.endswith(f"/{ARTIFACTS}")
+        ):
             return
         with connection:  # one transaction
             for table, column in _LOCATIONS:
@@ -522,15 +580,20 @@ def _relocate(database: Path, present: str) -> None:
     logger.info("the artifacts of the registry are in %s now, no longer in %s", present, recorded)
 
 
-_opened: dict[str, tuple[int, int]] = {}  # by URI: device and inode of the database that its connections read
+# by URI: device and inode of the database that its connections read
+_opened: dict[str, tuple[int, int]] = {}
 
 
 def _reopen_if_replaced(client: MlflowClient, uri: str, database: Path) -> None:
-    """Close MLflow's connections where the file is another one than they read, such as one from a backup."""
+    """Close MLflow's connections where the file is another one than they read, such as one from a
+    backup.
+    """
     try:
         stat = database.stat()
     except FileNotFoundError:
-        raise TasteloopError(f"{database} was removed while this process used it; start it again") from None
+        raise TasteloopError(
+            f"{database} was removed while this process used it; start it again"
+        ) from None
     present = (stat.st_dev, stat.st_ino)
     if _opened.setdefault(uri, present) != present:
         registered = client._get_registry_client()  # type: ignore[no-untyped-call]
@@ -544,8 +607,14 @@ def _reopen_if_replaced(client: MlflowClient, uri: str, database: Path) -> None:
 
 
 def _remember(version: ModelVersion) -> None:
-    """Note the champion, once it is. A process that is killed before leaves that to whoever asks for it next."""
-    noted = {"version": str(version.version), "digest": version.tags[_DIGEST], "registry": _server()}
+    """Note the champion, once it is. A process that is killed before leaves that to whoever asks
+    for it next.
+    """
+    noted = {
+        "version": str(version.version),
+        "digest": version.tags[_DIGEST],
+        "registry": _server(),
+    }
     path = files.home() / LAST_CHAMPION
     try:
         if _noted() != noted:
@@ -568,7 +637,8 @@ def _noted() -> dict[str, Any] | None:
 def _last_champion() -> str | None:
     """The champion that this home has had, in words; None where it has had none.
 
-    A home of a version that wrote no `champion.json` knows from what its server or its monitor wrote.
+    A home of a version that wrote no `champion.json` knows from what its server or its monitor
+    wrote.
     """
     home, noted = files.home(), _noted()
     if noted is None and (home / SERVED).exists():
@@ -583,8 +653,11 @@ def _last_champion() -> str | None:
 
 
 def _had_versions() -> bool:
-    """Whether a registry was in use here: a champion is remembered, or a version's artifacts are still there."""
-    if (noted := _noted()) is not None and "version" in noted and noted["version"] is None:  # begun anew
+    """Whether a registry was in use here: a champion is remembered, or a version's artifacts are
+    still there.
+    """
+    # begun anew
+    if (noted := _noted()) is not None and "version" in noted and noted["version"] is None:
         return False
     artifacts = files.home() / ARTIFACTS
     return _last_champion() is not None or (artifacts.is_dir() and any(artifacts.iterdir()))
@@ -625,7 +698,9 @@ def _client(uri: str, home: Path) -> MlflowClient:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
+    client = MlflowClient(
+        tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri
+    )
     known = client.search_registered_models(f"name = '{MODEL}'")
     if not known and _last_champion() is not None:
         raise _lost(f"the registry {address()} has no model {MODEL!r}")
@@ -638,7 +713,9 @@ def _client(uri: str, home: Path) -> MlflowClient:
 
 
 def _nothing_yet() -> bool:
-    """Whether the local store was never used. Creating it takes seconds that no question need wait for."""
+    """Whether the local store was never used. Creating it takes seconds that no question need wait
+    for.
+    """
     database = files.home() / DATABASE
     if os.environ.get("MLFLOW_TRACKING_URI") or (database.exists() and database.stat().st_size):
         return False
@@ -672,9 +749,13 @@ def _log_run(
     now = int(time.time() * 1000)
     metrics = [Metric(name, value, now, 0) for name, value in _metrics(measured)]
     parameters = [Param(name, value) for name, value in _flat(settings)]
-    for start in range(0, max(len(metrics), len(parameters)), 100):  # MLflow takes 100 parameters a call
+    # MLflow takes 100 parameters a call
+    for start in range(0, max(len(metrics), len(parameters)), 100):
         client.log_batch(
-            run.info.run_id, metrics[start : start + 100], parameters[start : start + 100], synchronous=True
+            run.info.run_id,
+            metrics[start : start + 100],
+            parameters[start : start + 100],
+            synchronous=True,
         )
     return run.info.run_id, str(run.info.artifact_uri)
 
@@ -682,8 +763,12 @@ def _log_run(
 def _metrics(measured: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Each metric with its interval."""
     groups = {"": measured.get("metrics", {})}
-    groups |= {f"baseline.{name}.": values for name, values in measured.get("baselines", {}).items()}
-    groups |= {f"difference.{name}.": values for name, values in measured.get("differences", {}).items()}
+    groups |= {
+        f"baseline.{name}.": values for name, values in measured.get("baselines", {}).items()
+    }
+    groups |= {
+        f"difference.{name}.": values for name, values in measured.get("differences", {}).items()
+    }
     for prefix, values in groups.items():
         for name, estimate in values.items():
             for part, suffix in (("value", ""), ("low", ".low"), ("high", ".high")):
@@ -702,7 +787,9 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _name(text: str) -> str:
-    """As MLflow allows: `@` becomes `_at_`, any other character it refuses (the `=` of a slice) `_`."""
+    """As MLflow allows: `@` becomes `_at_`, any other character it refuses (the `=` of a slice)
+    `_`.
+    """
     return re.sub(r"[^\w .:/-]", "_", text.replace("@", "_at_"))
 
 
@@ -737,8 +824,14 @@ def _version(client: MlflowClient, version: str) -> ModelVersion:
     try:
         return client.get_model_version(MODEL, version)
     except MlflowException:
-        known = ", ".join(sorted((str(v.version) for v in client.search_model_versions(f"name = '{MODEL}'")), key=int))
-        raise TasteloopError(f"there is no version {version!r}; registered: {known or 'none'}") from None
+        known = ", ".join(
+            sorted(
+                (str(v.version) for v in client.search_model_versions(f"name = '{MODEL}'")), key=int
+            )
+        )
+        raise TasteloopError(
+            f"there is no version {version!r}; registered: {known or 'none'}"
+        ) from None
 
 
 def _resolve(version: ModelVersion) -> Champion:
@@ -754,7 +847,9 @@ def _resolve(version: ModelVersion) -> Champion:
             from mlflow.artifacts import download_artifacts
 
             with files.atomic_directory(path) as temporary:
-                fetched = Path(download_artifacts(source, dst_path=str(temporary), tracking_uri=tracking_uri()))
+                fetched = Path(
+                    download_artifacts(source, dst_path=str(temporary), tracking_uri=tracking_uri())
+                )
                 for entry in list(fetched.iterdir()) if fetched != temporary else []:
                     entry.rename(temporary / entry.name)
     if not path.is_dir():

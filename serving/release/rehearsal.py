@@ -1,4 +1,6 @@
-"""The rehearsal before a promotion: a real server on the candidate must answer as its trainer did."""
+"""The rehearsal before a promotion: a real server on the candidate must answer as its trainer
+did.
+"""
 
 from __future__ import annotations
 
@@ -45,21 +47,26 @@ class Rehearsal:
 
 
 def rehearse(bundle: Path, out: Path, tolerance: float = TOLERANCE) -> Rehearsal:
-    """Start `python -m serving` on a bundle, ask its golden questions and compare with the recorded answers.
+    """Start `python -m serving` on a bundle, ask its golden questions and compare with the recorded
+    answers.
 
     Every question is asked over V1, the first of each model over V2 too. Numbers must agree within
-    `tolerance` (absolute, or relative above 1); labels, items and their order wherever the recorded numbers
-    are further apart than that. On another processor than the trainer's the server may have chosen another
-    runtime: then all its answers must be those recorded for one other precision. The server is always
-    stopped. The outcome is written to `out/rehearsal.json`; whatever goes wrong is one.
+    `tolerance` (absolute, or relative above 1); labels, items and their order wherever the recorded
+    numbers are further apart than that. On another processor than the trainer's the server may have
+    chosen another
+    runtime: then all its answers must be those recorded for one other precision. The server is
+    always stopped. The outcome is written to `out/rehearsal.json`; whatever goes wrong is one.
     """
     try:
         outcome = _rehearse(bundle, tolerance)
     except TasteloopError as error:
         outcome = Rehearsal(False, str(error))
-    except Exception as error:  # a candidate that breaks the rehearsal itself is refused like any other
+    # a candidate that breaks the rehearsal itself is refused like any other
+    except Exception as error:
         logger.exception("the rehearsal of %s failed", bundle)
-        outcome = Rehearsal(False, f"the rehearsal could not be carried out: {type(error).__name__}: {error}")
+        outcome = Rehearsal(
+            False, f"the rehearsal could not be carried out: {type(error).__name__}: {error}"
+        )
     files.write_json(out / "rehearsal.json", asdict(outcome))
     return outcome
 
@@ -71,11 +78,17 @@ def _rehearse(bundle: Path, tolerance: float) -> Rehearsal:
     golden = files.read_json(bundle / "golden.json")
     questions = golden["questions"]
     if not questions:
-        return Rehearsal(False, f"{bundle / 'golden.json'} holds no questions, so nothing can be compared", digest)
+        return Rehearsal(
+            False,
+            f"{bundle / 'golden.json'} holds no questions, so nothing can be compared",
+            digest,
+        )
     started = time.monotonic()
     with serve(bundle) as client:
         seconds = time.monotonic() - started
-        served = [_ask(client, question, index, questions) for index, question in enumerate(questions)]
+        served = [
+            _ask(client, question, index, questions) for index, question in enumerate(questions)
+        ]
     if differences := _from_recorded(bundle, golden, served, tolerance):
         return Rehearsal(False, _differ(differences), digest, len(questions), seconds)
     reason = f"{len(questions)} golden answers served as recorded, within {tolerance:g}"
@@ -91,8 +104,13 @@ def check(predictor: Predictor, bundle: Path, tolerance: float = TOLERANCE) -> N
     golden = files.read_json(bundle / "golden.json")
     questions = golden["questions"]
     if not questions:
-        raise TasteloopError(f"{bundle / 'golden.json'} holds no questions, so nothing can be compared")
-    served = [(predictor.predict(question["model"], [question["instance"]])[0], None) for question in questions]
+        raise TasteloopError(
+            f"{bundle / 'golden.json'} holds no questions, so nothing can be compared"
+        )
+    served = [
+        (predictor.predict(question["model"], [question["instance"]])[0], None)
+        for question in questions
+    ]
     if differences := _from_recorded(bundle, golden, served, tolerance):
         raise TasteloopError(_differ(differences))
 
@@ -112,7 +130,15 @@ def serve(bundle: Path) -> Iterator[Client]:
     with tempfile.TemporaryDirectory(prefix="tasteloop-") as folder:
         ready_file, log = Path(folder, "ready.json"), Path(folder, "log")
         command = [sys.executable, "-m", "serving", "--bundle", str(bundle.absolute())]
-        command += ["--port", "0", "--grpc-port", "0", "--ready-file", str(ready_file), "--exit-with-parent"]
+        command += [
+            "--port",
+            "0",
+            "--grpc-port",
+            "0",
+            "--ready-file",
+            str(ready_file),
+            "--exit-with-parent",
+        ]
         house = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, (house, os.environ.get("PYTHONPATH"))))
         with log.open("wb") as stream:
@@ -136,7 +162,11 @@ def _wait(process: subprocess.Popen[bytes], ready_file: Path, log: Path) -> None
     while not ready_file.exists():
         code = process.poll()
         if code is not None or time.monotonic() > deadline:
-            what = f"ended with {code}" if code is not None else f"was not ready within {START_SECONDS:.0f} s"
+            what = (
+                f"ended with {code}"
+                if code is not None
+                else f"was not ready within {START_SECONDS:.0f} s"
+            )
             tail = log.read_text(errors="replace")[-_LOG_TAIL:].strip()
             raise TasteloopError(f"the server {what}: {tail or 'it logged nothing'}")
         time.sleep(0.05)
@@ -159,7 +189,9 @@ def _ask(
     """The answer over V1 and, to the first question of each model, over V2."""
     model, instance = question["model"], question["instance"]
     first = all(earlier["model"] != model for earlier in questions[:index])
-    return client.predict(model, [instance])[0], _over_v2(client, model, instance) if first else None
+    return client.predict(model, [instance])[0], _over_v2(
+        client, model, instance
+    ) if first else None
 
 
 def _from_recorded(
@@ -168,15 +200,23 @@ def _from_recorded(
     served: Sequence[tuple[Mapping[str, Any], Mapping[str, Any] | None]],
     tolerance: float,
 ) -> list[str]:
-    """How the answers differ from the trainer's, unless all are those recorded for one other precision."""
+    """How the answers differ from the trainer's, unless all are those recorded for one other
+    precision.
+    """
     from tasteloop.bundle import read_card
     from tasteloop.runtime import engines
 
     questions = golden["questions"]
-    recorded = {golden.get("precision", "fp32"): [q["answer"] for q in questions], **golden.get("others", {})}
-    runtime = read_card(bundle).get("runtime", {"processor": ""})  # none: made before runtimes were chosen, by torch
+    recorded = {
+        golden.get("precision", "fp32"): [q["answer"] for q in questions],
+        **golden.get("others", {}),
+    }
+    # none: made before runtimes were chosen, by torch
+    runtime = read_card(bundle).get("runtime", {"processor": ""})
     differences, *others = [
-        _differences(questions, answers, served, tolerance, engines.tolerance(precision, runtime, tolerance))
+        _differences(
+            questions, answers, served, tolerance, engines.tolerance(precision, runtime, tolerance)
+        )
         for precision, answers in recorded.items()
     ]
     return differences if all(others) else []
@@ -189,31 +229,48 @@ def _differences(
     exact: float,
     tolerance: float,
 ) -> list[str]:
-    """With a tolerance above the exact one decisions are left out: a probability near a threshold may cross it."""
+    """With a tolerance above the exact one decisions are left out: a probability near a threshold
+    may cross it.
+    """
     left_out = () if tolerance == exact else ("predicted", "sentiment", "confident")
     found = []
-    for index, (question, answer, answers) in enumerate(zip(questions, recorded, served, strict=True)):
+    for index, (question, answer, answers) in enumerate(
+        zip(questions, recorded, served, strict=True)
+    ):
         model = question["model"]
-        for over, told, expected in zip(("", " over V2"), answers, (answer, _without(answer, "title")), strict=True):
+        for over, told, expected in zip(
+            ("", " over V2"), answers, (answer, _without(answer, "title")), strict=True
+        ):
             if told is not None:
-                differences = compare(model, _without(expected, *left_out), _without(told, *left_out), tolerance)
-                found += [f"question {index} ({model}){over}: {difference}" for difference in differences]
+                differences = compare(
+                    model, _without(expected, *left_out), _without(told, *left_out), tolerance
+                )
+                found += [
+                    f"question {index} ({model}){over}: {difference}" for difference in differences
+                ]
     return found
 
 
 def _over_v2(client: Client, model: str, instance: Mapping[str, Any]) -> dict[str, Any]:
-    """An answer asked over V2, put back into the shape of V1's (without titles, which V2 does not carry)."""
-    name, element = ("text", instance["text"]) if model == SENTIMENT else ("events", json.dumps(instance))
-    response = client.infer(model, [{"name": name, "datatype": "BYTES", "shape": [1], "data": [element]}])
+    """An answer asked over V2, put back into the shape of V1's (without titles, which V2 does not
+    carry).
+    """
+    name, element = (
+        ("text", instance["text"]) if model == SENTIMENT else ("events", json.dumps(instance))
+    )
+    response = client.infer(
+        model, [{"name": name, "datatype": "BYTES", "shape": [1], "data": [element]}]
+    )
     return from_v2(model, response["outputs"], 1)[0]
 
 
 def from_v2(model: str, outputs: Sequence[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
-    """V2's JSON output tensors as V1's answers (without titles, which V2 does not carry), padding left out.
+    """V2's JSON output tensors as V1's answers (without titles, which V2 does not carry), padding
+    left out.
 
     Args:
-        count: of the instances that were asked; the tensors' shapes are believed where they agree with it and with the
-            data.
+        count: of the instances that were asked; the tensors' shapes are believed where they agree
+            with it and with the data.
 
     Raises:
         ValueError: they do not.
@@ -232,7 +289,9 @@ def from_v2(model: str, outputs: Sequence[Mapping[str, Any]], count: int) -> lis
         if model == INTERESTS:
             answers.append({"interests": [row for row in entries if row["label"]]})
         else:
-            ranked = [{**row, "reasons": orjson.loads(row["reasons"])} for row in entries if row["item"]]
+            ranked = [
+                {**row, "reasons": orjson.loads(row["reasons"])} for row in entries if row["item"]
+            ]
             answers.append({"recommendations": ranked})
     return answers
 
@@ -248,12 +307,14 @@ def _without(answer: Mapping[str, Any], *fields: str) -> dict[str, Any]:
     }
 
 
-def compare(model: str, recorded: Mapping[str, Any], served: Mapping[str, Any], tolerance: float) -> list[str]:
+def compare(
+    model: str, recorded: Mapping[str, Any], served: Mapping[str, Any], tolerance: float
+) -> list[str]:
     """How a served answer differs from the recorded one, in words; nothing where they agree.
 
-    Ranked answers agree when, place by place, the numbers agree, and entry by entry too: entries may then
-    change places only where their recorded numbers are about equal. An item that was not recorded must
-    score about as the last one that was.
+    Ranked answers agree when, place by place, the numbers agree, and entry by entry too: entries
+    may then change places only where their recorded numbers are about equal. An item that was not
+    recorded must score about as the last one that was.
     """
     if model == SENTIMENT:
         return _compare_entry("", recorded, served, tolerance)
@@ -270,7 +331,9 @@ def compare(model: str, recorded: Mapping[str, Any], served: Mapping[str, Any], 
         if not _close(old[number], new[number], tolerance):
             differences.append(f"{number} {new[number]} instead of {old[number]} in place {place}")
         elif new[name] in by_name:
-            differences += _compare_entry(f"{name} {new[name]!r}: ", by_name[new[name]], new, tolerance)
+            differences += _compare_entry(
+                f"{name} {new[name]!r}: ", by_name[new[name]], new, tolerance
+            )
         elif model == INTERESTS or not _close(before[-1][number], new[number], tolerance):
             differences.append(f"{name} {new[name]!r} instead of {old[name]!r} in place {place}")
     if len({entry[name] for entry in now}) != len(now):
@@ -283,13 +346,22 @@ def _compare_entry(where: str, old: Any, new: Any, tolerance: float) -> list[str
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         if old.keys() != new.keys():
             return [f"{where}fields {sorted(new)} instead of {sorted(old)}"]
-        return [found for k in old for found in _compare_entry(f"{where}{k} ", old[k], new[k], tolerance)]
+        return [
+            found
+            for k in old
+            for found in _compare_entry(f"{where}{k} ", old[k], new[k], tolerance)
+        ]
     if isinstance(old, list) and isinstance(new, list):
-        if old and isinstance(old[0], Mapping) and "term" in old[0]:  # reasons: by term, their order is their size
+        # reasons: by term, their order is their size
+        if old and isinstance(old[0], Mapping) and "term" in old[0]:
             return _compare_entry(where, _by_term(old), _by_term(new), tolerance)
         if len(old) != len(new):
             return [f"{where}{len(new)} entries instead of {len(old)}"]
-        return [found for a, b in zip(old, new, strict=True) for found in _compare_entry(where, a, b, tolerance)]
+        return [
+            found
+            for a, b in zip(old, new, strict=True)
+            for found in _compare_entry(where, a, b, tolerance)
+        ]
     if _number(old) and _number(new):
         return [] if _close(old, new, tolerance) else [f"{where}{new} instead of {old}"]
     return [] if old == new else [f"{where}{new!r} instead of {old!r}"]

@@ -5,7 +5,8 @@
 | user | str | pseudonym |
 | item | str or null | null for a search |
 | kind | str | one of `KINDS` |
-| time | int64 | microseconds since 1970, UTC: engines differ in timestamp arithmetic, not in integers |
+| time | int64 | microseconds since 1970, UTC: engines differ in timestamp arithmetic, not in
+integers |
 | value | float32 or null | in [0, 1]: the source's declared scale, normalised |
 | text | str or null | query, review |
 """
@@ -55,12 +56,17 @@ _ROUNDING = 1e-6  # a value of 0.7 is stored as the float32 0.69999999
 def positive(threshold: float = 0.7) -> nw.Expr:
     """True where an event says that its user wants its item; never null.
 
-    Clicks, purchases and shares do; ratings and reviews from `threshold` up; views without a value or from
-    `threshold` up. An event without an item never does. On a scale of 1 to 5, 0.7 means 4 and 5.
+    Clicks, purchases and shares do; ratings and reviews from `threshold` up; views without a value
+    or from `threshold` up. An event without an item never does. On a scale of 1 to 5, 0.7 means 4
+    and 5.
     """
     kind, value = nw.col(KIND), nw.col(VALUE)
     high = (value >= threshold - _ROUNDING).fill_null(False)
-    wanted = kind.is_in(_ACTS) | (kind.is_in(_OPINIONS) & high) | ((kind == "view") & (value.is_null() | high))
+    wanted = (
+        kind.is_in(_ACTS)
+        | (kind.is_in(_OPINIONS) & high)
+        | ((kind == "view") & (value.is_null() | high))
+    )
     return ~nw.col(ITEM).is_null() & wanted.fill_null(False)
 
 
@@ -94,37 +100,49 @@ class Event:
         """Check one JSON event.
 
         Args:
-            event: {"kind", "item", "time", "value", "text"}; all but `kind` may be absent or null. `time` is
-                an ISO 8601 string (UTC where it names no zone) or an integer in µs.
+            event: {"kind", "item", "time", "value", "text"}; all but `kind` may be absent or null.
+                `time` is an ISO 8601 string (UTC where it names no zone) or an integer in µs.
             where: what the error calls this event, such as `instances[0].events[3]`.
 
         Raises:
             TasteloopError: a key, kind, type or value that is not allowed.
         """
         if not isinstance(event, Mapping):
-            raise TasteloopError(f'{where}: an event is an object, not {_shown(event)}; example: {{"kind": "click"}}')
+            raise TasteloopError(
+                f'{where}: an event is an object, not {_shown(event)}; example: {{"kind": "click"}}'
+            )
         if unknown := [key for key in event if key not in cls.__dataclass_fields__]:
             raise TasteloopError(
                 f"{where}: unknown key {_shown(unknown[0])}; known: {', '.join(cls.__dataclass_fields__)}"
             )
         kind = event.get(KIND)
         if not isinstance(kind, str) or kind not in KINDS:
-            raise TasteloopError(f"{where}: unknown event kind {_shown(kind)}; known: {', '.join(KINDS)}")
+            raise TasteloopError(
+                f"{where}: unknown event kind {_shown(kind)}; known: {', '.join(KINDS)}"
+            )
         item, text, value = event.get(ITEM), event.get(TEXT), event.get(VALUE)
         for name, given in ((ITEM, item), (TEXT, text)):
             if not (given is None or (isinstance(given, str) and given.strip())):
-                raise TasteloopError(f"{where}: {name} is a string that is not blank, or null, not {_shown(given)}")
+                raise TasteloopError(
+                    f"{where}: {name} is a string that is not blank, or null, not {_shown(given)}"
+                )
         if value is not None:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not (number and 0 <= value <= 1):  # NaN is not in [0, 1] either
                 raise TasteloopError(
                     f"{where}: value is a number from 0 to 1 (normalise it by your scale), not {_shown(value)}"
                 )
-        return cls(kind, item, _parse_time(event.get(TIME), where), None if value is None else float(value), text)
+        return cls(
+            kind,
+            item,
+            _parse_time(event.get(TIME), where),
+            None if value is None else float(value),
+            text,
+        )
 
 
-# ISO 8601, extended or basic, as every reader takes it: this module for a single time, `tasteloop.datasets.reading` for
-# a column. The pattern means the same to Python and to Rust.
+# ISO 8601, extended or basic, as every reader takes it: this module for a single time,
+# `tasteloop.datasets.reading` for a column. The pattern means the same to Python and to Rust.
 ISO = (
     r"^(?P<year>[0-9]{4})-?(?P<month>[0-9]{2})-?(?P<day>[0-9]{2})"
     r"(?:[T ](?P<hour>[01][0-9]|2[0-3])(?::?(?P<minute>[0-5][0-9])"
@@ -134,17 +152,30 @@ ISO = (
 _ISO = re.compile(ISO)
 
 Unit = Literal["s", "ms", "us", "ns"]
-PER_UNIT: Mapping[Unit, tuple[int, int]] = {"s": (1_000_000, 1), "ms": (1_000, 1), "us": (1, 1), "ns": (1, 1_000)}
+PER_UNIT: Mapping[Unit, tuple[int, int]] = {
+    "s": (1_000_000, 1),
+    "ms": (1_000, 1),
+    "us": (1, 1),
+    "ns": (1, 1_000),
+}
 """The factor and the divisor that make µs of a number in a unit."""
 
-UNIT_NAMES: Mapping[Unit, str] = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
-_FROM, _TO = 631_152_000 * SECOND, 4_102_444_800 * SECOND  # 1990 to 2100, where nearly all behaviour lies
+UNIT_NAMES: Mapping[Unit, str] = {
+    "s": "seconds",
+    "ms": "milliseconds",
+    "us": "microseconds",
+    "ns": "nanoseconds",
+}
+# 1990 to 2100, where nearly all behaviour lies
+_FROM, _TO = 631_152_000 * SECOND, 4_102_444_800 * SECOND
 
 
 def likely_range(unit: Unit) -> tuple[int, int]:
-    """The numbers of a unit that are times from 1990 on and before 2100; no number is in the range of two units.
+    """The numbers of a unit that are times from 1990 on and before 2100; no number is in the range
+    of two units.
 
-    A time in the wrong unit is no error of arithmetic: seconds read as microseconds are the first hours of 1970.
+    A time in the wrong unit is no error of arithmetic: seconds read as microseconds are the first
+    hours of 1970.
     """
     times, per = PER_UNIT[unit]
     return _FROM * per // times, _TO * per // times
@@ -152,7 +183,9 @@ def likely_range(unit: Unit) -> tuple[int, int]:
 
 def likely_unit(number: float) -> Unit | None:
     """The unit whose `likely_range` a number is in."""
-    return next((unit for unit in PER_UNIT if likely_range(unit)[0] <= number < likely_range(unit)[1]), None)
+    return next(
+        (unit for unit in PER_UNIT if likely_range(unit)[0] <= number < likely_range(unit)[1]), None
+    )
 
 
 def parse_iso(written: str) -> int | None:
@@ -160,11 +193,15 @@ def parse_iso(written: str) -> int | None:
     match = _ISO.fullmatch(written.strip())
     if match is None:
         return None
-    year, month, day, hour, minute, second = (int(part or 0) for part in match.group(1, 2, 3, 4, 5, 6))
+    year, month, day, hour, minute, second = (
+        int(part or 0) for part in match.group(1, 2, 3, 4, 5, 6)
+    )
     offset = (match["offset"] or "Z").replace(":", "")
     minutes = 0 if offset == "Z" else int(offset[:3]) * 60 + int(f"{offset[0]}{offset[3:] or 0}")
     try:
-        moment = datetime(year, month, day, hour, minute, second, int((match["fraction"] or "").ljust(6, "0")))
+        moment = datetime(
+            year, month, day, hour, minute, second, int((match["fraction"] or "").ljust(6, "0"))
+        )
     except ValueError:  # the 30th of February
         return None
     return microseconds(moment) - minutes * 60 * SECOND
@@ -176,7 +213,11 @@ def _parse_time(time: Any, where: str) -> int | None:
     micros = parse_iso(time) if isinstance(time, str) else whole(time)
     unit = None if isinstance(time, str) or micros is None else likely_unit(micros)
     if micros is None or not 0 <= micros <= LATEST or unit not in (None, "us"):
-        guess = f"; it looks like {UNIT_NAMES[unit]}, {in_words(micros, unit)}" if unit and micros is not None else ""
+        guess = (
+            f"; it looks like {UNIT_NAMES[unit]}, {in_words(micros, unit)}"
+            if unit and micros is not None
+            else ""
+        )
         raise TasteloopError(
             f"{where}: time is an ISO 8601 string such as '2026-11-24T10:00:00Z' or an integer of "
             f"microseconds since 1970 UTC, not {_shown(time)}{guess}"
@@ -191,7 +232,9 @@ def in_words(number: float, unit: Unit) -> str:
 
 
 def whole(number: Any) -> int | None:
-    """A number of JSON, which does not tell 3 from 3.0, as an integer; None for what is none, as booleans are not."""
+    """A number of JSON, which does not tell 3 from 3.0, as an integer; None for what is none, as
+    booleans are not.
+    """
     if isinstance(number, bool) or not isinstance(number, int | float) or number % 1:
         return None
     return int(number)
@@ -199,7 +242,9 @@ def whole(number: Any) -> int | None:
 
 def microseconds(moment: datetime) -> int:
     """µs since 1970 UTC; a moment that names no zone is read as UTC."""
-    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+    since = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime(
+        1970, 1, 1, tzinfo=UTC
+    )
     return (since.days * 86_400 + since.seconds) * SECOND + since.microseconds
 
 
@@ -221,7 +266,7 @@ RULES: Mapping[str, str] = {
     "few_item_events": "an item with fewer than `min_item_events` events",
     "few_user_events": "a user with fewer than `min_user_events` events",
 }
-"""What each rule removes, in the order of application: a row is counted by the first rule it breaks.
+"""What each rule removes, in the order of application: a row counts for the first rule it breaks.
 The last two repeat until every user and item that is left has enough."""
 
 
@@ -241,7 +286,8 @@ class Cleaned:
 
     Attributes:
         events: the behaviour table, ordered by time.
-        quarantine: the columns as written (str), `reason` (a key of `RULES`) and `row`, ordered by row.
+        quarantine: the columns as written (str), `reason` (a key of `RULES`) and `row`, ordered by
+            row.
         removed: rows removed by each rule, in the rules' order, zeros too.
     """
 
@@ -259,8 +305,8 @@ def clean(
     """Apply `RULES` and normalise the values by the scale.
 
     Args:
-        events: the contract's columns, `value` still on the source's scale (float64), with ROW, TIME_WRITTEN
-            and VALUE_WRITTEN. Empty strings are null.
+        events: the contract's columns, `value` still on the source's scale (float64), with ROW,
+            TIME_WRITTEN and VALUE_WRITTEN. Empty strings are null.
         scale: the lowest and highest value there can be.
         now: what the future is measured from; the clock when absent.
     """
@@ -277,9 +323,11 @@ def judge(
     settings: CleaningSettings | None = None,
     now: datetime | None = None,
 ) -> nw.LazyFrame[Any]:
-    """The rules that look at a row, or at the rows of its user: REASON is null where none is broken.
+    """The rules that look at a row, or at the rows of its user: REASON is null where none is
+    broken.
 
-    All rows of a user must be there; of other users any number may be elsewhere. Arguments as of `clean`.
+    All rows of a user must be there; of other users any number may be elsewhere. Arguments as of
+    `clean`.
     """
     settings = settings or CleaningSettings()
     ahead = timedelta(hours=settings.future_tolerance_hours)
@@ -288,8 +336,12 @@ def judge(
     user, item, kind, time, value, text = (nw.col(c) for c in (USER, ITEM, KIND, TIME, VALUE, TEXT))
 
     frame = events.with_columns(nw.lit(None, dtype=nw.String()).alias(REASON))
-    frame = _mark(frame, "missing", user.is_null() | kind.is_null() | nw.col(TIME_WRITTEN).is_null())
-    frame = _mark(frame, "unreadable", time.is_null() | (value.is_null() & ~nw.col(VALUE_WRITTEN).is_null()))
+    frame = _mark(
+        frame, "missing", user.is_null() | kind.is_null() | nw.col(TIME_WRITTEN).is_null()
+    )
+    frame = _mark(
+        frame, "unreadable", time.is_null() | (value.is_null() & ~nw.col(VALUE_WRITTEN).is_null())
+    )
     frame = _mark(frame, "unknown_kind", ~kind.is_in(KINDS))
     frame = _mark(frame, "impossible_time", (time < first) | (time > last))
     frame = _mark(frame, "off_scale", (value < scale[0]) | (value > scale[1]))
@@ -310,7 +362,9 @@ def judge(
     frame = frame.with_columns(_KEPT.alias("_kept"), query.alias("_query"))
     window = round(settings.near_duplicate_seconds * SECOND)
     frame = _with_before(frame, (USER, ITEM, KIND, "_query", "_kept"))
-    return _mark(frame, "near_duplicate", (time - nw.col("_before")) <= window).drop("_kept", "_query", "_before")
+    return _mark(frame, "near_duplicate", (time - nw.col("_before")) <= window).drop(
+        "_kept", "_query", "_before"
+    )
 
 
 _KEPT = nw.col(REASON).is_null()
@@ -318,17 +372,22 @@ _KEPT = nw.col(REASON).is_null()
 
 def _mark(frame: nw.LazyFrame[Any], rule: str, broken: nw.Expr) -> nw.LazyFrame[Any]:
     mine = _KEPT & broken.fill_null(False)
-    return frame.with_columns(nw.when(mine).then(nw.lit(rule)).otherwise(nw.col(REASON)).alias(REASON))
+    return frame.with_columns(
+        nw.when(mine).then(nw.lit(rule)).otherwise(nw.col(REASON)).alias(REASON)
+    )
 
 
 def _with_before(frame: nw.LazyFrame[Any], keys: tuple[str, ...]) -> nw.LazyFrame[Any]:
-    """With `_before`: the TIME of the row before, in the order of TIME and ROW, among those of equal keys."""
+    """With `_before`: the TIME of the row before, in the order of TIME and ROW, among those of
+    equal keys.
+    """
     if not frame.implementation.is_polars():
         before = nw.col(TIME).shift(1).over(*keys, order_by=[TIME, ROW])
         return frame.with_columns(before.alias("_before"))
     import polars as pl
 
-    # the same by one sort: Polars sorts each group of a window by itself, which takes three times as long
+    # the same by one sort: Polars sorts each group of a window by itself, which takes three times
+    # as long
     ordered = frame.to_native().sort(*keys, TIME, ROW)
     same = pl.all_horizontal(pl.col(key).eq_missing(pl.col(key).shift(1)) for key in keys)
     marked = ordered.with_columns(pl.when(same).then(pl.col(TIME).shift(1)).alias("_before"))
@@ -346,22 +405,31 @@ def _in_memory(frame: nw.LazyFrame[Any], part: int) -> nw.LazyFrame[Any]:
 def enough(
     parts: Sequence[nw.LazyFrame[Any]], settings: CleaningSettings, keep: Keep = _in_memory
 ) -> list[nw.LazyFrame[Any]]:
-    """The last two rules, which look at all rows that are kept, on `judge`d parts with whole users in each.
+    """The last two rules, which look at all rows that are kept, on `judge`d parts with whole users
+    in each.
 
     Args:
         keep: computes a part and gives what holds the result; its number tells it from the others.
     """
     user, item = nw.col(USER), nw.col(ITEM)
-    few_users = ~(_KEPT.cast(nw.Int64()).sum().over(USER) >= settings.min_user_events) & ~user.is_null()
+    few_users = (
+        ~(_KEPT.cast(nw.Int64()).sum().over(USER) >= settings.min_user_events) & ~user.is_null()
+    )
     if settings.min_item_events == 1:  # then no user takes an item along
         return [keep(_mark(part, "few_user_events", few_users), n) for n, part in enumerate(parts)]
     kept, size = [keep(part, n) for n, part in enumerate(parts)], -1
     while size != (size := sum(_size(part) for part in kept)):
         if len(kept) == 1:
-            few_items = ~(_KEPT.cast(nw.Int64()).sum().over(ITEM) >= settings.min_item_events) & ~item.is_null()
+            few_items = (
+                ~(_KEPT.cast(nw.Int64()).sum().over(ITEM) >= settings.min_item_events)
+                & ~item.is_null()
+            )
         else:
             few_items = item.is_in(_rare(kept, settings.min_item_events))
-        marked = [_mark(_mark(part, "few_item_events", few_items), "few_user_events", few_users) for part in kept]
+        marked = [
+            _mark(_mark(part, "few_item_events", few_items), "few_user_events", few_users)
+            for part in kept
+        ]
         kept = [keep(part, n) for n, part in enumerate(marked)]
     return kept
 
@@ -371,7 +439,13 @@ def _rare(parts: Sequence[nw.LazyFrame[Any]], least: int) -> list[str]:
     counts: Counter[str] = Counter()
     for part in parts:
         counts.update(
-            dict(part.filter(_KEPT, ~nw.col(ITEM).is_null()).group_by(ITEM).agg(nw.len()).collect().iter_rows())
+            dict(
+                part.filter(_KEPT, ~nw.col(ITEM).is_null())
+                .group_by(ITEM)
+                .agg(nw.len())
+                .collect()
+                .iter_rows()
+            )
         )
     return [item for item, count in counts.items() if count < least]
 
@@ -386,7 +460,9 @@ def accepted(judged: nw.LazyFrame[Any], scale: tuple[float, float]) -> nw.LazyFr
 def rejected(judged: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     """The others, as they were written, with REASON and ROW; in no order."""
     written = {TIME: nw.col(TIME_WRITTEN), VALUE: nw.col(VALUE_WRITTEN)}
-    return judged.filter(~_KEPT).select(*(written.get(c, nw.col(c)).alias(c) for c in EVENTS_SCHEMA), REASON, ROW)
+    return judged.filter(~_KEPT).select(
+        *(written.get(c, nw.col(c)).alias(c) for c in EVENTS_SCHEMA), REASON, ROW
+    )
 
 
 def _size(frame: nw.LazyFrame[Any]) -> int:

@@ -37,7 +37,9 @@ ITEMS_SCHEMA = nw.Schema(
 REVIEW = "review"
 SENTIMENT = "sentiment"
 
-REVIEWS_SCHEMA = nw.Schema({REVIEW: nw.String(), TEXT: nw.String(), SENTIMENT: nw.Int8(), ITEM: nw.String()})
+REVIEWS_SCHEMA = nw.Schema(
+    {REVIEW: nw.String(), TEXT: nw.String(), SENTIMENT: nw.Int8(), ITEM: nw.String()}
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class Catalogue:
 
     @classmethod
     def read(cls, path: Path) -> Catalogue:
-        """From an items table on disk. Raises TasteloopError where it is not a whole Parquet file."""
+        """From an items table on disk. Raises TasteloopError where it is not a whole Parquet
+        file.
+        """
         table = read_parquet(path)
         return cls(*(table[column].to_list() for column in (ITEM, TITLE, LABELS, TEXT, RELEASED)))
 
@@ -70,7 +74,9 @@ class Catalogue:
         return sorted({label for labels in self.labels for label in labels})
 
     def membership(self, names: list[str]) -> NDArray[np.float32]:
-        """[items, labels]: 1 where an item bears the label; kept for the next who asks, and read-only."""
+        """[items, labels]: 1 where an item bears the label; kept for the next who asks, and
+        read-only.
+        """
         import numpy as np
 
         if (kept := self._memberships.get(tuple(names))) is not None:

@@ -1,7 +1,8 @@
-"""Tables larger than memory: split into parts of whole users on disk, worked on part by part, written in order.
+"""Tables larger than memory: split into parts of whole users on disk, worked on part by part,
+written in order.
 
-A table of at most `rows_a_part` rows is one part and stays in memory. What is written does not depend on how many parts
-there were, byte for byte.
+A table of at most `rows_a_part` rows is one part and stays in memory. What is written does not
+depend on how many parts there were, byte for byte.
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ import polars as pl
 from pydantic import BaseModel, Field
 
 from tasteloop.behaviour import events
-from tasteloop.behaviour.events import ROW, TIME, USER, CleaningSettings, accepted, enough, judge, rejected
+from tasteloop.behaviour.events import (
+    ROW,
+    TIME,
+    USER,
+    CleaningSettings,
+    accepted,
+    enough,
+    judge,
+    rejected,
+)
 from tasteloop.files import atomic_file, read_parquet
 from tasteloop.process import shared_with_group
 
@@ -30,13 +40,17 @@ class DataSettings(BaseModel, frozen=True, extra="forbid"):
     """What tables are worked on with, by the steps that go through all behaviour."""
 
     engine: Literal["polars", "spark"] = Field("polars", description="Both write the same bytes.")
-    rows_a_part: int = Field(1_000_000, ge=1, description="Rows that are in memory at once, or in a task of Spark.")
+    rows_a_part: int = Field(
+        1_000_000, ge=1, description="Rows that are in memory at once, or in a task of Spark."
+    )
     master: str | None = Field(
         None,
         pattern=r"^(spark|k8s|local)\b",
         description="spark://host:7077, local[2]; null: that of spark-submit, of spark-defaults.conf or SPARK_REMOTE",
     )
-    remote: str | None = Field(None, pattern="^sc://", description="A Spark Connect server, sc://host:15002, instead.")
+    remote: str | None = Field(
+        None, pattern="^sc://", description="A Spark Connect server, sc://host:15002, instead."
+    )
     options: dict[str, str] = Field({}, description="Further configuration of the Spark session.")
     shared: Path | None = Field(
         None,
@@ -48,7 +62,10 @@ class DataSettings(BaseModel, frozen=True, extra="forbid"):
         """A folder for what lies between, which is removed when the block ends."""
         if self.shared and self.engine == "spark":
             self.shared.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(prefix="tasteloop-", dir=self.shared) as name, shared_with_group():
+            with (
+                TemporaryDirectory(prefix="tasteloop-", dir=self.shared) as name,
+                shared_with_group(),
+            ):
                 Path(name).chmod(0o770)  # the workers may be of another user of the group
                 yield Path(name).absolute()
             return
@@ -65,7 +82,10 @@ def write_rows(path: Path, frames: Iterable[pl.DataFrame], schema: pl.Schema) ->
     import pyarrow.parquet as pq
 
     arrow = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
-    with atomic_file(path) as temporary, pq.ParquetWriter(temporary, arrow, compression="zstd") as writer:
+    with (
+        atomic_file(path) as temporary,
+        pq.ParquetWriter(temporary, arrow, compression="zstd") as writer,
+    ):
         left = pl.DataFrame(schema=schema)
         for frame in frames:
             left = pl.concat([left, frame.select(schema.names()).cast(schema)])
@@ -86,7 +106,9 @@ def count(rows: pl.LazyFrame) -> int:
 
 
 def scan(path: Path) -> pl.LazyFrame:
-    """A table of ours, read when it is asked for; TasteloopError where it is not a whole Parquet file."""
+    """A table of ours, read when it is asked for; TasteloopError where it is not a whole Parquet
+    file.
+    """
     read_parquet(path, 0)
     return pl.scan_parquet(path, hive_partitioning=False, glob=False)
 
@@ -97,7 +119,10 @@ def split(rows: pl.LazyFrame, key: pl.Expr, parts: int, folder: Path) -> list[pl
     rows.sink_parquet(target, compression="lz4", statistics=False, mkdir=True, engine="streaming")
     schema = rows.collect_schema()
     there = [folder / f"{_PART}={part}" for part in range(parts)]
-    return [pl.scan_parquet(f, hive_partitioning=False) if f.is_dir() else pl.LazyFrame(schema=schema) for f in there]
+    return [
+        pl.scan_parquet(f, hive_partitioning=False) if f.is_dir() else pl.LazyFrame(schema=schema)
+        for f in there
+    ]
 
 
 def clean(
@@ -108,7 +133,9 @@ def clean(
     data: DataSettings,
     work: Path,
 ) -> tuple[Iterator[pl.DataFrame], Iterator[pl.DataFrame]]:
-    """`tasteloop.behaviour.events.clean` piece by piece: what is accepted by time, and what is rejected by row."""
+    """`tasteloop.behaviour.events.clean` piece by piece: what is accepted by time, and what is
+    rejected by row.
+    """
     parts = -(-height // data.rows_a_part)
     if parts <= 1:
         whole = events.clean(nw.from_native(rows), scale, settings)
@@ -124,9 +151,13 @@ def clean(
         return nw.from_native(pl.scan_parquet(path))
 
     users = split(rows, pl.col(USER).hash() % parts, parts, work / "users")
-    judged_parts = enough([judge(nw.from_native(part), scale, settings) for part in users], settings, keep)
+    judged_parts = enough(
+        [judge(nw.from_native(part), scale, settings) for part in users], settings, keep
+    )
     for n, part in enumerate(judged_parts):
-        _sorted_part(accepted(part, scale).to_native(), [TIME, ROW], work / "accepted" / f"{n}.parquet")
+        _sorted_part(
+            accepted(part, scale).to_native(), [TIME, ROW], work / "accepted" / f"{n}.parquet"
+        )
         _sorted_part(rejected(part).to_native(), [ROW], work / "rejected" / f"{n}.parquet")
     return (
         in_order(work / "accepted", [TIME, ROW], data.rows_a_part),
@@ -140,14 +171,20 @@ def _sorted_part(rows: pl.LazyFrame, order: list[str], path: Path) -> None:
 
 
 def in_order(folder: Path, order: list[str], rows_a_piece: int) -> Iterator[pl.DataFrame]:
-    """The rows of all files of a folder, each of which is sorted, sorted together, some at a time."""
+    """The rows of all files of a folder, each of which is sorted, sorted together, some at a
+    time.
+    """
     files = sorted(folder.glob("*.parquet"))
     rows, first = pl.scan_parquet(files, hive_partitioning=False), pl.col(order[0])
     pieces = -(-count(rows) // rows_a_piece)
     if pieces <= 1:
         yield rows.collect().sort(order)
         return
-    sample = pl.concat([pl.scan_parquet(f).select(first.gather_every(64)).collect() for f in files]).to_series().sort()
+    sample = (
+        pl.concat([pl.scan_parquet(f).select(first.gather_every(64)).collect() for f in files])
+        .to_series()
+        .sort()
+    )
     bounds = [None, *sample.gather_every(-(-len(sample) // pieces))[1:].unique().sort(), None]
     for low, high in zip(bounds[:-1], bounds[1:], strict=True):
         within = rows if low is None else rows.filter(first >= low)

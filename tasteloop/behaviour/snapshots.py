@@ -1,8 +1,9 @@
 """Time splits: (user, time) -> the history before it, and what followed.
 
-A snapshot's history is every event up to its time and its truth the positive events that come strictly after it, so
-events of one instant never stand on both sides. Splits are by global time: a training snapshot's horizon ends before
-the validation window begins, a validation one's before the test window; what straddles a cut is dropped.
+A snapshot's history is every event up to its time and its truth the positive events that come
+strictly after it, so events of one instant never stand on both sides. Splits are by global time: a
+training snapshot's horizon ends before the validation window begins, a validation one's before the
+test window; what straddles a cut is dropped.
 """
 
 from __future__ import annotations
@@ -40,39 +41,56 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 SPLIT, HISTORY, FUTURE, EVENTS_SEEN = "split", "history", "future", "events_seen"
 SNAPSHOTS, REVIEWS, ITEMS, EVENTS, META = (
-    "snapshots.parquet", "reviews.parquet", "items.parquet", "events.parquet", "snapshots.json",
-)  # fmt: skip
+    "snapshots.parquet",
+    "reviews.parquet",
+    "items.parquet",
+    "events.parquet",
+    "snapshots.json",
+)
 
 _PART = "_part"
 
 TABLE = pl.Schema(
     {
-        USER: pl.String(), TIME: pl.Int64(), SPLIT: pl.String(), TEXT: pl.String(), EVENTS_SEEN: pl.Int32(),
-        HISTORY: pl.List(pl.Int32()), FUTURE: pl.List(pl.Int32()),
+        USER: pl.String(),
+        TIME: pl.Int64(),
+        SPLIT: pl.String(),
+        TEXT: pl.String(),
+        EVENTS_SEEN: pl.Int32(),
+        HISTORY: pl.List(pl.Int32()),
+        FUTURE: pl.List(pl.Int32()),
     }
-)  # fmt: skip
+)
 
 
 class PrepareSettings(BaseModel, frozen=True, extra="forbid"):
     """How snapshots are taken and split."""
 
     text: TextSettings = TextSettings()
-    train_share: float = Field(0.7, gt=0, lt=1, description="Share of events before the validation window.")
-    validation_share: float = Field(0.1, gt=0, lt=1, description="Share of events inside it; the rest tests.")
+    train_share: float = Field(
+        0.7, gt=0, lt=1, description="Share of events before the validation window."
+    )
+    validation_share: float = Field(
+        0.1, gt=0, lt=1, description="Share of events inside it; the rest tests."
+    )
     positions: tuple[int, ...] = Field(
         (1, 2, 3, 5, 8), description="History lengths at which a young user is looked at."
     )
     stride: int = Field(10, ge=1, description="After those, one snapshot every so many events.")
     horizon: int = Field(10, ge=1, description="The next so many positive events are the truth.")
     minimum_future: int = Field(3, ge=1, description="With fewer, no snapshot is taken.")
-    label_share: float = Field(0.25, gt=0, le=1, description="An interest: this share of the horizon's items bear it.")
+    label_share: float = Field(
+        0.25, gt=0, le=1, description="An interest: this share of the horizon's items bear it."
+    )
     reviews_test_share: float = Field(0.2, gt=0, lt=1)
     reviews_validation_share: float = Field(0.08, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _leave_a_test(self) -> PrepareSettings:
         if self.train_share + self.validation_share >= 1:
-            raise ValueError("train_share + validation_share must leave a share for the test window")
+            raise ValueError(
+                "train_share + validation_share must leave a share for the test window"
+            )
         if self.reviews_test_share + self.reviews_validation_share >= 1:
             raise ValueError("the shares of reviews must leave some to train on")
         return self
@@ -142,7 +160,9 @@ class Snapshots:
         return _events(self.events)
 
     def histories(self, rows: pl.DataFrame) -> list[list[Event]]:
-        """The events behind each row, oldest first; history holds row numbers of the events table."""
+        """The events behind each row, oldest first; history holds row numbers of the events
+        table.
+        """
         return [[self._event_rows[i] for i in history] for history in rows[HISTORY].to_list()]
 
     def reviews(self) -> pl.DataFrame | None:
@@ -151,14 +171,16 @@ class Snapshots:
         return read_parquet(path) if path.exists() else None
 
 
-def prepare(dataset: Path, settings: PrepareSettings, out: Path, data: DataSettings | None = None) -> PrepareResult:
+def prepare(
+    dataset: Path, settings: PrepareSettings, out: Path, data: DataSettings | None = None
+) -> PrepareResult:
     """Take snapshots of a data set, split them by time, and tell each as text.
 
     Args:
         dataset: what ingest wrote.
         settings: positions, horizon, shares.
-        out: directory: snapshots.parquet, reviews.parquet (where there are any), events.parquet, items.parquet,
-            snapshots.json.
+        out: directory: snapshots.parquet, reviews.parquet (where there are any), events.parquet,
+            items.parquet, snapshots.json.
         data: the engine; each writes the same bytes.
 
     Raises:
@@ -243,24 +265,37 @@ def _users(events: pl.LazyFrame, data: DataSettings) -> pl.DataFrame:
 
 
 def _take_in_parts(
-    path: Path, catalogue: Catalogue, settings: PrepareSettings, cuts: tuple[int, int], data: DataSettings
+    path: Path,
+    catalogue: Catalogue,
+    settings: PrepareSettings,
+    cuts: tuple[int, int],
+    data: DataSettings,
 ) -> Iterator[pl.DataFrame]:
-    """The snapshots of the events by user and time at `path`; a part of the users in memory at a time."""
+    """The snapshots of the events by user and time at `path`; a part of the users in memory at a
+    time.
+    """
     events = pl.scan_parquet(path, hive_partitioning=False, glob=False)
     first = 0
-    for height in _users(events, data).group_by(_PART, maintain_order=True).agg(pl.col("len").sum())["len"]:
+    for height in (
+        _users(events, data).group_by(_PART, maintain_order=True).agg(pl.col("len").sum())["len"]
+    ):
         yield take(events.slice(first, height).collect(), first, catalogue, settings, cuts)
         first += height
 
 
 def take(
-    table: pl.DataFrame, first: int, catalogue: Catalogue, settings: PrepareSettings, cuts: tuple[int, int]
+    table: pl.DataFrame,
+    first: int,
+    catalogue: Catalogue,
+    settings: PrepareSettings,
+    cuts: tuple[int, int],
 ) -> pl.DataFrame:
     """One row a snapshot, users and times ascending, in the schema `TABLE`.
 
     Args:
         table: all events of some users, users and times ascending.
-        first: how many events all users before them have; history: rows of the whole table, newest `history_limit`.
+        first: how many events all users before them have; history: rows of the whole table, newest
+            `history_limit`.
     """
     import pyarrow as pa
 
@@ -286,7 +321,9 @@ def take(
             seen.append((max(begin, begin + cut - settings.text.history_limit), begin + cut))
             futures += [catalogue.index[events[i].item or ""] for i in future]
             ends.append(len(futures))
-            for name, value in zip(taken, (users[begin], now, side, told.text(*seen[-1]), cut), strict=True):
+            for name, value in zip(
+                taken, (users[begin], now, side, told.text(*seen[-1]), cut), strict=True
+            ):
                 taken[name].append(value)
     frame = pl.DataFrame(taken, schema={name: TABLE[name] for name in taken})
     bounds = pl.DataFrame(seen, schema={"from": pl.Int64, "to": pl.Int64}, orient="row") + first
@@ -319,7 +356,9 @@ def _split(now: int, last: int, cuts: tuple[int, int]) -> str | None:
     return TEST if now >= test_from else None
 
 
-def _present(rows: pl.DataFrame, catalogue: Catalogue, labels: list[str], share: float) -> NDArray[np.float32]:
+def _present(
+    rows: pl.DataFrame, catalogue: Catalogue, labels: list[str], share: float
+) -> NDArray[np.float32]:
     """[rows, labels]: 1 where at least this share of a row's future items bear the label."""
     import numpy as np
 
@@ -332,7 +371,9 @@ def _present(rows: pl.DataFrame, catalogue: Catalogue, labels: list[str], share:
 
 
 class _Tally:
-    """Counts of snapshots and, of the training ones, of the labels that are present, as they go by."""
+    """Counts of snapshots and, of the training ones, of the labels that are present, as they go
+    by.
+    """
 
     def __init__(self, catalogue: Catalogue, share: float) -> None:
         self.splits: Counter[str] = Counter()
@@ -350,13 +391,16 @@ class _Tally:
     def learnable(self) -> list[str]:
         """Labels that some training snapshots have and others lack: only those can be learned.
 
-        None where the catalogue has none. Where it has some and none can be learned, that is an error: whoever labels
-        items wants interests.
+        None where the catalogue has none. Where it has some and none can be learned, that is an
+        error: whoever labels items wants interests.
         """
         names, rows = self._catalogue.label_names, self.splits[TRAIN]
         labels = [name for name, n in zip(names, self._labels, strict=True) if 0 < n < rows]
         if dropped := [name for name in names if name not in labels]:
-            log.info("labels never or always seen in training snapshots, left out: %s", ", ".join(dropped))
+            log.info(
+                "labels never or always seen in training snapshots, left out: %s",
+                ", ".join(dropped),
+            )
         if names and not labels:
             raise TasteloopError(
                 f"no interest label can be learned: of {len(names)} labels none is present in some training snapshots "
@@ -366,14 +410,21 @@ class _Tally:
 
 
 def _split_reviews(path: Path, settings: PrepareSettings) -> pl.DataFrame | None:
-    """Split by a hash of the text, so that a text repeated is on one side and a new review moves no old one."""
+    """Split by a hash of the text, so that a text repeated is on one side and a new review moves no
+    old one.
+    """
     if not path.exists():
         return None
     reviews = read_parquet(path)
     test, validation = settings.reviews_test_share, settings.reviews_validation_share
 
     def side(text: str) -> str:
-        u = int.from_bytes(blake2b(" ".join(text.lower().split()).encode(), digest_size=8).digest(), "big") / 2**64
+        u = (
+            int.from_bytes(
+                blake2b(" ".join(text.lower().split()).encode(), digest_size=8).digest(), "big"
+            )
+            / 2**64
+        )
         return TEST if u < test else VALIDATION if u < test + validation else TRAIN
 
     splits = [side(text) for text in reviews[TEXT].to_list()]

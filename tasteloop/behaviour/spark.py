@@ -1,8 +1,10 @@
-"""Cleaning and snapshots on Spark: the rules of `tasteloop.behaviour.events` as Spark's own expressions, and the very function of
-`tasteloop.behaviour.snapshots`, a part of the users in a task.
+"""Cleaning and snapshots on Spark: the rules of `tasteloop.behaviour.events` as Spark's own
+expressions, and the very function of `tasteloop.behaviour.snapshots`, a part of the users in a
+task.
 
-The driver reads the source in a stream and replaces users by pseudonyms first: no worker ever has a raw id or the key.
-Driver and workers meet in a folder that both see. What the driver then writes is what Polars writes, byte for byte.
+The driver reads the source in a stream and replaces users by pseudonyms first: no worker ever has a
+raw id or the key. Driver and workers meet in a folder that both see. What the driver then writes is
+what Polars writes, byte for byte.
 """
 
 from __future__ import annotations
@@ -42,7 +44,12 @@ if TYPE_CHECKING:
 
 _BEGIN = "begin"  # the place of a user's first event in the whole table
 _LISTED = "listed"
-_TYPES = {pl.String(): "string", pl.Int64(): "long", pl.Int32(): "int", pl.List(pl.Int32()): "array<int>"}
+_TYPES = {
+    pl.String(): "string",
+    pl.Int64(): "long",
+    pl.Int32(): "int",
+    pl.List(pl.Int32()): "array<int>",
+}
 _SCHEMA = ", ".join(f"{name} {_TYPES[dtype]}" for name, dtype in TABLE.items())
 
 
@@ -61,14 +68,16 @@ def session(data: DataSettings) -> SparkSession:
         ) from error
     if data.remote:
         _answering(data.remote)
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # of the workers; python3 where nothing says so
+    # of the workers; python3 where nothing says so
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("tasteloop")
     if data.remote:
         builder = builder.remote(data.remote)
     elif data.master:
         builder = builder.master(data.master)
     for name, value in {
-        "spark.sql.ansi.enabled": "false",  # an impossible time overflows a difference that no rule looks at
+        # an impossible time overflows a difference that no rule looks at
+        "spark.sql.ansi.enabled": "false",
         "spark.sql.session.timeZone": "UTC",
         "spark.ui.showConsoleProgress": "false",
         **data.options,
@@ -90,7 +99,9 @@ def _answering(remote: str) -> None:
     try:
         socket.create_connection((at.hostname or "", at.port or 15002), 10).close()
     except OSError as error:
-        raise TasteloopError(f"no Spark Connect server at {remote} ({error}); check data.remote") from error
+        raise TasteloopError(
+            f"no Spark Connect server at {remote} ({error}); check data.remote"
+        ) from error
 
 
 def clean(
@@ -133,7 +144,11 @@ def take(
         work / "users.parquet"
     )
     placed = events.join(_read(spark, work / "users.parquet"), USER)
-    ordered = placed.repartitionByRange(_parts(height, data), USER).sortWithinPartitions(USER, TIME, ROW).persist()
+    ordered = (
+        placed.repartitionByRange(_parts(height, data), USER)
+        .sortWithinPartitions(USER, TIME, ROW)
+        .persist()
+    )
 
     def snapshots(batches: Iterator[Any]) -> Iterator[Any]:
         import pyarrow as pa
@@ -142,8 +157,18 @@ def take(
             return
         table = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(some)))
         taken = _take(table, int(table[_BEGIN][0]), catalogue, settings, cuts)
-        types = {"string": pa.string(), "long": pa.int64(), "int": pa.int32(), "array<int>": pa.list_(pa.int32())}
-        schema = pa.schema([(name, types[kind]) for name, kind in (column.split() for column in _SCHEMA.split(", "))])
+        types = {
+            "string": pa.string(),
+            "long": pa.int64(),
+            "int": pa.int32(),
+            "array<int>": pa.list_(pa.int32()),
+        }
+        schema = pa.schema(
+            [
+                (name, types[kind])
+                for name, kind in (column.split() for column in _SCHEMA.split(", "))
+            ]
+        )
         yield from taken.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema).to_batches()
 
     _write(ordered.select(*EVENTS_SCHEMA), work / "events")
@@ -159,7 +184,9 @@ def events(path: Path, data: DataSettings, work: Path) -> DataFrame:
     return _read(session(data), path.absolute()).persist()
 
 
-def with_unlisted(events: DataFrame, items: pl.Series, name: str, data: DataSettings, work: Path) -> DataFrame:
+def with_unlisted(
+    events: DataFrame, items: pl.Series, name: str, data: DataSettings, work: Path
+) -> DataFrame:
     """With a column `name`: an event's item where it is none of `items`."""
     from pyspark.sql import functions
 

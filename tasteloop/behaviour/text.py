@@ -1,9 +1,10 @@
 """A history as the text that BERT reads: one function for training and for serving.
 
-    mostly drama 50, comedy 25 of 12 events; liked Fargo, crime drama thriller; Heat, action crime; disliked Twister, …
+    mostly drama 50, comedy 25 of 12 events; liked Fargo, crime drama thriller; Heat, action crime;
+    disliked Twister, …
 
-First what the whole history is about, then the acts, newest first: where the token budget ends, the oldest are lost.
-The verb is said when it changes, so that a run of the same acts costs no tokens.
+First what the whole history is about, then the acts, newest first: where the token budget ends, the
+oldest are lost. The verb is said when it changes, so that a run of the same acts costs no tokens.
 """
 
 from __future__ import annotations
@@ -28,22 +29,31 @@ _VERBS = {
     "purchase": "bought",
 }
 _OPINIONS = ("rate", "review")
-_QUOTED_WORDS, _QUOTED_CHARACTERS = 12, 72  # of a review or a query; not every script puts spaces between words
+# of a review or a query; not every script puts spaces between words
+_QUOTED_WORDS, _QUOTED_CHARACTERS = 12, 72
 
 
 class TextSettings(BaseModel, frozen=True, extra="forbid"):
     """How a history becomes text."""
 
-    max_tokens: int = Field(96, ge=8, le=512, description="Token budget of one history, special tokens included.")
-    max_events: int = Field(32, ge=1, description="Acts told one by one; more never fit the budget.")
+    max_tokens: int = Field(
+        96, ge=8, le=512, description="Token budget of one history, special tokens included."
+    )
+    max_events: int = Field(
+        32, ge=1, description="Acts told one by one; more never fit the budget."
+    )
     summary_labels: int = Field(8, ge=0, description="Labels named in the opening summary.")
-    history_limit: int = Field(200, ge=1, description="Newest events that count as the history at all.")
+    history_limit: int = Field(
+        200, ge=1, description="Newest events that count as the history at all."
+    )
     positive: float = Field(0.7, ge=0, le=1, description="Value from which a rating is a like.")
     negative: float = Field(0.4, ge=0, le=1, description="Value below which a rating is a dislike.")
 
 
 def in_order(history: Sequence[Event], limit: int) -> list[Event]:
-    """The newest `limit` events, oldest first. Where an event has no time, the given order is trusted."""
+    """The newest `limit` events, oldest first. Where an event has no time, the given order is
+    trusted.
+    """
     events = list(history)
     if all(event.time is not None for event in events):
         events.sort(key=attrgetter("time"))
@@ -63,33 +73,53 @@ def behaviour_text(history: Sequence[Event], catalogue: Catalogue, settings: Tex
     """
     events = in_order(history, settings.history_limit)
     recent = events[-settings.max_events :]
-    verbs, told = [_verb(event, settings) for event in recent], [_told(event, catalogue) for event in recent]
-    return _composed([_liked(event, catalogue, settings) for event in events], verbs, told, settings)
+    verbs, told = (
+        [_verb(event, settings) for event in recent],
+        [_told(event, catalogue) for event in recent],
+    )
+    return _composed(
+        [_liked(event, catalogue, settings) for event in events], verbs, told, settings
+    )
 
 
 class Retold:
-    """`behaviour_text` of many histories of events that lie in a row; what an event adds to a text is made once."""
+    """`behaviour_text` of many histories of events that lie in a row; what an event adds to a text
+    is made once.
+    """
 
-    def __init__(self, events: Sequence[Event], catalogue: Catalogue, settings: TextSettings) -> None:
+    def __init__(
+        self, events: Sequence[Event], catalogue: Catalogue, settings: TextSettings
+    ) -> None:
         self._settings = settings
         self._liked = [_liked(event, catalogue, settings) for event in events]
         self._verbs = [_verb(event, settings) for event in events]
         items: dict[tuple[str | None, str | None], str] = {}
         self._told = [
-            items[key] if (key := (e.item, e.text)) in items else items.setdefault(key, _told(e, catalogue))
+            items[key]
+            if (key := (e.item, e.text)) in items
+            else items.setdefault(key, _told(e, catalogue))
             for e in events
         ]
 
     def text(self, begin: int, end: int) -> str:
-        """Of one user's events [begin, end), which times have put in order and `history_limit` has cut."""
+        """Of one user's events [begin, end), which times have put in order and `history_limit` has
+        cut.
+        """
         recent = slice(max(begin, end - self._settings.max_events), end)
-        return _composed(self._liked[begin:end], self._verbs[recent], self._told[recent], self._settings)
+        return _composed(
+            self._liked[begin:end], self._verbs[recent], self._told[recent], self._settings
+        )
 
 
 def _composed(
-    liked: Sequence[Sequence[str] | None], verbs: Sequence[str], told: Sequence[str], settings: TextSettings
+    liked: Sequence[Sequence[str] | None],
+    verbs: Sequence[str],
+    told: Sequence[str],
+    settings: TextSettings,
 ) -> str:
-    """From the labels of each event (None where it is no like) and, of the newest, what was done with what."""
+    """From the labels of each event (None where it is no like) and, of the newest, what was done
+    with what.
+    """
     if not liked:
         return "no history"
     parts = [_summary(liked, settings)]

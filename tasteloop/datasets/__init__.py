@@ -1,1 +1,3 @@
-"""Named real datasets and adapters for your own: one module a format, one catalogue of pinned sources."""
+"""Named real datasets and adapters for your own: one module a format, one catalogue of pinned
+sources.
+"""

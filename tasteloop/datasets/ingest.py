@@ -1,9 +1,10 @@
 """The first step: a source becomes a data set directory, cleaned and without a raw user id in it.
 
 events.parquet  items.parquet  reviews.parquet          what the contract says
-quarantine.parquet  reviews_quarantine.parquet          the rejected rows, each with its row number and reason
-ingest.json                                             where it came from, what each rule removed, its hash
-truth/                                                  of synthetic data only: what the users' tastes are
+quarantine.parquet  reviews_quarantine.parquet          the rejected rows, each with its row number
+and reason ingest.json                                             where it came from, what each
+rule removed, its hash truth/                                                  of synthetic data
+only: what the users' tastes are
 """
 
 from __future__ import annotations
@@ -19,7 +20,16 @@ import polars as pl
 from pydantic import BaseModel, Field
 
 from tasteloop.behaviour import partitions
-from tasteloop.behaviour.events import EVENTS_SCHEMA, KIND, KINDS, REASON, ROW, RULES, USER, CleaningSettings
+from tasteloop.behaviour.events import (
+    EVENTS_SCHEMA,
+    KIND,
+    KINDS,
+    REASON,
+    ROW,
+    RULES,
+    USER,
+    CleaningSettings,
+)
 from tasteloop.behaviour.items import ITEM, ITEMS_SCHEMA, LABELS, REVIEW, TITLE
 from tasteloop.behaviour.partitions import DataSettings, count, write_rows
 from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes, snownlp, synthetic
@@ -29,7 +39,14 @@ from tasteloop.datasets.reading import Behaviour, as_events, as_items
 from tasteloop.datasets.synthetic import SyntheticSettings
 from tasteloop.datasets.tables import check_file, files_of, read_table, scan_table, whole_table
 from tasteloop.errors import TasteloopError
-from tasteloop.files import atomic_directory, read_json, sha256_file, sha256_tree, write_json, write_parquet
+from tasteloop.files import (
+    atomic_directory,
+    read_json,
+    sha256_file,
+    sha256_tree,
+    write_json,
+    write_parquet,
+)
 from tasteloop.privacy.pseudonyms import pseudonym_key, pseudonymise
 
 log = logging.getLogger(__name__)
@@ -41,8 +58,22 @@ QUARANTINE_FILE = "quarantine.parquet"
 REVIEWS_QUARANTINE_FILE = "reviews_quarantine.parquet"
 INGEST_FILE = "ingest.json"
 
-# What programs write for a value that they do not have. As an id it makes one user, or one item, of all that lack one.
-NULL_WORDS = ("nan", "null", "none", "undefined", "nil", "na", "n/a", "#n/a", "<na>", "nat", "\\n", "(null)")
+# What programs write for a value that they do not have. As an id it makes one user, or one item, of
+# all that lack one.
+NULL_WORDS = (
+    "nan",
+    "null",
+    "none",
+    "undefined",
+    "nil",
+    "na",
+    "n/a",
+    "#n/a",
+    "<na>",
+    "nat",
+    "\\n",
+    "(null)",
+)
 
 _HIDDEN = "_hidden"
 _QUARANTINE = pl.Schema({**dict.fromkeys((*EVENTS_SCHEMA, REASON), pl.String()), ROW: pl.Int64()})
@@ -54,11 +85,11 @@ class IngestSettings(BaseModel, frozen=True, extra="forbid"):
     """What is read.
 
     Attributes:
-        behaviour: a name of the catalogue, a MovieLens CSV folder, a mapping YAML, `synthetic`, or a data set directory
-            as ingest writes it (its users are pseudonyms already).
+        behaviour: a name of the catalogue, a MovieLens CSV folder, a mapping YAML, `synthetic`, or
+            a data set directory as ingest writes it (its users are pseudonyms already).
         synthetic: size and model of the synthetic data, where that is the source.
-        reviews: a name of the catalogue, or a CSV or Parquet with text and sentiment; None for no sentiment
-            task.
+        reviews: a name of the catalogue, or a CSV or Parquet with text and sentiment; None for no
+            sentiment task.
         max_users: take only so many users, always the same ones, before cleaning.
         max_reviews: take only so many reviews, always the same ones, after cleaning.
     """
@@ -87,9 +118,10 @@ class IngestResult:
 
 
 def source_fingerprint(settings: IngestSettings) -> str:
-    """SHA-256 of what an ingest would read, without reading it as data: the catalogue's pinned hashes, the
-    contents
-    of local files, and which pseudonym key there is (but not the key)."""
+    """SHA-256 of what an ingest would read, without reading it as data: the catalogue's pinned
+    hashes, the contents
+    of local files, and which pseudonym key there is (but not the key).
+    """
     total = hashlib.sha256(hmac.digest(pseudonym_key(), b"tasteloop fingerprint", "sha256"))
     for name in (settings.behaviour, settings.reviews):
         if name == synthetic.NAME == settings.behaviour:
@@ -111,7 +143,8 @@ def source_fingerprint(settings: IngestSettings) -> str:
 def ingest(settings: IngestSettings, out: Path, data: DataSettings | None = None) -> IngestResult:
     """Read, slice, pseudonymise, clean and write the data set directory `out`, whole or not at all.
 
-    A source of which cleaning leaves nothing is written too, with its quarantine: validation says no to it.
+    A source of which cleaning leaves nothing is written too, with its quarantine: validation says
+    no to it.
 
     Args:
         data: the engine that cleans; each writes the same bytes.
@@ -139,9 +172,14 @@ def ingest(settings: IngestSettings, out: Path, data: DataSettings | None = None
             write_parquet(directory / name, _hidden(table))
         kept = 0
         if sentiment is not None and settings.reviews is not None:
-            _report(settings.reviews, sentiment.removed, sentiment.reviews.height + sentiment.quarantine.height)
+            _report(
+                settings.reviews,
+                sentiment.removed,
+                sentiment.reviews.height + sentiment.quarantine.height,
+            )
             texts = sentiment.reviews
-            if settings.max_reviews is not None:  # ids are hashes: the smallest are a fixed random sample
+            # ids are hashes: the smallest are a fixed random sample
+            if settings.max_reviews is not None:
                 texts = texts.filter(pl.col(REVIEW).rank("ordinal") <= settings.max_reviews)
             kept = texts.height
             write_parquet(directory / REVIEWS_FILE, texts)
@@ -175,7 +213,9 @@ def ingest(settings: IngestSettings, out: Path, data: DataSettings | None = None
                 "users": result.users,
                 "items": result.items,
                 "reviews": result.reviews,
-                "reviews_rules": {r: {"removed": n} for r, n in sentiment.removed.items()} if sentiment else {},
+                "reviews_rules": {r: {"removed": n} for r, n in sentiment.removed.items()}
+                if sentiment
+                else {},
                 "labels": sorted(items[LABELS].explode().drop_nulls().unique()),
                 "sha256": result.sha256,
                 "terms": result.terms,
@@ -184,27 +224,47 @@ def ingest(settings: IngestSettings, out: Path, data: DataSettings | None = None
     return result
 
 
-def _rows(behaviour: Behaviour, settings: IngestSettings) -> tuple[pl.LazyFrame, int, int, dict[str, dict[str, int]]]:
-    """The rows that are asked for, with pseudonyms; how many the source has, how many these are; users' null words."""
+def _rows(
+    behaviour: Behaviour, settings: IngestSettings
+) -> tuple[pl.LazyFrame, int, int, dict[str, dict[str, int]]]:
+    """The rows that are asked for, with pseudonyms; how many the source has, how many these are;
+    users' null words.
+    """
     rows, rows_source = behaviour.rows, count(behaviour.rows)
     users = rows.select(USER).drop_nulls().unique().collect(engine="streaming").to_series()
-    # to look at the few users is quick; the rows are gone through once more only where there is such a word
+    # to look at the few users is quick; the rows are gone through once more only where there is
+    # such a word
     words = _null_words(rows, USER) if _is_null_word(users).any() else {}
     rows_in = rows_source
     if settings.max_users is not None:
         users = _some_users(users, settings.max_users)
         rows = rows.filter(pl.col(USER).is_in(users.implode()) | pl.col(USER).is_null())
         rows_in = count(rows)
-        log.info("%s: %d of %d rows, of %d users", settings.behaviour, rows_in, rows_source, settings.max_users)
+        log.info(
+            "%s: %d of %d rows, of %d users",
+            settings.behaviour,
+            rows_in,
+            rows_source,
+            settings.max_users,
+        )
     if behaviour.hidden:
         return rows, rows_source, rows_in, words
     hidden = pl.LazyFrame({USER: users, _HIDDEN: pseudonymise(users, pseudonym_key())})
-    rows = rows.join(hidden, on=USER, how="left").with_columns(pl.col(_HIDDEN).alias(USER)).drop(_HIDDEN)
+    rows = (
+        rows.join(hidden, on=USER, how="left")
+        .with_columns(pl.col(_HIDDEN).alias(USER))
+        .drop(_HIDDEN)
+    )
     return rows, rows_source, rows_in, words
 
 
 def _clean(
-    rows: pl.LazyFrame, height: int, behaviour: Behaviour, settings: IngestSettings, data: DataSettings, directory: Path
+    rows: pl.LazyFrame,
+    height: int,
+    behaviour: Behaviour,
+    settings: IngestSettings,
+    data: DataSettings,
+    directory: Path,
 ) -> dict[str, int]:
     """Write events and quarantine; the rows that each rule removed."""
     clean = partitions.clean
@@ -216,7 +276,12 @@ def _clean(
         kept, refused = clean(rows, height, behaviour.scale, settings.cleaning, data, work)
         write_rows(directory / EVENTS_FILE, kept, EVENTS_SCHEMA.to_polars())
         write_rows(directory / QUARANTINE_FILE, refused, _QUARANTINE)
-    reasons = pl.scan_parquet(directory / QUARANTINE_FILE).group_by(REASON).len().collect(engine="streaming")
+    reasons = (
+        pl.scan_parquet(directory / QUARANTINE_FILE)
+        .group_by(REASON)
+        .len()
+        .collect(engine="streaming")
+    )
     counts = dict(reasons.iter_rows())
     return {rule: counts.get(rule, 0) for rule in RULES}
 
@@ -236,7 +301,12 @@ def _behaviour_files(name: str) -> list[Path]:
         return movielens.files(path)
     if path.suffix in _MAPPINGS:
         return mapped.files(path)
-    known = ", ".join([*(source.name for source in CATALOGUE.values() if source.gives == "behaviour"), synthetic.NAME])
+    known = ", ".join(
+        [
+            *(source.name for source in CATALOGUE.values() if source.gives == "behaviour"),
+            synthetic.NAME,
+        ]
+    )
     raise TasteloopError(
         f"behaviour {name!r} is neither a name of the catalogue ({known}), nor a folder that is there, nor "
         "a mapping "
@@ -258,7 +328,9 @@ def _read_behaviour(settings: IngestSettings) -> Behaviour:
 
 
 def _read_dataset(path: Path) -> Behaviour:
-    rows = as_events(scan_table(path / EVENTS_FILE, {c: c for c in EVENTS_SCHEMA}), path / EVENTS_FILE, unit="us")
+    rows = as_events(
+        scan_table(path / EVENTS_FILE, {c: c for c in EVENTS_SCHEMA}), path / EVENTS_FILE, unit="us"
+    )
     items = as_items(read_table(path / ITEMS_FILE, {c: c for c in ITEMS_SCHEMA}), path / ITEMS_FILE)
     terms = read_json(path / INGEST_FILE)["terms"]
     return Behaviour(rows, items, (0.0, 1.0), terms, hidden=True, path=path / EVENTS_FILE)
@@ -274,7 +346,9 @@ def _read_reviews(name: str) -> pl.DataFrame:
 def _require(name: str, gives: str) -> None:
     if CATALOGUE[name].gives != gives:
         known = ", ".join(source.name for source in CATALOGUE.values() if source.gives == gives)
-        raise TasteloopError(f"{name!r} holds {CATALOGUE[name].gives}, not {gives}; for {gives}: {known}")
+        raise TasteloopError(
+            f"{name!r} holds {CATALOGUE[name].gives}, not {gives}; for {gives}: {known}"
+        )
 
 
 def _some_users(users: pl.Series, most: int) -> pl.Series:
@@ -326,7 +400,11 @@ def _with_unknown(items: pl.DataFrame | None, events: pl.LazyFrame) -> pl.DataFr
         ITEM,
         pl.col(ITEM).alias(TITLE),
         pl.lit([], pl.List(pl.String)).alias(LABELS),
-        *(pl.lit(None, dtype).alias(c) for c, dtype in schema.items() if c not in (ITEM, TITLE, LABELS)),
+        *(
+            pl.lit(None, dtype).alias(c)
+            for c, dtype in schema.items()
+            if c not in (ITEM, TITLE, LABELS)
+        ),
     )
     return pl.concat([known, unknown.cast(schema)])
 

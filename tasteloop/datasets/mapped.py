@@ -1,4 +1,6 @@
-"""Anyone's CSV or Parquet, through a small YAML mapping of columns, kinds, scale and time (docs/data.md)."""
+"""Anyone's CSV or Parquet, through a small YAML mapping of columns, kinds, scale and time
+(docs/data.md).
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def _known_zone(name: str) -> str:
     try:
         pl.select(pl.lit(datetime(2000, 1, 1)).dt.replace_time_zone(name))
     except pl.exceptions.PolarsError:
-        raise ValueError(f"unknown time zone {name!r}; give an IANA name such as Europe/Berlin or UTC") from None
+        raise ValueError(
+            f"unknown time zone {name!r}; give an IANA name such as Europe/Berlin or UTC"
+        ) from None
     return name
 
 
@@ -72,7 +76,9 @@ class Mapping(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _consistent(self) -> Mapping:
         if (self.kind is None) == (self.columns.kind is None):
-            raise ValueError("give either `columns.kind`, a column, or `kind`, one kind for all rows")
+            raise ValueError(
+                "give either `columns.kind`, a column, or `kind`, one kind for all rows"
+            )
         if not self.scale[0] < self.scale[1]:
             raise ValueError(f"scale is [lowest, highest], not {list(self.scale)}")
         return self
@@ -86,12 +92,15 @@ def load(path: Path) -> Mapping:
         mapping = Mapping.model_validate(read_yaml(path, words=True))
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'mapping'}: {e['msg']}" for e in error.errors(include_url=False)
+            f"{'.'.join(map(str, e['loc'])) or 'mapping'}: {e['msg']}"
+            for e in error.errors(include_url=False)
         )
         raise TasteloopError(
             f"{path}: {faults}. Kinds: {', '.join(KINDS)}; docs/data.md has a complete mapping"
         ) from None
-    items = mapping.items and mapping.items.model_copy(update={"file": path.parent / mapping.items.file})
+    items = mapping.items and mapping.items.model_copy(
+        update={"file": path.parent / mapping.items.file}
+    )
     return mapping.model_copy(update={"events": path.parent / mapping.events, "items": items})
 
 
@@ -114,5 +123,10 @@ def read(path: Path) -> Behaviour:
     items = None
     if mapping.items:
         table = read_table(mapping.items.file, mapping.items.columns.model_dump(exclude_none=True))
-        items = as_items(table, mapping.items.file, separator=mapping.items.separator, domain=mapping.items.domain)
+        items = as_items(
+            table,
+            mapping.items.file,
+            separator=mapping.items.separator,
+            domain=mapping.items.domain,
+        )
     return Behaviour(events, items, mapping.scale, mapping.terms, path=mapping.events)

@@ -19,17 +19,31 @@ _ARTICLE = r"^(.+), (The|A|An|Das|Der|Die|El|Il|L'|La|Le|Les|Los)( \(.*\))?$"  #
 
 
 def read_100k(directory: Path, terms: str) -> Behaviour:
-    """The atomic files `ml-100k.inter` and `ml-100k.item`: tab separated, times in seconds, 1 to 5 stars."""
+    """The atomic files `ml-100k.inter` and `ml-100k.item`: tab separated, times in seconds, 1 to 5
+    stars.
+    """
     ratings, films = directory / "ml-100k.inter", directory / "ml-100k.item"
-    columns = {USER: "user_id:token", ITEM: "item_id:token", VALUE: "rating:float", TIME: "timestamp:float"}
+    columns = {
+        USER: "user_id:token",
+        ITEM: "item_id:token",
+        VALUE: "rating:float",
+        TIME: "timestamp:float",
+    }
     described = {
         ITEM: "item_id:token",
         TITLE: "movie_title:token_seq",
         RELEASED: "release_year:token",
         LABELS: "class:token_seq",
     }
-    events = as_events(scan_table(ratings, columns, separator="\t", quote=None), ratings, kind="rate", unit="s")
-    items = as_items(read_table(films, described, separator="\t", quote=None), films, separator=" ", domain=_DOMAIN)
+    events = as_events(
+        scan_table(ratings, columns, separator="\t", quote=None), ratings, kind="rate", unit="s"
+    )
+    items = as_items(
+        read_table(films, described, separator="\t", quote=None),
+        films,
+        separator=" ",
+        domain=_DOMAIN,
+    )
     return Behaviour(events, _films(items), (1.0, 5.0), terms, path=ratings)
 
 
@@ -46,11 +60,17 @@ def files(folder: Path) -> list[Path]:
 
 
 def read_folder(folder: Path) -> Behaviour:
-    """`ratings.csv` (userId,movieId,rating,timestamp; 0.5 to 5) and `movies.csv` (movieId,title,genres)."""
+    """`ratings.csv` (userId,movieId,rating,timestamp; 0.5 to 5) and `movies.csv`
+    (movieId,title,genres).
+    """
     ratings, films = files(folder)
     columns = {USER: "userId", ITEM: "movieId", VALUE: "rating", TIME: "timestamp"}
     events = as_events(scan_table(ratings, columns), ratings, kind="rate", unit="s")
-    items = as_items(read_table(films, {ITEM: "movieId", TITLE: "title", LABELS: "genres"}), films, domain=_DOMAIN)
+    items = as_items(
+        read_table(films, {ITEM: "movieId", TITLE: "title", LABELS: "genres"}),
+        films,
+        domain=_DOMAIN,
+    )
     terms = "MovieLens: GroupLens terms, see the folder's README"
     return Behaviour(events, _films(items), (0.5, 5.0), terms, path=ratings)
 

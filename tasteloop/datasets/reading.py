@@ -1,4 +1,6 @@
-"""Columns as they were written, and how ids, times, numbers and texts are read out of them, for every reader alike."""
+"""Columns as they were written, and how ids, times, numbers and texts are read out of them, for
+every reader alike.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +44,12 @@ class Behaviour:
     """A source before cleaning.
 
     Attributes:
-        rows: what `tasteloop.behaviour.events.clean` takes, read when it is asked for; users are still raw ids.
+        rows: what `tasteloop.behaviour.events.clean` takes, read when it is asked for; users are
+            still raw ids.
         items: the items table, or None where the source has none.
         scale: the lowest and the highest value.
-        truth: tables beside the data set, by path, that only a synthetic source has; a column USER in them holds raw
-            ids too.
+        truth: tables beside the data set, by path, that only a synthetic source has; a column USER
+            in them holds raw ids too.
         hidden: users are pseudonyms already, and stay what they are.
         path: the file that the rows are in, where they are in one.
     """
@@ -85,7 +88,9 @@ def _is_moment(dtype: pl.DataType) -> bool:
 
 
 def _is_list(dtype: pl.DataType) -> bool:
-    return isinstance(dtype, pl.List | pl.Array) and (_is_text(_inner(dtype)) or _is_number(_inner(dtype)))
+    return isinstance(dtype, pl.List | pl.Array) and (
+        _is_text(_inner(dtype)) or _is_number(_inner(dtype))
+    )
 
 
 def _inner(dtype: pl.List | pl.Array) -> pl.DataType:
@@ -110,7 +115,9 @@ _ALLOWED = {
 
 
 def check_types(table: pl.DataFrame | pl.LazyFrame, path: Path) -> None:
-    """Raise TasteloopError where a column of `scan_table` holds what cannot be read as what it is."""
+    """Raise TasteloopError where a column of `scan_table` holds what cannot be read as what it
+    is.
+    """
     schema = table.collect_schema()
     for name, dtype in schema.items():
         if name in _ALLOWED and not any(holds(dtype) for holds in _ALLOWED[name][1]):
@@ -121,7 +128,9 @@ def check_types(table: pl.DataFrame | pl.LazyFrame, path: Path) -> None:
     for name in (name for name in schema if schema[name] == pl.Binary):
         with whole_table(path):
             try:
-                table.lazy().select(pl.col(name).cast(pl.String).str.len_bytes().sum()).collect(engine="streaming")
+                table.lazy().select(pl.col(name).cast(pl.String).str.len_bytes().sum()).collect(
+                    engine="streaming"
+                )
             except pl.exceptions.ComputeError as error:
                 if "utf" not in str(error):
                     raise
@@ -164,15 +173,19 @@ def as_events(
         read_times(pl.col(TIME), schema[TIME], unit, zone).alias(TIME),
         pl.when(number.is_finite()).then(number).alias(VALUE),
         read_text(pl.col(TIME)).alias(TIME_WRITTEN),
-        (read_text(pl.col(VALUE)) if VALUE in schema else pl.lit(None, pl.String)).alias(VALUE_WRITTEN),
+        (read_text(pl.col(VALUE)) if VALUE in schema else pl.lit(None, pl.String)).alias(
+            VALUE_WRITTEN
+        ),
     )
 
 
-def as_items(table: pl.DataFrame, path: Path, *, separator: str = "|", domain: str | None = None) -> pl.DataFrame:
+def as_items(
+    table: pl.DataFrame, path: Path, *, separator: str = "|", domain: str | None = None
+) -> pl.DataFrame:
     """The items table from the columns of `read_table`: ITEM and any of the others.
 
-    Labels are a list or text split at `separator`; `released` is a date, an ISO date or a year. A missing
-    title is the id. Of rows with the same id the first counts; rows without an id do not.
+    Labels are a list or text split at `separator`; `released` is a date, an ISO date or a year. A
+    missing title is the id. Of rows with the same id the first counts; rows without an id do not.
 
     Raises:
         TasteloopError: a column of `path` holds what cannot be read.
@@ -218,15 +231,28 @@ _WHOLE, _LARGE = r"^(-?[0-9]+)\.0+$", r"^(-?[0-9](?:\.[0-9]+)?e\+[0-9]{2})$"
 
 
 def _without_fractions(ids: pl.Series) -> pl.Series:
-    """Text ids with `_WHOLE` and `_LARGE` as integers; nearly always there are none, and to see that is quick."""
+    """Text ids with `_WHOLE` and `_LARGE` as integers; nearly always there are none, and to see
+    that is quick.
+    """
     if not ids.str.contains(f"{_WHOLE}|{_LARGE}").any():
         return ids
-    large = ids.str.extract(_LARGE).cast(pl.Float64, strict=False).cast(pl.Int128, strict=False).cast(pl.String)
-    return ids.to_frame().select(pl.coalesce(pl.first().str.extract(_WHOLE), large, pl.first())).to_series()
+    large = (
+        ids.str.extract(_LARGE)
+        .cast(pl.Float64, strict=False)
+        .cast(pl.Int128, strict=False)
+        .cast(pl.String)
+    )
+    return (
+        ids.to_frame()
+        .select(pl.coalesce(pl.first().str.extract(_WHOLE), large, pl.first()))
+        .to_series()
+    )
 
 
 def read_ids(name: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
-    """Ids as text; a whole number is the same id whether it was kept as an integer, a float or text of either."""
+    """Ids as text; a whole number is the same id whether it was kept as an integer, a float or text
+    of either.
+    """
     if name not in schema:
         return pl.lit(None, pl.String).alias(name)
     column = pl.col(name)
@@ -235,20 +261,29 @@ def read_ids(name: str, schema: Mapping[str, pl.DataType]) -> pl.Expr:
     if schema[name].is_float():
         is_whole = (column == column.round()) & (column.abs() < 1e38)
         number = pl.when(is_whole).then(column).cast(pl.Int128, strict=False).cast(pl.String)
-        return pl.coalesce(number, pl.when(column.is_not_nan()).then(column).cast(pl.String)).alias(name)
-    return read_text(column).map_batches(_without_fractions, return_dtype=pl.String, is_elementwise=True).alias(name)
+        return pl.coalesce(number, pl.when(column.is_not_nan()).then(column).cast(pl.String)).alias(
+            name
+        )
+    return (
+        read_text(column)
+        .map_batches(_without_fractions, return_dtype=pl.String, is_elementwise=True)
+        .alias(name)
+    )
 
 
 def read_value(schema: Mapping[str, pl.DataType]) -> pl.Expr:
     """Values as float64; null where there is no number."""
     if VALUE not in schema:
         return pl.lit(None, pl.Float64).alias(VALUE)
-    exact = schema[VALUE].is_integer() or schema[VALUE] == pl.Float64  # of a float32 its text says what was meant
+    # of a float32 its text says what was meant
+    exact = schema[VALUE].is_integer() or schema[VALUE] == pl.Float64
     return (pl.col(VALUE) if exact else read_text(pl.col(VALUE))).cast(pl.Float64, strict=False)
 
 
 def check_unit(table: pl.DataFrame | pl.LazyFrame, path: Path, unit: TimeUnit) -> None:
-    """Raise TasteloopError where the first times are mostly numbers of another unit than is said."""
+    """Raise TasteloopError where the first times are mostly numbers of another unit than is
+    said.
+    """
     dtype = table.collect_schema()[TIME]
     if _is_moment(dtype):
         return
@@ -266,7 +301,8 @@ def check_unit(table: pl.DataFrame | pl.LazyFrame, path: Path, unit: TimeUnit) -
 
 
 def read_times(column: pl.Expr, dtype: pl.DataType, unit: TimeUnit, zone: str = "UTC") -> pl.Expr:
-    """Times as int64 µs since 1970 UTC; null where they cannot be read or do not exist in their zone.
+    """Times as int64 µs since 1970 UTC; null where they cannot be read or do not exist in their
+    zone.
 
     Of the two moments that one local time means when clocks are set back, the earlier is taken.
     """
@@ -291,21 +327,32 @@ def _read_numbers(written: pl.Expr, unit: Unit) -> pl.Expr:
 def _read_iso(written: pl.Expr, zone: str) -> pl.Expr:
     """As `tasteloop.behaviour.events.parse_iso`, in a zone."""
     parts = written.str.extract_groups(ISO).struct
-    date, time = [[parts.field(name) for name in names] for names in (("year", "month", "day"), _CLOCK)]
+    date, time = [
+        [parts.field(name) for name in names] for names in (("year", "month", "day"), _CLOCK)
+    ]
     offset, fraction = parts.field("offset"), parts.field("fraction")
     local = pl.concat_str(*date, *(part.fill_null("00") for part in time)).str.to_datetime(
         "%Y%m%d%H%M%S", time_unit="us", strict=False
     )
     micros = fraction.str.pad_end(6, "0").cast(pl.Int64, strict=False).fill_null(0)
     hours = offset.str.slice(1, 2).cast(pl.Int64, strict=False)
-    minutes = offset.str.slice(3).str.strip_chars_start(":").cast(pl.Int64, strict=False).fill_null(0)
+    minutes = (
+        offset.str.slice(3).str.strip_chars_start(":").cast(pl.Int64, strict=False).fill_null(0)
+    )
     ahead = (hours * 60 + minutes) * 60_000_000
     ahead = pl.when(offset.str.starts_with("-")).then(-ahead).otherwise(ahead).fill_null(0)
-    return pl.when(offset.is_null()).then(_in_zone(local, zone)).otherwise(local.dt.timestamp("us") - ahead) + micros
+    return (
+        pl.when(offset.is_null())
+        .then(_in_zone(local, zone))
+        .otherwise(local.dt.timestamp("us") - ahead)
+        + micros
+    )
 
 
 _CLOCK = ("hour", "minute", "second")
 
 
 def _in_zone(naive: pl.Expr, zone: str) -> pl.Expr:
-    return naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.timestamp("us")
+    return naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.timestamp(
+        "us"
+    )

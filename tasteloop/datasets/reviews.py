@@ -77,9 +77,14 @@ def clean(table: pl.DataFrame) -> CleanedReviews:
     kept = judged.filter(pl.col(REASON).is_null())
     ids = [hashlib.sha256(t.encode()).hexdigest()[:16] for t in kept[TEXT]]
     reviews = kept.select(
-        pl.Series(REVIEW, ids, pl.String), TEXT, said.is_in(POSITIVE).cast(pl.Int8).alias(SENTIMENT), ITEM
+        pl.Series(REVIEW, ids, pl.String),
+        TEXT,
+        said.is_in(POSITIVE).cast(pl.Int8).alias(SENTIMENT),
+        ITEM,
     )
-    quarantine = judged.filter(pl.col(REASON).is_not_null()).select(TEXT, SENTIMENT, ITEM, REASON, ROW)
+    quarantine = judged.filter(pl.col(REASON).is_not_null()).select(
+        TEXT, SENTIMENT, ITEM, REASON, ROW
+    )
     counts = dict(quarantine[REASON].value_counts().iter_rows())
     reviews = reviews.cast(REVIEWS_SCHEMA.to_polars())
     return CleanedReviews(reviews, quarantine, {rule: counts.get(rule, 0) for rule in RULES})

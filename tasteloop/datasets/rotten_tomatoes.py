@@ -22,7 +22,9 @@ def read(directory: Path) -> pl.DataFrame:
             content = b"".join(read_bounded(stream, path.stat().st_size, str(path)))
         frame = pl.read_csv(content, infer_schema=False)
     except (EOFError, *UNREADABLE) as error:
-        raise TasteloopError(f"{path} cannot be read ({error}); remove {directory} and fetch again") from error
+        raise TasteloopError(
+            f"{path} cannot be read ({error}); remove {directory} and fetch again"
+        ) from error
     return frame.select(
         pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(ROW),
         pl.col("text").alias(TEXT),

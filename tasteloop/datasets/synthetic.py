@@ -1,7 +1,9 @@
-"""Synthetic behaviour with a known truth: users whose tastes, and how they change, were drawn from a stated model.
+"""Synthetic behaviour with a known truth: users whose tastes, and how they change, were drawn from
+a stated model.
 
-docs/case-study.md has the model as formulas. What is true of users goes to tables of its own, which nothing but a
-comparison with the truth may read; events and items hold only what a real shop would have.
+docs/case-study.md has the model as formulas. What is true of users goes to tables of its own, which
+nothing but a comparison with the truth may read; events and items hold only what a real shop would
+have.
 """
 
 from __future__ import annotations
@@ -70,10 +72,12 @@ NEUTRAL = (
 PRAISE = "wonderful superb delightful brilliant charming excellent"
 BLAME = "dreadful boring clumsy awful tedious disappointing"
 
-# What is done with an item that is liked, and with one that is not: the columns of `ACTS` add up to 1.
+# What is done with an item that is liked, and with one that is not: the columns of `ACTS` add up to
+# 1.
 KINDS_OF_ACT = ("view", "click", "rate", "review", "share", "purchase")
 ACTS = {True: (0.30, 0.22, 0.22, 0.08, 0.06, 0.12), False: (0.55, 0.10, 0.25, 0.10, 0.0, 0.0)}
-STARS = {True: ((4, 5), (0.5, 0.5)), False: ((1, 2, 3), (0.3, 0.4, 0.3))}  # of a rating or a review: stars, how often
+# of a rating or a review: stars, how often
+STARS = {True: ((4, 5), (0.5, 0.5)), False: ((1, 2, 3), (0.3, 0.4, 0.3))}
 WATCHED = {True: (8.0, 2.0), False: (2.0, 6.0)}  # Beta of the share of an item that a view lasts
 LABELS_AN_ITEM = (0.5, 0.35, 0.15)  # one, two, three
 
@@ -90,26 +94,41 @@ class SyntheticSettings(BaseModel, frozen=True, extra="forbid"):
     seed: int = 0
     start: date = date(2025, 1, 1)
     days: int = Field(180, ge=2)
-    mean_events: float = Field(60, ge=1, description="Mean of the log-normal number of events of a user.")
+    mean_events: float = Field(
+        60, ge=1, description="Mean of the log-normal number of events of a user."
+    )
     events_spread: float = Field(0.6, ge=0, description="Deviation of the log of that number.")
     session_events: float = Field(5, gt=1, description="Mean events of a session.")
-    label_skew: float = Field(0.5, ge=0, description="The k-th label is k^-skew as common among items and tastes.")
-    concentration: float = Field(2.0, gt=0, description="Of the Dirichlet of tastes: small means few, strong tastes.")
-    drift_share: float = Field(0.3, ge=0, le=1, description="Of users, whose taste is drawn anew in the middle.")
+    label_skew: float = Field(
+        0.5, ge=0, description="The k-th label is k^-skew as common among items and tastes."
+    )
+    concentration: float = Field(
+        2.0, gt=0, description="Of the Dirichlet of tastes: small means few, strong tastes."
+    )
+    drift_share: float = Field(
+        0.3, ge=0, le=1, description="Of users, whose taste is drawn anew in the middle."
+    )
     drift_at: float = Field(0.5, gt=0, lt=1, description="When, as a share of the period.")
-    zipf: float = Field(0.9, ge=0, description="An item's appeal is its rank to the power of minus this.")
-    exploration: float = Field(0.15, ge=0, le=1, description="Share of items met for their appeal alone.")
+    zipf: float = Field(
+        0.9, ge=0, description="An item's appeal is its rank to the power of minus this."
+    )
+    exploration: float = Field(
+        0.15, ge=0, le=1, description="Share of items met for their appeal alone."
+    )
     searches: float = Field(0.08, ge=0, lt=1, description="Share of events that are searches.")
     liking_slope: float = Field(6.0, ge=0)
     liking_middle: float = Field(0.4, description="Affinity at which half of the items are liked.")
-    label_words: float = Field(0.5, ge=0, le=1, description="Share of an item's words that speak of its labels.")
+    label_words: float = Field(
+        0.5, ge=0, le=1, description="Share of an item's words that speak of its labels."
+    )
 
 
 def affinity(tastes: NDArray[np.float64], membership: NDArray[Any]) -> NDArray[np.float64]:
-    """What a user of these tastes feels for an item: tastes [n, K], membership [J, K] of 0 and 1 -> [n, J] in [0, 1].
+    """What a user of these tastes feels for an item: tastes [n, K], membership [J, K] of 0 and 1 ->
+    [n, J] in [0, 1].
 
-    The mean taste of the item's labels, as a share of the user's strongest taste: 1 where the item is about nothing
-    but that. 0 for an item without labels.
+    The mean taste of the item's labels, as a share of the user's strongest taste: 1 where the item
+    is about nothing but that. 0 for an item without labels.
     """
     share = membership / np.maximum(membership.sum(1, keepdims=True), 1)
     return np.asarray((tastes / tastes.max(1, keepdims=True)) @ share.T)
@@ -117,16 +136,25 @@ def affinity(tastes: NDArray[np.float64], membership: NDArray[Any]) -> NDArray[n
 
 def liking(affinities: NDArray[np.float64], settings: SyntheticSettings) -> NDArray[np.float64]:
     """The probability that an item that was met is liked."""
-    return np.asarray(1 / (1 + np.exp(-settings.liking_slope * (affinities - settings.liking_middle))))
+    return np.asarray(
+        1 / (1 + np.exp(-settings.liking_slope * (affinities - settings.liking_middle)))
+    )
 
 
 def meeting(
-    tastes: NDArray[np.float64], membership: NDArray[Any], appeal: NDArray[np.float64], settings: SyntheticSettings
+    tastes: NDArray[np.float64],
+    membership: NDArray[Any],
+    appeal: NDArray[np.float64],
+    settings: SyntheticSettings,
 ) -> NDArray[np.float64]:
-    """The probability that an item is the next that a user meets, before those are left out that it met: [n, J]."""
+    """The probability that an item is the next that a user meets, before those are left out that it
+    met: [n, J].
+    """
     shelves = membership * appeal[:, None]
     by_label = tastes @ (shelves / shelves.sum(0)).T
-    return np.asarray(settings.exploration * appeal / appeal.sum() + (1 - settings.exploration) * by_label)
+    return np.asarray(
+        settings.exploration * appeal / appeal.sum() + (1 - settings.exploration) * by_label
+    )
 
 
 def drift_time(settings: SyntheticSettings) -> int:
@@ -152,7 +180,9 @@ class Truth:
     def read(cls, dataset: Path) -> Truth:
         """Raises TasteloopError where the data set has none: it is not synthetic."""
         if not (dataset / TASTES).is_file():
-            raise TasteloopError(f"{dataset} has no {TASTES}: the truth is known of synthetic data only")
+            raise TasteloopError(
+                f"{dataset} has no {TASTES}: the truth is known of synthetic data only"
+            )
         table = read_parquet(dataset / TASTES)
         labels = sorted(table[LABEL].unique())
         wide = table.pivot(LABEL, index=[USER, SINCE], values=TASTE).sort(USER, SINCE)
@@ -182,7 +212,9 @@ def generate(settings: SyntheticSettings) -> Behaviour:
             f"{settings.items} items cannot bear {settings.labels} labels; give ingest.synthetic.items at least as many"
         )
     # a stream each, so that another number of users leaves the items as they were
-    of_items, of_users, of_events = (np.random.default_rng((settings.seed, stream)) for stream in range(3))
+    of_items, of_users, of_events = (
+        np.random.default_rng((settings.seed, stream)) for stream in range(3)
+    )
     shop = _Shop.draw(settings, of_items)
     people = _People.draw(settings, of_users)
     rows: list[tuple[Any, ...]] = []
@@ -192,14 +224,20 @@ def generate(settings: SyntheticSettings) -> Behaviour:
     return Behaviour(
         events.select(
             pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(ROW),
-            USER, ITEM, KIND, TEXT, TIME, VALUE,
-            pl.col(TIME).cast(pl.String).alias(TIME_WRITTEN), pl.col(VALUE).cast(pl.String).alias(VALUE_WRITTEN),
+            USER,
+            ITEM,
+            KIND,
+            TEXT,
+            TIME,
+            VALUE,
+            pl.col(TIME).cast(pl.String).alias(TIME_WRITTEN),
+            pl.col(VALUE).cast(pl.String).alias(VALUE_WRITTEN),
         ).lazy(),
         shop.table(settings),
         (0.0, 1.0),
         _TERMS,
         {TASTES: people.table(shop.labels, settings), APPEAL: shop.truth()},
-    )  # fmt: skip
+    )
 
 
 _WRITTEN = dict(EVENTS_SCHEMA.to_polars()) | {VALUE: pl.Float64()}
@@ -255,7 +293,11 @@ class _Shop:
         for item in range(settings.items):
             count = 1 + int(rng.choice(3, p=LABELS_AN_ITEM))
             # the first K items bear the K labels, so that no label is without an item
-            borne = [item] if item < settings.labels else rng.choice(settings.labels, count, False, prevalence).tolist()
+            borne = (
+                [item]
+                if item < settings.labels
+                else rng.choice(settings.labels, count, False, prevalence).tolist()
+            )
             membership[item, borne] = 1
             told = [VOCABULARY[labels[borne[int(rng.integers(len(borne)))]]] for _ in range(12)]
             spoken = rng.random(12) < settings.label_words
@@ -270,9 +312,13 @@ class _Shop:
     def table(self, settings: SyntheticSettings) -> pl.DataFrame:
         labels = [[self.labels[k] for k in np.flatnonzero(row)] for row in self.membership]
         columns = {
-            ITEM: _items(0, settings.items), TITLE: self.titles, LABELS: labels, TEXT: self.texts,
-            DOMAIN: [NAME] * settings.items, RELEASED: self.released,
-        }  # fmt: skip
+            ITEM: _items(0, settings.items),
+            TITLE: self.titles,
+            LABELS: labels,
+            TEXT: self.texts,
+            DOMAIN: [NAME] * settings.items,
+            RELEASED: self.released,
+        }
         return pl.DataFrame(columns, schema=dict(ITEMS_SCHEMA.to_polars()))
 
     def truth(self) -> pl.DataFrame:
@@ -281,7 +327,9 @@ class _Shop:
 
 @dataclass(frozen=True)
 class _People:
-    """Tastes before and after the change [U, K] (the same for most), and when each came, in seconds from the start."""
+    """Tastes before and after the change [U, K] (the same for most), and when each came, in seconds
+    from the start.
+    """
 
     before: NDArray[np.float64]
     after: NDArray[np.float64]
@@ -342,8 +390,12 @@ def _life(
     return rows
 
 
-def _times(came: float, count: int, settings: SyntheticSettings, rng: np.random.Generator) -> NDArray[np.float64]:
-    """[count] seconds from the start: sessions on random days, most in the evening, a minute or two between events."""
+def _times(
+    came: float, count: int, settings: SyntheticSettings, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """[count] seconds from the start: sessions on random days, most in the evening, a minute or two
+    between events.
+    """
     times: list[float] = []
     first, last = int(came // 86_400), settings.days
     while len(times) < count:
@@ -355,19 +407,31 @@ def _times(came: float, count: int, settings: SyntheticSettings, rng: np.random.
 
 
 def _meet(
-    tastes: NDArray[np.float64], met: set[int], shop: _Shop, settings: SyntheticSettings, rng: np.random.Generator
+    tastes: NDArray[np.float64],
+    met: set[int],
+    shop: _Shop,
+    settings: SyntheticSettings,
+    rng: np.random.Generator,
 ) -> int:
-    """An item by its appeal: of all, or of those of a label drawn from the tastes; not one that was met, if it can."""
+    """An item by its appeal: of all, or of those of a label drawn from the tastes; not one that was
+    met, if it can.
+    """
     for _ in range(_TRIES):
         wander = rng.random() < settings.exploration
         shelf = shop.shelves[-1 if wander else int(rng.choice(len(tastes), p=tastes))]
-        item = int(shelf.items[np.searchsorted(shelf.cumulative, rng.random() * shelf.cumulative[-1], side="right")])
+        item = int(
+            shelf.items[
+                np.searchsorted(shelf.cumulative, rng.random() * shelf.cumulative[-1], side="right")
+            ]
+        )
         if item not in met:
             break
     return item
 
 
-def _act(liked: bool, item: int, shop: _Shop, rng: np.random.Generator) -> tuple[str, float | None, str | None]:
+def _act(
+    liked: bool, item: int, shop: _Shop, rng: np.random.Generator
+) -> tuple[str, float | None, str | None]:
     """kind, value and text of what is done with an item."""
     kind = KINDS_OF_ACT[int(rng.choice(len(KINDS_OF_ACT), p=ACTS[liked]))]
     value = text = None
@@ -379,7 +443,9 @@ def _act(liked: bool, item: int, shop: _Shop, rng: np.random.Generator) -> tuple
     if kind == "review":
         about = shop.words[int(rng.choice(np.flatnonzero(shop.membership[item])))]
         opinion = PRAISE if liked else BLAME
-        text = " ".join(_one(words, rng) for words in (opinion, about, NEUTRAL, about, NEUTRAL, opinion))
+        text = " ".join(
+            _one(words, rng) for words in (opinion, about, NEUTRAL, about, NEUTRAL, opinion)
+        )
     return kind, value, text
 
 

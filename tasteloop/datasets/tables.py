@@ -1,6 +1,8 @@
-"""Tables as they came: CSV, TSV, Parquet, or a directory of Parquet files, opened or refused with the true reason.
+"""Tables as they came: CSV, TSV, Parquet, or a directory of Parquet files, opened or refused with
+the true reason.
 
-No message shows a row, because a row holds raw user ids: a fault is told by its line, its column or its byte.
+No message shows a row, because a row holds raw user ids: a fault is told by its line, its column or
+its byte.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from tasteloop.decompression import most_bytes, read_bounded, too_large
 from tasteloop.errors import TasteloopError
 from tasteloop.redaction import column_names
 
-# What Polars raises for a damaged file, and Narwhals in its place. For some it panics, which is no Exception.
+# What Polars raises for a damaged file, and Narwhals in its place. For some it panics, which is no
+# Exception.
 UNREADABLE = (
     pl.exceptions.PolarsError,
     pl.exceptions.PanicException,
@@ -54,7 +57,8 @@ _OTHERS = {  # what Polars would decompress, and what looks like text to it and 
     codecs.BOM_UTF16_BE: "UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8",
 }
 _LINE = 1 << 20  # the longest header
-_ROWS_A_BYTE = 10  # of a Parquet file: more is one row over and over; users and times take a byte a row at the least
+# of a Parquet file: more is one row over and over; users and times take a byte a row at the least
+_ROWS_A_BYTE = 10
 _FREE_ROWS = 1 << 22
 
 
@@ -84,7 +88,8 @@ def scan_table(
 
     Args:
         path: a file, or a directory of Parquet files as Spark writes it.
-        columns: our name -> the name in the file; `optional`: the same of columns that may be absent.
+        columns: our name -> the name in the file; `optional`: the same of columns that may be
+            absent.
         separator: of a text file whose name does not end in .csv or .tsv (also .gz).
         empty: a table without rows is one too.
         parquet: it is Parquet, whatever its name ends in.
@@ -93,7 +98,8 @@ def scan_table(
         Our names, CSV columns as str and Parquet columns as they are, and ROW from 1.
 
     Raises:
-        TasteloopError: no such file, nothing in it, not of its format, or a column missing or repeated.
+        TasteloopError: no such file, nothing in it, not of its format, or a column missing or
+            repeated.
     """
     if not path.exists():
         raise TasteloopError(f"no file {path}; check the path")
@@ -103,7 +109,9 @@ def scan_table(
     if parquet or name.endswith(".parquet"):
         source = _scan_parquet(path)
     elif path.is_dir():
-        raise TasteloopError(f"{path} is a directory; one of Parquet files, named .parquet, is read, and no other")
+        raise TasteloopError(
+            f"{path} is a directory; one of Parquet files, named .parquet, is read, and no other"
+        )
     elif separator:
         source = _scan_text(path, separator, quote, {*columns.values(), *(optional or {}).values()})
     else:
@@ -113,8 +121,13 @@ def scan_table(
     names = schema.names()
     if absent := [theirs for theirs in columns.values() if theirs not in names]:
         raise TasteloopError(f"{path} has no column {', '.join(map(repr, absent))}; {_has(names)}")
-    wanted = {**columns, **{ours: theirs for ours, theirs in (optional or {}).items() if theirs in names}}
-    frame = source.select(_with_known_zone(theirs, schema[theirs]).alias(ours) for ours, theirs in wanted.items())
+    wanted = {
+        **columns,
+        **{ours: theirs for ours, theirs in (optional or {}).items() if theirs in names},
+    }
+    frame = source.select(
+        _with_known_zone(theirs, schema[theirs]).alias(ours) for ours, theirs in wanted.items()
+    )
     with whole_table(path, separator, quote):
         # an open quote hides the first row and all that follow
         if not empty and frame.head(1).collect().is_empty() and frame.collect().is_empty():
@@ -136,15 +149,23 @@ def _has(names: list[str]) -> str:
 
 
 @contextmanager
-def whole_table(path: Path | None, separator: str | None = None, quote: str | None = '"') -> Iterator[None]:
+def whole_table(
+    path: Path | None, separator: str | None = None, quote: str | None = '"'
+) -> Iterator[None]:
     """Raise TasteloopError where a table that is read within the block turns out to be damaged."""
     try:
         yield
     except UNREADABLE as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENOMEM)
+        full = isinstance(error, OSError) and error.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EMFILE,
+            errno.ENOMEM,
+        )
         if path is None or full:  # then it is not the table that is at fault
             raise
-        raise TasteloopError(_fault(path, separator, quote, error)) from None  # its text quotes rows
+        # its text quotes rows
+        raise TasteloopError(_fault(path, separator, quote, error)) from None
 
 
 def collect(rows: pl.LazyFrame, path: Path | None) -> pl.DataFrame:
@@ -154,11 +175,19 @@ def collect(rows: pl.LazyFrame, path: Path | None) -> pl.DataFrame:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file, or the data files of a directory as Spark writes it; what begins with `_` or `.` is none of them."""
+    """The file, or the data files of a directory as Spark writes it; what begins with `_` or `.` is
+    none of them.
+    """
     if not path.is_dir():
         return [path]
-    below = (file for file in sorted(path.rglob("*")) if file.name.lower().endswith(".parquet") and file.is_file())
-    return [file for file in below if not any(part[0] in "_." for part in file.relative_to(path).parts)]
+    below = (
+        file
+        for file in sorted(path.rglob("*"))
+        if file.name.lower().endswith(".parquet") and file.is_file()
+    )
+    return [
+        file for file in below if not any(part[0] in "_." for part in file.relative_to(path).parts)
+    ]
 
 
 # Parquet
@@ -170,8 +199,11 @@ def _scan_parquet(path: Path) -> pl.LazyFrame:
         raise TasteloopError(f"{path} is a directory without a .parquet file in it; check the path")
     for file in files:
         _check_parquet(file)
-    parents = {part for file in files for part in file.relative_to(path).parent.parts if path.is_dir()}
-    partitions = sorted({part.partition("=")[0] for part in parents if "=" in part})  # of Spark's `partitionBy`
+    parents = {
+        part for file in files for part in file.relative_to(path).parent.parts if path.is_dir()
+    }
+    # of Spark's `partitionBy`
+    partitions = sorted({part.partition("=")[0] for part in parents if "=" in part})
     return pl.scan_parquet(
         files,
         glob=False,
@@ -227,13 +259,17 @@ def _scan_text(path: Path, separator: str, quote: str | None, wanted: set[str]) 
     if other := next((what for magic, what in _OTHERS.items() if head.startswith(magic)), None):
         raise TasteloopError(f"{path} is {other}")
     if b"\0" in head:
-        raise TasteloopError(f"{path} is no UTF-8 text; if it is UTF-16, convert it: iconv -f UTF-16LE -t UTF-8")
+        raise TasteloopError(
+            f"{path} is no UTF-8 text; if it is UTF-16, convert it: iconv -f UTF-16LE -t UTF-8"
+        )
     _refuse_repeated(path, _header(path, separator, quote), wanted)
     return pl.scan_csv(path, separator=separator, quote_char=quote, infer_schema=False, glob=False)
 
 
 def check_file(path: Path) -> None:
-    """Raise TasteloopError for what cannot be read as a file: a pipe, for one, would be waited for for ever."""
+    """Raise TasteloopError for what cannot be read as a file: a pipe, for one, would be waited for
+    for ever.
+    """
     if not path.is_file():
         raise TasteloopError(f"{path} is no regular file; check the path")
     if not os.access(path, os.R_OK):
@@ -258,8 +294,12 @@ def _check_gzip(path: Path) -> None:
             "end; copy or export it again"
         ) from None
     except (OSError, zlib.error) as error:
-        what = "is followed by something else" if "Not a gzipped file" in str(error) else "is damaged"
-        raise TasteloopError(f"{path} ({packed:,} bytes): its gzip data {what}; export it again") from None
+        what = (
+            "is followed by something else" if "Not a gzipped file" in str(error) else "is damaged"
+        )
+        raise TasteloopError(
+            f"{path} ({packed:,} bytes): its gzip data {what}; export it again"
+        ) from None
     if size == 0:
         raise TasteloopError(f"{path} is empty (0 bytes) once it is decompressed; export it again")
 
@@ -297,8 +337,12 @@ def _fault(path: Path, separator: str | None, quote: str | None, error: BaseExce
             with path.open("rb") as stream:
                 head = stream.read(4)
             if separator is None and (path.name.lower().endswith(".parquet") or head == b"PAR1"):
-                return f"{path} ({path.stat().st_size} bytes) {_parquet_fault(path)}; export it again"
-            separator = separator or _SEPARATORS.get(Path(path.name.lower().removesuffix(".gz")).suffix, "\t")
+                return (
+                    f"{path} ({path.stat().st_size} bytes) {_parquet_fault(path)}; export it again"
+                )
+            separator = separator or _SEPARATORS.get(
+                Path(path.name.lower().removesuffix(".gz")).suffix, "\t"
+            )
             fault = _text_fault(path, separator, quote)
             return f"{path} ({path.stat().st_size} bytes) cannot be read as a table: {fault}"
     except (OSError, EOFError, zlib.error, UnicodeError) as other:

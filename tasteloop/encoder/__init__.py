@@ -1,1 +1,3 @@
-"""The encoder: BERT with its heads, how it is fine-tuned, and what is calibrated or counted beside it."""
+"""The encoder: BERT with its heads, how it is fine-tuned, and what is calibrated or counted beside
+it.
+"""

@@ -1,8 +1,10 @@
-"""Sentiment by logistic regression on n-grams: what a fine-tuned encoder has to beat, and what it is mixed with.
+"""Sentiment by logistic regression on n-grams: what a fine-tuned encoder has to beat, and what it
+is mixed with.
 
-Words are told by spaces in one script and not at all in another, so the n-grams are either of words or of characters,
-and the validation reviews decide. Rows are tf-idf with logarithmic counts, length 1. n-grams are hashed (Weinberger et
-al. 2009), so that a fitted model is two vectors and no vocabulary.
+Words are told by spaces in one script and not at all in another, so the n-grams are either of words
+or of characters, and the validation reviews decide. Rows are tf-idf with logarithmic counts, length
+1. n-grams are hashed (Weinberger et al. 2009), so that a fitted model is two vectors and no
+  vocabulary.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ class BagOfWords:
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Log-odds [n] that a text is positive."""
-        scores: NDArray[np.float32] = _rows(_counts(self.analyser, texts), self.idf) @ self.weights + self.intercept
+        scores: NDArray[np.float32] = (
+            _rows(_counts(self.analyser, texts), self.idf) @ self.weights + self.intercept
+        )
         return scores.astype(np.float32)
 
     def probabilities(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -67,8 +71,16 @@ class BagOfWords:
         """bag_of_words.safetensors into an existing directory."""
         from safetensors.numpy import save_file
 
-        arrays = {"idf": self.idf, "weights": self.weights, "intercept": np.array([self.intercept], np.float32)}
-        save_file(arrays, directory / FILE, metadata={"analyser": self.analyser, "strength": str(self.strength)})
+        arrays = {
+            "idf": self.idf,
+            "weights": self.weights,
+            "intercept": np.array([self.intercept], np.float32),
+        }
+        save_file(
+            arrays,
+            directory / FILE,
+            metadata={"analyser": self.analyser, "strength": str(self.strength)},
+        )
 
     @classmethod
     def load(cls, directory: Path) -> BagOfWords:
@@ -77,7 +89,9 @@ class BagOfWords:
 
         with safe_open(directory / FILE, "np") as file:
             said = file.metadata()
-            idf, weights, intercept = (file.get_tensor(name) for name in ("idf", "weights", "intercept"))
+            idf, weights, intercept = (
+                file.get_tensor(name) for name in ("idf", "weights", "intercept")
+            )
         return cls(said["analyser"], float(said["strength"]), idf, weights, float(intercept[0]))
 
 
@@ -88,7 +102,8 @@ def fit(
     validation_positive: NDArray[Any],
     strengths: Sequence[float] = STRENGTHS,
 ) -> BagOfWords:
-    """Fit every analyser with every strength on the training reviews; the one that is likeliest on validation stays.
+    """Fit every analyser with every strength on the training reviews; the one that is likeliest on
+    validation stays.
 
     Raises:
         TasteloopError: no training review, or all of one sentiment.
@@ -108,29 +123,40 @@ def fit(
             regression = LogisticRegression(C=strength, solver="liblinear").fit(rows, positive)
             weights = np.zeros(BUCKETS, np.float32)
             weights[seen] = regression.coef_[0]
-            fitted.append(BagOfWords(analyser, strength, idf, weights, float(regression.intercept_[0])))
+            fitted.append(
+                BagOfWords(analyser, strength, idf, weights, float(regression.intercept_[0]))
+            )
     if not len(validation_texts):
         return fitted[0]
-    loss = [_loss(model.logits(validation_texts), np.asarray(validation_positive)) for model in fitted]
+    loss = [
+        _loss(model.logits(validation_texts), np.asarray(validation_positive)) for model in fitted
+    ]
     best = fitted[int(np.argmin(loss))]
-    log.info("bag of words: %s, C %g; validation loss %.4f", best.analyser, best.strength, min(loss))
+    log.info(
+        "bag of words: %s, C %g; validation loss %.4f", best.analyser, best.strength, min(loss)
+    )
     return best
 
 
 def of_reviews(reviews: pl.DataFrame, strengths: Sequence[float] = STRENGTHS) -> BagOfWords | None:
-    """Fitted on the training rows of a reviews table, chosen on its validation rows; None where the training rows are
-    all of one sentiment."""
+    """Fitted on the training rows of a reviews table, chosen on its validation rows; None where the
+    training rows are all of one sentiment.
+    """
     train, validation = (reviews.filter(reviews[SPLIT] == split) for split in (TRAIN, VALIDATION))
     if train[SENTIMENT].n_unique() < 2:
         return None
     return fit(
-        train[TEXT].to_list(), train[SENTIMENT].to_numpy(),
-        validation[TEXT].to_list(), validation[SENTIMENT].to_numpy(), strengths,
-    )  # fmt: skip
+        train[TEXT].to_list(),
+        train[SENTIMENT].to_numpy(),
+        validation[TEXT].to_list(),
+        validation[SENTIMENT].to_numpy(),
+        strengths,
+    )
 
 
 def share(encoder: NDArray[Any], bag: NDArray[Any], positive: NDArray[Any]) -> float:
-    """How much a bag of words' log-odds count beside an encoder's, by a logistic regression of both.
+    """How much a bag of words' log-odds count beside an encoder's, by a logistic regression of
+    both.
 
     Args:
         encoder, bag: log-odds [n] of validation reviews, which neither model was fitted on.

@@ -1,4 +1,6 @@
-"""Texts as batches: token ids, padding to the longest of a batch only, and the frozen layers' work done once."""
+"""Texts as batches: token ids, padding to the longest of a batch only, and the frozen layers' work
+done once.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TaskData:
-    """One task's texts as token ids, and targets [n, outputs]; which rows train and which validate."""
+    """One task's texts as token ids, and targets [n, outputs]; which rows train and which
+    validate.
+    """
 
     name: str
     ids: list[list[int]]
@@ -47,22 +51,29 @@ def load_tokenizer(directory: Path) -> Any:
         )
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises no other kind: no JSON, nested too deep, an unknown model
-        raise TasteloopError(f"{path} is not a tokenizer: {error}; save the encoder again") from None
+    # the library raises no other kind: no JSON, nested too deep, an unknown model
+    except Exception as error:
+        raise TasteloopError(
+            f"{path} is not a tokenizer: {error}; save the encoder again"
+        ) from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-    """Token ids of each text with its special tokens, at most `max_tokens`: the end of a text is what is cut."""
+    """Token ids of each text with its special tokens, at most `max_tokens`: the end of a text is
+    what is cut.
+    """
     tokenizer.enable_truncation(max_tokens)
     ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts))]
     tokenizer.no_truncation()
     return ids
 
 
-def pad(ids: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+def pad(
+    ids: Sequence[Sequence[int]], device: torch.device | str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids of unequal lengths -> ids [n, t] and mask [n, t], padded to the longest."""
     import torch
 
@@ -78,7 +89,9 @@ def pad(ids: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tup
 def length_buckets(
     lengths: NDArray[np.int64], rows: NDArray[np.int64], size: int, rng: np.random.Generator
 ) -> list[NDArray[np.int64]]:
-    """Batches of about equal lengths in random order: shuffled, then sorted within windows of 50 batches."""
+    """Batches of about equal lengths in random order: shuffled, then sorted within windows of 50
+    batches.
+    """
     rows = rng.permutation(rows)
     batches = []
     for start in range(0, len(rows), size * 50):
@@ -88,23 +101,32 @@ def length_buckets(
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def sorted_batches(lengths: NDArray[np.int64], size: int, spread: float = math.inf) -> Iterator[NDArray[np.int64]]:
+def sorted_batches(
+    lengths: NDArray[np.int64], size: int, spread: float = math.inf
+) -> Iterator[NDArray[np.int64]]:
     """Positions in batches, shortest first: every batch of about equal lengths.
 
     Args:
         size: the most of a batch.
-        spread: a batch ends before a length beyond `spread` times its first one's plus 2: padding is computed too.
+        spread: a batch ends before a length beyond `spread` times its first one's plus 2: padding
+            is computed too.
     """
     ordered = lengths.argsort(kind="stable")
     start = 0
     for end in range(1, len(ordered) + 1):
-        if end == len(ordered) or end - start == size or lengths[ordered[end]] > spread * lengths[ordered[start]] + 2:
+        if (
+            end == len(ordered)
+            or end - start == size
+            or lengths[ordered[end]] > spread * lengths[ordered[start]] + 2
+        ):
             yield ordered[start:end]
             start = end
 
 
 class Inputs:
-    """Batches as the trained layers' input: computed by the frozen layers once and kept, or each time."""
+    """Batches as the trained layers' input: computed by the frozen layers once and kept, or each
+    time.
+    """
 
     def __init__(
         self,
@@ -130,9 +152,14 @@ class Inputs:
         import torch
 
         lengths = self.lengths[t]
-        out = torch.empty(int(lengths.sum()), self.model.width, dtype=torch.float16, device=self.device)
+        out = torch.empty(
+            int(lengths.sum()), self.model.width, dtype=torch.float16, device=self.device
+        )
         self.model.eval()
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16),
+        ):
             for rows in sorted_batches(lengths, 64):
                 ids, mask = pad([self.tasks[t].ids[i] for i in rows], self.device)
                 hidden = self.model.lower(ids, mask)
@@ -140,7 +167,9 @@ class Inputs:
                     out[self.starts[t][i] : self.starts[t][i + 1]] = vectors[: lengths[i]]
         return out
 
-    def batch(self, t: int, rows: Sequence[int] | NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(
+        self, t: int, rows: Sequence[int] | NDArray[np.int64]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Hidden states [n, t, width] in float32 and mask [n, t]."""
         import torch
 
@@ -162,8 +191,13 @@ class Inputs:
         import torch
 
         out = np.zeros((len(rows), self.tasks[t].targets.shape[1]), np.float32)
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16),
+        ):
             for places in sorted_batches(self.lengths[t][rows], 64):
-                logits = self.model.logits(self.tasks[t].name, self.model.upper(*self.batch(t, rows[places])))
+                logits = self.model.logits(
+                    self.tasks[t].name, self.model.upper(*self.batch(t, rows[places]))
+                )
                 out[places] = logits.float().cpu().numpy()
         return out

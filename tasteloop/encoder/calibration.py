@@ -1,4 +1,6 @@
-"""From logits to probabilities that mean what they say, and to decisions; fitted on the validation window."""
+"""From logits to probabilities that mean what they say, and to decisions; fitted on the validation
+window.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,16 @@ _SURE = 0.95  # how sure a claim of precision is
 
 
 def average_precision(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
-    """Micro-averaged average precision: area under precision over recall of all decisions; needs no threshold."""
+    """Micro-averaged average precision: area under precision over recall of all decisions; needs no
+    threshold.
+    """
     from sklearn.metrics import average_precision_score
 
-    return float(average_precision_score(truth.ravel(), logits.ravel())) if 0 < truth.mean() < 1 else 0.0
+    return (
+        float(average_precision_score(truth.ravel(), logits.ravel()))
+        if 0 < truth.mean() < 1
+        else 0.0
+    )
 
 
 def calibrate(
@@ -27,19 +35,22 @@ def calibrate(
     habits: NDArray[np.float32] | None = None,
     precision: float = 0.8,
 ) -> dict[str, Any]:
-    """Platt scaling, decision thresholds, and from where on a statement is sure, on the validation window.
+    """Platt scaling, decision thresholds, and from where on a statement is sure, on the validation
+    window.
 
-    `p = σ(slope · logit + habit_slope · habits + intercept)` with one set for all outputs (Platt 1999): a window of
-    some hundred users does not carry a set for each. The threshold of a single output is 0.5, which maximises the
-    accuracy of calibrated probabilities: searched for on a thousand reviews it cost 0.3 points on others.
+    `p = σ(slope · logit + habit_slope · habits + intercept)` with one set for all outputs (Platt
+    1999): a window of some hundred users does not carry a set for each. The threshold of a single
+    output is 0.5, which maximises the accuracy of calibrated probabilities: searched for on a
+    thousand reviews it cost 0.3 points on others.
 
     Args:
-        logits, truth: [n, outputs]; habits: [n, outputs] log-odds of `tasteloop.encoder.habits`, or None.
+        logits, truth: [n, outputs]; habits: [n, outputs] log-odds of `tasteloop.encoder.habits`, or
+            None.
         precision: share of sure statements that shall be right.
 
     Returns:
-        {"slope", "intercept", "thresholds": [outputs], "confident_from": None where that precision is never reached},
-        and "habit_slope" where there are habits.
+        {"slope", "intercept", "thresholds": [outputs], "confident_from": None where that precision
+        is never reached}, and "habit_slope" where there are habits.
     """
     import numpy as np
     from sklearn.linear_model import LogisticRegression
@@ -49,8 +60,11 @@ def calibrate(
     scaling = dict.fromkeys(names, 1 / len(parts)) | {"intercept": 0.0}
     if not 0 < truth.mean() < 1:
         return {**scaling, "thresholds": [0.5] * logits.shape[1], "confident_from": None}
-    fitted = LogisticRegression(C=1e6).fit(np.stack([part.ravel() for part in parts], 1), truth.ravel())
-    if (fitted.coef_ > 0).all():  # what orders nothing keeps its own words rather than their opposite
+    fitted = LogisticRegression(C=1e6).fit(
+        np.stack([part.ravel() for part in parts], 1), truth.ravel()
+    )
+    # what orders nothing keeps its own words rather than their opposite
+    if (fitted.coef_ > 0).all():
         scaling = {name: float(slope) for name, slope in zip(names, fitted.coef_[0], strict=True)}
         scaling["intercept"] = float(fitted.intercept_[0])
     probabilities = apply_calibration(logits, scaling, habits)
@@ -63,14 +77,18 @@ def calibrate(
 
 
 def apply_calibration(
-    logits: NDArray[np.float32], calibration: dict[str, Any], habits: NDArray[np.float32] | None = None
+    logits: NDArray[np.float32],
+    calibration: dict[str, Any],
+    habits: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Calibrated probabilities of logits, same shape."""
     return from_log_odds(log_odds(logits, calibration, habits))
 
 
 def log_odds(
-    logits: NDArray[np.float32], calibration: dict[str, Any], habits: NDArray[np.float32] | None = None
+    logits: NDArray[np.float32],
+    calibration: dict[str, Any],
+    habits: NDArray[np.float32] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """What the text and the habits add to the calibrated log-odds; their sum is the log-odds."""
     import numpy as np
@@ -90,13 +108,16 @@ def from_log_odds(terms: dict[str, NDArray[np.float64]]) -> NDArray[np.float32]:
     return out
 
 
-def choose_thresholds(probabilities: NDArray[np.float32], truth: NDArray[np.float32]) -> NDArray[np.float64]:
+def choose_thresholds(
+    probabilities: NDArray[np.float32], truth: NDArray[np.float32]
+) -> NDArray[np.float64]:
     """[outputs] from which probability on an output is predicted.
 
-    One output: 0.5. Several: from the one threshold that maximises micro-F1, each output's is moved to where
-    micro-F1 + macro-F1 / 4 is highest, three rounds. Rare labels have a handful of positives in the window, so an
-    output's outcomes are counted by a quarter and its probabilities, which are calibrated, by three (the threshold of a
-    calibrated model that maximises F1 follows from its probabilities alone: Lipton et al. 2014).
+    One output: 0.5. Several: from the one threshold that maximises micro-F1, each output's is moved
+    to where micro-F1 + macro-F1 / 4 is highest, three rounds. Rare labels have a handful of
+    positives in the window, so an output's outcomes are counted by a quarter and its probabilities,
+    which are calibrated, by three (the threshold of a calibrated model that maximises F1 follows
+    from its probabilities alone: Lipton et al. 2014).
     """
     import numpy as np
 
@@ -133,14 +154,18 @@ def confidence(probabilities: NDArray[np.float32], thresholds: NDArray[Any]) -> 
 
 
 def confident_from(
-    probabilities: NDArray[np.float32], truth: NDArray[np.float32], thresholds: NDArray[np.float64], precision: float
+    probabilities: NDArray[np.float32],
+    truth: NDArray[np.float32],
+    thresholds: NDArray[np.float64],
+    precision: float,
 ) -> float | None:
-    """The least confidence from which on statements are right as often as `precision` says; None: never.
+    """The least confidence from which on statements are right as often as `precision` says; None:
+    never.
 
-    That share is counted of these rows and claimed of later ones, so its lower 95% bound has to reach `precision`
-    (Clopper and Pearson 1934, one-sided; selection with guaranteed risk: Geifman and El-Yaniv 2017). Statements are the
-    labels that are predicted; of a single output also its absence. They count as independent, which the labels of one
-    user are not quite.
+    That share is counted of these rows and claimed of later ones, so its lower 95% bound has to
+    reach `precision` (Clopper and Pearson 1934, one-sided; selection with guaranteed risk: Geifman
+    and El-Yaniv 2017). Statements are the labels that are predicted; of a single output also its
+    absence. They count as independent, which the labels of one user are not quite.
     """
     import numpy as np
     from scipy.stats import beta
@@ -157,15 +182,21 @@ def confident_from(
 
 
 def one_vs_rest(
-    x: Any, y: NDArray[np.float32], x_later: Any, y_later: NDArray[np.float32], penalties: Sequence[float]
+    x: Any,
+    y: NDArray[np.float32],
+    x_later: Any,
+    y_later: NDArray[np.float32],
+    penalties: Sequence[float],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A logistic regression for each label, all with the ridge penalty of the least log-loss on later rows.
+    """A logistic regression for each label, all with the ridge penalty of the least log-loss on
+    later rows.
 
     Args:
         x: [n, D] features, dense or sparse; y: [n, K]; x_later, y_later: rows that choose.
 
     Returns:
-        weights [D, K], bias [K]. A label that is always or never there has weights of 0 and the log-odds of its rate.
+        weights [D, K], bias [K]. A label that is always or never there has weights of 0 and the
+        log-odds of its rate.
     """
     import numpy as np
     from sklearn.linear_model import LogisticRegression
@@ -173,7 +204,10 @@ def one_vs_rest(
     dense = isinstance(x, np.ndarray)
     best: tuple[float, Any, Any] | None = None
     for penalty in penalties:
-        weights, bias = np.zeros((x.shape[1], y.shape[1]), np.float32), np.zeros(y.shape[1], np.float32)
+        weights, bias = (
+            np.zeros((x.shape[1], y.shape[1]), np.float32),
+            np.zeros(y.shape[1], np.float32),
+        )
         for k in range(y.shape[1]):
             rate = float(y[:, k].mean())
             if not 0 < rate < 1:

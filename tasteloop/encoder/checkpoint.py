@@ -1,6 +1,8 @@
-"""Where a training stands, on disk: weights, optimiser moments and place in the plan, as safetensors and JSON.
+"""Where a training stands, on disk: weights, optimiser moments and place in the plan, as
+safetensors and JSON.
 
-Every random number of a step is seeded by the step's number, so a resumed run is the run that was killed.
+Every random number of a step is seeded by the step's number, so a resumed run is the run that was
+killed.
 """
 
 from __future__ import annotations
@@ -44,9 +46,15 @@ class Checkpoint:
 
     @classmethod
     def resume(
-        cls, work: Path, model: TasteModel, optimizer: Any, fingerprint: str, store: str | None = None
+        cls,
+        work: Path,
+        model: TasteModel,
+        optimizer: Any,
+        fingerprint: str,
+        store: str | None = None,
     ) -> Checkpoint:
-        """The last checkpoint in `work`, or in the object store where one is given, if it belongs to this training.
+        """The last checkpoint in `work`, or in the object store where one is given, if it belongs
+        to this training.
 
         Else a fresh start.
         """
@@ -90,12 +98,16 @@ class Checkpoint:
         self.epoch, self.step = self.epoch + 1, 0
         if measured["mean"] > self.best:
             self.best, self.stale = measured["mean"], 0
-            self.best_weights = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+            self.best_weights = {
+                n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad
+            }
         else:
             self.stale += 1
 
     def average(self, model: TasteModel, decay: float) -> None:
-        """Move the running mean of weights towards the current ones (Polyak & Juditsky 1992), faster at the start."""
+        """Move the running mean of weights towards the current ones (Polyak & Juditsky 1992),
+        faster at the start.
+        """
         self.steps += 1
         decay = min(decay, self.steps / (self.steps + 9))
         for name, parameter in model.named_parameters():
@@ -141,11 +153,15 @@ class Checkpoint:
             write_json(
                 folder / "state.json",
                 {
-                    "fingerprint": self.fingerprint, "epoch": self.epoch, "step": self.step, "stale": self.stale,
+                    "fingerprint": self.fingerprint,
+                    "epoch": self.epoch,
+                    "step": self.step,
+                    "stale": self.stale,
                     "steps": self.steps,
-                    "best": self.best if math.isfinite(self.best) else None, "history": self.history,
+                    "best": self.best if math.isfinite(self.best) else None,
+                    "history": self.history,
                 },
-            )  # fmt: skip
+            )
         if self.store:
             storage.send(self.work / _FOLDER, self.store)
         self.saved = time.monotonic()

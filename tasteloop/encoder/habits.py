@@ -1,11 +1,13 @@
-"""What a history's own counts say of interests, without a word read; added to the encoder's log-odds.
+"""What a history's own counts say of interests, without a word read; added to the encoder's
+log-odds.
 
-`logit P(y_ik) = α · z_ik + β · h_ik + γ` with z from the encoder, `h_ik = b_k + w_k · x_i`, and α, β, γ fitted on the
-validation window (`tasteloop.encoder.calibration`). The features x of a history: the share of every label among its events, all
-and liked, plain and decayed by rank (a few of everybody's events mixed in), its place among the users' leading singular
-vectors, all and liked, how long it is, and the labels of the items that are likeliest to come next and are not in it
-yet (EASE, Steck 2019): who has seen every western will hardly meet another. Everything is a sum, so what each part says
-can be shown.
+`logit P(y_ik) = α · z_ik + β · h_ik + γ` with z from the encoder, `h_ik = b_k + w_k · x_i`, and α,
+β, γ fitted on the validation window (`tasteloop.encoder.calibration`). The features x of a history:
+the share of every label among its events, all and liked, plain and decayed by rank (a few of
+everybody's events mixed in), its place among the users' leading singular vectors, all and liked,
+how long it is, and the labels of the items that are likeliest to come next and are not in it yet
+(EASE, Steck 2019): who has seen every western will hardly meet another. Everything is a sum, so
+what each part says can be shown.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ class Habits:
         base: [K] share of each label in everybody's events.
         factors: [J, f] singular vectors of who met what, scaled for a history's sum.
         weights: [D, K]; bias: [K].
-        compared: [I] positions of the items that can come next; bundles before these features have none.
+        compared: [I] positions of the items that can come next; bundles before these features have
+            none.
         follows, follows_liked: [I, I] EASE weights of all events, and of liked ones.
     """
 
@@ -70,7 +73,9 @@ class Habits:
         vectors, activity = spectral(past.seen, _FACTORS)
         factors = vectors / np.sqrt(activity)[:, None] * np.sqrt(len(activity))
         base = data.catalogue.membership(data.labels)[past.item].mean(0)
-        compared = np.sort(np.argsort(-past.seen.sum(0), kind="stable")[:_COMPARED]).astype(np.int32)
+        compared = np.sort(np.argsort(-past.seen.sum(0), kind="stable")[:_COMPARED]).astype(
+            np.int32
+        )
         none = np.zeros((0, 0), np.float32)
         empty = cls(base.astype(np.float32), factors.astype(np.float32), none, none, compared)
         whole = empty._following(past, np.ones(len(past.names), np.bool_))
@@ -82,7 +87,9 @@ class Habits:
         for n in np.unique(fold):
             rows = train.filter(fold == n)
             x[fold == n] = empty._following(past, folds != n).of(rows, data)
-        weights, bias = one_vs_rest(x, data.truth(train), whole.of(later, data), data.truth(later), _PENALTIES)
+        weights, bias = one_vs_rest(
+            x, data.truth(train), whole.of(later, data), data.truth(later), _PENALTIES
+        )
         return replace(whole, weights=weights, bias=bias)
 
     def _following(self, past: Past, users: NDArray[np.bool_]) -> Habits:
@@ -91,12 +98,17 @@ class Habits:
 
         tables = (past.seen, past.matrix)
         follows, liked = (
-            ease(table[:, self.compared] * users[:, None], ridge) for table, ridge in zip(tables, _RIDGE, strict=True)
+            ease(table[:, self.compared] * users[:, None], ridge)
+            for table, ridge in zip(tables, _RIDGE, strict=True)
         )
         return replace(self, follows=follows, follows_liked=liked)
 
     def features(
-        self, histories: Sequence[Sequence[Event]], catalogue: Catalogue, labels: list[str], text: TextSettings
+        self,
+        histories: Sequence[Sequence[Event]],
+        catalogue: Catalogue,
+        labels: list[str],
+        text: TextSettings,
     ) -> Matrix:
         """[n, D] of histories; one without known items is everybody's average."""
         membership = catalogue.membership(labels)
@@ -113,7 +125,10 @@ class Habits:
                     weight = _decayed(len(items), decay)
                     count = weight @ membership[items] + _MIXED_IN * self.base
                     parts.append(_SCALE * (count / (weight.sum() + _MIXED_IN) - self.base))
-            parts += [self.factors[items].sum(0) / np.sqrt(len(items) + _MIXED_IN) for items in (met, liked)]
+            parts += [
+                self.factors[items].sum(0) / np.sqrt(len(items) + _MIXED_IN)
+                for items in (met, liked)
+            ]
             parts.append(np.array([np.log1p(len(met)) - 3], np.float32))
             if len(self.compared):
                 known = {catalogue.index[e.item] for e in history if e.item in catalogue.index}
@@ -147,7 +162,11 @@ class Habits:
         return self.features(data.histories(rows), data.catalogue, data.labels, data.text)
 
     def logits(
-        self, histories: Sequence[Sequence[Event]], catalogue: Catalogue, labels: list[str], text: TextSettings
+        self,
+        histories: Sequence[Sequence[Event]],
+        catalogue: Catalogue,
+        labels: list[str],
+        text: TextSettings,
     ) -> Matrix:
         """[n, K] log-odds."""
         out: Matrix = self.features(histories, catalogue, labels, text) @ self.weights + self.bias
@@ -156,7 +175,10 @@ class Habits:
     def save(self, directory: Path) -> None:
         from safetensors.numpy import save_file
 
-        save_file({f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self)}, directory / HABITS)
+        save_file(
+            {f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self)},
+            directory / HABITS,
+        )
 
     @classmethod
     def load(cls, directory: Path) -> Habits | None:

@@ -1,10 +1,12 @@
 """The model: a BERT encoder read by mean pooling, and one linear head for each task.
 
-`P(y_k | X) = σ(w_k · BERT_θ(X) + b_k)` for the interest labels and, on the same encoder, for sentiment. Mean pooling
-over real tokens, the pooling that sentence encoders such as MiniLM were trained with (Reimers & Gurevych 2019).
+`P(y_k | X) = σ(w_k · BERT_θ(X) + b_k)` for the interest labels and, on the same encoder, for
+sentiment. Mean pooling over real tokens, the pooling that sentence encoders such as MiniLM were
+trained with (Reimers & Gurevych 2019).
 
-The encoder's lower part can be frozen. Then its output for a text never changes, so training computes it once and
-starts every epoch from there: `lower` and `upper` are the two halves, `forward` is both.
+The encoder's lower part can be frozen. Then its output for a text never changes, so training
+computes it once and starts every epoch from there: `lower` and `upper` are the two halves,
+`forward` is both.
 """
 
 from __future__ import annotations
@@ -27,13 +29,18 @@ class TasteModel(nn.Module):
     Args:
         encoder: a BERT-family encoder of transformers: it has `embeddings` and `encoder.layer`.
         heads: task name -> number of outputs.
-        frozen_layers: how many of the lowest layers, with the embeddings, are not trained; -1 trains all.
+        frozen_layers: how many of the lowest layers, with the embeddings, are not trained; -1
+            trains all.
         dropout: on the pooled vector, in training.
     """
 
-    def __init__(self, encoder: Any, heads: dict[str, int], frozen_layers: int = -1, dropout: float = 0.1) -> None:
+    def __init__(
+        self, encoder: Any, heads: dict[str, int], frozen_layers: int = -1, dropout: float = 0.1
+    ) -> None:
         super().__init__()
-        if not (hasattr(encoder, "embeddings") and hasattr(getattr(encoder, "encoder", None), "layer")):
+        if not (
+            hasattr(encoder, "embeddings") and hasattr(getattr(encoder, "encoder", None), "layer")
+        ):
             raise TasteloopError(
                 f"encoder of type {encoder.config.model_type!r} is not of the BERT family (bert, roberta, xlm-roberta, "
                 "electra, …): it has no embeddings and encoder.layer; choose another encoder"
@@ -74,7 +81,9 @@ class TasteModel(nn.Module):
         return self
 
     def lower(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Embeddings and the frozen layers: token ids [n, t] and mask [n, t] -> hidden states [n, t, width]."""
+        """Embeddings and the frozen layers: token ids [n, t] and mask [n, t] -> hidden states [n,
+        t, width].
+        """
         bias = attention_bias(mask, self.encoder.dtype)
         hidden: Tensor = self.encoder.embeddings(input_ids=ids)
         for layer in self.encoder.encoder.layer[: max(self.frozen_layers, 0)]:
@@ -82,7 +91,9 @@ class TasteModel(nn.Module):
         return hidden
 
     def upper(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """The remaining layers and mean pooling: hidden states [n, t, width] -> vectors [n, width]."""
+        """The remaining layers and mean pooling: hidden states [n, t, width] -> vectors [n,
+        width].
+        """
         bias = attention_bias(mask, hidden.dtype)
         for layer in self.encoder.encoder.layer[max(self.frozen_layers, 0) :]:
             hidden = first(layer(hidden, bias))
@@ -106,7 +117,9 @@ def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def first(output: Any) -> Tensor:
-    """A layer's hidden states: transformers returns them bare or in a tuple, by version and family."""
+    """A layer's hidden states: transformers returns them bare or in a tuple, by version and
+    family.
+    """
     hidden: Tensor = output[0] if isinstance(output, tuple) else output
     return hidden
 
@@ -127,7 +140,9 @@ def load_encoder(directory: str | Path, layers: int | None = None, dropout: floa
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
     if layers is not None:
         config.num_hidden_layers = layers
-    options: dict[str, Any] = {"add_pooling_layer": False} if config.model_type in ("bert", "roberta") else {}
+    options: dict[str, Any] = (
+        {"add_pooling_layer": False} if config.model_type in ("bert", "roberta") else {}
+    )
     return AutoModel.from_pretrained(
         directory,
         config=config,
@@ -141,11 +156,15 @@ def load_encoder(directory: str | Path, layers: int | None = None, dropout: floa
 
 
 def save(model: TasteModel, directory: Path) -> None:
-    """Encoder (config.json, model.safetensors) and heads (heads.safetensors) into an existing directory."""
+    """Encoder (config.json, model.safetensors) and heads (heads.safetensors) into an existing
+    directory.
+    """
     from safetensors.torch import save_file
 
     model.encoder.config.save_pretrained(directory)
-    save_file({k: v.contiguous() for k, v in model.encoder.state_dict().items()}, directory / WEIGHTS)
+    save_file(
+        {k: v.contiguous() for k, v in model.encoder.state_dict().items()}, directory / WEIGHTS
+    )
     save_file({k: v.contiguous() for k, v in model.heads.state_dict().items()}, directory / HEADS)
 
 
@@ -158,7 +177,11 @@ def load(directory: Path) -> TasteModel:
     config._attn_implementation = "sdpa"
     encoder = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
     heads = load_file(directory / HEADS)
-    sizes = {name.removesuffix(".bias"): int(v.shape[0]) for name, v in heads.items() if name.endswith(".bias")}
+    sizes = {
+        name.removesuffix(".bias"): int(v.shape[0])
+        for name, v in heads.items()
+        if name.endswith(".bias")
+    }
     model = TasteModel(encoder, sizes)
     model.encoder.load_state_dict(load_file(directory / WEIGHTS))
     model.heads.load_state_dict(heads)

@@ -1,8 +1,8 @@
 """The fine-tuning loop: plain PyTorch, one or many tasks on one encoder, resumable to the step.
 
-What makes it fast where it is fast: no padding beyond a batch (length buckets), frozen lower layers computed once per
-text and kept in half precision, bf16 where the processor has it natively, a fused optimiser, and no gradients for the
-11.7 M numbers of the vocabulary.
+What makes it fast where it is fast: no padding beyond a batch (length buckets), frozen lower layers
+computed once per text and kept in half precision, bf16 where the processor has it natively, a fused
+optimiser, and no gradients for the 11.7 M numbers of the vocabulary.
 """
 
 from __future__ import annotations
@@ -55,8 +55,12 @@ class ConfidentPrecision(BaseModel, frozen=True, extra="forbid"):
 class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
     """How the encoder is fine-tuned."""
 
-    encoder: str = Field("minilm", description="Catalogue name, local directory or hub id of a BERT-family encoder.")
-    encoder_layers: int | None = Field(None, ge=1, description="Use only so many of its lowest layers; null: all.")
+    encoder: str = Field(
+        "minilm", description="Catalogue name, local directory or hub id of a BERT-family encoder."
+    )
+    encoder_layers: int | None = Field(
+        None, ge=1, description="Use only so many of its lowest layers; null: all."
+    )
     tasks: tuple[Literal["interests", "sentiment"], ...] = ("interests", "sentiment")
     together: bool = Field(True, description="One encoder for all tasks; false: one encoder each.")
     epochs: int = Field(3, ge=1)
@@ -64,23 +68,40 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
     learning_rate: float = Field(1e-4, gt=0, description="Peak rate of the encoder.")
     head_learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
-    warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of steps in which the rate rises.")
+    warmup_share: float = Field(
+        0.1, ge=0, lt=1, description="Share of steps in which the rate rises."
+    )
     clip_norm: float = Field(1.0, gt=0)
     dropout: float = Field(0.1, ge=0, lt=1, description="On the pooled vector.")
     encoder_dropout: float = Field(0.0, ge=0, lt=1, description="Within the encoder's layers.")
-    frozen_layers: int = Field(3, ge=-1, description="Lowest layers not trained; 0: embeddings only; -1: none.")
-    cache_megabytes: int = Field(1024, ge=0, description="Room for the frozen layers' outputs; 0: recompute them.")
-    averaging: float = Field(0.99, ge=0, lt=1, description="Decay of the running mean of weights; 0: the last ones.")
-    class_weights: bool = Field(False, description="Weigh each label's positives by its odds, at most 10.")
-    patience: int = Field(1, ge=1, description="Epochs without a better validation window before stopping.")
+    frozen_layers: int = Field(
+        3, ge=-1, description="Lowest layers not trained; 0: embeddings only; -1: none."
+    )
+    cache_megabytes: int = Field(
+        1024, ge=0, description="Room for the frozen layers' outputs; 0: recompute them."
+    )
+    averaging: float = Field(
+        0.99, ge=0, lt=1, description="Decay of the running mean of weights; 0: the last ones."
+    )
+    class_weights: bool = Field(
+        False, description="Weigh each label's positives by its odds, at most 10."
+    )
+    patience: int = Field(
+        1, ge=1, description="Epochs without a better validation window before stopping."
+    )
     bag_of_words: bool = Field(
-        True, description="Mix a bag of words into sentiment, as much as the validation reviews say."
+        True,
+        description="Mix a bag of words into sentiment, as much as the validation reviews say.",
     )
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     review_max_tokens: int = Field(128, ge=8, le=512)
-    snapshots_an_epoch: int | None = Field(None, ge=1, description="So many of them, others each epoch; null: all.")
+    snapshots_an_epoch: int | None = Field(
+        None, ge=1, description="So many of them, others each epoch; null: all."
+    )
     checkpoint_seconds: float = Field(60, ge=0)
-    habits: bool = Field(True, description="Add what counts say of interests to what the encoder reads.")
+    habits: bool = Field(
+        True, description="Add what counts say of interests to what the encoder reads."
+    )
     confident_precision: ConfidentPrecision = ConfidentPrecision()
     tensorboard: bool = True
     seed: int = 0
@@ -88,7 +109,9 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What came of it: validation quality by task, texts a second, seconds; zeros where nothing was trained."""
+    """What came of it: validation quality by task, texts a second, seconds; zeros where nothing was
+    trained.
+    """
 
     validation: dict[str, float]
     texts_per_second: float
@@ -100,18 +123,20 @@ class TrainingResult:
 def finetune(
     snapshots: Path, settings: TrainingSettings, out: Path, work: Path, store: str | None = None
 ) -> TrainingResult:
-    """Fine-tune, calibrate, choose thresholds; under torchrun all processes together, of which the first writes.
+    """Fine-tune, calibrate, choose thresholds; under torchrun all processes together, of which the
+    first writes.
 
-    The heads are those of `settings.tasks` that the data can teach. Data with neither labels nor reviews teaches none:
-    then the encoder stays as it is, to read the items' texts.
+    The heads are those of `settings.tasks` that the data can teach. Data with neither labels nor
+    reviews teaches none: then the encoder stays as it is, to read the items' texts.
 
     Args:
         snapshots: what `prepare` wrote.
         settings: tasks, encoder, optimiser.
-        out: directory: models/<name>/, training.json, validation.safetensors (validation probabilities).
+        out: directory: models/<name>/, training.json, validation.safetensors (validation
+            probabilities).
         work: directory for checkpoints and TensorBoard logs; a killed run carries on from it.
-        store: URL of an object store, where checkpoints go too and from which alone a killed run carries on then;
-            what is in it at the end is the caller's to discard.
+        store: URL of an object store, where checkpoints go too and from which alone a killed run
+            carries on then; what is in it at the end is the caller's to discard.
 
     Raises:
         TasteloopError: no such encoder, or the data teaches other tasks than `settings.tasks`.
@@ -135,12 +160,20 @@ def finetune(
     groups = [tasks] if settings.together or not tasks else [[task] for task in tasks]
     labels = data.labels if any(task.name == INTERESTS for task in tasks) else []
     report: dict[str, Any] = {
-        "encoder": settings.encoder, "labels": labels, "text": data.text.model_dump(), "tasks": {}, "models": {},
-        "settings": settings.model_dump(mode="json"), "code": code_version(), "data": data.meta["data"],
-    }  # fmt: skip
+        "encoder": settings.encoder,
+        "labels": labels,
+        "text": data.text.model_dump(),
+        "tasks": {},
+        "models": {},
+        "settings": settings.model_dump(mode="json"),
+        "code": code_version(),
+        "data": data.meta["data"],
+    }
     arrays: dict[str, Any] = {}
     trained: list[Trained] = []
-    written: AbstractContextManager[Path | None] = atomic_directory(out) if world.rank == 0 else nullcontext()
+    written: AbstractContextManager[Path | None] = (
+        atomic_directory(out) if world.rank == 0 else nullcontext()
+    )
     with written as directory:
         for group in groups:
             name = "+".join(task.name for task in group) or BASE
@@ -152,7 +185,9 @@ def finetune(
                 settings.dropout,
             )
             if group:
-                result = train(model, group, settings, work / name, world, store and f"{store}/{name}")
+                result = train(
+                    model, group, settings, work / name, world, store and f"{store}/{name}"
+                )
                 trained.append(result)
             if directory is None:
                 continue
@@ -194,20 +229,33 @@ def finetune(
     for name in report["models"]:
         Checkpoint.discard(work / name)
     if not trained:
-        log.info("%s is kept as it is: the data has neither labels nor reviews to fine-tune it on", settings.encoder)
+        log.info(
+            "%s is kept as it is: the data has neither labels nor reviews to fine-tune it on",
+            settings.encoder,
+        )
         return TrainingResult({}, 0.0, seconds, 0, "fp32")
     quality = {name: value for result in trained for name, value in result.quality.items()}
     log.info(
         "fine-tuned %s in %.0f s, %.0f texts/s (%s); validation average precision %s",
-        settings.encoder, seconds, speed, trained[0].precision, ", ".join(f"{k} {v:.4f}" for k, v in quality.items()),
-    )  # fmt: skip
-    return TrainingResult(quality, speed, seconds, max(len(r.history) for r in trained), trained[0].precision)
+        settings.encoder,
+        seconds,
+        speed,
+        trained[0].precision,
+        ", ".join(f"{k} {v:.4f}" for k, v in quality.items()),
+    )
+    return TrainingResult(
+        quality, speed, seconds, max(len(r.history) for r in trained), trained[0].precision
+    )
 
 
-def _mixed(logits: NDArray[np.float32], data: Snapshots, folder: Path) -> tuple[NDArray[np.float32], float]:
-    """The validation reviews' log-odds [n, 1] with a bag of words' in them, which is saved beside the encoder.
+def _mixed(
+    logits: NDArray[np.float32], data: Snapshots, folder: Path
+) -> tuple[NDArray[np.float32], float]:
+    """The validation reviews' log-odds [n, 1] with a bag of words' in them, which is saved beside
+    the encoder.
 
-    Also its share, 0 where it does not help and is not saved. See `tasteloop.encoder.bag_of_words.share`.
+    Also its share, 0 where it does not help and is not saved. See
+    `tasteloop.encoder.bag_of_words.share`.
     """
     reviews = data.reviews()
     assert reviews is not None
@@ -249,7 +297,7 @@ def _tasks(data: Snapshots, tokenizer: Any, settings: TrainingSettings) -> Itera
         )
 
 
-# --- the loop -----------------------------------------------------------------------------------------------------
+# --- the loop
 
 
 @dataclass(frozen=True)
@@ -273,7 +321,8 @@ class Workers:
             torch.cuda.set_device(local)  # what NCCL gathers goes through it
         if size > 1 and not distributed.is_initialized():
             store, rank, _ = next(rendezvous("env://"))
-            # torchrun's store outlives a restart, with the addresses of those that are gone in it: pytorch#135712
+            # torchrun's store outlives a restart, with the addresses of those that are gone in it:
+            # pytorch#135712
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
             store = distributed.PrefixStore(f"attempt {attempt}", store)  # type: ignore[attr-defined]
             distributed.init_process_group(
@@ -290,7 +339,9 @@ class Workers:
         return values
 
     def agree(self, place: tuple[str, int, int]) -> None:
-        """Raises TasteloopError where not all carry on from the same place: each would wait for the others for ever."""
+        """Raises TasteloopError where not all carry on from the same place: each would wait for the
+        others for ever.
+        """
         import torch
 
         if self.size == 1:
@@ -298,7 +349,9 @@ class Workers:
         places: list[Any] = [None] * self.size
         torch.distributed.all_gather_object(places, place)
         if len(set(places)) > 1:
-            found = ", ".join(f"{rank}: epoch {p[1] + 1}, step {p[2]}" for rank, p in enumerate(places))
+            found = ", ".join(
+                f"{rank}: epoch {p[1] + 1}, step {p[2]}" for rank, p in enumerate(places)
+            )
             raise TasteloopError(
                 f"the workers found different checkpoints or data ({found}); their checkpoints must be where all of "
                 "them look: a volume that every node mounts (ReadWriteMany), or an object store (cluster.checkpoints)"
@@ -327,10 +380,11 @@ def train(
 ) -> Trained:
     """Train a model in place and leave it with the weights of its best validation epoch.
 
-    Each epoch is one seeded shuffle of all tasks' length-bucketed batches. Quality is micro-averaged average precision,
-    the mean over tasks decides the best epoch. Workers share out the rows of each batch, which stays as large as
-    `batch_size` says, and of the validation window; so a run may be carried on by more or fewer of them. What they
-    learn is what one would learn, but for rounding and for dropout, whose masks each draws for itself.
+    Each epoch is one seeded shuffle of all tasks' length-bucketed batches. Quality is
+    micro-averaged average precision, the mean over tasks decides the best epoch. Workers share out
+    the rows of each batch, which stays as large as `batch_size` says, and of the validation window;
+    so a run may be carried on by more or fewer of them. What they learn is what one would learn,
+    but for rounding and for dropout, whose masks each draws for itself.
     """
     import torch
 
@@ -361,7 +415,8 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * schedule(position)
             mine = rows[workers.rank :: workers.size]
-            weight = workers.size if len(mine) else 0  # fewer rows than workers: take part, with nothing to say
+            # fewer rows than workers: take part, with nothing to say
+            weight = workers.size if len(mine) else 0
             mine = mine if len(mine) else rows[:1]
             torch.manual_seed(settings.seed * 1_000_003 + position * workers.size + workers.rank)
             optimizer.zero_grad(set_to_none=True)
@@ -397,7 +452,9 @@ def train(
 
 
 def _start_at_base_rates(model: TasteModel, tasks: list[TaskData]) -> None:
-    """Each head's bias: the log-odds of its labels in training, so that no step is spent on learning them."""
+    """Each head's bias: the log-odds of its labels in training, so that no step is spent on
+    learning them.
+    """
     import torch
 
     with torch.no_grad():
@@ -409,9 +466,11 @@ def _start_at_base_rates(model: TasteModel, tasks: list[TaskData]) -> None:
 def _validate(
     model: TasteModel, inputs: Inputs, workers: Workers
 ) -> tuple[dict[str, NDArray[np.float32]], dict[str, float]]:
-    """Logits and average precision of each task's validation window; leaves the model in evaluation mode.
+    """Logits and average precision of each task's validation window; leaves the model in evaluation
+    mode.
 
-    Every worker reads its share and gets all logits, so that all decide alike which epoch is the best.
+    Every worker reads its share and gets all logits, so that all decide alike which epoch is the
+    best.
     """
     import torch
 
@@ -423,12 +482,17 @@ def _validate(
         all_rows[workers.rank :: workers.size] = torch.from_numpy(mine).to(workers.device)
         logits[task.name] = workers.sum(all_rows).cpu().numpy()
     return logits, {
-        task.name: average_precision(logits[task.name], task.targets[task.validation]) for task in inputs.tasks
+        task.name: average_precision(logits[task.name], task.targets[task.validation])
+        for task in inputs.tasks
     }
 
 
-def _finish_epoch(model: TasteModel, inputs: Inputs, state: Checkpoint, writer: Any, workers: Workers) -> None:
-    """Measure the validation window with the averaged weights, keep them if they are the best so far."""
+def _finish_epoch(
+    model: TasteModel, inputs: Inputs, state: Checkpoint, writer: Any, workers: Workers
+) -> None:
+    """Measure the validation window with the averaged weights, keep them if they are the best so
+    far.
+    """
     last = state.swap(model, state.averaged)
     _, measured = _validate(model, inputs, workers)
     mean = sum(measured.values()) / len(measured)
@@ -457,7 +521,9 @@ def native_bf16(device: torch.device) -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def _plan(tasks: list[TaskData], settings: TrainingSettings, epoch: int) -> list[tuple[int, NDArray[np.int64]]]:
+def _plan(
+    tasks: list[TaskData], settings: TrainingSettings, epoch: int
+) -> list[tuple[int, NDArray[np.int64]]]:
     """The epoch's batches as (task, rows), the same on every worker and after every restart."""
     import numpy as np
 
@@ -465,13 +531,17 @@ def _plan(tasks: list[TaskData], settings: TrainingSettings, epoch: int) -> list
     plan = [
         (t, rows)
         for t, task in enumerate(tasks)
-        for rows in length_buckets(task.lengths, _turn(task, settings, epoch), settings.batch_size, rng)
+        for rows in length_buckets(
+            task.lengths, _turn(task, settings, epoch), settings.batch_size, rng
+        )
     ]
     return [plan[i] for i in rng.permutation(len(plan))]
 
 
 def _turn(task: TaskData, settings: TrainingSettings, epoch: int) -> NDArray[np.int64]:
-    """The rows of an epoch: all, or the next so many of one seeded shuffle of the snapshots, round and round."""
+    """The rows of an epoch: all, or the next so many of one seeded shuffle of the snapshots, round
+    and round.
+    """
     import numpy as np
 
     size = settings.snapshots_an_epoch
@@ -487,18 +557,25 @@ def _schedule(steps: int, warmup_share: float) -> Any:
     return lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / max(1, steps - warmup)))
 
 
-def _optimizer(model: TasteModel, settings: TrainingSettings) -> tuple[torch.optim.Optimizer, list[Any]]:
+def _optimizer(
+    model: TasteModel, settings: TrainingSettings
+) -> tuple[torch.optim.Optimizer, list[Any]]:
     """AdamW; no decay on biases and norms."""
     import torch
 
     groups: dict[tuple[float, float], list[Any]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = settings.head_learning_rate if name.startswith("heads.") else settings.learning_rate
+            rate = (
+                settings.head_learning_rate if name.startswith("heads.") else settings.learning_rate
+            )
             decay = settings.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     optimizer = torch.optim.AdamW(
-        [{"params": p, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay), p in groups.items()],
+        [
+            {"params": p, "lr": rate, "peak": rate, "weight_decay": decay}
+            for (rate, decay), p in groups.items()
+        ],
         fused=True,
     )
     return optimizer, [p for group in groups.values() for p in group]
@@ -513,7 +590,9 @@ def _class_weights(task: TaskData, settings: TrainingSettings) -> torch.Tensor:
 
 
 def _distributed(model: TasteModel, workers: Workers) -> Any:
-    """The training forward pass (task, hidden, mask) -> logits, its gradients averaged over workers."""
+    """The training forward pass (task, hidden, mask) -> logits, its gradients averaged over
+    workers.
+    """
     import torch
 
     class Forward(torch.nn.Module):
@@ -550,16 +629,24 @@ class _Progress:
         bar = "█" * round(20 * share) + "░" * (20 - round(20 * share))
         log.info(
             "%s %s %3.0f%%  epoch %d/%d  loss %.3f  %.0f texts/s  %d:%02d left",
-            self.name, bar, 100 * share, epoch + 1, self.epochs, loss, texts / (now - self.began),
+            self.name,
+            bar,
+            100 * share,
+            epoch + 1,
+            self.epochs,
+            loss,
+            texts / (now - self.began),
             *divmod(int(left), 60),
-        )  # fmt: skip
+        )
 
 
 def fingerprint(settings: TrainingSettings, tasks: list[TaskData]) -> str:
     """What a checkpoint belongs to: settings and data; another's checkpoint is never resumed."""
     import hashlib
 
-    total = hashlib.sha256(settings.model_dump_json(exclude={"checkpoint_seconds", "tensorboard"}).encode())
+    total = hashlib.sha256(
+        settings.model_dump_json(exclude={"checkpoint_seconds", "tensorboard"}).encode()
+    )
     for task in tasks:
         total.update(task.name.encode() + task.targets.tobytes() + task.train.tobytes())
         for ids in task.ids:

@@ -1,7 +1,9 @@
-"""One of the processes that fine-tune together: `torchrun -m tasteloop.encoder.worker --place PLACE --settings JSON`.
+"""One of the processes that fine-tune together: `torchrun -m tasteloop.encoder.worker --place PLACE
+--settings JSON`.
 
-PLACE is a directory that all of them see, or a URL of an object store. The snapshots are taken from it, the checkpoints
-are kept in it and the model is put there, so that any of them may be lost and begin again.
+PLACE is a directory that all of them see, or a URL of an object store. The snapshots are taken from
+it, the checkpoints are kept in it and the model is put there, so that any of them may be lost and
+begin again.
 """
 
 from __future__ import annotations
@@ -35,10 +37,14 @@ def work(place: str, settings: str) -> None:
     with tempfile.TemporaryDirectory(prefix="tasteloop-") as scratch:
         snapshots, model = Path(scratch, SNAPSHOTS), Path(scratch, MODEL)
         if not storage.fetch(f"{place}/{SNAPSHOTS}", snapshots):
-            raise TasteloopError(f"no snapshots at {place}/{SNAPSHOTS}; whoever starts the workers puts them there")
+            raise TasteloopError(
+                f"no snapshots at {place}/{SNAPSHOTS}; whoever starts the workers puts them there"
+            )
         checked = TrainingSettings.model_validate_json(settings)
         if storage.remote(place):
-            finetune(snapshots, checked, model, Path(scratch, CHECKPOINTS), f"{place}/{CHECKPOINTS}")
+            finetune(
+                snapshots, checked, model, Path(scratch, CHECKPOINTS), f"{place}/{CHECKPOINTS}"
+            )
             if model.is_dir():
                 storage.send(model, f"{place}/{MODEL}")
         else:
@@ -47,7 +53,9 @@ def work(place: str, settings: str) -> None:
 
 
 def _leave_together() -> None:
-    """Nobody ends before the model is where it belongs: else its loss would not bring everybody back."""
+    """Nobody ends before the model is where it belongs: else its loss would not bring everybody
+    back.
+    """
     import torch
 
     if torch.distributed.is_initialized():
@@ -59,13 +67,18 @@ def main() -> None:
     from torch.distributed.elastic.multiprocessing.errors import record
 
     process.begin()
-    parser = argparse.ArgumentParser("tasteloop.encoder.worker", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        "tasteloop.encoder.worker", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--place", required=True)
     parser.add_argument("--settings", required=True)
     options = parser.parse_args()
     first = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s", stream=sys.stdout)
-    record(work)(options.place, options.settings)  # torchrun's report then names the error that came first
+    logging.basicConfig(
+        level=logging.INFO if first else logging.WARNING, format="%(message)s", stream=sys.stdout
+    )
+    # torchrun's report then names the error that came first
+    record(work)(options.place, options.settings)
 
 
 if __name__ == "__main__":

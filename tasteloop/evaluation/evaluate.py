@@ -1,13 +1,15 @@
-"""The test window: the bundle, the champion and the baselines on the same rows, with paired intervals.
+"""The test window: the bundle, the champion and the baselines on the same rows, with paired
+intervals.
 
-Baselines are what a shop would have without a model: the majority label, the user's own label frequencies, a logistic
-model on the words of the behaviour text, popularity, recent popularity, EASE and ItemKNN alone, and for sentiment a bag
-of words. Each is tuned on the validation window like the candidate, and those that rank are fitted on all before the
-test window. Rows of one user are resampled together.
+Baselines are what a shop would have without a model: the majority label, the user's own label
+frequencies, a logistic model on the words of the behaviour text, popularity, recent popularity,
+EASE and ItemKNN alone, and for sentiment a bag of words. Each is tuned on the validation window
+like the candidate, and those that rank are fitted on all before the test window. Rows of one user
+are resampled together.
 
-What is measured follows from the data: interests where its items carry labels, sentiment where it has reviews,
-recommendations always. Measures of recommendations are taken of each snapshot's first ten items, and averaged over
-snapshots.
+What is measured follows from the data: interests where its items carry labels, sentiment where it
+has reviews, recommendations always. Measures of recommendations are taken of each snapshot's first
+ten items, and averaged over snapshots.
 """
 
 from __future__ import annotations
@@ -27,7 +29,15 @@ from pydantic import BaseModel, Field
 from tasteloop import metrics
 from tasteloop.behaviour.events import TEXT, USER, Event
 from tasteloop.behaviour.items import SENTIMENT
-from tasteloop.behaviour.snapshots import EVENTS_SEEN, FUTURE, SPLIT, TEST, TRAIN, VALIDATION, Snapshots
+from tasteloop.behaviour.snapshots import (
+    EVENTS_SEEN,
+    FUTURE,
+    SPLIT,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Snapshots,
+)
 from tasteloop.bundle import code_version
 from tasteloop.encoder import bag_of_words
 from tasteloop.encoder.calibration import one_vs_rest
@@ -53,12 +63,16 @@ class EvaluationSettings(BaseModel, frozen=True, extra="forbid"):
     seed: int = 0
     cold_events: int = Field(5, ge=1, description="A user with at most so many events is cold.")
     active_events: int = Field(50, ge=1, description="From so many events on a user is active.")
-    recent_days: tuple[float, ...] = Field((7, 30), description="Windows of recent popularity; validation chooses.")
+    recent_days: tuple[float, ...] = Field(
+        (7, 30), description="Windows of recent popularity; validation chooses."
+    )
     ease_regularisation: tuple[float, ...] = (300, 1000, 3000)
     knn_neighbours: tuple[int, ...] = (50, 200)
     knn_shrink: tuple[float, ...] = (10, 100)
     bag_of_words_strengths: tuple[float, ...] = Field(
-        bag_of_words.STRENGTHS, min_length=1, description="Inverse regularisation of the bag of words."
+        bag_of_words.STRENGTHS,
+        min_length=1,
+        description="Inverse regularisation of the bag of words.",
     )
     examples: int = Field(4, ge=0)
     old: Path | None = Field(
@@ -76,7 +90,11 @@ class EvaluationResult:
 
 
 def evaluate(
-    bundle: Path, snapshots: Path, settings: EvaluationSettings, out: Path, champion: Path | None = None
+    bundle: Path,
+    snapshots: Path,
+    settings: EvaluationSettings,
+    out: Path,
+    champion: Path | None = None,
 ) -> EvaluationResult:
     """Measure a bundle on the test window.
 
@@ -92,7 +110,11 @@ def evaluate(
     test = data.split(TEST)
     histories = data.histories(test)
     reviews = data.reviews()
-    reviews = reviews.filter(reviews[SPLIT] == TEST) if reviews is not None and session.has_sentiment else None
+    reviews = (
+        reviews.filter(reviews[SPLIT] == TEST)
+        if reviews is not None and session.has_sentiment
+        else None
+    )
     rows = _Rows(data, test, histories, reviews)
 
     ours, shown = _candidate(session, rows)
@@ -110,19 +132,26 @@ def evaluate(
         "champion": live and {"digest": live.digest, "tasks": list(live.models), "metrics": theirs},
         "slices": _slices(ours, rows, settings),
         "lineage": {
-            "bundle": session.digest, "data": data.meta["data"], "source": data.meta["source"],
-            "reviews_source": data.meta.get("reviews_source"), "code": code_version(),
-            "encoder": session.card["encoder"], "snapshots": sha256_tree(snapshots),
+            "bundle": session.digest,
+            "data": data.meta["data"],
+            "source": data.meta["source"],
+            "reviews_source": data.meta.get("reviews_source"),
+            "code": code_version(),
+            "encoder": session.card["encoder"],
+            "snapshots": sha256_tree(snapshots),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         },
         **_details(session, rows, shown, settings),
-    }  # fmt: skip
+    }
     if settings.old is not None and live is not None and not same:
         report["old"] = _forgotten(session, live, Snapshots.read(settings.old), data, settings)
     with atomic_directory(out) as directory:
         write_json(directory / EVALUATION, report)
     values = {name: estimate["value"] for name, estimate in report["metrics"].items()}
-    log.info("test: %s", ", ".join(f"{n} {v:.4f}" if v is not None else f"{n} none" for n, v in values.items()))
+    log.info(
+        "test: %s",
+        ", ".join(f"{n} {v:.4f}" if v is not None else f"{n} none" for n, v in values.items()),
+    )
     return EvaluationResult(values, live is not None)
 
 
@@ -166,7 +195,9 @@ class _Shown:
 
 
 def _candidate(session: Session, rows: _Rows) -> tuple[dict[str, Measure], _Shown]:
-    """A bundle's measures; its labels are matched by name, a label it does not know is never predicted."""
+    """A bundle's measures; its labels are matched by name, a label it does not know is never
+    predicted.
+    """
     labels, own = rows.data.labels, session.ranking_interests(rows.histories)
     measures: dict[str, Measure] = {}
     interests = predicted = sentiment = None
@@ -174,11 +205,15 @@ def _candidate(session: Session, rows: _Rows) -> tuple[dict[str, Measure], _Show
         interests = _aligned(session, own, labels)
         thresholds = _aligned(session, session.thresholds[None, :], labels, absent=2.0)
         predicted = (interests >= thresholds).astype(np.float32)
-        measures = _interest_measures(predicted, rows.truth) | {"interests.ece": metrics.ece(interests, rows.truth)}
+        measures = _interest_measures(predicted, rows.truth) | {
+            "interests.ece": metrics.ece(interests, rows.truth)
+        }
     measures |= _rank_measures(_ranked(session, rows, own), rows.relevant)
     if rows.reviews is not None and session.has_sentiment:
         sentiment = session.sentiment(rows.reviews[TEXT].to_list())
-        measures |= _sentiment_measures(sentiment >= session.sentiment_threshold, sentiment, rows.reviews)
+        measures |= _sentiment_measures(
+            sentiment >= session.sentiment_threshold, sentiment, rows.reviews
+        )
     return measures, _Shown(interests, predicted, sentiment)
 
 
@@ -191,7 +226,9 @@ def _aligned(session: Session, values: Array, labels: list[str], absent: float =
 
 
 def _ranked(session: Session, rows: _Rows, interests: Array) -> Array:
-    """[n, 10] positions in the data's catalogue; an item that the data does not have becomes -1, a miss."""
+    """[n, 10] positions in the data's catalogue; an item that the data does not have becomes -1, a
+    miss.
+    """
     index = rows.data.catalogue.index
     ranked = np.full((len(rows.histories), K), -1)
     for row, recommendations in enumerate(session.rank(rows.histories, interests, K)):
@@ -218,7 +255,9 @@ def _rank_measures(ranked: Array, relevant: Sequence[Sequence[int]]) -> dict[str
     }
 
 
-def _sentiment_measures(positive: Array, probability: Array | None, reviews: pl.DataFrame) -> dict[str, Measure]:
+def _sentiment_measures(
+    positive: Array, probability: Array | None, reviews: pl.DataFrame
+) -> dict[str, Measure]:
     truth = reviews[SENTIMENT].to_numpy().astype(np.float32)[:, None]
     predicted = positive.astype(np.float32)[:, None]
     measures = {
@@ -227,7 +266,11 @@ def _sentiment_measures(positive: Array, probability: Array | None, reviews: pl.
         "sentiment.recall": metrics.recall(predicted, truth),
         "sentiment.f1": metrics.micro_f1(predicted, truth),
     }
-    return measures if probability is None else measures | {"sentiment.ece": metrics.ece(probability[:, None], truth)}
+    return (
+        measures
+        if probability is None
+        else measures | {"sentiment.ece": metrics.ece(probability[:, None], truth)}
+    )
 
 
 def _forgotten(
@@ -243,10 +286,12 @@ def _forgotten(
     return _report(ours, {"champion": theirs}, rows, settings)
 
 
-# --- baselines ----------------------------------------------------------------------------------------------------
+# --- baselines
 
 
-def _baselines(data: Snapshots, rows: _Rows, settings: EvaluationSettings) -> dict[str, dict[str, Measure]]:
+def _baselines(
+    data: Snapshots, rows: _Rows, settings: EvaluationSettings
+) -> dict[str, dict[str, Measure]]:
     validation = data.split(VALIDATION)
     histories = data.histories(validation)
     out = _interest_baselines(data, rows, validation, histories) if data.labels else {}
@@ -268,7 +313,9 @@ def _interest_baselines(
         "own_frequencies": _interest_baseline(
             rows, truth, own_frequencies(histories, data), own_frequencies(rows.histories, data)
         ),
-        "bag_of_words": _interest_baseline(rows, truth, *behaviour_words(data, validation, rows.table)),
+        "bag_of_words": _interest_baseline(
+            rows, truth, *behaviour_words(data, validation, rows.table)
+        ),
     }
 
 
@@ -285,8 +332,12 @@ def _sentiment_baselines(
     return out
 
 
-def _interest_baseline(rows: _Rows, truth: Array, validation: Array, test: Array) -> dict[str, Measure]:
-    """Scores with the threshold that gives the best micro-F1 on the validation window, like the candidate's."""
+def _interest_baseline(
+    rows: _Rows, truth: Array, validation: Array, test: Array
+) -> dict[str, Measure]:
+    """Scores with the threshold that gives the best micro-F1 on the validation window, like the
+    candidate's.
+    """
     threshold = max(
         np.linspace(0.02, 0.98, 97),
         key=lambda t: metrics.micro_f1((validation >= t).astype(float), truth).value,
@@ -294,8 +345,12 @@ def _interest_baseline(rows: _Rows, truth: Array, validation: Array, test: Array
     return _interest_measures((test >= threshold).astype(np.float32), rows.truth)
 
 
-def behaviour_words(data: Snapshots, validation: pl.DataFrame, test: pl.DataFrame) -> tuple[Array, Array]:
-    """Probabilities [n, K] of validation and test rows by a logistic model on the words of the behaviour text."""
+def behaviour_words(
+    data: Snapshots, validation: pl.DataFrame, test: pl.DataFrame
+) -> tuple[Array, Array]:
+    """Probabilities [n, K] of validation and test rows by a logistic model on the words of the
+    behaviour text.
+    """
     from scipy.special import expit
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -303,13 +358,17 @@ def behaviour_words(data: Snapshots, validation: pl.DataFrame, test: pl.DataFram
     words = TfidfVectorizer(sublinear_tf=True, min_df=3, token_pattern=r"[^\s,;]+")
     x = words.fit_transform(train[TEXT].to_list())
     later, last = (words.transform(rows[TEXT].to_list()) for rows in (validation, test))
-    weights, bias = one_vs_rest(x, data.truth(train), later, data.truth(validation), (0.3, 1.0, 3.0))
+    weights, bias = one_vs_rest(
+        x, data.truth(train), later, data.truth(validation), (0.3, 1.0, 3.0)
+    )
     before, after = (expit(rows @ weights + bias) for rows in (later, last))
     return before, after
 
 
 def own_frequencies(histories: list[list[Event]], data: Snapshots) -> Array:
-    """Share of each label among the items of the user's own history; zeros for a history without items."""
+    """Share of each label among the items of the user's own history; zeros for a history without
+    items.
+    """
     membership = data.catalogue.membership(data.labels)
     out = np.zeros((len(histories), len(data.labels)), np.float32)
     for row, history in enumerate(histories):
@@ -326,7 +385,9 @@ def _rank_baselines(
     histories: list[list[Event]],
     settings: EvaluationSettings,
 ) -> dict[str, dict[str, Measure]]:
-    """Each family's best setting on validation, fitted before it; then fitted before the test window."""
+    """Each family's best setting on validation, fitted before it; then fitted before the test
+    window.
+    """
     tuned, fitted = (Past.before(data.meta[cut], data) for cut in ("validation_from", "test_from"))
     families: dict[str, list[Any]] = {
         "popularity": [lambda past: past.count()],
@@ -342,7 +403,12 @@ def _rank_baselines(
     on_test = _Folded.of(rows.histories, data), rows.relevant
     out = {}
     for name, family in families.items():
-        best = max(family, key=lambda fit: metrics.ndcg(on_validation[0].ranked(fit(tuned)), on_validation[1]).value)
+        best = max(
+            family,
+            key=lambda fit: (
+                metrics.ndcg(on_validation[0].ranked(fit(tuned)), on_validation[1]).value
+            ),
+        )
         out[name] = _rank_measures(on_test[0].ranked(best(fitted)), on_test[1])
     return out
 
@@ -354,15 +420,22 @@ class _Folded:
 
     @classmethod
     def of(cls, histories: list[list[Event]], data: Snapshots) -> _Folded:
-        return cls(Folded.of(histories, data.catalogue, 1.0, data.text).liked, seen(histories, data.catalogue))
+        return cls(
+            Folded.of(histories, data.catalogue, 1.0, data.text).liked,
+            seen(histories, data.catalogue),
+        )
 
     def ranked(self, weights: Array) -> Array:
         """Top 10 by item-item weights [J, J] or by one score an item [J], the history left out."""
-        scores = self.liked @ weights if weights.ndim == 2 else np.broadcast_to(weights, self.liked.shape)
+        scores = (
+            self.liked @ weights
+            if weights.ndim == 2
+            else np.broadcast_to(weights, self.liked.shape)
+        )
         return metrics.top_k(np.where(self.hidden, -np.inf, scores), K)
 
 
-# --- the report ---------------------------------------------------------------------------------------------------
+# --- the report
 
 
 def _report(
@@ -374,7 +447,9 @@ def _report(
     options = {"seed": settings.seed, "draws": settings.bootstrap}
 
     def measured(measures: Mapping[str, Measure]) -> dict[str, Any]:
-        return {n: metrics.interval(m, rows.groups(n), **options).json() for n, m in measures.items()}
+        return {
+            n: metrics.interval(m, rows.groups(n), **options).json() for n, m in measures.items()
+        }
 
     return {
         "metrics": measured(ours),
@@ -390,7 +465,9 @@ def _report(
     }
 
 
-def _slices(ours: Mapping[str, Measure], rows: _Rows, settings: EvaluationSettings) -> list[dict[str, Any]]:
+def _slices(
+    ours: Mapping[str, Measure], rows: _Rows, settings: EvaluationSettings
+) -> list[dict[str, Any]]:
     """Cold, warm and active users, and the users of each label."""
     count = rows.table[EVENTS_SEEN].to_numpy()
     cold, active = count <= settings.cold_events, count >= settings.active_events
@@ -404,12 +481,16 @@ def _slices(ours: Mapping[str, Measure], rows: _Rows, settings: EvaluationSettin
     ]
 
 
-def _part(measure: Measure, groups: Array, mask: Array, settings: EvaluationSettings) -> dict[str, Any]:
+def _part(
+    measure: Measure, groups: Array, mask: Array, settings: EvaluationSettings
+) -> dict[str, Any]:
     part = Measure(measure.rows[mask], measure.reduce)
     return metrics.interval(part, groups[mask], settings.seed, settings.bootstrap).json()
 
 
-def _details(session: Session, rows: _Rows, shown: _Shown, settings: EvaluationSettings) -> dict[str, Any]:
+def _details(
+    session: Session, rows: _Rows, shown: _Shown, settings: EvaluationSettings
+) -> dict[str, Any]:
     out: dict[str, Any] = {
         "per_label": [],
         "calibration": {},
@@ -423,13 +504,17 @@ def _details(session: Session, rows: _Rows, shown: _Shown, settings: EvaluationS
     if shown.sentiment is not None and rows.reviews is not None:
         real = rows.reviews[SENTIMENT].to_numpy().astype(int)
         said = (shown.sentiment >= session.sentiment_threshold).astype(int)
-        out["confusion"]["sentiment"] = [[int(((real == r) & (said == s)).sum()) for s in (0, 1)] for r in (0, 1)]
+        out["confusion"]["sentiment"] = [
+            [int(((real == r) & (said == s)).sum()) for s in (0, 1)] for r in (0, 1)
+        ]
         out["calibration"]["sentiment"] = _calibration(shown.sentiment[:, None], real[:, None])
         out["roc"]["sentiment"] = _roc(real, shown.sentiment)
     return out
 
 
-def _per_label(session: Session, labels: list[str], predicted: Array, truth: Array) -> list[dict[str, Any]]:
+def _per_label(
+    session: Session, labels: list[str], predicted: Array, truth: Array
+) -> list[dict[str, Any]]:
     rows = []
     for k, label in enumerate(labels):
         said, real = predicted[:, [k]], truth[:, [k]]
@@ -441,7 +526,11 @@ def _per_label(session: Session, labels: list[str], predicted: Array, truth: Arr
                 ("f1", metrics.micro_f1),
             )
         }
-        threshold = float(session.thresholds[session.labels.index(label)]) if label in session.labels else None
+        threshold = (
+            float(session.thresholds[session.labels.index(label)])
+            if label in session.labels
+            else None
+        )
         rows.append(
             {
                 "label": label,
@@ -468,12 +557,18 @@ def _roc(truth: Array, probability: Array) -> dict[str, list[float]]:
     fpr, tpr, threshold = roc_curve(truth, probability)
     keep = np.unique(np.linspace(0, len(fpr) - 1, min(100, len(fpr))).round().astype(int))
     return {
-        "fpr": fpr[keep].tolist(), "tpr": tpr[keep].tolist(), "threshold": np.minimum(threshold[keep], 1.0).tolist(),
-    }  # fmt: skip
+        "fpr": fpr[keep].tolist(),
+        "tpr": tpr[keep].tolist(),
+        "threshold": np.minimum(threshold[keep], 1.0).tolist(),
+    }
 
 
-def _examples(session: Session, rows: _Rows, shown: _Shown, settings: EvaluationSettings) -> list[dict[str, Any]]:
-    """Evenly spaced test snapshots: what was read, said and recommended, and what really followed."""
+def _examples(
+    session: Session, rows: _Rows, shown: _Shown, settings: EvaluationSettings
+) -> list[dict[str, Any]]:
+    """Evenly spaced test snapshots: what was read, said and recommended, and what really
+    followed.
+    """
     picked = np.unique(np.linspace(0, len(rows.table) - 1, settings.examples).round().astype(int))
     labels, interests = rows.data.labels, shown.interests
     out = []

@@ -1,8 +1,8 @@
 """Pseudonyms: keyed HMAC-SHA256 of user ids.
 
-The same key gives the same pseudonym, so a user is one user from run to run; without the key an id cannot be
-confirmed by hashing guesses. Lose the key and later data no longer joins earlier data; give it away and the
-pseudonyms are ids.
+The same key gives the same pseudonym, so a user is one user from run to run; without the key an id
+cannot be confirmed by hashing guesses. Lose the key and later data no longer joins earlier data;
+give it away and the pseudonyms are ids.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _SHORTEST = 16  # bytes
 
 
 def pseudonym_key() -> bytes:
-    """The key: `TASTELOOP_PSEUDONYM_KEY`, else `pseudonym.key` under the home, made on first use with mode
-    0600.
+    """The key: `TASTELOOP_PSEUDONYM_KEY`, else `pseudonym.key` under the home, made on first use
+    with mode 0600.
 
     Raises:
         TasteloopError: a key under 16 bytes, or a file that others may read.
@@ -35,7 +35,9 @@ def pseudonym_key() -> bytes:
     if not path.exists():
         _generate(path)
     if not path.is_file():
-        raise TasteloopError(f"{path} is no file, so it holds no key; move it away, or set {KEY_VARIABLE}")
+        raise TasteloopError(
+            f"{path} is no file, so it holds no key; move it away, or set {KEY_VARIABLE}"
+        )
     if (mode := path.stat().st_mode & 0o777) & 0o077:
         raise TasteloopError(
             f"{path} has mode {mode:04o}: others than its owner can reach the key that hides user ids; run "
@@ -44,7 +46,9 @@ def pseudonym_key() -> bytes:
     try:
         return _long_enough(path.read_bytes().strip(), str(path))
     except PermissionError:
-        raise TasteloopError(f"{path} cannot be read by this user; run as its owner or set {KEY_VARIABLE}") from None
+        raise TasteloopError(
+            f"{path} cannot be read by this user; run as its owner or set {KEY_VARIABLE}"
+        ) from None
 
 
 def pseudonym(user: str, key: bytes) -> str:
@@ -60,21 +64,28 @@ def pseudonymise(users: pl.Series, key: bytes) -> pl.Series:
 
 
 def _generate(path: Path) -> None:
-    """Make the key file whole and at once, so that two processes that start together end with one key."""
+    """Make the key file whole and at once, so that two processes that start together end with one
+    key.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         make_directory(path.parent)
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        with os.fdopen(
+            os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w"
+        ) as file:
             file.write(secrets.token_hex(32) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        with suppress(FileExistsError):  # the other process was first; unlike rename, link then fails
+        # the other process was first; unlike rename, link then fails
+        with suppress(FileExistsError):
             os.link(temporary, path)
         temporary.unlink()
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise TasteloopError(f"cannot make {path} ({error.strerror}); set {KEY_VARIABLE} instead") from error
+        raise TasteloopError(
+            f"cannot make {path} ({error.strerror}); set {KEY_VARIABLE} instead"
+        ) from error
 
 
 def _long_enough(key: bytes, where: str) -> bytes:

@@ -1,6 +1,8 @@
-"""What others' behaviour says of an item, in closed form or nearly: arrays fitted on a table of who met what.
+"""What others' behaviour says of an item, in closed form or nearly: arrays fitted on a table of who
+met what.
 
-Nothing here knows of texts, labels or how the parts are weighed (`tasteloop.recommender.recommend`, `tasteloop.recommender.fitting`).
+Nothing here knows of texts, labels or how the parts are weighed (`tasteloop.recommender.recommend`,
+`tasteloop.recommender.fitting`).
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ class Past:
     def before(cls, cut: int, data: Snapshots) -> Past:
         import narwhals as nw
 
-        past = nw.from_native(data.events).filter(nw.col(TIME) < cut, nw.col(ITEM).is_in(data.catalogue.items))
+        past = nw.from_native(data.events).filter(
+            nw.col(TIME) < cut, nw.col(ITEM).is_in(data.catalogue.items)
+        )
         events: pl.DataFrame = past.with_columns(positive=positive(data.text.positive)).to_native()
         names, user = np.unique(events[USER].to_numpy(), return_inverse=True)
         return cls(
@@ -75,12 +79,16 @@ class Past:
     def without(self, new: NDArray[np.bool_]) -> Past:
         """As if nobody had met these items [J]."""
         kept = ~new[self.item]
-        return Past(self.user[kept], self.item[kept], self.age[kept], self.positive[kept], self.items)
+        return Past(
+            self.user[kept], self.item[kept], self.age[kept], self.positive[kept], self.items
+        )
 
     def popularity(self, half_life: float) -> Matrix:
         """[J]: log(1 + positive events), each halved in weight every `half_life` days."""
         weight = 0.5 ** (self.age[self.positive] / half_life)
-        return np.log1p(np.bincount(self.item[self.positive], weight, minlength=self.items)).astype(np.float32)
+        return np.log1p(np.bincount(self.item[self.positive], weight, minlength=self.items)).astype(
+            np.float32
+        )
 
     def count(self, days: float = np.inf) -> Matrix:
         """[J]: positive events of the last days."""
@@ -91,8 +99,8 @@ class Past:
 def ease(matrix: Matrix, regularisation: float) -> Matrix:
     """Item-item weights [J, J] with zero diagonal, in closed form (Steck 2019, eq. 8).
 
-    With fewer users than items the inverse is taken of [U, U]: by Woodbury's identity the weights are
-    `Q_ij / (1 - Q_jj)` of `Q = Xᵀ (X Xᵀ + λ)⁻¹ X`.
+    With fewer users than items the inverse is taken of [U, U]: by Woodbury's identity the weights
+    are `Q_ij / (1 - Q_jj)` of `Q = Xᵀ (X Xᵀ + λ)⁻¹ X`.
     """
     if len(matrix) < matrix.shape[1]:
         users = matrix.astype(np.float64) @ matrix.T
@@ -111,7 +119,9 @@ def ease(matrix: Matrix, regularisation: float) -> Matrix:
 
 
 def item_knn(matrix: Matrix, neighbours: int, shrink: float) -> Matrix:
-    """Item-item weights [J, J]: shrunk cosine, each item's `neighbours` strongest kept (Deshpande & Karypis 2004)."""
+    """Item-item weights [J, J]: shrunk cosine, each item's `neighbours` strongest kept (Deshpande &
+    Karypis 2004).
+    """
     together = matrix.T @ matrix
     norm = np.sqrt(np.diag(together))
     similarity = together / (np.outer(norm, norm) + shrink + 1e-9)
@@ -123,8 +133,9 @@ def item_knn(matrix: Matrix, neighbours: int, shrink: float) -> Matrix:
 
 
 def nearby(past: Past, reach: int, shrink: float = 20) -> Matrix:
-    """Item-item weights [J, J]: how often two items stood near each other in a history, d places apart counting
-    exp(-d/3), as a share of everything that stood near the first."""
+    """Item-item weights [J, J]: how often two items stood near each other in a history, d places
+    apart counting exp(-d/3), as a share of everything that stood near the first.
+    """
     together = np.zeros((past.items, past.items), np.float32)
     for places in range(1, reach + 1):
         first, second = past.item[:-places], past.item[places:]
@@ -136,13 +147,17 @@ def nearby(past: Past, reach: int, shrink: float = 20) -> Matrix:
 
 
 def als(matrix: Matrix, width: int, alpha: float, regularisation: float, iterations: int) -> Matrix:
-    """Item factors [J, width] of implicit ALS; an event weighs `alpha` beside no event (Hu et al. 2008)."""
+    """Item factors [J, width] of implicit ALS; an event weighs `alpha` beside no event (Hu et al.
+    2008).
+    """
     from implicit.cpu.als import AlternatingLeastSquares
     from scipy.sparse import csr_matrix
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1, "blas"):  # it has threads of its own
-        model = AlternatingLeastSquares(width, regularisation, alpha, iterations=iterations, random_state=0)
+        model = AlternatingLeastSquares(
+            width, regularisation, alpha, iterations=iterations, random_state=0
+        )
         model.fit(csr_matrix(matrix), show_progress=False)
     return np.asarray(model.item_factors, np.float32)
 

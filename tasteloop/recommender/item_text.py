@@ -1,8 +1,9 @@
 """What an item's text says of it before anybody has met it.
 
-Words of title and text, labels, and year and decade of release are features. By ridge regression from them to what
-interactions taught of known items, an unknown one gets what is to be expected (Gantner et al. 2010,
-https://doi.org/10.1109/ICDM.2010.129). An item that few have met has some of each.
+Words of title and text, labels, and year and decade of release are features. By ridge regression
+from them to what interactions taught of known items, an unknown one gets what is to be expected
+(Gantner et al. 2010, https://doi.org/10.1109/ICDM.2010.129). An item that few have met has some of
+each.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ _MOST = 2_000  # features; the regression is cubic in them
 
 
 def features(catalogue: Catalogue, vectors: Matrix) -> Matrix:
-    """[J, V]: 1 for each feature that an item bears and another does too; then its text vector, centred.
+    """[J, V]: 1 for each feature that an item bears and another does too; then its text vector,
+    centred.
 
     Args:
         vectors: [J, d] of length 1 by an encoder, or zeros where there is none.
     """
     borne = [_features(catalogue, j) for j in range(len(catalogue))]
     count = Counter(name for names in borne for name in names)
-    known = sorted((name for name in count if count[name] > 1), key=lambda name: (-count[name], name))[:_MOST]
+    known = sorted(
+        (name for name in count if count[name] > 1), key=lambda name: (-count[name], name)
+    )[:_MOST]
     index = {name: column for column, name in enumerate(known)}
     out = np.zeros((len(borne), len(index)), np.float32)
     for row, names in enumerate(borne):
@@ -51,16 +55,20 @@ def expected(text: Matrix, known: Matrix, trust: Matrix, regularisation: float) 
 
     Args:
         text: [J, V] features.
-        trust: [J] from 0 to 1: weight of an item in the regression, and of what is known of it in the answer.
+        trust: [J] from 0 to 1: weight of an item in the regression, and of what is known of it in
+            the answer.
         regularisation: of all coefficients but the intercept's.
     """
     total = max(float(trust.sum()), 1e-9)
     mean, middle = trust @ text / total, trust @ known / total
     x, y = text - mean, known - middle
     weighed = x.T * trust
-    solved = np.linalg.solve(weighed @ x + regularisation * np.eye(x.shape[1], dtype=np.float32), weighed)
+    solved = np.linalg.solve(
+        weighed @ x + regularisation * np.eye(x.shape[1], dtype=np.float32), weighed
+    )
     fitted = middle + x @ (solved @ y)
-    own = np.minimum((x * solved.T).sum(1) + trust / total, 0.99)[:, None]  # an item's weight in its own answer
+    # an item's weight in its own answer
+    own = np.minimum((x * solved.T).sum(1) + trust / total, 0.99)[:, None]
     guess = (fitted - own * known) / (1 - own)  # as if it had not been there (Allen 1974)
     share = trust[:, None]
     return np.asarray(share * known + (1 - share) * guess, np.float32)

@@ -1,22 +1,28 @@
 """Ranking: a sum of terms, so that the reasons of a score are its parts.
 
-`R(i, j) = Σ_m λ_m(n_i) · s_m(i, j)`, each `s_m` standardised over the catalogue for the user at hand: λ compare, and
-`λ_m(n) = a_m + b_m · log(1 + n)` for a history of n events: what to trust depends on how much is known.
+`R(i, j) = Σ_m λ_m(n_i) · s_m(i, j)`, each `s_m` standardised over the catalogue for the user at
+hand: λ compare, and `λ_m(n) = a_m + b_m · log(1 + n)` for a history of n events: what to trust
+depends on how much is known.
 
-- interest: `Σ_k w_jk · (y_ik - ȳ_k)`, `w` by ridge regression of what followed on which interests were there, and for
-  items without a positive event by the mean of their labels' other items;
-- taste: the labels of the history against those of everybody, as log-ratios, averaged over the item's labels;
-- content: cosine of the item's text vector and the history's, both by the fine-tuned encoder, in the leading principal
-  components;
-- collaborative: EASE (Steck 2019, https://arxiv.org/abs/1905.03375) on liked items, the history decayed by rank;
-- factors_liked, factors_seen: implicit ALS (Hu, Koren & Volinsky 2008) on liked items, and on all: whether a user
-  likes an item, and whether they come upon it;
-- spectral: what the leading singular vectors of the normalised matrix keep of a history (Shen et al. 2021, GF-CF);
-- nearby, nearby_whole: items that stood close together in others' histories, to the newest of the history and to all;
+- interest: `Σ_k w_jk · (y_ik - ȳ_k)`, `w` by ridge regression of what followed on which interests
+  were there, and for items without a positive event by the mean of their labels' other items;
+- taste: the labels of the history against those of everybody, as log-ratios, averaged over the
+  item's labels;
+- content: cosine of the item's text vector and the history's, both by the fine-tuned encoder, in
+  the leading principal components;
+- collaborative: EASE (Steck 2019, https://arxiv.org/abs/1905.03375) on liked items, the history
+  decayed by rank;
+- factors_liked, factors_seen: implicit ALS (Hu, Koren & Volinsky 2008) on liked items, and on all:
+  whether a user likes an item, and whether they come upon it;
+- spectral: what the leading singular vectors of the normalised matrix keep of a history (Shen et
+  al. 2021, GF-CF);
+- nearby, nearby_whole: items that stood close together in others' histories, to the newest of the
+  history and to all;
 - popularity: log of positive events, decayed by age with a half-life.
 
-Ties, factors, spectral vectors and popularity of an item that few have met lean on what its text lets expect
-(`tasteloop.recommender.item_text`); one that nobody has met has λ of its own, fitted on items held out on purpose.
+Ties, factors, spectral vectors and popularity of an item that few have met lean on what its text
+lets expect (`tasteloop.recommender.item_text`); one that nobody has met has λ of its own, fitted on
+items held out on purpose.
 """
 
 from __future__ import annotations
@@ -37,13 +43,22 @@ from tasteloop.bundle import RECOMMENDER, mapped_arrays
 
 Matrix = NDArray[np.float32]
 Positions = NDArray[np.integer[Any]] | slice
-Term = Callable[[NDArray[np.float64], Positions], Matrix]  # weight [n, 1] times a standardised term, at some items
+# weight [n, 1] times a standardised term, at some items
+Term = Callable[[NDArray[np.float64], Positions], Matrix]
 Weights = dict[str, NDArray[np.float64]]  # of each term for each row [n, 1]
 
 TERMS = (
-    "interest", "taste", "content", "collaborative", "factors_liked", "factors_seen", "spectral", "nearby",
-    "nearby_whole", "popularity",
-)  # fmt: skip
+    "interest",
+    "taste",
+    "content",
+    "collaborative",
+    "factors_liked",
+    "factors_seen",
+    "spectral",
+    "nearby",
+    "nearby_whole",
+    "popularity",
+)
 _MIDDLING = 3.5  # log(1 + n) of a history of middling length, about which λ turn
 
 
@@ -64,7 +79,13 @@ class Folded:
     length: NDArray[np.int64]
 
     @classmethod
-    def of(cls, histories: Sequence[Sequence[Event]], catalogue: Catalogue, decay: float, text: TextSettings) -> Folded:
+    def of(
+        cls,
+        histories: Sequence[Sequence[Event]],
+        catalogue: Catalogue,
+        decay: float,
+        text: TextSettings,
+    ) -> Folded:
         shape = (len(histories), len(catalogue))
         liked, seen = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         for row, history in enumerate(histories):
@@ -77,11 +98,17 @@ class Folded:
         return cls.decayed(liked, seen, np.array([len(history) for history in histories]))
 
     @classmethod
-    def decayed(cls, recent_liked: Matrix, recent_seen: Matrix, length: NDArray[np.int64]) -> Folded:
+    def decayed(
+        cls, recent_liked: Matrix, recent_seen: Matrix, length: NDArray[np.int64]
+    ) -> Folded:
         """From the decayed matrices alone."""
         one = np.float32(1)
         return cls(
-            np.where(recent_liked > 0, one, 0), np.where(recent_seen > 0, one, 0), recent_liked, recent_seen, length
+            np.where(recent_liked > 0, one, 0),
+            np.where(recent_seen > 0, one, 0),
+            recent_liked,
+            recent_seen,
+            length,
         )
 
 
@@ -93,8 +120,10 @@ class Recommender:
         vectors: [J, d] principal components of the item text vectors, by `leading`.
         compared: [E] positions; ease, nearby: [E, E] item-item weights among them.
         ties: [K, J] what a label's presence adds to an item; label_mean [K].
-        membership: [J, K] share of each label in an item's labels; label_share [K]: in everybody's events.
-        factors_liked, factors_seen: [J, f]; spectral: [J, f] singular vectors; activity [J]: users of an item.
+        membership: [J, K] share of each label in an item's labels; label_share [K]: in everybody's
+            events.
+        factors_liked, factors_seen: [J, f]; spectral: [J, f] singular vectors; activity [J]: users
+            of an item.
         popularity: [J].
         weights: (a, b) of λ by term; decay: of a history event by its rank from the newest.
         als: alpha and regularisation.
@@ -122,11 +151,18 @@ class Recommender:
     new_weights: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def read(self, folded: Folded, interests: Matrix) -> Reading:
-        """n histories, with this recommender's decay, and their calibrated probabilities [n, K] of interests."""
-        terms = {name: self.bases[name].standardised(x) for name, x in self._inputs(folded, interests).items()}
+        """n histories, with this recommender's decay, and their calibrated probabilities [n, K] of
+        interests.
+        """
+        terms = {
+            name: self.bases[name].standardised(x)
+            for name, x in self._inputs(folded, interests).items()
+        }
         for names, histories, between in self._between(folded):
             together = np.concatenate([history[:, self.compared] for history in histories])
-            for name, values in zip(names, np.split(rows_product(together, between), len(names)), strict=True):
+            for name, values in zip(
+                names, np.split(rows_product(together, between), len(names)), strict=True
+            ):
                 terms[name] = among(values, self._place, self.compared)
         terms["popularity"] = lambda weight, at: _single(weight) * self._standard_popularity[:, at]
         known = how_much(folded.length)[:, None]
@@ -152,8 +188,12 @@ class Recommender:
             "spectral": rows_product(folded.seen / self._root, self.spectral),
         }
 
-    def _between(self, folded: Folded) -> tuple[tuple[tuple[str, ...], tuple[Matrix, ...], Matrix], ...]:
-        """The terms that compare items with those of the history: which of it, and with what weights."""
+    def _between(
+        self, folded: Folded
+    ) -> tuple[tuple[tuple[str, ...], tuple[Matrix, ...], Matrix], ...]:
+        """The terms that compare items with those of the history: which of it, and with what
+        weights.
+        """
         return (
             (("collaborative",), (folded.recent_liked,), self.ease),
             (("nearby", "nearby_whole"), (folded.recent_seen, folded.seen), self.nearby),
@@ -162,12 +202,13 @@ class Recommender:
     def parts(
         self, folded: Folded, interests: Matrix, positions: Sequence[int]
     ) -> dict[str, tuple[NDArray[np.int64], NDArray[Any]]]:
-        """What the terms of one history are made of at some positions, exactly: each deviation is held fixed.
+        """What the terms of one history are made of at some positions, exactly: each deviation is
+        held fixed.
 
         Returns:
-            By term the sources [p] with their parts [p, positions] of the contribution: labels (of `label_mean` for
-            interest, of `label_share` for taste) and positions of the history's items for all others but popularity,
-            which has no parts.
+            By term the sources [p] with their parts [p, positions] of the contribution: labels (of
+            `label_mean` for interest, of `label_share` for taste) and positions of the history's
+            items for all others but popularity, which has no parts.
         """
         known = how_much(folded.length)[:, None]
         weights = lambdas(self.weights, known)
@@ -177,7 +218,8 @@ class Recommender:
             weights = {name: np.where(new, of_new[name], own) for name, own in weights.items()}
         inputs = self._inputs(folded, interests)
         sources: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {
-            name: (np.arange(inputs[name].shape[1]), np.diag(inputs[name][0])) for name in ("interest", "taste")
+            name: (np.arange(inputs[name].shape[1]), np.diag(inputs[name][0]))
+            for name in ("interest", "taste")
         }
         liked, seen = np.flatnonzero(folded.liked[0]), np.flatnonzero(folded.seen[0])
         profile = folded.recent_liked[0, liked, None] * self.vectors[liked]
@@ -187,7 +229,9 @@ class Recommender:
             mine = getattr(self, name)[items]
             sources[name] = (
                 items,
-                np.linalg.solve(self.grams[name] + self.als[0] * mine.T @ mine, (1 + self.als[0]) * mine.T).T,
+                np.linalg.solve(
+                    self.grams[name] + self.als[0] * mine.T @ mine, (1 + self.als[0]) * mine.T
+                ).T,
             )
         sources["spectral"] = seen, self.spectral[seen] / self._root[seen, None]
         out = {}
@@ -198,7 +242,9 @@ class Recommender:
         place = self._place
         at = place[np.asarray(positions, np.int64)]
         compared = [
-            (n, h, between) for names, hs, between in self._between(folded) for n, h in zip(names, hs, strict=True)
+            (n, h, between)
+            for names, hs, between in self._between(folded)
+            for n, h in zip(names, hs, strict=True)
         ]
         for name, history, between in compared:
             which = np.flatnonzero((history[0] > 0) & (place >= 0))
@@ -229,7 +275,9 @@ class Recommender:
         return np.sqrt(self.activity)
 
     def _taste(self, seen: Matrix) -> Matrix:
-        """log of the labels' shares in a history over those in all; five events of everybody's are mixed in."""
+        """log of the labels' shares in a history over those in all; five events of everybody's are
+        mixed in.
+        """
         count = rows_product(seen, self.membership) + 5 * self.label_share
         share = count / (seen.sum(1, keepdims=True) + 5)
         ratio: Matrix = np.log(share / np.maximum(self.label_share, 1e-4) + 0.05)
@@ -249,7 +297,9 @@ class Recommender:
         for row, weights in enumerate(history):
             mine = factors[np.flatnonzero(weights)]
             if len(mine):
-                users[row] = np.linalg.solve(gram + alpha * mine.T @ mine, (1 + alpha) * mine.sum(0))
+                users[row] = np.linalg.solve(
+                    gram + alpha * mine.T @ mine, (1 + alpha) * mine.sum(0)
+                )
         return users
 
     def save(self, directory: Path) -> None:
@@ -257,7 +307,11 @@ class Recommender:
         from safetensors.numpy import save_file
 
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        arrays = {name: np.ascontiguousarray(value) for name, value in values.items() if isinstance(value, np.ndarray)}
+        arrays = {
+            name: np.ascontiguousarray(value)
+            for name, value in values.items()
+            if isinstance(value, np.ndarray)
+        }
         save_file(arrays, directory / RECOMMENDER)
 
     @classmethod
@@ -266,7 +320,9 @@ class Recommender:
         return cls(
             **mapped_arrays(directory / RECOMMENDER),
             weights={name: (a, b) for name, (a, b) in recommender["weights"].items()},
-            new_weights={name: (a, b) for name, (a, b) in recommender.get("new_weights", {}).items()},
+            new_weights={
+                name: (a, b) for name, (a, b) in recommender.get("new_weights", {}).items()
+            },
             decay=recommender["decay"],
             als=tuple(recommender["als"]),
             text=TextSettings.model_validate(card["text"]),
@@ -275,10 +331,12 @@ class Recommender:
 
 @dataclass(frozen=True)
 class Reading:
-    """What n histories say of the items: every term standardised, to be read at all of them or at some.
+    """What n histories say of the items: every term standardised, to be read at all of them or at
+    some.
 
-    A history bears few items, so only their rows of the large arrays were read; and mean and deviation over the items
-    come from the few numbers that a term multiplies its array with, so that no [n, J] is gone over for them.
+    A history bears few items, so only their rows of the large arrays were read; and mean and
+    deviation over the items come from the few numbers that a term multiplies its array with, so
+    that no [n, J] is gone over for them.
 
     Attributes:
         standardised: by term; known: [n, 1], what λ turn with.
@@ -294,12 +352,16 @@ class Reading:
         return {name: term(one, slice(None)) for name, term in self.standardised.items()}
 
     def contributions(self, positions: NDArray[np.int64] | None = None) -> dict[str, Matrix]:
-        """λ_m(n) · s_m by term, each [n, J], or [n, p] at some positions; a row's score is their sum."""
+        """λ_m(n) · s_m by term, each [n, J], or [n, p] at some positions; a row's score is their
+        sum.
+        """
         of = self.recommender
         out = dict(self._weighted(of.weights, slice(None) if positions is None else positions))
         new = of.new if positions is None else np.flatnonzero(np.isin(positions, of.new))
         if of.new_weights and len(new):
-            for name, matrix in self._weighted(of.new_weights, new if positions is None else positions[new]):
+            for name, matrix in self._weighted(
+                of.new_weights, new if positions is None else positions[new]
+            ):
                 out[name][:, new] = matrix
         return out
 
@@ -314,7 +376,9 @@ class Reading:
     def _sum(self, weights: Mapping[str, tuple[float, float]], at: Positions) -> Matrix:
         return reduce(np.add, (matrix for _, matrix in self._weighted(weights, at)))
 
-    def _weighted(self, weights: Mapping[str, tuple[float, float]], at: Positions) -> Iterator[tuple[str, Matrix]]:
+    def _weighted(
+        self, weights: Mapping[str, tuple[float, float]], at: Positions
+    ) -> Iterator[tuple[str, Matrix]]:
         weight = lambdas(weights, self.known)
         for name, term in self.standardised.items():
             yield name, term(weight[name], at)
@@ -322,7 +386,9 @@ class Reading:
 
 @dataclass(frozen=True)
 class Base:
-    """A fixed array [d, J] that a term multiplies d numbers of a history with, and its moments over the J items."""
+    """A fixed array [d, J] that a term multiplies d numbers of a history with, and its moments over
+    the J items.
+    """
 
     items: Matrix
     mean: NDArray[np.float64]
@@ -346,7 +412,9 @@ class Base:
         """`standardise(x @ items)`, x [n, d]."""
         scaled = self.per_deviation(x) * x
         shift = scaled @ self.mean[:, None]
-        return lambda weight, at: (weight * scaled).astype(np.float32) @ self.items[:, at] - _single(weight * shift)
+        return lambda weight, at: (
+            (weight * scaled).astype(np.float32) @ self.items[:, at] - _single(weight * shift)
+        )
 
 
 def among(values: Matrix, place: NDArray[np.int64], compared: NDArray[np.int32]) -> Term:
@@ -362,15 +430,18 @@ def among(values: Matrix, place: NDArray[np.int64], compared: NDArray[np.int32])
         where = place[at]
         out = np.repeat(_single(-weight * shift), len(where), 1)
         there = compared if isinstance(at, slice) else np.flatnonzero(where >= 0)
-        out[:, there] += _single(weight) * (scaled if isinstance(at, slice) else scaled[:, where[there]])
+        out[:, there] += _single(weight) * (
+            scaled if isinstance(at, slice) else scaled[:, where[there]]
+        )
         return out
 
     return read
 
 
 def among_scale(values: Matrix, items: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scale and shift [n, 1] with which scale · x - shift is the standardised x over `items` items, of which `values`
-    [n, E] are all that are not 0."""
+    """Scale and shift [n, 1] with which scale · x - shift is the standardised x over `items` items,
+    of which `values` [n, E] are all that are not 0.
+    """
     mean = values.mean(1, dtype=np.float64, keepdims=True) * (values.shape[1] / items)
     square = np.einsum("ij,ij->i", values, values, dtype=np.float64)[:, None] / items
     scale = inverse_root(square - mean**2)
@@ -427,4 +498,4 @@ def seen(histories: Sequence[Sequence[Event]], catalogue: Catalogue) -> NDArray[
     return out
 
 
-# --- fitting ------------------------------------------------------------------------------------------------------
+# --- fitting

@@ -1,4 +1,6 @@
-"""A bundle from a trained model and its snapshots: the recommender is fitted, and all that answers is put together."""
+"""A bundle from a trained model and its snapshots: the recommender is fitted, and all that answers
+is put together.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecommenderResult:
-    """λ by term at a middling history, validation nDCG@10 by cross-fitting, digest of the bundle."""
+    """λ by term at a middling history, validation nDCG@10 by cross-fitting, digest of the
+    bundle.
+    """
 
     weights: dict[str, float]
     validation_ndcg: float
@@ -35,7 +39,9 @@ class RecommenderResult:
     seconds: float
 
 
-def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings, out: Path) -> RecommenderResult:
+def fit_recommender(
+    model: Path, snapshots: Path, settings: RecommenderSettings, out: Path
+) -> RecommenderResult:
     """Fit the terms and λ, and put everything that answers into a bundle.
 
     Args:
@@ -52,7 +58,8 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
 
     began = time.monotonic()
     training = read_json(model / TRAINING)
-    data = replace(Snapshots.read(snapshots), labels=training["labels"])  # none where no head for interests was trained
+    # none where no head for interests was trained
+    data = replace(Snapshots.read(snapshots), labels=training["labels"])
     validation = data.split(VALIDATION)
     with atomic_directory(out) as directory:
         shutil.copytree(model / MODELS, directory / MODELS)
@@ -75,15 +82,22 @@ def fit_recommender(model: Path, snapshots: Path, settings: RecommenderSettings,
             seen(histories, data.catalogue),
             validation[USER].to_numpy(),
         )
-        ground = Ground(vectors, data.catalogue, data.labels, truth, train[FUTURE].to_list(), data.text)
+        ground = Ground(
+            vectors, data.catalogue, data.labels, truth, train[FUTURE].to_list(), data.text
+        )
         tuned = tune(Past.before(data.meta["validation_from"], data), ground, asked, settings)
         final = fit_terms(Past.before(data.meta["test_from"], data), ground, settings, tuned)
         final.save(directory)
         card["recommender"] = {
-            "weights": tuned.weights, "new_weights": tuned.new_weights, "decay": tuned.decay, "als": final.als,
+            "weights": tuned.weights,
+            "new_weights": tuned.new_weights,
+            "decay": tuned.decay,
+            "als": final.als,
             "regularisation": tuned.regularisation,
-            "half_life": tuned.half_life, "shrinkage": tuned.shrinkage, "settings": settings.model_dump(mode="json"),
-        }  # fmt: skip
+            "half_life": tuned.half_life,
+            "shrinkage": tuned.shrinkage,
+            "settings": settings.model_dump(mode="json"),
+        }
         card["validation"] |= {"recommend.ndcg@10": tuned.ndcg}
         write_json(directory / CARD, card)
         write_json(directory / GOLDEN, _golden(directory, card, data, histories))
@@ -100,7 +114,9 @@ def _judged(data: Snapshots, predictions: dict[str, Matrix]) -> dict[str, Judged
     validation = data.split(VALIDATION)
     out = {}
     if tasks.INTERESTS in predictions:
-        out[tasks.INTERESTS] = Judged(data.histories(validation), data.truth(validation), predictions["interests"])
+        out[tasks.INTERESTS] = Judged(
+            data.histories(validation), data.truth(validation), predictions["interests"]
+        )
     if tasks.SENTIMENT in predictions:
         reviews = data.reviews()
         assert reviews is not None, "sentiment was learned from them"
@@ -112,18 +128,27 @@ def _judged(data: Snapshots, predictions: dict[str, Matrix]) -> dict[str, Judged
 
 def _card(data: Snapshots, training: dict[str, Any]) -> dict[str, Any]:
     return {
-        "name": "tasteloop", "labels": training["labels"], "tasks": training["tasks"], "models": training["models"],
+        "name": "tasteloop",
+        "labels": training["labels"],
+        "tasks": training["tasks"],
+        "models": training["models"],
         "answers": tasks.tasks_of_model(training["tasks"]),
-        "text": training["text"], "review_max_tokens": training["settings"]["review_max_tokens"],
-        "encoder": training["encoder"], "data": data.meta["data"], "source": data.meta["source"],
+        "text": training["text"],
+        "review_max_tokens": training["settings"]["review_max_tokens"],
+        "encoder": training["encoder"],
+        "data": data.meta["data"],
+        "source": data.meta["source"],
         "code": code_version(),
         "settings": {"prepare": data.meta["settings"], "training": training["settings"]},
-        "snapshots": data.meta["snapshots"], "reviews": data.meta["reviews"],
-        "validation": {f"{name}.average_precision": task["quality"] for name, task in training["tasks"].items()},
-    }  # fmt: skip
+        "snapshots": data.meta["snapshots"],
+        "reviews": data.meta["reviews"],
+        "validation": {
+            f"{name}.average_precision": task["quality"] for name, task in training["tasks"].items()
+        },
+    }
 
 
-# --- what goes with it --------------------------------------------------------------------------------------------
+# --- what goes with it
 
 _SENTENCES = (
     "A delight from the first scene to the last.",
@@ -132,11 +157,15 @@ _SENTENCES = (
 )
 
 
-def _golden(directory: Path, card: dict[str, Any], data: Snapshots, histories: list[list[Event]]) -> dict[str, Any]:
-    """Questions with this trainer's own answers: a server that answers otherwise is not serving this model.
+def _golden(
+    directory: Path, card: dict[str, Any], data: Snapshots, histories: list[list[Event]]
+) -> dict[str, Any]:
+    """Questions with this trainer's own answers: a server that answers otherwise is not serving
+    this model.
 
-    A server on another processor may choose another runtime, and another precision answers otherwise; so `others` has
-    the answers to the same questions by each other precision that is good enough.
+    A server on another processor may choose another runtime, and another precision answers
+    otherwise; so `others` has the answers to the same questions by each other precision that is
+    good enough.
     """
     from tasteloop.runtime.session import Session
 
@@ -160,7 +189,11 @@ def _golden(directory: Path, card: dict[str, Any], data: Snapshots, histories: l
     asked = {task: of_task[task] for task in session.models}
 
     def answers(session: Session) -> list[dict[str, Any]]:
-        return [answer for model, questions in asked.items() for answer in session.answer(model, questions)]
+        return [
+            answer
+            for model, questions in asked.items()
+            for answer in session.answer(model, questions)
+        ]
 
     told = [(model, instance) for model, questions in asked.items() for instance in questions]
     return {

@@ -1,14 +1,17 @@
 """Engines: the programs that can run an encoder on this machine, and which of them does.
 
-    torch-fp32  torch-bf16  torch-cuda  onnxruntime-fp32  onnxruntime-int8  openvino-fp32  openvino-bf16
+    torch-fp32  torch-bf16  torch-cuda  onnxruntime-fp32  onnxruntime-int8  openvino-fp32
+    openvino-bf16
 
-A name is a program and a precision. All of them read the same token ids and return the same pooled vectors, up to the
-precision; the heads are a matrix product in numpy, so that a server whose engine is not torch never imports torch.
-`tasteloop.runtime.export` measures them all where a bundle is made and writes what it found into the card; `choose` takes the
-one that was fastest there, or measures again where the processor is another.
+A name is a program and a precision. All of them read the same token ids and return the same pooled
+vectors, up to the precision; the heads are a matrix product in numpy, so that a server whose engine
+is not torch never imports torch. `tasteloop.runtime.export` measures them all where a bundle is
+made and writes what it found into the card; `choose` takes the one that was fastest there, or
+measures again where the processor is another.
 
-int8 here is dynamic quantisation: ONNX Runtime scales activations by the range of the whole tensor, so a text's answer
-would depend on who shares its batch (microsoft/onnxruntime#10111). An int8 engine therefore reads each text alone.
+int8 here is dynamic quantisation: ONNX Runtime scales activations by the range of the whole tensor,
+so a text's answer would depend on who shares its batch (microsoft/onnxruntime#10111). An int8
+engine therefore reads each text alone.
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ log = logging.getLogger(__name__)
 
 Matrix = NDArray[np.float32]
 Ids = NDArray[np.int64]
-Engine = Callable[[Ids, Ids], Matrix]  # token ids [n, t] and mask [n, t] -> pooled vectors [n, width]
+# token ids [n, t] and mask [n, t] -> pooled vectors [n, width]
+Engine = Callable[[Ids, Ids], Matrix]
 
 TORCH_FP32, TORCH_BF16 = "torch-fp32", "torch-bf16"
 ONNX_FP32, ONNX_INT8 = "onnxruntime-fp32", "onnxruntime-int8"
@@ -55,14 +59,18 @@ VARIABLE = "TASTELOOP_RUNTIME"
 _NEEDS = {ONNX_FP32: ONNX, ONNX_INT8: ONNX_QUANTISED, OPENVINO_FP32: ONNX, OPENVINO_BF16: ONNX}
 _FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _BATCH = 32  # texts that an engine reads at once, if their lengths are alike:
-_SPREAD = 1.2  # of the shortest; on two cores a batch gains less than it loses by padding to twice the length
-_MULTIPLE = 8  # lengths for OpenVINO: it keeps a program for every shape that it has met, 300 MB of them in time
-_WORTH = 0.5  # of the chosen one's speed where the bundle was made: below, an engine is not measured again elsewhere
+# of the shortest; on two cores a batch gains less than it loses by padding to twice the length
+_SPREAD = 1.2
+# lengths for OpenVINO: it keeps a program for every shape that it has met, 300 MB of them in time
+_MULTIPLE = 8
+# of the chosen one's speed where the bundle was made: below, an engine is not measured again
+# elsewhere
+_WORTH = 0.5
 _ELSEWHERE = 0.05  # see `tolerance`
 _AGAIN_SECONDS = 0.15  # for each shape, when another machine measures again
 
 
-# --- this machine -------------------------------------------------------------------------------------------------
+# --- this machine
 
 
 def _cpuinfo() -> dict[str, str]:
@@ -71,11 +79,16 @@ def _cpuinfo() -> dict[str, str]:
         first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
     except OSError:
         return {}
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    return {
+        key.strip(): value.strip()
+        for key, _, value in (line.partition(":") for line in first.splitlines())
+    }
 
 
 def processor() -> str:
-    """What decides how fast an engine is here: the model's name and the instruction sets that engines use."""
+    """What decides how fast an engine is here: the model's name and the instruction sets that
+    engines use.
+    """
     about = _cpuinfo()
     flags = set(about.get("flags", "").split())
     name = about.get("model name") or platform.processor() or platform.machine()
@@ -97,12 +110,16 @@ def _bf16() -> bool:
 
 
 def threads() -> int:
-    """Threads of a computation: `OMP_NUM_THREADS`, else the processors that this process may use, a container's
-    limit (cgroup v2) included: with more threads than processors it would be stopped in every period."""
+    """Threads of a computation: `OMP_NUM_THREADS`, else the processors that this process may use, a
+    container's limit (cgroup v2) included: with more threads than processors it would be stopped in
+    every period.
+    """
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     if given.isdigit() and int(given) > 0:
         return int(given)
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return max(1, min(count, int(quota) // int(period)))
@@ -111,21 +128,26 @@ def threads() -> int:
 
 
 def available(name: str, directory: Path) -> bool:
-    """Whether an engine can run a model directory here: its program is installed and its file is there."""
+    """Whether an engine can run a model directory here: its program is installed and its file is
+    there.
+    """
     program, precision = name.split("-")
     if (precision == "bf16" and not _bf16()) or (precision == "cuda" and not _gpu()):
         return False
-    return find_spec(program) is not None and (name not in _NEEDS or (directory / _NEEDS[name]).is_file())
+    return find_spec(program) is not None and (
+        name not in _NEEDS or (directory / _NEEDS[name]).is_file()
+    )
 
 
-# --- running one --------------------------------------------------------------------------------------------------
+# --- running one
 
 
 class Runner:
     """An engine on this machine's threads: one text with all of them, several with one thread each.
 
-    Threads that share a call wait for each other in every layer; calls side by side do not, and need no padding to a
-    common length. torch's threads are a setting of the process, so there all of them share every call.
+    Threads that share a call wait for each other in every layer; calls side by side do not, and
+    need no padding to a common length. torch's threads are a setting of the process, so there all
+    of them share every call.
 
     Attributes:
         multiple: of which a call's length is to be.
@@ -176,7 +198,9 @@ def load(name: str, directory: Path, count: int, beside: int = 1) -> Engine:
             f"runtime {name} needs {program}, which is not installed; `pip install {program}`, or unset {VARIABLE}"
         )
     if name in _NEEDS and not (directory / _NEEDS[name]).is_file():
-        raise TasteloopError(f"{directory} has no {_NEEDS[name]}, which runtime {name} reads; make the bundle again")
+        raise TasteloopError(
+            f"{directory} has no {_NEEDS[name]}, which runtime {name} reads; make the bundle again"
+        )
     start = {"torch": _torch, "onnxruntime": _onnxruntime, "openvino": _openvino}[program]
     return start(directory, precision, count, beside)
 
@@ -206,7 +230,8 @@ def _onnxruntime(directory: Path, precision: str, count: int, _: int) -> Engine:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = count
     options.log_severity_level = 3
-    # Threads wait spinning within a call, which is faster, but not after it: a server's other work needs the processor.
+    # Threads wait spinning within a call, which is faster, but not after it: a server's other work
+    # needs the processor.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     path = directory / (ONNX_QUANTISED if precision == "int8" else ONNX)
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -222,9 +247,10 @@ def _onnxruntime(directory: Path, precision: str, count: int, _: int) -> Engine:
 def _core() -> Any:
     """OpenVINO's core, one for the process and until its end.
 
-    Its plugin gives the thread that makes it a stack for signals, and takes the memory back where it is destroyed. From
-    another thread it cannot take the stack back too: a core that went with a swapped-out version, destroyed by the
-    thread that was the last to use it, left the main thread such a stack, and SIGTERM was answered by SIGSEGV.
+    Its plugin gives the thread that makes it a stack for signals, and takes the memory back where
+    it is destroyed. From another thread it cannot take the stack back too: a core that went with a
+    swapped-out version, destroyed by the thread that was the last to use it, left the main thread
+    such a stack, and SIGTERM was answered by SIGSEGV.
     """
     import openvino
 
@@ -254,17 +280,22 @@ def alone(name: str) -> bool:
     return name.endswith("-int8")
 
 
-# --- choosing one -------------------------------------------------------------------------------------------------
+# --- choosing one
 
 
 def speed(runner: Runner, shapes: Sequence[tuple[int, int]], seconds: float) -> dict[str, float]:
-    """Texts a second by shape `batch x tokens`, the best of the runs that fit into `seconds` for each shape."""
+    """Texts a second by shape `batch x tokens`, the best of the runs that fit into `seconds` for
+    each shape.
+    """
     rng = np.random.default_rng(0)
     measured = {}
     for batch, tokens in shapes:
         ids = rng.integers(1, 90, (batch, tokens))
         most = runner.most(batch)
-        calls = [(part, np.ones_like(part)) for part in (ids[n : n + most] for n in range(0, batch, most))]
+        calls = [
+            (part, np.ones_like(part))
+            for part in (ids[n : n + most] for n in range(0, batch, most))
+        ]
         best, began, runs = np.inf, time.perf_counter(), 0
         while runs < 2 or time.perf_counter() - began < seconds:
             start = time.perf_counter()
@@ -275,7 +306,9 @@ def speed(runner: Runner, shapes: Sequence[tuple[int, int]], seconds: float) -> 
 
 
 def overall(speeds: Mapping[str, float]) -> float:
-    """One number for speeds of several shapes: their geometric mean, in which every shape weighs the same."""
+    """One number for speeds of several shapes: their geometric mean, in which every shape weighs
+    the same.
+    """
     return float(np.exp(np.mean(np.log(list(speeds.values())))))
 
 
@@ -283,16 +316,19 @@ def precisions(recorded: Mapping[str, Any]) -> dict[str, str]:
     """Each precision that is good enough -> a runtime that has it: first the chosen one's."""
     good = {name.split("-")[1]: name for name, c in recorded["candidates"].items() if c["good"]}
     chosen = recorded["chosen"]
-    return {chosen.split("-")[1]: chosen} | {p: name for p, name in good.items() if p != chosen.split("-")[1]}
+    return {chosen.split("-")[1]: chosen} | {
+        p: name for p, name in good.items() if p != chosen.split("-")[1]
+    }
 
 
 def tolerance(precision: str, recorded: Mapping[str, Any], exact: float) -> float:
-    """How far probabilities and scores of this machine may be from those recorded where the bundle was made: `exact`
-    for fp32 and on the same processor.
+    """How far probabilities and scores of this machine may be from those recorded where the bundle
+    was made: `exact` for fp32 and on the same processor.
 
-    Programs that compute in fp32 agree to 1e-6. int8 is exactly reproducible on one processor; on another, fp32
-    arithmetic between the integer products rounds an activation to its neighbour now and then, which moved a
-    probability by 0.011 at most when it was provoked by other graph optimisations. bf16 has 8 bits itself.
+    Programs that compute in fp32 agree to 1e-6. int8 is exactly reproducible on one processor; on
+    another, fp32 arithmetic between the integer products rounds an activation to its neighbour now
+    and then, which moved a probability by 0.011 at most when it was provoked by other graph
+    optimisations. bf16 has 8 bits itself.
     """
     same = recorded["processor"] == processor()
     return exact if precision == "fp32" or same else max(exact, _ELSEWHERE)
@@ -301,9 +337,9 @@ def tolerance(precision: str, recorded: Mapping[str, Any], exact: float) -> floa
 def choose(card: Mapping[str, Any], directory: Path) -> str:
     """The runtime for a bundle on this machine.
 
-    `TASTELOOP_RUNTIME` decides where it is set. Otherwise the one that was fastest where the bundle was made; on
-    another processor those that were about as fast there are measured again, in seconds. Only runtimes whose quality
-    was measured are taken.
+    `TASTELOOP_RUNTIME` decides where it is set. Otherwise the one that was fastest where the bundle
+    was made; on another processor those that were about as fast there are measured again, in
+    seconds. Only runtimes whose quality was measured are taken.
 
     Raises:
         TasteloopError: TASTELOOP_RUNTIME names none.
@@ -311,7 +347,9 @@ def choose(card: Mapping[str, Any], directory: Path) -> str:
     first = directory / MODELS / next(iter(card["models"]))
     if forced := os.environ.get(VARIABLE):
         if forced not in RUNTIMES:
-            raise TasteloopError(f"{VARIABLE}={forced}: no such runtime; known: {', '.join(RUNTIMES)}")
+            raise TasteloopError(
+                f"{VARIABLE}={forced}: no such runtime; known: {', '.join(RUNTIMES)}"
+            )
         return forced
     if _gpu():
         return TORCH_CUDA
@@ -320,7 +358,10 @@ def choose(card: Mapping[str, Any], directory: Path) -> str:
         return TORCH_FP32
     chosen: str = recorded["chosen"]
     if not available(chosen, first):
-        level, why = logging.WARNING, f"{chosen}, the fastest where the bundle was made, cannot run here"
+        level, why = (
+            logging.WARNING,
+            f"{chosen}, the fastest where the bundle was made, cannot run here",
+        )
     elif recorded["processor"] != processor():
         level, why = logging.INFO, "another processor than the bundle's"
     else:
@@ -331,7 +372,9 @@ def choose(card: Mapping[str, Any], directory: Path) -> str:
     worth = [name for name in here if overall(measured[name]["texts_per_second"]) >= enough] or here
     found = dict.fromkeys(worth or [TORCH_FP32], 0.0)
     if len(worth) > 1:
-        shapes = [tuple(int(part) for part in s.split("x")) for s in measured[chosen]["texts_per_second"]]
+        shapes = [
+            tuple(int(part) for part in s.split("x")) for s in measured[chosen]["texts_per_second"]
+        ]
         for name in worth:
             found[name] = overall(speed(Runner(name, first), shapes, _AGAIN_SECONDS))  # type: ignore[arg-type]
         why += f"; texts/s: {', '.join(f'{name} {value:.0f}' for name, value in found.items())}"
@@ -340,7 +383,7 @@ def choose(card: Mapping[str, Any], directory: Path) -> str:
     return best
 
 
-# --- an encoder with its tokenizer and heads ----------------------------------------------------------------------
+# --- an encoder with its tokenizer and heads
 
 
 class VectorCache:
@@ -407,7 +450,11 @@ class Encoder:
         """Pooled vectors [n, width]; a text that is there twice is read once."""
         keys = [self.cache.key(text, max_tokens) for text in texts]
         found = self.cache.get(keys)
-        new = {key: text for key, text, vector in zip(keys, texts, found, strict=True) if vector is None}
+        new = {
+            key: text
+            for key, text, vector in zip(keys, texts, found, strict=True)
+            if vector is None
+        }
         if new:
             computed = self._read(list(new.values()), max_tokens)
             self.cache.put(list(new), computed)
@@ -426,9 +473,12 @@ class Encoder:
         out = np.empty((len(ids), self.width), np.float32)
         with stage("encode"):
             lengths = np.array([len(row) for row in ids])
-            parts = list(sorted_batches(lengths, self._runner.most(len(ids)), _SPREAD))[::-1]  # the longest first
+            # the longest first
+            parts = list(sorted_batches(lengths, self._runner.most(len(ids)), _SPREAD))[::-1]
             for rows, vectors in zip(
-                parts, self._runner([_padded([ids[i] for i in r], self._runner.multiple) for r in parts]), strict=True
+                parts,
+                self._runner([_padded([ids[i] for i in r], self._runner.multiple) for r in parts]),
+                strict=True,
             ):
                 out[rows] = vectors
         return out
@@ -444,7 +494,9 @@ class Encoder:
 
 
 def _padded(ids: Sequence[Sequence[int]], multiple: int) -> tuple[Ids, Ids]:
-    """Token ids of unequal lengths -> ids [n, t] and mask [n, t], padded to the longest's next multiple."""
+    """Token ids of unequal lengths -> ids [n, t] and mask [n, t], padded to the longest's next
+    multiple.
+    """
     lengths = np.array([len(row) for row in ids])
     mask = (np.arange(-(-lengths.max() // multiple) * multiple) < lengths[:, None]).astype(np.int64)
     out = np.zeros_like(mask)

@@ -1,13 +1,14 @@
 """Why: an answer taken apart into what it was made of, so that the parts add up to it.
 
-A recommendation's score is the sum of its terms, and each term but popularity is a sum too: of labels (interest, taste)
-or of events of the history (all others). With the deviation by which a term was standardised held fixed, the parts add
-up to the term exactly.
+A recommendation's score is the sum of its terms, and each term but popularity is a sum too: of
+labels (interest, taste) or of events of the history (all others). With the deviation by which a
+term was standardised held fixed, the parts add up to the term exactly.
 
-An interest's probability is no sum, since BERT reads all events together. Its events are therefore added one by one and
-what each changes is counted, in several orders, of which the mean is taken: a sampled Shapley value (Štrumbelj and
-Kononenko 2010, https://jmlr.org/papers/v11/strumbelj10a.html). In every order the changes add up to the difference
-between the probability and that of a user without history, so their mean does.
+An interest's probability is no sum, since BERT reads all events together. Its events are therefore
+added one by one and what each changes is counted, in several orders, of which the mean is taken: a
+sampled Shapley value (Štrumbelj and Kononenko 2010, https://jmlr.org/papers/v11/strumbelj10a.html).
+In every order the changes add up to the difference between the probability and that of a user
+without history, so their mean does.
 """
 
 from __future__ import annotations
@@ -29,22 +30,27 @@ EXPLAINED = ("interests", "recommend")
 _OF_LABELS = ("interest", "taste")
 _OF_LIKED = ("content", "collaborative", "factors_liked")
 _LABELS = 5  # that are explained where the question does not say
-_PARTS = 32  # the newest events are told one by one, what is older together: it hardly reaches the text
+# the newest events are told one by one, what is older together: it hardly reaches the text
+_PARTS = 32
 
 
-def explain(session: Session, model: str, questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def explain(
+    session: Session, model: str, questions: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Explanations of a model's answers, one a question.
 
     Args:
         session: the bundle's.
         model: interests or recommend.
-        questions: as `runtime.parse` checked them; `k` is how many labels or items, by default 5 and 10.
+        questions: as `runtime.parse` checked them; `k` is how many labels or items, by default 5
+            and 10.
 
     Returns:
-        recommend: {"recommendations": [{"item", "title", "score", "terms": [{"term", "contribution", "parts":
-        [{"label" or "event", "contribution"}]}]}]}; interests: {"interests": [{"label", "probability", "baseline",
-        "parts": [{"events": [..], "contribution"}]}]}. An event is told by its place in the question. Parts are
-        ordered by size.
+        recommend: {"recommendations": [{"item", "title", "score", "terms": [{"term",
+        "contribution", "parts": [{"label" or "event", "contribution"}]}]}]}; interests:
+        {"interests": [{"label", "probability", "baseline", "parts": [{"events": [..],
+        "contribution"}]}]}. An event is told by its place in the question. Parts are ordered by
+        size.
 
     Raises:
         TasteloopError: a model that has no explanation.
@@ -61,7 +67,7 @@ def _places(history: Sequence[Event], limit: int) -> list[int]:
     return [place[id(event)] for event in in_order(history, limit)]
 
 
-# --- interests ----------------------------------------------------------------------------------------------------
+# --- interests
 
 
 def _interests(session: Session, history: Sequence[Event], k: int | None) -> dict[str, Any]:
@@ -104,10 +110,14 @@ def _shapley(
     for order in orders:
         path = probabilities[[sets[frozenset(int(p) for p in order[:n])] for n in range(count + 1)]]
         contributions[order] += np.diff(path.astype(np.float64), axis=0) / len(orders)
-    return contributions, probabilities[sets[frozenset()]], probabilities[sets[frozenset(range(count))]]
+    return (
+        contributions,
+        probabilities[sets[frozenset()]],
+        probabilities[sets[frozenset(range(count))]],
+    )
 
 
-# --- recommend ----------------------------------------------------------------------------------------------------
+# --- recommend
 
 
 def _recommendations(session: Session, history: Sequence[Event], k: int | None) -> dict[str, Any]:
@@ -122,7 +132,11 @@ def _recommendations(session: Session, history: Sequence[Event], k: int | None) 
                 "title": r.title,
                 "score": r.score,
                 "terms": [
-                    {"term": term, "contribution": value, "parts": parts[term][n] if term in parts else []}
+                    {
+                        "term": term,
+                        "contribution": value,
+                        "parts": parts[term][n] if term in parts else [],
+                    }
                     for term, value in sorted(r.terms.items(), key=lambda pair: -pair[1])
                 ],
             }
@@ -159,7 +173,9 @@ def _parts(
 
 
 def _events(session: Session, history: Sequence[Event]) -> tuple[dict[int, int], dict[int, int]]:
-    """Position of each item -> place of its newest positive event, and of its newest event, as `Folded` weighs it."""
+    """Position of each item -> place of its newest positive event, and of its newest event, as
+    `Folded` weighs it.
+    """
     liked: dict[int, int] = {}
     seen: dict[int, int] = {}
     for place in reversed(_places(history, session.text.history_limit)):

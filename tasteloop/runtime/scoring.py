@@ -1,7 +1,8 @@
 """Offline scoring: a whole file of behaviour through the same session that the server asks.
 
-The file is read in batches and users are grouped by a hash of their id into parts on the disk, one part of which is in
-memory at a time: a file may be larger than memory, and a user's events may stand anywhere in it.
+The file is read in batches and users are grouped by a hash of their id into parts on the disk, one
+part of which is in memory at a time: a file may be larger than memory, and a user's events may
+stand anywhere in it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from tasteloop.behaviour.events import ITEM, KIND, KINDS, LATEST, PER_UNIT, TEXT, TIME, USER, VALUE, Event, likely_range
+from tasteloop.behaviour.events import (
+    ITEM,
+    KIND,
+    KINDS,
+    LATEST,
+    PER_UNIT,
+    TEXT,
+    TIME,
+    USER,
+    VALUE,
+    Event,
+    likely_range,
+)
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_file
 from tasteloop.runtime.session import MOST_K, QUESTIONS, Session
@@ -50,22 +63,26 @@ class ScoreResult:
     seconds: float
 
 
-def score(bundle: Path, events: Path, out: Path, model: str = "interests", k: int | None = None) -> ScoreResult:
+def score(
+    bundle: Path, events: Path, out: Path, model: str = "interests", k: int | None = None
+) -> ScoreResult:
     """Answer for every user of an events file, or, for sentiment, every event with a text.
 
     Args:
         bundle: a sealed bundle.
-        events: a table (`tasteloop.datasets.tables`) with the columns of the events contract: user, kind, and item,
-            time, value, text where there are any; no others are read. `time` is a date, µs since 1970 or ISO 8601.
-        out: .parquet, written whole or not at all. interests: user, rank, label, probability, predicted, confident;
-            recommend: user, rank, item, title, score and one column a term; sentiment: row, user, item, sentiment,
-            probability, confident.
+        events: a table (`tasteloop.datasets.tables`) with the columns of the events contract: user,
+            kind, and item, time, value, text where there are any; no others are read. `time` is a
+            date, µs since 1970 or ISO 8601.
+        out: .parquet, written whole or not at all. interests: user, rank, label, probability,
+            predicted, confident;
+            recommend: user, rank, item, title, score and one column a term; sentiment: row, user,
+            item, sentiment, probability, confident.
         model: interests, recommend or sentiment.
         k: how many labels or items of each user; by default all labels, 10 items.
 
     Raises:
-        TasteloopError: an unknown model, no such file, not of its format, a column missing, or a row that is no event,
-            by its number from 1.
+        TasteloopError: an unknown model, no such file, not of its format, a column missing, or a
+            row that is no event, by its number from 1.
     """
     import pyarrow.parquet as pq
 
@@ -73,15 +90,23 @@ def score(bundle: Path, events: Path, out: Path, model: str = "interests", k: in
     if model not in QUESTIONS:
         raise TasteloopError(f"unknown model {model!r}; known: {', '.join(QUESTIONS)}")
     if k is not None and not (1 <= k <= MOST_K and model != "sentiment"):
-        raise TasteloopError(f"k is {k}; it is a number from 1 to {MOST_K}, for interests and recommend")
+        raise TasteloopError(
+            f"k is {k}; it is a number from 1 to {MOST_K}, for interests and recommend"
+        )
     if out.suffix != ".parquet":
         raise TasteloopError(f"{out}: answers are written as Parquet; name a .parquet file")
     source = _Source.open(events, model)  # a bad file is told before a model is loaded
     session = Session.load(bundle)
     if model not in session.tasks and model != "recommend":
-        raise TasteloopError(f"this model was not trained for {model}; it knows {', '.join(session.tasks)}, recommend")
+        raise TasteloopError(
+            f"this model was not trained for {model}; it knows {', '.join(session.tasks)}, recommend"
+        )
     schema = _schema(model, session).with_metadata(
-        {"tasteloop.bundle": session.digest, "tasteloop.encoder.model": model, "tasteloop.runtime.session": session.runtime}
+        {
+            "tasteloop.bundle": session.digest,
+            "tasteloop.encoder.model": model,
+            "tasteloop.runtime.session": session.runtime,
+        }
     )
     scored = rows = 0
     progress = _Progress(source.expected)
@@ -102,7 +127,7 @@ def score(bundle: Path, events: Path, out: Path, model: str = "interests", k: in
     return ScoreResult(source.read, scored, rows, session.digest, session.runtime, seconds)
 
 
-# --- in -----------------------------------------------------------------------------------------------------------
+# --- in
 
 
 @dataclass
@@ -123,7 +148,9 @@ class _Source:
         from tasteloop.datasets.tables import collect, files_of, scan_table
 
         needed = _NEEDED[model]
-        table = scan_table(path, {c: c for c in needed}, {c: c for c in _COLUMNS if c not in needed}, empty=True)
+        table = scan_table(
+            path, {c: c for c in needed}, {c: c for c in _COLUMNS if c not in needed}, empty=True
+        )
         check_types(table, path)
         if path.suffix.lower() == ".parquet":
             expected = int(collect(table.select(pl.len()), path).item())
@@ -171,11 +198,15 @@ class _Source:
                 if count == 1:
                     kept.append(frame)
                     continue
-                part = pl.Series("part", [crc32(user.encode()) % count for user in frame[USER].to_list()])
+                part = pl.Series(
+                    "part", [crc32(user.encode()) % count for user in frame[USER].to_list()]
+                )
                 for n in part.unique().to_list():
                     rows = frame.filter(part == n).to_arrow(compat_level=pl.CompatLevel.oldest())
                     if n not in writers:
-                        writers[n] = stack.enter_context(pa.ipc.new_stream(folder / str(n), rows.schema))
+                        writers[n] = stack.enter_context(
+                            pa.ipc.new_stream(folder / str(n), rows.schema)
+                        )
                     writers[n].write_table(rows)
         if kept:
             yield pl.concat(kept)
@@ -187,7 +218,9 @@ class _Source:
             yield whole
 
     def _frames(self) -> Iterator[pl.DataFrame]:
-        """The contract's columns as they are in the file (a missing one is null), with ROW from 1."""
+        """The contract's columns as they are in the file (a missing one is null), with ROW from
+        1.
+        """
         import polars as pl
 
         from tasteloop.datasets.tables import whole_table
@@ -195,13 +228,17 @@ class _Source:
         absent = [column for column in _COLUMNS if column not in self.table.collect_schema()]
         rows = self.table.with_columns(pl.lit(None).alias(column) for column in absent)
         with whole_table(self.path):
-            for frame in rows.collect_batches(chunk_size=_BATCH, maintain_order=True, engine="streaming"):
+            for frame in rows.collect_batches(
+                chunk_size=_BATCH, maintain_order=True, engine="streaming"
+            ):
                 self.read += len(frame)
                 if len(frame):
                     yield self._typed(frame)
 
     def _typed(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """What is no time or no number ends here, by its row; blank ids stay blank, for `_check` to find."""
+        """What is no time or no number ends here, by its row; blank ids stay blank, for `_check` to
+        find.
+        """
         import polars as pl
 
         from tasteloop.datasets.reading import read_ids, read_times, read_value
@@ -215,7 +252,10 @@ class _Source:
             moments.append(read_times(written, dtype, "iso"))
         typed = frame.select(
             ROW,
-            *(pl.coalesce(read_ids(c, schema), pl.col(c).cast(pl.String)).alias(c) for c in (USER, KIND, ITEM)),
+            *(
+                pl.coalesce(read_ids(c, schema), pl.col(c).cast(pl.String)).alias(c)
+                for c in (USER, KIND, ITEM)
+            ),
             pl.coalesce(moments).alias(TIME),
             read_value(schema),
             pl.col(TEXT).cast(pl.String),
@@ -232,16 +272,30 @@ class _Source:
         return typed
 
     def _check(self, frame: pl.DataFrame) -> None:
-        """Find the first row that is no event before anything is computed; `Event.parse` says what it is."""
+        """Find the first row that is no event before anything is computed; `Event.parse` says what
+        it is.
+        """
         import polars as pl
 
         blank = [pl.col(c).str.strip_chars() == "" for c in (ITEM, TEXT)]
         value, moment = pl.col(VALUE), pl.col(TIME)
-        other_unit = [moment.is_between(*likely_range(unit), closed="left") for unit in PER_UNIT if unit != "us"]
+        other_unit = [
+            moment.is_between(*likely_range(unit), closed="left")
+            for unit in PER_UNIT
+            if unit != "us"
+        ]
         when = [moment < 0, moment > LATEST, *other_unit]
-        wrong = [~value.is_between(0, 1), value.is_nan(), *when, ~pl.col(KIND).is_in(list(KINDS)), *blank]
+        wrong = [
+            ~value.is_between(0, 1),
+            value.is_nan(),
+            *when,
+            ~pl.col(KIND).is_in(list(KINDS)),
+            *blank,
+        ]
         nobody = pl.col(USER).is_null() | (pl.col(USER).str.strip_chars() == "")
-        bad = frame.filter(pl.any_horizontal(nobody, pl.col(KIND).is_null(), *(w.fill_null(False) for w in wrong)))
+        bad = frame.filter(
+            pl.any_horizontal(nobody, pl.col(KIND).is_null(), *(w.fill_null(False) for w in wrong))
+        )
         for row in bad.iter_rows(named=True):
             if not (row[USER] or "").strip():
                 raise TasteloopError(f"row {row[ROW]} of {self.path}: there is no user")
@@ -253,7 +307,7 @@ class _Source:
             yield Event.parse(event, f"row {row} of {self.path}")
 
 
-# --- out ----------------------------------------------------------------------------------------------------------
+# --- out
 
 
 def _schema(model: str, session: Session) -> Any:
@@ -268,10 +322,14 @@ def _schema(model: str, session: Session) -> Any:
         return pa.schema([*columns, ("probability", pa.float32()), ("confident", pa.bool_())])
     assert session.recommender is not None, "a sealed bundle has a recommender"
     terms = [(term, pa.float32()) for term in session.recommender.weights]
-    return pa.schema([user, rank, (ITEM, pa.string()), ("title", pa.string()), ("score", pa.float32()), *terms])
+    return pa.schema(
+        [user, rank, (ITEM, pa.string()), ("title", pa.string()), ("score", pa.float32()), *terms]
+    )
 
 
-def _table(model: str, keys: list[tuple[Any, ...]], answers: list[dict[str, Any]], schema: Any) -> Any:
+def _table(
+    model: str, keys: list[tuple[Any, ...]], answers: list[dict[str, Any]], schema: Any
+) -> Any:
     """Answers as rows: ranked ones are a row for each place."""
     import pyarrow as pa
 
@@ -283,7 +341,12 @@ def _table(model: str, keys: list[tuple[Any, ...]], answers: list[dict[str, Any]
         return pa.Table.from_pylist(rows, schema)
     name = "interests" if model == "interests" else "recommendations"
     rows = [
-        {USER: user, "rank": place, **entry, **{r["term"]: r["contribution"] for r in entry.get("reasons", ())}}
+        {
+            USER: user,
+            "rank": place,
+            **entry,
+            **{r["term"]: r["contribution"] for r in entry.get("reasons", ())},
+        }
         for (user,), answer in zip(keys, answers, strict=True)
         for place, entry in enumerate(answer[name], 1)
     ]
@@ -305,7 +368,12 @@ class _Progress:
         self.done += events
         if self._due():
             share = min(self.done / self.expected, 1.0)
-            log.info("scored %d, %.0f%% of the events, %.0f a second", count, 100 * share, count / self._elapsed())
+            log.info(
+                "scored %d, %.0f%% of the events, %.0f a second",
+                count,
+                100 * share,
+                count / self._elapsed(),
+            )
 
     def _elapsed(self) -> float:
         return max(time.monotonic() - self.began, 1e-9)

@@ -1,4 +1,6 @@
-"""A bundle as a session that answers: the one implementation behind the trainer's golden answers and the server."""
+"""A bundle as a session that answers: the one implementation behind the trainer's golden answers
+and the server.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ class Session:
     """Answers from a bundle; safe to share between threads.
 
     Attributes:
-        labels: the K interest labels, none without that task; thresholds [K]: from which probability one is predicted.
+        labels: the K interest labels, none without that task; thresholds [K]: from which
+            probability one is predicted.
         digest: the bundle's, "" for one that is not sealed yet.
         tasks: what it was trained for, each with a head of its own; models: what it answers.
         runtime: what runs the encoder, one of `engines.RUNTIMES`.
@@ -54,7 +57,12 @@ class Session:
     """
 
     def __init__(
-        self, directory: Path, card: Mapping[str, Any], digest: str, runtime: str, cache_megabytes: float = 0
+        self,
+        directory: Path,
+        card: Mapping[str, Any],
+        digest: str,
+        runtime: str,
+        cache_megabytes: float = 0,
     ) -> None:
         self.card, self.digest, self.runtime = card, digest, runtime
         self.labels: list[str] = card["labels"]
@@ -62,8 +70,12 @@ class Session:
         self.text = TextSettings.model_validate(card["text"])
         self.catalogue = Catalogue.read(directory / ITEMS)
         share = cache_megabytes / len(card["models"])
-        self.encoders = {name: Encoder(directory / MODELS / name, runtime, share) for name in card["models"]}
-        self.recommender = Recommender.load(directory, dict(card)) if (directory / RECOMMENDER).exists() else None
+        self.encoders = {
+            name: Encoder(directory / MODELS / name, runtime, share) for name in card["models"]
+        }
+        self.recommender = (
+            Recommender.load(directory, dict(card)) if (directory / RECOMMENDER).exists() else None
+        )
         self._habits = Habits.load(directory)
         sentiment = card["tasks"].get("sentiment", {})
         mixed = "bag_of_words" in sentiment
@@ -84,7 +96,9 @@ class Session:
 
     @classmethod
     def open(cls, directory: Path, card: Mapping[str, Any], runtime: str | None = None) -> Session:
-        """From a bundle that its trainer has not sealed yet, by default with the runtime that was chosen for it."""
+        """From a bundle that its trainer has not sealed yet, by default with the runtime that was
+        chosen for it.
+        """
         return cls(directory, card, "", runtime or card["runtime"]["chosen"])
 
     @property
@@ -151,10 +165,18 @@ class Session:
 
     def ranking_interests(self, histories: Sequence[Sequence[Event]]) -> Matrix:
         """What `rank` takes: the probabilities [n, K], and [n, 0] of a model without interests."""
-        return self.interests(histories) if self.has_interests else np.zeros((len(histories), 0), np.float32)
+        return (
+            self.interests(histories)
+            if self.has_interests
+            else np.zeros((len(histories), 0), np.float32)
+        )
 
-    def interest_terms(self, histories: Sequence[Sequence[Event]]) -> dict[str, NDArray[np.float64]]:
-        """What the text and, where there are any, the habits add to the log-odds of every interest: [n, K] each."""
+    def interest_terms(
+        self, histories: Sequence[Sequence[Event]]
+    ) -> dict[str, NDArray[np.float64]]:
+        """What the text and, where there are any, the habits add to the log-odds of every interest:
+        [n, K] each.
+        """
         if not self.has_interests:
             raise TasteloopError(why_absent(INTERESTS))
         logits = self._logits("interests", [self.behaviour_text(history) for history in histories])
@@ -182,15 +204,20 @@ class Session:
         folded = Folded.of(histories, self.catalogue, self.recommender.decay, self.text)
         return self.recommender.read(folded, interests)
 
-    def recommend(self, histories: Sequence[Sequence[Event]], k: int = K) -> list[list[Recommendation]]:
-        """The k best items of each history that are not in it, best first; fewer where the catalogue ends."""
+    def recommend(
+        self, histories: Sequence[Sequence[Event]], k: int = K
+    ) -> list[list[Recommendation]]:
+        """The k best items of each history that are not in it, best first; fewer where the
+        catalogue ends.
+        """
         return self.rank(histories, self.ranking_interests(histories), k)
 
     def rank(
         self, histories: Sequence[Sequence[Event]], interests: Matrix, k: int | Sequence[int]
     ) -> list[list[Recommendation]]:
-        """`recommend` with interests at hand, to one k or to each history's own; in blocks of rows, since each term is
-        a matrix of rows and items."""
+        """`recommend` with interests at hand, to one k or to each history's own; in blocks of rows,
+        since each term is a matrix of rows and items.
+        """
         out: list[list[Recommendation]] = []
         wanted = [k] * len(histories) if isinstance(k, int) else list(k)
         size = max(1, min(_ROWS, _SCORES // len(self.catalogue)))
@@ -205,16 +232,21 @@ class Session:
             terms = reading.contributions(positions)
             for row, ranked in enumerate(best):
                 found = [
-                    self._recommendation(j, {name: values[row, at] for name, values in terms.items()})
+                    self._recommendation(
+                        j, {name: values[row, at] for name, values in terms.items()}
+                    )
                     for j, at in zip(ranked, np.searchsorted(positions, ranked), strict=True)
                     if np.isfinite(scores[row, j])
                 ]
-                out.append(sorted(found, key=lambda r: -r.score))  # equals may differ by a last digit
+                # equals may differ by a last digit
+                out.append(sorted(found, key=lambda r: -r.score))
         return out
 
     def _recommendation(self, item: int, terms: Mapping[str, Any]) -> Recommendation:
         parts = {name: float(value) + 0.0 for name, value in terms.items()}  # no -0.0
-        return Recommendation(self.catalogue.items[item], self.catalogue.titles[item], sum(parts.values()), parts)
+        return Recommendation(
+            self.catalogue.items[item], self.catalogue.titles[item], sum(parts.values()), parts
+        )
 
     def answer(self, model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
         """The public answers of one of the three models: `parse`, then `compute`."""
@@ -228,7 +260,10 @@ class Session:
             return [self._sentiment(p) for p in self.sentiment([q["text"] for q in questions])]
         histories = [q["events"] for q in questions]
         if model == INTERESTS:
-            return [self._interests(p, q["k"]) for p, q in zip(self.interests(histories), questions, strict=True)]
+            return [
+                self._interests(p, q["k"])
+                for p, q in zip(self.interests(histories), questions, strict=True)
+            ]
         interests = self.ranking_interests(histories)
         wanted = [q["k"] or K for q in questions]
         with stage("rank"):
@@ -236,11 +271,16 @@ class Session:
         return [self._recommendations(recommended) for recommended in ranked]
 
     def confident(self, task: str, probabilities: Matrix) -> NDArray[np.bool_]:
-        """Whether what is stated of each output is sure: right as often as the card's settings ask; same shape."""
-        least = self.card["tasks"][task].get("confident_from")  # absent in older bundles, null where never reached
+        """Whether what is stated of each output is sure: right as often as the card's settings ask;
+        same shape.
+        """
+        # absent in older bundles, null where never reached
+        least = self.card["tasks"][task].get("confident_from")
         if least is None:
             return np.zeros(probabilities.shape, np.bool_)
-        thresholds = self.thresholds if task == "interests" else np.array([self.sentiment_threshold])
+        thresholds = (
+            self.thresholds if task == "interests" else np.array([self.sentiment_threshold])
+        )
         return np.asarray(confidence(probabilities, thresholds) >= np.float32(least))
 
     def _interests(self, probabilities: Matrix, k: int | None) -> dict[str, Any]:
@@ -289,8 +329,8 @@ def parse(model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
 
     Args:
         model: interests, recommend or sentiment.
-        instances: {"events": [...], "k": 10} or {"text": "..."}, see `Event.parse`; `k` is how many to answer
-            with, by default 10 items and all interests.
+        instances: {"events": [...], "k": 10} or {"text": "..."}, see `Event.parse`; `k` is how many
+            to answer with, by default 10 items and all interests.
 
     Raises:
         TasteloopError: a bad instance, by its index.
@@ -320,5 +360,10 @@ def _parse(model: str, instance: Any, where: str) -> dict[str, Any]:
     asked = instance.get("k")
     k = whole(asked)
     if asked is not None and (k is None or not 1 <= k <= MOST_K):
-        raise TasteloopError(f"{where}.k: a whole number from 1 to {MOST_K} is expected, not {asked!r}")
-    return {"events": [Event.parse(event, f"{where}.events[{n}]") for n, event in enumerate(events)], "k": k}
+        raise TasteloopError(
+            f"{where}.k: a whole number from 1 to {MOST_K} is expected, not {asked!r}"
+        )
+    return {
+        "events": [Event.parse(event, f"{where}.events[{n}]") for n, event in enumerate(events)],
+        "k": k,
+    }

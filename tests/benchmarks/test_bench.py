@@ -1,4 +1,6 @@
-"""The quality benchmark: tasks leak nothing, methods are what they claim, and a run tells and carries on."""
+"""The quality benchmark: tasks leak nothing, methods are what they claim, and a run tells and
+carries on.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,16 @@ import tasteloop
 from benchmarks.quality import beyond, report
 from benchmarks.quality import run as harness
 from benchmarks.quality.methods import METHODS, Method, bundle, ours
-from benchmarks.quality.protocols import PROTOCOLS, Interactions, Past, Rows, Task, _share, build, collect
+from benchmarks.quality.protocols import (
+    PROTOCOLS,
+    Interactions,
+    Past,
+    Rows,
+    Task,
+    _share,
+    build,
+    collect,
+)
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.snapshots import PrepareSettings, Snapshots
 from tasteloop.behaviour.text import TextSettings
@@ -43,7 +54,7 @@ def tasks(work: Path) -> dict[str, Task]:
     return {name: build(protocol, work) for name, protocol in PROTOCOLS.items()}
 
 
-# --- protocols ----------------------------------------------------------------------------------------------------
+# --- protocols
 
 
 def _pairs(past: Past) -> set[tuple[int, int]]:
@@ -52,7 +63,9 @@ def _pairs(past: Past) -> set[tuple[int, int]]:
 
 def _asked(rows: Rows) -> set[tuple[int, int]]:
     return {
-        (int(user), int(item)) for user, relevant in zip(rows.group, rows.relevant, strict=True) for item in relevant
+        (int(user), int(item))
+        for user, relevant in zip(rows.group, rows.relevant, strict=True)
+        for item in relevant
     }
 
 
@@ -82,7 +95,10 @@ def test_nothing_fitted_is_later_than_its_cut_and_no_history_later_than_its_ques
     task = tasks[name]
     for past, rows in ((task.tune, task.validation), (task.fit, task.test)):
         assert past.events.time.max() < past.cut <= rows.time.min()
-        when = {(u, i): t for u, i, t in zip(rows.events.user, rows.events.item, rows.events.time, strict=True)}
+        when = {
+            (u, i): t
+            for u, i, t in zip(rows.events.user, rows.events.item, rows.events.time, strict=True)
+        }
         for n in range(len(rows)):
             assert rows.events.time[rows.histories[n]].max(initial=0) <= rows.time[n]
             assert all(when[rows.group[n], item] > rows.time[n] for item in rows.relevant[n])
@@ -113,13 +129,22 @@ def test_the_rows_of_time_are_those_of_the_pipeline(tasks: dict[str, Task], work
 @pytest.mark.parametrize(("name", "most"), [("cold_items", 0), ("few_items", 5)])
 def test_new_items_are_new(tasks: dict[str, Task], name: str, most: int) -> None:
     task = tasks[name]
-    ranked = {window: (~rows.hidden).any(0) for window, rows in (("validation", task.validation), ("test", task.test))}
+    ranked = {
+        window: (~rows.hidden).any(0)
+        for window, rows in (("validation", task.validation), ("test", task.test))
+    }
     assert not (ranked["validation"] & ranked["test"]).any()
-    for past, new in ((task.fit, ranked["test"]), (task.tune, ranked["test"] | ranked["validation"])):
+    for past, new in (
+        (task.fit, ranked["test"]),
+        (task.tune, ranked["test"] | ranked["validation"]),
+    ):
         assert past.count("all")[new].max() <= most
         assert (most == 0) == (past.count("all")[new].sum() == 0)
         assert past.count("all")[~new].min() > most
-    for rows, new in ((task.validation, ranked["test"] | ranked["validation"]), (task.test, ranked["test"])):
+    for rows, new in (
+        (task.validation, ranked["test"] | ranked["validation"]),
+        (task.test, ranked["test"]),
+    ):
         assert not any(new[rows.events.item[history]].any() for history in rows.histories)
         assert all(new[relevant].all() for relevant in rows.relevant)
 
@@ -138,7 +163,9 @@ def test_a_stratified_split_keeps_its_share_of_each_user(tasks: dict[str, Task])
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=80), st.integers(0, 99))
 def test_the_split_is_the_published_one(groups: list[int], seed: int) -> None:
-    """Against the published rule, told in pandas: sort by random numbers of the rows, keep the first of each group."""
+    """Against the published rule, told in pandas: sort by random numbers of the rows, keep the
+    first of each group.
+    """
     table = pd.DataFrame({"group": groups})
     np.random.seed(seed)
     table["random"] = np.random.rand(len(table))
@@ -148,11 +175,15 @@ def test_the_split_is_the_published_one(groups: list[int], seed: int) -> None:
     assert _share(np.array(groups), 0.75, seed).tolist() == kept.sort_index().tolist()
 
 
-def test_pseudonyms_change_nothing(tiny_dataset: Path, tmp_path: Path, tasks: dict[str, Task]) -> None:
+def test_pseudonyms_change_nothing(
+    tiny_dataset: Path, tmp_path: Path, tasks: dict[str, Task]
+) -> None:
     """Another installation's key sorts the users otherwise; the task is the same."""
     shutil.copytree(tiny_dataset, tmp_path / "data")
     events = read_parquet(tmp_path / "data" / "events.parquet")
-    write_parquet(tmp_path / "data" / "events.parquet", events.with_columns(pl.col("user").str.reverse()))
+    write_parquet(
+        tmp_path / "data" / "events.parquet", events.with_columns(pl.col("user").str.reverse())
+    )
     collect(SOURCE, tmp_path, PREPARED)
     for name in ("time", "stratified"):
         again, task = build(PROTOCOLS[name], tmp_path), tasks[name]
@@ -170,7 +201,9 @@ def test_slices_divide_the_rows(tasks: dict[str, Task]) -> None:
 
 def test_a_history_folds_in_as_the_library_folds_it_in(tasks: dict[str, Task]) -> None:
     task = tasks["time"]
-    theirs = Folded.of(task.test.event_lists(task.catalogue), task.catalogue, 0.9, TextSettings()).recent_liked
+    theirs = Folded.of(
+        task.test.event_lists(task.catalogue), task.catalogue, 0.9, TextSettings()
+    ).recent_liked
     assert task.test.matrix("liked", 0.9) == pytest.approx(theirs, rel=1e-5)
 
 
@@ -179,7 +212,7 @@ def test_another_data_set_is_not_taken_for_this_one(work: Path) -> None:
         collect("ml-100k", work)
 
 
-# --- methods ------------------------------------------------------------------------------------------------------
+# --- methods
 
 
 def _settings(method: Method, task: Task, **more: Any) -> dict[str, Any]:
@@ -231,7 +264,9 @@ def test_nothing_hidden_is_ranked_and_an_empty_history_is_answered(
 
 @pytest.mark.parametrize("name", ["itemknn", "userknn", "ease", "slim", "ials", "bpr", "tasteloop"])
 def test_a_personal_method_learns_the_pattern(tasks: dict[str, Task], name: str) -> None:
-    """Users of the tiny data like two of four labels: better than popularity, or it is wired wrongly."""
+    """Users of the tiny data like two of four labels: better than popularity, or it is wired
+    wrongly.
+    """
     method, task = METHODS[name], tasks["stratified"]
     if method.package:
         pytest.importorskip(method.package)
@@ -239,39 +274,65 @@ def test_a_personal_method_learns_the_pattern(tasks: dict[str, Task], name: str)
     wanted = replace(task, validation=_only_liked(task.validation))
 
     def quality(method: Method, **more: Any) -> float:
-        ranked = harness.rank(method.fit(task.fit, _settings(method, wanted, feedback="liked", **more)), task.test, 10)
+        ranked = harness.rank(
+            method.fit(task.fit, _settings(method, wanted, feedback="liked", **more)), task.test, 10
+        )
         return harness.metrics.ndcg(ranked, _only_liked(task.test).relevant).value
 
-    assert quality(method, iterations=100, rate=0.05, l1=0.1, l2=1.0) > quality(METHODS["popularity"]) + 0.05
+    assert (
+        quality(method, iterations=100, rate=0.05, l1=0.1, l2=1.0)
+        > quality(METHODS["popularity"]) + 0.05
+    )
 
 
 def _only_liked(rows: Rows) -> Rows:
     events = rows.events
     liked = [events.item[(events.user == user) & events.liked] for user in rows.group]
-    return replace(rows, relevant=[r[np.isin(r, mine)] for r, mine in zip(rows.relevant, liked, strict=True)])
+    return replace(
+        rows, relevant=[r[np.isin(r, mine)] for r, mine in zip(rows.relevant, liked, strict=True)]
+    )
 
 
 def _small(matrix: list[list[int]], histories: list[list[int]]) -> tuple[Past, Rows]:
     """A past of all-liked events, and rows that look back on some of them."""
     user, item = np.nonzero(matrix)
     items, n = len(matrix[0]), len(user)
-    catalogue = Catalogue([f"i{j}" for j in range(items)], ["war film", "love film", "war story"], [[]] * 3, [None] * 3)
+    catalogue = Catalogue(
+        [f"i{j}" for j in range(items)],
+        ["war film", "love film", "war story"],
+        [[]] * 3,
+        [None] * 3,
+    )
     ones = np.ones(n, np.float32)
-    past = Past.of(Interactions(user, item, np.arange(n), ones, np.array(["rate"] * n), ones > 0), catalogue, n + 1)
+    past = Past.of(
+        Interactions(user, item, np.arange(n), ones, np.array(["rate"] * n), ones > 0),
+        catalogue,
+        n + 1,
+    )
     flat = np.array([j for history in histories for j in history])
     ones = np.ones(len(flat), np.float32)
-    events = Interactions(0 * flat, flat, np.arange(len(flat)), ones, np.array(["rate"] * len(flat)), ones > 0)
+    events = Interactions(
+        0 * flat, flat, np.arange(len(flat)), ones, np.array(["rate"] * len(flat)), ones > 0
+    )
     ends = np.cumsum([0, *(len(h) for h in histories)])
     rows = len(histories)
     return past, Rows(
-        events, [np.arange(a, b) for a, b in zip(ends, ends[1:], strict=False)], [np.array([0])] * rows,
-        np.zeros((rows, items), np.bool_), np.full(rows, -1), np.arange(rows), np.zeros(rows, int), np.ones(rows, int),
-    )  # fmt: skip
+        events,
+        [np.arange(a, b) for a, b in zip(ends, ends[1:], strict=False)],
+        [np.array([0])] * rows,
+        np.zeros((rows, items), np.bool_),
+        np.full(rows, -1),
+        np.arange(rows),
+        np.zeros(rows, int),
+        np.ones(rows, int),
+    )
 
 
 def test_user_neighbours_by_hand() -> None:
     past, rows = _small([[1, 1, 0], [0, 1, 1], [0, 0, 1]], [[0]])
-    scores = METHODS["userknn"].fit(past, {"feedback": "all", "neighbours": 3, "shrink": 0}).scores(rows)
+    scores = (
+        METHODS["userknn"].fit(past, {"feedback": "all", "neighbours": 3, "shrink": 0}).scores(rows)
+    )
     assert scores[0] == pytest.approx([1 / 2**0.5, 1 / 2**0.5, 0], abs=1e-6)
 
 
@@ -285,12 +346,16 @@ def test_slim_is_the_elastic_net() -> None:
     catalogue = Catalogue([str(j) for j in range(8)], ["t"] * 8, [[]] * 8, [None] * 8)
     user, item = np.nonzero(x)
     ones = np.ones(len(user), np.float32)
-    events = Interactions(user, item, np.arange(len(user)), ones, np.array(["rate"] * len(user)), ones > 0)
+    events = Interactions(
+        user, item, np.arange(len(user)), ones, np.array(["rate"] * len(user)), ones > 0
+    )
     past = Past.of(events, catalogue, 1000)
     settings = {"feedback": "all", "neighbours": 7, "l1": 2.0, "l2": 3.0, "sweeps": 500}
     weights = METHODS["slim"].fit(past, settings).weights  # type: ignore[attr-defined]
     n = len(x)
-    net = ElasticNet(alpha=5 / n, l1_ratio=2 / 5, positive=True, fit_intercept=False, tol=1e-8, max_iter=10_000)
+    net = ElasticNet(
+        alpha=5 / n, l1_ratio=2 / 5, positive=True, fit_intercept=False, tol=1e-8, max_iter=10_000
+    )
     for j in range(8):
         others = [i for i in range(8) if i != j]
         assert weights[others, j] == pytest.approx(net.fit(x[:, others], x[:, j]).coef_, abs=2e-3)
@@ -309,7 +374,11 @@ def test_recent_popularity_forgets() -> None:
     past, rows = _small([[1, 1, 0], [0, 1, 1]], [[0]])
     days = np.array([0, 5, 6, 9]) * 86_400_000_000
     past = Past.of(replace(past.events, time=days), past.catalogue, 10 * 86_400_000_000)
-    assert METHODS["popularity"].fit(past, {"feedback": "all"}).scores(rows)[0].tolist() == [1, 2, 1]
+    assert METHODS["popularity"].fit(past, {"feedback": "all"}).scores(rows)[0].tolist() == [
+        1,
+        2,
+        1,
+    ]
     recent = METHODS["popularity-7d"].fit(past, {"feedback": "all", "days": 4}).scores(rows)[0]
     assert recent.tolist() == [0, 1, 1]
 
@@ -337,12 +406,16 @@ def test_a_bundle_ranks_as_its_session_does(tasks: dict[str, Task], tiny_bundle:
     few = task.test.take(slice(0, 12))
     ranked = harness.rank(bundle(tiny_bundle).fit(task.fit, {}), few, 10)
     session = Session.load(tiny_bundle)
-    for row, answer in zip(ranked, session.recommend(few.event_lists(task.catalogue), 10), strict=True):
+    for row, answer in zip(
+        ranked, session.recommend(few.event_lists(task.catalogue), 10), strict=True
+    ):
         assert [task.catalogue.items[j] for j in row[row >= 0]] == [r.item for r in answer]
 
 
 def test_new_items_are_ranked_by_their_labels(tasks: dict[str, Task]) -> None:
-    """Users of the tiny data like two of four labels: of new items these tell, and nothing else does."""
+    """Users of the tiny data like two of four labels: of new items these tell, and nothing else
+    does.
+    """
     task = tasks["cold_items"]
     pytest.importorskip("implicit")
     method = METHODS["tasteloop"]
@@ -351,38 +424,51 @@ def test_new_items_are_ranked_by_their_labels(tasks: dict[str, Task]) -> None:
     def quality(scorer: Any) -> float:
         return harness.metrics.ndcg(harness.rank(scorer, task.test, 2), task.test.relevant).value
 
-    chance = np.mean([quality(METHODS["random"].fit(task.fit, {"seed": seed})) for seed in range(20)])
+    chance = np.mean(
+        [quality(METHODS["random"].fit(task.fit, {"seed": seed})) for seed in range(20)]
+    )
     assert quality(scorer) > chance + 0.05
 
 
-# --- beyond accuracy ----------------------------------------------------------------------------------------------
+# --- beyond accuracy
 
 
 def test_measures_beyond_accuracy_by_hand() -> None:
     ranked = np.array([[0, 1], [0, -1]])
     count = np.array([4, 1, 0, 0])
     assert beyond.coverage(ranked, 4) == 0.5
-    assert beyond.novelty(ranked, count, 4) == pytest.approx((1 + 0) / 2)  # bits: (0 + 2) / 2, then 0
+    # bits: (0 + 2) / 2, then 0
+    assert beyond.novelty(ranked, count, 4) == pytest.approx((1 + 0) / 2)
     assert beyond.average_popularity(ranked, count) == pytest.approx((2.5 + 4) / 2)
-    assert beyond.popularity_percentile(ranked, count) == pytest.approx(((7 / 8 + 5 / 8) / 2 + 7 / 8) / 2)
+    assert beyond.popularity_percentile(ranked, count) == pytest.approx(
+        ((7 / 8 + 5 / 8) / 2 + 7 / 8) / 2
+    )
     labels = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 0], [0, 0, 0]])
     assert beyond.diversity(np.array([[0, 1]]), labels) == pytest.approx(1 - 1 / 3)
     assert beyond.diversity(np.array([[2, 3]]), labels) == 0
     assert beyond.diversity(np.array([[0, 0]]), labels) == 0
 
 
-# --- a run --------------------------------------------------------------------------------------------------------
+# --- a run
 
 
 def _options(work: Path, out: Path, **more: Any) -> harness.Options:
     shutil.copytree(work, out / "work")
     only = more.pop("only", ("random", "ease", "tasteloop", "sasrec"))
     return harness.Options(
-        out, protocols=("time",), only=only, seeds=(0, 1), behaviour=SOURCE, prepared=PREPARED, **more
+        out,
+        protocols=("time",),
+        only=only,
+        seeds=(0, 1),
+        behaviour=SOURCE,
+        prepared=PREPARED,
+        **more,
     )
 
 
-def test_a_run_tells_everything_and_carries_on(work: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_run_tells_everything_and_carries_on(
+    work: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(harness, "PYTHON", tmp_path / "no python here")
     options, told = _options(work, tmp_path), []
     results = harness.run(options, told.append)
@@ -393,11 +479,18 @@ def test_a_run_tells_everything_and_carries_on(work: Path, tmp_path: Path, monke
     assert by_name["sasrec"]["refused"] == "not run: make bench-peers"
     values = [e["metrics"]["ndcg@10"]["value"] for e in protocol["methods"][:-1]]
     assert values == sorted(values, reverse=True)
-    assert by_name["ease"]["metrics"]["ndcg@10"]["value"] > by_name["random"]["metrics"]["ndcg@10"]["value"]
+    assert (
+        by_name["ease"]["metrics"]["ndcg@10"]["value"]
+        > by_name["random"]["metrics"]["ndcg@10"]["value"]
+    )
     assert len(by_name["random"]["by_seed"]) == 2 and len(set(by_name["random"]["by_seed"])) == 2
-    assert by_name["random"]["metrics"]["ndcg@10"]["value"] == pytest.approx(np.mean(by_name["random"]["by_seed"]))
+    assert by_name["random"]["metrics"]["ndcg@10"]["value"] == pytest.approx(
+        np.mean(by_name["random"]["by_seed"])
+    )
     for entry in protocol["methods"][:-1]:
-        assert set(entry["metrics"]) == {f"{m}@{k}" for m in harness.MEASURES for k in harness.CUTOFFS}
+        assert set(entry["metrics"]) == {
+            f"{m}@{k}" for m in harness.MEASURES for k in harness.CUTOFFS
+        }
         assert entry["fit_seconds"] >= 0 and entry["score_ms"] > 0 and entry["memory_mb"] >= 0
         assert set(entry["slices"]) == set(protocol["slices"])
     assert by_name["ease"]["ours_minus_this"]["tasteloop"]["n"] == protocol["rows"]
@@ -422,35 +515,52 @@ def test_a_run_tells_everything_and_carries_on(work: Path, tmp_path: Path, monke
         ({"only": ("tasteloop-bundle",)}, "--bundle DIR"),
     ],
 )
-def test_a_name_that_is_not_known(work: Path, tmp_path: Path, more: dict[str, Any], said: str) -> None:
+def test_a_name_that_is_not_known(
+    work: Path, tmp_path: Path, more: dict[str, Any], said: str
+) -> None:
     with pytest.raises(TasteloopError, match=said):
         harness.run(_options(work, tmp_path, **more), lambda line: None)
 
 
-def _entry(name: str, value: float, difference: tuple[float, float, float] | None) -> dict[str, Any]:
+def _entry(
+    name: str, value: float, difference: tuple[float, float, float] | None
+) -> dict[str, Any]:
     d = dict(zip(("value", "low", "high"), difference, strict=True)) if difference else None
     return {
         "method": name,
-        "metrics": {f"{m}@10": {"value": value, "low": value, "high": value} for m in harness.MEASURES},
+        "metrics": {
+            f"{m}@10": {"value": value, "low": value, "high": value} for m in harness.MEASURES
+        },
         "beyond": dict.fromkeys(
             ("coverage@10", "novelty@10", "diversity@10", "popularity_percentile@10"), 0.5
         ),
         "ours_minus_this": {"tasteloop": d} if d else {},
-        "settings": {}, "fit_seconds": 1.0, "score_ms": 1.0, "memory_mb": 1.0, "slices": {},
-    }  # fmt: skip
+        "settings": {},
+        "fit_seconds": 1.0,
+        "score_ms": 1.0,
+        "memory_mb": 1.0,
+        "slices": {},
+    }
 
 
 def test_where_ours_loses_comes_first() -> None:
     protocol = {
-        "name": "time", "about": "", "rows": 9, "users": 3, "ranked_items": 5, "relevant_a_row": 1.0,
-        "fitted_events": 9, "fitted_users": 3, "slices": {},
+        "name": "time",
+        "about": "",
+        "rows": 9,
+        "users": 3,
+        "ranked_items": 5,
+        "relevant_a_row": 1.0,
+        "fitted_events": 9,
+        "fitted_users": 3,
+        "slices": {},
         "methods": [
             _entry("better", 0.3, (-0.1, -0.15, -0.05)),
             _entry("tasteloop", 0.2, None),
             _entry("close", 0.19, (0.01, -0.02, 0.03)),
             _entry("worse", 0.1, (0.1, 0.05, 0.15)),
         ],
-    }  # fmt: skip
+    }
     first, second, third = report.verdicts(protocol)
     assert first.startswith("tasteloop loses to better")
     assert second.startswith("tasteloop against close") and "chance" in second
@@ -460,7 +570,9 @@ def test_where_ours_loses_comes_first() -> None:
 def test_the_command_needs_a_checkout(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     from pipelines.cli.app import main
 
-    monkeypatch.setattr(tasteloop, "__file__", str(tmp_path / "site-packages" / "tasteloop" / "__init__.py"))
+    monkeypatch.setattr(
+        tasteloop, "__file__", str(tmp_path / "site-packages" / "tasteloop" / "__init__.py")
+    )
     monkeypatch.setattr("sys.argv", ["tasteloop", "bench", "quality", "--quick"])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -22,7 +22,9 @@ def results(tiny_bundle: Path, tiny_snapshots: Path) -> dict[str, Any]:
 def test_every_method_is_measured_on_the_same_rows(results: dict[str, Any]) -> None:
     names = [row["method"] for row in results["quality"]]
     assert names[0] == OURS
-    assert {"encoder alone", "habits alone", "bag of words", "own frequencies", "majority"} <= set(names)
+    assert {"encoder alone", "habits alone", "bag of words", "own frequencies", "majority"} <= set(
+        names
+    )
     assert {row["micro_f1"]["n"] for row in results["quality"]} == {results["snapshots"]["test"]}
     ours = results["quality"][0]
     for row in results["quality"]:
@@ -32,7 +34,11 @@ def test_every_method_is_measured_on_the_same_rows(results: dict[str, Any]) -> N
 
 def test_the_surest_are_fewer(results: dict[str, Any]) -> None:
     for task in ("interests", "sentiment"):
-        coverage = [r["coverage"] for r in results["selective"] if r["task"] == task and "surest" in r["statements"]]
+        coverage = [
+            r["coverage"]
+            for r in results["selective"]
+            if r["task"] == task and "surest" in r["statements"]
+        ]
         assert coverage[0] == 1
         assert coverage == sorted(coverage, reverse=True)
 

@@ -15,7 +15,9 @@ from tasteloop.runtime.session import Session
 
 
 @pytest.fixture(scope="module")
-def report(tiny_bundle: Path, tiny_snapshots: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def report(
+    tiny_bundle: Path, tiny_snapshots: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
     out = tmp_path_factory.mktemp("evaluation") / "out"
     evaluate(tiny_bundle, tiny_snapshots, EvaluationSettings(bootstrap=200), out)
     return read_json(out / "evaluation.json")
@@ -35,13 +37,19 @@ def test_the_candidate_beats_the_majority_on_behaviour_with_a_pattern(report: An
 def test_differences_are_of_the_values_beside_them(report: Any) -> None:
     for name, measures in report["differences"].items():
         for metric, difference in measures.items():
-            ours, theirs = report["metrics"][metric]["value"], report["baselines"][name][metric]["value"]
-            undefined = ours is None or theirs is None  # precision of a method that never says anything
+            ours, theirs = (
+                report["metrics"][metric]["value"],
+                report["baselines"][name][metric]["value"],
+            )
+            # precision of a method that never says anything
+            undefined = ours is None or theirs is None
             assert difference["value"] == (None if undefined else pytest.approx(ours - theirs))
             assert difference["n"] == report["metrics"][metric]["n"]
 
 
-def test_a_candidate_is_not_compared_with_itself(tiny_bundle: Path, tiny_snapshots: Path, tmp_path: Path) -> None:
+def test_a_candidate_is_not_compared_with_itself(
+    tiny_bundle: Path, tiny_snapshots: Path, tmp_path: Path
+) -> None:
     settings = EvaluationSettings(bootstrap=100)
     evaluate(tiny_bundle, tiny_snapshots, settings, tmp_path / "out", champion=tiny_bundle)
     report = read_json(tmp_path / "out" / "evaluation.json")
@@ -50,7 +58,9 @@ def test_a_candidate_is_not_compared_with_itself(tiny_bundle: Path, tiny_snapsho
 
 
 def test_sentiment_is_the_encoder_with_a_bag_of_words_in_it(tiny_bundle: Path) -> None:
-    """Without the share in the card the same bundle says something else, with it the calibrated sum."""
+    """Without the share in the card the same bundle says something else, with it the calibrated
+    sum.
+    """
     card = read_json(tiny_bundle / "card.json")
     task, texts = card["tasks"]["sentiment"], ["good film 3", "bad film 3", "没有"]
     assert task["bag_of_words"] > 0
@@ -60,5 +70,9 @@ def test_sentiment_is_the_encoder_with_a_bag_of_words_in_it(tiny_bundle: Path) -
     without = {name: value for name, value in task.items() if name != "bag_of_words"}
     alone = Session.open(tiny_bundle, card | {"tasks": card["tasks"] | {"sentiment": without}})
     bag = BagOfWords.load(tiny_bundle / "models" / task["model"])
-    z = {session: np.log(p / (1 - p)) for session in (whole, alone) for p in [session.sentiment(texts).astype(float)]}
+    z = {
+        session: np.log(p / (1 - p))
+        for session in (whole, alone)
+        for p in [session.sentiment(texts).astype(float)]
+    }
     assert np.allclose(z[whole] - z[alone], 0.5 * 0.2 * bag.logits(texts), atol=1e-3)

@@ -15,7 +15,9 @@ def _documents(place: str) -> list[dict[str, Any]]:
 
 
 def account(api: Any, namespace: str, name: str, *components: str) -> Any:
-    """A client with the rights that infra/k8s gives a service account, in base and in these components."""
+    """A client with the rights that infra/k8s gives a service account, in base and in these
+    components.
+    """
     from kubernetes import client
 
     core, rbac = client.CoreV1Api(api), client.RbacAuthorizationV1Api(api)
@@ -30,7 +32,11 @@ def account(api: Any, namespace: str, name: str, *components: str) -> Any:
             case "RoleBinding":
                 document["subjects"][0]["namespace"] = namespace
                 rbac.create_namespaced_role_binding(namespace, document)
-    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": []}}
+    asked = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"audiences": []},
+    }
     token = core.create_namespaced_service_account_token(name, namespace, asked).status.token
     configuration = client.Configuration()
     configuration.host, configuration.verify_ssl = api.configuration.host, False

@@ -1,7 +1,8 @@
-"""A real Kubernetes API server (etcd, kube-apiserver, controller manager; no nodes) with KServe's CRDs, once a session.
+"""A real Kubernetes API server (etcd, kube-apiserver, controller manager; no nodes) with KServe's
+CRDs, once a session.
 
-It is started by `k8s-api.sh` of the directory that TASTELOOP_CLUSTER_TOOLS names (TASTELOOP_K8S_BIN: its binaries).
-Tests that need it skip, saying why, where it cannot be started.
+It is started by `k8s-api.sh` of the directory that TASTELOOP_CLUSTER_TOOLS names
+(TASTELOOP_K8S_BIN: its binaries). Tests that need it skip, saying why, where it cannot be started.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ BIN = Path(os.environ.get("TASTELOOP_K8S_BIN", "/var/cache/k8s-1.20/bin"))
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     script = TOOLS / "k8s-api.sh"
     if not script.is_file():
-        pytest.skip(f"no {script}: TASTELOOP_CLUSTER_TOOLS names the directory that starts an API server")
+        pytest.skip(
+            f"no {script}: TASTELOOP_CLUSTER_TOOLS names the directory that starts an API server"
+        )
     if not (BIN / "kube-apiserver").is_file():
         pytest.skip(
             f"no {BIN / 'kube-apiserver'}: {TOOLS / 'build-k8s.sh'} makes it, or TASTELOOP_K8S_BIN names another place"
@@ -38,7 +41,9 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pytest.skip("the API server of k8s-api.sh is started as root")
     folder = tmp_path_factory.mktemp("kubernetes")
     try:
-        up = subprocess.run([script, "up", folder, BIN], capture_output=True, text=True, timeout=300, check=False)
+        up = subprocess.run(
+            [script, "up", folder, BIN], capture_output=True, text=True, timeout=300, check=False
+        )
         assert up.returncode == 0, up.stdout + up.stderr
         yield folder / "kubeconfig"
     finally:
@@ -68,10 +73,15 @@ def namespace(api: Any) -> Iterator[str]:
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A Docker engine: the one of DOCKER_HOST where it answers, else one of `engine.sh`'s."""
     if not {"TASTELOOP_CLUSTER_TOOLS", "TASTELOOP_IMAGE"} & set(os.environ):
-        pytest.skip("images and containers take half an hour: asked for by TASTELOOP_CLUSTER_TOOLS or TASTELOOP_IMAGE")
+        pytest.skip(
+            "images and containers take half an hour: asked for by TASTELOOP_CLUSTER_TOOLS or TASTELOOP_IMAGE"
+        )
     if not shutil.which("docker") and not (TOOLS / "engine.sh").is_file():
         pytest.skip(f"no docker here, and no {TOOLS / 'engine.sh'} to start an engine")
-    if shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0:
+    if (
+        shutil.which("docker")
+        and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+    ):
         yield
         return
     if not (TOOLS / "engine.sh").is_file():
@@ -79,7 +89,13 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         pytest.skip("no Docker engine answers, and engine.sh starts one as root on Debian only")
     folder = tmp_path_factory.mktemp("engine")
-    up = subprocess.run([TOOLS / "engine.sh", "up", folder], capture_output=True, text=True, timeout=600, check=False)
+    up = subprocess.run(
+        [TOOLS / "engine.sh", "up", folder],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert up.returncode == 0, up.stdout + up.stderr
     before = os.environ.get("DOCKER_HOST")
     os.environ["DOCKER_HOST"] = f"unix://{folder / 'docker.sock'}"
@@ -92,24 +108,39 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def images(engine: None) -> dict[str, str]:
-    """The steps and serving images by kind: TASTELOOP_IMAGE and SERVING, else built as `make images` does."""
-    named = {"steps": os.environ.get("TASTELOOP_IMAGE", ""), "serving": os.environ.get("SERVING", "")}
+    """The steps and serving images by kind: TASTELOOP_IMAGE and SERVING, else built as `make
+    images` does.
+    """
+    named = {
+        "steps": os.environ.get("TASTELOOP_IMAGE", ""),
+        "serving": os.environ.get("SERVING", ""),
+    }
     if all(named.values()):
         return named
     base = os.environ.get("BASE") or _base()
     pip = {name: os.environ[name] for name in ("PIP_INDEX_URL", "PIP_CERT") if name in os.environ}
     with ExitStack() as serving:
         wheels = Path(os.environ.get("PIP_FIND_LINKS", ""))
-        if "PIP_FIND_LINKS" in os.environ and wheels.is_dir():  # no folder of this machine is seen by a build
+        # no folder of this machine is seen by a build
+        if "PIP_FIND_LINKS" in os.environ and wheels.is_dir():
             pip["PIP_FIND_LINKS"] = serving.enter_context(_shown(wheels))
-        arguments = ["--network", "host", *(part for k, v in pip.items() for part in ("--build-arg", f"{k}={v}"))]
+        arguments = [
+            "--network",
+            "host",
+            *(part for k, v in pip.items() for part in ("--build-arg", f"{k}={v}")),
+        ]
         built = subprocess.run(
-            [ROOT / "infra/docker/build.sh"], capture_output=True, text=True, check=False, timeout=1800,
+            [ROOT / "infra/docker/build.sh"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=1800,
             env={
                 **{k: v for k, v in os.environ.items() if k not in ("TOOLS", "REGISTRY", "OUT")},
-                "BASE": base, "BUILD_ARGS": os.environ.get("BUILD_ARGS", " ".join(arguments)),
+                "BASE": base,
+                "BUILD_ARGS": os.environ.get("BUILD_ARGS", " ".join(arguments)),
             },
-        )  # fmt: skip
+        )
     assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
     found = re.findall(r"^images: (tasteloop-\S*python:\S+)$", built.stdout, re.MULTILINE)
     return {"serving" if name.startswith("tasteloop-serving") else "steps": name for name in found}
@@ -118,11 +149,17 @@ def images(engine: None) -> dict[str, str]:
 def _base() -> str:
     """A base image that `engine.sh` makes without a registry."""
     name = "tasteloop-test-base:1"
-    found = subprocess.run(["docker", "image", "inspect", "--format", "{{.Id}}", name], capture_output=True, text=True)
+    found = subprocess.run(
+        ["docker", "image", "inspect", "--format", "{{.Id}}", name], capture_output=True, text=True
+    )
     if found.returncode:
         if not (TOOLS / "engine.sh").is_file() or os.geteuid() != 0:
-            pytest.skip("BASE names no base image (name@sha256:…), and engine.sh makes one as root only")
-        made = subprocess.run([TOOLS / "engine.sh", "base", name], capture_output=True, text=True, timeout=900)
+            pytest.skip(
+                "BASE names no base image (name@sha256:…), and engine.sh makes one as root only"
+            )
+        made = subprocess.run(
+            [TOOLS / "engine.sh", "base", name], capture_output=True, text=True, timeout=900
+        )
         assert made.returncode == 0, made.stdout + made.stderr
         return _base()
     return found.stdout.strip()

@@ -1,4 +1,6 @@
-"""The smoke profile's training graph, compiled for a cluster without a volume, and run by a runner of kfp.local."""
+"""The smoke profile's training graph, compiled for a cluster without a volume, and run by a runner
+of kfp.local.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +25,33 @@ MOUNT = "/var/lib/tasteloop"
 PREFIX = f"s3://{BUCKET}/runs"
 LAUNCHER = Path(__file__).with_name("launcher.py")
 STEPS = {
-    "ingest", "validate", "prepare", "finetune", "fit-recommender", "champion", "evaluate", "gate", "record",
-    "rehearse", "promote",
-}  # fmt: skip
+    "ingest",
+    "validate",
+    "prepare",
+    "finetune",
+    "fit-recommender",
+    "champion",
+    "evaluate",
+    "gate",
+    "record",
+    "rehearse",
+    "promote",
+}
 # What goes from step to step, as Kubeflow's launcher names it in the store.
 ARTIFACTS = {
-    "ingest/dataset", "validate/validation", "validate/page", "prepare/snapshots", "finetune/model",
-    "fit-recommender/bundle", "evaluate/evaluation", "evaluate/metrics", "evaluate/sentiment", "gate/verdict",
-    "gate/page", "rehearse/rehearsal",
-}  # fmt: skip
+    "ingest/dataset",
+    "validate/validation",
+    "validate/page",
+    "prepare/snapshots",
+    "finetune/model",
+    "fit-recommender/bundle",
+    "evaluate/evaluation",
+    "evaluate/metrics",
+    "evaluate/sentiment",
+    "gate/verdict",
+    "gate/page",
+    "rehearse/rehearsal",
+}
 
 
 def sources() -> Path:
@@ -89,7 +109,9 @@ def kept(stores: Stores, prefix: str) -> list[str]:
 
 
 def check(stores: Stores, root: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The champion, after everything that went from step to step was found in the store and nothing on a disk."""
+    """The champion, after everything that went from step to step was found in the store and nothing
+    on a disk.
+    """
     from serving.release.registry import champion, evidence
 
     (run,) = {key.split("/")[1] for key in kept(stores, "runs/")}
@@ -100,7 +122,11 @@ def check(stores: Stores, root: Path, home: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("MLFLOW_TRACKING_URI", stores.tracking)
     monkeypatch.setenv("TASTELOOP_HOME", str(home))
     live = champion()
-    assert live is not None and evidence(live.version).keys() == {"evaluation.json", "verdict.json", "rehearsal.json"}
+    assert live is not None and evidence(live.version).keys() == {
+        "evaluation.json",
+        "verdict.json",
+        "rehearsal.json",
+    }
     assert any(key.endswith("bundle/manifest.json") for key in kept(stores, "mlflow/"))
     return live
 

@@ -1,8 +1,10 @@
-"""What Kubeflow's launcher does around a step: its artifacts come from the object store and go there.
+"""What Kubeflow's launcher does around a step: its artifacts come from the object store and go
+there.
 
-A step's command runs behind this as its entrypoint, in the steps image, so the standard library has to do. `STORE` is
-an S3 endpoint that checks no signature, `BUCKET` in it is where artifacts go, `ROOT` is kfp.local's pipeline root. A
-step sees what it sees on a cluster: `s3://` URIs, and its artifacts under /s3, which is memory of its own.
+A step's command runs behind this as its entrypoint, in the steps image, so the standard library has
+to do. `STORE` is an S3 endpoint that checks no signature, `BUCKET` in it is where artifacts go,
+`ROOT` is kfp.local's pipeline root. A step sees what it sees on a cluster: `s3://` URIs, and its
+artifacts under /s3, which is memory of its own.
 
 usage: launcher.py COMMAND…          a step
        launcher.py fetch URI FOLDER  what KServe's storage initialiser does
@@ -37,7 +39,9 @@ def keys(bucket: str, prefix: str) -> list[str]:
     found: list[str] = []
     after = ""
     while True:
-        query = f"/{bucket}?list-type=2&prefix={quote(prefix)}" + (f"&start-after={quote(after)}" if after else "")
+        query = f"/{bucket}?list-type=2&prefix={quote(prefix)}" + (
+            f"&start-after={quote(after)}" if after else ""
+        )
         page = ET.fromstring(call("GET", query))
         space = page.tag.partition("}")[0] + "}" if page.tag.startswith("{") else ""
         found += [str(key.text) for key in page.iter(f"{space}Key")]
@@ -49,7 +53,11 @@ def keys(bucket: str, prefix: str) -> list[str]:
 def fetch(uri: str, place: Path) -> None:
     """The object of that URI, or all below it."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    found = [key for key in keys(bucket, prefix) if key == prefix or key.startswith(prefix.rstrip("/") + "/")]
+    found = [
+        key
+        for key in keys(bucket, prefix)
+        if key == prefix or key.startswith(prefix.rstrip("/") + "/")
+    ]
     if not found:
         raise SystemExit(f"nothing at {uri}")
     for key in found:
@@ -59,14 +67,20 @@ def fetch(uri: str, place: Path) -> None:
 
 
 def send(place: Path, uri: str) -> None:
-    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    files = (
+        [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    )
     for path in files:
         below = "" if path == place else f"/{path.relative_to(place).as_posix()}"
         call("PUT", "/" + quote(uri.removeprefix("s3://") + below), path.read_bytes())
 
 
 def artifacts(side: dict[str, Any]) -> list[dict[str, Any]]:
-    return [artifact for listed in side.get("artifacts", {}).values() for artifact in listed["artifacts"]]
+    return [
+        artifact
+        for listed in side.get("artifacts", {}).values()
+        for artifact in listed["artifacts"]
+    ]
 
 
 def run(command: list[str]) -> int:

@@ -1,4 +1,6 @@
-"""A Kubernetes node on this machine where pods run, in a network namespace of its own, and our objects on it."""
+"""A Kubernetes node on this machine where pods run, in a network namespace of its own, and our
+objects on it.
+"""
 
 from __future__ import annotations
 
@@ -51,9 +53,13 @@ def inside() -> Iterator[None]:
 
 def kubectl(*arguments: str, given: Any = None, check: bool = True) -> str:
     done = subprocess.run(
-        ["kubectl", *arguments], input=None if given is None else yaml.safe_dump_all(given),
-        capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+        ["kubectl", *arguments],
+        input=None if given is None else yaml.safe_dump_all(given),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -63,7 +69,8 @@ def get(*what: str) -> Any:
 
 
 def apply(*objects: Mapping[str, Any]) -> None:
-    kubectl("apply", "--validate=false", "-f", "-", given=list(objects))  # the server still validates
+    # the server still validates
+    kubectl("apply", "--validate=false", "-f", "-", given=list(objects))
 
 
 def prepare(root: Path) -> None:
@@ -76,19 +83,23 @@ def prepare(root: Path) -> None:
         *(found for found in made if found["kind"] in kinds),
         {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": secret},
         {
-            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {**meta, "name": "launcher"},
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {**meta, "name": "launcher"},
             "data": {"launcher.py": LAUNCHER.read_text()},
         },
-    )  # fmt: skip
+    )
 
 
 LAUNCHED = {"name": "launcher", "configMap": {"name": "launcher"}}
 
 
 class Jobs:
-    """In the place of kfp.local's Docker handler: each step is a Job, with what the compiled graph asks of its pod.
+    """In the place of kfp.local's Docker handler: each step is a Job, with what the compiled graph
+    asks of its pod.
 
-    What Pipelines adds by itself is added here: no capabilities, no privileges gained. Beyond it the root is read-only.
+    What Pipelines adds by itself is added here: no capabilities, no privileges gained. Beyond it
+    the root is read-only.
     """
 
     def __init__(self, package: Path, stores: Stores, sources: Path) -> None:
@@ -97,7 +108,9 @@ class Jobs:
         self.executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
         self.seconds: dict[str, float] = {}
 
-    def handler(self, image: str, full_command: list[str], pipeline_root: str, runner: Any, env_vars: Any) -> Any:
+    def handler(
+        self, image: str, full_command: list[str], pipeline_root: str, runner: Any, env_vars: Any
+    ) -> Any:
         self.one = (image, list(full_command), Path(pipeline_root), dict(env_vars or {}))
         return self
 
@@ -106,7 +119,8 @@ class Jobs:
 
         image, command, root, env = self.one
         step = command[command.index("--function_to_execute") + 1].replace("_", "-")
-        kubectl("delete", "job", step, "-n", SPACE, "--ignore-not-found")  # kfp.local retries as the graph says
+        # kfp.local retries as the graph says
+        kubectl("delete", "job", step, "-n", SPACE, "--ignore-not-found")
         began = time.monotonic()
         apply(self.job(step, image, command, root, env))
         try:
@@ -122,12 +136,19 @@ class Jobs:
         Path(told).write_bytes(read(self.stores, "runs" + told.removeprefix(str(root))))
         return Status.SUCCESS
 
-    def job(self, step: str, image: str, command: list[str], root: Path, env: dict[str, str]) -> dict[str, Any]:
+    def job(
+        self, step: str, image: str, command: list[str], root: Path, env: dict[str, str]
+    ) -> dict[str, Any]:
         asked = self.executors[f"exec-{step}"]
-        user = {k: v if isinstance(v, bool) else int(v) for k, v in asked["securityContext"].items()}
+        user = {
+            k: v if isinstance(v, bool) else int(v) for k, v in asked["securityContext"].items()
+        }
         assert user == {"runAsUser": 10001, "runAsGroup": 10001, "runAsNonRoot": True}
         secrets = [
-            {"name": k["envVar"], "valueFrom": {"secretKeyRef": {"name": s["secretName"], "key": k["secretKey"]}}}
+            {
+                "name": k["envVar"],
+                "valueFrom": {"secretKeyRef": {"name": s["secretName"], "key": k["secretKey"]}},
+            }
             for s in asked["secretAsEnv"]
             for k in s["keyToEnv"]
         ]
@@ -135,12 +156,19 @@ class Jobs:
         places |= {m["volumeName"]: m["mountPath"] for m in asked["emptyDirMounts"]}
         plain = {**env, **environment(self.stores, root), **threads()}
         container = {
-            "name": "main", "image": image, "imagePullPolicy": "Never",
+            "name": "main",
+            "image": image,
+            "imagePullPolicy": "Never",
             "command": ["python", "/launcher/launcher.py", *command],
             "env": [*({"name": k, "value": v} for k, v in plain.items()), *secrets],
-            "resources": {"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"memory": "4Gi"}},
+            "resources": {
+                "requests": {"cpu": "250m", "memory": "512Mi"},
+                "limits": {"memory": "4Gi"},
+            },
             "securityContext": {
-                **user, "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True,
+                **user,
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
                 "capabilities": {"drop": ["ALL"]},
             },
             "volumeMounts": [
@@ -148,26 +176,37 @@ class Jobs:
                 {"name": "launcher", "mountPath": "/launcher"},
                 {"name": "sources", "mountPath": f"{MOUNT}/cache/sources", "readOnly": True},
             ],
-        }  # fmt: skip
+        }
         pod = {
-            "restartPolicy": "Never", "serviceAccountName": "tasteloop-steps", "containers": [container],
-            "securityContext": {"fsGroup": user["runAsGroup"], "seccompProfile": {"type": "RuntimeDefault"}},
+            "restartPolicy": "Never",
+            "serviceAccountName": "tasteloop-steps",
+            "containers": [container],
+            "securityContext": {
+                "fsGroup": user["runAsGroup"],
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
             "volumes": [
-                *({"name": name, "emptyDir": {}} for name in places), LAUNCHED,
+                *({"name": name, "emptyDir": {}} for name in places),
+                LAUNCHED,
                 {"name": "sources", "hostPath": {"path": str(self.sources), "type": "Directory"}},
             ],
-        }  # fmt: skip
+        }
         return {
-            "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": step, "namespace": SPACE},
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": step, "namespace": SPACE},
             "spec": {
-                "backoffLimit": 0, "activeDeadlineSeconds": int(asked["activeDeadlineSeconds"]),
+                "backoffLimit": 0,
+                "activeDeadlineSeconds": int(asked["activeDeadlineSeconds"]),
                 "template": {"spec": pod},
             },
-        }  # fmt: skip
+        }
 
 
 def deployment(release: Release, stores: Stores) -> dict[str, Any]:
-    """What KServe's controller makes of our InferenceService: its pod as it is, the bundle brought by another."""
+    """What KServe's controller makes of our InferenceService: its pod as it is, the bundle brought
+    by another.
+    """
     settings = ServiceSettings(namespace=SPACE, cpu="250m", memory="1Gi", replicas=REPLICAS)
     pod = manifest(settings, Releases(release))["spec"]["predictor"]
     for key in ("name", "minReplicas", "maxReplicas", "scaleMetric", "scaleTarget"):
@@ -176,33 +215,49 @@ def deployment(release: Release, stores: Stores) -> dict[str, Any]:
     container["env"] = [given for given in container["env"] if given["name"] != "STORAGE_URI"]
     models = {"name": "models", "mountPath": "/mnt/models"}
     bring = {
-        "name": "storage-initializer", "image": release.image, "imagePullPolicy": "Never",
+        "name": "storage-initializer",
+        "image": release.image,
+        "imagePullPolicy": "Never",
         "command": ["python", "/launcher/launcher.py", "fetch", release.uri, "/mnt/models"],
         "env": [{"name": "STORE", "value": stores.s3}],
         "securityContext": container["securityContext"],
         "volumeMounts": [models, {"name": "launcher", "mountPath": "/launcher"}],
-    }  # fmt: skip
+    }
     container |= {
         "imagePullPolicy": "Never",
         "volumeMounts": [*container["volumeMounts"], {**models, "readOnly": True}],
     }
-    pod |= {"initContainers": [bring], "volumes": [*pod["volumes"], LAUNCHED, {"name": "models", "emptyDir": {}}]}
+    pod |= {
+        "initContainers": [bring],
+        "volumes": [*pod["volumes"], LAUNCHED, {"name": "models", "emptyDir": {}}],
+    }
     labels = {"app": DEPLOYMENT}
     return {
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": DEPLOYMENT, "namespace": SPACE},
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": DEPLOYMENT, "namespace": SPACE},
         "spec": {
-            "replicas": REPLICAS, "selector": {"matchLabels": labels},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "replicas": REPLICAS,
+            "selector": {"matchLabels": labels},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+            },
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
-    }  # fmt: skip
+    }
 
 
 def service() -> dict[str, Any]:
     return {
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": DEPLOYMENT, "namespace": SPACE},
-        "spec": {"selector": {"app": DEPLOYMENT}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
-    }  # fmt: skip
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": DEPLOYMENT, "namespace": SPACE},
+        "spec": {
+            "selector": {"app": DEPLOYMENT},
+            "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
+        },
+    }
 
 
 def pods() -> list[dict[str, Any]]:
@@ -210,12 +265,16 @@ def pods() -> list[dict[str, Any]]:
 
 
 def is_ready(pod: Mapping[str, Any]) -> bool:
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
+    return any(
+        c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ())
+    )
 
 
 def rolled(seconds: float = 300) -> None:
     """Wait until the Deployment is as asked, and the pods before are gone."""
-    kubectl("rollout", "status", "-n", SPACE, f"deployment/{DEPLOYMENT}", f"--timeout={seconds:.0f}s")
+    kubectl(
+        "rollout", "status", "-n", SPACE, f"deployment/{DEPLOYMENT}", f"--timeout={seconds:.0f}s"
+    )
     deadline = time.monotonic() + seconds
     while len(pods()) != REPLICAS:
         assert time.monotonic() < deadline, "the pods before do not end"
@@ -224,10 +283,11 @@ def rolled(seconds: float = 300) -> None:
 
 @dataclass
 class Load:
-    """Questions to the Service from some callers at once, each with its own connection, until told to stop.
+    """Questions to the Service from some callers at once, each with its own connection, until told
+    to stop.
 
-    A caller that is refused a connection tries again, as any does: the server has not seen its question. A question
-    that was sent and got no answer is lost, and is not asked again.
+    A caller that is refused a connection tries again, as any does: the server has not seen its
+    question. A question that was sent and got no answer is lost, and is not asked again.
     """
 
     url: str
@@ -251,10 +311,14 @@ class Load:
 
     def ask(self, caller: int) -> None:
         n = 0
-        with httpx.Client(timeout=20, trust_env=False, headers={"authorization": f"Bearer {TOKEN}"}) as client:
+        with httpx.Client(
+            timeout=20, trust_env=False, headers={"authorization": f"Bearer {TOKEN}"}
+        ) as client:
             while not self.done.is_set():
                 n += 1
-                question = {"instances": [{"text": f"Question {n} of caller {caller}: a good film."}]}
+                question = {
+                    "instances": [{"text": f"Question {n} of caller {caller}: a good film."}]
+                }
                 began = time.monotonic()
                 try:
                     answer = client.post(f"{self.url}/v1/models/sentiment:predict", json=question)

@@ -1,4 +1,6 @@
-"""An object store (moto's S3) and an MLflow server that keeps its artifacts in it, as processes of their own."""
+"""An object store (moto's S3) and an MLflow server that keeps its artifacts in it, as processes of
+their own.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,14 @@ def stores(folder: Path, host: str, ports: tuple[int, int]) -> Iterator[Stores]:
     s3, tracking = (f"http://{host}:{port}" for port in ports)
     folder.mkdir(parents=True, exist_ok=True)
     keys = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "test")
-    environment = {**os.environ, **keys, "AWS_DEFAULT_REGION": "us-east-1", "MLFLOW_S3_ENDPOINT_URL": s3}
-    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # seconds of a processor for what nobody asks
+    environment = {
+        **os.environ,
+        **keys,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "MLFLOW_S3_ENDPOINT_URL": s3,
+    }
+    # seconds of a processor for what nobody asks
+    environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     environment.pop("MLFLOW_TRACKING_URI", None)
     mlflow = ["mlflow", "server", "--host", host, "--port", str(ports[1]), "--workers", "1"]
     mlflow += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--serve-artifacts"]
@@ -45,8 +53,12 @@ def stores(folder: Path, host: str, ports: tuple[int, int]) -> Iterator[Stores]:
             log = started.enter_context((folder / f"{name}.log").open("wb"))
             process = subprocess.Popen(
                 [sys.executable, "-m", *command],
-                stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True,
-            )  # fmt: skip
+                stdout=log,
+                stderr=log,
+                env=environment,
+                cwd=folder,
+                start_new_session=True,
+            )
             started.callback(_stop, process)
             _wait(address, process, folder / f"{name}.log")
             if name == "moto":
@@ -61,7 +73,9 @@ def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
             urlopen(address, timeout=5).close()
             return
         except (URLError, OSError):
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text(errors="replace")[-2000:]
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text(
+                errors="replace"
+            )[-2000:]
             time.sleep(0.3)
 
 

@@ -1,6 +1,8 @@
-"""Rollouts against a real API server with KServe's CRDs: what it keeps, what it refuses, and who wins.
+"""Rollouts against a real API server with KServe's CRDs: what it keeps, what it refuses, and who
+wins.
 
-KServe's controller does not run here, so where a test waits it writes the status that the controller would write.
+KServe's controller does not run here, so where a test waits it writes the status that the
+controller would write.
 """
 
 from __future__ import annotations
@@ -18,12 +20,23 @@ import pytest
 import yaml
 from accounts import account
 
-from serving.cluster.inference_service import MANAGER, PLURAL, Moved, Release, Releases, Service, connect
+from serving.cluster.inference_service import (
+    MANAGER,
+    PLURAL,
+    Moved,
+    Release,
+    Releases,
+    Service,
+    connect,
+)
 from tasteloop.errors import TasteloopError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-ONE, TWO, THREE = (Release(v, f"s3://models/{v}", v * 64, f"registry.example/serving@sha256:{v * 64}") for v in "123")
+ONE, TWO, THREE = (
+    Release(v, f"s3://models/{v}", v * 64, f"registry.example/serving@sha256:{v * 64}")
+    for v in "123"
+)
 CRD = f"{PLURAL}.serving.kserve.io"
 
 
@@ -50,7 +63,13 @@ def report(service: Service, **status: Any) -> None:
         "conditions": [{"type": "Ready", "status": "True"}],
         **status,
     }
-    where = ("serving.kserve.io", "v1beta1", found["metadata"]["namespace"], PLURAL, found["metadata"]["name"])
+    where = (
+        "serving.kserve.io",
+        "v1beta1",
+        found["metadata"]["namespace"],
+        PLURAL,
+        found["metadata"]["name"],
+    )
     CustomObjectsApi(service._api).patch_namespaced_custom_object_status(*where, {"status": seen})
 
 
@@ -92,7 +111,8 @@ def test_in_knative_mode_the_share_is_the_predictors(api, namespace):
     service.canary(TWO, 10)
     assert "canary" not in spec(service)
     assert spec(service)["predictor"]["canaryTrafficPercent"] == 10
-    assert service.rollback() == Releases(ONE, TWO, 0)  # the revision before is pinned, its pods are there
+    # the revision before is pinned, its pods are there
+    assert service.rollback() == Releases(ONE, TWO, 0)
     assert spec(service)["predictor"]["canaryTrafficPercent"] == 0
     service.canary(THREE, 5)
     service.promote("3")
@@ -187,17 +207,23 @@ def test_someone_elses_field_is_not_taken_over(api, namespace, service):
     service.deploy(ONE)
     service.canary(TWO, 10)
     theirs = {
-        "apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService",
-        "metadata": {"name": "tasteloop", "namespace": namespace}, "spec": {"predictor": {"minReplicas": 9}},
-    }  # fmt: skip
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": "tasteloop", "namespace": namespace},
+        "spec": {"predictor": {"minReplicas": 9}},
+    }
     place = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/{PLURAL}/tasteloop"
-    service._call("PATCH", place, "patch", [("fieldManager", "autoscaler"), ("force", "true")], theirs)
+    service._call(
+        "PATCH", place, "patch", [("fieldManager", "autoscaler"), ("force", "true")], theirs
+    )
     with pytest.raises(TasteloopError, match="someone else manages a part of .*minReplicas"):
         service.promote("2")
 
 
 class Proxy:
-    """Passes bytes to the API server until it is told to cut: the request before it arrives, or the answer to it."""
+    """Passes bytes to the API server until it is told to cut: the request before it arrives, or the
+    answer to it.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self.target, self.cut = (host, port), ""
@@ -228,7 +254,9 @@ class Proxy:
 
 
 @contextmanager
-def through_a_proxy(kubeconfig: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Proxy, Any]]:
+def through_a_proxy(
+    kubeconfig: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Proxy, Any]]:
     config = yaml.safe_load(kubeconfig.read_text())
     cluster = config["clusters"][0]["cluster"]
     real = urlsplit(cluster["server"])
@@ -272,7 +300,8 @@ def test_a_connection_that_is_lost_midway_is_either_done_or_not_and_is_told(
 
 def test_a_server_that_is_not_there_is_one_sentence(kubeconfig, tmp_path, monkeypatch):
     with through_a_proxy(kubeconfig, tmp_path, monkeypatch) as (proxy, api):
-        proxy.listener.shutdown(socket.SHUT_RDWR)  # a thread that waits to accept would keep a closed one open
+        # a thread that waits to accept would keep a closed one open
+        proxy.listener.shutdown(socket.SHUT_RDWR)
         with pytest.raises(TasteloopError, match="was lost or refused"):
             Service(api).releases()
 
@@ -307,7 +336,9 @@ def test_a_token_that_is_not_known_and_a_namespace_that_is_not_there(api, namesp
 
 def test_waiting_ends_when_the_controller_has_done_it(service):
     service.deploy(ONE)
-    with pytest.raises(TasteloopError, match="not ready within 1 s: KServe has not seen the change yet"):
+    with pytest.raises(
+        TasteloopError, match="not ready within 1 s: KServe has not seen the change yet"
+    ):
         service.wait(1)
     report(service)
     service.wait(10)
@@ -323,9 +354,11 @@ def test_waiting_ends_when_the_controller_has_done_it(service):
 def test_a_foreign_service_of_that_name_is_left_alone(api, namespace, service):
     place = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/{PLURAL}"
     theirs = {
-        "apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService",
-        "metadata": {"name": "tasteloop"}, "spec": {"predictor": {"minReplicas": 1}},
-    }  # fmt: skip
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": "tasteloop"},
+        "spec": {"predictor": {"minReplicas": 1}},
+    }
     service._call("POST", place, "create", body=theirs)
     with pytest.raises(TasteloopError, match="was not made by tasteloop"):
         service.deploy(ONE)
@@ -350,14 +383,18 @@ def another_crd(api: Any, change: Callable[[dict[str, Any]], Any]) -> Iterator[N
         yield
     finally:
         kept["metadata"].pop("resourceVersion")
-        kept["metadata"]["resourceVersion"] = extensions.read_custom_resource_definition(CRD).metadata.resource_version
+        kept["metadata"]["resourceVersion"] = extensions.read_custom_resource_definition(
+            CRD
+        ).metadata.resource_version
         service._call("PUT", place, "update", body=kept)
         time.sleep(3)
 
 
 def test_a_field_that_an_older_kserve_would_drop_is_not_ignored(api, namespace, service):
     def without(crd: dict[str, Any]) -> None:
-        del crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["canary"]
+        del crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"][
+            "properties"
+        ]["canary"]
 
     service.deploy(ONE)
     with another_crd(api, without):
@@ -372,5 +409,8 @@ def test_a_cluster_without_kserve_is_told(api, namespace, service):
         for version in crd["spec"]["versions"]:
             version["served"] = False
 
-    with another_crd(api, unserved), pytest.raises(TasteloopError, match="install KServe with its CRDs"):
+    with (
+        another_crd(api, unserved),
+        pytest.raises(TasteloopError, match="install KServe with its CRDs"),
+    ):
         service.deploy(ONE)

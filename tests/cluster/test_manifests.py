@@ -13,14 +13,18 @@ import yaml
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
-UNKNOWN = {"PodMonitor", "PrometheusRule"}  # the Prometheus operator's; this server has not got its CRDs
-NEWER = {"PodDisruptionBudget": "policy/v1beta1"}  # this server is 1.20: the same fields under an older name
+# the Prometheus operator's; this server has not got its CRDs
+UNKNOWN = {"PodMonitor", "PrometheusRule"}
+# this server is 1.20: the same fields under an older name
+NEWER = {"PodDisruptionBudget": "policy/v1beta1"}
 
 
 def rendered(place: str, root: Path = ROOT / "infra/k8s") -> list[dict[str, Any]]:
     if not shutil.which("kubectl"):
         pytest.skip("no kubectl")
-    made = subprocess.run(["kubectl", "kustomize", root / place], capture_output=True, text=True, check=True)
+    made = subprocess.run(
+        ["kubectl", "kustomize", root / place], capture_output=True, text=True, check=True
+    )
     return list(yaml.safe_load_all(made.stdout))
 
 
@@ -46,7 +50,11 @@ def test_the_trainer_component_gives_the_steps_what_an_overlay_alone_does_not(tm
     overlay = tmp_path / "k8s/overlays/prod/kustomization.yaml"
     assert not [d for d in rendered("overlays/prod") if "trainjobs" in d["metadata"]["name"]]
     overlay.write_text(overlay.read_text() + "components: [../../components/trainer]\n")
-    found = [d for d in rendered("overlays/prod", tmp_path / "k8s") if "trainjobs" in d["metadata"]["name"]]
+    found = [
+        d
+        for d in rendered("overlays/prod", tmp_path / "k8s")
+        if "trainjobs" in d["metadata"]["name"]
+    ]
     assert {d["kind"] for d in found} == {"NetworkPolicy", "Role", "RoleBinding"}
     assert {d["metadata"]["namespace"] for d in found} == {"tasteloop"}
 

@@ -1,4 +1,6 @@
-"""On a real node: the training steps as Jobs, then the server behind a Service, killed under load, rolled both ways."""
+"""On a real node: the training steps as Jobs, then the server behind a Service, killed under load,
+rolled both ways.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,19 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 def cluster(request, tmp_path_factory):
     """The node with both images in it; this process in its network."""
     if not (TOOLS / "k8s-node.sh").is_file():
-        pytest.skip(f"no {TOOLS / 'k8s-node.sh'}: TASTELOOP_CLUSTER_TOOLS names the directory that starts a node")
+        pytest.skip(
+            f"no {TOOLS / 'k8s-node.sh'}: TASTELOOP_CLUSTER_TOOLS names the directory that starts a node"
+        )
     if os.geteuid() != 0:
         pytest.skip("the node of k8s-node.sh is started as root")
     needed = [BIN / "kubelet", BIN / "kube-proxy", BIN / "kube-scheduler"]
     if missing := [str(path) for path in needed if not path.is_file()]:
-        pytest.skip(f"no {missing[0]}: {TOOLS / 'build-k8s.sh'} makes it, or TASTELOOP_K8S_BIN names another place")
-    if missing := [name for name in ("containerd", "ctr", "etcd", "iptables", "gcc") if not shutil.which(name)]:
+        pytest.skip(
+            f"no {missing[0]}: {TOOLS / 'build-k8s.sh'} makes it, or TASTELOOP_K8S_BIN names another place"
+        )
+    if missing := [
+        name for name in ("containerd", "ctr", "etcd", "iptables", "gcc") if not shutil.which(name)
+    ]:
         pytest.skip(f"the node of k8s-node.sh needs {missing[0]}")
     images = request.getfixturevalue("images")
     folder = tmp_path_factory.mktemp("node")
@@ -42,7 +50,9 @@ def cluster(request, tmp_path_factory):
     script = [TOOLS / "k8s-node.sh"]
     env = {**os.environ, "BINDIR": str(BIN)}
     try:
-        up = subprocess.run([*script, "up", folder, tar], capture_output=True, text=True, timeout=900, env=env)
+        up = subprocess.run(
+            [*script, "up", folder, tar], capture_output=True, text=True, timeout=900, env=env
+        )
         assert " Ready" in up.stdout, up.stdout + up.stderr
         tar.unlink()
         with pytest.MonkeyPatch.context() as patch, node.inside():
@@ -50,7 +60,9 @@ def cluster(request, tmp_path_factory):
             node.prepare(ROOT)
             yield images
     finally:
-        subprocess.run([*script, "down", folder], check=False, capture_output=True, timeout=120, env=env)
+        subprocess.run(
+            [*script, "down", folder], check=False, capture_output=True, timeout=120, env=env
+        )
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +89,15 @@ def trained(cluster, places, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def releases(cluster, places, trained, tiny_bundle):
-    """Version 1 is what the Jobs promoted, where MLflow keeps it; version 2 another bundle beside it."""
+    """Version 1 is what the Jobs promoted, where MLflow keeps it; version 2 another bundle beside
+    it.
+    """
     from tasteloop.bundle import verify
 
     end = "/manifest.json"
-    (where,) = {key.removesuffix(end) for key in kept(places, "mlflow/") if key.endswith(f"bundle{end}")}
+    (where,) = {
+        key.removesuffix(end) for key in kept(places, "mlflow/") if key.endswith(f"bundle{end}")
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORE", places.s3)
         launcher.send(tiny_bundle, f"s3://{BUCKET}/other")
@@ -107,13 +123,22 @@ def test_the_steps_run_as_jobs_in_production_s_security_contexts(trained, say):
     for job in get("jobs")["items"]:
         (container,) = job["spec"]["template"]["spec"]["containers"]
         context = container["securityContext"]
-        assert context["runAsUser"] == 10001 and context["readOnlyRootFilesystem"] and context["runAsNonRoot"]
-        assert context["capabilities"] == {"drop": ["ALL"]} and not context["allowPrivilegeEscalation"]
+        assert (
+            context["runAsUser"] == 10001
+            and context["readOnlyRootFilesystem"]
+            and context["runAsNonRoot"]
+        )
+        assert (
+            context["capabilities"] == {"drop": ["ALL"]} and not context["allowPrivilegeEscalation"]
+        )
 
 
 def test_a_serving_pod_is_ready_within_20_seconds(url, say):
     for pod in pods():
-        at = {c["type"]: datetime.fromisoformat(c["lastTransitionTime"]) for c in pod["status"]["conditions"]}
+        at = {
+            c["type"]: datetime.fromisoformat(c["lastTransitionTime"])
+            for c in pod["status"]["conditions"]
+        }
         (state,) = pod["status"]["containerStatuses"]
         began = datetime.fromisoformat(state["state"]["running"]["startedAt"])
         taken = (at["Ready"] - began).total_seconds()
@@ -128,9 +153,14 @@ def test_v1_and_v2_answer_through_the_cluster_ip(url, releases):
         assert client.ready()
         (answer,) = client.predict("sentiment", [{"text": "A delight."}])
         assert answer["sentiment"] in ("positive", "negative") and 0 <= answer["probability"] <= 1
-        (shown,) = client.predict("recommend", [{"k": 3, "events": [{"kind": "click", "item": "50"}]}])
+        (shown,) = client.predict(
+            "recommend", [{"k": 3, "events": [{"kind": "click", "item": "50"}]}]
+        )
         assert len(shown["recommendations"]) == 3
-        whole = client.infer("sentiment", [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["A delight."]}])
+        whole = client.infer(
+            "sentiment",
+            [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["A delight."]}],
+        )
         assert whole["model_version"] == releases[0].version and whole["outputs"]
 
 
@@ -152,7 +182,9 @@ def test_a_pod_killed_under_load_loses_no_more_than_was_under_way(url, say):
         f"{len(load.answers)} answers, {len(load.lost)} lost, {len(load.refused)} connections refused, "
         f"the last {last:.1f} s after the kill; the pod was ready again after {recovered:.1f} s"
     )
-    assert len(load.lost) <= load.callers and all(began <= killed + 0.5 for began, _ in load.lost), load.lost
+    assert len(load.lost) <= load.callers and all(
+        began <= killed + 0.5 for began, _ in load.lost
+    ), load.lost
     assert after
 
 
@@ -161,7 +193,9 @@ def crash(name):
     (state,) = get("pod", name)["status"]["containerStatuses"]
     made = state["containerID"].removeprefix("containerd://")
     socket = os.path.join(os.path.dirname(os.environ["KUBECONFIG"]), "containerd.sock")
-    subprocess.run(["ctr", "-a", socket, "-n", "k8s.io", "task", "kill", "-s", "SIGKILL", made], check=True)
+    subprocess.run(
+        ["ctr", "-a", socket, "-n", "k8s.io", "task", "kill", "-s", "SIGKILL", made], check=True
+    )
 
 
 def restarted(name):
@@ -179,9 +213,13 @@ def test_rolling_to_a_second_version_and_back_fails_no_request(url, releases, pl
             rolled()
             say(f"rolled to version {release.version} in {time.monotonic() - began:.0f} s")
             time.sleep(3)
-            assert {version for at, _, version in load.answers if at > time.monotonic() - 2} == {release.version}
+            assert {version for at, _, version in load.answers if at > time.monotonic() - 2} == {
+                release.version
+            }
     slowest = max(seconds for _, seconds, _ in load.answers)
-    say(f"{len(load.answers)} answers, {len(load.lost)} lost, {len(load.refused)} refused, slowest {slowest:.2f} s")
+    say(
+        f"{len(load.answers)} answers, {len(load.lost)} lost, {len(load.refused)} refused, slowest {slowest:.2f} s"
+    )
     assert not load.lost and not load.refused
     assert {version for *_, version in load.answers} == {"1", "2"}
     kubectl("delete", "-n", node.SPACE, "deployment", node.DEPLOYMENT, "--wait=true")

@@ -1,4 +1,5 @@
-"""TrainJobs against a real API server with Trainer's CRDs: taken whole, refused where wrong, awaited.
+"""TrainJobs against a real API server with Trainer's CRDs: taken whole, refused where wrong,
+awaited.
 
 Trainer's controller does not run here: its status is written by the tests, as it would be.
 """
@@ -35,7 +36,9 @@ def jobs(api: Any, namespace: str) -> Jobs:
 
 
 def template(*options: str) -> dict[str, Any]:
-    cluster = load("cluster", ["cluster.finetune.gpu=4", "cluster.finetune.nodes=2", *options]).cluster
+    cluster = load(
+        "cluster", ["cluster.finetune.gpu=4", "cluster.finetune.nodes=2", *options]
+    ).cluster
     assert cluster is not None
     return manifest(cluster, "registry.example/tasteloop-python:1")
 
@@ -47,7 +50,12 @@ def report(jobs: Jobs, name: str, kind: str, message: str = "told", reason: str 
     told = {"type": kind, "status": "True", "reason": reason, "message": message}
     status = {
         "conditions": [{**told, "lastTransitionTime": "2026-11-25T00:00:00Z"}],
-        "jobsStatus": [{"name": "node", **dict.fromkeys(("active", "ready", "succeeded", "failed", "suspended"), 0)}],
+        "jobsStatus": [
+            {
+                "name": "node",
+                **dict.fromkeys(("active", "ready", "succeeded", "failed", "suspended"), 0),
+            }
+        ],
     }
     CustomObjectsApi(jobs._api).patch_namespaced_custom_object_status(
         GROUP, VERSION, jobs._namespace, PLURAL, name, {"status": status}
@@ -88,7 +96,9 @@ def test_what_an_older_trainer_would_drop_is_not_ignored(jobs):
         **job["spec"],
         "podTemplateOverrides": [],
     }  # a field that this one does not know, as an older patches
-    with pytest.raises(TasteloopError, match=r"would drop spec\.podTemplateOverrides without a word.*2\.2"):
+    with pytest.raises(
+        TasteloopError, match=r"would drop spec\.podTemplateOverrides without a word.*2\.2"
+    ):
         jobs._create(job)
     assert jobs.read("tasteloop-old-0") is None
 
@@ -105,22 +115,29 @@ def test_a_step_finds_its_job_again_and_begins_the_next_after_a_failed_one(jobs,
     (tmp_path / "Run_1" / MODEL).mkdir(parents=True)
     assert jobs.submit(template(), place, "{}") == second, "its model is to be taken"
     storage.discard(f"{place}/{MODEL}")
-    assert jobs.submit(template(), place, "{}") == "tasteloop-run-1-2", "its model was taken and is gone"
+    assert jobs.submit(template(), place, "{}") == "tasteloop-run-1-2", (
+        "its model was taken and is gone"
+    )
 
 
 def test_waiting_ends_with_the_job_and_says_why_it_failed(jobs, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     name = jobs.submit(template(), f"{tmp_path}/a", "{}")
-    with pytest.raises(TasteloopError, match=r"not complete within 0 s: the Trainer has not seen it yet"):
+    with pytest.raises(
+        TasteloopError, match=r"not complete within 0 s: the Trainer has not seen it yet"
+    ):
         jobs.wait(name, 0, 0.1)
     report(jobs, name, "Suspended", "waits for its queue")
-    with pytest.raises(TasteloopError, match="not complete within 1 s: Suspended: waits for its queue; node waits"):
+    with pytest.raises(
+        TasteloopError, match="not complete within 1 s: Suspended: waits for its queue; node waits"
+    ):
         jobs.wait(name, 1, 0.1)
     Timer(1, report, (jobs, name, "Complete", "jobset completed")).start()
     jobs.wait(name, 30, 0.1)
     report(jobs, name, "Failed", "jobset failed due to one or more job failures", "JobsFailed")
     with pytest.raises(
-        TasteloopError, match=rf"failed: JobsFailed: jobset failed due .*kubectl logs -n {jobs._namespace} .*={name} "
+        TasteloopError,
+        match=rf"failed: JobsFailed: jobset failed due .*kubectl logs -n {jobs._namespace} .*={name} ",
     ):
         jobs.wait(name, 30, 0.1)
     with pytest.raises(TasteloopError, match="is gone"):
@@ -142,7 +159,9 @@ def test_a_lost_server_is_waited_for(jobs, tmp_path, monkeypatch, caplog):
     assert "was lost or refused" in caplog.text
 
 
-def test_the_steps_may_begin_and_look_where_the_component_is_added_and_no_more(api, namespace, tmp_path):
+def test_the_steps_may_begin_and_look_where_the_component_is_added_and_no_more(
+    api, namespace, tmp_path
+):
     from kubernetes.client import ApiException, CustomObjectsApi
 
     bare = Jobs(account(api, namespace, "tasteloop-monitor"), namespace)
@@ -178,8 +197,12 @@ def controller(jobs: Jobs, name: str, then: Any) -> Any:
         stop = True
 
 
-def test_a_step_hands_over_the_snapshots_and_takes_the_model(jobs, tmp_path, kubeconfig, monkeypatch):
-    """The whole of what the step does; the worker's part is a model that is put where a worker puts it."""
+def test_a_step_hands_over_the_snapshots_and_takes_the_model(
+    jobs, tmp_path, kubeconfig, monkeypatch
+):
+    """The whole of what the step does; the worker's part is a model that is put where a worker puts
+    it.
+    """
     monkeypatch.setattr(trainjob, "_NAMESPACE", tmp_path / "namespace")
     (tmp_path / "namespace").write_text(jobs._namespace)
     (tmp_path / "in").mkdir()
@@ -194,7 +217,9 @@ def test_a_step_hands_over_the_snapshots_and_takes_the_model(jobs, tmp_path, kub
         report(jobs, "tasteloop-run-9-0", "Complete")
 
     with controller(jobs, "tasteloop-run-9-0", work):
-        trainjob.run(json.dumps(template()), tmp_path / "in", '{"epochs": 1}', tmp_path / "out", place)
+        trainjob.run(
+            json.dumps(template()), tmp_path / "in", '{"epochs": 1}', tmp_path / "out", place
+        )
     assert (tmp_path / "seen/snapshots.parquet").read_text() == "rows"
     assert (tmp_path / "out/training.json").is_file()
     assert not storage.there(f"{place}/{MODEL}") and not storage.there(f"{place}/{SNAPSHOTS}")

@@ -60,12 +60,30 @@ def test_graded_gain(study: ModuleType) -> None:
 @pytest.mark.slow
 def test_a_tiny_run(tiny_encoder: Path, tmp_path: Path) -> None:
     command = [
-        sys.executable, "examples/case_study.py", "--users", "120", "--items", "300", "--encoder", str(tiny_encoder),
-        "--layers", "1", "--epochs", "1", "--snapshots-an-epoch", "100", "--draws", "100", "--json",
-        "--out", str(tmp_path / "out"),
-    ]  # fmt: skip
+        sys.executable,
+        "examples/case_study.py",
+        "--users",
+        "120",
+        "--items",
+        "300",
+        "--encoder",
+        str(tiny_encoder),
+        "--layers",
+        "1",
+        "--epochs",
+        "1",
+        "--snapshots-an-epoch",
+        "100",
+        "--draws",
+        "100",
+        "--json",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     environment = os.environ | {"TASTELOOP_HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     rows = {(r["measure"], r["users"]): r["values"] for r in json.loads(done.stdout)["rows"]}
     gain = rows["recommended: mean true affinity", "all"]
@@ -79,9 +97,21 @@ def test_a_tiny_run(tiny_encoder: Path, tmp_path: Path) -> None:
 
 
 def test_a_mistake_is_one_message(tmp_path: Path) -> None:
-    command = [sys.executable, "examples/case_study.py", "--items", "5", "--out", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "examples/case_study.py",
+        "--items",
+        "5",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 2
     assert "error: 5 items cannot bear 20 labels" in done.stderr

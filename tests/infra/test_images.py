@@ -14,7 +14,11 @@ DOCKER = ROOT / "infra" / "docker"
 
 
 def pins(path: Path) -> set[str]:
-    return {line.strip() for line in path.read_text().splitlines() if line.strip() and not line.startswith("#")}
+    return {
+        line.strip()
+        for line in path.read_text().splitlines()
+        if line.strip() and not line.startswith("#")
+    }
 
 
 @pytest.mark.parametrize("image", ["steps", "serving"])
@@ -25,7 +29,15 @@ def test_an_image_holds_nothing_that_the_lock_does_not_pin(image):
 
 def test_serving_has_no_trainer_and_the_steps_no_tools():
     serving = {pin.partition("==")[0].lower() for pin in pins(DOCKER / "serving.lock")}
-    assert not serving & {"torch", "transformers", "mlflow", "kfp", "great_expectations", "pytest", "mypy"}
+    assert not serving & {
+        "torch",
+        "transformers",
+        "mlflow",
+        "kfp",
+        "great_expectations",
+        "pytest",
+        "mypy",
+    }
     steps = {pin.partition("==")[0].lower() for pin in pins(DOCKER / "steps.lock")}
     assert not steps & {"pytest", "mypy", "ruff", "schemathesis", "pre_commit"}
 
@@ -40,7 +52,9 @@ def test_what_the_server_imports_when_it_starts_is_in_its_image():
         "opentelemetry": "opentelemetry-api",
     }
     todo, seen = [f"serving.{path.stem}" for path in (ROOT / "serving").glob("*.py")], set()
-    packages = {pin.partition("==")[0].lower().replace("-", "_") for pin in pins(DOCKER / "serving.lock")}
+    packages = {
+        pin.partition("==")[0].lower().replace("-", "_") for pin in pins(DOCKER / "serving.lock")
+    }
     while todo:
         module = todo.pop()
         if module in seen or not (path := ROOT / (module.replace(".", "/") + ".py")).is_file():
@@ -50,22 +64,31 @@ def test_what_the_server_imports_when_it_starts_is_in_its_image():
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
-                names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+                names = [
+                    node.module or "",
+                    *(f"{node.module}.{alias.name}" for alias in node.names),
+                ]
             else:
                 continue
             todo += names
             for name in {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names):
                 if name not in ("serving", "tasteloop"):
-                    assert wanted.get(name, name).lower().replace("-", "_") in packages, f"{path} imports {name}"
+                    assert wanted.get(name, name).lower().replace("-", "_") in packages, (
+                        f"{path} imports {name}"
+                    )
     assert len(seen) > 20
 
 
 @pytest.mark.parametrize("image", ["steps", "serving"])
 def test_an_image_is_built_in_two_stages_from_a_base_that_is_given_and_is_not_root(image):
     lines = (DOCKER / f"{image}.Dockerfile").read_text().splitlines()
-    assert [line for line in lines if line.startswith("FROM")] == ["FROM ${BASE} AS build", "FROM ${BASE}"]
+    assert [line for line in lines if line.startswith("FROM")] == [
+        "FROM ${BASE} AS build",
+        "FROM ${BASE}",
+    ]
     assert "USER 10001:10001" in lines[lines.index("FROM ${BASE}") :]
-    assert not any(re.match(r"ENV .*(PIP_|PROXY|CERT)", line) for line in lines)  # how it was built does not stay
+    # how it was built does not stay
+    assert not any(re.match(r"ENV .*(PIP_|PROXY|CERT)", line) for line in lines)
 
 
 def test_only_what_images_hold_is_sent_to_the_engine():

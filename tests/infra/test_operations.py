@@ -1,4 +1,6 @@
-"""The runbook: whoever follows it at night finds every alert in it, and types nothing that does not exist."""
+"""The runbook: whoever follows it at night finds every alert in it, and types nothing that does not
+exist.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,13 @@ COMMANDS = sorted(
         for line in [*"\n".join(TYPED).splitlines(), *re.findall(r"`([^`]+)`", PROSE)]
         if line.replace("\n", " ").startswith(("tasteloop ", "python -m serving"))
     }
-)  # fmt: skip
+)
 
 
 def resolve(arguments: list[str]) -> Any:
-    """The context of the command that would run, its options read; raises where one is unknown or missing."""
+    """The context of the command that would run, its options read; raises where one is unknown or
+    missing.
+    """
     command: Any = typer.main.get_command(app)
     parent, name = None, "tasteloop"
     while hasattr(command, "commands"):  # typer's own copy of click has the classes
@@ -51,7 +55,9 @@ def test_every_command_exists_with_its_options(line: str) -> None:
     resolve(shlex.split(line)[1:])
 
 
-@pytest.mark.parametrize("wrong", ["monitor --onc", "nope", "rollout undo", "cluster deploy --version 3"])
+@pytest.mark.parametrize(
+    "wrong", ["monitor --onc", "nope", "rollout undo", "cluster deploy --version 3"]
+)
 def test_one_that_does_not_exist_is_seen(wrong: str) -> None:
     with pytest.raises(Exception, match="No such option|nope|undo|Missing parameter"):
         resolve(wrong.split())
@@ -65,11 +71,22 @@ def test_every_setting_exists() -> None:
 
 
 def rules() -> set[str]:
-    written = re.findall(r"```yaml\n(groups:.*?)```", (HOUSE / "docs" / "monitoring.md").read_text(), re.S)
-    monitor = [rule["alert"] for text in written for group in yaml.safe_load(text)["groups"] for rule in group["rules"]]
+    written = re.findall(
+        r"```yaml\n(groups:.*?)```", (HOUSE / "docs" / "monitoring.md").read_text(), re.S
+    )
+    monitor = [
+        rule["alert"]
+        for text in written
+        for group in yaml.safe_load(text)["groups"]
+        for rule in group["rules"]
+    ]
     objects = yaml.safe_load_all((HOUSE / "infra/k8s/overlays/prod/alerts.yaml").read_text())
     serving = [
-        r["alert"] for o in objects if o["kind"] == "PrometheusRule" for g in o["spec"]["groups"] for r in g["rules"]
+        r["alert"]
+        for o in objects
+        if o["kind"] == "PrometheusRule"
+        for g in o["spec"]["groups"]
+        for r in g["rules"]
     ]
     return {*monitor, *serving}
 
@@ -90,7 +107,8 @@ def test_every_alert_has_its_place() -> None:
 def test_links_lead_somewhere() -> None:
     def anchors(text: str) -> set[str]:
         return {
-            re.sub(r"[^\w -]", "", h.lower()).strip().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", text, re.M)
+            re.sub(r"[^\w -]", "", h.lower()).strip().replace(" ", "-")
+            for h in re.findall(r"^#+ (.*)$", text, re.M)
         }
 
     for name in ("operations", "monitoring"):

@@ -1,4 +1,6 @@
-"""What our manifests let pods do and whom they may reach; tests/cluster holds them against an API server."""
+"""What our manifests let pods do and whom they may reach; tests/cluster holds them against an API
+server.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,14 @@ import yaml
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "unit" / "golden"
 DOCUMENTS = [
-    d for p in sorted((ROOT / "infra" / "k8s").rglob("*.yaml")) for d in yaml.safe_load_all(p.read_text()) if d
+    d
+    for p in sorted((ROOT / "infra" / "k8s").rglob("*.yaml"))
+    for d in yaml.safe_load_all(p.read_text())
+    if d
 ]
-POLICIES = [d["spec"] | {"name": d["metadata"]["name"]} for d in DOCUMENTS if d["kind"] == "NetworkPolicy"]
+POLICIES = [
+    d["spec"] | {"name": d["metadata"]["name"]} for d in DOCUMENTS if d["kind"] == "NetworkPolicy"
+]
 
 
 def golden(name: str) -> Any:
@@ -37,7 +44,9 @@ def pods() -> Iterator[tuple[str, dict[str, str], dict[str, Any]]]:
     predictor = golden("inferenceservice.yaml")["spec"]
     for spec in (predictor["predictor"], *(c["predictor"] for c in predictor["canary"])):
         yield "InferenceService", {"serving.kserve.io/inferenceservice": "tasteloop"}, spec
-    job = golden("trainjob.yaml")["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]
+    job = golden("trainjob.yaml")["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"][
+        "spec"
+    ]
     for replicated in job["replicatedJobs"]:
         template = replicated["template"]["spec"]["template"]
         yield "TrainJob", {"jobset.sigs.k8s.io/jobset-name": "tasteloop-run-0"}, template["spec"]
@@ -53,13 +62,24 @@ PODS = list(pods())
 
 def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     wanted, exist = selector.get("matchLabels", {}), selector.get("matchExpressions", [])
-    assert all(e["operator"] == "Exists" for e in exist) and (wanted or exist), "a selector of ours names its pods"
-    return all(labels.get(k) == v for k, v in wanted.items()) and all(e["key"] in labels for e in exist)
+    assert all(e["operator"] == "Exists" for e in exist) and (wanted or exist), (
+        "a selector of ours names its pods"
+    )
+    return all(labels.get(k) == v for k, v in wanted.items()) and all(
+        e["key"] in labels for e in exist
+    )
 
 
 @pytest.mark.parametrize(("name", "labels"), [(name, labels) for name, labels, _ in PODS])
-def test_a_policy_says_whom_every_pod_may_reach_and_who_may_reach_it(name: str, labels: dict[str, str]) -> None:
-    kinds = {kind for policy in POLICIES if selects(policy["podSelector"], labels) for kind in policy["policyTypes"]}
+def test_a_policy_says_whom_every_pod_may_reach_and_who_may_reach_it(
+    name: str, labels: dict[str, str]
+) -> None:
+    kinds = {
+        kind
+        for policy in POLICIES
+        if selects(policy["podSelector"], labels)
+        for kind in policy["policyTypes"]
+    }
     assert kinds == {"Ingress", "Egress"}
 
 
@@ -73,22 +93,38 @@ def test_no_policy_lets_pods_reach_just_anybody(policy: dict[str, Any]) -> None:
                 if kind == "ipBlock":
                     assert rule["ports"] and ipaddress.ip_network(value["cidr"]).prefixlen >= 24
                 else:
-                    assert value.get("matchLabels") or value.get("matchExpressions"), "an empty selector is everybody"
+                    assert value.get("matchLabels") or value.get("matchExpressions"), (
+                        "an empty selector is everybody"
+                    )
 
 
 def test_spark_connect_answers_pods_of_runs_alone_and_sees_the_shared_folder_alone() -> None:
     [application] = [d["spec"] for d in DOCUMENTS if d["kind"] == "SparkApplication"]
     driver = application["driver"]["labels"]
-    rules = [rule for p in POLICIES if selects(p["podSelector"], driver) for rule in p.get("ingress", [])]
-    reached = {name for name, labels, _ in PODS for r in rules for s in r["from"] if selects(s["podSelector"], labels)}
+    rules = [
+        rule for p in POLICIES if selects(p["podSelector"], driver) for rule in p.get("ingress", [])
+    ]
+    reached = {
+        name
+        for name, labels, _ in PODS
+        for r in rules
+        for s in r["from"]
+        if selects(s["podSelector"], labels)
+    }
 
-    assert reached == {"step", "SparkApplication/tasteloop-spark driver", "SparkApplication/tasteloop-spark executor"}
+    assert reached == {
+        "step",
+        "SparkApplication/tasteloop-spark driver",
+        "SparkApplication/tasteloop-spark executor",
+    }
     for role in ("driver", "executor"):
         assert [m["subPath"] for m in application[role]["volumeMounts"]] == ["work"]
 
 
 @pytest.mark.parametrize(("name", "spec"), [(name, spec) for name, _, spec in PODS if spec])
-def test_every_pod_is_restricted_as_pod_security_standards_say(name: str, spec: dict[str, Any]) -> None:
+def test_every_pod_is_restricted_as_pod_security_standards_say(
+    name: str, spec: dict[str, Any]
+) -> None:
     pod = spec["securityContext"]
     assert pod["runAsNonRoot"] is True and pod["runAsUser"] > 0
     assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -107,7 +143,8 @@ def test_every_step_is_not_root(graph: str) -> None:
     """Pipelines itself drops capabilities and forbids privilege escalation."""
     document, platform = yaml.safe_load_all((GOLDEN / f"{graph}.yaml").read_text())
     steps = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert {*steps} == {*document["deploymentSpec"]["executors"]} - {"exec-importer"}  # which is no pod of ours
+    # which is no pod of ours
+    assert {*steps} == {*document["deploymentSpec"]["executors"]} - {"exec-importer"}
     assert all(
         s["securityContext"] == {"runAsGroup": "10001", "runAsNonRoot": True, "runAsUser": "10001"}
         for s in steps.values()

@@ -18,7 +18,9 @@ SUPPORTED = [(3, 11), (3, 12), (3, 13)]
 
 @pytest.fixture
 def checkout(tmp_path):
-    """What `make setup` reads, without an environment, and the only folder of programs that is searched."""
+    """What `make setup` reads, without an environment, and the only folder of programs that is
+    searched.
+    """
     for name in ("Makefile", "requirements.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "bin").mkdir()
@@ -26,7 +28,9 @@ def checkout(tmp_path):
 
 
 def add_python(checkout: Path, name: str, version: str | None) -> None:
-    """A program of that name that answers as Python of that version; None: one that only fails, as a shim does."""
+    """A program of that name that answers as Python of that version; None: one that only fails, as
+    a shim does.
+    """
     program = checkout / "bin" / name
     # what make asks of it is run by this Python, told another version
     told = f"import sys; sys.version_info = ({version or ''})"
@@ -42,10 +46,17 @@ def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     program = shutil.which("make")
     assert program is not None
     about = {**os.environ, "PATH": str(checkout / "bin")}
-    for inherited in ("PY", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # of the make that runs these tests
+    # of the make that runs these tests
+    for inherited in ("PY", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
         about.pop(inherited, None)
     return subprocess.run(
-        [program, *arguments], cwd=checkout, env=about, capture_output=True, text=True, check=False, timeout=60
+        [program, *arguments],
+        cwd=checkout,
+        env=about,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
 
@@ -90,7 +101,12 @@ def test_without_a_supported_python_setup_says_how_to_get_one(checkout, pythons,
 
     assert ended.returncode == 2
     assert "no Python 3.11, 3.12 or 3.13" in ended.stderr
-    for way in ("apt install python3 python3-venv", "brew install", "uv python install", "make setup PY="):
+    for way in (
+        "apt install python3 python3-venv",
+        "brew install",
+        "uv python install",
+        "make setup PY=",
+    ):
         assert way in ended.stderr
     assert all(argument in ended.stderr for argument in arguments)
     assert not (checkout / ".venv").exists()
@@ -114,7 +130,10 @@ def test_what_is_supported_is_the_same_everywhere():
     makefile = (ROOT / "Makefile").read_text()
     lowest, highest = SUPPORTED[0], SUPPORTED[-1]
 
-    assert project["project"]["requires-python"] == f">={lowest[0]}.{lowest[1]},<{highest[0]}.{highest[1] + 1}"
+    assert (
+        project["project"]["requires-python"]
+        == f">={lowest[0]}.{lowest[1]},<{highest[0]}.{highest[1] + 1}"
+    )
     assert re.search(r"not (\(\d, \d+\) <= sys.version_info < \(\d, \d+\))", makefile)[1] == (
         f"{lowest} <= sys.version_info < {(highest[0], highest[1] + 1)}"
     )

@@ -45,7 +45,9 @@ class webhook:
 
 def post(url: str | None, tries: int = 3) -> bool:
     settings = AlertSettings(webhook=url, timeout=2, tries=tries)
-    return send(settings, "alert-human", "k" * 64, "0/1", {"reasons": ["Amélie"]}, 1_700_000_000_000_000)
+    return send(
+        settings, "alert-human", "k" * 64, "0/1", {"reasons": ["Amélie"]}, 1_700_000_000_000_000
+    )
 
 
 def test_an_event_is_a_cloudevent() -> None:
@@ -83,7 +85,9 @@ def test_what_may_pass_is_tried_again(
         if reached:
             assert post(url, tries)
         else:
-            with pytest.raises(Unreached, match=f"HTTP {codes[asked - 1] if asked <= len(codes) else codes[-1]}"):
+            with pytest.raises(
+                Unreached, match=f"HTTP {codes[asked - 1] if asked <= len(codes) else codes[-1]}"
+            ):
                 post(url, tries)
     assert len(got) == asked and len({event["id"] for _, event in got}) == 1
 

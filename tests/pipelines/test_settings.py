@@ -21,7 +21,16 @@ def test_every_profile_loads_and_survives_a_round_trip(profile):
     settings = load(profile)
     assert settings.profile == profile
     assert Settings.model_validate(settings.model_dump(mode="json")) == settings
-    for section in ("ingest", "validation", "prepare", "training", "recommender", "evaluation", "gate", *MONITORING):
+    for section in (
+        "ingest",
+        "validation",
+        "prepare",
+        "training",
+        "recommender",
+        "evaluation",
+        "gate",
+        *MONITORING,
+    ):
         value = getattr(settings, section)
         assert type(value).model_validate_json(value.model_dump_json()) == value
 
@@ -34,7 +43,11 @@ def test_only_the_cluster_profile_asks_for_a_cluster():
 
 def test_a_run_records_no_webhook_and_nothing_that_only_the_monitor_reads():
     settings = load(
-        "smoke", ["alerts.webhook=https://hooks.example/secret", "decision.severity.labels={watch: 1, act: 2}"]
+        "smoke",
+        [
+            "alerts.webhook=https://hooks.example/secret",
+            "decision.severity.labels={watch: 1, act: 2}",
+        ],
     )
     assert settings.decision.severity["labels"].act == 2
     assert settings.decision.severity["kinds"] == load("smoke").decision.severity["kinds"]
@@ -72,7 +85,10 @@ def test_a_wrong_override_is_named(override, said):
 
 
 def test_an_override_changes_one_setting_and_keeps_the_rest():
-    before, after = load("smoke"), load("smoke", ["ingest.max_users=7", "ingest.cleaning.min_user_events=2"])
+    before, after = (
+        load("smoke"),
+        load("smoke", ["ingest.max_users=7", "ingest.cleaning.min_user_events=2"]),
+    )
     assert after.ingest.max_users == 7
     assert after.ingest.cleaning.min_user_events == 2
     assert after.ingest.max_reviews == before.ingest.max_reviews
@@ -160,6 +176,7 @@ def test_what_kubernetes_would_refuse_is_refused_before(override):
 def test_no_profile_holds_a_secret(profile):
     values = load(profile).model_dump(mode="json")
     references = (values["cluster"] or {}).pop("secrets", {})
-    assert all(re.fullmatch(r"[a-z-]+/[a-z-]+", place) for place in references.values())  # where it is, not what it is
+    # where it is, not what it is
+    assert all(re.fullmatch(r"[a-z-]+/[a-z-]+", place) for place in references.values())
     text = yaml.safe_dump(values).lower()
     assert not any(word in text for word in ("password", "secret_", "token:", "pseudonym_key"))

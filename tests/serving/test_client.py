@@ -113,14 +113,19 @@ def test_errors_say_what_came(server: Server, status: int, content: Any, message
 
 def test_nobody_there(server: Server) -> None:
     with Client("http://127.0.0.1:9") as client:
-        with pytest.raises(ServingError, match="no server at http://127.0.0.1:9; start one with `tasteloop serve`"):
+        with pytest.raises(
+            ServingError, match="no server at http://127.0.0.1:9; start one with `tasteloop serve`"
+        ):
             client.predict("sentiment", [{"text": "a"}])
         assert not client.ready()
 
 
 def test_too_slow(server: Server) -> None:
     server.delay.clear()
-    with Client(server.url, timeout=0.1) as client, pytest.raises(ServingError, match=r"within 0\.1 s"):
+    with (
+        Client(server.url, timeout=0.1) as client,
+        pytest.raises(ServingError, match=r"within 0\.1 s"),
+    ):
         client.predict("sentiment", [{"text": "a"}])
 
 
@@ -141,7 +146,10 @@ def test_too_slow(server: Server) -> None:
     ],
 )
 def test_an_impossible_address(url: str) -> None:
-    with pytest.raises(ServingError, match="is no address of a server; give one such as http"), Client(url) as client:
+    with (
+        pytest.raises(ServingError, match="is no address of a server; give one such as http"),
+        Client(url) as client,
+    ):
         client.predict("sentiment", [{"text": "a"}])
 
 

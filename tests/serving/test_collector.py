@@ -35,7 +35,10 @@ USER = "ada@example.org"
 METADATA = json.dumps({"X-Request-Id": ["r7"]})
 
 INTERESTS = [{"interests": [{"label": "war", "probability": 0.5, "predicted": True}]}]
-V1 = ({"instances": [{"text": TEXT, "user": USER}]}, {"predictions": [{"sentiment": "positive", "probability": 0.5}]})
+V1 = (
+    {"instances": [{"text": TEXT, "user": USER}]},
+    {"predictions": [{"sentiment": "positive", "probability": 0.5}]},
+)
 V2_ASKED = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [2], "data": [TEXT, TEXT]}]}
 V2_ANSWERED = {
     "model_name": "sentiment",
@@ -54,7 +57,9 @@ V2_RANKED = {
 }
 
 
-def logged(kind: str, data: Any, identity: str = "e1", **attributes: str) -> tuple[dict[str, str], bytes]:
+def logged(
+    kind: str, data: Any, identity: str = "e1", **attributes: str
+) -> tuple[dict[str, str], bytes]:
     """An event as the logger sends it: binary mode, the request's content type for both."""
     from cloudevents.http import CloudEvent, to_binary
 
@@ -110,27 +115,46 @@ def test_v2() -> None:
     ranked = paired({"inputs": [tensor], "parameters": {"k": 2}}, V2_RANKED)
     assert ranked.instances == [{"events": [], "k": 2}, {"events": [], "k": 1}]
     assert ranked.users == [pseudonym("b", KEY), None]
-    assert [[entry["item"] for entry in output["recommendations"]] for output in ranked.outputs] == [["7", "9"], ["7"]]
+    assert [
+        [entry["item"] for entry in output["recommendations"]] for output in ranked.outputs
+    ] == [["7", "9"], ["7"]]
 
 
-V1_OF_V2 = [{"sentiment": "positive", "probability": 0.75}, {"sentiment": "negative", "probability": 0.25}]
+V1_OF_V2 = [
+    {"sentiment": "positive", "probability": 0.75},
+    {"sentiment": "negative", "probability": 0.25},
+]
 
 
 def test_a_request_is_read_as_the_server_reads_it() -> None:
     """What the server answers is journalled: null parameters, nested data."""
-    tensor = {"name": "text", "datatype": "BYTES", "shape": [2], "data": [[TEXT], ["b"]], "parameters": None}
+    tensor = {
+        "name": "text",
+        "datatype": "BYTES",
+        "shape": [2],
+        "data": [[TEXT], ["b"]],
+        "parameters": None,
+    }
     one = paired({"inputs": [tensor], "parameters": None, "outputs": None, "id": None}, V2_ANSWERED)
     assert one.instances == [{"text": TEXT}, {"text": "b"}]
 
     elements = [[[json.dumps({"events": []})]], [[json.dumps({"events": []})]]]
-    tensor = {"name": "events", "datatype": "BYTES", "shape": [2], "data": elements, "parameters": {"k": 2}}
+    tensor = {
+        "name": "events",
+        "datatype": "BYTES",
+        "shape": [2],
+        "data": elements,
+        "parameters": {"k": 2},
+    }
     ranked = paired({"inputs": [tensor], "parameters": None}, V2_RANKED)
     assert ranked.instances == [{"k": 2, "events": []}] * 2
 
 
 def test_answers_without_a_single_row_are_counted_by_their_request() -> None:
     names = (("item", "BYTES"), ("score", "FP32"), ("reasons", "BYTES"))
-    outputs = [{"name": name, "datatype": kind, "shape": [2, 0], "data": []} for name, kind in names]
+    outputs = [
+        {"name": name, "datatype": kind, "shape": [2, 0], "data": []} for name, kind in names
+    ]
     tensor = {"name": "events", "datatype": "BYTES", "shape": [2], "data": ['{"events": []}'] * 2}
 
     one = paired({"inputs": [tensor]}, {"model_name": "recommend", "outputs": outputs})
@@ -156,8 +180,13 @@ SHAPES: list[Any] = [
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("data", [[], ["7"]])
 def test_a_claimed_shape_makes_nothing_that_did_not_come(shape: Any, data: list[str]) -> None:
-    outputs = [{"name": name, "datatype": "BYTES", "shape": shape, "data": data} for name in ("item", "score")]
-    outputs.append({"name": "reasons", "datatype": "BYTES", "shape": shape, "data": ["[]" for _ in data]})
+    outputs = [
+        {"name": name, "datatype": "BYTES", "shape": shape, "data": data}
+        for name in ("item", "score")
+    ]
+    outputs.append(
+        {"name": "reasons", "datatype": "BYTES", "shape": shape, "data": ["[]" for _ in data]}
+    )
     tensor = {"name": "events", "datatype": "BYTES", "shape": [1], "data": ['{"events": []}']}
     response = answered({"model_name": "recommend", "outputs": outputs})
     tracemalloc.start()
@@ -183,7 +212,9 @@ def test_an_answer_to_another_number_of_instances_is_refused() -> None:
 def test_a_request_id_is_taken_on_the_servers_terms(bad: str) -> None:
     assert paired(*V1, metadata=json.dumps({"X-Request-Id": [bad]})).request_id == "e1"
     structured = json.dumps({"id": bad, "type": REQUEST, "data": V1[0]}).encode()
-    with pytest.raises(TasteloopError, match="a CloudEvent's id has 1 to 128 visible ASCII characters"):
+    with pytest.raises(
+        TasteloopError, match="a CloudEvent's id has 1 to 128 visible ASCII characters"
+    ):
         Pairs(KEY).take({"content-type": "application/cloudevents+json"}, structured)
 
 
@@ -212,7 +243,14 @@ def test_data_that_is_no_base64_is_refused(data: Any) -> None:
 
 def test_the_halves_come_in_any_order_and_between_others() -> None:
     pairs = Pairs(KEY)
-    order = [(RESPONSE, "a"), (REQUEST, "b"), (REQUEST, "a"), (REQUEST, "c"), (RESPONSE, "c"), (RESPONSE, "b")]
+    order = [
+        (RESPONSE, "a"),
+        (REQUEST, "b"),
+        (REQUEST, "a"),
+        (REQUEST, "c"),
+        (RESPONSE, "c"),
+        (RESPONSE, "b"),
+    ]
     found = []
     for kind, identity in order:
         data = V1[0] if kind == REQUEST else answered(V1[1])
@@ -226,12 +264,16 @@ def test_structured_events_too() -> None:
     pairs = Pairs(KEY)
     for kind, data in ((REQUEST, V1[0]), (RESPONSE, answered(V1[1]))):
         for payload in (data, json.dumps(data).encode()) if kind == REQUEST else (data,):
-            headers, body = to_structured(CloudEvent({"id": "e", "type": kind, "source": "s"}, payload))
+            headers, body = to_structured(
+                CloudEvent({"id": "e", "type": kind, "source": "s"}, payload)
+            )
             one = pairs.take({name.lower(): value for name, value in headers.items()}, body)
     assert one is not None and one.instances == [{"text": TEXT}]
 
 
-def test_requests_without_an_answer_are_given_up_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_without_an_answer_are_given_up_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(collector, "WAITING", 3)
     pairs = Pairs(KEY)
     for n in range(5):
@@ -253,7 +295,11 @@ def test_what_waits_is_bounded_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 BAD: list[tuple[str, Any, str]] = [
-    ("org.kubeflow.serving.inference.reqest", V1[0], "known: org.kubeflow.serving.inference.request"),
+    (
+        "org.kubeflow.serving.inference.reqest",
+        V1[0],
+        "known: org.kubeflow.serving.inference.request",
+    ),
     (REQUEST, 3, "neither V1"),
     (REQUEST, {}, "neither V1"),
     (REQUEST, {"inputs": []}, "neither V1"),
@@ -261,10 +307,18 @@ BAD: list[tuple[str, Any, str]] = [
     (REQUEST, {"instances": [{"text": "a", "user": 3}]}, r"instances\[0\].user"),
     (RESPONSE, {}, "not a whole answer"),
     (RESPONSE, {"predictions": []}, "not a whole answer"),
-    (RESPONSE, {"predictions": [{"sentiment": "positive", "probability": 0.5}]}, "not a whole answer"),
+    (
+        RESPONSE,
+        {"predictions": [{"sentiment": "positive", "probability": 0.5}]},
+        "not a whole answer",
+    ),
     (RESPONSE, answered({"predictions": [{"other": 1}]}), "not a whole answer"),
     (RESPONSE, answered({"model_name": "sentiment", "outputs": []}), "not a whole answer"),
-    (RESPONSE, answered({**V2_ANSWERED, "outputs": V2_ANSWERED["outputs"][1:]}), "not a whole answer"),
+    (
+        RESPONSE,
+        answered({**V2_ANSWERED, "outputs": V2_ANSWERED["outputs"][1:]}),
+        "not a whole answer",
+    ),
 ]
 
 
@@ -292,7 +346,9 @@ def kept(tmp_path: Path) -> Iterator[Journal]:
 def test_the_round_trip(kept: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from starlette.testclient import TestClient
 
-    client = TestClient(application(kept, Pairs(KEY), Access(None, None, local=True)), "http://localhost")
+    client = TestClient(
+        application(kept, Pairs(KEY), Access(None, None, local=True)), "http://localhost"
+    )
     for kind, data in ((REQUEST, V1[0]), (RESPONSE, answered(V1[1]))):
         headers, body = logged(kind, data)
         assert client.post("/", content=body, headers=headers).status_code == 200
@@ -308,7 +364,10 @@ def test_the_round_trip(kept: Journal, tmp_path: Path, monkeypatch: pytest.Monke
         ["positive"],
         [0.5],
     )
-    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*.parquet")) + json.dumps(row).encode()
+    written = (
+        b"".join(path.read_bytes() for path in tmp_path.rglob("*.parquet"))
+        + json.dumps(row).encode()
+    )
     assert TEXT.encode() not in written and USER.encode() not in written
 
 
@@ -323,21 +382,35 @@ def test_a_token_is_needed_where_there_is_one(kept: Journal) -> None:
     shown = {"authorization": f"Bearer {token}"}
     assert client.post("/", content=body, headers={**headers, **shown}).status_code == 200
     assert client.get("/", headers=shown).status_code == 200
-    at_home = TestClient(application(kept, Pairs(KEY), Access(None, None, local=True)), "http://attacker.example")
+    at_home = TestClient(
+        application(kept, Pairs(KEY), Access(None, None, local=True)), "http://attacker.example"
+    )
     assert at_home.post("/", content=body, headers=headers).status_code == 403
 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=10,
 )
 FIELDS = {  # of requests, responses, tensors and envelopes: right, or nearly
-    "instances": st.lists(st.sampled_from([V1[0]["instances"][0], {"events": []}, {}]) | JSON, max_size=4) | JSON,
-    "predictions": st.lists(st.sampled_from([V1[1]["predictions"][0], *INTERESTS]) | JSON, max_size=4) | JSON,
-    "name": st.sampled_from(["text", "events", "item", "score", "reasons", "sentiment", "label", "probability"]) | JSON,
+    "instances": st.lists(
+        st.sampled_from([V1[0]["instances"][0], {"events": []}, {}]) | JSON, max_size=4
+    )
+    | JSON,
+    "predictions": st.lists(
+        st.sampled_from([V1[1]["predictions"][0], *INTERESTS]) | JSON, max_size=4
+    )
+    | JSON,
+    "name": st.sampled_from(
+        ["text", "events", "item", "score", "reasons", "sentiment", "label", "probability"]
+    )
+    | JSON,
     "datatype": st.sampled_from(["BYTES", "FP32"]) | JSON,
-    "shape": st.lists(st.integers(-2, 4) | st.sampled_from([10**6, 2**31, 2**70]), max_size=3) | JSON,
+    "shape": st.lists(st.integers(-2, 4) | st.sampled_from([10**6, 2**31, 2**70]), max_size=3)
+    | JSON,
     "data": st.lists(st.sampled_from(["a", "[]", '{"events": []}', 0.5]) | JSON, max_size=4) | JSON,
     "data_base64": st.binary(max_size=20).map(lambda data: base64.b64encode(data).decode()) | JSON,
     "model_name": st.sampled_from(["sentiment", "recommend", "interests"]) | JSON,
@@ -362,7 +435,9 @@ PAYLOAD = (
     | some("model_name", "model_version", outputs=TENSORS)
     | JSON
 )
-ENVELOPE = some("id", "type", "time", "metadata", "data_base64") | some("id", "type", "time", "metadata", data=PAYLOAD)
+ENVELOPE = some("id", "type", "time", "metadata", "data_base64") | some(
+    "id", "type", "time", "metadata", data=PAYLOAD
+)
 HEADER = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
 ATTRIBUTES = st.fixed_dictionaries(
     {},
@@ -371,7 +446,8 @@ ATTRIBUTES = st.fixed_dictionaries(
         "ce-type": st.sampled_from([REQUEST, RESPONSE]) | HEADER,
         "ce-time": st.sampled_from(TIMES) | HEADER,
         "ce-metadata": st.just(METADATA) | HEADER,
-        "content-type": st.sampled_from(["application/cloudevents+json", "application/json"]) | HEADER,
+        "content-type": st.sampled_from(["application/cloudevents+json", "application/json"])
+        | HEADER,
     },
 )
 BODIES = (PAYLOAD | ENVELOPE).map(lambda body: json.dumps(body).encode()) | st.binary(max_size=60)
@@ -386,8 +462,12 @@ def test_any_event_is_taken_or_refused_and_memory_is_bounded_by_it(
     from starlette.testclient import TestClient
 
     pairs = Pairs(KEY)
-    client = TestClient(application(kept, pairs, Access(None, None, local=True)), "http://localhost")
-    statuses = [client.post("/", content=body, headers=headers).status_code for headers, body in events]
+    client = TestClient(
+        application(kept, pairs, Access(None, None, local=True)), "http://localhost"
+    )
+    statuses = [
+        client.post("/", content=body, headers=headers).status_code for headers, body in events
+    ]
     assert set(statuses) <= {200, 400, 413, 429}
 
     tracemalloc.start()
@@ -395,7 +475,9 @@ def test_any_event_is_taken_or_refused_and_memory_is_bounded_by_it(
         for headers, body in events:
             with suppress(TasteloopError):
                 Pairs(KEY).take(headers, body)
-        assert tracemalloc.get_traced_memory()[1] < 200_000 + 200 * sum(len(body) for _, body in events)
+        assert tracemalloc.get_traced_memory()[1] < 200_000 + 200 * sum(
+            len(body) for _, body in events
+        )
     finally:
         tracemalloc.stop()
 
@@ -403,19 +485,34 @@ def test_any_event_is_taken_or_refused_and_memory_is_bounded_by_it(
 def test_a_page_of_another_site_may_not_send_events(kept: Journal) -> None:
     from starlette.testclient import TestClient
 
-    client = TestClient(application(kept, Pairs(KEY), Access(None, None, local=True)), "http://localhost")
+    client = TestClient(
+        application(kept, Pairs(KEY), Access(None, None, local=True)), "http://localhost"
+    )
     headers, body = logged(REQUEST, V1[0])
-    for foreign in ({"origin": "http://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
+    for foreign in (
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+    ):
         for kind in ("text/plain", "application/json"):
             sent = {**headers, "content-type": kind, **foreign}
             assert client.post("/", content=body, headers=sent).status_code == 403
-    assert client.post("/", content=body, headers={**headers, "origin": "http://localhost"}).status_code == 200
+    assert (
+        client.post(
+            "/", content=body, headers={**headers, "origin": "http://localhost"}
+        ).status_code
+        == 200
+    )
 
 
-def test_gzip_events_are_read_within_the_cap(kept: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gzip_events_are_read_within_the_cap(
+    kept: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from starlette.testclient import TestClient
 
-    client = TestClient(application(kept, Pairs(KEY), Access(None, None, local=True)), "http://localhost")
+    client = TestClient(
+        application(kept, Pairs(KEY), Access(None, None, local=True)), "http://localhost"
+    )
     headers, body = logged(REQUEST, V1[0])
     packed = gzip.compress(body)
 
@@ -426,7 +523,10 @@ def test_gzip_events_are_read_within_the_cap(kept: Journal, monkeypatch: pytest.
     assert send(packed, "gzip")[0] == 200
     assert send(packed[:-1], "gzip") == (400, '{"error":"the gzip body is cut short"}')
     assert send(body, "gzip")[0] == 400
-    assert send(packed, "br") == (415, '{"error":"Content-Encoding is \'br\'; allowed: gzip, identity"}')
+    assert send(packed, "br") == (
+        415,
+        '{"error":"Content-Encoding is \'br\'; allowed: gzip, identity"}',
+    )
     monkeypatch.setattr(collector, "LARGEST", 1000)
     bomb = gzip.compress(b" " * 100_000)
     assert len(bomb) < 1000 and send(bomb, "gzip")[0] == 413
@@ -436,9 +536,19 @@ def test_gzip_events_are_read_within_the_cap(kept: Journal, monkeypatch: pytest.
 def test_the_process_lets_go_of_who_sends_nothing_and_writes_what_it_took(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "serving.collector", "--port", str(port), "--journal", str(tmp_path / "journal")]
+    command = [
+        sys.executable,
+        "-m",
+        "serving.collector",
+        "--port",
+        str(port),
+        "--journal",
+        str(tmp_path / "journal"),
+    ]
     environment = {**os.environ, "TASTELOOP_HOME": str(tmp_path)}
-    with subprocess.Popen(command, cwd=HOUSE, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=HOUSE, env=environment, stderr=subprocess.PIPE, text=True
+    ) as process:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
             while True:
                 try:
@@ -466,13 +576,17 @@ def test_the_process_lets_go_of_who_sends_nothing_and_writes_what_it_took(tmp_pa
 
 def test_an_answer_that_fits_no_table_keeps_no_other_out(kept: Journal, tmp_path: Path) -> None:
     for n, k in enumerate((1, 2**40, 2**70, 3)):
-        assert kept.answered(paired({"instances": [{"text": TEXT, "k": k}]}, V1[1], identity=f"e{n}"))
+        assert kept.answered(
+            paired({"instances": [{"text": TEXT, "k": k}]}, V1[1], identity=f"e{n}")
+        )
     kept.close()
     assert (kept.status()["dropped"], kept.status()["error"]) == (2, None)
     assert sorted(read_journal(tmp_path)["request"]) == ["e0", "e3"]
 
 
-def test_it_does_not_listen_to_everybody(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_does_not_listen_to_everybody(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("TASTELOOP_API_TOKEN", raising=False)
     monkeypatch.setattr("sys.argv", ["collector"])
     assert collector.main(["--host", "0.0.0.0"]) == 2

@@ -1,7 +1,9 @@
-"""A monitor that is killed: run as `python crashes.py DIRECTORY lines|together`, it prints what was found as JSON.
+"""A monitor that is killed: run as `python crashes.py DIRECTORY lines|together`, it prints what was
+found as JSON.
 
-Each pass is a process of its own (a fork), killed with SIGKILL just before a given line of the ledger, the file layer
-or its own training runs. `together` starts five at once, two of them with a clock that is an hour off.
+Each pass is a process of its own (a fork), killed with SIGKILL just before a given line of the
+ledger, the file layer or its own training runs. `together` starts five at once, two of them with a
+clock that is an hour off.
 """
 
 from __future__ import annotations
@@ -44,7 +46,12 @@ SEVERE = Finding(measure="labels", effect=0.4, p=0.0005, n=300)
 def evidence() -> list[Evidence]:
     return [
         Evidence(
-            id=f"report {n}", window=f"{n}/{n + 1}", end=(n + 1) * HOUR, reference="r", champion="c", findings=(SEVERE,)
+            id=f"report {n}",
+            window=f"{n}/{n + 1}",
+            end=(n + 1) * HOUR,
+            reference="r",
+            champion="c",
+            findings=(SEVERE,),
         )
         for n in range(2)
     ]
@@ -76,7 +83,13 @@ def once(directory: Path, clock: Callable[[], int] = wall) -> None:
                 key = key_of(seen.reference, seen.window, seen.champion)
                 ledger.append(lease, "window", key, seen.model_dump(mode="json"))
             now = clock()
-            carry_out(lease, decide(ledger.evidence(), ledger.triggers(), now, DecisionSettings()), now, train, alert)
+            carry_out(
+                lease,
+                decide(ledger.evidence(), ledger.triggers(), now, DecisionSettings()),
+                now,
+                train,
+                alert,
+            )
     except (Held, LeaseLost):
         pass
 

@@ -1,4 +1,6 @@
-"""A whole HTTP server in this process, over a session that answers at once: what a caller's bytes meet."""
+"""A whole HTTP server in this process, over a session that answers at once: what a caller's bytes
+meet.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,18 @@ ASK = "/v1/models/sentiment:predict"
 ONE = b'{"instances": [{"text": "fine"}]}'
 TOKENS = FeedbackTokens(b"key of a test")
 FEEDBACK = json.dumps(
-    {"feedback": [{"request": "r", "token": TOKENS.issue("r", "a" * 32), "kind": "click", "item": "1"}]}
+    {
+        "feedback": [
+            {"request": "r", "token": TOKENS.issue("r", "a" * 32), "kind": "click", "item": "1"}
+        ]
+    }
 ).encode()
 
 
 class Session:
-    """Answers from nothing: after a second where the text is `slow`, with a million characters for each of a
-    recommendation's `k`."""
+    """Answers from nothing: after a second where the text is `slow`, with a million characters for
+    each of a recommendation's `k`.
+    """
 
     digest = "d" * 64
     labels = ("Comedy", "Drama")
@@ -37,12 +44,23 @@ class Session:
             return [{"recommendations": [entry(question["k"] or 1)]} for question in questions]
         if model == "interests":
             return [
-                {"interests": [{"label": "Drama", "probability": 0.5, "predicted": True, "confident": False}]}
+                {
+                    "interests": [
+                        {
+                            "label": "Drama",
+                            "probability": 0.5,
+                            "predicted": True,
+                            "confident": False,
+                        }
+                    ]
+                }
                 for _ in questions
             ]
         if questions[0]["text"] == "slow":
             time.sleep(1.0)
-        return [{"sentiment": "positive", "probability": 0.5, "confident": False} for _ in questions]
+        return [
+            {"sentiment": "positive", "probability": 0.5, "confident": False} for _ in questions
+        ]
 
 
 def entry(millions: int) -> dict[str, Any]:
@@ -50,7 +68,9 @@ def entry(millions: int) -> dict[str, Any]:
 
 
 @contextmanager
-def open_house(journal: Any = None, api: str | None = API, admin: str | None = ADMIN, **settings: Any) -> Iterator[Any]:
+def open_house(
+    journal: Any = None, api: str | None = API, admin: str | None = ADMIN, **settings: Any
+) -> Iterator[Any]:
     """A server with everything but its ports and its loop."""
     from serving.answering.batching import Batcher
     from serving.answering.live import Live
@@ -60,7 +80,9 @@ def open_house(journal: Any = None, api: str | None = API, admin: str | None = A
     from serving.settings import ServerSettings
 
     access = Access(api, admin, True)
-    house = Server(ServerSettings(port=0, grpc_port=0, **settings), access, routes(dict, journal, TOKENS))
+    house = Server(
+        ServerSettings(port=0, grpc_port=0, **settings), access, routes(dict, journal, TOKENS)
+    )
     batcher = Batcher(Live(Predictor(Session(), "1"), journal))  # type: ignore[arg-type]
     house.open(batcher)
     try:
@@ -85,8 +107,17 @@ def running(house: Any) -> Iterator[tuple[str, int]]:
         thread.join(60)
 
 
-def request(path: str = ASK, body: bytes = ONE, method: str = "POST", token: str | None = API, **headers: str) -> bytes:
-    lines = {"Host": "localhost", **{name.replace("_", "-"): value for name, value in headers.items()}}
+def request(
+    path: str = ASK,
+    body: bytes = ONE,
+    method: str = "POST",
+    token: str | None = API,
+    **headers: str,
+) -> bytes:
+    lines = {
+        "Host": "localhost",
+        **{name.replace("_", "-"): value for name, value in headers.items()},
+    }
     if token:
         lines["Authorization"] = f"Bearer {token}"
     if body and "Transfer-Encoding" not in lines:

@@ -31,8 +31,12 @@ class Home:
         environment.pop("MLFLOW_TRACKING_URI", None)
         return subprocess.Popen(
             [sys.executable, "-m", "pipelines.cli.app", *arguments],
-            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def __call__(self, *arguments: str, code: int = 0, timeout: float = 280) -> str:
         """The standard output of a command that ends with `code` and never with a traceback."""
@@ -41,7 +45,9 @@ class Home:
             out, err = process.communicate(timeout=timeout)
         finally:
             process.kill()
-        assert process.returncode == code, f"{arguments} ended with {process.returncode}:\n{out}\n{err}"
+        assert process.returncode == code, (
+            f"{arguments} ended with {process.returncode}:\n{out}\n{err}"
+        )
         assert "Traceback" not in out + err
         if code == 2:
             assert err.startswith("error: ")
@@ -59,7 +65,9 @@ class Home:
 def settings(**values: Any) -> list[str]:
     """`--set` options; a double underscore stands for the dot."""
     return [
-        part for key, value in values.items() for part in ("--set", f"{key.replace('__', '.')}={json.dumps(value)}")
+        part
+        for key, value in values.items()
+        for part in ("--set", f"{key.replace('__', '.')}={json.dumps(value)}")
     ]
 
 
@@ -74,17 +82,23 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
         time.sleep(0.1)
 
 
-def ratings(users: int = 60, items: int = 40, each: int = 24, name: Callable[[int], str] = str) -> list[list[Any]]:
-    """Rows of user, item, value (1 to 5), time: user u likes the label u % 4, item i bears the label i % 4.
+def ratings(
+    users: int = 60, items: int = 40, each: int = 24, name: Callable[[int], str] = str
+) -> list[list[Any]]:
+    """Rows of user, item, value (1 to 5), time: user u likes the label u % 4, item i bears the
+    label i % 4.
 
-    One session after the other, six hours apart, so that every window of a global split has whole ones.
+    One session after the other, six hours apart, so that every window of a global split has whole
+    ones.
     """
     rows = []
     for u in range(users):
         for n in range(each):
             i = (u * 7 + n * 5 + n * n) % items
             liked = i % len(LABELS) == u % len(LABELS)
-            rows.append([name(u), i, 5 if liked else 1 + (u + i) % 3, START + 6 * 3600 * u + 600 * n])
+            rows.append(
+                [name(u), i, 5 if liked else 1 + (u + i) % 3, START + 6 * 3600 * u + 600 * n]
+            )
     return rows
 
 
@@ -98,23 +112,39 @@ def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) 
 def movielens(folder: Path, **shape: Any) -> Path:
     """A folder as MovieLens' own."""
     folder.mkdir(parents=True)
-    write_csv(folder / "ratings.csv", ("userId", "movieId", "rating", "timestamp"), ratings(**shape))
-    titles = [(i, f"Film {i} (1999)", LABELS[i % len(LABELS)]) for i in range(shape.get("items", 40))]
+    write_csv(
+        folder / "ratings.csv", ("userId", "movieId", "rating", "timestamp"), ratings(**shape)
+    )
+    titles = [
+        (i, f"Film {i} (1999)", LABELS[i % len(LABELS)]) for i in range(shape.get("items", 40))
+    ]
     write_csv(folder / "movies.csv", ("movieId", "title", "genres"), titles)
     return folder
 
 
 MAPPING = {
     "events": "log.csv",
-    "columns": {"user": "who", "item": "what", "kind": "did", "value": "stars", "time": "at", "text": "said"},
+    "columns": {
+        "user": "who",
+        "item": "what",
+        "kind": "did",
+        "value": "stars",
+        "time": "at",
+        "text": "said",
+    },
     "kinds": {"rated": "rate", "looked": "view", "searched": "search", "bought": "purchase"},
     "scale": [1, 5],
     "time": {"unit": "s"},
-    "items": {"file": "things.csv", "columns": {"item": "what", "title": "called", "labels": "kinds"}},
+    "items": {
+        "file": "things.csv",
+        "columns": {"item": "what", "title": "called", "labels": "kinds"},
+    },
 }
 
 
-def mapped(folder: Path, rows: Iterable[Iterable[Any]], labels: Iterable[str] = LABELS, title: str = "Film") -> Path:
+def mapped(
+    folder: Path, rows: Iterable[Iterable[Any]], labels: Iterable[str] = LABELS, title: str = "Film"
+) -> Path:
     """A mapping with its files; rows are who, what, did, stars, at, said."""
     folder.mkdir(parents=True)
     labels = list(labels)

@@ -1,8 +1,9 @@
-"""A small Kubeflow Pipelines server: the v2beta1 API as `kfp_server_api` describes it, on a free port of loopback.
+"""A small Kubeflow Pipelines server: the v2beta1 API as `kfp_server_api` describes it, on a free
+port of loopback.
 
-Bodies are held against the generated models (an unknown field or a wrong type is a 400, as protobuf's JSON makes it),
-uploaded graphs are parsed by kfp's own messages, the Kubernetes part of them too, and a run is the submitted graph in
-`kfp.local`.
+Bodies are held against the generated models (an unknown field or a wrong type is a 400, as
+protobuf's JSON makes it), uploaded graphs are parsed by kfp's own messages, the Kubernetes part of
+them too, and a run is the submitted graph in `kfp.local`.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def check(kind: str, value: Any, where: str = "body") -> Any:
         return {k: check(inner[2], v, f"{where}.{k}") for k, v in value.items()}
     plain = {"str": str, "int": int, "bool": bool, "object": object, "datetime": str}.get(kind)
     if plain:
-        if kind == "str" and isinstance(value, int):  # protobuf's JSON takes an int64 as a number or a string
+        # protobuf's JSON takes an int64 as a number or a string
+        if kind == "str" and isinstance(value, int):
             value = str(value)
         if not isinstance(value, plain):
             raise Refused(400, f"{where}: {kind} expected, not {value!r}")
@@ -78,7 +80,9 @@ def parse(text: str) -> list[dict[str, Any]]:
         json_format.ParseDict(spec["deploymentSpec"], pipeline_spec_pb2.PipelineDeploymentConfig())
         for document in platform:
             json_format.ParseDict(document, pipeline_spec_pb2.PlatformSpec())
-            for config in document["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+            for config in document["platforms"]["kubernetes"]["deploymentSpec"][
+                "executors"
+            ].values():
                 json_format.ParseDict(config, KubernetesExecutorConfig())
     except (yaml.YAMLError, json_format.ParseError, ValueError) as error:
         raise Refused(400, f"Failed to parse the pipeline: {error}") from error
@@ -89,7 +93,8 @@ class Kubeflow:
     """The server's state: what was made, by kind and id.
 
     Args:
-        folder: where runs keep what they make; None: a run is accepted and succeeds, nothing is executed.
+        folder: where runs keep what they make; None: a run is accepted and succeeds, nothing is
+            executed.
         token: asked for, where there is one.
     """
 
@@ -126,7 +131,10 @@ class Kubeflow:
                 return self.recur(check("V2beta1RecurringRun", body))
             case "GET", ("pipelines" | "experiments" | "runs" | "recurringruns"), []:
                 found = self.listed(kind, query)
-                return {{"recurringruns": "recurringRuns"}.get(kind, kind): found, "total_size": len(found)}
+                return {
+                    {"recurringruns": "recurringRuns"}.get(kind, kind): found,
+                    "total_size": len(found),
+                }
             case "GET", ("pipelines" | "experiments" | "runs" | "recurringruns"), [name]:
                 return self.find(kind, name)
             case "DELETE", "recurringruns", [name]:
@@ -143,11 +151,17 @@ class Kubeflow:
     def listed(self, kind: str, query: dict[str, str]) -> list[dict[str, Any]]:
         predicates = json.loads(query.get("filter") or '{"predicates": []}')["predicates"]
         for predicate in predicates:
-            if predicate.keys() != {"operation", "key", "stringValue"} or predicate["operation"] not in ("EQUALS", 1):
+            if predicate.keys() != {"operation", "key", "stringValue"} or predicate[
+                "operation"
+            ] not in ("EQUALS", 1):
                 raise Refused(400, f"Invalid input error: filter {predicate}")
             if predicate["key"] != "display_name":
                 raise Refused(400, f"Invalid input error: filter key {predicate['key']}")
-        return [o for o in self.made[kind].values() if all(o[p["key"]] == p["stringValue"] for p in predicates)]
+        return [
+            o
+            for o in self.made[kind].values()
+            if all(o[p["key"]] == p["stringValue"] for p in predicates)
+        ]
 
     def make(self, kind: str, key: str, given: dict[str, Any]) -> dict[str, Any]:
         if not given.get("display_name"):
@@ -160,7 +174,10 @@ class Kubeflow:
         if query.keys() - {"name", "display_name", "pipelineid", "description", "tags"}:
             raise Refused(400, f"unknown parameters {sorted(query)}")
         pipeline = self.find("pipelines", query["pipelineid"])["pipeline_id"]
-        if any(v["pipeline_id"] == pipeline and v["name"] == query["name"] for v in self.made["versions"].values()):
+        if any(
+            v["pipeline_id"] == pipeline and v["name"] == query["name"]
+            for v in self.made["versions"].values()
+        ):
             raise Refused(409, f"Already exist error: version {query['name']}")
         parse(body)
         given = {"pipeline_id": pipeline, "display_name": query["name"], "name": query["name"]}
@@ -202,10 +219,20 @@ class Kubeflow:
         package = self.folder / f"{run['run_id']}.yaml"
         package.write_text(yaml.safe_dump(spec))
         done = subprocess.run(
-            [sys.executable, "-c", RUNNER, str(package), str(self.folder / "artifacts"), json.dumps(given)],
-            cwd=self.folder, capture_output=True, text=True, check=False,
+            [
+                sys.executable,
+                "-c",
+                RUNNER,
+                str(package),
+                str(self.folder / "artifacts"),
+                json.dumps(given),
+            ],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
             env={**os.environ, "PYTHONPATH": str(ROOT), **{e["name"]: e["value"] for e in env}},
-        )  # fmt: skip
+        )
         self.log = done.stdout + done.stderr
         if done.returncode:
             run["error"] = {"code": 13, "message": done.stderr.strip().rpartition("\n")[2]}
@@ -226,9 +253,15 @@ def serving(state: Kubeflow) -> Iterator[str]:
                     raise Refused(401, "Unauthenticated")
                 if not place.path.startswith(PREFIX):
                     raise Refused(404, "Not Found")
-                status, told = 200, state.answer(self.command, place.path[len(PREFIX) :], query, self.body(data))
+                status, told = (
+                    200,
+                    state.answer(self.command, place.path[len(PREFIX) :], query, self.body(data)),
+                )
             except Refused as refused:
-                status, told = refused.status, {"error": refused.message, "message": refused.message, "code": 3}
+                status, told = (
+                    refused.status,
+                    {"error": refused.message, "message": refused.message, "code": 3},
+                )
             sent = json.dumps(told).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")

@@ -7,7 +7,11 @@ from typing import Any
 
 import numpy as np
 
-HOSTILE = ("</script><script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "<b onclick='x()'>&amp;")
+HOSTILE = (
+    "</script><script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "<b onclick='x()'>&amp;",
+)
 
 _METRICS = {
     "interests.micro_f1": (0.6287, 0.012),
@@ -39,14 +43,35 @@ _CHAMPION = {
     "sentiment.accuracy": 0.8559,
 }
 _LABELS = (
-    "Drama", "Comedy", "Action", "Thriller", "Romance", "Adventure", "Sci-Fi", "War", "Crime", "Children's",
-    "Horror", "Mystery", "Animation", "Musical", "Fantasy", "Western", "Film-Noir", "Documentary",
-)  # fmt: skip
+    "Drama",
+    "Comedy",
+    "Action",
+    "Thriller",
+    "Romance",
+    "Adventure",
+    "Sci-Fi",
+    "War",
+    "Crime",
+    "Children's",
+    "Horror",
+    "Mystery",
+    "Animation",
+    "Musical",
+    "Fantasy",
+    "Western",
+    "Film-Noir",
+    "Documentary",
+)
 _ROWS = {"interests": 2050, "recommend": 2050, "sentiment": 2562}
 
 
 def measure(value: float, half: float, n: int) -> dict[str, Any]:
-    return {"value": round(value, 4), "low": round(value - half, 4), "high": round(value + half, 4), "n": n}
+    return {
+        "value": round(value, 4),
+        "low": round(value - half, 4),
+        "high": round(value + half, 4),
+        "n": n,
+    }
 
 
 def _rows(metric: str) -> int:
@@ -72,8 +97,14 @@ def evaluation() -> dict[str, Any]:
     champion = {"digest": "9b1f" * 16, "version": 6, "metrics": measured.pop("champion")}
     confidence = np.linspace(0.05, 0.95, 10)
     bins = [
-        {"confidence": float(c), "frequency": float(np.clip(c + rng.normal(0, 0.03), 0, 1)), "count": int(n)}
-        for c, n in zip(confidence, (9000, 5200, 3100, 2400, 2000, 1800, 1500, 1100, 700, 300), strict=True)
+        {
+            "confidence": float(c),
+            "frequency": float(np.clip(c + rng.normal(0, 0.03), 0, 1)),
+            "count": int(n),
+        }
+        for c, n in zip(
+            confidence, (9000, 5200, 3100, 2400, 2000, 1800, 1500, 1100, 700, 300), strict=True
+        )
     ]
     fpr = np.linspace(0, 1, 400)
     tpr = 1 - (1 - fpr) ** 12
@@ -98,7 +129,10 @@ def evaluation() -> dict[str, Any]:
                     ("activity=low", 0.236, 0.03, 640),
                     ("activity=high", 0.281, 0.02, 1410),
                 ],
-                "interests.micro_f1": [("users=cold", 0.583, 0.04, 214), ("users=warm", 0.634, 0.013, 1836)],
+                "interests.micro_f1": [
+                    ("users=cold", 0.583, 0.04, 214),
+                    ("users=warm", 0.634, 0.013, 1836),
+                ],
             }.items()
             for name, value, half, n in rows
         ],
@@ -170,7 +204,9 @@ def evaluation() -> dict[str, Any]:
 
 
 def worsened(found: dict[str, Any], metric: str, by: float) -> dict[str, Any]:
-    """The evaluation of a candidate that is worse by `by` in one metric, and so in each comparison."""
+    """The evaluation of a candidate that is worse by `by` in one metric, and so in each
+    comparison.
+    """
     found = deepcopy(found)
     step = by if metric.endswith("ece") else -by
     places = [found["metrics"], *found["differences"].values()]

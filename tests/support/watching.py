@@ -1,8 +1,10 @@
 """A monitor as a process: `python watching.py HOME [--skew HOURS] [--kill KIND|trained]`.
 
-It passes until no other monitor is in its way, on two windows of changed taste, with a retraining that is real and
-small: it promotes once, whoever asks how often. `--kill` ends it with SIGKILL right after it has written a record of
-that kind for the first time, or when the training has promoted and nobody was told yet.
+It passes until no other monitor is in its way, on two windows of changed taste, with a retraining
+that is real and
+small: it promotes once, whoever asks how often. `--kill` ends it with SIGKILL right after it has
+written a record of that kind for the first time, or when the training has promoted and nobody was
+told yet.
 """
 
 from __future__ import annotations
@@ -61,7 +63,10 @@ def killed_after(kind: str) -> None:
 
     def step(frame: Any, event: str, _: Any) -> Any:
         code = frame.f_code
-        mine = (code.co_name, Path(code.co_filename).name) in (("append", "ledger.py"), ("retrain", "watching.py"))
+        mine = (code.co_name, Path(code.co_filename).name) in (
+            ("append", "ledger.py"),
+            ("retrain", "watching.py"),
+        )
         if not mine:
             return None
         if event == "return" and frame.f_locals.get("kind", "trained") == kind:

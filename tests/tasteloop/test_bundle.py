@@ -1,4 +1,6 @@
-"""A bundle that someone else made: nothing but plain files of known kinds and sizes, and none that brings code."""
+"""A bundle that someone else made: nothing but plain files of known kinds and sizes, and none that
+brings code.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ def test_a_linked_manifest_is_refused(sealed: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["card.json", "models", "."])
-def test_a_bundle_that_this_user_may_not_read_is_refused_with_the_remedy(name: str, sealed: Path) -> None:
+def test_a_bundle_that_this_user_may_not_read_is_refused_with_the_remedy(
+    name: str, sealed: Path
+) -> None:
     with tempfile.TemporaryDirectory() as folder:  # tmp_path is closed to other users
         copy = shutil.copytree(sealed, Path(folder) / "bundle")
         Path(folder).chmod(0o755)
@@ -79,7 +83,9 @@ def test_a_bundle_that_this_user_may_not_read_is_refused_with_the_remedy(name: s
         try:
             if root:
                 os.seteuid(65534)
-            with pytest.raises(TasteloopError, match=r"cannot be read by this user; .* chmod -R a\+rX"):
+            with pytest.raises(
+                TasteloopError, match=r"cannot be read by this user; .* chmod -R a\+rX"
+            ):
                 bundle.verify(copy)
         finally:
             if root:
@@ -113,13 +119,17 @@ def test_a_configuration_that_brings_code_is_refused_in_a_bundle_and_in_an_encod
 
 def test_a_word_of_a_vocabulary_is_no_code(sealed: Path) -> None:
     (sealed / "models" / "m" / "tokenizer.json").write_text('{"model": {"vocab": {"auto_map": 1}}}')
-    (sealed / "models" / "m" / "config.json").write_text('{"_attn_implementation": "sdpa", "trust_remote_code": false}')
+    (sealed / "models" / "m" / "config.json").write_text(
+        '{"_attn_implementation": "sdpa", "trust_remote_code": false}'
+    )
     assert bundle.seal(sealed) == bundle.verify(sealed)
 
 
 @pytest.mark.parametrize("name", ["card.json", "manifest.json", "models/m/config.json"])
 @pytest.mark.parametrize("depth", [100, 100_000])
-def test_json_that_is_nested_too_deep_is_refused_by_name(name: str, depth: int, sealed: Path) -> None:
+def test_json_that_is_nested_too_deep_is_refused_by_name(
+    name: str, depth: int, sealed: Path
+) -> None:
     (sealed / name).write_text("[" * depth + "]" * depth)
     if name != "manifest.json":
         bundle.seal(sealed)
@@ -175,8 +185,13 @@ HEADER = st.dictionaries(
 
 @pytest.mark.fuzz
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(st.binary(max_size=64) | HEADER.map(lambda text: len(text).to_bytes(8, "little") + text + bytes(80)))
-def test_any_bytes_are_arrays_within_the_file_or_refused_by_name(tmp_path: Path, content: bytes) -> None:
+@given(
+    st.binary(max_size=64)
+    | HEADER.map(lambda text: len(text).to_bytes(8, "little") + text + bytes(80))
+)
+def test_any_bytes_are_arrays_within_the_file_or_refused_by_name(
+    tmp_path: Path, content: bytes
+) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
     try:

@@ -24,7 +24,9 @@ from tasteloop.files import (
 )
 
 
-def test_places_come_from_the_environment_and_are_not_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_places_come_from_the_environment_and_are_not_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path / "h"))
     monkeypatch.setenv("TASTELOOP_CACHE", str(tmp_path / "c"))
     assert (home(), cache()) == (tmp_path / "h", tmp_path / "c")
@@ -65,7 +67,10 @@ def _replace_often(target: Path, mark: str) -> None:
 
 def test_concurrent_replacement_never_mixes(tmp_path: Path) -> None:
     target = tmp_path / "x"
-    writers = [multiprocessing.get_context("fork").Process(target=_replace_often, args=(target, m)) for m in "12"]
+    writers = [
+        multiprocessing.get_context("fork").Process(target=_replace_often, args=(target, m))
+        for m in "12"
+    ]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -85,7 +90,10 @@ def test_the_tree_hash_sees_names_and_contents_and_nothing_else(tmp_path: Path) 
     assert tree("2", {"sub/b": "y", "a": "x"}) == first
     assert tree("3", {"a": "x", "b": "y"}) != first
     assert tree("4", {"a": "x", "sub/b": "z"}) != first
-    assert sha256_file(tmp_path / "1" / "a") == "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+    assert (
+        sha256_file(tmp_path / "1" / "a")
+        == "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+    )
 
 
 def test_json_is_json(tmp_path: Path) -> None:

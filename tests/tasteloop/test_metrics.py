@@ -47,7 +47,8 @@ def test_ranking_by_hand() -> None:
         ([4, 2, 7, 1], [4, 2, 7, 1, 0, 3], 1, 4 / 6, 1),
         ([4, 2, 7, 1], [9], 0, 0, 0),
         ([4, 2, 7, 1], [], 0, 0, 0),
-        ([4, -1, -1, -1], [4, 4], 1 / 4, 1, 1),  # the catalogue ended; a relevant item named twice is one
+        # the catalogue ended; a relevant item named twice is one
+        ([4, -1, -1, -1], [4, 4], 1 / 4, 1, 1),
     ],
 )
 def test_rankings_by_hand(ranked, relevant, precision, average_precision, reciprocal_rank) -> None:
@@ -63,11 +64,15 @@ def test_hits_are_membership(seed: int) -> None:
     rng = np.random.default_rng(seed)
     ranked = rng.integers(-1, 12, (5, 4))
     relevant = [rng.integers(0, 15, rng.integers(0, 6)).tolist() for _ in range(5)]
-    expected = [[float(i in wanted) for i in row] for row, wanted in zip(ranked, relevant, strict=True)]
+    expected = [
+        [float(i in wanted) for i in row] for row, wanted in zip(ranked, relevant, strict=True)
+    ]
     assert metrics.hits(ranked, relevant).tolist() == expected
 
 
-@pytest.mark.parametrize(("items", "k"), [(1, 1), (7, 3), (100, 1), (101, 10), (1000, 10), (1000, 999)])
+@pytest.mark.parametrize(
+    ("items", "k"), [(1, 1), (7, 3), (100, 1), (101, 10), (1000, 10), (1000, 999)]
+)
 def test_top_k_is_the_head_of_a_stable_sort(items: int, k: int) -> None:
     """With ties, and with rows of which less than k items are not hidden."""
     rng = np.random.default_rng(items)
@@ -96,7 +101,9 @@ def test_a_perfectly_calibrated_answer_has_no_error() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(2, 40))
-def test_an_interval_holds_its_value_and_a_model_does_not_differ_from_itself(seed: int, n: int) -> None:
+def test_an_interval_holds_its_value_and_a_model_does_not_differ_from_itself(
+    seed: int, n: int
+) -> None:
     rng = np.random.default_rng(seed)
     said, true = rng.integers(0, 2, (n, 3)).astype(float), rng.integers(0, 2, (n, 3)).astype(float)
     groups = rng.integers(0, 5, n)
@@ -122,7 +129,12 @@ def test_rows_of_one_user_are_drawn_together() -> None:
 
 def test_nothing_to_measure_is_no_number() -> None:
     empty = metrics.accuracy(np.zeros((0, 2)), np.zeros((0, 2)))
-    assert metrics.interval(empty, np.array([])).json() == {"value": None, "low": None, "high": None, "n": 0}
+    assert metrics.interval(empty, np.array([])).json() == {
+        "value": None,
+        "low": None,
+        "high": None,
+        "n": 0,
+    }
     undefined = metrics.precision(np.zeros((3, 2)), np.ones((3, 2)))
     assert math.isnan(undefined.value)
     assert metrics.interval(undefined, np.arange(3)).value is None
@@ -130,7 +142,9 @@ def test_nothing_to_measure_is_no_number() -> None:
 
 def test_a_paired_difference_needs_the_same_rows() -> None:
     with pytest.raises(ValueError, match="same rows"):
-        metrics.difference(metrics.accuracy(SAID, TRUE), metrics.accuracy(SAID[:2], TRUE[:2]), np.arange(3))
+        metrics.difference(
+            metrics.accuracy(SAID, TRUE), metrics.accuracy(SAID[:2], TRUE[:2]), np.arange(3)
+        )
 
 
 @pytest.mark.parametrize(
@@ -138,7 +152,8 @@ def test_a_paired_difference_needs_the_same_rows() -> None:
     [
         ([[4, 2, 7, 1]], [[2, 1, 9]], 2 * 2 / (4 + 3)),
         ([[4, 2, 7, 1]], [[]], 0),
-        ([[4, 2, 7, 1], [0, 3, 5, 6]], [[4, 2, 7, 1], [9]], (1 + 0) / 2),  # the mean of the rows', not of the means
+        # the mean of the rows', not of the means
+        ([[4, 2, 7, 1], [0, 3, 5, 6]], [[4, 2, 7, 1], [9]], (1 + 0) / 2),
     ],
 )
 def test_f1_of_rankings_by_hand(ranked, relevant, f1) -> None:

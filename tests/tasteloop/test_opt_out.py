@@ -14,8 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# Writes down whom Python's own sockets are to reach beyond this machine. Native code (ONNX Runtime) and clients that
-# use a proxy are seen by the proxy instead.
+# Writes down whom Python's own sockets are to reach beyond this machine. Native code (ONNX Runtime)
+# and clients that use a proxy are seen by the proxy instead.
 WATCH = """
 import os, sys
 seen = os.open(os.environ["SEEN"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -69,7 +69,9 @@ class Refuse(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         self.server.requests.append(self.rfile.readline().decode("latin-1").strip())
-        self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        self.wfile.write(
+            b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        )
 
 
 @pytest.fixture
@@ -93,16 +95,22 @@ def model(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def traces(program: str, proxy: Proxy, folder: Path) -> list[str]:
-    """Whom a program wants to reach, and the files that it leaves in a user's home; none of our variables is set."""
+    """Whom a program wants to reach, and the files that it leaves in a user's home; none of our
+    variables is set.
+    """
     home = folder / "user"
     home.mkdir()
     (folder / "home").mkdir()
     address = "http://{}:{}".format(*proxy.server_address[:2])
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), address)
     environment = {
-        "PATH": os.environ["PATH"], "HOME": str(home), "TASTELOOP_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT),
-        "SEEN": str(folder / "seen"), **proxies,
-    }  # fmt: skip
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "TASTELOOP_HOME": str(folder / "home"),
+        "PYTHONPATH": str(ROOT),
+        "SEEN": str(folder / "seen"),
+        **proxies,
+    }
     done = subprocess.run(
         [sys.executable, "-c", WATCH + program],
         cwd=folder,
@@ -124,7 +132,9 @@ def test_a_library_that_is_used_as_we_use_it_reaches_nobody_and_leaves_no_id(
     use = "\n".join(line.strip() for line in USES[library].splitlines())
     given = f"import os, pathlib\nMODEL, DATASET = pathlib.Path({str(model)!r}), pathlib.Path({str(tiny_dataset)!r})\n"
 
-    seen = traces(f"{given}import numpy as np\nids = np.ones((1, 4), np.int64)\n{use}", proxy, tmp_path)
+    seen = traces(
+        f"{given}import numpy as np\nids = np.ones((1, 4), np.int64)\n{use}", proxy, tmp_path
+    )
 
     assert seen == []
 
@@ -146,7 +156,13 @@ def test_the_watch_sees_a_sender_that_was_not_switched_off(
     assert any(trace in seen for seen in traces(sender, proxy, tmp_path))
 
 
-ENTRIES = ("tasteloop.encoder.worker", "serving.__main__", "serving.collector", "components.step", "pipelines.cli.app")
+ENTRIES = (
+    "tasteloop.encoder.worker",
+    "serving.__main__",
+    "serving.collector",
+    "components.step",
+    "pipelines.cli.app",
+)
 
 
 @pytest.mark.parametrize("module", ENTRIES)
@@ -158,7 +174,9 @@ def test_every_process_of_ours_has_opted_out_once_its_first_module_is_imported(m
         "assert all(sys.modules[module] is None for module in MODULES)"
     )
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -1,4 +1,6 @@
-"""What our processes write is their user's alone, whatever the umask; what is made to be shown keeps the user's."""
+"""What our processes write is their user's alone, whatever the umask; what is made to be shown
+keeps the user's.
+"""
 
 from __future__ import annotations
 
@@ -31,18 +33,30 @@ with process.shareable():
 
 
 def modes(program: str, folder: Path) -> dict[str, int]:
-    """Permission bits of everything that a program left, by path; it stays alive until they are read."""
+    """Permission bits of everything that a program left, by path; it stays alive until they are
+    read.
+    """
     environment = {
-        "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(folder),
-        "TASTELOOP_HOME": str(folder / "home"), "TASTELOOP_CACHE": str(folder / "cache"),
-    }  # fmt: skip
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(folder),
+        "TASTELOOP_HOME": str(folder / "home"),
+        "TASTELOOP_CACHE": str(folder / "cache"),
+    }
     ending = "\nprint('done', flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", program + ending],
-        cwd=folder, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    ) as process:  # fmt: skip
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
         assert process.stdout is not None and any(line == "done\n" for line in process.stdout)
-        found = {p.relative_to(folder).as_posix(): stat.S_IMODE(p.stat().st_mode) for p in folder.rglob("*")}
+        found = {
+            p.relative_to(folder).as_posix(): stat.S_IMODE(p.stat().st_mode)
+            for p in folder.rglob("*")
+        }
         process.communicate("\n")
     return found
 
@@ -51,13 +65,21 @@ def test_home_and_cache_are_open_to_their_user_alone(tmp_path: Path) -> None:
     found = modes(WRITE, tmp_path)
 
     own = {path: mode for path, mode in found.items() if path.split("/")[0] in ("home", "cache")}
-    assert {"home/mlflow.db", "home/mlflow.db-wal", "home/pseudonym.key", "home/bundle/a/b", "cache/x.json"} <= {*own}
+    assert {
+        "home/mlflow.db",
+        "home/mlflow.db-wal",
+        "home/pseudonym.key",
+        "home/bundle/a/b",
+        "cache/x.json",
+    } <= {*own}
     assert {path: oct(mode) for path, mode in own.items() if mode & 0o077} == {}
     assert found["site"] == 0o777 and found["site/index.json"] == 0o666
 
 
 def test_a_home_made_by_a_program_that_only_imports_us_is_closed_too(tmp_path: Path) -> None:
-    program = "from tasteloop.files import home, write_json\nwrite_json(home() / 'runs' / 'x.json', {})"
+    program = (
+        "from tasteloop.files import home, write_json\nwrite_json(home() / 'runs' / 'x.json', {})"
+    )
 
     found = modes(program, tmp_path)
 
@@ -72,7 +94,9 @@ def test_a_home_that_is_shared_with_a_group_stays_shared_with_it_alone(tmp_path:
 
     assert found["home/runs/x/run.json"] == 0o660
     assert found["home/pseudonym.key"] == 0o600
-    assert {path: oct(mode) for path, mode in found.items() if path.startswith("home") and mode & 0o007} == {}
+    assert {
+        path: oct(mode) for path, mode in found.items() if path.startswith("home") and mode & 0o007
+    } == {}
 
 
 SAY = """
@@ -100,8 +124,11 @@ fail()
 
 def test_no_log_line_of_any_logger_and_no_traceback_shows_a_secret(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", SAY], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SAY], env=environment, capture_output=True, text=True
+    )
 
     assert done.stderr.count("asking http://***@h/ failed") == 2
-    assert done.stderr.count("OSError: http://***@h/") == 4  # two of the log, a thread's, the program's
+    # two of the log, a thread's, the program's
+    assert done.stderr.count("OSError: http://***@h/") == 4
     assert "h0rse-battery" not in done.stderr

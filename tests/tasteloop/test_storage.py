@@ -1,4 +1,6 @@
-"""Directories handed on: whole or absent, at a path, in an object store (fsspec's in memory renames nothing either)."""
+"""Directories handed on: whole or absent, at a path, in an object store (fsspec's in memory renames
+nothing either).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,11 @@ from tasteloop.errors import TasteloopError
 @pytest.fixture(params=["path", "memory", "file"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     there = tmp_path / "there"
-    return {"path": str(there), "memory": f"memory://bucket/{tmp_path.name}", "file": f"file://{there}"}[request.param]
+    return {
+        "path": str(there),
+        "memory": f"memory://bucket/{tmp_path.name}",
+        "file": f"file://{there}",
+    }[request.param]
 
 
 def made(folder: Path, **files: str) -> Path:
@@ -26,7 +32,9 @@ def made(folder: Path, **files: str) -> Path:
 
 
 def read(folder: Path) -> dict[str, str]:
-    return {f.relative_to(folder).as_posix(): f.read_text() for f in folder.rglob("*") if f.is_file()}
+    return {
+        f.relative_to(folder).as_posix(): f.read_text() for f in folder.rglob("*") if f.is_file()
+    }
 
 
 def test_what_is_sent_is_what_is_fetched_until_it_is_discarded(place: str, tmp_path: Path) -> None:
@@ -41,7 +49,9 @@ def test_what_is_sent_is_what_is_fetched_until_it_is_discarded(place: str, tmp_p
     storage.discard(place)
 
 
-def test_a_sender_that_is_lost_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sender_that_is_lost_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from fsspec.implementations.memory import MemoryFileSystem
 
     place = f"memory://bucket/{tmp_path.name}"
@@ -58,10 +68,15 @@ def test_a_sender_that_is_lost_leaves_what_was_there(tmp_path: Path, monkeypatch
     monkeypatch.setattr(MemoryFileSystem, "put_file", lost)
     with pytest.raises(TasteloopError, match="cannot write to memory://.*the network is gone"):
         storage.send(made(tmp_path / "two", a="3", b="4"), place)
-    assert storage.fetch(place, tmp_path / "out") and read(tmp_path / "out") == {"deep/a": "1", "deep/b": "2"}
+    assert storage.fetch(place, tmp_path / "out") and read(tmp_path / "out") == {
+        "deep/a": "1",
+        "deep/b": "2",
+    }
 
 
-def test_a_store_without_its_package_and_a_pointer_out_of_the_store_are_refused(tmp_path: Path) -> None:
+def test_a_store_without_its_package_and_a_pointer_out_of_the_store_are_refused(
+    tmp_path: Path,
+) -> None:
     import fsspec
 
     with pytest.raises(TasteloopError, match="nosuch://"):

@@ -1,4 +1,6 @@
-"""The tasks of a model follow from its data. Whole runs are in tests/e2e/runs/test_without_labels.py."""
+"""The tasks of a model follow from its data. Whole runs are in
+tests/e2e/runs/test_without_labels.py.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ Prepared = Callable[..., Path]
 
 @pytest.fixture
 def prepared(tiny_dataset: Path, tmp_path: Path) -> Prepared:
-    """Snapshots of the tiny data set, its items with other labels or none, with its reviews or without."""
+    """Snapshots of the tiny data set, its items with other labels or none, with its reviews or
+    without.
+    """
 
     def make(labels: list[str] | None, reviews: bool) -> Path:
         folder = tmp_path / "data"
@@ -31,8 +35,13 @@ def prepared(tiny_dataset: Path, tmp_path: Path) -> Prepared:
             items = items.with_columns(same)
         write_parquet(folder / "items.parquet", items)
         for name in ("events", "reviews") if reviews else ("events",):
-            write_parquet(folder / f"{name}.parquet", read_parquet(tiny_dataset / f"{name}.parquet"))
-        write_json(folder / "ingest.json", {"source": "mine.yaml", "reviews_source": "mine.csv" if reviews else None})
+            write_parquet(
+                folder / f"{name}.parquet", read_parquet(tiny_dataset / f"{name}.parquet")
+            )
+        write_json(
+            folder / "ingest.json",
+            {"source": "mine.yaml", "reviews_source": "mine.csv" if reviews else None},
+        )
         prepare(folder, PrepareSettings(horizon=5, stride=5), tmp_path / "snapshots")
         return tmp_path / "snapshots"
 
@@ -82,15 +91,23 @@ def test_an_encoder_that_nothing_teaches_stays_as_it_came(
     report = read_json(tmp_path / "model" / "training.json")
     assert (report["labels"], report["tasks"], list(report["models"])) == ([], {}, ["encoder"])
     kept, came = (
-        load_file(folder / "model.safetensors") for folder in (tmp_path / "model" / "models" / "encoder", tiny_encoder)
+        load_file(folder / "model.safetensors")
+        for folder in (tmp_path / "model" / "models" / "encoder", tiny_encoder)
     )
     assert kept.keys() == came.keys()
     assert all(np.array_equal(kept[name], came[name]) for name in came)
 
 
-def test_tasks_that_the_data_does_not_teach_are_named(prepared: Prepared, tiny_encoder: Path, tmp_path: Path) -> None:
+def test_tasks_that_the_data_does_not_teach_are_named(
+    prepared: Prepared, tiny_encoder: Path, tmp_path: Path
+) -> None:
     snapshots = prepared(labels=[], reviews=True)
-    settings = TrainingSettings(encoder=str(tiny_encoder), tasks=("interests",), frozen_layers=0, tensorboard=False)
+    settings = TrainingSettings(
+        encoder=str(tiny_encoder), tasks=("interests",), frozen_layers=0, tensorboard=False
+    )
 
-    with pytest.raises(TasteloopError, match=r"training.tasks is \['interests'\] and the data set teaches \['sentim"):
+    with pytest.raises(
+        TasteloopError,
+        match=r"training.tasks is \['interests'\] and the data set teaches \['sentim",
+    ):
         finetune(snapshots, settings, tmp_path / "model", tmp_path / "work")

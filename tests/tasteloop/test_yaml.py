@@ -1,4 +1,6 @@
-"""YAML as `tasteloop.yaml12` reads it: words stay words, and nothing in a file can make it long, deep or large."""
+"""YAML as `tasteloop.yaml12` reads it: words stay words, and nothing in a file can make it long,
+deep or large.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,16 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("[true, True, false, FALSE]", [True, True, False, False]),
         ("[null, Null, ~, '']", [None, None, None, ""]),
         ("[12, -3, 0123, 0o17, 0x1f]", [12, -3, 123, 15, 31]),
-        ("[12:30, 1_000, 2026-03-02, 2026-03-02 09:14:03]", ["12:30", "1_000", "2026-03-02", "2026-03-02 09:14:03"]),
+        (
+            "[12:30, 1_000, 2026-03-02, 2026-03-02 09:14:03]",
+            ["12:30", "1_000", "2026-03-02", "2026-03-02 09:14:03"],
+        ),
         ("[1.5, 1e3, .5, 5., -.inf]", [1.5, 1000.0, 0.5, 5.0, float("-inf")]),
         ("['0123', \"true\", !!str 5]", ["0123", "true", "5"]),
-        ("base: &b {a: 1, b: 2}\nmine: {<<: *b, b: 3}", {"base": {"a": 1, "b": 2}, "mine": {"a": 1, "b": 3}}),
+        (
+            "base: &b {a: 1, b: 2}\nmine: {<<: *b, b: 3}",
+            {"base": {"a": 1, "b": 2}, "mine": {"a": 1, "b": 3}},
+        ),
         ("{on: view, =: x}", {"on": "view", "=": "x"}),
         ("", None),
     ],
@@ -38,8 +46,13 @@ def test_words_and_keys_come_as_they_were_written():
     text = "{on: view, 0123: no, 12:30: 1e3, 2026-03-02: true, null: ~, ~: 007}"
 
     assert parse_yaml(text, words=True) == {
-        "on": "view", "0123": "no", "12:30": "1e3", "2026-03-02": "true", "null": None, "~": "007",
-    }  # fmt: skip
+        "on": "view",
+        "0123": "no",
+        "12:30": "1e3",
+        "2026-03-02": "true",
+        "null": None,
+        "~": "007",
+    }
 
 
 @pytest.mark.parametrize(

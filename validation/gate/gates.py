@@ -1,22 +1,24 @@
 """Whether a candidate may become the champion: the rules, and a sentence for each of them.
 
-`decide` is pure: an evaluation and settings in, a verdict out. It answers no whenever it cannot answer: a
-number that is missing, NaN or infinite, an empty test set, an interval upside down, a slice or a comparison
-that was not made, two models that were not measured on the same rows.
+`decide` is pure: an evaluation and settings in, a verdict out. It answers no whenever it cannot
+answer: a number that is missing, NaN or infinite, an empty test set, an interval upside down, a
+slice or a comparison that was not made, two models that were not measured on the same rows.
 
-The statistics are those of paired bootstrap intervals (95%, candidate minus other, on the same rows):
+The statistics are those of paired bootstrap intervals (95%, candidate minus other, on the same
+rows):
 
 - floor, ceiling: the measured value itself lies on the right side of the bound.
 - at least: the measured value reaches a share of a baseline's value, and is above 0.
 - beats: superiority; the interval's lower bound lies above 0.
-- not worse: non-inferiority; the interval's lower bound lies above -epsilon. With few rows the interval is
-  wide and the answer is no, which is right: nothing was shown. For measures where less is better (`*.ece`)
-  the difference is negated.
+- not worse: non-inferiority; the interval's lower bound lies above -epsilon. With few rows the
+  interval is wide and the answer is no, which is right: nothing was shown. For measures where less
+  is better (`*.ece`) the difference is negated.
 
-What a good value is depends on the data: an nDCG@10 of 0.1 is little on one catalogue and out of reach on another. So
-what is asked of any data is relative, to baselines and to the champion, and an absolute bound belongs to the data that
-it was measured on. `GateSettings.sources` holds such bounds by the name of a source; they are asked where the
-evaluation's lineage names that source, as its behaviour or as its reviews, and listed as not asked elsewhere.
+What a good value is depends on the data: an nDCG@10 of 0.1 is little on one catalogue and out of
+reach on another. So what is asked of any data is relative, to baselines and to the champion, and an
+absolute bound belongs to the data that it was measured on. `GateSettings.sources` holds such bounds
+by the name of a source; they are asked where the evaluation's lineage names that source, as its
+behaviour or as its reviews, and listed as not asked elsewhere.
 """
 
 from __future__ import annotations
@@ -54,8 +56,9 @@ class Beat(BaseModel, frozen=True, extra="forbid"):
 class AtLeast(BaseModel, frozen=True, extra="forbid"):
     """The candidate's value reaches at least this share of a baseline's, on the same rows.
 
-    For measures that are no aim of their own and only must not collapse: precision and recall pull against each other,
-    so a candidate of a better F1 may well have less of one of them than a baseline.
+    For measures that are no aim of their own and only must not collapse: precision and recall pull
+    against each other, so a candidate of a better F1 may well have less of one of them than a
+    baseline.
     """
 
     metric: Name
@@ -66,7 +69,9 @@ class AtLeast(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def _more_is_better(cls, metric: str) -> str:
         if _less_is_better(metric):
-            raise ValueError(f"of {metric} less is better: set a ceiling, or list it under not_worse")
+            raise ValueError(
+                f"of {metric} less is better: set a ceiling, or list it under not_worse"
+            )
         return metric
 
 
@@ -81,19 +86,23 @@ class GateSettings(BaseModel, frozen=True, extra="forbid"):
     """What a candidate must show.
 
     Args:
-        floors: the least value of a metric, such as {"sentiment.accuracy": 0.75}, whatever the data.
+        floors: the least value of a metric, such as {"sentiment.accuracy": 0.75}, whatever the
+            data.
         ceilings: the greatest value of a metric, such as {"interests.ece": 0.1}, whatever the data.
-        sources: further floors and ceilings by the source that the data were read from, such as {"ml-100k": {"floors":
-            {"recommend.ndcg@10": 0.1}}}; of other data they are not asked.
+        sources: further floors and ceilings by the source that the data were read from, such as
+            {"ml-100k": {"floors": {"recommend.ndcg@10": 0.1}}}; of other data they are not asked.
         beats: baselines that the candidate must beat.
         at_least: shares of baselines' values that the candidate must reach.
-        not_worse: metrics in which the candidate may not be worse than the champion by more than `epsilon`.
+        not_worse: metrics in which the candidate may not be worse than the champion by more than
+            `epsilon`.
         margins: another `epsilon` for single metrics of `not_worse`.
         required_slices: slices that must have been measured, such as "users=cold".
-        slice_floors: the least value of a metric in a slice: {"users=cold": {"recommend.ndcg@10": 0.05}}.
-        forgetting: how much worse than the champion it may be on earlier data, in FORGETTING; None: not asked.
-        optional_tasks: tasks whose checks are skipped, and listed as skipped, when the data set has no such
-            task.
+        slice_floors: the least value of a metric in a slice: {"users=cold": {"recommend.ndcg@10":
+            0.05}}.
+        forgetting: how much worse than the champion it may be on earlier data, in FORGETTING; None:
+            not asked.
+        optional_tasks: tasks whose checks are skipped, and listed as skipped, when the data set has
+            no such task.
     """
 
     floors: dict[Name, Finite] = {}
@@ -127,7 +136,8 @@ class Verdict:
         passed: at least one rule was applied and none failed.
         reasons: the sentence of every check, failures first.
         checks: every rule in the settings' order.
-        unchanged: the candidate is the champion, or answers exactly like it: there is nothing to promote.
+        unchanged: the candidate is the champion, or answers exactly like it: there is nothing to
+            promote.
     """
 
     passed: bool
@@ -168,7 +178,11 @@ def decide(evaluation: Mapping[str, Any], settings: GateSettings) -> Verdict:
     gate.forgetting()
     checks = gate.checks
     if not any(check.outcome == "pass" for check in checks):
-        checks.append(Check("gate", "fail", "nothing was checked: the settings name no rule that applies here"))
+        checks.append(
+            Check(
+                "gate", "fail", "nothing was checked: the settings name no rule that applies here"
+            )
+        )
     order = {"fail": 0, "pass": 1, "skip": 2}
     verdict = Verdict(
         passed=all(check.outcome != "fail" for check in checks),
@@ -198,15 +212,24 @@ class _Gate:
         self.checks.append(Check(name, "skip", reason))
 
     def absent(self, name: str, metric: str) -> bool:
-        """Whether a check is skipped: the data set has no such task, and the settings allow that."""
+        """Whether a check is skipped: the data set has no such task, and the settings allow
+        that.
+        """
         task = metric.partition(".")[0]
         measured = metric in as_mapping(self.evaluation.get("metrics"))
-        if self.tasks is None or task in self.tasks or measured or task not in self.settings.optional_tasks:
+        if (
+            self.tasks is None
+            or task in self.tasks
+            or measured
+            or task not in self.settings.optional_tasks
+        ):
             return False
         self.skip(name, f"{metric}: skipped, this data set has no {task} task")
         return True
 
-    def bounds(self, floors: Mapping[str, float], ceilings: Mapping[str, float], of: str = "") -> None:
+    def bounds(
+        self, floors: Mapping[str, float], ceilings: Mapping[str, float], of: str = ""
+    ) -> None:
         for metric, floor in floors.items():
             self.bound(f"floor {metric}{of}", metric, floor, +1)
         for metric, ceiling in ceilings.items():
@@ -217,11 +240,16 @@ class _Gate:
         lineage = as_mapping(self.evaluation.get("lineage"))
         read = [str(name) for key in ("source", "reviews_source") if (name := lineage.get(key))]
         if not read:
-            self.add(f"bounds of {source}", False, f"the evaluation does not say whether its data are {source}")
+            self.add(
+                f"bounds of {source}",
+                False,
+                f"the evaluation does not say whether its data are {source}",
+            )
         elif source in read:
             self.bounds(bounds.floors, bounds.ceilings, f" of {source}")
         else:
-            names = " and ".join(Path(name).name for name in read)  # of a file of one's own not where it lies
+            # of a file of one's own not where it lies
+            names = " and ".join(Path(name).name for name in read)
             self.skip(f"bounds of {source}", f"bounds of {source}: not asked, the data are {names}")
 
     def bound(self, name: str, metric: str, limit: float, sign: int) -> None:
@@ -257,10 +285,14 @@ class _Gate:
         if self.absent(name, beat.metric):
             return None
         if beat.baseline == "champion":
-            return self.add(name, False, "the champion is not a baseline: list the metric under not_worse")
+            return self.add(
+                name, False, "the champion is not a baseline: list the metric under not_worse"
+            )
         try:
             baselines = as_mapping(self.evaluation.get("baselines"))
-            d = _turned(beat.metric, self.compared(beat.metric, beat.baseline, baselines.get(beat.baseline)))
+            d = _turned(
+                beat.metric, self.compared(beat.metric, beat.baseline, baselines.get(beat.baseline))
+            )
         except _Missing as missing:
             return self.add(name, False, str(missing))
         if d.value == d.low == d.high == 0:
@@ -270,7 +302,9 @@ class _Gate:
                 f"{beat.metric}: exactly equal to {beat.baseline} on every row; compared with itself?",
             )
         verb = "beats" if d.low > 0 else "does not clearly beat"
-        self.add(name, d.low > 0, f"{beat.metric} {verb} {beat.baseline}: {_spread(d)}, must lie above 0")
+        self.add(
+            name, d.low > 0, f"{beat.metric} {verb} {beat.baseline}: {_spread(d)}, must lie above 0"
+        )
 
     def at_least(self, least: AtLeast) -> None:
         metric, baseline = least.metric, least.baseline
@@ -278,16 +312,21 @@ class _Gate:
         if self.absent(name, metric):
             return None
         if baseline == "champion":
-            return self.add(name, False, "the champion is not a baseline: list the metric under not_worse")
+            return self.add(
+                name, False, "the champion is not a baseline: list the metric under not_worse"
+            )
         try:
             theirs = as_mapping(as_mapping(self.evaluation.get("baselines")).get(baseline))
-            self.compared(metric, baseline, theirs)  # raises unless both were measured on the same rows
+            # raises unless both were measured on the same rows
+            self.compared(metric, baseline, theirs)
             mine = _measure(as_mapping(self.evaluation.get("metrics")).get(metric), metric)
             theirs_value = _measure(theirs.get(metric), metric).value
         except _Missing as missing:
             return self.add(name, False, str(missing))
         if mine.value <= 0:
-            return self.add(name, False, f"{metric} is {mine.value:.4f} (n = {mine.n:,}): nothing was right")
+            return self.add(
+                name, False, f"{metric} is {mine.value:.4f} (n = {mine.n:,}): nothing was right"
+            )
         limit = least.share * theirs_value
         passed = mine.value >= limit
         where = f"{'at least' if passed else 'below'} {limit:.4f}"
@@ -321,20 +360,39 @@ class _Gate:
 
     def champion(self) -> None:
         if "champion" not in self.evaluation:
-            return self.add("champion", False, "the evaluation does not say whether there is a champion")
+            return self.add(
+                "champion", False, "the evaluation does not say whether there is a champion"
+            )
         champion = self.evaluation["champion"]
         if champion is None:
             return self.skip("champion", "no champion: first model, nothing to compare with")
         champion = as_mapping(champion)
-        theirs, mine = champion.get("digest"), as_mapping(self.evaluation.get("lineage")).get("bundle")
+        theirs, mine = (
+            champion.get("digest"),
+            as_mapping(self.evaluation.get("lineage")).get("bundle"),
+        )
         if not (isinstance(theirs, str) and theirs and isinstance(mine, str) and mine):
-            return self.add("champion", False, "a digest is missing: cannot tell the candidate from the champion")
+            return self.add(
+                "champion",
+                False,
+                "a digest is missing: cannot tell the candidate from the champion",
+            )
         if theirs == mine:
             self.unchanged = True
-            return self.skip("champion", f"the candidate is the champion ({theirs[:12]}): nothing to promote")
-        lost = [t for t in _listed(champion.get("tasks")) if self.tasks is not None and t not in self.tasks]
+            return self.skip(
+                "champion", f"the candidate is the champion ({theirs[:12]}): nothing to promote"
+            )
+        lost = [
+            t
+            for t in _listed(champion.get("tasks"))
+            if self.tasks is not None and t not in self.tasks
+        ]
         if lost:
-            self.add("champion tasks", False, f"the champion answers {', '.join(lost)}; the candidate does not")
+            self.add(
+                "champion tasks",
+                False,
+                f"the champion answers {', '.join(lost)}; the candidate does not",
+            )
         if not self.settings.not_worse:
             return self.skip("champion", "the settings ask for no comparison with the champion")
         differences = []
@@ -348,7 +406,10 @@ class _Gate:
                 self.add(name, False, str(missing))
                 continue
             differences.append(difference)
-            d, epsilon = _turned(metric, difference), self.settings.margins.get(metric, self.settings.epsilon)
+            d, epsilon = (
+                _turned(metric, difference),
+                self.settings.margins.get(metric, self.settings.epsilon),
+            )
             verb = "is not worse" if d.low > -epsilon else "may be worse"
             self.add(
                 name,
@@ -358,7 +419,10 @@ class _Gate:
             )
         if differences and all(d.value == d.low == d.high == 0 for d in differences):
             self.unchanged = True
-            self.skip("champion", "the candidate answers exactly like the champion on every row: nothing to promote")
+            self.skip(
+                "champion",
+                "the candidate answers exactly like the champion on every row: nothing to promote",
+            )
 
     def forgetting(self) -> None:
         margin = self.settings.forgetting
@@ -396,7 +460,13 @@ def _measure(found: object, what: str) -> _Measure:
             raise _Missing(f"{what} is not a finite number ({key}: {number})")
         numbers[key] = float(number)
     n = found.get("n")
-    if isinstance(n, bool) or not isinstance(n, int | float) or not math.isfinite(n) or n != int(n) or n < 0:
+    if (
+        isinstance(n, bool)
+        or not isinstance(n, int | float)
+        or not math.isfinite(n)
+        or n != int(n)
+        or n < 0
+    ):
         raise _Missing(f"{what} does not say on how many rows it was measured (n: {_shown(n)})")
     if n == 0:
         raise _Missing(f"{what} was measured on an empty test set (n = 0)")

@@ -1,24 +1,29 @@
 """Whether the live model is left alone, watched, trained anew, or put before a human; with reasons.
 
-`decide` is pure: the evidence of closed windows, what was triggered before, a few facts and the time go in, a decision
-comes out. It reads no clock and no file, so the same evidence always gives the same answer.
+`decide` is pure: the evidence of closed windows, what was triggered before, a few facts and the
+time go in, a decision comes out. It reads no clock and no file, so the same evidence always gives
+the same answer.
 
 The rules, in the order in which they speak:
 
-1. A window whose data failed its checks is void. The newest one being void calls a human; while one of the last
-   `windows` is void nothing is trained, since a training would read it.
-2. A measure has drifted in a window when its users or rows are enough (`minimum`), its adjusted p-value is at most
-   `alpha`, and its effect reaches the measure's severity and exceeds what the reference's own windows differ by. It is
-   persistent when that is so in `needed` of the last `windows` sound windows, the newest among them. A quality of which
-   it is not known how the reference's windows differ is watched only; its floor still holds.
-3. A quality below its floor beyond doubt (the whole interval lies on the wrong side) needs no second window: truth was
-   late enough. Calibration error has a ceiling instead.
-4. A persistent measure is answered as its severity says. A schedule and new data also ask for a retraining.
-5. What a promoted retraining answered is not answered again at once: most of its champion's reference is still from
-   before the change. Until `settle` windows have closed since, the same measure is watched as long as it lies no
-   further than it lay then. Other measures, and floors, are not held up.
-6. A retraining waits while one is under way, for the cooldown after the last one, and for the weekly budget. Drift that
-   `futile` retrainings in a row did not cure, or that the budget does not allow to be answered, calls a human.
+1. A window whose data failed its checks is void. The newest one being void calls a human; while one
+   of the last `windows` is void nothing is trained, since a training would read it.
+2. A measure has drifted in a window when its users or rows are enough (`minimum`), its adjusted
+   p-value is at most `alpha`, and its effect reaches the measure's severity and exceeds what the
+   reference's own windows differ by. It is persistent when that is so in `needed` of the last
+   `windows` sound windows, the newest among them. A quality of which it is not known how the
+   reference's windows differ is watched only; its floor still holds.
+3. A quality below its floor beyond doubt (the whole interval lies on the wrong side) needs no
+   second window: truth was late enough. Calibration error has a ceiling instead.
+4. A persistent measure is answered as its severity says. A schedule and new data also ask for a
+  retraining.
+5. What a promoted retraining answered is not answered again at once: most of its champion's
+   reference is still from before the change. Until `settle` windows have closed since, the same
+   measure is watched as long as it lies no further than it lay then. Other measures, and floors,
+   are not held up.
+6. A retraining waits while one is under way, for the cooldown after the last one, and for the
+   weekly budget. Drift that `futile` retrainings in a row did not cure, or that the budget does not
+   allow to be answered, calls a human.
 """
 
 from __future__ import annotations
@@ -62,7 +67,8 @@ SEVERITY: dict[Name, Severity] = {
     "labels": Severity(watch=0.1, act=0.2),
     "items": Severity(watch=0.08, act=0.15),  # a fifth of all acts on new items moves it by 0.2
     "vocabulary": Severity(watch=0.1, act=0.25),
-    "language": Severity(watch=0.1, act=0.25, answer="alert-human"),  # another encoder, not another training
+    # another encoder, not another training
+    "language": Severity(watch=0.1, act=0.25, answer="alert-human"),
     # standard deviations moved (Wasserstein)
     "activity": Severity(watch=0.3, act=0.6, answer="watch"),
     "value": Severity(watch=0.2, act=0.4),
@@ -90,22 +96,41 @@ LESS_IS_BETTER = ("quality.ece",)
 class DecisionSettings(BaseModel, frozen=True, extra="forbid"):
     """When the loop acts."""
 
-    minimum: int = Field(50, ge=1, description="Users or rows below which a window's measure says nothing.")
-    alpha: float = Field(0.01, gt=0, lt=1, description="Greatest false discovery rate of a window's measures.")
-    severity: dict[Name, Severity] = Field(SEVERITY, description="By measure; one that is not named is reported only.")
+    minimum: int = Field(
+        50, ge=1, description="Users or rows below which a window's measure says nothing."
+    )
+    alpha: float = Field(
+        0.01, gt=0, lt=1, description="Greatest false discovery rate of a window's measures."
+    )
+    severity: dict[Name, Severity] = Field(
+        SEVERITY, description="By measure; one that is not named is reported only."
+    )
     windows: int = Field(3, ge=1, description="Newest sound windows that are looked at (m).")
     needed: int = Field(2, ge=1, description="In how many of them a measure must have drifted (n).")
-    floors: dict[Name, Finite] = Field({}, description="Least value of a quality; greatest for the calibration error.")
-    schedule_days: float | None = Field(None, gt=0, allow_inf_nan=False, description="Retrain at least this often.")
-    new_data: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Retrain when so many times the training's events are new."
+    floors: dict[Name, Finite] = Field(
+        {}, description="Least value of a quality; greatest for the calibration error."
     )
-    cooldown_hours: float = Field(24.0, ge=0, allow_inf_nan=False, description="From one retraining to the next.")
+    schedule_days: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Retrain at least this often."
+    )
+    new_data: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Retrain when so many times the training's events are new.",
+    )
+    cooldown_hours: float = Field(
+        24.0, ge=0, allow_inf_nan=False, description="From one retraining to the next."
+    )
     weekly: int = Field(2, ge=0, description="Retrainings within seven days at most.")
     settle: int = Field(
-        14, ge=0, description="Windows before a measure that the last retraining answered is trained on once more."
+        14,
+        ge=0,
+        description="Windows before a measure that the last retraining answered is trained on once more.",
     )
-    futile: int = Field(2, ge=1, description="Retrainings in a row that promoted nothing before a human is called.")
+    futile: int = Field(
+        2, ge=1, description="Retrainings in a row that promoted nothing before a human is called."
+    )
 
     @model_validator(mode="after")
     def _needed_of_windows(self) -> DecisionSettings:
@@ -118,11 +143,14 @@ class Finding(BaseModel, frozen=True, extra="forbid"):
     """One measure in one window beside the reference; null where it could not be computed.
 
     Attributes:
-        effect: how far from the reference, in the measure's unit; never negative. For a quality, how much worse.
+        effect: how far from the reference, in the measure's unit; never negative. For a quality,
+            how much worse.
         p: adjusted for all measures of the window.
         n: users or rows of the window behind it.
-        detectable: the smallest effect that this window would have shown with a probability of at least 0.8.
-        natural: the effect that a window without a shift could have, by how the reference's own windows differ.
+        detectable: the smallest effect that this window would have shown with a probability of at
+            least 0.8.
+        natural: the effect that a window without a shift could have, by how the reference's own
+            windows differ.
         value, low, high: of a quality, with its 95% interval.
     """
 
@@ -169,13 +197,19 @@ class Trigger(BaseModel, frozen=True, extra="forbid"):
 class Facts(BaseModel, frozen=True, extra="forbid"):
     """What the schedule and the volume are measured against; null where unknown."""
 
-    trained: int | None = Field(None, description="Up to when the champion's data goes, µs since 1970 UTC.")
+    trained: int | None = Field(
+        None, description="Up to when the champion's data goes, µs since 1970 UTC."
+    )
     trained_events: int | None = Field(None, ge=0, description="Events that it was trained on.")
-    new_events: int | None = Field(None, ge=0, description="Events since, or since the last retraining.")
+    new_events: int | None = Field(
+        None, ge=0, description="Events since, or since the last retraining."
+    )
 
 
 class Decision(BaseModel, frozen=True, extra="forbid"):
-    """The outcome, a sentence for each reason, the evidence that it rests on, and its idempotency key."""
+    """The outcome, a sentence for each reason, the evidence that it rests on, and its idempotency
+    key.
+    """
 
     outcome: Outcome
     reasons: tuple[str, ...]
@@ -185,12 +219,16 @@ class Decision(BaseModel, frozen=True, extra="forbid"):
 
 
 def key_of(reference: str, window: str, champion: str) -> str:
-    """The name of "this evidence": the same for every monitor, at every time, however often it is looked at."""
+    """The name of "this evidence": the same for every monitor, at every time, however often it is
+    looked at.
+    """
     return hashlib.sha256("\0".join((reference, window, champion)).encode()).hexdigest()
 
 
 def adjusted(p: Sequence[float | None]) -> list[float | None]:
-    """Benjamini-Hochberg (1995) adjusted p-values, in the given order; None stays None and does not count."""
+    """Benjamini-Hochberg (1995) adjusted p-values, in the given order; None stays None and does not
+    count.
+    """
     known = sorted((value, index) for index, value in enumerate(p) if value is not None)
     out: list[float | None] = [None] * len(p)
     least = 1.0
@@ -222,7 +260,11 @@ def decide(
         raise ValueError("a decision needs the evidence of at least one closed window")
     ordered = sorted(evidence, key=lambda e: (e.end, e.window, e.id))
     newest = ordered[-1]
-    same = {e.window: e for e in ordered if (e.reference, e.champion) == (newest.reference, newest.champion)}
+    same = {
+        e.window: e
+        for e in ordered
+        if (e.reference, e.champion) == (newest.reference, newest.champion)
+    }
     mine = [e for e in same.values() if not e.problems]
     sound = mine[-settings.windows :]
     recent = {e.window: e for e in ordered}  # whichever was the champion
@@ -230,7 +272,10 @@ def decide(
     key = key_of(newest.reference, newest.window, newest.champion)
 
     def answer(
-        outcome: Outcome, reasons: Iterable[str], behind: Iterable[Evidence], causes: Iterable[str] = ()
+        outcome: Outcome,
+        reasons: Iterable[str],
+        behind: Iterable[Evidence],
+        causes: Iterable[str] = (),
     ) -> Decision:
         used = {newest.id, *(e.id for e in behind)}
         return Decision(
@@ -243,7 +288,9 @@ def decide(
 
     if newest.problems:
         return answer(
-            "alert-human", [f"the data failed its checks, so nothing is trained: {p}" for p in newest.problems], []
+            "alert-human",
+            [f"the data failed its checks, so nothing is trained: {p}" for p in newest.problems],
+            [],
         )
 
     persistent = _persistent(sound, settings)
@@ -255,7 +302,9 @@ def decide(
     if beyond:
         why = "a retraining would not answer " + ", ".join(name for name, _ in beyond)
         told = [*beyond, *pressing]
-        return answer("alert-human", [*(r for _, r in told), why], sound, (name for name, _ in told))
+        return answer(
+            "alert-human", [*(r for _, r in told), why], sound, (name for name, _ in told)
+        )
     routine = _routine(triggers, facts or Facts(), now, settings)
     causes = [*pressing, *routine]
     if causes:
@@ -279,20 +328,30 @@ def decide(
     if not enough:
         most = max((f.n for f in judged), default=0)
         return answer(
-            "watch", [f"too little to judge by: {most} users or rows at most, of {settings.minimum} needed"], []
+            "watch",
+            [f"too little to judge by: {most} users or rows at most, of {settings.minimum} needed"],
+            [],
         )
     return answer("healthy", [f"none of {len(enough)} measures has drifted"], [])
 
 
 def drifted(finding: Finding, settings: DecisionSettings) -> Literal["no", "slight", "severe"]:
-    """Whether a measure has drifted in its window, for one that has a severity; "no" where nothing can be said."""
+    """Whether a measure has drifted in its window, for one that has a severity; "no" where nothing
+    can be said.
+    """
     severity = settings.severity.get(finding.measure)
-    if severity is None or finding.effect is None or finding.p is None or finding.n < settings.minimum:
+    if (
+        severity is None
+        or finding.effect is None
+        or finding.p is None
+        or finding.n < settings.minimum
+    ):
         return "no"
     if finding.p > settings.alpha or finding.effect <= (finding.natural or 0.0):
         return "no"
-    # The reference's quality was measured on held-out snapshots, a window's where people happened to ask: without what
-    # the reference's own windows differ by, a difference may be that of the questions.
+    # The reference's quality was measured on held-out snapshots, a window's where people happened
+    # to ask: without what the reference's own windows differ by, a difference may be that of the
+    # questions.
     unlike = finding.value is not None and finding.natural is None
     if finding.effect >= severity.act and not unlike:
         return "severe"
@@ -310,17 +369,26 @@ def _persistent(sound: Sequence[Evidence], settings: DecisionSettings) -> list[t
     return sorted(out)
 
 
-def _settling(ordered: Sequence[Evidence], newest: Evidence, triggers: Sequence[Trigger]) -> set[str]:
-    """Measures that the retraining which made the newest champion answered, and that lie no further since.
+def _settling(
+    ordered: Sequence[Evidence], newest: Evidence, triggers: Sequence[Trigger]
+) -> set[str]:
+    """Measures that the retraining which made the newest champion answered, and that lie no further
+    since.
 
     None after a rollback to the champion whose drift it answered.
     """
-    promoted = max((t for t in triggers if t.result == "promoted"), key=lambda t: (t.at, t.key), default=None)
+    promoted = max(
+        (t for t in triggers if t.result == "promoted"), key=lambda t: (t.at, t.key), default=None
+    )
     if promoted is None or promoted.champion == newest.champion:
         return set()
-    then = next((e for e in ordered if key_of(e.reference, e.window, e.champion) == promoted.key), None)
+    then = next(
+        (e for e in ordered if key_of(e.reference, e.window, e.champion) == promoted.key), None
+    )
     before, now = ({f.measure: f.effect for f in e.findings} if e else {} for e in (then, newest))
-    return {name for name in promoted.causes if (now.get(name) or 0.0) <= (before.get(name) or -1.0)}
+    return {
+        name for name in promoted.causes if (now.get(name) or 0.0) <= (before.get(name) or -1.0)
+    }
 
 
 def _noticed(sound: Sequence[Evidence], settings: DecisionSettings) -> list[tuple[str, str]]:
@@ -331,7 +399,9 @@ def _noticed(sound: Sequence[Evidence], settings: DecisionSettings) -> list[tupl
         past = [f for e in sound[:-1] for f in e.findings if f.measure == finding.measure]
         again = 1 + sum(drifted(f, settings) != "no" for f in past)
         if found == "severe" or (found == "slight" and again >= settings.needed):
-            out.append((finding.measure, f"{_told(finding, settings)}; in {again} of {len(sound)} windows"))
+            out.append(
+                (finding.measure, f"{_told(finding, settings)}; in {again} of {len(sound)} windows")
+            )
     return sorted(out)
 
 
@@ -339,25 +409,53 @@ def _below_floors(newest: Evidence, settings: DecisionSettings) -> list[tuple[st
     out = []
     for finding in newest.findings:
         floor = settings.floors.get(finding.measure)
-        if floor is None or finding.low is None or finding.high is None or finding.n < settings.minimum:
+        if (
+            floor is None
+            or finding.low is None
+            or finding.high is None
+            or finding.n < settings.minimum
+        ):
             continue
         less = finding.measure in LESS_IS_BETTER
         if finding.low > floor if less else finding.high < floor:
             side, bound = ("above", "ceiling") if less else ("below", "floor")
             interval = f"{finding.low:.4f} to {finding.high:.4f}"
-            out.append((finding.measure, f"{finding.measure} ({interval}) lies {side} its {bound} of {floor:g}"))
+            out.append(
+                (
+                    finding.measure,
+                    f"{finding.measure} ({interval}) lies {side} its {bound} of {floor:g}",
+                )
+            )
     return sorted(out)
 
 
-def _routine(triggers: Sequence[Trigger], facts: Facts, now: int, settings: DecisionSettings) -> list[tuple[str, str]]:
+def _routine(
+    triggers: Sequence[Trigger], facts: Facts, now: int, settings: DecisionSettings
+) -> list[tuple[str, str]]:
     out = []
-    last = max([t.at for t in triggers] + ([facts.trained] if facts.trained is not None else []), default=None)
-    if settings.schedule_days is not None and last is not None and now - last >= settings.schedule_days * 24 * HOUR:
+    last = max(
+        [t.at for t in triggers] + ([facts.trained] if facts.trained is not None else []),
+        default=None,
+    )
+    if (
+        settings.schedule_days is not None
+        and last is not None
+        and now - last >= settings.schedule_days * 24 * HOUR
+    ):
         out.append(("schedule", f"the last training is {(now - last) / HOUR / 24:.1f} days old"))
-    if settings.new_data is not None and facts.new_events is not None and facts.trained_events is not None:
+    if (
+        settings.new_data is not None
+        and facts.new_events is not None
+        and facts.trained_events is not None
+    ):
         wanted = settings.new_data * facts.trained_events
         if facts.new_events >= max(wanted, 1):
-            out.append(("new_data", f"{facts.new_events:,} events are new, beside {facts.trained_events:,} trained on"))
+            out.append(
+                (
+                    "new_data",
+                    f"{facts.new_events:,} events are new, beside {facts.trained_events:,} trained on",
+                )
+            )
     return out
 
 
@@ -374,7 +472,10 @@ def _hindrance(
     louder: Outcome = "alert-human" if pressing else "watch"
     if void:
         names = ", ".join(e.window for e in void)
-        return louder, f"nothing is trained while the data of {names} failed its checks: a training would read it"
+        return (
+            louder,
+            f"nothing is trained while the data of {names} failed its checks: a training would read it",
+        )
     ordered = sorted(triggers, key=lambda t: (t.at, t.key))
     if any(t.key == key for t in ordered):
         return "watch", "this evidence has triggered its retraining already"
@@ -387,7 +488,10 @@ def _hindrance(
             break
         in_vain += 1
     if pressing and in_vain >= settings.futile:
-        return "alert-human", f"the last {in_vain} retrainings promoted nothing: another one would not help"
+        return (
+            "alert-human",
+            f"the last {in_vain} retrainings promoted nothing: another one would not help",
+        )
     if ordered and now - ordered[-1].at < settings.cooldown_hours * HOUR:
         left = settings.cooldown_hours - max(0, now - ordered[-1].at) / HOUR
         return (

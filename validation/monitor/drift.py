@@ -1,27 +1,30 @@
-"""How far a window lies from the reference, whether chance explains it, and how small a shift it could have seen.
+"""How far a window lies from the reference, whether chance explains it, and how small a shift it
+could have seen.
 
-The unit is a user in a window: what one user does is not independent, so a user is one row, whatever they did. Every
-measure of behaviour and of predictions is a vector z a unit, and the distance of two windows the L1 norm of the
-difference of their means:
+The unit is a user in a window: what one user does is not independent, so a user is one row,
+whatever they did. Every measure of behaviour and of predictions is a vector z a unit, and the
+distance of two windows the L1 norm of the difference of their means:
 
 - shares (kinds, labels, ...): half of it is the total variation, the share of behaviour that moved.
-- quantities (value, text length, ...), in cells between the reference's quantiles: with z the cumulative shares times
-  the cells' widths it is the first Wasserstein distance, here in standard deviations of the reference.
+- quantities (value, text length, ...), in cells between the reference's quantiles: with z the
+  cumulative shares times the cells' widths it is the first Wasserstein distance, here in standard
+  deviations of the reference.
 
-Embeddings have two more: how well a linear classifier tells the windows apart (2 AUC - 1, cross-fitted ridge), and the
-maximum mean discrepancy with a Gaussian kernel (Gretton et al. 2012). Qualities are ratios of sums over units, and only
-getting worse counts.
+Embeddings have two more: how well a linear classifier tells the windows apart (2 AUC - 1,
+cross-fitted ridge), and the maximum mean discrepancy with a Gaussian kernel (Gretton et al. 2012).
+Qualities are ratios of sums over units, and only getting worse counts.
 
-Each is tested by exchanging units between the two sides (a permutation test, exact under exchange). From the same
-draws come:
+Each is tested by exchanging units between the two sides (a permutation test, exact under exchange).
+From the same draws come:
 
-- effect: distances of small samples are biased upwards, as noise adds in quadrature. So the root of what d² has beyond
-  the mean of the null's d², or 0.
-- detectable: such a norm is a supremum of linear functionals, none of which deviates by more than the root mean square
-  r of the null. So a shift of c + 0.84 r is seen with a probability of about 0.8 or more, c being the null's quantile
-  at the level that is left to one of all measures.
-- natural: the reference is itself made of windows, each of which has an effect against the others. The bound for one
-  more such window (a t prediction interval) is what season and weekday explain: chance is not the only null.
+- effect: distances of small samples are biased upwards, as noise adds in quadrature. So the root of
+  what d² has beyond the mean of the null's d², or 0.
+- detectable: such a norm is a supremum of linear functionals, none of which deviates by more than
+  the root mean square r of the null. So a shift of c + 0.84 r is seen with a probability of about
+  0.8 or more, c being the null's quantile at the level that is left to one of all measures.
+- natural: the reference is itself made of windows, each of which has an effect against the others.
+  The bound for one more such window (a t prediction interval) is what season and weekday explain:
+  chance is not the only null.
 """
 
 from __future__ import annotations
@@ -71,7 +74,8 @@ SCRIPTS = (
     "DEVANAGARI",
     "THAI",
 )
-_TENTHS = 10  # of the reference's items by popularity; an item that it did not have is one more cell
+# of the reference's items by popularity; an item that it did not have is one more cell
+_TENTHS = 10
 _CHARACTERS = 2000  # of a text that are looked at
 _TEXTS = 20  # of a unit that are looked at
 _WORDS = 50_000  # of the vocabulary
@@ -84,21 +88,33 @@ _FEWEST_WINDOWS = 4  # of the reference for a natural bound
 
 
 class DriftSettings(BaseModel, frozen=True, extra="forbid"):
-    """How much is looked at; samples are fixed by the seed and the ids, not by the order of rows."""
+    """How much is looked at; samples are fixed by the seed and the ids, not by the order of
+    rows.
+    """
 
     seed: int = 0
     units: int = Field(2000, ge=50, description="Users in a window at most, on each side.")
     texts: int = Field(300, ge=50, description="Of those, whose behaviour is read by the encoder.")
-    draws: int = Field(1999, ge=99, description="Permutations; the least p-value is one over one more.")
-    cells: int = Field(20, ge=2, description="Into which a quantity is cut, at the reference's quantiles.")
-    label_share: float = Field(0.25, gt=0, le=1, description="An interest: so many of the following items bear it.")
-    minimum_future: int = Field(3, ge=1, description="Following items without which an interest is not judged.")
+    draws: int = Field(
+        1999, ge=99, description="Permutations; the least p-value is one over one more."
+    )
+    cells: int = Field(
+        20, ge=2, description="Into which a quantity is cut, at the reference's quantiles."
+    )
+    label_share: float = Field(
+        0.25, gt=0, le=1, description="An interest: so many of the following items bear it."
+    )
+    minimum_future: int = Field(
+        3, ge=1, description="Following items without which an interest is not judged."
+    )
     alpha: float = Field(0.01, gt=0, lt=1, description="Level at which `detectable` is stated.")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One measure on one side: z [n, d] and the reference's window of each unit [n] (0 in a current window)."""
+    """One measure on one side: z [n, d] and the reference's window of each unit [n] (0 in a current
+    window).
+    """
 
     z: Matrix
     window: NDArray[np.int32]
@@ -112,7 +128,9 @@ Profile = dict[str, Sample]
 
 @dataclass(frozen=True)
 class Scale:
-    """Cells of a quantity on the reference: inner edges [d - 1], where each lies [d], and the standard deviation."""
+    """Cells of a quantity on the reference: inner edges [d - 1], where each lies [d], and the
+    standard deviation.
+    """
 
     edges: tuple[float, ...]
     places: tuple[float, ...]
@@ -126,14 +144,19 @@ class Scale:
         found = [values[cell == k] for k in range(len(edges) + 1)]
         low, high = float(values.min()), float(values.max())
         around = [low, *edges, high]
-        places = [float(v.mean()) if len(v) else (around[k] + around[k + 1]) / 2 for k, v in enumerate(found)]
+        places = [
+            float(v.mean()) if len(v) else (around[k] + around[k + 1]) / 2
+            for k, v in enumerate(found)
+        ]
         return cls(tuple(map(float, edges)), tuple(places), max(float(values.std()), 1e-3))
 
     def cell(self, values: Array) -> Array:
         return np.searchsorted(np.array(self.edges), values, side="left")
 
     def z(self, shares: Array) -> Array:
-        """[n, d] shares of cells -> [n, d - 1], whose L1 distance of means is Wasserstein's in deviations."""
+        """[n, d] shares of cells -> [n, d - 1], whose L1 distance of means is Wasserstein's in
+        deviations.
+        """
         return np.cumsum(shares, 1)[:, :-1] * (np.diff(self.places) / self.deviation)
 
 
@@ -156,7 +179,9 @@ class Codebook:
 
 @dataclass(frozen=True)
 class Reader:
-    """The champion as a reader of behaviour: texts as vectors, and as probabilities of being positive."""
+    """The champion as a reader of behaviour: texts as vectors, and as probabilities of being
+    positive.
+    """
 
     catalogue: Catalogue
     text: TextSettings
@@ -179,10 +204,14 @@ class Reader:
 
 def chosen(names: Iterable[str], most: int, seed: int) -> list[str]:
     """At most so many names: always the same of the same names, whatever their order."""
-    return sorted(set(names), key=lambda name: blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest())[:most]
+    return sorted(
+        set(names), key=lambda name: blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest()
+    )[:most]
 
 
-def codebook(events: pl.DataFrame, answers: pl.DataFrame, reader: Reader, settings: DriftSettings) -> Codebook:
+def codebook(
+    events: pl.DataFrame, answers: pl.DataFrame, reader: Reader, settings: DriftSettings
+) -> Codebook:
     """From the reference's events and the champion's answers."""
     import polars as pl
 
@@ -215,12 +244,20 @@ def codebook(events: pl.DataFrame, answers: pl.DataFrame, reader: Reader, settin
         tuple(reader.catalogue.label_names),
         tenths,
         frozenset(words),
-        {name: Scale.of(values.astype(float), settings.cells) for name, values in quantities.items() if len(values)},
+        {
+            name: Scale.of(values.astype(float), settings.cells)
+            for name, values in quantities.items()
+            if len(values)
+        },
     )
 
 
 def profile(
-    events: pl.DataFrame, answers: pl.DataFrame, book: Codebook, reader: Reader, settings: DriftSettings
+    events: pl.DataFrame,
+    answers: pl.DataFrame,
+    book: Codebook,
+    reader: Reader,
+    settings: DriftSettings,
 ) -> Profile:
     """Every measure of behaviour, embedding and prediction.
 
@@ -234,14 +271,21 @@ def profile(
     rows, users = _numbered(sampled(events, settings))
     seen = _Measures(book, users)
     kinds = {kind: n for n, kind in enumerate(KINDS)}
-    seen.shares("kinds", rows["unit"].to_numpy(), _cells(rows[KIND], kinds, len(KINDS)), len(KINDS) + 1)
+    seen.shares(
+        "kinds", rows["unit"].to_numpy(), _cells(rows[KIND], kinds, len(KINDS)), len(KINDS) + 1
+    )
     counts = rows.group_by("unit").len().sort("unit")
     seen.quantity("activity", counts["unit"].to_numpy(), np.log2(1 + counts["len"].to_numpy()))
     valued = rows.filter(pl.col(VALUE).is_not_null())
     seen.quantity("value", valued["unit"].to_numpy(), valued[VALUE].to_numpy())
     items = rows.filter(pl.col(ITEM).is_not_null())
     if items.height:
-        seen.shares("items", items["unit"].to_numpy(), _cells(items[ITEM], book.tenths, _TENTHS), _TENTHS + 1)
+        seen.shares(
+            "items",
+            items["unit"].to_numpy(),
+            _cells(items[ITEM], book.tenths, _TENTHS),
+            _TENTHS + 1,
+        )
     liked = nw.from_native(rows).filter(positive(reader.text.positive)).to_native()
     borne = liked.join(_labelled(reader.catalogue, book), on=ITEM)
     if borne.height:
@@ -254,13 +298,17 @@ def profile(
 
 
 class _Measures:
-    """Measures of units that are added one by one: `users` says which user and window each number stands for."""
+    """Measures of units that are added one by one: `users` says which user and window each number
+    stands for.
+    """
 
     def __init__(self, book: Codebook, users: Mapping[int, tuple[str, int]]) -> None:
         self.book, self.users = book, users
         self.out: Profile = {}
 
-    def shares(self, name: str, unit: Array, cell: Array, width: int, weight: Array | None = None) -> None:
+    def shares(
+        self, name: str, unit: Array, cell: Array, width: int, weight: Array | None = None
+    ) -> None:
         """Of units that have at least one of the measure's rows: in which cells their rows lie."""
         present, position = np.unique(unit, return_inverse=True)
         x = np.zeros((len(present), width))
@@ -293,7 +341,9 @@ def sampled(frame: pl.DataFrame, settings: DriftSettings) -> pl.DataFrame:
 
 
 def _numbered(rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[int, tuple[str, int]]]:
-    """The rows with `unit`, the number of their user and window, and what each number stands for."""
+    """The rows with `unit`, the number of their user and window, and what each number stands
+    for.
+    """
     units = rows.select(USER, WINDOW).unique(maintain_order=True).with_row_index("unit")
     rows = rows.join(units, on=[USER, WINDOW], how="left", maintain_order="left")
     return rows, {n: (user, window) for n, user, window in units.rows()}
@@ -310,7 +360,9 @@ def _labelled(catalogue: Catalogue, book: Codebook) -> pl.DataFrame:
         if (known := [label for label in labels if label in cells])
         for label in known
     ]
-    return pl.DataFrame(rows, schema={ITEM: pl.String(), "cell": pl.Int64(), "weight": pl.Float64()}, orient="row")
+    return pl.DataFrame(
+        rows, schema={ITEM: pl.String(), "cell": pl.Int64(), "weight": pl.Float64()}, orient="row"
+    )
 
 
 def _cells(values: pl.Series, known: Mapping[str, int], other: int) -> Array:
@@ -351,12 +403,28 @@ def _texts(rows: pl.DataFrame, reader: Reader, settings: DriftSettings, seen: _M
     unit = written["unit"].to_numpy()
     texts = [str(text)[:_CHARACTERS] for text in written[TEXT].to_list()]
     seen.quantity("text_length", unit, np.log2(1 + written[TEXT].str.len_chars().to_numpy()))
-    known = [(n, word not in seen.book.words) for n, text in zip(unit, texts, strict=True) for word in _words(text)]
-    letters = [(n, _script(c)) for n, text in zip(unit, texts, strict=True) for c in text if c.isalpha()]
+    known = [
+        (n, word not in seen.book.words)
+        for n, text in zip(unit, texts, strict=True)
+        for word in _words(text)
+    ]
+    letters = [
+        (n, _script(c)) for n, text in zip(unit, texts, strict=True) for c in text if c.isalpha()
+    ]
     if known and seen.book.words:
-        seen.shares("vocabulary", np.array([n for n, _ in known]), np.array([new for _, new in known], int), 2)
+        seen.shares(
+            "vocabulary",
+            np.array([n for n, _ in known]),
+            np.array([new for _, new in known], int),
+            2,
+        )
     if letters:
-        seen.shares("language", np.array([n for n, _ in letters]), np.array([s for _, s in letters]), len(SCRIPTS) + 1)
+        seen.shares(
+            "language",
+            np.array([n for n, _ in letters]),
+            np.array([s for _, s in letters]),
+            len(SCRIPTS) + 1,
+        )
     if reader.sentiment is not None and "sentiment" in seen.book.scales:
         first = written.unique("unit", keep="first", maintain_order=True)
         names = {str(n): place for place, n in enumerate(first["unit"].to_list())}
@@ -366,35 +434,54 @@ def _texts(rows: pl.DataFrame, reader: Reader, settings: DriftSettings, seen: _M
         seen.quantity("sentiment", read["unit"].to_numpy(), probabilities)
 
 
-def _embeddings(rows: pl.DataFrame, reader: Reader, settings: DriftSettings, seen: _Measures) -> None:
-    """What the encoder makes of each unit's behaviour in the window, told as it is told to the model.
+def _embeddings(
+    rows: pl.DataFrame, reader: Reader, settings: DriftSettings, seen: _Measures
+) -> None:
+    """What the encoder makes of each unit's behaviour in the window, told as it is told to the
+    model.
 
-    Of a reference only the newest windows, so that each has enough units to be compared with the others.
+    Of a reference only the newest windows, so that each has enough units to be compared with the
+    others.
     """
     import polars as pl
 
-    newest = sorted({window for _, window in seen.users.values()})[-max(1, settings.texts // _TEXTS_A_WINDOW) :]
-    names = {f"{user}\0{window}": n for n, (user, window) in seen.users.items() if window >= newest[0]}
+    newest = sorted({window for _, window in seen.users.values()})[
+        -max(1, settings.texts // _TEXTS_A_WINDOW) :
+    ]
+    names = {
+        f"{user}\0{window}": n for n, (user, window) in seen.users.items() if window >= newest[0]
+    }
     kept = sorted(names[name] for name in chosen(names, settings.texts, settings.seed))
     histories: dict[int, list[Event]] = {n: [] for n in kept}
-    readable = pl.col(KIND).is_in(KINDS)  # a kind that nobody knows has no words; the window's checks tell of it
+    # a kind that nobody knows has no words; the window's checks tell of it
+    readable = pl.col(KIND).is_in(KINDS)
     told = rows.filter(pl.col("unit").is_in(kept) & readable).sort(TIME, maintain_order=True)
-    for n, kind, item, time, value, text in told.select("unit", KIND, ITEM, TIME, VALUE, TEXT).rows():
+    for n, kind, item, time, value, text in told.select(
+        "unit", KIND, ITEM, TIME, VALUE, TEXT
+    ).rows():
         histories[n].append(Event(kind, item, time, value, text))
     if kept:
-        vectors = reader.encode([behaviour_text(histories[n], reader.catalogue, reader.text) for n in kept])
+        vectors = reader.encode(
+            [behaviour_text(histories[n], reader.catalogue, reader.text) for n in kept]
+        )
         seen.vectors("embedding", np.array(kept), vectors)
 
 
 def _predictions(answers: pl.DataFrame, book: Codebook, settings: DriftSettings) -> _Measures:
-    """What the live model said: interests, its confidence, its best scores, how popular what it recommends is."""
+    """What the live model said: interests, its confidence, its best scores, how popular what it
+    recommends is.
+    """
     import polars as pl
 
     named_by = answers.with_columns(pl.coalesce(pl.col(USER), "request").alias(USER))
     rows, users = _numbered(sampled(named_by, settings))
     seen = _Measures(book, users)
-    whole = pl.lit(True) if "k" not in rows.columns else pl.col("k").is_null()  # a short answer is no distribution
-    interests, recommended = rows.filter((pl.col(MODEL) == INTERESTS) & whole), rows.filter(pl.col(MODEL) == RECOMMEND)
+    # a short answer is no distribution
+    whole = pl.lit(True) if "k" not in rows.columns else pl.col("k").is_null()
+    interests, recommended = (
+        rows.filter((pl.col(MODEL) == INTERESTS) & whole),
+        rows.filter(pl.col(MODEL) == RECOMMEND),
+    )
     labels = {label: n for n, label in enumerate(book.labels)}
     said = [
         (n, labels[name], float(p))
@@ -425,7 +512,9 @@ def _first(answers: pl.DataFrame) -> Array:
 
 @dataclass(frozen=True)
 class Quality:
-    """A ratio of sums over units: what each unit adds [n, m], its window [n], and the measure of a total."""
+    """A ratio of sums over units: what each unit adds [n, m], its window [n], and the measure of a
+    total.
+    """
 
     sums: Array
     window: NDArray[np.int32]
@@ -438,11 +527,14 @@ class Quality:
 def qualities(
     reference: pl.DataFrame, current: pl.DataFrame, catalogue: Catalogue, settings: DriftSettings
 ) -> dict[str, tuple[Quality, Quality]]:
-    """Of both sides' mature answers (`windows.outcomes`, with WINDOW); a quality that one side lacks is absent."""
+    """Of both sides' mature answers (`windows.outcomes`, with WINDOW); a quality that one side
+    lacks is absent.
+    """
     import polars as pl
 
     both = pl.concat(
-        [t.with_columns(pl.lit(side).alias("side")) for side, t in enumerate((reference, current))], how="diagonal"
+        [t.with_columns(pl.lit(side).alias("side")) for side, t in enumerate((reference, current))],
+        how="diagonal",
     )
     both = both.with_columns(pl.coalesce(pl.col(USER), "request").alias(USER))
     out: dict[str, tuple[Quality, Quality]] = {}
@@ -459,13 +551,17 @@ def qualities(
             a, b = (Quality(sums[side == s], window[side == s], measure.reduce) for s in (0, 1))
             out[f"quality.{name}"] = (a, b)
 
-    told = both.filter((pl.col(MODEL) == INTERESTS) & (pl.col(RELEVANT).list.len() >= settings.minimum_future))
+    told = both.filter(
+        (pl.col(MODEL) == INTERESTS) & (pl.col(RELEVANT).list.len() >= settings.minimum_future)
+    )
     if told.height:
         names = sorted({name for found in told[NAMES].to_list() for name in found})
         place = {name: n for n, name in enumerate(names)}
         probability, predicted, truth = (np.zeros((told.height, len(names))) for _ in range(3))
         member = catalogue.membership(names)
-        for row, (said, numbers, yes, then) in enumerate(told.select(NAMES, NUMBERS, PREDICTED, RELEVANT).rows()):
+        for row, (said, numbers, yes, then) in enumerate(
+            told.select(NAMES, NUMBERS, PREDICTED, RELEVANT).rows()
+        ):
             at = [place[name] for name in said]
             probability[row, at], predicted[row, at] = numbers, yes
             known = [catalogue.index[item] for item in then if item in catalogue.index]
@@ -491,7 +587,11 @@ def qualities(
         add("ndcg@10", followed, metrics.ndcg(ranked, relevant))
     if recommended[CLICKED].any():
         clicked = recommended[CLICKED].to_numpy().astype(float)
-        add("ctr", recommended, metrics.Measure(np.stack([clicked, np.ones_like(clicked)], 1), metrics.ratio()))
+        add(
+            "ctr",
+            recommended,
+            metrics.Measure(np.stack([clicked, np.ones_like(clicked)], 1), metrics.ratio()),
+        )
     return out
 
 
@@ -529,7 +629,9 @@ def _tested(distance: float, null: Array, level: float, noisy: bool = True) -> T
     return Tested(effect, p, max(0.0, critical) + _POWER * spread)
 
 
-def compare_means(reference: Matrix, current: Matrix, draws: int, seed: int, level: float) -> Tested:
+def compare_means(
+    reference: Matrix, current: Matrix, draws: int, seed: int, level: float
+) -> Tested:
     """L1 distance of means of z."""
     z = np.concatenate([reference, current]).astype(np.float32)
     n, m = len(reference), len(current)
@@ -538,7 +640,9 @@ def compare_means(reference: Matrix, current: Matrix, draws: int, seed: int, lev
     return _tested(float(np.abs(current.mean(0) - reference.mean(0)).sum()), null, level)
 
 
-def compare_kernel(reference: Matrix, current: Matrix, draws: int, seed: int, level: float) -> Tested:
+def compare_kernel(
+    reference: Matrix, current: Matrix, draws: int, seed: int, level: float
+) -> Tested:
     """Maximum mean discrepancy, Gaussian kernel of the pooled median distance."""
     x = np.concatenate([reference, current]).astype(np.float64)
     n, m = len(reference), len(current)
@@ -546,21 +650,27 @@ def compare_kernel(reference: Matrix, current: Matrix, draws: int, seed: int, le
     distance = np.maximum(square[:, None] + square - 2 * x @ x.T, 0)
     kernel = np.exp(-distance / max(float(np.median(distance[np.triu_indices(n + m, 1)])), 1e-12))
     taken = _exchanges(n, m, draws, seed).astype(np.float64)
-    weights = np.concatenate([taken / m - (1 - taken) / n, [np.r_[np.full(n, -1 / n), np.full(m, 1 / m)]]])
+    weights = np.concatenate(
+        [taken / m - (1 - taken) / n, [np.r_[np.full(n, -1 / n), np.full(m, 1 / m)]]]
+    )
     found = np.sqrt(np.maximum(((weights @ kernel) * weights).sum(1), 0))
     return _tested(float(found[-1]), found[:-1], level)
 
 
-def compare_classifier(reference: Matrix, current: Matrix, draws: int, seed: int, level: float) -> Tested:
-    """2 AUC - 1 of a ridge classifier on units that it has not seen; its scores are linear in the sides, so that every
-    exchange is fitted anew by one product."""
+def compare_classifier(
+    reference: Matrix, current: Matrix, draws: int, seed: int, level: float
+) -> Tested:
+    """2 AUC - 1 of a ridge classifier on units that it has not seen; its scores are linear in the
+    sides, so that every exchange is fitted anew by one product.
+    """
     from scipy.stats import rankdata
 
     x = np.concatenate([reference, current]).astype(np.float64)
     n, m = len(reference), len(current)
     x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-9)
     actual = np.r_[np.zeros(n), np.ones(m)][None]
-    sides = np.concatenate([_exchanges(n, m, draws, seed).astype(np.float64), actual]).T  # [n + m, draws + 1]
+    # [n + m, draws + 1]
+    sides = np.concatenate([_exchanges(n, m, draws, seed).astype(np.float64), actual]).T
     fold = np.random.default_rng([seed, n, m, 1]).permutation(n + m) % _FOLDS
     areas = []
     for k in range(_FOLDS):
@@ -590,7 +700,9 @@ def compare_quality(
     taken = _exchanges(n, m, draws, seed).astype(np.float64) @ sums
     sign = -1 if less else 1
     null = sign * (reference.reduce(sums.sum(0) - taken) - current.reduce(taken))
-    worse = sign * float(reference.reduce(reference.sums.sum(0)) - current.reduce(current.sums.sum(0)))
+    worse = sign * float(
+        reference.reduce(reference.sums.sum(0)) - current.reduce(current.sums.sum(0))
+    )
     if not math.isfinite(worse):
         raise ValueError("a quality of nothing")
     return _tested(worse, null, level, noisy=False)
@@ -600,7 +712,8 @@ def compare_quality(
 
 
 def natural_bounds(reference: Profile, settings: DriftSettings) -> dict[str, float]:
-    """By measure, the effect that one more window like the reference's own could have (99% prediction bound).
+    """By measure, the effect that one more window like the reference's own could have (99%
+    prediction bound).
 
     Absent where the reference has fewer than four windows with enough units.
     """
@@ -612,7 +725,9 @@ def natural_bounds(reference: Profile, settings: DriftSettings) -> dict[str, flo
             for window in np.unique(sample.window):
                 inside = sample.window == window
                 if inside.sum() >= _FEWEST <= (~inside).sum():
-                    effects.append(test(sample.z[~inside], sample.z[inside], draws, settings.seed, 0.5).effect)
+                    effects.append(
+                        test(sample.z[~inside], sample.z[inside], draws, settings.seed, 0.5).effect
+                    )
             if (bound := _prediction_bound(effects)) is not None:
                 out[measure] = bound
     return out
@@ -625,11 +740,19 @@ def _prediction_bound(effects: Sequence[float]) -> float | None:
     if k < _FEWEST_WINDOWS:
         return None
     spread = float(np.std(effects, ddof=1))
-    return max(0.0, float(np.mean(effects)) + float(t.ppf(0.99, k - 1)) * spread * math.sqrt(1 + 1 / k))
+    return max(
+        0.0, float(np.mean(effects)) + float(t.ppf(0.99, k - 1)) * spread * math.sqrt(1 + 1 / k)
+    )
 
 
-def _tests(name: str) -> tuple[tuple[str, Callable[[Matrix, Matrix, int, int, float], Tested]], ...]:
-    return ((AUC, compare_classifier), (MMD, compare_kernel)) if name == "embedding" else ((name, compare_means),)
+def _tests(
+    name: str,
+) -> tuple[tuple[str, Callable[[Matrix, Matrix, int, int, float], Tested]], ...]:
+    return (
+        ((AUC, compare_classifier), (MMD, compare_kernel))
+        if name == "embedding"
+        else ((name, compare_means),)
+    )
 
 
 def findings(
@@ -654,7 +777,9 @@ def findings(
         if len(now) < _FEWEST:
             raw.append(Finding(measure=measure, n=len(now)))
             continue
-        interval = metrics.interval(metrics.Measure(now.sums, now.reduce), np.arange(len(now)), settings.seed)
+        interval = metrics.interval(
+            metrics.Measure(now.sums, now.reduce), np.arange(len(now)), settings.seed
+        )
         shown = {"value": interval.value, "low": interval.low, "high": interval.high}
         if len(before) < _FEWEST:  # nothing to compare with, but a floor can be held against it
             raw.append(Finding(measure=measure, n=len(now), **shown))
@@ -669,7 +794,12 @@ def findings(
 
 def _finding(measure: str, tested: Tested, n: int, natural: float | None) -> Finding:
     return Finding(
-        measure=measure, effect=tested.effect, p=tested.p, n=n, detectable=tested.detectable, natural=natural
+        measure=measure,
+        effect=tested.effect,
+        p=tested.p,
+        n=n,
+        detectable=tested.detectable,
+        natural=natural,
     )
 
 

@@ -1,12 +1,15 @@
-"""What one window looks like beside the reference: a report as JSON and HTML, and the evidence for the decision.
+"""What one window looks like beside the reference: a report as JSON and HTML, and the evidence for
+the decision.
 
     <directory>/report.json      facts, problems and findings; its hash is the evidence's id
     <directory>/report.html      the same to read
     <directory>/evidently.html   Evidently's own page on the samples, made safe
 
-Evidently writes names from the data into a script (0.7.23: a category `</script><script>` comes alive). Here every
-string that it gets is inert before (no character that HTML or JavaScript reads as markup), and its page is sealed
-after: a policy names its four scripts by their hashes, so that the browser runs no other one, and loads nothing.
+Evidently writes names from the data into a script (0.7.23: a category `</script><script>` comes
+alive). Here every string that it gets is inert before (no character that HTML or JavaScript reads
+as markup), and its page is sealed
+after: a policy names its four scripts by their hashes, so that the browser runs no other one, and
+loads nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +32,17 @@ from tasteloop.tasks import INTERESTS, RECOMMEND
 from validation.monitor.decision import DecisionSettings, Evidence, Finding
 from validation.monitor.drift import Reader, findings, profile, qualities
 from validation.monitor.reference import LABEL, LENGTH, SCRIPT, TENTH, Reference, rows_of, windowed
-from validation.monitor.windows import MODEL, NAMES, NUMBERS, RELEVANT, Span, distinct, facts, outcomes, problems
+from validation.monitor.windows import (
+    MODEL,
+    NAMES,
+    NUMBERS,
+    RELEVANT,
+    Span,
+    distinct,
+    facts,
+    outcomes,
+    problems,
+)
 from validation.pages import html
 
 if TYPE_CHECKING:
@@ -41,7 +54,8 @@ log = logging.getLogger(__name__)
 REPORT, PAGE, EVIDENTLY = "report.json", "report.html", "evidently.html"
 _CATEGORIES, _NUMBERS = (KIND, LABEL, TENTH, SCRIPT), (VALUE, LENGTH)
 _SCRIPTS = 4  # of a page of Evidently: its data, `global`, its library, the call
-_MARKUP = str.maketrans({c: chr(ord(c) + 0xFEE0) for c in "<>&\"'`\\{}$"})  # the full-width forms look alike
+# the full-width forms look alike
+_MARKUP = str.maketrans({c: chr(ord(c) + 0xFEE0) for c in "<>&\"'`\\{}$"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _MOST_ITEMS = 3000  # Evidently's diversity holds a matrix of all pairs
 _K = 10
@@ -60,7 +74,8 @@ def examine(
     """Compare a closed window with the reference, and write the report.
 
     Args:
-        events: behaviour of the window and of one horizon before it; more is passed over, repetitions too.
+        events: behaviour of the window and of one horizon before it; more is passed over,
+            repetitions too.
         answers: the champion's rows of the journal over the same time, with feedback.
         listed: the items of today's catalogue.
         decision: what the report shows beside each measure.
@@ -68,7 +83,8 @@ def examine(
     import polars as pl
 
     settings = reference.settings
-    answers = answers.sort("time", "request", "instance")  # whatever the order in which they were read
+    # whatever the order in which they were read
+    answers = answers.sort("time", "request", "instance")
     raw = span.of(events)
     delivered = raw.height
     inside = windowed(distinct(raw), [span])
@@ -126,9 +142,14 @@ def examine(
 
 
 def evidently(
-    reference: pl.DataFrame, current: pl.DataFrame, before: pl.DataFrame, mature: pl.DataFrame, catalogue: Catalogue
+    reference: pl.DataFrame,
+    current: pl.DataFrame,
+    before: pl.DataFrame,
+    mature: pl.DataFrame,
+    catalogue: Catalogue,
 ) -> tuple[str, dict[str, Any]]:
-    """Evidently's page on two samples, safe, and its numbers: drift of columns, health of recommendations on each side.
+    """Evidently's page on two samples, safe, and its numbers: drift of columns, health of
+    recommendations on each side.
 
     Args:
         reference, current: `validation.monitor.reference.rows_of`.
@@ -138,15 +159,25 @@ def evidently(
     from evidently.core.metric_types import Metric
     from evidently.metrics import ValueDrift
 
-    used = [c for c in (*_CATEGORIES, *_NUMBERS) if all(t[c].drop_nulls().len() for t in (reference, current))]
+    used = [
+        c
+        for c in (*_CATEGORIES, *_NUMBERS)
+        if all(t[c].drop_nulls().len() for t in (reference, current))
+    ]
     definition = DataDefinition(
-        categorical_columns=[c for c in used if c in _CATEGORIES], numerical_columns=[c for c in used if c in _NUMBERS]
+        categorical_columns=[c for c in used if c in _CATEGORIES],
+        numerical_columns=[c for c in used if c in _NUMBERS],
     )
     methods = {c: "jensenshannon" if c in _CATEGORIES else "wasserstein" for c in used}
     metrics: list[Metric] = [ValueDrift(column=c, method=m) for c, m in methods.items()]
-    old, new = (Dataset.from_pandas(_inert(t.select(used)), data_definition=definition) for t in (reference, current))
+    old, new = (
+        Dataset.from_pandas(_inert(t.select(used)), data_definition=definition)
+        for t in (reference, current)
+    )
     run = Report(metrics).run(new, old)
-    scores = {c: html.finite(m["value"]) for c, m in zip(methods, run.dict()["metrics"], strict=True)}
+    scores = {
+        c: html.finite(m["value"]) for c, m in zip(methods, run.dict()["metrics"], strict=True)
+    }
     numbers: dict[str, Any] = {
         "version": _version(),
         "rows": [reference.height, current.height],
@@ -160,7 +191,9 @@ def evidently(
 def _health(
     behaviour: pl.DataFrame, before: pl.DataFrame, mature: pl.DataFrame, catalogue: Catalogue
 ) -> dict[str, dict[str, float]] | None:
-    """The single values of Evidently's preset for recommendations, on each side; None where one has none."""
+    """The single values of Evidently's preset for recommendations, on each side; None where one has
+    none.
+    """
     from evidently import DataDefinition, Dataset, Recsys, Report
     from evidently.metrics import PopularityBiasMetric
     from evidently.presets import RecsysPreset
@@ -173,8 +206,16 @@ def _health(
         import pandas as pd
 
         rows = [
-            (_word(request), _word(item), float(score), int(item in then), *member.get(item, [0.0] * len(labels)))
-            for request, names, scores, then in answers.select("request", NAMES, NUMBERS, RELEVANT).rows()
+            (
+                _word(request),
+                _word(item),
+                float(score),
+                int(item in then),
+                *member.get(item, [0.0] * len(labels)),
+            )
+            for request, names, scores, then in answers.select(
+                "request", NAMES, NUMBERS, RELEVANT
+            ).rows()
             for item, score in zip(names[:_K], scores[:_K], strict=True)
         ]
         return pd.DataFrame(rows, columns=["user_id", "item_id", "prediction", "target", *features])
@@ -183,7 +224,9 @@ def _health(
 
     sides = {}
     for name, answers in (("reference", before), ("current", mature)):
-        recommended = answers.filter((pl.col(MODEL) == RECOMMEND) & (pl.col(RELEVANT).list.len() > 0))
+        recommended = answers.filter(
+            (pl.col(MODEL) == RECOMMEND) & (pl.col(RELEVANT).list.len() > 0)
+        )
         if not recommended.height:
             return None
         sides[name] = side(recommended)
@@ -192,7 +235,12 @@ def _health(
         categorical_columns=["user_id", "item_id"],
         numerical_columns=["prediction", "target", *features],
     )
-    seen = behaviour.filter(pl.col(ITEM).is_not_null()).select(USER, ITEM).unique(maintain_order=True).to_pandas()
+    seen = (
+        behaviour.filter(pl.col(ITEM).is_not_null())
+        .select(USER, ITEM)
+        .unique(maintain_order=True)
+        .to_pandas()
+    )
     train = seen.rename(columns={USER: "user_id", ITEM: "item_id"}).assign(target=1, prediction=1.0)
     for n, feature in enumerate(features):
         train[feature] = [float(member[i][n]) if i in member else 0.0 for i in train["item_id"]]
@@ -204,21 +252,27 @@ def _health(
         preset = RecsysPreset(k=_K, item_features=features or None, include_tests=False)
         coverage = PopularityBiasMetric(k=_K, metric="coverage")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing, which are NaN and left out below
+            # means of nothing, which are NaN and left out below
+            warnings.simplefilter("ignore", RuntimeWarning)
             run = Report([preset, coverage]).run(
                 Dataset.from_pandas(table, data_definition=definition),
                 None,
                 additional_data={"current_train_data": known},
             )
-        values = {re.sub(r"\(.*", "", m["metric_name"]): m["value"] for m in run.dict()["metrics"][:-1]}
+        values = {
+            re.sub(r"\(.*", "", m["metric_name"]): m["value"] for m in run.dict()["metrics"][:-1]
+        }
         values["Coverage"] = run.dict()["metrics"][-1]["value"]
-        known_ones = {key: html.finite(value) for key, value in values.items()}  # some are NaN on small samples
+        # some are NaN on small samples
+        known_ones = {key: html.finite(value) for key, value in values.items()}
         out[name] = {key: value for key, value in known_ones.items() if value is not None}
     return out
 
 
 def _word(name: object) -> str:
-    """A name that Evidently leaves as it is: it makes numbers of those that look like one, and misses them later."""
+    """A name that Evidently leaves as it is: it makes numbers of those that look like one, and
+    misses them later.
+    """
     return f"n{name}"
 
 
@@ -229,32 +283,46 @@ def _version() -> str:
 
 
 def _inert(frame: pl.DataFrame) -> pd.DataFrame:
-    """For Evidently: every string without what HTML or JavaScript could read as anything but text."""
+    """For Evidently: every string without what HTML or JavaScript could read as anything but
+    text.
+    """
     import polars as pl
 
     texts = [c for c in frame.columns if frame[c].dtype == pl.String]
-    return frame.with_columns(pl.col(c).map_elements(inert, return_dtype=pl.String) for c in texts).to_pandas()
+    return frame.with_columns(
+        pl.col(c).map_elements(inert, return_dtype=pl.String) for c in texts
+    ).to_pandas()
 
 
 def inert(text: str) -> str:
-    """A string that is text wherever it is put: markup in full-width forms, control characters as U+FFFD."""
+    """A string that is text wherever it is put: markup in full-width forms, control characters as
+    U+FFFD.
+    """
     return _CONTROL.sub("�", text).translate(_MARKUP)
 
 
 def seal(page: str) -> str:
-    """A page of Evidently with a policy under which the browser runs its own scripts only, and loads nothing.
+    """A page of Evidently with a policy under which the browser runs its own scripts only, and
+    loads nothing.
 
     Raises:
         TasteloopError: it is not made as expected; then it is not kept.
     """
     scripts = re.findall(r"<script>(.*?)</script>", page, re.S)
     head = page.find("<head>")
-    if len(scripts) != _SCRIPTS or head < 0 or re.search(r"<script[^>]+\bsrc=", page.replace(scripts[2], "", 1)):
+    if (
+        len(scripts) != _SCRIPTS
+        or head < 0
+        or re.search(r"<script[^>]+\bsrc=", page.replace(scripts[2], "", 1))
+    ):
         raise TasteloopError(
             f"Evidently's page has {len(scripts)} scripts where {_SCRIPTS} are known, so it is not kept; this version "
             "of Evidently makes it otherwise"
         )
-    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'"
+        for s in scripts
+    )
     policy = (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; font-src data:; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
@@ -276,24 +344,48 @@ def _page(report: dict[str, Any], found: Sequence[Finding], decision: DecisionSe
     ]
     if report["problems"]:
         said = [html.tag("li", problem) for problem in report["problems"]]
-        told = html.tag("p", "The data failed its checks; a human has to look, and nothing is trained on it.")
-        body.append(html.tag("section", html.tag("h2", "Problems"), told, html.tag("ul", said), class_="verdict bad"))
+        told = html.tag(
+            "p", "The data failed its checks; a human has to look, and nothing is trained on it."
+        )
+        body.append(
+            html.tag(
+                "section",
+                html.tag("h2", "Problems"),
+                told,
+                html.tag("ul", said),
+                class_="verdict bad",
+            )
+        )
     if found:
         body.append(html.tag("section", html.tag("h2", "Measures"), _measures(found, decision)))
     columns = report["evidently"].get("columns", {})
     if columns:
         rows = [(name, c["method"], html.number(c["score"])) for name, c in columns.items()]
-        table = html.table("Evidently on samples of rows", ["Column", "Method", html.Column("Score", True)], rows)
+        table = html.table(
+            "Evidently on samples of rows", ["Column", "Method", html.Column("Score", True)], rows
+        )
         body.append(html.tag("section", html.tag("h2", "Columns"), table))
     if health := report["evidently"].get("recommendations"):
         names = sorted(health["reference"])
-        rows = [(n, *(html.number(health[side].get(n)) for side in ("reference", "current"))) for n in names]
-        heads: list[html.Column | str] = ["Measure", html.Column("Reference", True), html.Column("Window", True)]
+        rows = [
+            (n, *(html.number(health[side].get(n)) for side in ("reference", "current")))
+            for n in names
+        ]
+        heads: list[html.Column | str] = [
+            "Measure",
+            html.Column("Reference", True),
+            html.Column("Window", True),
+        ]
         table = html.table("Health of recommendations (Evidently)", heads, rows)
         body.append(html.tag("section", html.tag("h2", "Recommendations"), table))
     names = [(key, report[key]) for key in ("window", "reference", "champion")]
     body.append(
-        html.tag("footer", html.tag("dl", [(html.tag("dt", k), html.tag("dd", v)) for k, v in names], class_="facts"))
+        html.tag(
+            "footer",
+            html.tag(
+                "dl", [(html.tag("dt", k), html.tag("dd", v)) for k, v in names], class_="facts"
+            ),
+        )
     )
     return html.page("A window beside the reference", body)
 
@@ -302,19 +394,37 @@ def _measures(found: Sequence[Finding], decision: DecisionSettings) -> html.Safe
     rows = []
     for f in sorted(found, key=lambda f: f.measure):
         severity = decision.severity.get(f.measure)
-        sure = f.effect is not None and f.p is not None and f.p <= decision.alpha and f.effect > (f.natural or 0.0)
+        sure = (
+            f.effect is not None
+            and f.p is not None
+            and f.p <= decision.alpha
+            and f.effect > (f.natural or 0.0)
+        )
         if f.effect is None or f.n < decision.minimum:
             mark = html.badge("cannot tell", "quiet")
         elif severity is None or not sure or f.effect < severity.watch:
             mark = html.badge("as before", "good")
         else:
-            mark = html.badge("severe", "bad") if f.effect >= severity.act else html.badge("slight", "warn")
-        numbers = [html.number(x) for x in (f.effect, f.natural, severity.act if severity else None, f.detectable)]
+            mark = (
+                html.badge("severe", "bad")
+                if f.effect >= severity.act
+                else html.badge("slight", "warn")
+            )
+        numbers = [
+            html.number(x)
+            for x in (f.effect, f.natural, severity.act if severity else None, f.detectable)
+        ]
         rows.append([f.measure, mark, *numbers, html.number(f.p, 4), html.number(f.n)])
     numeric = ("Effect", "Natural", "Acts from", "Detectable", "p", "n")
-    heads: list[html.Column | str] = ["Measure", "", *(html.Column(title, True) for title in numeric)]
+    heads: list[html.Column | str] = [
+        "Measure",
+        "",
+        *(html.Column(title, True) for title in numeric),
+    ]
     note = (
         "Effect: how far from the reference. Natural: how far the reference's own windows lie apart. Detectable: the "
         "smallest shift that this window would have shown in four of five cases. p: adjusted for all measures."
     )
-    return html.join([html.tag("p", note, class_="quiet"), html.table("Beside the reference", heads, rows)])
+    return html.join(
+        [html.tag("p", note, class_="quiet"), html.table("Beside the reference", heads, rows)]
+    )

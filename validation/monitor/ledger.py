@@ -1,20 +1,22 @@
 """The ledger: what each window said, what was decided on it, and what came of that.
 
-    <directory>/ledger.jsonl        one JSON object a line, in order, never changed; each hashes the line before
-    <directory>/ledger.head.json    how many lines there are, and the last one's hash
+    <directory>/ledger.jsonl        one JSON object a line, in order, never changed; each hashes the
+    line before <directory>/ledger.head.json    how many lines there are, and the last one's hash
     <directory>/lease.json          which monitor is at work, until when
     <directory>/lock                held while one of these files is written
 
-A record is whole when its line ends: the newline is its last byte, so what a killed writer left is passed over, and cut
-off by the next one. A line that was changed or lost in the middle breaks the chain of hashes and is refused. So is a
-ledger that is shorter than its head says: lines were cut from its end. The head is replaced after its line is on the
-disk, so a writer that was killed in between leaves a ledger that is longer than its head, which is no damage. A ledger
-of a version that wrote no head gets one with its next line.
+A record is whole when its line ends: the newline is its last byte, so what a killed writer left is
+passed over, and cut off by the next one. A line that was changed or lost in the middle breaks the
+chain of hashes and is refused. So is a ledger that is shorter than its head says: lines were cut
+from its end. The head is replaced after its line is on the disk, so a writer that was killed in
+between leaves a ledger that is longer than its head, which is no damage. A ledger of a version that
+wrote no head gets one with its next line.
 
-One monitor works at a time. Its lease carries a token that only grows; a lease that ran out, or whose process is gone,
-is taken over with the next token, and whoever held the old one can no longer write (fencing). So clocks decide only how
-soon a dead monitor on another machine is replaced, never how often something is done: that is decided by the key. The
-first decision on a key stands, and its retraining is one run, named after the key, which is carried on until it ends.
+One monitor works at a time. Its lease carries a token that only grows; a lease that ran out, or
+whose process is gone, is taken over with the next token, and whoever held the old one can no longer
+write (fencing). So clocks decide only how soon a dead monitor on another machine is replaced, never
+how often something is done: that is decided by the key. The first decision on a key stands, and its
+retraining is one run, named after the key, which is carried on until it ends.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ from validation.monitor.decision import Decision, Evidence, Result, Trigger, key
 log = logging.getLogger(__name__)
 
 LEDGER, HEAD, LEASE, LOCK = "ledger.jsonl", "ledger.head.json", "lease.json", "lock"
-Kind = Literal["window", "decided", "alerted", "started", "finished", "rolling-back", "rolled-back", "pruned"]
+Kind = Literal[
+    "window", "decided", "alerted", "started", "finished", "rolling-back", "rolled-back", "pruned"
+]
 ATTEMPTS = 3  # a retraining that ends so often without a word is given up
 
 _NOTHING = "0" * 16  # what the first record names as the line before
@@ -88,7 +92,8 @@ class Record(BaseModel, frozen=True, extra="forbid"):
 class Head(BaseModel, frozen=True, extra="forbid"):
     """The last line that is known to be on the disk.
 
-    Beside its number and hash it says what the line is about, so that people learn what is gone where it was cut off.
+    Beside its number and hash it says what the line is about, so that people learn what is gone
+    where it was cut off.
     """
 
     number: int = Field(ge=1)
@@ -121,7 +126,9 @@ class Ledger:
     def triggers(self) -> list[Trigger]:
         """All retrainings that were decided, with what came of them."""
         found = self.records()
-        results: dict[str, Result] = {r.key: r.body["result"] for r in found if r.kind == "finished"}
+        results: dict[str, Result] = {
+            r.key: r.body["result"] for r in found if r.kind == "finished"
+        }
         champions = {r.key: str(r.body["champion"]) for r in found if r.kind == "window"}
         return [
             Trigger(
@@ -174,7 +181,8 @@ class Ledger:
 
     def _read(self) -> _Lines:
         """The lines, checked against each other and against the head."""
-        head = self._head()  # before the lines: what is appended meanwhile makes them longer, never shorter
+        # before the lines: what is appended meanwhile makes them longer, never shorter
+        head = self._head()
         path = self.directory / LEDGER
         try:
             data = path.read_bytes()
@@ -220,8 +228,11 @@ class Ledger:
         with lease.kept():
             yield lease
 
-    def append(self, lease: Lease, kind: Kind, key: str, body: dict[str, Any], once: bool = True) -> Record:
-        """Add a record and have it on the disk. With `once` the first of its kind and key stands and is returned.
+    def append(
+        self, lease: Lease, kind: Kind, key: str, body: dict[str, Any], once: bool = True
+    ) -> Record:
+        """Add a record and have it on the disk. With `once` the first of its kind and key stands
+        and is returned.
 
         Raises:
             LeaseLost: the lease was taken over.
@@ -234,7 +245,9 @@ class Ledger:
                 )
             path = self.directory / LEDGER
             lines = self._read()
-            if once and (first := next((r for r in lines.records if (r.kind, r.key) == (kind, key)), None)):
+            if once and (
+                first := next((r for r in lines.records if (r.kind, r.key) == (kind, key)), None)
+            ):
                 return first
             record = Record(
                 number=len(lines.records) + 1,
@@ -245,7 +258,9 @@ class Ledger:
                 before=lines.last,
                 body=body,
             )
-            text = json.dumps(record.model_dump(), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            text = json.dumps(
+                record.model_dump(), ensure_ascii=False, allow_nan=False, separators=(",", ":")
+            )
             line = text.encode()
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
@@ -257,7 +272,9 @@ class Ledger:
                 os.fsync(handle)
             finally:
                 os.close(handle)
-            head = Head(number=record.number, hash=_hash(line), time=record.time, kind=kind, key=key)
+            head = Head(
+                number=record.number, hash=_hash(line), time=record.time, kind=kind, key=key
+            )
             files.write_json(self.directory / HEAD, head.model_dump())
             return record
 
@@ -271,7 +288,8 @@ class Ledger:
     def _lease(self) -> dict[str, Any]:
         path = self.directory / LEASE
         if not path.exists():
-            tokens = [r.token for r in self.records()]  # the token never falls, whoever removed the file
+            # the token never falls, whoever removed the file
+            tokens = [r.token for r in self.records()]
             return {"token": max(tokens, default=0), "holder": {}, "until": 0}
         lease: dict[str, Any] = files.read_json(path)
         return lease
@@ -323,7 +341,8 @@ class Lease:
                 self.renew()
             except LeaseLost:
                 return
-            except Exception:  # a full disk, a share that is away: try again until the lease has run out
+            # a full disk, a share that is away: try again until the lease has run out
+            except Exception:
                 log.exception("the lease could not be renewed")
 
 
@@ -346,23 +365,29 @@ def carry_out(
 
     Args:
         now: the time on which the decision rests, µs.
-        train: from the run's id and the decision to {"result", ...}. It may be called again with the same id after a
-            kill, and then carries on or answers what it answered before.
-        alert: may be called again with the same decision after a kill, so receivers tell repetitions by the key. One
-            that fails holds nothing up: it is left to the next `resume`.
+        train: from the run's id and the decision to {"result", ...}. It may be called again with
+            the same id after a kill, and then carries on or answers what it answered before.
+        alert: may be called again with the same decision after a kill, so receivers tell
+            repetitions by the key. One that fails holds nothing up: it is left to the next
+            `resume`.
 
     Returns:
-        the decision's entry of `Ledger.history`: where this evidence was decided on before, that decision's.
+        the decision's entry of `Ledger.history`: where this evidence was decided on before, that
+        decision's.
 
     Raises:
         LeaseLost: another monitor has taken over, and carries on.
     """
-    lease.ledger.append(lease, "decided", decision.key, {**decision.model_dump(mode="json"), "now": now})
+    lease.ledger.append(
+        lease, "decided", decision.key, {**decision.model_dump(mode="json"), "now": now}
+    )
     return _complete(lease, decision.key, train, alert)
 
 
 def resume(
-    lease: Lease, train: Callable[[str, Decision], dict[str, Any]], alert: Callable[[Decision], None]
+    lease: Lease,
+    train: Callable[[str, Decision], dict[str, Any]],
+    alert: Callable[[Decision], None],
 ) -> list[dict[str, Any]]:
     """Carry on what a monitor that was killed had begun."""
     return [
@@ -385,7 +410,11 @@ def _complete(
         try:
             alert(decision)
         except Exception:
-            log.warning("the alert on %s did not get through; the next pass sends it again", key[:12], exc_info=True)
+            log.warning(
+                "the alert on %s did not get through; the next pass sends it again",
+                key[:12],
+                exc_info=True,
+            )
         else:
             lease.ledger.append(lease, "alerted", key, {})
     if decision.outcome == "retrain" and entry["result"] is None:
@@ -394,12 +423,15 @@ def _complete(
             reason = f"{entry['attempts']} attempts ended without a word (out of memory?); see the run's log"
             made: dict[str, Any] = {"result": "failed", "reason": reason}
         else:
-            lease.ledger.append(lease, "started", key, {"run": run, "attempt": entry["attempts"] + 1}, once=False)
+            lease.ledger.append(
+                lease, "started", key, {"run": run, "attempt": entry["attempts"] + 1}, once=False
+            )
             try:
                 made = train(run, decision)
             except LeaseLost:
                 raise
-            except Exception as error:  # a retraining that fails is an outcome; one that is interrupted is carried on
+            # a retraining that fails is an outcome; one that is interrupted is carried on
+            except Exception as error:
                 log.exception("the retraining %s failed", run)
                 made = {"result": "failed", "reason": f"{type(error).__name__}: {error}"}
         lease.ledger.append(lease, "finished", key, {"run": run, **made})
@@ -407,23 +439,38 @@ def _complete(
 
 
 def roll_back(
-    lease: Lease, newest: Evidence, to: str, reasons: Sequence[str], act: Callable[[dict[str, Any]], dict[str, Any]]
+    lease: Lease,
+    newest: Evidence,
+    to: str,
+    reasons: Sequence[str],
+    act: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Record that the champion of the newest evidence is worse than the one before it (`to`, a digest), and act.
+    """Record that the champion of the newest evidence is worse than the one before it (`to`, a
+    digest), and act.
 
     Args:
-        act: from the entry, with `champion` and `to`, to {"result", ...}; called again after a kill.
+        act: from the entry, with `champion` and `to`, to {"result", ...}; called again after a
+            kill.
 
     Returns:
         the entry of `Ledger.history`.
     """
-    key = hashlib.sha256(f"rollback\0{key_of(newest.reference, newest.window, newest.champion)}".encode()).hexdigest()
-    body = {"window": newest.window, "champion": newest.champion, "to": to, "reasons": list(reasons)}
+    key = hashlib.sha256(
+        f"rollback\0{key_of(newest.reference, newest.window, newest.champion)}".encode()
+    ).hexdigest()
+    body = {
+        "window": newest.window,
+        "champion": newest.champion,
+        "to": to,
+        "reasons": list(reasons),
+    }
     lease.ledger.append(lease, "rolling-back", key, {**body, "evidence": [newest.id]})
     return _rolled_back(lease, key, act)
 
 
-def resume_rollbacks(lease: Lease, act: Callable[[dict[str, Any]], dict[str, Any]]) -> list[dict[str, Any]]:
+def resume_rollbacks(
+    lease: Lease, act: Callable[[dict[str, Any]], dict[str, Any]]
+) -> list[dict[str, Any]]:
     """Carry on what a monitor that was killed had begun."""
     return [
         _rolled_back(lease, entry["key"], act)
@@ -432,7 +479,9 @@ def resume_rollbacks(lease: Lease, act: Callable[[dict[str, Any]], dict[str, Any
     ]
 
 
-def _rolled_back(lease: Lease, key: str, act: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+def _rolled_back(
+    lease: Lease, key: str, act: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
     entry = _entry(lease.ledger, key)
     if entry["result"] is None:
         lease.ledger.append(lease, "rolled-back", key, act(entry))
@@ -488,7 +537,9 @@ _REMEDY = (
 
 
 def _damaged(path: Path, number: int, what: str) -> TasteloopError:
-    return TasteloopError(f"line {number} of the ledger {path} {what}: it was changed or lost. {_REMEDY}")
+    return TasteloopError(
+        f"line {number} of the ledger {path} {what}: it was changed or lost. {_REMEDY}"
+    )
 
 
 def _cut(path: Path, anchor: Path, head: Head, left: int) -> TasteloopError:
@@ -499,7 +550,11 @@ def _cut(path: Path, anchor: Path, head: Head, left: int) -> TasteloopError:
             f"the ledger {path} is another one than {anchor.name} was written for: its line {head.number} is not "
             f"{last}. {_REMEDY}"
         )
-    gone = f"entries {left + 1} to {head.number} are" if left + 1 < head.number else f"entry {head.number} is"
+    gone = (
+        f"entries {left + 1} to {head.number} are"
+        if left + 1 < head.number
+        else f"entry {head.number} is"
+    )
     return TasteloopError(
         f"the ledger {path} was cut: {gone} gone, the last of which was {last}. {_REMEDY}; or, to go on without what "
         f"is gone, remove {anchor}"
@@ -511,11 +566,18 @@ def _cut(path: Path, anchor: Path, head: Head, left: int) -> TasteloopError:
 
 def _self() -> dict[str, Any]:
     """This process, so that another one on the same machine can see whether it lives."""
-    return {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "space": _space()}
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "born": _born(os.getpid()),
+        "space": _space(),
+    }
 
 
 def _lives(holder: dict[str, Any]) -> bool:
-    """Whether a holder may be alive: of those elsewhere only the lease's end says that it is not."""
+    """Whether a holder may be alive: of those elsewhere only the lease's end says that it is
+    not.
+    """
     if not holder:
         return False
     mine = _self()
@@ -532,7 +594,9 @@ def _space() -> str | None:
 
 
 def _born(pid: int) -> str | None:
-    """When a process began, in ticks since the boot, so that a number used again is not taken for it."""
+    """When a process began, in ticks since the boot, so that a number used again is not taken for
+    it.
+    """
     with suppress(OSError, IndexError):
         after = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if after[0] == "Z" else after[19]

@@ -1,13 +1,15 @@
-"""The reference: what the champion was trained and validated on, as later windows are compared with it.
+"""The reference: what the champion was trained and validated on, as later windows are compared with
+it.
 
-    <directory>/reference.json          seed, windows, cells and vocabulary, natural bounds, facts of each window
-    <directory>/profile.safetensors     every measure of behaviour, embedding and prediction, a row a unit
-    <directory>/answers.parquet         the champion's answers to held-out snapshots, with what followed
-    <directory>/sample.parquet          rows of behaviour without texts, for Evidently
+    <directory>/reference.json          seed, windows, cells and vocabulary, natural bounds, facts
+    of each window <directory>/profile.safetensors     every measure of behaviour, embedding and
+    prediction, a row a unit <directory>/answers.parquet         the champion's answers to held-out
+    snapshots, with what followed <directory>/sample.parquet          rows of behaviour without
+    texts, for Evidently
 
-It is made once, at promotion: the newest windows of the champion's own data, of the length that is monitored, and its
-answers to snapshots that it was not trained on. Samples depend on the seed and the ids only: the same bundle and data
-give the same reference.
+It is made once, at promotion: the newest windows of the champion's own data, of the length that is
+monitored, and its answers to snapshots that it was not trained on. Samples depend on the seed and
+the ids only: the same bundle and data give the same reference.
 """
 
 from __future__ import annotations
@@ -26,7 +28,15 @@ from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.snapshots import TRAIN, Snapshots
 from tasteloop.errors import TasteloopError
-from tasteloop.files import atomic_directory, home, read_json, read_parquet, sha256_tree, write_json, write_parquet
+from tasteloop.files import (
+    atomic_directory,
+    home,
+    read_json,
+    read_parquet,
+    sha256_tree,
+    write_json,
+    write_parquet,
+)
 from tasteloop.tasks import INTERESTS, RECOMMEND
 from validation.monitor import drift
 from validation.monitor.drift import (
@@ -67,21 +77,36 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-DATASET, SNAPSHOTS = "dataset", "snapshots"  # what the champion learned from, where it was trained elsewhere
-META, PROFILE, ANSWERS, SAMPLE = "reference.json", "profile.safetensors", "answers.parquet", "sample.parquet"
-LABEL, TENTH, LENGTH, SCRIPT = "label", "popularity", "text_length", "script"  # columns of the sample
+# what the champion learned from, where it was trained elsewhere
+DATASET, SNAPSHOTS = "dataset", "snapshots"
+META, PROFILE, ANSWERS, SAMPLE = (
+    "reference.json",
+    "profile.safetensors",
+    "answers.parquet",
+    "sample.parquet",
+)
+# columns of the sample
+LABEL, TENTH, LENGTH, SCRIPT = "label", "popularity", "text_length", "script"
 _NEW = "new"
 
 
 class WatchSettings(BaseModel, frozen=True, extra="forbid"):
-    """What is compared with what: how windows are cut and checked, and how much of them is looked at."""
+    """What is compared with what: how windows are cut and checked, and how much of them is looked
+    at.
+    """
 
     windows: WindowSettings = WindowSettings()
     checks: CheckSettings = CheckSettings()
     drift: DriftSettings = DriftSettings()
-    reference_windows: int = Field(28, ge=1, description="Newest windows of the champion's data that it is made of.")
-    answers: int = Field(1000, ge=0, description="Held-out snapshots that the champion answers for it.")
-    rows: int = Field(20_000, ge=100, description="Rows of behaviour that Evidently sees, on each side.")
+    reference_windows: int = Field(
+        28, ge=1, description="Newest windows of the champion's data that it is made of."
+    )
+    answers: int = Field(
+        1000, ge=0, description="Held-out snapshots that the champion answers for it."
+    )
+    rows: int = Field(
+        20_000, ge=100, description="Rows of behaviour that Evidently sees, on each side."
+    )
 
 
 @dataclass(frozen=True)
@@ -106,13 +131,18 @@ class Reference:
 
         meta = read_json(directory / META)
         if meta.get("format") != FORMAT:
-            raise TasteloopError(f"{directory} is a reference of format {meta.get('format')!r}; make it again")
+            raise TasteloopError(
+                f"{directory} is a reference of format {meta.get('format')!r}; make it again"
+            )
         try:
             arrays = load_file(directory / PROFILE)
         except (OSError, SafetensorError) as error:
-            raise TasteloopError(f"{directory / PROFILE} cannot be read ({error}); make the reference again") from error
+            raise TasteloopError(
+                f"{directory / PROFILE} cannot be read ({error}); make the reference again"
+            ) from error
         scales = {
-            name: Scale(tuple(s["edges"]), tuple(s["places"]), s["deviation"]) for name, s in meta["scales"].items()
+            name: Scale(tuple(s["edges"]), tuple(s["places"]), s["deviation"])
+            for name, s in meta["scales"].items()
         }
         names = sorted({key.rpartition(":")[0] for key in arrays})
         return cls(
@@ -133,14 +163,18 @@ class Reference:
         return self.spans[-1].end
 
     def answers(self) -> pl.DataFrame:
-        """The champion's answers to held-out snapshots whose horizon is over, with their outcomes and WINDOW."""
+        """The champion's answers to held-out snapshots whose horizon is over, with their outcomes
+        and WINDOW.
+        """
         return read_parquet(self.directory / ANSWERS)
 
     def sample(self) -> pl.DataFrame:
         return read_parquet(self.directory / SAMPLE)
 
 
-def save_reference(session: Session, snapshots: Path, settings: WatchSettings, out: Path) -> Reference:
+def save_reference(
+    session: Session, snapshots: Path, settings: WatchSettings, out: Path
+) -> Reference:
     """Make the reference of a bundle from the snapshots that it was trained and validated on.
 
     Raises:
@@ -183,7 +217,9 @@ def save_reference(session: Session, snapshots: Path, settings: WatchSettings, o
                 "spans": [[span.start, span.end] for span in spans],
                 "units": {name: len(sample) for name, sample in made.items()},
                 "means": {
-                    name: [round(float(x), 6) for x in s.z.mean(0)] for name, s in made.items() if s.z.shape[1] < 64
+                    name: [round(float(x), 6) for x in s.z.mean(0)]
+                    for name, s in made.items()
+                    if s.z.shape[1] < 64
                 },
                 "natural": natural_bounds(made, settings.drift),
                 "facts": [facts(span.of(behaviour), session.catalogue.items) for span in spans],
@@ -197,9 +233,11 @@ def save_reference(session: Session, snapshots: Path, settings: WatchSettings, o
 
 
 def keep_reference(bundle: Path, snapshots: Path, settings: WatchSettings) -> str:
-    """Save the reference of a bundle that is about to be promoted at its `place`; returns its digest.
+    """Save the reference of a bundle that is about to be promoted at its `place`; returns its
+    digest.
 
-    "" where none can be made (the data is shorter than a window): that holds no promotion up, and the monitor says so.
+    "" where none can be made (the data is shorter than a window): that holds no promotion up, and
+    the monitor says so.
     """
     from tasteloop.runtime.session import Session
 
@@ -241,22 +279,32 @@ def windowed(frame: pl.DataFrame, spans: Sequence[Span]) -> pl.DataFrame:
     return frame.with_columns(pl.Series(WINDOW, place, pl.Int32)).filter(pl.Series(inside))
 
 
-def _answers(session: Session, prepared: Snapshots, spans: Sequence[Span], settings: WatchSettings) -> pl.DataFrame:
+def _answers(
+    session: Session, prepared: Snapshots, spans: Sequence[Span], settings: WatchSettings
+) -> pl.DataFrame:
     """As the journal would have them, for snapshots that the champion was not trained on."""
     import polars as pl
 
     held = windowed(prepared.table.filter(pl.col("split") != TRAIN), spans)
     names = {f"{user}\0{time}": n for n, (user, time) in enumerate(held.select(USER, TIME).rows())}
-    rows = held[sorted(names[name] for name in chosen(names, settings.answers, settings.drift.seed))]
-    asked = [{"events": [event.json() for event in history]} for history in prepared.histories(rows)]
+    rows = held[
+        sorted(names[name] for name in chosen(names, settings.answers, settings.drift.seed))
+    ]
+    asked = [
+        {"events": [event.json() for event in history]} for history in prepared.histories(rows)
+    ]
     table: list[dict[str, Any]] = []
     models = [model for model in (INTERESTS, RECOMMEND) if model in session.models]
     for model in models:
         key, name, number = (
-            ("interests", "label", "probability") if model == INTERESTS else ("recommendations", "item", "score")
+            ("interests", "label", "probability")
+            if model == INTERESTS
+            else ("recommendations", "item", "score")
         )
         units = rows.select(USER, TIME, WINDOW).rows()
-        for n, (answer, (user, time, window)) in enumerate(zip(session.answer(model, asked), units, strict=True)):
+        for n, (answer, (user, time, window)) in enumerate(
+            zip(session.answer(model, asked), units, strict=True)
+        ):
             ranked = answer[key]
             table.append(
                 {
@@ -268,7 +316,9 @@ def _answers(session: Session, prepared: Snapshots, spans: Sequence[Span], setti
                     VERSION: session.digest[:12],
                     NAMES: [entry[name] for entry in ranked],
                     NUMBERS: [entry[number] for entry in ranked],
-                    PREDICTED: [entry["predicted"] for entry in ranked] if model == INTERESTS else None,
+                    PREDICTED: [entry["predicted"] for entry in ranked]
+                    if model == INTERESTS
+                    else None,
                     FEEDBACK: [],
                     WINDOW: window,
                 }
@@ -296,15 +346,22 @@ def answers_schema() -> dict[str, pl.DataType]:
     }
 
 
-def rows_of(events: pl.DataFrame, book: Codebook, catalogue: Catalogue, settings: WatchSettings) -> pl.DataFrame:
-    """A fixed number of rows of behaviour at most, without texts: what is in them is said by length and script."""
+def rows_of(
+    events: pl.DataFrame, book: Codebook, catalogue: Catalogue, settings: WatchSettings
+) -> pl.DataFrame:
+    """A fixed number of rows of behaviour at most, without texts: what is in them is said by length
+    and script.
+    """
     import polars as pl
 
     units = drift.sampled(events, settings.drift)
     if units.height > settings.rows:  # evenly over the ordered rows: seeded by the units' choice
         units = units[np.linspace(0, units.height - 1, settings.rows).astype(int)]
     items = units[ITEM].to_list()
-    first = {item: (found[0] if found else None) for item, found in zip(catalogue.items, catalogue.labels, strict=True)}
+    first = {
+        item: (found[0] if found else None)
+        for item, found in zip(catalogue.items, catalogue.labels, strict=True)
+    }
     texts = units[TEXT].to_list()
     return units.select(
         USER,
@@ -312,7 +369,9 @@ def rows_of(events: pl.DataFrame, book: Codebook, catalogue: Catalogue, settings
         KIND,
         pl.col(VALUE).cast(pl.Float64),
         pl.Series(LABEL, [first.get(item) for item in items], pl.String),
-        pl.Series(TENTH, [None if i is None else str(book.tenths.get(i, _NEW)) for i in items], pl.String),
+        pl.Series(
+            TENTH, [None if i is None else str(book.tenths.get(i, _NEW)) for i in items], pl.String
+        ),
         pl.Series(LENGTH, [None if t is None else float(len(t)) for t in texts], pl.Float64),
         pl.Series(SCRIPT, [None if t is None else drift.script_of(t) for t in texts], pl.String),
     )

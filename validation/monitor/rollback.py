@@ -1,8 +1,8 @@
 """Whether the live champion is worse than the one before it, beyond doubt.
 
-Both are judged by mature truth: what each one's answers led to in the windows in which it was live. No window of both
-has the same users, and windows differ for reasons of their own; so one bad window is not enough, and the comparison is
-with the worst of the previous champion's last windows.
+Both are judged by mature truth: what each one's answers led to in the windows in which it was live.
+No window of both has the same users, and windows differ for reasons of their own; so one bad window
+is not enough, and the comparison is with the worst of the previous champion's last windows.
 """
 
 from __future__ import annotations
@@ -22,10 +22,15 @@ class RollbackSettings(BaseModel, frozen=True, extra="forbid"):
 
     automatic: bool = True
     measures: tuple[str, ...] = Field(
-        ("quality.f1", "quality.ndcg@10", "quality.ctr", ERRORS), description="Any of them is enough."
+        ("quality.f1", "quality.ndcg@10", "quality.ctr", ERRORS),
+        description="Any of them is enough.",
     )
-    windows: int = Field(2, ge=1, description="Newest windows of each side; the live one must be worse in each.")
-    minimum: int = Field(50, ge=1, description="Users or requests below which a window says nothing.")
+    windows: int = Field(
+        2, ge=1, description="Newest windows of each side; the live one must be worse in each."
+    )
+    minimum: int = Field(
+        50, ge=1, description="Users or requests below which a window says nothing."
+    )
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,15 @@ class Interval:
 Window = Mapping[str, Interval]
 
 
-def worse(live: Sequence[Window], previous: Sequence[Window], settings: RollbackSettings) -> list[str]:
-    """A sentence for each measure in which the live champion is worse than the previous one; none where it is not.
+def worse(
+    live: Sequence[Window], previous: Sequence[Window], settings: RollbackSettings
+) -> list[str]:
+    """A sentence for each measure in which the live champion is worse than the previous one; none
+    where it is not.
 
-    It is worse when in each of its newest windows the whole interval lies on the wrong side of every interval of the
-    previous champion's last windows. Fewer windows than `settings.windows` of the live one say nothing.
+    It is worse when in each of its newest windows the whole interval lies on the wrong side of
+    every interval of the previous champion's last windows. Fewer windows than `settings.windows` of
+    the live one say nothing.
 
     Args:
         live, previous: windows in which each was the champion, oldest first.
@@ -53,7 +62,9 @@ def worse(live: Sequence[Window], previous: Sequence[Window], settings: Rollback
     out = []
     for name in settings.measures:
         mine, theirs = (
-            [w[name] for w in side if name in w and w[name].n >= settings.minimum][-settings.windows :]
+            [w[name] for w in side if name in w and w[name].n >= settings.minimum][
+                -settings.windows :
+            ]
             for side in (live, previous)
         )
         if len(mine) < settings.windows or not theirs:
@@ -74,8 +85,12 @@ def worse(live: Sequence[Window], previous: Sequence[Window], settings: Rollback
 
 
 def windows_of(evidence: Sequence[Evidence], champion: str) -> dict[str, dict[str, Interval]]:
-    """What the evidence says of one champion's qualities, by window, oldest first; void windows are left out."""
-    found = {e.window: e for e in sorted(evidence, key=lambda e: (e.end, e.id)) if e.champion == champion}
+    """What the evidence says of one champion's qualities, by window, oldest first; void windows are
+    left out.
+    """
+    found = {
+        e.window: e for e in sorted(evidence, key=lambda e: (e.end, e.id)) if e.champion == champion
+    }
     return {
         window: {
             f.measure: Interval(f.value, f.low, f.high, f.n)

@@ -1,11 +1,14 @@
-"""Windows of behaviour: which are closed, whether their data can be trusted, and which answers' truth is known.
+"""Windows of behaviour: which are closed, whether their data can be trusted, and which answers'
+truth is known.
 
-Time is the events' own. The watermark says how far it has come: the newest event, less the lateness that is waited for.
-Events in the monitor's future do not move it, so a sender's wrong clock cannot close a window early. A window is closed
-once the watermark has passed its end, and stays what it was: what comes later is late, and counts in no window.
+Time is the events' own. The watermark says how far it has come: the newest event, less the lateness
+that is waited for. Events in the monitor's future do not move it, so a sender's wrong clock cannot
+close a window early. A window is closed once the watermark has passed its end, and stays what it
+was: what comes later is late, and counts in no window.
 
-An answer's truth is what its user did within the horizon after it. It counts in the window in which the horizon ends,
-once, and only what lies inside the horizon counts: so no answer looks worse for being young, or better for being old.
+An answer's truth is what its user did within the horizon after it. It counts in the window in which
+the horizon ends, once, and only what lies inside the horizon counts: so no answer looks worse for
+being young, or better for being old.
 """
 
 from __future__ import annotations
@@ -35,9 +38,13 @@ _KEEPS = (USER, ITEM, KIND, TIME, VALUE, TEXT)
 class WindowSettings(BaseModel, frozen=True, extra="forbid"):
     """How time is cut."""
 
-    hours: float | None = Field(24.0, gt=0, allow_inf_nan=False, description="Length of a window; null: by count.")
+    hours: float | None = Field(
+        24.0, gt=0, allow_inf_nan=False, description="Length of a window; null: by count."
+    )
     events: int | None = Field(None, ge=1, description="Events of a window instead of a length.")
-    lateness_hours: float = Field(2.0, ge=0, allow_inf_nan=False, description="How long late events are waited for.")
+    lateness_hours: float = Field(
+        2.0, ge=0, allow_inf_nan=False, description="How long late events are waited for."
+    )
     horizon_hours: float = Field(
         24.0, gt=0, allow_inf_nan=False, description="What follows an answer so soon is its truth."
     )
@@ -45,7 +52,9 @@ class WindowSettings(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _one_measure(self) -> WindowSettings:
         if (self.hours is None) == (self.events is None):
-            raise ValueError("a window has a length in hours or a number of events: set one, and the other to null")
+            raise ValueError(
+                "a window has a length in hours or a number of events: set one, and the other to null"
+            )
         return self
 
     @property
@@ -57,12 +66,18 @@ class WindowSettings(BaseModel, frozen=True, extra="forbid"):
 class CheckSettings(BaseModel, frozen=True, extra="forbid"):
     """When a window's data cannot be trusted; shares lie in [0, 1]."""
 
-    volume: tuple[float, float] = Field((0.2, 5.0), description="Of the reference's least and most events a window.")
-    rise: Share = Field(0.2, description="How much higher the share of empty or unlisted values may be.")
+    volume: tuple[float, float] = Field(
+        (0.2, 5.0), description="Of the reference's least and most events a window."
+    )
+    rise: Share = Field(
+        0.2, description="How much higher the share of empty or unlisted values may be."
+    )
     invalid: Share = Field(0.01, description="Unknown kinds, or values outside [0, 1].")
     duplicates: Share = Field(0.5, description="Exact repetitions; they are removed in any case.")
     flood: float = Field(
-        3.0, ge=1, description="Times the reference's busiest user from which a user may be a machine."
+        3.0,
+        ge=1,
+        description="Times the reference's busiest user from which a user may be a machine.",
     )
     flooded: Share = Field(0.1, description="Events of such users.")
     enough: int = Field(30, ge=1, description="Rows below which a share is not judged.")
@@ -83,7 +98,9 @@ class Span:
         """The rows whose time, `shift` later, lies in it."""
         import polars as pl
 
-        return frame.filter(pl.col(TIME).is_between(self.start - shift, self.end - shift, closed="left"))
+        return frame.filter(
+            pl.col(TIME).is_between(self.start - shift, self.end - shift, closed="left")
+        )
 
 
 def watermark(times: pl.Series, now: int, settings: WindowSettings) -> int | None:
@@ -93,7 +110,9 @@ def watermark(times: pl.Series, now: int, settings: WindowSettings) -> int | Non
 
 
 def beginning(times: pl.Series, since: int, settings: WindowSettings) -> int | None:
-    """Where the first window after `since` begins: with the first event, whatever lies between; None without one."""
+    """Where the first window after `since` begins: with the first event, whatever lies between;
+    None without one.
+    """
     first: Any = times.filter(times >= since).min()
     if first is None or settings.hours is None:
         return None if first is None else int(first)
@@ -104,12 +123,15 @@ def beginning(times: pl.Series, since: int, settings: WindowSettings) -> int | N
 def closed(times: pl.Series, since: int, until: int, settings: WindowSettings) -> list[Span]:
     """The windows that begin at `since` or later and end by the watermark `until`, oldest first.
 
-    By length they lie on a grid from 1970 on, whoever asks and whenever; one without events is a window too. By count
-    each begins where the one before ended, and events of one instant are never parted.
+    By length they lie on a grid from 1970 on, whoever asks and whenever; one without events is a
+    window too. By count each begins where the one before ended, and events of one instant are never
+    parted.
     """
     if settings.hours is not None:
         length = int(settings.hours * HOUR)
-        return [Span(n * length, (n + 1) * length) for n in range(-(-since // length), until // length)]
+        return [
+            Span(n * length, (n + 1) * length) for n in range(-(-since // length), until // length)
+        ]
     assert settings.events is not None
     ahead = times.filter((times >= since) & (times < until)).sort()
     out: list[Span] = []
@@ -117,7 +139,8 @@ def closed(times: pl.Series, since: int, until: int, settings: WindowSettings) -
     while position + settings.events < len(ahead):
         end = int(ahead[position + settings.events])
         position = int(ahead.search_sorted(end, side="left"))
-        if end == start or position == 0 or (out and end == out[-1].end):  # an instant fuller than a window
+        # an instant fuller than a window
+        if end == start or position == 0 or (out and end == out[-1].end):
             later = ahead.filter(ahead > end)
             if not len(later):
                 break
@@ -129,15 +152,20 @@ def closed(times: pl.Series, since: int, until: int, settings: WindowSettings) -
 
 
 def distinct(events: pl.DataFrame) -> pl.DataFrame:
-    """Without exact repetitions, ordered by user, time and the rest: the same rows in any order give the same table."""
+    """Without exact repetitions, ordered by user, time and the rest: the same rows in any order
+    give the same table.
+    """
     return events.select(_KEEPS).unique().sort(USER, TIME, KIND, ITEM, VALUE, TEXT)
 
 
 # Whether the data can be trusted
 
 
-def facts(rows: pl.DataFrame, listed: Sequence[str], delivered: int | None = None) -> dict[str, Any]:
-    """What `problems` compares: counts, and shares of rows that are empty, unlisted, invalid or repeated.
+def facts(
+    rows: pl.DataFrame, listed: Sequence[str], delivered: int | None = None
+) -> dict[str, Any]:
+    """What `problems` compares: counts, and shares of rows that are empty, unlisted, invalid or
+    repeated.
 
     Args:
         rows: behaviour, repetitions removed; `delivered`: how many rows came, with them.
@@ -148,13 +176,27 @@ def facts(rows: pl.DataFrame, listed: Sequence[str], delivered: int | None = Non
     for name, of, bad in (
         ("ratings without a value", pl.col(KIND) == "rate", pl.col(VALUE).is_null()),
         ("events without an item", pl.col(KIND) != "search", pl.col(ITEM).is_null()),
-        ("searches without a text", pl.col(KIND) == "search", pl.col(TEXT).is_null() | (pl.col(TEXT) == "")),
-        ("reviews without a text", pl.col(KIND) == "review", pl.col(TEXT).is_null() | (pl.col(TEXT) == "")),
-        ("events on items that no catalogue lists", pl.col(ITEM).is_not_null(), ~pl.col(ITEM).is_in(listed)),
+        (
+            "searches without a text",
+            pl.col(KIND) == "search",
+            pl.col(TEXT).is_null() | (pl.col(TEXT) == ""),
+        ),
+        (
+            "reviews without a text",
+            pl.col(KIND) == "review",
+            pl.col(TEXT).is_null() | (pl.col(TEXT) == ""),
+        ),
+        (
+            "events on items that no catalogue lists",
+            pl.col(ITEM).is_not_null(),
+            ~pl.col(ITEM).is_in(listed),
+        ),
     ):
         table = rows.filter(of)
         shares[name] = {"share": float(table.select(bad.mean()).item() or 0.0), "n": table.height}
-    invalid = ~pl.col(KIND).is_in(KINDS) | (pl.col(VALUE).is_not_null() & ~pl.col(VALUE).is_between(0, 1))
+    invalid = ~pl.col(KIND).is_in(KINDS) | (
+        pl.col(VALUE).is_not_null() & ~pl.col(VALUE).is_between(0, 1)
+    )
     rated = rows.filter(pl.col(VALUE).is_not_null())
     counts = rows.group_by(USER).len()["len"]
     return {
@@ -170,7 +212,10 @@ def facts(rows: pl.DataFrame, listed: Sequence[str], delivered: int | None = Non
 
 
 def problems(
-    rows: pl.DataFrame, now: dict[str, Any], reference: Sequence[dict[str, Any]], settings: CheckSettings
+    rows: pl.DataFrame,
+    now: dict[str, Any],
+    reference: Sequence[dict[str, Any]],
+    settings: CheckSettings,
 ) -> list[str]:
     """Why a window's data cannot be trusted, in words; nothing where it can.
 
@@ -190,16 +235,28 @@ def problems(
             f"(allowed: {low:,.0f} to {high:,.0f})"
         )
     if now["rows"] and (repeated := 1 - now["events"] / now["rows"]) > settings.duplicates:
-        out.append(f"{repeated:.0%} of the rows repeat others exactly (allowed: {settings.duplicates:.0%})")
+        out.append(
+            f"{repeated:.0%} of the rows repeat others exactly (allowed: {settings.duplicates:.0%})"
+        )
     for name, found in now["shares"].items():
         before = [f["shares"][name] for f in reference if f["shares"][name]["n"] >= settings.enough]
         usual = max((f["share"] for f in before), default=0.0)
         if found["n"] >= settings.enough and found["share"] > usual + settings.rise:
-            out.append(f"{found['share']:.0%} {name}, where the reference's windows had at most {usual:.0%}")
+            out.append(
+                f"{found['share']:.0%} {name}, where the reference's windows had at most {usual:.0%}"
+            )
     if now["invalid"] > settings.invalid:
-        out.append(f"{now['invalid']:.1%} of the events have an unknown kind or a value outside [0, 1]")
-    if now["rated"] >= settings.enough and now["values"] == 1 and all(f["values"] > 1 for f in reference if f["rated"]):
-        out.append("every value is the same, where the reference has several: a constant was written upstream")
+        out.append(
+            f"{now['invalid']:.1%} of the events have an unknown kind or a value outside [0, 1]"
+        )
+    if (
+        now["rated"] >= settings.enough
+        and now["values"] == 1
+        and all(f["values"] > 1 for f in reference if f["rated"])
+    ):
+        out.append(
+            "every value is the same, where the reference has several: a constant was written upstream"
+        )
     busiest = settings.flood * max(f["busiest"] for f in reference)
     counts = rows.group_by(USER).len().filter(pl.col("len") > busiest)
     if now["events"] and (share := int(counts["len"].sum()) / now["events"]) > settings.flooded:
@@ -213,8 +270,11 @@ def problems(
 # Truth
 
 
-def outcomes(answers: pl.DataFrame, events: pl.DataFrame, horizon: int, positive: float) -> pl.DataFrame:
-    """Answers with what followed within the horizon (µs): `relevant` items, and whether a named one was `clicked`.
+def outcomes(
+    answers: pl.DataFrame, events: pl.DataFrame, horizon: int, positive: float
+) -> pl.DataFrame:
+    """Answers with what followed within the horizon (µs): `relevant` items, and whether a named one
+    was `clicked`.
 
     Args:
         answers: rows of the journal, with `feedback`; without a user only feedback tells.
@@ -236,14 +296,18 @@ def outcomes(answers: pl.DataFrame, events: pl.DataFrame, horizon: int, positive
         .filter(inside)
         .select("row", ITEM, "then")
     )
-    told = rows.select("row", TIME, FEEDBACK).explode(FEEDBACK).filter(pl.col(FEEDBACK).is_not_null())
+    told = (
+        rows.select("row", TIME, FEEDBACK).explode(FEEDBACK).filter(pl.col(FEEDBACK).is_not_null())
+    )
     given = told.select(
         "row",
         TIME,
         *(pl.col(FEEDBACK).struct.field(name) for name in (KIND, ITEM, VALUE)),
         pl.col(FEEDBACK).struct.field(TIME).alias("then"),
     ).filter(inside)
-    liked = nw.from_native(given).filter(is_positive(positive)).to_native().select("row", ITEM, "then")
+    liked = (
+        nw.from_native(given).filter(is_positive(positive)).to_native().select("row", ITEM, "then")
+    )
     relevant = (
         pl.concat([behaved, liked])
         .sort("row", "then", ITEM)

@@ -1,9 +1,10 @@
 """A small kit for self-contained HTML pages about data that nobody vouched for.
 
-Markup is a type. `tag` escapes every child and every attribute that is not `Safe`, and only this module makes
-`Safe` values, so a film named `</script><script>` is text wherever it appears. Joining or formatting a `Safe`
-with ordinary string operations gives a plain `str` again, which is escaped when it is used: forgetting is
-harmless. Pages hold no script, load nothing, and say so to the browser in a Content Security Policy.
+Markup is a type. `tag` escapes every child and every attribute that is not `Safe`, and only this
+module makes `Safe` values, so a film named `</script><script>` is text wherever it appears. Joining
+or formatting a `Safe` with ordinary string operations gives a plain `str` again, which is escaped
+when it is used: forgetting is harmless. Pages hold no script, load nothing, and say so to the
+browser in a Content Security Policy.
 """
 
 from __future__ import annotations
@@ -64,11 +65,14 @@ class Safe(str):
     __slots__ = ()
 
 
-Child: TypeAlias = object  # Safe, several of them, None (nothing), or any value, whose text is escaped
+# Safe, several of them, None (nothing), or any value, whose text is escaped
+Child: TypeAlias = object
 
 
 def escape(value: object) -> Safe:
-    """The text of any value as inert HTML, also in quoted attributes; control characters become U+FFFD."""
+    """The text of any value as inert HTML, also in quoted attributes; control characters become
+    U+FFFD.
+    """
     return value if isinstance(value, Safe) else Safe(html.escape(_CONTROL.sub("�", str(value))))
 
 
@@ -77,7 +81,8 @@ def join(children: Iterable[Child], between: str = "") -> Safe:
 
 
 def tag(name: str, *children: Child, **attributes: object) -> Safe:
-    """One element. `class_` means class and `aria_label` aria-label; None or False leaves an attribute out.
+    """One element. `class_` means class and `aria_label` aria-label; None or False leaves an
+    attribute out.
 
     Raises:
         ValueError: an element or attribute that could run or load something.
@@ -90,12 +95,16 @@ def tag(name: str, *children: Child, **attributes: object) -> Safe:
         if not _ATTRIBUTE.fullmatch(key):
             raise ValueError(f"attribute {key!r} is not in this kit; known: {_ATTRIBUTE.pattern}")
         if key == "href" and not _TARGET.fullmatch(str(value)):
-            raise ValueError(f"a page links only to itself and to pages beside it: '#…', 'a/b.html', not {value!r}")
+            raise ValueError(
+                f"a page links only to itself and to pages beside it: '#…', 'a/b.html', not {value!r}"
+            )
         if key == "style" and not re.fullmatch(r"--[a-z]+:[0-9.]+", str(value)):
             raise ValueError(f"a style attribute only sets a number, '--share:0.5', not {value!r}")
         if value is None or value is False:
             continue
-        parts.append(key if value is True else f'{key}="{html.escape(_CONTROL.sub("�", str(value)))}"')
+        parts.append(
+            key if value is True else f'{key}="{html.escape(_CONTROL.sub("�", str(value)))}"'
+        )
     opening = "<" + " ".join(parts) + ">"
     return Safe(opening if _VOID.fullmatch(name) else f"{opening}{join(children)}</{name}>")
 
@@ -144,7 +153,8 @@ def table(
     note: str = "",
     full: bool = False,
 ) -> Safe:
-    """A table whose first cell of each row is its header; it scrolls sideways where it does not fit.
+    """A table whose first cell of each row is its header; it scrolls sideways where it does not
+    fit.
 
     Args:
         note: said after the caption, less loudly.
@@ -154,11 +164,16 @@ def table(
     body = []
     for row in rows:
         cells = [
-            tag("th", cell, scope="row") if i == 0 else tag("td", cell, class_="num" if heads[i].numeric else None)
+            tag("th", cell, scope="row")
+            if i == 0
+            else tag("td", cell, class_="num" if heads[i].numeric else None)
             for i, cell in enumerate(row)
         ]
         body.append(tag("tr", cells))
-    head = [tag("th", c.title, scope="col", aria_label=c.name, class_="num" if c.numeric else None) for c in heads]
+    head = [
+        tag("th", c.title, scope="col", aria_label=c.name, class_="num" if c.numeric else None)
+        for c in heads
+    ]
     return tag(
         "div",
         tag(
@@ -176,14 +191,18 @@ def table(
 
 
 def badge(text: str, tone: str) -> Safe:
-    """A word in a tone: good, bad, warn or quiet. The word has the meaning, the colour repeats it."""
+    """A word in a tone: good, bad, warn or quiet. The word has the meaning, the colour repeats
+    it.
+    """
     return tag("span", text, class_=f"badge {tone}")
 
 
 def moment(micros: object) -> Safe | str:
     """µs since 1970 UTC as people read it, to the minute; a dash where there is no time."""
     then = _utc(micros)
-    return "–" if then is None else tag("time", minute(micros), datetime=f"{then:%Y-%m-%dT%H:%M:%SZ}")
+    return (
+        "–" if then is None else tag("time", minute(micros), datetime=f"{then:%Y-%m-%dT%H:%M:%SZ}")
+    )
 
 
 def minute(micros: object) -> str:
@@ -206,11 +225,14 @@ def _utc(micros: object) -> datetime | None:
         return None
 
 
-def page(title: str, body: Child, lang: str = "en", banner: Child = None, foot: Child = None) -> str:
+def page(
+    title: str, body: Child, lang: str = "en", banner: Child = None, foot: Child = None
+) -> str:
     """A whole document: no script, no outside resource, light and dark by the reader's preference.
 
     Args:
-        banner: what stands above on every page of a site; the first thing to reach is then a link past it.
+        banner: what stands above on every page of a site; the first thing to reach is then a link
+            past it.
         foot: what stands below.
     """
     top: Child = None
@@ -228,7 +250,7 @@ def page(title: str, body: Child, lang: str = "en", banner: Child = None, foot: 
     )
 
 
-# --- plots: inline SVG, each with a text alternative --------------------------------------------------------
+# --- plots: inline SVG, each with a text alternative
 
 
 _TICK_ROOM = 46.0  # pixels
@@ -243,7 +265,9 @@ class Scale:
     width: float = 220.0
 
     @classmethod
-    def around(cls, values: Iterable[object], include: float | None = None, width: float = 220.0) -> Scale:
+    def around(
+        cls, values: Iterable[object], include: float | None = None, width: float = 220.0
+    ) -> Scale:
         """A scale that holds all finite values with a margin."""
         found = [x for value in values if (x := finite(value)) is not None]
         if include is not None:
@@ -270,7 +294,8 @@ def axis(scale: Scale, signed: bool = False) -> Safe:
     ticks = scale.ticks()
     digits = max((len(f"{tick:g}".partition(".")[2]) for tick in ticks), default=0)
     marks = [
-        tag("text", number(float(tick), digits, signed), x=scale(tick), y=12, text_anchor="middle") for tick in ticks
+        tag("text", number(float(tick), digits, signed), x=scale(tick), y=12, text_anchor="middle")
+        for tick in ticks
     ]
     return tag(
         "svg",
@@ -284,19 +309,26 @@ def axis(scale: Scale, signed: bool = False) -> Safe:
     )
 
 
-def interval(measure: Mapping[str, object] | None, scale: Scale, tone: str = "accent", zero: bool = False) -> Safe:
+def interval(
+    measure: Mapping[str, object] | None, scale: Scale, tone: str = "accent", zero: bool = False
+) -> Safe:
     """A point and its interval on a shared scale; the numbers stand in the row beside it."""
     height = 38  # of a row, so that the grid runs through
     y = height / 2
-    marks: list[Child] = [tag("line", x1=scale(t), x2=scale(t), y1=0, y2=height, class_="grid") for t in scale.ticks()]
+    marks: list[Child] = [
+        tag("line", x1=scale(t), x2=scale(t), y1=0, y2=height, class_="grid") for t in scale.ticks()
+    ]
     if zero and scale.low < 0 < scale.high:
         marks.append(tag("line", x1=scale(0), x2=scale(0), y1=0, y2=height, class_="zero"))
     m = measure or {}
     value, low, high = finite(m.get("value")), finite(m.get("low")), finite(m.get("high"))
     if low is not None and high is not None:
-        marks.append(tag("line", x1=scale(low), x2=scale(high), y1=y, y2=y, class_=f"whisker {tone}"))
+        marks.append(
+            tag("line", x1=scale(low), x2=scale(high), y1=y, y2=y, class_=f"whisker {tone}")
+        )
         marks += [
-            tag("line", x1=scale(x), x2=scale(x), y1=y - 4, y2=y + 4, class_=f"whisker {tone}") for x in (low, high)
+            tag("line", x1=scale(x), x2=scale(x), y1=y - 4, y2=y + 4, class_=f"whisker {tone}")
+            for x in (low, high)
         ]
     if value is not None:
         marks.append(tag("circle", cx=scale(value), cy=y, r=4.5, class_=f"dot {tone}"))
@@ -358,7 +390,9 @@ def signed_bar(value: object, limit: float, width: float = 120.0) -> Safe:
 
 @dataclass(frozen=True)
 class Point:
-    """One step of a trend; `label` stands below it where there is room, `about` is told on hovering."""
+    """One step of a trend; `label` stands below it where there is room, `about` is told on
+    hovering.
+    """
 
     label: str
     value: object
@@ -369,7 +403,11 @@ class Point:
 
 
 def trend(
-    name: str, points: Sequence[Point], least: float = 300.0, bound: float | None = None, line: bool = True
+    name: str,
+    points: Sequence[Point],
+    least: float = 300.0,
+    bound: float | None = None,
+    line: bool = True,
 ) -> Safe:
     """Values over steps of equal width, oldest on the left, with their intervals.
 
@@ -381,7 +419,9 @@ def trend(
     left, top, tall, foot = 40.0, 10.0, 120.0, 24.0
     step = max((least - left - 16) / max(len(points), 1), 14.0)
     width = left + step * max(len(points), 1) + 16
-    scale = Scale.around([v for p in points for v in (p.value, p.low, p.high)], include=bound, width=tall)
+    scale = Scale.around(
+        [v for p in points for v in (p.value, p.low, p.high)], include=bound, width=tall
+    )
 
     def x(index: int) -> float:
         return round(left + (index + 0.5) * step, 2)
@@ -394,23 +434,38 @@ def trend(
     marks: list[Child] = []
     for tick in ticks:
         marks.append(tag("line", x1=left, x2=width - 8, y1=y(tick), y2=y(tick), class_="grid"))
-        marks.append(tag("text", number(float(tick), digits), x=left - 7, y=y(tick) + 4, text_anchor="end"))
+        marks.append(
+            tag("text", number(float(tick), digits), x=left - 7, y=y(tick) + 4, text_anchor="end")
+        )
     if bound is not None:
-        marks.append(tag("line", x1=left, x2=width - 8, y1=y(bound), y2=y(bound), class_="diagonal"))
+        marks.append(
+            tag("line", x1=left, x2=width - 8, y1=y(bound), y2=y(bound), class_="diagonal")
+        )
     known = [(i, p, v) for i, p in enumerate(points) if (v := finite(p.value)) is not None]
     if line and len(known) > 1:
-        marks.append(tag("polyline", points=" ".join(f"{x(i)},{y(v)}" for i, _, v in known), class_="trace"))
+        marks.append(
+            tag("polyline", points=" ".join(f"{x(i)},{y(v)}" for i, _, v in known), class_="trace")
+        )
     for i, p, value in known:
         low, high = finite(p.low), finite(p.high)
         told = tag("title", p.about or f"{p.label}: {number(value)}")
         whisker = None
         if low is not None and high is not None:
-            whisker = tag("line", x1=x(i), x2=x(i), y1=y(low), y2=y(high), class_=f"whisker {p.tone}")
-        marks.append(tag("g", told, whisker, tag("circle", cx=x(i), cy=y(value), r=4, class_=f"dot {p.tone}")))
+            whisker = tag(
+                "line", x1=x(i), x2=x(i), y1=y(low), y2=y(high), class_=f"whisker {p.tone}"
+            )
+        marks.append(
+            tag(
+                "g", told, whisker, tag("circle", cx=x(i), cy=y(value), r=4, class_=f"dot {p.tone}")
+            )
+        )
     room = max((6.5 * len(p.label) for p in points), default=1.0) + 8
     every = max(1, math.ceil(room / step))
     labelled = range(len(points) - 1, -1, -every)  # the newest always has its label
-    marks += [tag("text", points[i].label, x=x(i), y=top + tall + 18, text_anchor="middle") for i in labelled]
+    marks += [
+        tag("text", points[i].label, x=x(i), y=top + tall + 18, text_anchor="middle")
+        for i in labelled
+    ]
     words = "No values."
     if known:
         (_, first, a), (_, last, b) = known[0], known[-1]
@@ -434,7 +489,9 @@ def trend(
 _SIDE, _LEFT, _TOP = 260.0, 52.0, 10.0
 
 
-def _square(name: str, description: str, across: str, up: str, marks: Child, foot: float = 0.0) -> Safe:
+def _square(
+    name: str, description: str, across: str, up: str, marks: Child, foot: float = 0.0
+) -> Safe:
     """Unit square axes with a diagonal."""
     grid: list[Child] = []
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
@@ -488,12 +545,14 @@ def reliability_plot(name: str, bins: Sequence[Mapping[str, object]]) -> Safe:
     """What was predicted against what happened, one dot a bin, with the bins' sizes underneath.
 
     Args:
-        bins: {"confidence", "frequency", "count"}; bins without a finite number in each, or empty ones, are
-            left out.
+        bins: {"confidence", "frequency", "count"}; bins without a finite number in each, or empty
+            ones, are left out.
     """
     points = []
     for b in bins:
-        confidence, frequency, count = (finite(b.get(k)) for k in ("confidence", "frequency", "count"))
+        confidence, frequency, count = (
+            finite(b.get(k)) for k in ("confidence", "frequency", "count")
+        )
         if confidence is not None and frequency is not None and count:
             points.append((confidence, frequency, count))
     points.sort()
@@ -505,7 +564,16 @@ def reliability_plot(name: str, bins: Sequence[Mapping[str, object]]) -> Safe:
     for confidence, frequency, count in points:
         height = round(34 * count / most, 2)
         marks.append(tag("circle", cx=_x(confidence), cy=_y(frequency), r=4.5, class_="dot accent"))
-        marks.append(tag("rect", x=_x(confidence) - 5, y=base - height, width=10, height=height, class_="count"))
+        marks.append(
+            tag(
+                "rect",
+                x=_x(confidence) - 5,
+                y=base - height,
+                width=10,
+                height=height,
+                class_="count",
+            )
+        )
     off = max(((abs(f - c), c, f) for c, f, _ in points), default=None)
     words = f"{len(points)} bins of {number(int(total))} predictions."
     if off:
@@ -523,7 +591,9 @@ def area_under(fpr: Sequence[float], tpr: Sequence[float]) -> float | None:
 def roc_plot(
     name: str, fpr: Sequence[float], tpr: Sequence[float], chosen: tuple[float, float] | None = None
 ) -> Safe | None:
-    """A ROC curve of some 300 points with the operating point (fpr, tpr); None when there is no curve."""
+    """A ROC curve of some 300 points with the operating point (fpr, tpr); None when there is no
+    curve.
+    """
     area = area_under(fpr, tpr)
     if area is None:
         return None
@@ -562,7 +632,13 @@ def confusion_matrix(caption: str, matrix: Sequence[Sequence[int]], names: Seque
     head = tag("tr", tag("td"), [tag("th", f"said {name}", scope="col") for name in names])
     return tag(
         "div",
-        tag("table", tag("caption", caption), tag("thead", head), tag("tbody", rows), class_="confusion"),
+        tag(
+            "table",
+            tag("caption", caption),
+            tag("thead", head),
+            tag("tbody", rows),
+            class_="confusion",
+        ),
         class_="scroll",
         role="region",
         tabindex="0",
@@ -570,7 +646,7 @@ def confusion_matrix(caption: str, matrix: Sequence[Sequence[int]], names: Seque
     )
 
 
-# --- style --------------------------------------------------------------------------------------------------
+# --- style
 
 
 def _palette(colours: Mapping[str, str]) -> str:

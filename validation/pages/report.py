@@ -1,8 +1,8 @@
 """Two self-contained pages: what was found in a data set, and how good a candidate is and why.
 
-The pages take what they find. A task that was not evaluated, a number that could not be computed, a table
-that could not be read and a missing champion are shown as what they are: the report of a failed run is the
-one that is needed.
+The pages take what they find. A task that was not evaluated, a number that could not be computed, a
+table that could not be read and a missing champion are shown as what they are: the report of a
+failed run is the one that is needed.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ _EXAMPLES = 12  # more of them do not tell more
 _ROWS = 200  # of a table by label or slice
 
 
-def write_report(evaluation: Mapping[str, Any], verdict: Mapping[str, Any] | None, out: Path) -> Path:
+def write_report(
+    evaluation: Mapping[str, Any], verdict: Mapping[str, Any] | None, out: Path
+) -> Path:
     """Write the page.
 
     Args:
@@ -123,7 +125,9 @@ def write_data_report(validation: Mapping[str, Any], out: Path) -> Path:
     """Write the page of a validation.json to the HTML file `out`."""
     v = as_mapping(validation)
     checks, stats = as_rows(v.get("checks")), as_mapping(v.get("stats"))
-    failed = sorted((c for c in checks if not c.get("passed")), key=lambda c: c.get("severity") != "error")
+    failed = sorted(
+        (c for c in checks if not c.get("passed")), key=lambda c: c.get("severity") != "error"
+    )
     errors, warnings = finite(v.get("errors")) or 0, finite(v.get("warnings")) or 0
     headline = "The data is accepted" if v.get("passed") else "The data is refused"
     tone = "bad" if not v.get("passed") else "warn" if warnings else "good"
@@ -146,7 +150,9 @@ def write_data_report(validation: Mapping[str, Any], out: Path) -> Path:
     sections: list[Safe] = []
     if failed:
         caption, note = "Rules that do not hold", "errors first"
-        sections.append(tag("section", tag("h2", "What is wrong"), _rules(caption, note, failed, where=True)))
+        sections.append(
+            tag("section", tag("h2", "What is wrong"), _rules(caption, note, failed, where=True))
+        )
     for name in tables:
         mine = [c for c in checks if c.get("table") == name]
         note = f"{sum(bool(c.get('passed')) for c in mine)} of {len(mine)} hold"
@@ -157,7 +163,9 @@ def write_data_report(validation: Mapping[str, Any], out: Path) -> Path:
     return out
 
 
-def _rules(caption: str, note: str, checks: Sequence[Mapping[str, Any]], where: bool = False) -> Safe:
+def _rules(
+    caption: str, note: str, checks: Sequence[Mapping[str, Any]], where: bool = False
+) -> Safe:
     rows: list[list[Child]] = []
     for check in checks:
         word, tone = ("holds", "good") if check.get("passed") else ("warning", "warn")
@@ -165,11 +173,13 @@ def _rules(caption: str, note: str, checks: Sequence[Mapping[str, Any]], where: 
             word, tone = "error", "bad"
         about = f"{check.get('table')}: {check.get('about')}" if where else check.get("about")
         found = check.get("found") or "–"
-        rows.append([badge(word, tone), tag("div", about, class_="wide"), tag("div", found, class_="wide")])
+        rows.append(
+            [badge(word, tone), tag("div", about, class_="wide"), tag("div", found, class_="wide")]
+        )
     return table(caption, ["Outcome", "What should hold", "What was found"], rows, note, full=True)
 
 
-# --- the verdict --------------------------------------------------------------------------------------------
+# --- the verdict
 
 
 def verdict_words(verdict: Mapping[str, Any] | None) -> tuple[str, str, Safe]:
@@ -181,7 +191,10 @@ def verdict_words(verdict: Mapping[str, Any] | None) -> tuple[str, str, Safe]:
             tag("p", "No gate has looked at these numbers.", class_="lede"),
         )
     checks = as_rows(verdict.get("checks"))
-    counts = {outcome: sum(c.get("outcome") == outcome for c in checks) for outcome in ("pass", "fail", "skip")}
+    counts = {
+        outcome: sum(c.get("outcome") == outcome for c in checks)
+        for outcome in ("pass", "fail", "skip")
+    }
     tally = f"{counts['pass']} of {counts['pass'] + counts['fail']} checks hold"
     if counts["skip"]:
         tally += f", {counts['skip']} did not apply"
@@ -213,11 +226,15 @@ def checks_table(verdict: Mapping[str, Any] | None) -> Safe | None:
     if verdict is None:
         return None
     words = {"pass": ("holds", "good"), "fail": ("fails", "bad"), "skip": ("skipped", "quiet")}
-    checks = sorted(as_rows(verdict.get("checks")), key=lambda c: ("fail", "pass", "skip").index(_outcome(c)))
+    checks = sorted(
+        as_rows(verdict.get("checks")), key=lambda c: ("fail", "pass", "skip").index(_outcome(c))
+    )
     rows: list[list[Child]] = [
         [badge(*words[_outcome(c)]), tag("div", c.get("reason", ""), class_="wide")] for c in checks
     ]
-    return table("Every rule of the gate", ["Outcome", "What was found"], rows, "failures first", full=True)
+    return table(
+        "Every rule of the gate", ["Outcome", "What was found"], rows, "failures first", full=True
+    )
 
 
 def _outcome(check: Mapping[str, Any]) -> str:
@@ -225,11 +242,13 @@ def _outcome(check: Mapping[str, Any]) -> str:
     return outcome if outcome in ("pass", "skip") else "fail"
 
 
-# --- metrics ------------------------------------------------------------------------------------------------
+# --- metrics
 
 
 def figure_cards(e: Mapping[str, Any]) -> Safe | None:
-    """The first measure of each task in large digits, with its interval and the strongest baseline."""
+    """The first measure of each task in large digits, with its interval and the strongest
+    baseline.
+    """
     metrics = as_mapping(e.get("metrics"))
     cells = []
     for metric in HEADLINES:
@@ -261,7 +280,9 @@ def figure_cards(e: Mapping[str, Any]) -> Safe | None:
 
 
 def strongest(e: Mapping[str, Any], metric: str) -> tuple[str | None, Mapping[str, Any]]:
-    """The baseline (not the champion) that comes closest to the candidate, with the difference to it."""
+    """The baseline (not the champion) that comes closest to the candidate, with the difference to
+    it.
+    """
     found = [
         (value, name, difference)
         for name, by_metric in as_mapping(e.get("differences")).items()
@@ -289,7 +310,11 @@ def _task(task: str, e: Mapping[str, Any]) -> Safe | None:
             alone.append((measure_name(metric), as_mapping(measure)))
     beside: list[Child] = []
     if alone:
-        beside.append(_measured("All other measures" if len(alone) < len(metrics) else "Measures", "Metric", alone))
+        beside.append(
+            _measured(
+                "All other measures" if len(alone) < len(metrics) else "Measures", "Metric", alone
+            )
+        )
     beside += _plots(task, e)
     parts.append(tag("div", beside, class_="plots"))
     if task == "interests":
@@ -318,11 +343,19 @@ def _compared(
     differences = as_mapping(e.get("differences"))
     found = {name: as_mapping(as_mapping(differences.get(name)).get(metric)) for name, _ in others}
     scale = Scale.around(
-        [m.get(k) for m in (mine, *[o for _, o in others]) for k in ("value", "low", "high")], width=200
+        [m.get(k) for m in (mine, *[o for _, o in others]) for k in ("value", "low", "high")],
+        width=200,
     )
-    gap = Scale.around([d.get(k) for d in found.values() for k in ("value", "low", "high")], include=0.0, width=160)
+    gap = Scale.around(
+        [d.get(k) for d in found.values() for k in ("value", "low", "high")], include=0.0, width=160
+    )
     rows: list[list[Child]] = [
-        [tag("b", "candidate"), interval(mine, scale), tag("b", number(mine.get("value"))), interval_text(mine)]
+        [
+            tag("b", "candidate"),
+            interval(mine, scale),
+            tag("b", number(mine.get("value"))),
+            interval_text(mine),
+        ]
         + [None, None, None]
     ]
     for name, measure in others:
@@ -349,7 +382,12 @@ def _compared(
         _INTERVAL,
     ]
     less = ", less is better" if _less_is_better(metric) else ""
-    return table(measure_name(metric), heads, rows, f"on {_count(mine)} rows, like every model beside it{less}")
+    return table(
+        measure_name(metric),
+        heads,
+        rows,
+        f"on {_count(mine)} rows, like every model beside it{less}",
+    )
 
 
 def difference_tone(metric: str, difference: Mapping[str, Any]) -> str:
@@ -394,14 +432,18 @@ def _plots(task: str, e: Mapping[str, Any]) -> list[Safe]:
         figures.append(
             tag(
                 "figure",
-                confusion_matrix("At the chosen threshold, shaded by share of the row", matrix, names),
+                confusion_matrix(
+                    "At the chosen threshold, shaded by share of the row", matrix, names
+                ),
             )
         )
     return figures
 
 
 def _matrix(found: object) -> list[list[int]] | None:
-    rows = [[int(x) for v in as_list(row) if (x := finite(v)) is not None] for row in as_list(found)]
+    rows = [
+        [int(x) for v in as_list(row) if (x := finite(v)) is not None] for row in as_list(found)
+    ]
     return rows if [len(row) for row in rows] == [2, 2] else None
 
 
@@ -419,7 +461,10 @@ def _labels(labels: Sequence[Mapping[str, Any]]) -> Safe | None:
             tag("bdi", row.get("label")),
             number(row.get("support")),
             bar(row.get("f1"), 1.0),
-            *[number(row.get(key)) for key in ("f1", "precision", "recall", "threshold", "frequency")],
+            *[
+                number(row.get(key))
+                for key in ("f1", "precision", "recall", "threshold", "frequency")
+            ],
         ]
         for row in sorted(labels, key=lambda row: -(finite(row.get("support")) or 0.0))[:_ROWS]
     ]
@@ -431,7 +476,9 @@ def _slices(slices: Sequence[Mapping[str, Any]]) -> Safe | None:
     for row in slices:
         rows = by_metric.setdefault(str(row.get("metric")), [])
         rows.append((tag("bdi", row.get("slice")), row))
-    parts = [_measured(_full_name(metric), "Slice", rows[:_ROWS]) for metric, rows in by_metric.items()]
+    parts = [
+        _measured(_full_name(metric), "Slice", rows[:_ROWS]) for metric, rows in by_metric.items()
+    ]
     return join(parts) if parts else None
 
 
@@ -445,18 +492,26 @@ def _measured(caption: str, what: str, measures: Sequence[tuple[Child, Mapping[s
         _INTERVAL,
         Column("Rows", True),
     ]
-    rows = [[name, interval(m, scale), number(m.get("value")), interval_text(m), _count(m)] for name, m in measures]
+    rows = [
+        [name, interval(m, scale), number(m.get("value")), interval_text(m), _count(m)]
+        for name, m in measures
+    ]
     return table(caption, heads, rows)
 
 
-# --- examples and lineage -----------------------------------------------------------------------------------
+# --- examples and lineage
 
 
 def _examples(examples: Sequence[Mapping[str, Any]]) -> Safe | None:
     if not examples:
         return None
     intro = "What the model read, what it answered, and the terms that each recommendation's score is the sum of."
-    return join([tag("p", intro, class_="quiet"), *[_example(i, e) for i, e in enumerate(examples[:_EXAMPLES], 1)]])
+    return join(
+        [
+            tag("p", intro, class_="quiet"),
+            *[_example(i, e) for i, e in enumerate(examples[:_EXAMPLES], 1)],
+        ]
+    )
 
 
 def _example(index: int, example: Mapping[str, Any]) -> Safe:
@@ -491,7 +546,14 @@ def _example(index: int, example: Mapping[str, Any]) -> Safe:
         ]
         title = tag("bdi", r.get("title") or r.get("item"))
         liked = badge("liked", "good") if r.get("relevant") else None
-        head = tag("div", f"{rank}. ", title, " ", liked, tag("ul", terms, class_="reasons") if terms else None)
+        head = tag(
+            "div",
+            f"{rank}. ",
+            title,
+            " ",
+            liked,
+            tag("ul", terms, class_="reasons") if terms else None,
+        )
         ranked.append([head, number(r.get("score"))])
     return tag(
         "article",
@@ -501,13 +563,23 @@ def _example(index: int, example: Mapping[str, Any]) -> Safe:
             "div",
             table(
                 "Interests",
-                ["Label", Column("", name="Probability, drawn"), Column("Probability", True), "Came true"],
+                [
+                    "Label",
+                    Column("", name="Probability, drawn"),
+                    Column("Probability", True),
+                    "Came true",
+                ],
                 interests,
                 full=True,
             )
             if interests
             else None,
-            table("Recommendations and their terms", ["Item", Column("Score", True)], ranked, full=True)
+            table(
+                "Recommendations and their terms",
+                ["Item", Column("Score", True)],
+                ranked,
+                full=True,
+            )
             if ranked
             else None,
             class_="pair",
@@ -542,7 +614,7 @@ def _fact(value: object) -> Child:
     return number(value) if finite(value) is not None else str(value)
 
 
-# --- small readings -----------------------------------------------------------------------------------------
+# --- small readings
 
 
 def measure_name(key: str) -> str:

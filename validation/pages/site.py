@@ -1,12 +1,13 @@
 """The site "Why is this model live?": static pages over models, runs, drift windows and decisions.
 
-    <directory>/index.html              what is live, every model, window, decision and run, newest first
-    <directory>/models/<version>.html   one model: from the events that it learned from to what was decided since
-    <directory>/evidence/...            copies of the reports and JSON files that the pages rest on
-    <directory>/site.json               what was counted; a directory without it is not replaced
+    <directory>/index.html              what is live, every model, window, decision and run, newest
+    first <directory>/models/<version>.html   one model: from the events that it learned from to
+    what was decided since <directory>/evidence/...            copies of the reports and JSON files
+    that the pages rest on <directory>/site.json               what was counted; a directory without
+    it is not replaced
 
-Everything is inside the directory and every link is relative, so that it can be moved or published whole. Paths of the
-machine are cut down to their last part. What is missing is said.
+Everything is inside the directory and every link is relative, so that it can be moved or published
+whole. Paths of the machine are cut down to their last part. What is missing is said.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from tasteloop.errors import TasteloopError
-from tasteloop.files import as_list, as_mapping, as_rows, atomic_directory, atomic_write, read_json, write_json
+from tasteloop.files import (
+    as_list,
+    as_mapping,
+    as_rows,
+    atomic_directory,
+    atomic_write,
+    read_json,
+    write_json,
+)
 from validation.monitor.decision import DecisionSettings, Evidence, Finding, drifted
 from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT
 from validation.pages import report
@@ -46,19 +55,30 @@ MARK = "site.json"
 EVIDENTLY_PAGES = 10  # of the newest windows: each is several megabytes
 _ROWS = 200  # of a table
 _POINTS = 60  # of a plot
-_PATH = re.compile(r"(?<![\w.<>~/-])(?:file:/{1,2})?/(?:[^\s/<>\"'`\\|;,()&=]+/)+([^\s/<>\"'`\\|;,()&=]*)")
+_PATH = re.compile(
+    r"(?<![\w.<>~/-])(?:file:/{1,2})?/(?:[^\s/<>\"'`\\|;,()&=]+/)+([^\s/<>\"'`\\|;,()&=]*)"
+)
 _NAME = re.compile(r"[\w-][\w.-]*", re.A)
-_OUTCOMES = {"healthy": "good", "watch": "warn", "retrain": "warn", "alert-human": "bad", "rollback": "bad"}
+_OUTCOMES = {
+    "healthy": "good",
+    "watch": "warn",
+    "retrain": "warn",
+    "alert-human": "bad",
+    "rollback": "bad",
+}
 _ENDS = {"promoted": "good", "unchanged": "quiet", "running": "warn"}
 _DECISION = DecisionSettings()
 
 
-def write_site(facts: Mapping[str, Any], out: Path, decision: DecisionSettings = _DECISION) -> dict[str, int]:
+def write_site(
+    facts: Mapping[str, Any], out: Path, decision: DecisionSettings = _DECISION
+) -> dict[str, int]:
     """Write the site, whole or not at all; a site that was there is replaced.
 
     Args:
-        facts: made (µs since 1970 UTC, as all times here); versions, runs, rollouts, windows and decisions, newest
-            first; notes: what could not be read, in words. `pipelines.loop.site.gather` says what each holds.
+        facts: made (µs since 1970 UTC, as all times here); versions, runs, rollouts, windows and
+            decisions, newest first; notes: what could not be read, in words.
+            `pipelines.loop.site.gather` says what each holds.
         decision: when a measure counts as drifted.
 
     Returns:
@@ -77,7 +97,9 @@ def write_site(facts: Mapping[str, Any], out: Path, decision: DecisionSettings =
         with atomic_directory(place) as directory:
             return _Site(portable(facts), decision, directory).write()
     except OSError as error:
-        raise TasteloopError(f"the site cannot be written to {out}: {error}; name another directory") from error
+        raise TasteloopError(
+            f"the site cannot be written to {out}: {error}; name another directory"
+        ) from error
 
 
 def _is_site(directory: Path) -> bool:
@@ -89,7 +111,9 @@ def _is_site(directory: Path) -> bool:
 
 
 def portable(value: Any) -> Any:
-    """A value without absolute paths: each is cut down to its last part, in texts, lists and mappings."""
+    """A value without absolute paths: each is cut down to its last part, in texts, lists and
+    mappings.
+    """
     if isinstance(value, str):
         return _PATH.sub(r"…/\1", value)
     if isinstance(value, Mapping):
@@ -127,7 +151,9 @@ _STATES = {
 
 
 class _Site:
-    def __init__(self, facts: Mapping[str, Any], decision: DecisionSettings, directory: Path) -> None:
+    def __init__(
+        self, facts: Mapping[str, Any], decision: DecisionSettings, directory: Path
+    ) -> None:
         self.facts, self.decision, self.directory = facts, decision, directory
         self.versions, self.runs, self.rollouts, self.decisions = (
             as_rows(facts.get(key)) for key in ("versions", "runs", "rollouts", "decisions")
@@ -143,7 +169,8 @@ class _Site:
                         f"{kind} {row[key]!r} cannot name a file of the site: letters, digits, '-', '_' and '.' can"
                     )
         self.by_digest = {str(v["digest"]): v for v in reversed(self.versions)}
-        self.run_of = {str(r["version"]): r for r in self.runs if r.get("version")}  # the first that made it
+        # the first that made it
+        self.run_of = {str(r["version"]): r for r in self.runs if r.get("version")}
         self.live = next((v for v in self.versions if v.get("live")), None)
         self.pages = 0
         self.windows = [self.window(n, w) for n, w in enumerate(as_rows(facts.get("windows")))]
@@ -165,18 +192,31 @@ class _Site:
             "decisions": len(self.decisions),
             "pages": self.pages,
         }
-        write_json(self.directory / MARK, {"format": FORMAT, "made": self.facts.get("made"), **counts})
+        write_json(
+            self.directory / MARK, {"format": FORMAT, "made": self.facts.get("made"), **counts}
+        )
         return counts
 
     def page(self, name: str, title: str, body: Child) -> None:
         up = "../" * name.count("/")
-        sections = (("Models", "models"), ("Drift", "drift"), ("Decisions", "decisions"), ("Runs", "runs"))
+        sections = (
+            ("Models", "models"),
+            ("Drift", "drift"),
+            ("Decisions", "decisions"),
+            ("Runs", "runs"),
+        )
         here = {"aria_current": "page"} if name == "index.html" else {}
         links = [tag("li", tag("a", "Overview", href=f"{up}index.html", **here))]
         links += [tag("li", tag("a", text, href=f"{up}index.html#{key}")) for text, key in sections]
         banner = [tag("b", "Tasteloop"), tag("nav", tag("ul", links), aria_label="Site")]
-        said = ["Made ", moment(self.facts.get("made")), " UTC; all times are UTC. Intervals are 95%."]
-        atomic_write(self.directory / name, page(f"{title} · Tasteloop", body, banner=banner, foot=said))
+        said = [
+            "Made ",
+            moment(self.facts.get("made")),
+            " UTC; all times are UTC. Intervals are 95%.",
+        ]
+        atomic_write(
+            self.directory / name, page(f"{title} · Tasteloop", body, banner=banner, foot=said)
+        )
         self.pages += 1
 
     # Evidence
@@ -195,11 +235,15 @@ class _Site:
             if version.get(name):
                 write_json(folder / f"{name}.json", version[name])
         if version.get("evaluation"):
-            report.write_report(version["evaluation"], version.get("verdict"), folder / "evaluation.html")
+            report.write_report(
+                version["evaluation"], version.get("verdict"), folder / "evaluation.html"
+            )
 
     def window(self, place: int, window: Mapping[str, Any]) -> _Window:
         """Judge a window, and copy its report."""
-        evidence = Evidence.model_validate({k: v for k, v in window.items() if k in Evidence.model_fields})
+        evidence = Evidence.model_validate(
+            {k: v for k, v in window.items() if k in Evidence.model_fields}
+        )
         link = evidently = None
         source = window.get("report")
         if isinstance(source, Path):
@@ -207,19 +251,33 @@ class _Site:
             (self.directory / folder).mkdir(parents=True, exist_ok=True)
             for name in (PAGE, REPORT, EVIDENTLY):
                 there = (source / name).is_file() and (name != EVIDENTLY or place < EVIDENTLY_PAGES)
-                if there and not (name == REPORT and _PATH.search((source / name).read_text(encoding="utf-8"))):
+                if there and not (
+                    name == REPORT and _PATH.search((source / name).read_text(encoding="utf-8"))
+                ):
                     shutil.copyfile(source / name, self.directory / folder / name)
             link = f"{folder}/{PAGE}" if (self.directory / folder / PAGE).is_file() else None
-            evidently = f"{folder}/{EVIDENTLY}" if (self.directory / folder / EVIDENTLY).is_file() else None
+            evidently = (
+                f"{folder}/{EVIDENTLY}" if (self.directory / folder / EVIDENTLY).is_file() else None
+            )
         told = {f.measure: drifted(f, self.decision) for f in evidence.findings}
         judged = [
             (f.effect / self.decision.severity[f.measure].act, f)
             for f in evidence.findings
-            if f.measure in self.decision.severity and f.effect is not None and f.n >= self.decision.minimum
+            if f.measure in self.decision.severity
+            and f.effect is not None
+            and f.n >= self.decision.minimum
         ]
         beyond = [(level, f) for level, f in judged if told[f.measure] != "no"]
         level, worst = max(beyond or judged, key=lambda pair: pair[0]) if judged else (None, None)
-        state = "severe" if "severe" in told.values() else "slight" if beyond else "none" if judged else "unclear"
+        state = (
+            "severe"
+            if "severe" in told.values()
+            else "slight"
+            if beyond
+            else "none"
+            if judged
+            else "unclear"
+        )
         moved = tuple(sorted(f.measure for _, f in beyond))
         state = "void" if evidence.problems else state
         return _Window(evidence, state, worst, level, moved, link, evidently)
@@ -233,7 +291,11 @@ class _Site:
         """A version as a link to its page, where it has one."""
         if version in (None, ""):
             return "–"
-        return tag("a", version, href=f"{up}models/{version}.html") if self.known(version) else str(version)
+        return (
+            tag("a", version, href=f"{up}models/{version}.html")
+            if self.known(version)
+            else str(version)
+        )
 
     def champion(self, digest: object, up: str) -> Child:
         """The version of a digest."""
@@ -259,7 +321,11 @@ class _Site:
 
     def trials(self, version: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """Rollouts in which a version was the challenger, newest first."""
-        return [r for r in self.rollouts if as_mapping(r.get("challenger")).get("digest") == version["digest"]]
+        return [
+            r
+            for r in self.rollouts
+            if as_mapping(r.get("challenger")).get("digest") == version["digest"]
+        ]
 
     # The index
 
@@ -267,11 +333,17 @@ class _Site:
         live = self.live
         headline = f"Version {live['version']} is live" if live else "No model is live yet"
         if live:
-            words: list[Child] = [tag("a", "Why is this model live?", href=f"models/{live['version']}.html")]
+            words: list[Child] = [
+                tag("a", "Why is this model live?", href=f"models/{live['version']}.html")
+            ]
             if live.get("promoted"):
                 words = ["Since ", moment(live["promoted"]), ". ", *words]
         else:
-            words = ["Nothing was promoted. ", tag("code", "tasteloop run"), " trains, gates and promotes a model."]
+            words = [
+                "Nothing was promoted. ",
+                tag("code", "tasteloop run"),
+                " trains, gates and promotes a model.",
+            ]
         notes = [tag("li", note) for note in as_list(self.facts.get("notes"))]
         body = [
             tag("p", "What is live and why", class_="over"),
@@ -280,15 +352,23 @@ class _Site:
             tag("ul", notes, class_="warn") if notes else None,
             self.glance(),
             _section("models", "Models", self.models()),
-            _section("drift", "Drift", self.drift(self.windows, "", "No window has been looked at yet.")),
-            _section("decisions", "Decisions", self.decided(self.decisions, "", "Nothing has been decided yet.")),
+            _section(
+                "drift", "Drift", self.drift(self.windows, "", "No window has been looked at yet.")
+            ),
+            _section(
+                "decisions",
+                "Decisions",
+                self.decided(self.decisions, "", "Nothing has been decided yet."),
+            ),
             _section("runs", "Runs", self.all_runs()),
         ]
         return headline, body
 
     def glance(self) -> Safe | None:
         """The live model's headline measures, the newest window and the last decision."""
-        metrics = as_mapping(as_mapping(self.live.get("evaluation") if self.live else None).get("metrics"))
+        metrics = as_mapping(
+            as_mapping(self.live.get("evaluation") if self.live else None).get("metrics")
+        )
         cells = [
             _card(_metric(metric), number(m.get("value")), report.interval_text(m))
             for metric in report.HEADLINES
@@ -296,12 +376,20 @@ class _Site:
         ]
         if self.windows:
             w = self.windows[0]
-            about = f"{w.worst.measure} {number(w.worst.effect)}" if w.worst else f"{len(w.evidence.findings)} measures"
+            about = (
+                f"{w.worst.measure} {number(w.worst.effect)}"
+                if w.worst
+                else f"{len(w.evidence.findings)} measures"
+            )
             cells.append(_card("Newest window", _STATES[w.state][0], about, _STATES[w.state][1]))
         if self.decisions:
             d = self.decisions[0]
             outcome = str(d.get("outcome"))
-            cells.append(_card("Last decision", outcome, moment(d.get("time")), _OUTCOMES.get(outcome, "quiet")))
+            cells.append(
+                _card(
+                    "Last decision", outcome, moment(d.get("time")), _OUTCOMES.get(outcome, "quiet")
+                )
+            )
         return tag("div", cells, class_="figures") if cells else None
 
     def models(self) -> Safe:
@@ -311,9 +399,19 @@ class _Site:
         plots = []
         for metric in report.HEADLINES:
             points = [
-                Point(str(v["version"]), m.get("value"), m.get("low"), m.get("high"), self.standing(v)[1])
+                Point(
+                    str(v["version"]),
+                    m.get("value"),
+                    m.get("low"),
+                    m.get("high"),
+                    self.standing(v)[1],
+                )
                 for v in measured
-                if (m := as_mapping(as_mapping(as_mapping(v.get("evaluation")).get("metrics")).get(metric)))
+                if (
+                    m := as_mapping(
+                        as_mapping(as_mapping(v.get("evaluation")).get("metrics")).get(metric)
+                    )
+                )
             ]
             if points:
                 drawn = trend(f"{_metric(metric)} by version", points, line=False)
@@ -327,8 +425,15 @@ class _Site:
                     self.link(v["version"], ""),
                     badge(*self.standing(v)),
                     moment(v.get("created")),
-                    *[number(as_mapping(metrics.get(metric)).get("value")) for metric in report.HEADLINES],
-                    _tally(v.get("verdict")) if v.get("verdict") else "passed" if v.get("passed") else "refused",
+                    *[
+                        number(as_mapping(metrics.get(metric)).get("value"))
+                        for metric in report.HEADLINES
+                    ],
+                    _tally(v.get("verdict"))
+                    if v.get("verdict")
+                    else "passed"
+                    if v.get("passed")
+                    else "refused",
                     "passed" if v.get("rehearsed") else "–",
                     trial.get("state") if trial else "–",
                     moment(v.get("promoted")),
@@ -348,7 +453,10 @@ class _Site:
             "Run",
         ]
         return join(
-            [tag("div", plots, class_="plots"), table("Every version", heads, rows, _count(self.versions), True)]
+            [
+                tag("div", plots, class_="plots"),
+                table("Every version", heads, rows, _count(self.versions), True),
+            ]
         )
 
     def drift(self, windows: Sequence[_Window], up: str, nothing: str) -> Safe:
@@ -359,12 +467,15 @@ class _Site:
                 day(w.start),
                 w.level,
                 tone={"none": "accent"}.get(w.state, _STATES[w.state][1]),
-                about=f"{day(w.start)}: {_STATES[w.state][0]}" + (f", {w.worst.measure}" if w.worst else ""),
+                about=f"{day(w.start)}: {_STATES[w.state][0]}"
+                + (f", {w.worst.measure}" if w.worst else ""),
             )
             for w in windows[:_POINTS][::-1]
         ]
         note = "The greatest effect of each window, as a share of the one that is acted on (dashed: 1)."
-        drawn = trend("Drift by window, share of the level that is acted on", points, 620.0, bound=1.0)
+        drawn = trend(
+            "Drift by window, share of the level that is acted on", points, 620.0, bound=1.0
+        )
         rows = []
         for w in windows[:_ROWS]:
             e, f = w.evidence, w.worst
@@ -389,7 +500,13 @@ class _Site:
                 ]
             )
         numeric = ("Effect", "Acts from", "p", "n")
-        heads: list[Column | str] = ["Window", "State", "Champion", "Greatest", *(Column(t, True) for t in numeric)]
+        heads: list[Column | str] = [
+            "Window",
+            "State",
+            "Champion",
+            "Greatest",
+            *(Column(t, True) for t in numeric),
+        ]
         heads += ["Drifted", "More"]
         return join(
             [
@@ -410,10 +527,18 @@ class _Site:
             gone = len(seen) - len(links)
             rows.append(
                 [
-                    tag("span", moment(d.get("time")), id=f"decision-{d.get('number')}" if not up else None),
+                    tag(
+                        "span",
+                        moment(d.get("time")),
+                        id=f"decision-{d.get('number')}" if not up else None,
+                    ),
                     badge(outcome, _OUTCOMES.get(outcome, "quiet")),
                     self.champion(d.get("champion"), up),
-                    tag("div", tag("ul", [tag("li", r) for r in as_list(d.get("reasons"))]), class_="wide"),
+                    tag(
+                        "div",
+                        tag("ul", [tag("li", r) for r in as_list(d.get("reasons"))]),
+                        class_="wide",
+                    ),
                     tag("div", self.came(d, up), class_="wide"),
                     [join(links, " "), f" {gone} without a report" if gone else None],
                 ]
@@ -483,7 +608,9 @@ class _Site:
         if run and run.get("validation"):
             found.append(tag("a", "validation", href=f"{up}{_run_folder(run)}/validation.html"))
         if run and run.get("evaluation"):
-            version = next((v for v in self.versions if str(v["version"]) == str(run.get("version"))), None)
+            version = next(
+                (v for v in self.versions if str(v["version"]) == str(run.get("version"))), None
+            )
             folder = _run_folder(run) if version is None else _folder(version)
             if version is None or version.get("evaluation"):
                 found.append(tag("a", "evaluation", href=f"{up}{folder}/evaluation.html"))
@@ -504,20 +631,33 @@ class _Site:
             tag("p", "Model version ", tag("code", str(version["digest"])[:12]), class_="over"),
             tag("h1", headline, " ", badge(*self.standing(version))),
             tag("p", self.lede(version), class_="lede"),
-            tag("ol", [_step(*step) for step in steps], class_="chain", aria_label="From the data to today"),
+            tag(
+                "ol",
+                [_step(*step) for step in steps],
+                class_="chain",
+                aria_label="From the data to today",
+            ),
             _section("measures", "Measures", self.measures(evaluation)),
             _section(
                 "gate",
                 "Gate",
-                report.checks_table(verdict) if verdict else _nothing("No verdict of the gate is on record."),
+                report.checks_table(verdict)
+                if verdict
+                else _nothing("No verdict of the gate is on record."),
             ),
             _section("data", "Data and run", self.data(version, run)),
             _section("canary", "Canary", [_trial(t) for t in trials] or _nothing(_NO_CANARY)),
-            _section("drift", "Drift since", self.drift(windows, "../", "No window with this champion was looked at.")),
+            _section(
+                "drift",
+                "Drift since",
+                self.drift(windows, "../", "No window with this champion was looked at."),
+            ),
             _section(
                 "decisions",
                 "Decisions since",
-                self.decided(decisions, "../", "Nothing was decided while this model was the champion."),
+                self.decided(
+                    decisions, "../", "Nothing was decided while this model was the champion."
+                ),
             ),
         ]
         return headline, body
@@ -527,8 +667,15 @@ class _Site:
         if version.get("promoted"):
             over = version.get("replaced")
             words: list[Child] = ["Promoted ", moment(version["promoted"])]
-            words += [" in place of version ", self.link(over, "../")] if over else [", the first champion"]
-            after = next((v for v in reversed(self.versions) if v.get("replaced") == version["version"]), None)
+            words += (
+                [" in place of version ", self.link(over, "../")]
+                if over
+                else [", the first champion"]
+            )
+            after = next(
+                (v for v in reversed(self.versions) if v.get("replaced") == version["version"]),
+                None,
+            )
             if state == "was live" and after:
                 words += [
                     "; version ",
@@ -539,7 +686,11 @@ class _Site:
             if state == "taken back":
                 words += ["; the champion before it was made live again since"]
             back = next(
-                (d for d in self.decisions if (d.get("to"), d.get("result")) == (version["digest"], "rolled back")),
+                (
+                    d
+                    for d in self.decisions
+                    if (d.get("to"), d.get("result")) == (version["digest"], "rolled back")
+                ),
                 None,
             )
             if state == "live" and back:
@@ -562,19 +713,43 @@ class _Site:
         decisions: Sequence[Mapping[str, Any]],
         trials: Sequence[Mapping[str, Any]],
     ) -> Iterator[tuple[str, str, str, Child, Child]]:
-        """Each step from the data to today: name, a word, its tone, what was found, links to the evidence."""
+        """Each step from the data to today: name, a word, its tone, what was found, links to the
+        evidence.
+        """
         folder, evaluation = f"../{_folder(version)}", as_mapping(version.get("evaluation"))
         lineage = as_mapping(evaluation.get("lineage"))
         asked = self.asked(version, run)
         if asked:
             where = f"../index.html#decision-{asked.get('number')}"
             why = _short("; ".join(map(str, as_list(asked.get("reasons")))))
-            yield "Asked for", str(asked.get("outcome")), "warn", why, tag("a", "decision", href=where)
+            yield (
+                "Asked for",
+                str(asked.get("outcome")),
+                "warn",
+                why,
+                tag("a", "decision", href=where),
+            )
         else:
-            yield "Asked for", "by hand", "quiet", "No decision of the monitor asked for this training.", None
+            yield (
+                "Asked for",
+                "by hand",
+                "quiet",
+                "No decision of the monitor asked for this training.",
+                None,
+            )
         if lineage.get("data"):
-            what = ["events ", tag("code", str(lineage["data"])[:16]), f", source {lineage.get('source', 'unknown')}"]
-            yield "Data", "hashed", "good", what, tag("a", "lineage", href=f"{folder}/evaluation.html#lineage")
+            what = [
+                "events ",
+                tag("code", str(lineage["data"])[:16]),
+                f", source {lineage.get('source', 'unknown')}",
+            ]
+            yield (
+                "Data",
+                "hashed",
+                "good",
+                what,
+                tag("a", "lineage", href=f"{folder}/evaluation.html#lineage"),
+            )
         else:
             yield "Data", "unknown", "warn", "The hash of its events is not on record.", None
         yield self.validated(run)
@@ -588,7 +763,13 @@ class _Site:
                 [tag("a", "run", href=f"../index.html#run-{run['id']}")],
             )
         else:
-            yield "Run", "elsewhere", "quiet", "The run that made it is not on record in this home.", None
+            yield (
+                "Run",
+                "elsewhere",
+                "quiet",
+                "The run that made it is not on record in this home.",
+                None,
+            )
         yield "Data window", *self.span(version)
         yield from self.judged(version, folder)
         rehearsal = as_mapping(version.get("rehearsal"))
@@ -599,7 +780,8 @@ class _Site:
         elif version.get("rehearsed"):
             yield "Rehearsal", "passed", "good", "It passed; what was asked is not on record.", None
         else:
-            tone = "warn" if version.get("passed") else "quiet"  # one that was refused is not rehearsed
+            # one that was refused is not rehearsed
+            tone = "warn" if version.get("passed") else "quiet"
             yield "Rehearsal", "none", tone, "No rehearsal is on record.", None
         if trials:
             t = trials[0]
@@ -615,23 +797,44 @@ class _Site:
             yield "Canary", "none", "quiet", _NO_CANARY, _see("canary")
         state, tone = self.standing(version)
         live = bool(version.get("live") or version.get("was") or version.get("promoted"))
-        yield "Promotion", state if live else "none", tone if live else "quiet", self.lede(version), None
+        yield (
+            "Promotion",
+            state if live else "none",
+            tone if live else "quiet",
+            self.lede(version),
+            None,
+        )
         yield self.since(windows)
         if decisions:
             d = decisions[0]
             outcome = str(d.get("outcome"))
             counts = _counts(str(d.get("outcome")) for d in decisions)
             said = [f"{counts}; the last one ", moment(d.get("time"))]
-            yield "Decisions since", outcome, _OUTCOMES.get(outcome, "quiet"), said, _see("decisions")
+            yield (
+                "Decisions since",
+                outcome,
+                _OUTCOMES.get(outcome, "quiet"),
+                said,
+                _see("decisions"),
+            )
         else:
-            yield "Decisions since", "none", "quiet", "Nothing was decided on this champion.", _see("decisions")
+            yield (
+                "Decisions since",
+                "none",
+                "quiet",
+                "Nothing was decided on this champion.",
+                _see("decisions"),
+            )
 
-    def asked(self, version: Mapping[str, Any], run: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    def asked(
+        self, version: Mapping[str, Any], run: Mapping[str, Any] | None
+    ) -> Mapping[str, Any] | None:
         """The decision that asked for a version's training."""
         ids = {run["id"]} if run else set()
         for d in self.decisions:
             if d.get("outcome") == "retrain" and (
-                {d.get("training_run"), d.get("run")} & ids or str(d.get("version")) == str(version["version"])
+                {d.get("training_run"), d.get("run")} & ids
+                or str(d.get("version")) == str(version["version"])
             ):
                 return d
         return None
@@ -639,16 +842,37 @@ class _Site:
     def validated(self, run: Mapping[str, Any] | None) -> tuple[str, str, str, Child, Child]:
         v = as_mapping(run.get("validation") if run else None)
         if not run or not v:
-            return "Validation", "unknown", "warn", "The validation of its data is not on record in this home.", None
+            return (
+                "Validation",
+                "unknown",
+                "warn",
+                "The validation of its data is not on record in this home.",
+                None,
+            )
         errors, warnings = finite(v.get("errors")) or 0, finite(v.get("warnings")) or 0
-        rules = f"{len(as_list(v.get('checks')))} rules: errors {errors:.0f}, warnings {warnings:.0f}"
-        word, tone = ("accepted", "warn" if warnings else "good") if v.get("passed") else ("refused", "bad")
-        return "Validation", word, tone, rules, join(self.reports({**run, "evaluation": None}, "../"))
+        rules = (
+            f"{len(as_list(v.get('checks')))} rules: errors {errors:.0f}, warnings {warnings:.0f}"
+        )
+        word, tone = (
+            ("accepted", "warn" if warnings else "good") if v.get("passed") else ("refused", "bad")
+        )
+        return (
+            "Validation",
+            word,
+            tone,
+            rules,
+            join(self.reports({**run, "evaluation": None}, "../")),
+        )
 
     def span(self, version: Mapping[str, Any]) -> tuple[str, str, Child, Child]:
         s = as_mapping(version.get("span"))
         if not s:
-            return "unknown", "warn", "What time its data spans is not on record in this home.", _see("data")
+            return (
+                "unknown",
+                "warn",
+                "What time its data spans is not on record in this home.",
+                _see("data"),
+            )
         said: list[Child] = []
         if s.get("first") or s.get("last"):
             said = [moment(s.get("first")), " to ", moment(s.get("last"))]
@@ -656,21 +880,32 @@ class _Site:
             said += ["; tested on what follows ", moment(s["test_from"])]
         return "known", "good", said, _see("data")
 
-    def judged(self, version: Mapping[str, Any], folder: str) -> Iterator[tuple[str, str, str, Child, Child]]:
-        evaluation, verdict = as_mapping(version.get("evaluation")), as_mapping(version.get("verdict"))
+    def judged(
+        self, version: Mapping[str, Any], folder: str
+    ) -> Iterator[tuple[str, str, str, Child, Child]]:
+        evaluation, verdict = (
+            as_mapping(version.get("evaluation")),
+            as_mapping(version.get("verdict")),
+        )
         proof = tag("a", "evaluation", href=f"{folder}/evaluation.html") if evaluation else None
         said = []
         for metric in report.HEADLINES:
             m = as_mapping(as_mapping(evaluation.get("metrics")).get(metric))
             if m:
-                said.append(f"{_metric(metric)} {number(m.get('value'))} ({report.interval_text(m)})")
+                said.append(
+                    f"{_metric(metric)} {number(m.get('value'))} ({report.interval_text(m)})"
+                )
         if said:
             yield "Measures", "measured", "good", ", ".join(said), proof
         else:
             yield "Measures", "unknown", "warn", "Its evaluation is not on record.", None
         word, tone = ("passed", "good") if version.get("passed") else ("refused", "bad")
         if verdict:
-            failed = [str(c.get("reason")) for c in as_rows(verdict.get("checks")) if c.get("outcome") == "fail"]
+            failed = [
+                str(c.get("reason"))
+                for c in as_rows(verdict.get("checks"))
+                if c.get("outcome") == "fail"
+            ]
             words = f"{_tally(verdict)} checks hold. " + _short("; ".join(failed))
             yield "Gate", word, tone, words, tag("a", "verdict", href=f"{folder}/verdict.json")
         else:
@@ -678,7 +913,13 @@ class _Site:
 
     def since(self, windows: Sequence[_Window]) -> tuple[str, str, str, Child, Child]:
         if not windows:
-            return "Drift since", "none", "quiet", "No window with this champion was looked at.", _see("drift")
+            return (
+                "Drift since",
+                "none",
+                "quiet",
+                "No window with this champion was looked at.",
+                _see("drift"),
+            )
         counts = _counts(_STATES[w.state][0] for w in windows)
         word, tone = _STATES[windows[0].state]
         return "Drift since", word, tone, f"{len(windows)} windows: {counts}", _see("drift")
@@ -724,7 +965,12 @@ class _Site:
                 else (["The champion then was ", self.champion(champion.get("digest"), "../"), "."])
             )
         return [
-            tag("p", note, " A difference is this model minus the other on the same rows.", class_="quiet"),
+            tag(
+                "p",
+                note,
+                " A difference is this model minus the other on the same rows.",
+                class_="quiet",
+            ),
             table("On the test window", heads, rows, full=True),
         ]
 
@@ -733,7 +979,9 @@ class _Site:
         s = as_mapping(version.get("span"))
         facts: list[tuple[str, Child]] = [("bundle", tag("code", version["digest"]))]
         facts += [
-            (key, tag("code", value)) for key, value in lineage.items() if key not in ("bundle", "created") and value
+            (key, tag("code", value))
+            for key, value in lineage.items()
+            if key not in ("bundle", "created") and value
         ]
         facts.append(("registered", [moment(version.get("created")), " UTC"]))
         for key, name in (
@@ -748,7 +996,11 @@ class _Site:
         if counted:
             facts.append(("snapshots", ", ".join(f"{k} {number(v)}" for k, v in counted.items())))
         stats = as_mapping(as_mapping(run.get("validation") if run else None).get("stats"))
-        told = [f"{number(stats[k])} {k}" for k in ("events", "users", "items", "reviews") if finite(stats.get(k))]
+        told = [
+            f"{number(stats[k])} {k}"
+            for k in ("events", "users", "items", "reviews")
+            if finite(stats.get(k))
+        ]
         if told:
             facts.append(("counted", ", ".join(told)))
         parts: list[Child] = [
@@ -806,19 +1058,34 @@ def _trial(rollout: Mapping[str, Any]) -> Safe:
     for side in ("champion", "challenger"):
         told, version = as_mapping(observed.get(side)), as_mapping(rollout.get(side)).get("version")
         seconds = as_mapping(told.get("seconds"))
-        milliseconds = [number(1000 * x, 1) if (x := finite(seconds.get(q))) is not None else "–" for q in _QUANTILES]
+        milliseconds = [
+            number(1000 * x, 1) if (x := finite(seconds.get(q))) is not None else "–"
+            for q in _QUANTILES
+        ]
         counts = [number(told.get(k)) for k in ("answers", "errors", "not_finite")]
         rows.append([f"{side}, version {version}", *counts, *milliseconds])
     numeric = ("Answers", "Errors", "Not finite", *(f"{q} ms" for q in _QUANTILES))
     kind = "Shadow" if rollout.get("shadow") else "Canary"
     return join(
         [
-            tag("p", badge(state, tone), f" {kind}, {finite(rollout.get('share')) or 0:.0%} of the requests, ",
-                _iso(rollout.get("started")), " to ", _iso(rollout.get("ended"))),
-            tag("ul", [tag("li", r) for r in as_list(rollout.get("reasons")) or as_list(rollout.get("because"))]),
+            tag(
+                "p",
+                badge(state, tone),
+                f" {kind}, {finite(rollout.get('share')) or 0:.0%} of the requests, ",
+                _iso(rollout.get("started")),
+                " to ",
+                _iso(rollout.get("ended")),
+            ),
+            tag(
+                "ul",
+                [
+                    tag("li", r)
+                    for r in as_list(rollout.get("reasons")) or as_list(rollout.get("because"))
+                ],
+            ),
             table("What both sides did", ["Side", *(Column(t, True) for t in numeric)], rows),
         ]
-    )  # fmt: skip
+    )
 
 
 _QUANTILES = ("p50", "p95", "p99")
@@ -826,7 +1093,10 @@ _QUANTILES = ("p50", "p95", "p99")
 
 def _difference(metric: str, d: Mapping[str, Any]) -> list[Child]:
     tone = report.difference_tone(metric, d)
-    return [tag("span", number(d.get("value"), signed=True), class_=tone), report.interval_text(d, signed=True)]
+    return [
+        tag("span", number(d.get("value"), signed=True), class_=tone),
+        report.interval_text(d, signed=True),
+    ]
 
 
 def _card(title: str, value: str, about: Child, tone: str = "") -> Safe:
@@ -843,7 +1113,9 @@ def _nothing(words: str) -> Safe:
 
 
 def _plot(caption: str, drawn: Safe) -> Safe:
-    inside = tag("div", drawn, class_="scroll", role="region", tabindex="0", aria_label=f"{caption}, plot")
+    inside = tag(
+        "div", drawn, class_="scroll", role="region", tabindex="0", aria_label=f"{caption}, plot"
+    )
     return tag("figure", tag("figcaption", caption), inside, class_="plot")
 
 
@@ -858,7 +1130,11 @@ def _tally(verdict: object) -> str:
 
 
 def _count(rows: Sequence[object]) -> str:
-    return f"{len(rows)}, newest first" if len(rows) <= _ROWS else f"the newest {_ROWS} of {len(rows):,}"
+    return (
+        f"{len(rows)}, newest first"
+        if len(rows) <= _ROWS
+        else f"the newest {_ROWS} of {len(rows):,}"
+    )
 
 
 def _short(text: object, most: int = 280) -> str:

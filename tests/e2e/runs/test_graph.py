@@ -34,7 +34,9 @@ def compiled(tmp_path, profile="cluster", overrides=()):
 
 def executors(graph):
     found = graph["deploymentSpec"]["executors"]
-    return {name.removeprefix("exec-"): e["container"] for name, e in found.items() if "container" in e}
+    return {
+        name.removeprefix("exec-"): e["container"] for name, e in found.items() if "container" in e
+    }
 
 
 def tasks(graph):
@@ -53,7 +55,9 @@ def test_kfp_loads_what_is_written(tmp_path):
 
 
 def platform(path):
-    """What kfp's own message makes of the Kubernetes part, by step: a wrong field does not parse."""
+    """What kfp's own message makes of the Kubernetes part, by step: a wrong field does not
+    parse.
+    """
     _, second = yaml.safe_load_all(path.read_text())
     found = second["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     return {
@@ -71,11 +75,15 @@ def test_the_fine_tuning_step_alone_asks_for_a_gpu_and_only_on_a_cluster(tmp_pat
     assert accelerators() == {"finetune": (GPU, "1")}
     assert accelerators("cluster.finetune.gpu=0") == {}
     _, graph = compiled(tmp_path, "local")
-    assert not any("resources" in container or "env" in container for container in executors(graph).values())
+    assert not any(
+        "resources" in container or "env" in container for container in executors(graph).values()
+    )
 
 
 @pytest.mark.parametrize("asked", ["cluster.finetune.gpu=4", "cluster.finetune.nodes=2"])
-def test_for_several_gpus_or_nodes_the_step_waits_for_a_trainjob_and_asks_for_no_gpu(tmp_path, asked):
+def test_for_several_gpus_or_nodes_the_step_waits_for_a_trainjob_and_asks_for_no_gpu(
+    tmp_path, asked
+):
     def given(*overrides):
         path, graph = compiled(tmp_path, overrides=overrides)
         inputs = tasks(graph)["finetune"]["inputs"]["parameters"]
@@ -85,20 +93,27 @@ def test_for_several_gpus_or_nodes_the_step_waits_for_a_trainjob_and_asks_for_no
     told, resources, _ = given()
     assert "trainjob" not in told and "store" not in told
     assert resources["accelerator"]["resourceCount"] == "1"
-    told, resources, placed = given(asked, "cluster.finetune.timeout=1000", "cluster.checkpoints=s3://bucket/here")
+    told, resources, placed = given(
+        asked, "cluster.finetune.timeout=1000", "cluster.checkpoints=s3://bucket/here"
+    )
     job = json.loads(told["trainjob"])
     key, value = asked.removeprefix("cluster.finetune.").split("=")
     assert job["spec"]["trainer"][{"gpu": "numProcPerNode", "nodes": "numNodes"}[key]] == int(value)
     assert job["spec"]["trainer"]["image"] == image()
     assert told["store"] == "s3://bucket/here"
     assert "accelerator" not in resources and not placed.tolerations
-    assert placed.active_deadline_seconds > job["spec"]["activeDeadlineSeconds"] == 1000, "else the step says nothing"
+    assert placed.active_deadline_seconds > job["spec"]["activeDeadlineSeconds"] == 1000, (
+        "else the step says nothing"
+    )
 
 
 def test_several_gpus_without_a_place_in_common_are_refused():
     with pytest.raises(TasteloopError, match=r"cluster\.volume.*cluster\.checkpoints"):
         load("cluster", ["cluster.finetune.gpu=2", "cluster.volume=null"])
-    assert load("cluster", ["cluster.finetune.gpu=2", "cluster.volume=null", "cluster.checkpoints=s3://bucket/a"])
+    assert load(
+        "cluster",
+        ["cluster.finetune.gpu=2", "cluster.volume=null", "cluster.checkpoints=s3://bucket/a"],
+    )
 
 
 def test_every_step_says_what_it_asks_and_how_long_it_may_try(tmp_path):
@@ -115,27 +130,43 @@ def test_every_step_says_what_it_asks_and_how_long_it_may_try(tmp_path):
         ],
     )
     asked = {name: c["resources"] for name, c in executors(graph).items()}
-    assert {name for name, r in asked.items() if r["resourceMemoryLimit"] == "64Gi"} == {c.name for c in HEAVY}
+    assert {name for name, r in asked.items() if r["resourceMemoryLimit"] == "64Gi"} == {
+        c.name for c in HEAVY
+    }
     assert asked["finetune"]["resourceMemoryRequest"] == "32Gi"
     assert asked["finetune"]["resourceMemoryLimit"] == "40Gi"
     assert asked["promote"]["resourceCpuRequest"] == "250m"
     assert asked["promote"]["resourceCpuLimit"] == "1"
     assert "resourceCpuLimit" not in asked["evaluate"]
-    retried = {name: t.get("retryPolicy", {}).get("maxRetryCount") for name, t in tasks(graph).items()}
+    retried = {
+        name: t.get("retryPolicy", {}).get("maxRetryCount") for name, t in tasks(graph).items()
+    }
     assert (retried["evaluate"], retried["promote"]) == (2, None)
     seconds = {name: p.active_deadline_seconds for name, p in platform(path).items()}
-    assert (seconds["promote"], seconds["evaluate"], seconds["finetune"]) == (60, 4 * 3600, 24 * 3600)
+    assert (seconds["promote"], seconds["evaluate"], seconds["finetune"]) == (
+        60,
+        4 * 3600,
+        24 * 3600,
+    )
 
 
 def test_no_step_runs_as_root_and_each_finds_its_home_and_secrets(tmp_path):
     path, graph = compiled(
-        tmp_path, overrides=["cluster.secrets={AWS_SECRET_ACCESS_KEY: store/secret}", "cluster.pull_secrets=[registry]"]
+        tmp_path,
+        overrides=[
+            "cluster.secrets={AWS_SECRET_ACCESS_KEY: store/secret}",
+            "cluster.pull_secrets=[registry]",
+        ],
     )
     placed = platform(path)
     assert placed.keys() == {step.name for step in STEPS}
     for name, config in placed.items():
-        assert config.security_context.run_as_non_root and config.security_context.run_as_user == 10001, name
-        assert [(v.constant, v.mount_path) for v in config.pvc_mount] == [("tasteloop-home", "/var/lib/tasteloop")]
+        assert (
+            config.security_context.run_as_non_root and config.security_context.run_as_user == 10001
+        ), name
+        assert [(v.constant, v.mount_path) for v in config.pvc_mount] == [
+            ("tasteloop-home", "/var/lib/tasteloop")
+        ]
         (secret,) = config.secret_as_env
         assert (secret.secret_name, secret.key_to_env[0].secret_key) == ("store", "secret")
         assert secret.key_to_env[0].env_var == "AWS_SECRET_ACCESS_KEY"
@@ -160,15 +191,23 @@ def test_a_step_goes_to_the_nodes_that_are_named(tmp_path):
         ],
     )
     placed = platform(path)
-    assert dict(placed["finetune"].node_selector.labels) == {"nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB"}
-    assert [(t.key, t.operator, t.effect) for t in placed["finetune"].tolerations] == [(GPU, "Exists", "NoSchedule")]
-    assert [(t.key, t.value, t.effect) for t in placed["prepare"].tolerations] == [("batch", "yes", "NoExecute")]
+    assert dict(placed["finetune"].node_selector.labels) == {
+        "nvidia.com/gpu.product": "NVIDIA-A100-SXM4-40GB"
+    }
+    assert [(t.key, t.operator, t.effect) for t in placed["finetune"].tolerations] == [
+        (GPU, "Exists", "NoSchedule")
+    ]
+    assert [(t.key, t.value, t.effect) for t in placed["prepare"].tolerations] == [
+        ("batch", "yes", "NoExecute")
+    ]
     assert not placed["promote"].tolerations and not placed["promote"].node_selector.labels
 
 
 def test_a_killed_fine_tuning_resumes_in_its_own_run_only(tmp_path):
     _, graph = compiled(tmp_path)
-    given = tasks(graph)["finetune"]["inputs"]["parameters"]["checkpoints"]["runtimeValue"]["constant"]
+    given = tasks(graph)["finetune"]["inputs"]["parameters"]["checkpoints"]["runtimeValue"][
+        "constant"
+    ]
     assert given == "{{$.pipeline_job_uuid}}"
 
 
@@ -180,7 +219,9 @@ def test_one_image_tagged_or_named_by_the_environment(tmp_path, monkeypatch):
     assert "python" in IMAGE
     monkeypatch.setenv("TASTELOOP_IMAGE", "registry.example/tasteloop-python:1")
     _, graph = compiled(tmp_path)
-    assert {c["image"] for c in executors(graph).values()} == {"registry.example/tasteloop-python:1"}
+    assert {c["image"] for c in executors(graph).values()} == {
+        "registry.example/tasteloop-python:1"
+    }
 
 
 @pytest.mark.parametrize(
@@ -190,20 +231,33 @@ def test_one_image_tagged_or_named_by_the_environment(tmp_path, monkeypatch):
         ("local", {"ingest", "prepare", "finetune", "fit-recommender", "evaluate"}),
     ],
 )
-def test_only_steps_that_depend_on_nothing_outside_their_inputs_are_cached(tmp_path, profile, cached):
+def test_only_steps_that_depend_on_nothing_outside_their_inputs_are_cached(
+    tmp_path, profile, cached
+):
     _, graph = compiled(tmp_path, profile)
-    found = {name for name, task in tasks(graph).items() if task.get("cachingOptions", {}).get("enableCache")}
+    found = {
+        name
+        for name, task in tasks(graph).items()
+        if task.get("cachingOptions", {}).get("enableCache")
+    }
     assert {name for name in found if not name.startswith("condition-")} == cached
 
 
 def test_each_decision_guards_the_next(tmp_path):
     _, graph = compiled(tmp_path)
-    conditions = [task["triggerPolicy"]["condition"] for task in tasks(graph).values() if "triggerPolicy" in task]
+    conditions = [
+        task["triggerPolicy"]["condition"]
+        for task in tasks(graph).values()
+        if "triggerPolicy" in task
+    ]
     assert len(conditions) == len(DECISIONS)
-    for task in DECISIONS.values():  # any other output's name would be taken for false by kfp's local runner
+    # any other output's name would be taken for false by kfp's local runner
+    for task in DECISIONS.values():
         assert sum(f"pipelinechannel--{task}-Output" in condition for condition in conditions) == 1
     promote = next(
-        c["dag"]["tasks"] for c in graph["components"].values() if "promote" in c.get("dag", {}).get("tasks", {})
+        c["dag"]["tasks"]
+        for c in graph["components"].values()
+        if "promote" in c.get("dag", {}).get("tasks", {})
     )
     assert set(promote) == {"promote"}
     assert set(graph["root"]["dag"]["tasks"]) == {"ingest", "validate", "condition-1"}
@@ -235,7 +289,9 @@ def other(tmp_path, name, overrides=()):
 
 
 def given(graph, task="monitor"):
-    return graph["root"]["dag"]["tasks"][task]["inputs"]["parameters"]["settings"]["runtimeValue"]["constant"]
+    return graph["root"]["dag"]["tasks"][task]["inputs"]["parameters"]["settings"]["runtimeValue"][
+        "constant"
+    ]
 
 
 @pytest.mark.parametrize("name", ["monitoring", "scoring"])
@@ -256,7 +312,11 @@ def test_the_monitors_step_has_its_volumes_and_the_webhook_by_secret_only(tmp_pa
         ("tasteloop-journal", "/var/lib/tasteloop/home/journal"),
     ]
     (webhook,) = [s for s in config.secret_as_env if s.key_to_env[0].env_var == WEBHOOK]
-    assert (webhook.secret_name, webhook.key_to_env[0].secret_key, webhook.optional) == ("tasteloop", "webhook", True)
+    assert (webhook.secret_name, webhook.key_to_env[0].secret_key, webhook.optional) == (
+        "tasteloop",
+        "webhook",
+        True,
+    )
     assert WEBHOOK not in str(platform(compiled(tmp_path)[0]))  # no step of a training run gets it
     assert "accelerator" not in executors(graph)["monitor"]["resources"]
     assert "pip install" not in str(executors(graph)["monitor"]["command"])
@@ -277,5 +337,7 @@ def test_a_pass_gets_the_settings_as_they_are_on_one_machine(tmp_path):
 def test_the_file_to_score_is_a_parameter(tmp_path):
     _, graph = other(tmp_path, "scoring")
     parameters = graph["root"]["inputDefinitions"]["parameters"]
-    assert parameters.keys() == {"events", "model", "k"} and not parameters["events"].get("isOptional")
+    assert parameters.keys() == {"events", "model", "k"} and not parameters["events"].get(
+        "isOptional"
+    )
     assert executors(graph)["score"]["resources"]["resourceMemoryLimit"] == "8Gi"

@@ -44,7 +44,9 @@ def turned(users: int = 80) -> pl.DataFrame:
         for n in range(30):
             item = (4 * (u + n) + LABELS.index("Horror")) % 40 if n % 3 else (u + n) % 40
             at = START + 6 * HOUR * (80 + u) + 600 * n
-            rows.append((f"{u:032x}", str(item), "rate", at * 1_000_000, 1.0 if n % 3 else 0.25, None))
+            rows.append(
+                (f"{u:032x}", str(item), "rate", at * 1_000_000, 1.0 if n % 3 else 0.25, None)
+            )
     last = START + 6 * HOUR * (80 + users) + WINDOW * HOUR  # closes the last window
     rows.append(("f" * 32, "1", "rate", last * 1_000_000, 1.0, None))
     return pl.DataFrame(rows, schema=dict(EVENTS_SCHEMA.to_polars()), orient="row")
@@ -62,9 +64,12 @@ def watched(home: Home, tmp_path: Path) -> tuple[Home, Path]:
 def test_taste_changes_and_the_model_follows(watched: tuple[Home, Path]) -> None:
     home, folder = watched
     champion = home.status()["champion"]["digest"]
-    assert (home.path / "monitor" / "references" / champion / "reference.json").is_file()  # since the promotion
+    # since the promotion
+    assert (home.path / "monitor" / "references" / champion / "reference.json").is_file()
 
-    told = json.loads(home("monitor", "--once", "--json", "-p", "smoke", *chosen(folder), timeout=900))
+    told = json.loads(
+        home("monitor", "--once", "--json", "-p", "smoke", *chosen(folder), timeout=900)
+    )
     assert told["outcome"] == "retrain", told
     decision = told["decision"]
     assert decision["result"] == "promoted", decision
@@ -74,23 +79,38 @@ def test_taste_changes_and_the_model_follows(watched: tuple[Home, Path]) -> None
     assert (home.path / "monitor" / "references" / live["digest"] / "reference.json").is_file()
 
     data = home.path / "monitor" / "retrainings" / decision["run"] / "data"
-    window, events = read_json(data / "ingest.json")["window"], read_parquet(data / "events.parquet")
+    window, events = (
+        read_json(data / "ingest.json")["window"],
+        read_parquet(data / "events.parquet"),
+    )
     assert events["time"].max() < window["until"] and events.height == window["events"]
     run = read_json(home.path / "runs" / decision["training_run"] / "run.json")
-    assert run["settings"]["training"]["encoder"].endswith("/models/interests")  # from the champion's weights
+    # from the champion's weights
+    assert run["settings"]["training"]["encoder"].endswith("/models/interests")
     snapshots = read_parquet(Path(run["artifacts"]["snapshots"]) / "events.parquet")
     assert set(snapshots["user"]) <= set(events["user"])  # pseudonyms stay what they are
 
-    again = json.loads(home("monitor", "--once", "--json", "-p", "smoke", *chosen(folder), timeout=300))
+    again = json.loads(
+        home("monitor", "--once", "--json", "-p", "smoke", *chosen(folder), timeout=300)
+    )
     assert len(home.status()["versions"]) == 2 and again["resumed"] == []
     (entry,) = [e for e in json.loads(home("history", "--json")) if e["outcome"] == "retrain"]
     assert entry["result"] == "promoted"
 
 
-def test_what_would_be_forgotten_is_refused_and_a_killed_retraining_is_carried_on(watched: tuple[Home, Path]) -> None:
+def test_what_would_be_forgotten_is_refused_and_a_killed_retraining_is_carried_on(
+    watched: tuple[Home, Path],
+) -> None:
     home, folder = watched
     champion = home.status()["champion"]
-    command = ("monitor", "--once", "--json", "-p", "smoke", *chosen(folder, retraining__forgetting=0.0))
+    command = (
+        "monitor",
+        "--once",
+        "--json",
+        "-p",
+        "smoke",
+        *chosen(folder, retraining__forgetting=0.0),
+    )
     process = home.start(*command)
     runs = home.path / "runs"
     wait_for(lambda: len(list(runs.iterdir())) == 2 and "prepare" in newest(runs), 600)

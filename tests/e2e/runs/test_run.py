@@ -36,13 +36,26 @@ def test_a_first_run_is_promoted_and_tells_what_it_did(smoke):
     assert (facts["outcome"], facts["code"]) == ("promoted", 0)
     assert facts["version"] == "1"
     assert [step["step"] for step in facts["steps"]] == [
-        "ingest", "validate", "prepare", "finetune", "fit-recommender", "champion", "evaluate", "gate",
-        "record", "rehearse", "promote",
-    ]  # fmt: skip
+        "ingest",
+        "validate",
+        "prepare",
+        "finetune",
+        "fit-recommender",
+        "champion",
+        "evaluate",
+        "gate",
+        "record",
+        "rehearse",
+        "promote",
+    ]
     assert not reused(facts)
     assert facts["overhead"] == pytest.approx(facts["seconds"] - facts["work"], abs=0.01)
-    assert all(value is None or isinstance(value, float | int) for value in facts["metrics"].values())
-    assert {"interests.micro_f1", "recommend.ndcg@10", "sentiment.accuracy"} <= set(facts["metrics"])
+    assert all(
+        value is None or isinstance(value, float | int) for value in facts["metrics"].values()
+    )
+    assert {"interests.micro_f1", "recommend.ndcg@10", "sentiment.accuracy"} <= set(
+        facts["metrics"]
+    )
     directory = home.path / "runs" / facts["id"]
     for name in (
         "settings.yaml",
@@ -69,7 +82,11 @@ def test_status_and_report_show_it(smoke):
 
 def test_a_home_is_its_users_alone_the_registry_and_its_artifacts_too(smoke):
     home, _ = smoke
-    open_to_others = [p for p in (home.path, *home.path.rglob("*")) if p.lstat().st_mode & 0o077 and not p.is_symlink()]
+    open_to_others = [
+        p
+        for p in (home.path, *home.path.rglob("*"))
+        if p.lstat().st_mode & 0o077 and not p.is_symlink()
+    ]
     assert (home.path / "mlflow.db").is_file()
     assert open_to_others == []
 
@@ -89,10 +106,19 @@ def runbook(heading: str, **places: Path) -> None:
     block = re.search(rf"^## {heading}$.*?^```bash\n(.*?)^```", text, re.M | re.S).group(1)
     typed = re.sub(r"^export \w+=.*$", "", block, flags=re.M)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, **{name: str(place) for name, place in places.items()}}
+    environment = {
+        **os.environ,
+        "PATH": path,
+        **{name: str(place) for name, place in places.items()},
+    }
     environment.pop("MLFLOW_TRACKING_URI", None)
     done = subprocess.run(
-        ["bash", "-euc", typed], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        ["bash", "-euc", typed],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -112,17 +138,23 @@ def test_a_backup_is_restored_at_another_path_and_everything_goes_on(smoke, tmp_
 
         status = restored.status()
         assert status["champion"]["version"] == "1"
-        assert all(Path(path).is_relative_to(restored.path) for path in status["runs"][-1]["artifacts"].values())
+        assert all(
+            Path(path).is_relative_to(restored.path)
+            for path in status["runs"][-1]["artifacts"].values()
+        )
         assert "no previous champion" in restored("rollback", code=2)
         assert json.loads(restored("history", "--json")) == []
-        watched = json.loads(restored("monitor", "--once", "--json", "-p", "smoke"))  # which needs the run's snapshots
+        # which needs the run's snapshots
+        watched = json.loads(restored("monitor", "--once", "--json", "-p", "smoke"))
         assert watched["champion"] == "1"
         again = restored.run()
         assert (again["outcome"], reused(again)) == ("unchanged", HEAVY | {"evaluate"})
         assert all(Path(path).is_relative_to(restored.path) for path in again["artifacts"].values())
         assert Path(restored("report").strip()).is_file()
         ready = tmp_path / "ready.json"
-        server = restored.start("serve", "--port", "0", "--grpc-port", "0", "--ready-file", str(ready))
+        server = restored.start(
+            "serve", "--port", "0", "--grpc-port", "0", "--ready-file", str(ready)
+        )
         wait_for(lambda: ready.is_file() or server.poll() is not None)
         server.terminate()
         _, said = server.communicate(timeout=60)
@@ -157,14 +189,19 @@ def test_the_gate_says_no_with_reasons_and_the_champion_stays(smoke):
     assert "0.9999" in facts["reason"]
     assert reused(facts) >= HEAVY
     assert home.status()["champion"]["version"] == "1"
-    out = home("run", "--profile", "smoke", "--set", "gate.floors.interests.micro_f1=0.9999", code=3)
+    out = home(
+        "run", "--profile", "smoke", "--set", "gate.floors.interests.micro_f1=0.9999", code=3
+    )
     assert "rejected" in out
     assert "below its floor" in out
 
 
 def test_runs_at_the_same_time_do_not_harm_each_other(smoke):
     home, _ = smoke
-    started = [home.start("run", "--profile", "smoke", "--json", "--set", "training.seed=11") for _ in range(2)]
+    started = [
+        home.start("run", "--profile", "smoke", "--json", "--set", "training.seed=11")
+        for _ in range(2)
+    ]
     ended = [json.loads(process.communicate(timeout=400)[0]) for process in started]
     assert {facts["code"] for facts in ended} <= {0, 3}
     assert ended[0]["id"] != ended[1]["id"]
@@ -180,7 +217,8 @@ def test_a_killed_run_carries_on_from_its_checkpoint(smoke):
     process = home.start("run", "--profile", "smoke", "--json", *changed)
     wait_for(
         lambda: any(
-            any(new.rglob("checkpoint/state.json")) for new in set((home.path / "checkpoints").iterdir()) - before
+            any(new.rglob("checkpoint/state.json"))
+            for new in set((home.path / "checkpoints").iterdir()) - before
         )
     )
     os.kill(process.pid, signal.SIGKILL)
@@ -189,13 +227,19 @@ def test_a_killed_run_carries_on_from_its_checkpoint(smoke):
     assert home.status()["runs"][0]["outcome"] == "killed"
     facts = home.run(*changed)
     assert {"ingest", "prepare"} <= reused(facts)
-    assert "resumed from epoch 1, step" in (home.path / "runs" / facts["id"] / "log.txt").read_text()
+    assert (
+        "resumed from epoch 1, step" in (home.path / "runs" / facts["id"] / "log.txt").read_text()
+    )
     assert facts["outcome"] == "promoted"
 
 
 def test_sigterm_ends_a_run_and_its_steps(home):
     process = home.start("run", "--profile", "smoke", "--json")
-    wait_for(lambda: any("validate" in path.read_text() for path in (home.path / "runs").glob("*/steps.jsonl")))
+    wait_for(
+        lambda: any(
+            "validate" in path.read_text() for path in (home.path / "runs").glob("*/steps.jsonl")
+        )
+    )
     process.terminate()
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -279,11 +323,17 @@ def poisoned(folder: Path, poison: str) -> Path:
     raise AssertionError(poison)
 
 
-@pytest.mark.parametrize("poison", ["unknown kinds", "negative times", "one user", "one label", "no rows"])
+@pytest.mark.parametrize(
+    "poison", ["unknown kinds", "negative times", "one user", "one label", "no rows"]
+)
 def test_poisoned_data_is_refused_with_a_reason_and_nothing_is_trained(home, tmp_path, poison):
     mapping = poisoned(tmp_path / "mine", poison)
     process = home.start(
-        "run", "--profile", "smoke", "--json", *settings(ingest__behaviour=str(mapping), ingest__reviews=None)
+        "run",
+        "--profile",
+        "smoke",
+        "--json",
+        *settings(ingest__behaviour=str(mapping), ingest__reviews=None),
     )
     out, err = process.communicate(timeout=280)
     assert "Traceback" not in out + err
@@ -314,7 +364,13 @@ def test_a_file_that_cannot_be_read_is_one_clear_message(home, tmp_path, poison)
         log.write_bytes(log.read_bytes()[: log.stat().st_size // 2])
         changed = yaml.safe_load(mapping.read_text()) | {"events": log.name}
         mapping.write_text(yaml.safe_dump(changed))
-    said = home("run", "--profile", "smoke", *settings(ingest__behaviour=str(mapping), ingest__reviews=None), code=2)
+    said = home(
+        "run",
+        "--profile",
+        "smoke",
+        *settings(ingest__behaviour=str(mapping), ingest__reviews=None),
+        code=2,
+    )
     assert log.name in said
     assert home.status()["versions"] == []
     assert home.status()["runs"][0]["outcome"] == "failed"

@@ -1,4 +1,6 @@
-"""Spark writes what Polars writes, byte for byte: a standalone master and a worker, and Spark Connect, on loopback."""
+"""Spark writes what Polars writes, byte for byte: a standalone master and a worker, and Spark
+Connect, on loopback.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[3]
 EVENTS = 20_000
 if not shutil.which("java"):
-    pytest.skip("no Java on this machine: apt-get install openjdk-17-jre-headless", allow_module_level=True)
+    pytest.skip(
+        "no Java on this machine: apt-get install openjdk-17-jre-headless", allow_module_level=True
+    )
 pyspark = pytest.importorskip("pyspark", reason="no pyspark: pip install 'tasteloop[spark]'")
 
 
@@ -85,7 +89,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DataSett
                     f"org.apache.spark.deploy.{role}.{command[0]}",
                     *command[1:],
                 ]
-                processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
+                processes.append(
+                    subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+                )
         for _ in range(240):
             try:
                 if _state(page)["aliveworkers"]:
@@ -93,7 +99,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[DataSett
             except OSError:
                 time.sleep(0.5)
         else:
-            pytest.fail((folder / "master.log").read_text()[-2000:] + (folder / "worker.log").read_text()[-2000:])
+            pytest.fail(
+                (folder / "master.log").read_text()[-2000:]
+                + (folder / "worker.log").read_text()[-2000:]
+            )
         options = {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
@@ -121,32 +130,52 @@ def key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path / "home"))
 
 
-def both(settings: IngestSettings, data: DataSettings, out: Path) -> tuple[IngestResult, IngestResult]:
+def both(
+    settings: IngestSettings, data: DataSettings, out: Path
+) -> tuple[IngestResult, IngestResult]:
     """Ingested by Polars and by Spark, after their tables were compared row for row."""
-    results = ingest(settings, out / "polars", DataSettings()), ingest(settings, out / "spark", data)
+    results = (
+        ingest(settings, out / "polars", DataSettings()),
+        ingest(settings, out / "spark", data),
+    )
     for table in ("events", "quarantine", "items"):
-        frames = [pl.read_parquet(out / engine / f"{table}.parquet") for engine in ("polars", "spark")]
+        frames = [
+            pl.read_parquet(out / engine / f"{table}.parquet") for engine in ("polars", "spark")
+        ]
         assert_frame_equal(*frames, check_exact=True)
     return results
 
 
-def test_ingest_validation_and_snapshots(cluster: tuple[DataSettings, int], source: Path, tmp_path: Path) -> None:
+def test_ingest_validation_and_snapshots(
+    cluster: tuple[DataSettings, int], source: Path, tmp_path: Path
+) -> None:
     data, page = cluster
     mine, theirs = both(IngestSettings(behaviour=str(source), reviews=None), data, tmp_path)
     assert mine.rows_out > 0.9 * EVENTS
-    assert min(mine.removed[rule] for rule in ("missing", "off_scale", "exact_duplicate", "near_duplicate")) > 0
+    assert (
+        min(
+            mine.removed[rule]
+            for rule in ("missing", "off_scale", "exact_duplicate", "near_duplicate")
+        )
+        > 0
+    )
     assert (theirs.removed, theirs.users, theirs.sha256) == (mine.removed, mine.users, mine.sha256)
 
     engines = {"polars": DataSettings(), "spark": data}
     for engine, how in engines.items():
         prepare(tmp_path / engine, PrepareSettings(), tmp_path / f"{engine}-snapshots", how)
-    frames = [pl.read_parquet(tmp_path / f"{engine}-snapshots" / "snapshots.parquet") for engine in engines]
+    frames = [
+        pl.read_parquet(tmp_path / f"{engine}-snapshots" / "snapshots.parquet")
+        for engine in engines
+    ]
     assert frames[0].height > 1000
     assert_frame_equal(*frames, check_exact=True)
     assert len({sha256_tree(tmp_path / f"{engine}-snapshots") for engine in engines}) == 1
 
     state = _state(page)
-    assert [app["name"] for app in state["activeapps"]] == ["tasteloop"], "it ran on the cluster, not beside it"
+    assert [app["name"] for app in state["activeapps"]] == ["tasteloop"], (
+        "it ran on the cluster, not beside it"
+    )
     assert state["activeapps"][0]["cores"] == 2
 
 
@@ -154,7 +183,9 @@ def test_rare_items_and_their_users_go_together(
     cluster: tuple[DataSettings, int], source: Path, tmp_path: Path
 ) -> None:
     strict = CleaningSettings(min_item_events=3, min_user_events=30)
-    mine, theirs = both(IngestSettings(behaviour=str(source), reviews=None, cleaning=strict), cluster[0], tmp_path)
+    mine, theirs = both(
+        IngestSettings(behaviour=str(source), reviews=None, cleaning=strict), cluster[0], tmp_path
+    )
     assert mine.removed["few_item_events"] and mine.removed["few_user_events"]
     assert theirs.sha256 == mine.sha256
 
@@ -174,9 +205,13 @@ def test_text_that_is_hard_to_read(cluster: tuple[DataSettings, int], tmp_path: 
         f"events: a.csv\ncolumns: {columns}\nscale: [0, 5]\ntime: {{zone: Europe/Berlin}}\n"
     )
     settings = IngestSettings(
-        behaviour=str(tmp_path / "m.yaml"), reviews=None, cleaning=CleaningSettings(min_user_events=1)
+        behaviour=str(tmp_path / "m.yaml"),
+        reviews=None,
+        cleaning=CleaningSettings(min_user_events=1),
     )
-    mine, theirs = both(settings, cluster[0].model_copy(update={"shared": tmp_path / "shared"}), tmp_path)
+    mine, theirs = both(
+        settings, cluster[0].model_copy(update={"shared": tmp_path / "shared"}), tmp_path
+    )
     assert (theirs.sha256, theirs.removed) == (mine.sha256, mine.removed)
     assert sum(mine.removed.values()) >= 5
     assert not list((tmp_path / "shared").iterdir())
@@ -191,7 +226,13 @@ def test_the_findings_of_validation_are_the_same(
     n = pl.int_range(pl.len())
     worse = events.with_columns(
         pl.when(n < 40).then(pl.lit("nowhere")).otherwise("item").alias("item"),
-        pl.when(n == 50).then(float("nan")).when(n == 51).then(1.5).otherwise("value").cast(pl.Float32).alias("value"),
+        pl.when(n == 50)
+        .then(float("nan"))
+        .when(n == 51)
+        .then(1.5)
+        .otherwise("value")
+        .cast(pl.Float32)
+        .alias("value"),
         pl.when(n == 60).then(pl.lit("veiw")).otherwise("kind").alias("kind"),
         pl.when(n == 70).then(-5).otherwise("time").alias("time"),
         pl.when(n == 80).then(pl.lit("alice")).otherwise("user").alias("user"),
@@ -206,8 +247,15 @@ def test_the_findings_of_validation_are_the_same(
             record = read_json(tmp_path / case / engine / "validation.json")
             # each engine has its own names of types, and Spark counts no rows for them
             told = ("observed", "unexpected", "rows")
-            found.append([{**c, **dict.fromkeys(told)} if c["rule"].endswith(" type") else c for c in record["checks"]])
-            found[-1] = [{k: v for k, v in c.items() if k not in ("samples", "found")} for c in found[-1]]
+            found.append(
+                [
+                    {**c, **dict.fromkeys(told)} if c["rule"].endswith(" type") else c
+                    for c in record["checks"]
+                ]
+            )
+            found[-1] = [
+                {k: v for k, v in c.items() if k not in ("samples", "found")} for c in found[-1]
+            ]
         assert found[0] == found[1]
 
 
@@ -216,15 +264,26 @@ def connect(tmp_path: Path) -> Iterator[DataSettings]:
     """The settings of a Spark Connect server with workers of its own."""
     home, port = Path(pyspark.__file__).parent, _free_port()
     binding = "spark.connect.grpc.binding"
-    options = {f"{binding}.address": "127.0.0.1", f"{binding}.port": port, "spark.ui.enabled": "false"}
-    command = [home / "bin" / "spark-class", "org.apache.spark.deploy.SparkSubmit", "--master", "local[2]"]
+    options = {
+        f"{binding}.address": "127.0.0.1",
+        f"{binding}.port": port,
+        "spark.ui.enabled": "false",
+    }
+    command = [
+        home / "bin" / "spark-class",
+        "org.apache.spark.deploy.SparkSubmit",
+        "--master",
+        "local[2]",
+    ]
     command += ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
     command += [part for name, value in options.items() for part in ("--conf", f"{name}={value}")]
     own = {"SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1", "PYTHONPATH": str(ROOT)}
     environment = {**os.environ, **own, "PYSPARK_PYTHON": sys.executable}
     environment.pop("TASTELOOP_PSEUDONYM_KEY")  # which no worker needs
     with (tmp_path / "connect.log").open("w") as log:
-        process = subprocess.Popen([*command, "spark-internal"], env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [*command, "spark-internal"], env=environment, stdout=log, stderr=log
+        )
     try:
         for _ in range(240):
             assert process.poll() is None, (tmp_path / "connect.log").read_text()[-2000:]
@@ -239,7 +298,9 @@ def connect(tmp_path: Path) -> Iterator[DataSettings]:
 
 
 def _whole(source: Path, data: DataSettings, out: Path) -> tuple[str, str, bool]:
-    """What ingest, snapshots and validation make of a source: two digests, and whether it is sound."""
+    """What ingest, snapshots and validation make of a source: two digests, and whether it is
+    sound.
+    """
     ingested = ingest(IngestSettings(behaviour=str(source), reviews=None), out / "data", data)
     prepare(out / "data", PrepareSettings(), out / "snapshots", data)
     sound = validate(out / "data", ValidationSettings(), out / "validation", data=data).passed
@@ -247,7 +308,8 @@ def _whole(source: Path, data: DataSettings, out: Path) -> tuple[str, str, bool]
 
 
 def test_over_spark_connect(connect: DataSettings, source: Path, tmp_path: Path) -> None:
-    # in a process of its own: one that has a session on the cluster cannot have another over Connect
+    # in a process of its own: one that has a session on the cluster cannot have another over
+    # Connect
     with ProcessPoolExecutor(1, get_context("spawn")) as other:
         theirs = other.submit(_whole, source, connect, tmp_path / "spark").result()
     assert theirs == (mine := _whole(source, DataSettings(), tmp_path / "polars"))
@@ -255,5 +317,7 @@ def test_over_spark_connect(connect: DataSettings, source: Path, tmp_path: Path)
 
 
 def test_an_address_where_nobody_is() -> None:
-    with pytest.raises(TasteloopError, match=r"no Spark Connect server at sc://127.0.0.1:\d+ .*data\.remote"):
+    with pytest.raises(
+        TasteloopError, match=r"no Spark Connect server at sc://127.0.0.1:\d+ .*data\.remote"
+    ):
         session(DataSettings(engine="spark", remote=f"sc://127.0.0.1:{_free_port()}"))

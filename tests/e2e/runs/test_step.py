@@ -47,7 +47,10 @@ HEAD = "import logging\nfrom components.step import step\nfrom tasteloop.errors 
 
 
 def test_a_step_tells_when_it_began_what_it_made_and_how_long_it_took(run):
-    code = HEAD + "with step('gate', verdict='/v') as outputs:\n    outputs.update(passed=True, reason='größer')"
+    code = (
+        HEAD
+        + "with step('gate', verdict='/v') as outputs:\n    outputs.update(passed=True, reason='größer')"
+    )
     assert python(code).returncode == 0
     started, finished = events(run)
     assert (started["step"], started["event"]) == ("gate", "started")
@@ -61,8 +64,10 @@ def test_a_users_mistake_is_told_and_leaves_no_traceback(run):
     assert ended.returncode == 2
     assert "Traceback" not in ended.stdout + ended.stderr
     assert {k: events(run)[-1][k] for k in ("event", "known", "message")} == {
-        "event": "failed", "known": True, "message": "no file x",
-    }  # fmt: skip
+        "event": "failed",
+        "known": True,
+        "message": "no file x",
+    }
 
 
 def test_another_error_is_told_and_keeps_its_traceback(run):
@@ -81,9 +86,12 @@ def test_only_the_rooms_talk_below_a_warning(run):
         "    logging.getLogger('httpx').warning('careful')"
     )
     assert ended.stdout.splitlines() == [
-        "-- step ingest started", "info of tasteloop.behaviour.events", "info of validation.gate.gates", "careful",
+        "-- step ingest started",
+        "info of tasteloop.behaviour.events",
+        "info of validation.gate.gates",
+        "careful",
         "-- step ingest finished",
-    ]  # fmt: skip
+    ]
 
 
 def test_what_breaks_after_the_step_still_fails_the_process(run):
@@ -101,7 +109,9 @@ def test_outside_a_run_nothing_is_written_and_the_error_is_the_callers(tmp_path,
 
 
 def test_a_step_ends_when_its_run_is_killed(tmp_path):
-    """The run is a process that holds the lock; the step, its grandchild as under kfp, cleans up and ends."""
+    """The run is a process that holds the lock; the step, its grandchild as under kfp, cleans up
+    and ends.
+    """
     inner = HEAD + (
         "import pathlib, time\n"
         "with step('finetune'):\n"
@@ -117,7 +127,9 @@ def test_a_step_ends_when_its_run_is_killed(tmp_path):
         f"os.environ[{RUN!r}] = {str(tmp_path)!r}\n"
         "subprocess.run(['sh', '-c', '\"$0\" -c \"$1\"; true', sys.executable, sys.argv[1]])\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", outer, inner], cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", outer, inner], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
     try:
         wait_for(lambda: (tmp_path / EVENTS).exists())
         assert not (tmp_path / "cleaned").exists()
@@ -127,7 +139,9 @@ def test_a_step_ends_when_its_run_is_killed(tmp_path):
     wait_for(lambda: (tmp_path / "cleaned").exists())
 
 
-def test_a_failure_is_recorded_and_shown_without_the_secrets_of_addresses_and_of_the_environment(run):
+def test_a_failure_is_recorded_and_shown_without_the_secrets_of_addresses_and_of_the_environment(
+    run,
+):
     code = HEAD + (
         "with step('record'):\n"
         "    logging.getLogger('tasteloop.x').warning('asking %s', 'http://user:h0rse-battery@h/')\n"
@@ -136,7 +150,12 @@ def test_a_failure_is_recorded_and_shown_without_the_secrets_of_addresses_and_of
     )
 
     done = python(
-        code, env={**os.environ, "CLOUD_ACCESS_KEY": "api-key-of-a-test", "DATABASE": "x://u:h0rse-battery@h/"}
+        code,
+        env={
+            **os.environ,
+            "CLOUD_ACCESS_KEY": "api-key-of-a-test",
+            "DATABASE": "x://u:h0rse-battery@h/",
+        },
     )
 
     recorded, traceback = (run / EVENTS).read_text(), done.stderr.rpartition("OSError")[2]

@@ -1,4 +1,6 @@
-"""`tasteloop submit` through the real SDK, to a server that holds every body against the API's own description."""
+"""`tasteloop submit` through the real SDK, to a server that holds every body against the API's own
+description.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def plain(monkeypatch, tmp_path):
         "MLFLOW_TRACKING_URI",
     ):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("kfp.client.client.Client._LOCAL_KFP_CONTEXT", str(tmp_path / "context.json"))
+    monkeypatch.setattr(
+        "kfp.client.client.Client._LOCAL_KFP_CONTEXT", str(tmp_path / "context.json")
+    )
     monkeypatch.setenv("TASTELOOP_IMAGE", "registry.example/tasteloop-python:1")
 
 
@@ -61,7 +65,9 @@ def test_a_graph_is_uploaded_once_and_run_each_time(kubeflow):
 
 def test_the_object_store_is_the_runs_root(kubeflow):
     told = submit(load("cluster", ["cluster.root=s3://bucket/runs"]), Server(kubeflow.host), "e")
-    assert kubeflow.made["runs"][told["run"]]["runtime_config"]["pipeline_root"] == "s3://bucket/runs"
+    assert (
+        kubeflow.made["runs"][told["run"]]["runtime_config"]["pipeline_root"] == "s3://bucket/runs"
+    )
     assert "defaultPipelineRoot: s3://bucket/runs" in kubeflow.graphs[told["version_id"]]
 
 
@@ -74,7 +80,9 @@ def test_waiting_tells_each_state_and_how_it_ended(kubeflow):
 @pytest.mark.parametrize("state", ["FAILED", "CANCELED"])
 def test_a_run_that_did_not_succeed_is_exit_code_1(kubeflow, monkeypatch, capsys, state):
     kubeflow.ends = state
-    monkeypatch.setattr("sys.argv", ["tasteloop", "submit", "--host", kubeflow.host, "--wait", "--json"])
+    monkeypatch.setattr(
+        "sys.argv", ["tasteloop", "submit", "--host", kubeflow.host, "--wait", "--json"]
+    )
     with pytest.raises(SystemExit) as ended:
         main()
     out, err = capsys.readouterr()
@@ -163,24 +171,37 @@ def test_the_monitor_comes_back_on_its_schedule(kubeflow):
     one = submit(load("cluster"), server, "e", cron="0 0 * * * *", pipeline="monitoring")
     nightly = submit(load("cluster"), server, "e", cron="0 2 * * *")
     assert one["version"].startswith("tasteloop-monitoring-") and one["cron"] == "0 0 * * * *"
-    assert set(kubeflow.made["recurringruns"]) == {one["schedule"], nightly["schedule"]}  # neither replaces the other
+    # neither replaces the other
+    assert set(kubeflow.made["recurringruns"]) == {one["schedule"], nightly["schedule"]}
     made = kubeflow.made["recurringruns"][one["schedule"]]
-    assert (made["max_concurrency"], made["no_catchup"], made["service_account"]) == ("1", True, "tasteloop-steps")
-    assert {p["display_name"] for p in kubeflow.made["pipelines"].values()} == {NAME, "tasteloop-monitoring"}
+    assert (made["max_concurrency"], made["no_catchup"], made["service_account"]) == (
+        "1",
+        True,
+        "tasteloop-steps",
+    )
+    assert {p["display_name"] for p in kubeflow.made["pipelines"].values()} == {
+        NAME,
+        "tasteloop-monitoring",
+    }
 
 
 def test_parameters_are_those_of_the_pipeline_and_a_schedule_knows_them(kubeflow):
     server, asked = Server(kubeflow.host), arguments(["events=s3://bucket/events.parquet", "k=5"])
 
     def nightly(given):
-        return submit(load("cluster"), server, "e", cron="0 2 * * *", pipeline="scoring", arguments=given)["schedule"]
+        return submit(
+            load("cluster"), server, "e", cron="0 2 * * *", pipeline="scoring", arguments=given
+        )["schedule"]
 
     told = submit(load("cluster"), server, "e", pipeline="scoring", arguments=asked)
     run = kubeflow.made["runs"][told["run"]]
     assert run["runtime_config"]["parameters"] == {"events": "s3://bucket/events.parquet", "k": 5}
     assert nightly(asked) == nightly(asked) != nightly({**asked, "k": 10})
     before = len(kubeflow.asked)
-    for given, match in (({}, "needs events: --argument"), ({**asked, "modle": "x"}, "no parameter 'modle'; it has")):
+    for given, match in (
+        ({}, "needs events: --argument"),
+        ({**asked, "modle": "x"}, "no parameter 'modle'; it has"),
+    ):
         with pytest.raises(TasteloopError, match=match):
             submit(load("cluster"), server, "e", pipeline="scoring", arguments=given)
     with pytest.raises(TasteloopError, match="known: training, monitoring, scoring"):
@@ -200,12 +221,17 @@ def test_text_goes_out_as_it_was_written(kubeflow, written):
 
 
 @pytest.mark.parametrize(
-    "k", ["ten", "0123", "1.5", "true", "1e400", "NaN", "null", "9" * 5000, "[" * 100_000, str(2**63)]
+    "k",
+    ["ten", "0123", "1.5", "true", "1e400", "NaN", "null", "9" * 5000, "[" * 100_000, str(2**63)],
 )
-def test_an_argument_that_is_not_of_its_parameters_type_is_refused_before_anything_is_sent(kubeflow, k):
+def test_an_argument_that_is_not_of_its_parameters_type_is_refused_before_anything_is_sent(
+    kubeflow, k
+):
     asked = arguments(["events=a", f"k={k}"])
 
-    with pytest.raises(TasteloopError, match=r"^--argument k=.{1,50}: k is a whole number of 64 bits, such as 10$"):
+    with pytest.raises(
+        TasteloopError, match=r"^--argument k=.{1,50}: k is a whole number of 64 bits, such as 10$"
+    ):
         submit(load("cluster"), Server(kubeflow.host), "e", pipeline="scoring", arguments=asked)
     with pytest.raises(TasteloopError, match="events is there twice"):
         arguments(["events=a", "events=b"])
@@ -239,7 +265,9 @@ def test_every_type_of_a_parameter_is_read_as_json_writes_it(parameter_type, wri
         assert read_argument("x", written, kind) == value
 
 
-@pytest.mark.parametrize("host", ["http://127.0.0.1:8O80", "127.0.0.1:8888", "http://[", "ftp://example"])
+@pytest.mark.parametrize(
+    "host", ["http://127.0.0.1:8O80", "127.0.0.1:8888", "http://[", "ftp://example"]
+)
 def test_a_host_that_is_no_address_is_refused(host):
     with pytest.raises(TasteloopError, match="--host .* is no address of a server"):
         submit(load("cluster"), Server(host), "e")
@@ -254,14 +282,25 @@ def test_what_was_submitted_trains_scores_and_is_monitored(tmp_path, tiny_encode
     state, home = Kubeflow(tmp_path), tmp_path / "mount" / "home"
     monkeypatch.setenv("TASTELOOP_HOME", str(home))
     profile = tmp_path / "small.yaml"
-    profile.write_text(yaml.safe_dump(yaml.safe_load((CONFIGS / "smoke.yaml").read_text()) | {"cluster": {}}))
+    profile.write_text(
+        yaml.safe_dump(yaml.safe_load((CONFIGS / "smoke.yaml").read_text()) | {"cluster": {}})
+    )
     small = [
         *chosen(movielens(tmp_path / "data", users=80, each=30))[1::2],
-        *settings(training__encoder=str(tiny_encoder), cluster__mount=str(tmp_path / "mount"))[1::2],
+        *settings(training__encoder=str(tiny_encoder), cluster__mount=str(tmp_path / "mount"))[
+            1::2
+        ],
     ]
 
     def run(pipeline, **given):
-        told = submit(load(str(profile), small), Server(host), "e", wait=0.5, pipeline=pipeline, arguments=given)
+        told = submit(
+            load(str(profile), small),
+            Server(host),
+            "e",
+            wait=0.5,
+            pipeline=pipeline,
+            arguments=given,
+        )
         assert told["state"] == "SUCCEEDED", state.log[-3000:]
         return champion()
 
@@ -269,7 +308,11 @@ def test_what_was_submitted_trains_scores_and_is_monitored(tmp_path, tiny_encode
         first = run("training")
         assert first is not None, state.log[-3000:]
         assert (
-            run("scoring", events=str(home / "monitor" / "data" / first.digest / "dataset" / "events.parquet")) == first
+            run(
+                "scoring",
+                events=str(home / "monitor" / "data" / first.digest / "dataset" / "events.parquet"),
+            )
+            == first
         )
         (answers,) = tmp_path.rglob("score/answers/answers.parquet")
         assert read_parquet(answers)["user"].n_unique() == 80

@@ -1,4 +1,6 @@
-"""The tasks of a model follow from its data: whole runs on behaviour and titles alone, without and with reviews."""
+"""The tasks of a model follow from its data: whole runs on behaviour and titles alone, without and
+with reviews.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,15 @@ RANKING = {f"recommend.{name}" for name in ("ndcg@10", "precision@10", "recall@1
 
 
 def titles_alone(folder: Path) -> Path:
-    """A mapping of who looked at what and when, and of titles: no kinds, values, labels or texts."""
+    """A mapping of who looked at what and when, and of titles: no kinds, values, labels or
+    texts.
+    """
     folder.mkdir()
     liked = [(user, item, at) for user, item, value, at in ratings(users=80, each=30) if value >= 4]
     write_csv(folder / "log.csv", ("who", "what", "at"), liked)
-    write_csv(folder / "things.csv", ("what", "called"), [(item, f"Film {item}") for item in range(40)])
+    write_csv(
+        folder / "things.csv", ("what", "called"), [(item, f"Film {item}") for item in range(40)]
+    )
     mapping = {
         "events": "log.csv",
         "columns": {"user": "who", "item": "what", "time": "at"},
@@ -42,7 +48,9 @@ def titles_alone(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> tuple[Home, dict[str, Any], dict[str, Any]]:
+def runs(
+    tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path
+) -> tuple[Home, dict[str, Any], dict[str, Any]]:
     """A home with two runs on titles alone, the second with reviews too."""
     folder = tmp_path_factory.mktemp("titles")
     home, mapping = Home(folder / "home"), titles_alone(folder / "mine")
@@ -80,16 +88,30 @@ def test_the_data_page_warns_that_there_are_no_labels_and_the_card_says_what_is_
     failed = [check["about"] for check in validation["checks"] if not check["passed"]]
     assert failed == ["items carry labels; without any the model has no interests"]
     readme = Path(facts["artifacts"]["bundle"], "README.md").read_text()
-    assert "Answers `recommend`. This model has no interests: the items of its data carry no labels" in readme
+    assert (
+        "Answers `recommend`. This model has no interests: the items of its data carry no labels"
+        in readme
+    )
 
 
 def test_a_server_answers_and_says_why_it_has_no_interests(runs, tmp_path):
     home, _, _ = runs
     ready = tmp_path / "ready.json"
     process = subprocess.Popen(
-        [sys.executable, "-m", "serving", "--version", "1", "--port", "0", "--ready-file", str(ready)],
-        cwd=ROOT, env={**os.environ, "TASTELOOP_HOME": str(home.path)},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "serving",
+            "--version",
+            "1",
+            "--port",
+            "0",
+            "--ready-file",
+            str(ready),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "TASTELOOP_HOME": str(home.path)},
+    )
     try:
         wait_for(ready.exists)
         client = httpx.Client(base_url=json.loads(ready.read_text())["http"])
@@ -105,7 +127,9 @@ def test_a_server_answers_and_says_why_it_has_no_interests(runs, tmp_path):
             client.post("/v2/models/interests/infer", json={"inputs": []}),
         ):
             assert missing.status_code == 404
-            assert missing.json()["error"].startswith("this model has no interests: the items of its data carry no")
+            assert missing.json()["error"].startswith(
+                "this model has no interests: the items of its data carry no"
+            )
     finally:
         process.terminate()
         process.wait()
@@ -116,14 +140,20 @@ def test_scores_and_explanations_need_no_interests(runs, tmp_path):
 
     _, facts, _ = runs
     bundle = Path(facts["artifacts"]["bundle"])
-    write_csv(tmp_path / "events.csv", ("user", "item", "kind"), [("ann", e["item"], e["kind"]) for e in HISTORY])
+    write_csv(
+        tmp_path / "events.csv",
+        ("user", "item", "kind"),
+        [("ann", e["item"], e["kind"]) for e in HISTORY],
+    )
     score(bundle, tmp_path / "events.csv", tmp_path / "scores.parquet", "recommend", 3)
     assert pl.read_parquet(tmp_path / "scores.parquet").height == 3
 
     session = Session.load(bundle)
     [explained] = explain(session, "recommend", parse("recommend", [{"events": HISTORY, "k": 3}]))
     for entry in explained["recommendations"]:
-        assert sum(term["contribution"] for term in entry["terms"]) == pytest.approx(entry["score"], abs=1e-5)
+        assert sum(term["contribution"] for term in entry["terms"]) == pytest.approx(
+            entry["score"], abs=1e-5
+        )
 
 
 def test_such_a_champion_can_be_watched_and_shown(runs, tmp_path):

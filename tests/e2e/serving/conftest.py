@@ -21,7 +21,16 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ru
     def serve(*arguments: str, **environment: str) -> Running:
         ready_file = tmp_path_factory.mktemp("server") / "ready.json"
         started.append(
-            run_server(*arguments, "--port", "0", "--grpc-port", "0", "--ready-file", str(ready_file), **environment)
+            run_server(
+                *arguments,
+                "--port",
+                "0",
+                "--grpc-port",
+                "0",
+                "--ready-file",
+                str(ready_file),
+                **environment,
+            )
         )
         return when_ready(started[-1], ready_file)
 
@@ -38,7 +47,9 @@ def server(serve: Callable[..., Running], tiny_bundle: Path) -> Running:
 
 @pytest.fixture(scope="session")
 def golden(tiny_bundle: Path) -> list[dict[str, Any]]:
-    questions: list[dict[str, Any]] = json.loads((tiny_bundle / "golden.json").read_text())["questions"]
+    questions: list[dict[str, Any]] = json.loads((tiny_bundle / "golden.json").read_text())[
+        "questions"
+    ]
     return questions
 
 

@@ -1,4 +1,6 @@
-"""From the registry to the network: the champion is served under its version, whole or not at all."""
+"""From the registry to the network: the champion is served under its version, whole or not at
+all.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ def test_the_champion_is_served(
     monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path / "home"))
     files.write_json(tmp_path / "evaluation.json", {"metrics": {}, "lineage": {}})
     recorded = registry.record(
-        tiny_bundle, tmp_path / "evaluation.json", {"passed": True, "reasons": []}, {"profile": "tiny"}
+        tiny_bundle,
+        tmp_path / "evaluation.json",
+        {"passed": True, "reasons": []},
+        {"profile": "tiny"},
     )
     outcome = rehearse(tiny_bundle, tmp_path)
     assert outcome.passed, outcome.reason
@@ -36,7 +41,9 @@ def test_the_champion_is_served(
     champion = registry.promote(recorded.version, None)
 
     running = serve()
-    response = httpx.post(f"{running.http}/v1/models/recommend:predict", json={"instances": asked["recommend"]}).json()
+    response = httpx.post(
+        f"{running.http}/v1/models/recommend:predict", json={"instances": asked["recommend"]}
+    ).json()
     assert response["model_version"] == recorded.version
     assert len(response["predictions"]) == len(asked["recommend"])
     metadata = httpx.get(f"{running.http}/v2/models/recommend").json()

@@ -1,4 +1,6 @@
-"""What a caller may do to a server by its bytes alone: hold a connection, send without end, not read, pretend."""
+"""What a caller may do to a server by its bytes alone: hold a connection, send without end, not
+read, pretend.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ UNLOAD, READY = "/v2/repository/models/interests/unload", "/v2/models/interests/
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     journal = Journal(JournalSettings(directory=tmp_path_factory.mktemp("journal"), seconds=0.05))
-    with open_house(journal, timeout=10.0, connections=60, connections_of_one=40, body=100_000) as house:
+    with open_house(
+        journal, timeout=10.0, connections=60, connections_of_one=40, body=100_000
+    ) as house:
         yield house
     journal.close()
 
@@ -83,7 +87,20 @@ def open_connections(address: Address, number: int, first: bytes = b"") -> list[
 
 @pytest.mark.parametrize(
     "path",
-    [UNLOAD + more for more in ("%0A", "%0D", "%0D%0A", "%00", "%7F", "%C2%85", "%E2%80%A8", "%E2%80%A9", "%0Ax")]
+    [
+        UNLOAD + more
+        for more in (
+            "%0A",
+            "%0D",
+            "%0D%0A",
+            "%00",
+            "%7F",
+            "%C2%85",
+            "%E2%80%A8",
+            "%E2%80%A9",
+            "%0Ax",
+        )
+    ]
     + [UNLOAD.replace("interests", "interests" + more) for more in ("%0A", "%0B", "%1F")],
 )
 def test_a_control_character_in_a_path_is_refused(address: Address, path: str) -> None:
@@ -95,7 +112,16 @@ def test_a_control_character_in_a_path_is_refused(address: Address, path: str) -
 
 @pytest.mark.parametrize(
     "path",
-    [UNLOAD, UNLOAD + "/", "/" + UNLOAD, UNLOAD + "?x=1", UNLOAD + "%20", UNLOAD + ";x", UNLOAD + "%2F", UNLOAD.upper()]
+    [
+        UNLOAD,
+        UNLOAD + "/",
+        "/" + UNLOAD,
+        UNLOAD + "?x=1",
+        UNLOAD + "%20",
+        UNLOAD + ";x",
+        UNLOAD + "%2F",
+        UNLOAD.upper(),
+    ]
     + [
         UNLOAD.replace("/repository", other)
         for other in ("%2Frepository", "//repository", "/./repository", "/x/../repository")
@@ -151,7 +177,9 @@ def test_a_stray_byte_after_an_answer_keeps_no_connection_open(
         assert is_closed(connection)
 
 
-@pytest.mark.parametrize("first", [b"", b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\n", PROBE + b"G"])
+@pytest.mark.parametrize(
+    "first", [b"", b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\n", PROBE + b"G"]
+)
 def test_a_head_that_does_not_come_is_not_waited_for(address: Address, first: bytes) -> None:
     [connection] = open_connections(address, 1, first)
     with connection:
@@ -187,9 +215,14 @@ def test_an_answered_connection_stays_open_for_the_next_request(address: Address
     "first",
     [b"", b"G", PROBE, request(token=None)]
     + [request(body=b"", token=token, Content_Length="9") for token in (None, API)]
-    + [request(body=b"", token=token, Transfer_Encoding="chunked") + b"0\r\nTrailer: " for token in (None, API)],
+    + [
+        request(body=b"", token=token, Transfer_Encoding="chunked") + b"0\r\nTrailer: "
+        for token in (None, API)
+    ],
 )
-def test_connections_that_send_no_request_make_room_for_new_ones(address: Address, house: Any, first: bytes) -> None:
+def test_connections_that_send_no_request_make_room_for_new_ones(
+    address: Address, house: Any, first: bytes
+) -> None:
     held = open_connections(address, 45, first)
 
     assert statuses(ask(address, PROBE)) == [200]
@@ -201,7 +234,9 @@ def test_connections_that_send_no_request_make_room_for_new_ones(address: Addres
 def test_a_request_that_is_computed_gives_way_to_nobody(address: Address) -> None:
     [asking] = open_connections(address, 1, request(body=ONE.replace(b"fine", b"slow")))
     with asking:
-        others = open_connections(address, 80) + open_connections(address, 80, request(body=b"", Content_Length="9"))
+        others = open_connections(address, 80) + open_connections(
+            address, 80, request(body=b"", Content_Length="9")
+        )
 
         assert statuses(read(asking)) == [200]
     for connection in others:
@@ -232,16 +267,25 @@ asyncio.run(GuardedServer(uvicorn.Config(app, log_config=None, lifespan="off"), 
 """
 
 
-def test_a_process_that_may_open_few_files_answers_its_probe_and_logs_little(tmp_path: Path) -> None:
+def test_a_process_that_may_open_few_files_answers_its_probe_and_logs_little(
+    tmp_path: Path,
+) -> None:
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-c", FEW_FILES], cwd=HOUSE, stdout=subprocess.PIPE, stderr=log, text=True
+            [sys.executable, "-c", FEW_FILES],
+            cwd=HOUSE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
         )
         with server:
             assert server.stdout is not None
             port = server.stdout.readline().strip()
             crowd = [sys.executable, "-c", CROWD, port]
-            answers = [subprocess.run(crowd, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+            answers = [
+                subprocess.run(crowd, capture_output=True, text=True, check=True).stdout
+                for _ in range(2)
+            ]
             server.terminate()
 
     assert [answer[:12] for answer in answers] == ["HTTP/1.1 200"] * 2
@@ -259,7 +303,9 @@ def test_grpc_connections_are_bounded_and_have_a_clock(monkeypatch: pytest.Monke
     monkeypatch.setattr(connections, "HEAD_SECONDS", 1.0)
     with open_house(connections=5) as house:
         loop = asyncio.new_event_loop()
-        thread = threading.Thread(target=lambda: loop.run_until_complete(house._grpc_server.start(2)), daemon=True)
+        thread = threading.Thread(
+            target=lambda: loop.run_until_complete(house._grpc_server.start(2)), daemon=True
+        )
         thread.start()
         while house._grpc_server.bound is None:
             time.sleep(0.01)
@@ -281,9 +327,15 @@ def is_refused(connection: socket.socket) -> bool:
 
 
 def test_of_ipv6_a_network_is_one_address() -> None:
-    same = {connections._network(host) for host in ("2001:db8::1", "2001:db8::2:3", "2001:db8::%eth0")}
+    same = {
+        connections._network(host) for host in ("2001:db8::1", "2001:db8::2:3", "2001:db8::%eth0")
+    }
     assert len(same) == 1
-    assert connections._network("::ffff:10.0.0.1") == "10.0.0.1" != connections._network("::ffff:10.0.0.2")
+    assert (
+        connections._network("::ffff:10.0.0.1")
+        == "10.0.0.1"
+        != connections._network("::ffff:10.0.0.2")
+    )
 
 
 def test_a_line_that_is_logged_again_and_again_is_counted_instead() -> None:
@@ -296,7 +348,11 @@ def test_a_line_that_is_logged_again_and_again_is_counted_instead() -> None:
 
     assert [log(n) for n in range(5)] == ["number 0", "number 1", None, None, None]
     now[0] = 61.0
-    assert [log(n) for n in range(5, 8)] == ["number 5 (and 3 times more since the last such line)", "number 6", None]
+    assert [log(n) for n in range(5, 8)] == [
+        "number 5 (and 3 times more since the last such line)",
+        "number 6",
+        None,
+    ]
 
 
 # Heads, trailers, other protocols
@@ -323,7 +379,13 @@ TOKENLESS = request(body=b"", token=None, Transfer_Encoding="chunked")
     ],
 )
 def test_heads_and_trailers_without_end_are_cut(address: Address, endless: bytes) -> None:
-    line = b"A: b\r\n" if endless.endswith(b"A: b\r\n") else b"\r\n" if endless.endswith(b"\r\n\r\n") else b"x"
+    line = (
+        b"A: b\r\n"
+        if endless.endswith(b"A: b\r\n")
+        else b"\r\n"
+        if endless.endswith(b"\r\n\r\n")
+        else b"x"
+    )
     [connection] = open_connections(address, 1, endless)
     with connection, pytest.raises(OSError):
         for _ in range(2000):
@@ -348,15 +410,23 @@ def test_trailers_are_dropped(address: Address) -> None:
 
 def test_a_request_may_come_byte_by_byte(address: Address) -> None:
     chunked = request(body=b"", Transfer_Encoding="chunked", X_Long="x" * 300)
-    body = b"".join(b"1;e=f\r\n%c\r\n" % byte for byte in ONE) + b"0\r\nTrailer: %s\r\n\r\n" % (b"y" * 300)
+    body = b"".join(b"1;e=f\r\n%c\r\n" % byte for byte in ONE) + b"0\r\nTrailer: %s\r\n\r\n" % (
+        b"y" * 300
+    )
 
     assert statuses(ask(address, *(bytes([byte]) for byte in chunked + body))) == [200]
 
 
 @pytest.mark.parametrize("upgrade", ["h2c", "websocket", "TLS/1.0, HTTP/1.1", "h2c, websocket"])
 @pytest.mark.parametrize("connection", ["Upgrade, HTTP2-Settings", "keep-alive, upgrade"])
-def test_a_wish_for_another_protocol_is_ignored(address: Address, upgrade: str, connection: str) -> None:
-    wish = request(Connection=connection, Upgrade=upgrade, HTTP2_Settings="AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA")
+def test_a_wish_for_another_protocol_is_ignored(
+    address: Address, upgrade: str, connection: str
+) -> None:
+    wish = request(
+        Connection=connection,
+        Upgrade=upgrade,
+        HTTP2_Settings="AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
+    )
     chunked = request(body=b"", Connection=connection, Upgrade=upgrade, Transfer_Encoding="chunked")
     chunked += b"%x\r\n%s\r\n0\r\n\r\n" % (len(ONE), ONE)
 
@@ -369,7 +439,9 @@ def test_pipelined_requests_are_answered_in_order_up_to_a_number(address: Addres
     few = ask(address, b"".join(request(X_Request_Id=f"number-{n}") for n in range(10)), until=10)
     many = ask(address, request() * 300, until=300)
 
-    assert [few.index(b"number-%d" % n) for n in range(10)] == sorted(few.index(b"number-%d" % n) for n in range(10))
+    assert [few.index(b"number-%d" % n) for n in range(10)] == sorted(
+        few.index(b"number-%d" % n) for n in range(10)
+    )
     assert statuses(few) == [200] * 10
     assert 1 <= len(statuses(many)) <= connections.PIPELINED + 1 and set(statuses(many)) == {200}
     assert b"connection: close" in many
@@ -379,7 +451,12 @@ def test_what_cannot_be_read_is_refused_behind_the_answers_before_it(address: Ad
     [connection] = open_connections(address, 1, request() + b"nonsense\r\n\r\n")
     with connection:
         assert statuses(read(connection, until=2)) == [200]
-    for bad in (b"nonsense\r\n\r\n", b"\x16\x03\x01", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", request(method="CONNECT")):
+    for bad in (
+        b"nonsense\r\n\r\n",
+        b"\x16\x03\x01",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        request(method="CONNECT"),
+    ):
         assert statuses(ask(address, bad)) == [400]
     for more in ({}, {"Expect": "100-continue"}):
         broken = request(body=b"nonsense\r\n", Transfer_Encoding="chunked", **more)
@@ -432,7 +509,9 @@ def test_who_does_not_read_an_answer_is_let_go_and_holds_nothing(impatient: Any)
         ({"Sec-Fetch-Site": "same-origin", "Origin": "http://evil.example"}, 403),
     ],
 )
-def test_a_page_of_another_site_may_not_ask(address: Address, headers: dict[str, str], status: int) -> None:
+def test_a_page_of_another_site_may_not_ask(
+    address: Address, headers: dict[str, str], status: int
+) -> None:
     for path, body, good in ((ASK, ONE, 200), ("/v1/feedback", FEEDBACK, 202)):
         for kind in ("text/plain", "application/x-www-form-urlencoded", "application/json"):
             answer = ask(address, request(path, body, Content_Type=kind, **headers))
@@ -451,14 +530,18 @@ def test_a_page_of_another_site_may_be_told_what_it_cannot_read(address: Address
 # Compressed bodies
 
 
-V2 = json.dumps({"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}]}).encode()
+V2 = json.dumps(
+    {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}]}
+).encode()
 
 
 @pytest.mark.parametrize(
     ("path", "body", "good"),
     [(ASK, ONE, 200), ("/v2/models/sentiment/infer", V2, 200), ("/v1/feedback", FEEDBACK, 202)],
 )
-def test_a_gzip_body_is_read_within_the_cap(address: Address, path: str, body: bytes, good: int) -> None:
+def test_a_gzip_body_is_read_within_the_cap(
+    address: Address, path: str, body: bytes, good: int
+) -> None:
     packed = gzip.compress(body)
     cases: list[tuple[bytes, str, int, bytes]] = [
         (packed, "gzip", good, b""),
@@ -472,15 +555,22 @@ def test_a_gzip_body_is_read_within_the_cap(address: Address, path: str, body: b
         (packed[:12] + b"?" + packed[13:], "gzip", 400, b"gzip"),
         (body, "gzip", 400, b"not gzip"),
         (gzip.compress(b"") * 100 + packed, "gzip", 400, b"more than 64 members"),
-        (gzip.compress(body + b" " * 100_000), "gzip", 413, b"larger than 100000 bytes when decompressed"),
+        (
+            gzip.compress(body + b" " * 100_000),
+            "gzip",
+            413,
+            b"larger than 100000 bytes when decompressed",
+        ),
         (packed, "br", 415, b"allowed: gzip, identity"),
         (packed, "deflate", 415, b"allowed: gzip, identity"),
         (gzip.compress(packed), "gzip, gzip", 415, b"allowed: gzip, identity"),
-    ]  # fmt: skip
+    ]
     for sent, encoding, status, text in cases:
         answer = ask(address, request(path, sent, Content_Encoding=encoding))
         assert statuses(answer) == [status] and text in answer, (encoding, answer)
-    assert b"accept-encoding: gzip, identity" in ask(address, request(path, packed, Content_Encoding="zstd"))
+    assert b"accept-encoding: gzip, identity" in ask(
+        address, request(path, packed, Content_Encoding="zstd")
+    )
 
 
 def test_a_gzip_bomb_is_too_large(address: Address) -> None:

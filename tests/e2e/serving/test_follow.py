@@ -1,4 +1,6 @@
-"""Real servers that follow a registry: swaps, kills, canaries, shadows, and the journal of what they answered."""
+"""Real servers that follow a registry: swaps, kills, canaries, shadows, and the journal of what
+they answered.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +43,15 @@ def other_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def home(tiny_bundle: Path, other_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(
+    tiny_bundle: Path, other_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A home whose registry has versions 1, the champion, and 2."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path / "home"))
-    assert [swaps.register(bundle, tmp_path, n) for n, bundle in enumerate((tiny_bundle, other_bundle))] == ["1", "2"]
+    assert [
+        swaps.register(bundle, tmp_path, n) for n, bundle in enumerate((tiny_bundle, other_bundle))
+    ] == ["1", "2"]
     swaps.promote("1")
     return tmp_path / "home"
 
@@ -56,7 +62,9 @@ def start(home: Path, tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
     def start(*arguments: str) -> Running:
         ready = tmp_path / f"ready{len(started)}.json"
-        process = run_server("--port", "0", "--grpc-port", "0", "--ready-file", str(ready), *arguments)
+        process = run_server(
+            "--port", "0", "--grpc-port", "0", "--ready-file", str(ready), *arguments
+        )
         started.append(process)
         return when_ready(process, ready)
 
@@ -109,10 +117,14 @@ def spoilt(bundle: Path, out: Path) -> Path:
 
 
 @pytest.mark.parametrize(("mode", "count"), [((), "6"), (("--kill",), "3")], ids=["load", "kill"])
-def test_every_answer_is_one_versions_whatever_happens(tiny_bundle: Path, mode: tuple[str, ...], count: str) -> None:
+def test_every_answer_is_one_versions_whatever_happens(
+    tiny_bundle: Path, mode: tuple[str, ...], count: str
+) -> None:
     command = [sys.executable, "benchmarks/serving/swaps.py", "--bundle", str(tiny_bundle)]
     command += ["--swaps", count, "--clients", "2", "--json", *mode]
-    ended = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True, timeout=1100, check=False)
+    ended = subprocess.run(
+        command, cwd=HOUSE, capture_output=True, text=True, timeout=1100, check=False
+    )
     assert ended.stdout, ended.stderr
     found = json.loads(ended.stdout)
     assert (found["errors"], found["mixed"], found["unfollowed"]) == (0, 0, 0), found["examples"]
@@ -158,7 +170,9 @@ def test_a_version_that_fails_is_refused_and_told_and_a_restart_is_no_way_in(
 
 def away(server: Running) -> float:
     """What the metric says."""
-    (line,) = re.findall(r"^tasteloop_registry_away (.*)$", httpx.get(f"{server.http}/metrics").text, re.M)
+    (line,) = re.findall(
+        r"^tasteloop_registry_away (.*)$", httpx.get(f"{server.http}/metrics").text, re.M
+    )
     return float(line)
 
 
@@ -177,7 +191,9 @@ def test_a_server_that_is_restarted_while_its_registry_is_away_serves_what_it_se
     assert sentiment(server)["model_version"] == "1"
     told = status(server)
     assert (told["version"], away(server)) == ("1", 1.0)
-    assert ("cannot be asked" if how == "nobody listens" else "this home has had a champion") in told["problem"]
+    assert (
+        "cannot be asked" if how == "nobody listens" else "this home has had a champion"
+    ) in told["problem"]
 
     if how != "nobody listens":
         (home / "restored").write_bytes(database)
@@ -195,9 +211,13 @@ def test_a_server_that_is_restarted_while_its_registry_is_away_serves_what_it_se
 # Rollouts
 
 
-def test_a_canary_keeps_its_users_and_is_promoted(start: Callable[..., Running], home: Path) -> None:
+def test_a_canary_keeps_its_users_and_is_promoted(
+    start: Callable[..., Running], home: Path
+) -> None:
     server = start()
-    canary.start("2", 0.4, rules=canary.Rules(answers=30, shift=1, latency_ratio=100, latency_seconds=10))
+    canary.start(
+        "2", 0.4, rules=canary.Rules(answers=30, shift=1, latency_ratio=100, latency_seconds=10)
+    )
     with pytest.raises(TasteloopError, match="version 2 is being rolled out"):
         canary.start("2", 0.4)
     until(lambda: status(server)["challenger"])
@@ -208,12 +228,17 @@ def test_a_canary_keeps_its_users_and_is_promoted(start: Callable[..., Running],
         for user in range(30):
             answer = sentiment(server, user=f"user {user}")
             by_user.setdefault(user, set()).add(answer["model_version"])
-            answers.setdefault(answer["model_version"], set()).add(json.dumps(answer["predictions"]))
+            answers.setdefault(answer["model_version"], set()).add(
+                json.dumps(answer["predictions"])
+            )
     assert all(len(versions) == 1 for versions in by_user.values()), "a user stays with a version"
     assert 3 < sum(versions == {"2"} for versions in by_user.values()) < 25
     assert [len(answers[version]) for version in ("1", "2")] == [1, 1]
     assert answers["1"] != answers["2"]
-    asked = {version: f"{server.http}/v2/models/sentiment/versions/{version}" for version in ("1", "2", "3")}
+    asked = {
+        version: f"{server.http}/v2/models/sentiment/versions/{version}"
+        for version in ("1", "2", "3")
+    }
     assert [httpx.get(url).status_code for url in asked.values()] == [200, 200, 404]
 
     for user in range(200):
@@ -231,14 +256,18 @@ def test_a_canary_keeps_its_users_and_is_promoted(start: Callable[..., Running],
     assert set(journal["role"]) == {"champion", "challenger"}
 
 
-def test_a_shadow_answers_nobody_and_is_compared(start: Callable[..., Running], asked: Asked) -> None:
+def test_a_shadow_answers_nobody_and_is_compared(
+    start: Callable[..., Running], asked: Asked
+) -> None:
     server = start()
     canary.start("2", 1.0, shadow=True, automatic=False)
     until(lambda: status(server)["challenger"])
     for _ in range(4):
         for model, instances in asked.items():
             body = {"instances": instances}
-            answer = httpx.post(f"{server.http}/v1/models/{model}:predict", json=body, timeout=60).json()
+            answer = httpx.post(
+                f"{server.http}/v1/models/{model}:predict", json=body, timeout=60
+            ).json()
             assert answer["model_version"] == "1"
             time.sleep(0.1)
 
@@ -251,7 +280,9 @@ def test_a_shadow_answers_nobody_and_is_compared(start: Callable[..., Running], 
     told = canary.status()
     assert told is not None
     assert told["observed"]["champion"]["answers"] == told["observed"]["challenger"]["answers"] > 0
-    assert told["observed"]["agreement"]["sentiment"]["distance"] > 0.01, "the other bundle's probabilities are moved"
+    assert told["observed"]["agreement"]["sentiment"]["distance"] > 0.01, (
+        "the other bundle's probabilities are moved"
+    )
     assert told["observed"]["agreement"]["recommend"]["overlap"] > 0
     canary.abort()
     until(lambda: status(server)["challenger"] is None)
@@ -271,7 +302,9 @@ def test_a_challenger_that_fails_the_rehearsal_answers_nobody(
     assert {sentiment(server, user=str(n))["model_version"] for n in range(10)} == {"1"}
 
 
-def test_a_rollout_ends_where_the_champion_moved(start: Callable[..., Running], home: Path, tmp_path: Path) -> None:
+def test_a_rollout_ends_where_the_champion_moved(
+    start: Callable[..., Running], home: Path, tmp_path: Path
+) -> None:
     server = start()
     for version in ("1", "9"):
         with pytest.raises(TasteloopError):
@@ -290,8 +323,12 @@ SECRET, USER = "what nobody else should read", "ada@example.org"
 
 def everything_in(directory: Path) -> bytes:
     paths = [path for path in directory.rglob("*") if path.is_file()]
-    told = [json.dumps(pl.read_parquet(p).to_dicts()).encode() for p in paths if p.suffix == ".parquet"]
-    return b"".join([*told, *(path.read_bytes() for path in paths), *(str(path).encode() for path in paths)])
+    told = [
+        json.dumps(pl.read_parquet(p).to_dicts()).encode() for p in paths if p.suffix == ".parquet"
+    ]
+    return b"".join(
+        [*told, *(path.read_bytes() for path in paths), *(str(path).encode() for path in paths)]
+    )
 
 
 def test_every_answer_is_in_the_journal_and_nothing_raw(
@@ -313,17 +350,26 @@ def test_every_answer_is_in_the_journal_and_nothing_raw(
     assert (ranked.status_code, ranked.headers["x-request-id"]) == (200, "mine")
     tensor = {"name": "text", "datatype": "BYTES", "shape": [2], "data": [SECRET, "other"]}
     over_v2 = httpx.post(
-        f"{server.http}/v2/models/sentiment/infer", json={"inputs": [tensor], "parameters": {"user": USER}}
+        f"{server.http}/v2/models/sentiment/infer",
+        json={"inputs": [tensor], "parameters": {"user": USER}},
     )
     assert over_v2.status_code == 200, over_v2.text
     with grpc.insecure_channel(server.grpc) as channel:
-        contents = pb.InferTensorContents(bytes_contents=[json.dumps({"events": events, "user": USER}).encode()])
-        tensors = [pb.ModelInferRequest.InferInputTensor(name="events", datatype="BYTES", shape=[1], contents=contents)]
+        contents = pb.InferTensorContents(
+            bytes_contents=[json.dumps({"events": events, "user": USER}).encode()]
+        )
+        tensors = [
+            pb.ModelInferRequest.InferInputTensor(
+                name="events", datatype="BYTES", shape=[1], contents=contents
+            )
+        ]
         _, call = GRPCInferenceServiceStub(channel).ModelInfer.with_call(
             pb.ModelInferRequest(model_name="interests", inputs=tensors)
         )
     over_grpc = dict(call.trailing_metadata())
-    refused = httpx.post(f"{server.http}/v1/models/sentiment:predict", json={"instances": [{"text": "a", "user": 3}]})
+    refused = httpx.post(
+        f"{server.http}/v1/models/sentiment:predict", json={"instances": [{"text": "a", "user": 3}]}
+    )
     assert (refused.status_code, "instances[0].user" in refused.text) == (400, True)
 
     another = httpx.post(  # another user who chose the same id
@@ -334,18 +380,35 @@ def test_every_answer_is_in_the_journal_and_nothing_raw(
     assert another.headers["x-feedback-token"] != ranked.headers["x-feedback-token"]
     stranger = {"request": "mine", "kind": "click", "item": "i2"}
     for token in (None, first["token"], over_v2.headers["x-feedback-token"]):
-        refused = httpx.post(f"{server.http}/v1/feedback", json={"feedback": [{**stranger, "token": token}]})
+        refused = httpx.post(
+            f"{server.http}/v1/feedback", json={"feedback": [{**stranger, "token": token}]}
+        )
         assert (refused.status_code, "token is none that came with" in refused.text) == (400, True)
     feedback = [
-        {"request": "mine", "token": ranked.headers["x-feedback-token"], "kind": "click", "item": "i2"},
+        {
+            "request": "mine",
+            "token": ranked.headers["x-feedback-token"],
+            "kind": "click",
+            "item": "i2",
+        },
         {"request": first["id"], "token": first["token"], "kind": "rate", "value": 1.0},
     ]
     taken = httpx.post(f"{server.http}/v1/feedback", json={"feedback": feedback})
     assert (taken.status_code, taken.json()) == (202, {"accepted": 2})
-    assert httpx.post(f"{server.http}/v1/feedback", json={"feedback": [{"kind": "click"}]}).status_code == 400
+    assert (
+        httpx.post(f"{server.http}/v1/feedback", json={"feedback": [{"kind": "click"}]}).status_code
+        == 400
+    )
     assert httpx.post(f"{server.http}/v1/feedback", content=b"{").status_code == 400
-    told_over_grpc = {"request": over_grpc["x-request-id"], "token": over_grpc["x-feedback-token"], "kind": "share"}
-    assert httpx.post(f"{server.http}/v1/feedback", json={"feedback": [told_over_grpc]}).status_code == 202
+    told_over_grpc = {
+        "request": over_grpc["x-request-id"],
+        "token": over_grpc["x-feedback-token"],
+        "kind": "share",
+    }
+    assert (
+        httpx.post(f"{server.http}/v1/feedback", json={"feedback": [told_over_grpc]}).status_code
+        == 202
+    )
     with Client(server.http) as client:
         answers = client.predict("sentiment", [{"text": "fine"}, {"text": "bad"}])
         client.feedback(answers, [{"instance": 1, "kind": "rate", "value": 0.5}])
@@ -366,17 +429,23 @@ def test_every_answer_is_in_the_journal_and_nothing_raw(
         ("sentiment", 1, "v1"),
     ]
     assert {r["version"] for r in rows} == {"1"}
-    assert len({r["user"] for r in rows}) == 3 and [r["user"] is None for r in rows].count(True) == 3
+    assert (
+        len({r["user"] for r in rows}) == 3 and [r["user"] is None for r in rows].count(True) == 3
+    )
     assert [len(r["feedback"]) for r in rows] == [1, 1, 0, 0, 0, 1, 0, 0, 1]
     assert rows[1]["feedback"][0]["item"] == "i2"
     assert rows[0]["numbers"] == pytest.approx([first["predictions"][0]["probability"]])
-    assert [entry["item"] for entry in ranked.json()["predictions"][0]["recommendations"]] == rows[1]["names"]
+    assert [entry["item"] for entry in ranked.json()["predictions"][0]["recommendations"]] == rows[
+        1
+    ]["names"]
     everything = everything_in(home / "journal") + output.encode()
     for raw in (SECRET, USER):
         assert raw.encode() not in everything
 
 
-def test_a_killed_server_loses_no_more_answers_than_the_bound(start: Callable[..., Running], home: Path) -> None:
+def test_a_killed_server_loses_no_more_answers_than_the_bound(
+    start: Callable[..., Running], home: Path
+) -> None:
     server = start("--journal-rows", "40")
     answered: list[str] = []
     stop = threading.Event()
@@ -385,7 +454,9 @@ def test_a_killed_server_loses_no_more_answers_than_the_bound(start: Callable[..
         with httpx.Client(base_url=server.http, timeout=60) as http:
             while not stop.is_set():
                 try:
-                    got = http.post("/v1/models/sentiment:predict", json={"instances": [{"text": "a film"}]})
+                    got = http.post(
+                        "/v1/models/sentiment:predict", json={"instances": [{"text": "a film"}]}
+                    )
                 except httpx.TransportError:
                     return
                 assert got.status_code == 200

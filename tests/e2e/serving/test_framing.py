@@ -1,4 +1,6 @@
-"""Bytes that nobody would send, to the real application: each is answered or refused, and nothing is left behind."""
+"""Bytes that nobody would send, to the real application: each is answered or refused, and nothing
+is left behind.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +110,9 @@ class Driver:
         return wire, protocol
 
     async def send(self, pieces: Sequence[bytes], half_closes: bool) -> bytes:
-        """What is answered to the pieces; everything that must hold of the connection meanwhile and afterwards."""
+        """What is answered to the pieces; everything that must hold of the connection meanwhile and
+        afterwards.
+        """
         wire, protocol = self.connect()
         try:
             await self._converse(wire, protocol, pieces, half_closes)
@@ -184,7 +188,9 @@ class CountingParser:
         self.parser.feed_data(data)
 
 
-@pytest.mark.parametrize("before", [b"GET / HTTP/1.1\r\nX: ", request(body=b"0\r\nX: ", Transfer_Encoding="chunked")])
+@pytest.mark.parametrize(
+    "before", [b"GET / HTTP/1.1\r\nX: ", request(body=b"0\r\nX: ", Transfer_Encoding="chunked")]
+)
 def test_a_growing_value_is_not_copied_at_every_byte(driver: Driver, before: bytes) -> None:
     async def grow() -> int:
         wire, protocol = driver.connect()
@@ -211,26 +217,66 @@ NUMBERS = st.integers(0, 200).map(str) | st.sampled_from(
 )
 HEADERS = st.one_of(
     st.tuples(st.just("Content-Length"), NUMBERS),
-    st.tuples(st.just("Transfer-Encoding"), st.sampled_from(["chunked", "gzip", "gzip, chunked", "Chunked"])),
-    st.tuples(st.just("Connection"), st.sampled_from(["close", "keep-alive", "Upgrade", "Upgrade, close", "upgrade"])),
+    st.tuples(
+        st.just("Transfer-Encoding"),
+        st.sampled_from(["chunked", "gzip", "gzip, chunked", "Chunked"]),
+    ),
+    st.tuples(
+        st.just("Connection"),
+        st.sampled_from(["close", "keep-alive", "Upgrade", "Upgrade, close", "upgrade"]),
+    ),
     st.tuples(st.just("Upgrade"), st.sampled_from(["h2c", "websocket", "HTTP/2.0", ""])),
     st.tuples(st.just("Expect"), st.sampled_from(["100-continue", "200-ok"])),
-    st.tuples(st.just("Content-Encoding"), st.sampled_from(["gzip", "br", "identity", "gzip, gzip"])),
-    st.tuples(st.just("Origin"), st.sampled_from(["http://localhost", "http://evil.example", "null", "http://["])),
-    st.tuples(st.just("Host"), st.sampled_from(["localhost", "evil.example", "[::1]:80", "[", "", ":"])),
+    st.tuples(
+        st.just("Content-Encoding"), st.sampled_from(["gzip", "br", "identity", "gzip, gzip"])
+    ),
+    st.tuples(
+        st.just("Origin"),
+        st.sampled_from(["http://localhost", "http://evil.example", "null", "http://["]),
+    ),
+    st.tuples(
+        st.just("Host"), st.sampled_from(["localhost", "evil.example", "[::1]:80", "[", "", ":"])
+    ),
     st.tuples(st.just("X-Request-Timeout-Ms"), NUMBERS),
     st.tuples(st.just("Inference-Header-Content-Length"), NUMBERS),
-    st.tuples(st.just("Content-Type"), st.sampled_from(["text/plain", "application/cloudevents+json", "x"])),
+    st.tuples(
+        st.just("Content-Type"),
+        st.sampled_from(["text/plain", "application/cloudevents+json", "x"]),
+    ),
     st.tuples(st.just("Ce-Id"), st.text("ab\x0b", max_size=3)),
     st.tuples(st.text("abC-_ :\r\n\x00", max_size=5), st.text("ab:, \t\r\n\x00\x7fé", max_size=9)),
     st.tuples(st.just("X-Long"), st.integers(0, 70_000).map("x".__mul__)),
-)  # fmt: skip
-PATHS = st.sampled_from(
-    [ASK, "/v2/models/sentiment/infer", "/v2/health/live", "/v2", "/metrics", "/v1/feedback", "/v1/status", UNLOAD]
-    + [UNLOAD + "%0A", "*", "http://localhost/v2", "//", "/%", "/%ff", "/?a", "localhost:80", "/é", ""]
 )
-METHODS = st.sampled_from(["POST", "GET", "HEAD", "OPTIONS", "PUT", "CONNECT", "PRI", "post", "M-SEARCH", "X"])
-BODIES = st.sampled_from([ONE, b"", b"{", gzip.compress(ONE), gzip.compress(ONE)[:-3], gzip.compress(b" " * 200_000)])
+PATHS = st.sampled_from(
+    [
+        ASK,
+        "/v2/models/sentiment/infer",
+        "/v2/health/live",
+        "/v2",
+        "/metrics",
+        "/v1/feedback",
+        "/v1/status",
+        UNLOAD,
+    ]
+    + [
+        UNLOAD + "%0A",
+        "*",
+        "http://localhost/v2",
+        "//",
+        "/%",
+        "/%ff",
+        "/?a",
+        "localhost:80",
+        "/é",
+        "",
+    ]
+)
+METHODS = st.sampled_from(
+    ["POST", "GET", "HEAD", "OPTIONS", "PUT", "CONNECT", "PRI", "post", "M-SEARCH", "X"]
+)
+BODIES = st.sampled_from(
+    [ONE, b"", b"{", gzip.compress(ONE), gzip.compress(ONE)[:-3], gzip.compress(b" " * 200_000)]
+)
 EXTENSIONS = st.sampled_from([b"", b";a", b";a=b", b";" + b"x" * 5000, b" "])
 
 
@@ -267,7 +313,8 @@ def streams(draw: Any) -> list[bytes]:
     for _ in range(draw(st.integers(0, 2))):
         at = draw(st.integers(0, len(stream)))
         new = draw(
-            st.binary(max_size=4) | st.sampled_from([b"\r\n", b"\n", b"\r\n\r\n", b"\0", b"0\r\n\r\n", request()])
+            st.binary(max_size=4)
+            | st.sampled_from([b"\r\n", b"\n", b"\r\n\r\n", b"\0", b"0\r\n\r\n", request()])
         )
         stream = stream[:at] + new + stream[at + draw(st.integers(0, 3)) :]
     if draw(st.booleans()):
@@ -288,17 +335,22 @@ def test_any_bytes_are_answered_or_refused_and_the_connection_has_a_clock(
 
 
 ODD = st.sampled_from(
-    list("/.;?#% \\:@&=+~|*") + ["%2F", "%2f", "%0A", "%0D", "%00", "%E2%80%A8", "%C2%85", "//", "/..", "%25"]
+    list("/.;?#% \\:@&=+~|*")
+    + ["%2F", "%2f", "%0A", "%0D", "%00", "%E2%80%A8", "%C2%85", "//", "/..", "%25"]
 )
 
 
 @st.composite
 def spellings(draw: Any) -> str:
-    """The path under which a model is unloaded, written so that a guard may not see what a route sees."""
+    """The path under which a model is unloaded, written so that a guard may not see what a route
+    sees.
+    """
     text = ""
     for character in UNLOAD:
         way = draw(st.integers(0, 40))
-        text += f"%{ord(character):02x}" if way == 0 else character.upper() if way == 1 else character
+        text += (
+            f"%{ord(character):02x}" if way == 0 else character.upper() if way == 1 else character
+        )
         text += draw(ODD) if way == 2 else ""
     return draw(ODD | st.just("")) + text + draw(ODD | st.just(""))
 
@@ -313,7 +365,9 @@ def test_no_spelling_of_a_path_passes_by_the_admin(driver: Driver, path: str, me
 
 @settings(max_examples=max(10, settings.default.max_examples // 5))
 @given(streams=st.lists(streams(), min_size=1, max_size=4))
-def test_any_bytes_over_sockets(sockets: tuple[Any, tuple[str, int]], streams: list[list[bytes]]) -> None:
+def test_any_bytes_over_sockets(
+    sockets: tuple[Any, tuple[str, int]], streams: list[list[bytes]]
+) -> None:
     house, address = sockets
     opened = [socket.create_connection(address, timeout=30) for _ in streams]
     for connection, pieces in zip(opened, streams, strict=True):

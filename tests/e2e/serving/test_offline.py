@@ -1,4 +1,6 @@
-"""What a server says of an answer's reasons, and what `tasteloop score` says of a whole file: the same session's."""
+"""What a server says of an answer's reasons, and what `tasteloop score` says of a whole file: the
+same session's.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def explained(server: Running, model: str, body: Any) -> httpx.Response:
 
 
 def test_interests_are_explained(server: Running) -> None:
-    answer = explained(server, "interests", {"instances": [{"events": EVENTS}, {"events": []}]}).json()
+    answer = explained(
+        server, "interests", {"instances": [{"events": EVENTS}, {"events": []}]}
+    ).json()
     assert answer["model_version"] == VERSION
     for found in answer["explanations"]:
         for entry in found["interests"]:
@@ -37,8 +41,13 @@ def test_recommendations_are_explained(server: Running) -> None:
     with Client(server.http) as client:
         [answer] = client.predict("recommend", [instance])
     for entry, told in zip(found["recommendations"], answer["recommendations"], strict=True):
-        assert (entry["item"], entry["score"]) == (told["item"], pytest.approx(told["score"], abs=1e-6))
-        assert sum(term["contribution"] for term in entry["terms"]) == pytest.approx(entry["score"], abs=1e-6)
+        assert (entry["item"], entry["score"]) == (
+            told["item"],
+            pytest.approx(told["score"], abs=1e-6),
+        )
+        assert sum(term["contribution"] for term in entry["terms"]) == pytest.approx(
+            entry["score"], abs=1e-6
+        )
 
 
 @pytest.mark.parametrize(
@@ -47,24 +56,37 @@ def test_recommendations_are_explained(server: Running) -> None:
         ("interests", {}, 400, "instances"),
         ("interests", {"instances": [{"events": []}] * 9}, 400, "at most 8"),
         ("recommend", {"instances": [{"events": [{"kind": "veiw"}]}]}, 400, "unknown event kind"),
-        ("sentiment", {"instances": [{"text": "good"}]}, 501, "no explainer; interests and recommend have"),
+        (
+            "sentiment",
+            {"instances": [{"text": "good"}]},
+            501,
+            "no explainer; interests and recommend have",
+        ),
         ("taste", {"instances": []}, 404, "taste"),
     ],
 )
-def test_what_cannot_be_explained(server: Running, model: str, body: Any, status: int, told: str) -> None:
+def test_what_cannot_be_explained(
+    server: Running, model: str, body: Any, status: int, told: str
+) -> None:
     response = explained(server, model, body)
     assert response.status_code == status
     assert told in response.json()["error"]
 
 
-def test_a_scored_file_is_what_the_server_answers(server: Running, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_scored_file_is_what_the_server_answers(
+    server: Running, tiny_bundle: Path, tmp_path: Path
+) -> None:
     users = {f"u{n}": EVENTS[: n + 1] for n in range(8)}
     rows = [{"user": user, **event} for user, events in users.items() for event in events]
-    pl.DataFrame(rows).sample(fraction=1, shuffle=True, seed=0).sort("time").write_parquet(tmp_path / "events.parquet")
+    pl.DataFrame(rows).sample(fraction=1, shuffle=True, seed=0).sort("time").write_parquet(
+        tmp_path / "events.parquet"
+    )
     score(tiny_bundle, tmp_path / "events.parquet", tmp_path / "out.parquet", "recommend", 5)
     table = pl.read_parquet(tmp_path / "out.parquet")
     with Client(server.http) as client:
-        answers = client.predict("recommend", [{"events": events, "k": 5} for events in users.values()])
+        answers = client.predict(
+            "recommend", [{"events": events, "k": 5} for events in users.values()]
+        )
     for user, answer in zip(users, answers, strict=True):
         mine = table.filter(pl.col("user") == user)
         assert mine["item"].to_list() == [entry["item"] for entry in answer["recommendations"]]

@@ -18,7 +18,9 @@ from tests.support.processes import Running
 README = (Path(__file__).parents[3] / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 CURLS = [block.strip() for block in BLOCKS if block.startswith("curl")]
-COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("tasteloop ")]
+COMMANDS = [
+    line for block in BLOCKS for line in block.splitlines() if line.startswith("tasteloop ")
+]
 
 
 @pytest.mark.slow
@@ -26,7 +28,9 @@ COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.star
 @pytest.mark.parametrize("example", CURLS, ids=lambda e: e.split("/models/")[1].split()[0])
 def test_curl_examples(example: str, server: Running) -> None:
     command = example.replace("http://127.0.0.1:8080", server.http)
-    answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True).stdout
+    answer = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
     body = json.loads(answer)
     assert "error" not in body, body
     assert body["model_version"]
@@ -47,4 +51,6 @@ def test_commands_are_understood(line: str) -> None:
     while hasattr(command, "commands") and words and words[0] in command.commands:
         command = command.commands[words.pop(0)]
     assert not hasattr(command, "commands"), f"{line!r} names no command"
-    command.make_parser(command.make_context("tasteloop", list(words), resilient_parsing=True)).parse_args(list(words))
+    command.make_parser(
+        command.make_context("tasteloop", list(words), resilient_parsing=True)
+    ).parse_args(list(words))

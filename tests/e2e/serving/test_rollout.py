@@ -26,7 +26,9 @@ pytestmark = pytest.mark.slow
 
 
 def altered(bundle: Path, out: Path, change: Callable[[list[dict[str, Any]]], Any]) -> Path:
-    """A copy of a bundle whose golden questions were changed, its manifest put right; no other precision's answers."""
+    """A copy of a bundle whose golden questions were changed, its manifest put right; no other
+    precision's answers.
+    """
     shutil.copytree(bundle, out)
     golden = json.loads((out / "golden.json").read_text())
     golden.pop("others", None)
@@ -61,7 +63,9 @@ def test_an_altered_answer_fails(tiny_bundle: Path, tmp_path: Path) -> None:
 
 
 def test_the_answers_of_one_other_precision_pass(tiny_bundle: Path, tmp_path: Path) -> None:
-    """As when this processor's fastest runtime is not that of the machine where the bundle was made."""
+    """As when this processor's fastest runtime is not that of the machine where the bundle was
+    made.
+    """
 
     def other(out: Path, spoil: bool) -> Path:
         shutil.copytree(tiny_bundle, out)
@@ -81,7 +85,9 @@ def test_the_answers_of_one_other_precision_pass(tiny_bundle: Path, tmp_path: Pa
 
 
 def test_no_questions_fail(tiny_bundle: Path, tmp_path: Path) -> None:
-    outcome = rehearse(altered(tiny_bundle, tmp_path / "bundle", lambda questions: questions.clear()), tmp_path)
+    outcome = rehearse(
+        altered(tiny_bundle, tmp_path / "bundle", lambda questions: questions.clear()), tmp_path
+    )
     assert not outcome.passed
     assert "no questions" in outcome.reason
 
@@ -96,7 +102,9 @@ def test_a_damaged_bundle_fails(tiny_bundle: Path, tmp_path: Path) -> None:
     assert weights.name in outcome.reason
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"questions": 3}', '{"questions": [{}]}'])
+@pytest.mark.parametrize(
+    "content", [None, "", "{", "[]", '{"questions": 3}', '{"questions": [{}]}']
+)
 def test_a_ruined_bundle_is_an_outcome_too(tmp_path: Path, content: str | None) -> None:
     bundle = tmp_path / "bundle"
     bundle.mkdir()
@@ -106,7 +114,9 @@ def test_a_ruined_bundle_is_an_outcome_too(tmp_path: Path, content: str | None) 
     assert not rehearse(tmp_path / "missing", tmp_path).passed
 
 
-def test_a_server_that_dies_is_the_reason(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_dies_is_the_reason(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(rollout.sys, "executable", "/bin/false")
     outcome = rehearse(tiny_bundle, tmp_path)
     assert (outcome.passed, outcome.reason) == (False, "the server ended with 1: it logged nothing")
@@ -200,13 +210,33 @@ DIFFER: list[tuple[str, dict[str, Any], Callable[[Any], Any], str]] = [
         lambda a: a["interests"][0].update(probability=0.91),
         "probability 0.91 instead",
     ),
-    ("interests", INTERESTS, lambda a: a["interests"][0].update(probability=float("nan")), "probability nan"),
-    ("interests", INTERESTS, lambda a: a["interests"][0].update(predicted=False), "predicted False"),
-    ("interests", INTERESTS, lambda a: a["interests"][0].update(label="new"), "label 'new' instead of 'war'"),
+    (
+        "interests",
+        INTERESTS,
+        lambda a: a["interests"][0].update(probability=float("nan")),
+        "probability nan",
+    ),
+    (
+        "interests",
+        INTERESTS,
+        lambda a: a["interests"][0].update(predicted=False),
+        "predicted False",
+    ),
+    (
+        "interests",
+        INTERESTS,
+        lambda a: a["interests"][0].update(label="new"),
+        "label 'new' instead of 'war'",
+    ),
     ("interests", INTERESTS, lambda a: a["interests"].pop(), "2 interests instead of 3"),
     ("interests", INTERESTS, lambda a: swap(a["interests"], 0, 1), "in place 0"),
     ("recommend", RECOMMEND, lambda a: swap(a["recommendations"], 0, 1), "in place 0"),
-    ("recommend", RECOMMEND, lambda a: a["recommendations"][0].update(item="x"), "item 'x' instead of 'a'"),
+    (
+        "recommend",
+        RECOMMEND,
+        lambda a: a["recommendations"][0].update(item="x"),
+        "item 'x' instead of 'a'",
+    ),
     ("recommend", RECOMMEND, lambda a: a["recommendations"][1].update(item="c"), "twice"),
     ("recommend", RECOMMEND, lambda a: a["recommendations"][0].update(title="x"), "title 'x'"),
     ("recommend", RECOMMEND, lambda a: a["recommendations"][0]["reasons"].pop(), "reasons fields"),
@@ -223,7 +253,9 @@ DIFFER: list[tuple[str, dict[str, Any], Callable[[Any], Any], str]] = [
 
 
 @pytest.mark.parametrize(("model", "recorded", "change"), AGREE)
-def test_answers_that_agree(model: str, recorded: dict[str, Any], change: Callable[[Any], Any]) -> None:
+def test_answers_that_agree(
+    model: str, recorded: dict[str, Any], change: Callable[[Any], Any]
+) -> None:
     assert compare(model, recorded, changed(recorded, change), 1e-4) == []
 
 
@@ -237,6 +269,8 @@ def test_elsewhere_int8_may_differ_a_little_and_decide_otherwise() -> None:
 
 
 @pytest.mark.parametrize(("model", "recorded", "change", "message"), DIFFER)
-def test_answers_that_differ(model: str, recorded: dict[str, Any], change: Callable[[Any], Any], message: str) -> None:
+def test_answers_that_differ(
+    model: str, recorded: dict[str, Any], change: Callable[[Any], Any], message: str
+) -> None:
     differences = compare(model, recorded, changed(recorded, change), 1e-4)
     assert any(message in difference for difference in differences), differences

@@ -1,4 +1,6 @@
-"""A real server over V1, V2 REST and gRPC: it answers as the session does, and blames whom it should."""
+"""A real server over V1, V2 REST and gRPC: it answers as the session does, and blames whom it
+should.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def elements(model: str, instances: list[dict[str, Any]]) -> tuple[str, list[str
     return "events", [json.dumps(instance) for instance in instances]
 
 
-def check_v2(model: str, expected: list[dict[str, Any]], outputs: dict[str, np.ndarray[Any, Any]]) -> None:
+def check_v2(
+    model: str, expected: list[dict[str, Any]], outputs: dict[str, np.ndarray[Any, Any]]
+) -> None:
     """V2's arrays say what the session's answers say."""
 
     def text(value: Any) -> str:
@@ -47,8 +51,12 @@ def check_v2(model: str, expected: list[dict[str, Any]], outputs: dict[str, np.n
 
     n = len(expected)
     if model == "sentiment":
-        assert [text(value) for value in outputs["sentiment"]] == [answer["sentiment"] for answer in expected]
-        np.testing.assert_allclose(outputs["probability"], [answer["probability"] for answer in expected], rtol=EXACT)
+        assert [text(value) for value in outputs["sentiment"]] == [
+            answer["sentiment"] for answer in expected
+        ]
+        np.testing.assert_allclose(
+            outputs["probability"], [answer["probability"] for answer in expected], rtol=EXACT
+        )
         return
     key, name, number = {
         "interests": ("interests", "label", "probability"),
@@ -71,7 +79,9 @@ def check_v2(model: str, expected: list[dict[str, Any]], outputs: dict[str, np.n
             assert outputs["predicted"][row].tolist() == [entry["predicted"] for entry in entries]
         else:
             reasons = [json.loads(text(value)) for value in outputs["reasons"][row]]
-            for served, entry in zip(reasons, [entry["reasons"] for entry in entries] + [[]] * padding, strict=True):
+            for served, entry in zip(
+                reasons, [entry["reasons"] for entry in entries] + [[]] * padding, strict=True
+            ):
                 assert [reason["term"] for reason in served] == [reason["term"] for reason in entry]
 
 
@@ -80,7 +90,9 @@ def check_v2(model: str, expected: list[dict[str, Any]], outputs: dict[str, np.n
 
 @pytest.mark.parametrize("model", MODELS)
 def test_v1_equals_the_session(server: Running, session: Any, asked: Asked, model: str) -> None:
-    response = httpx.post(f"{server.http}/v1/models/{model}:predict", json={"instances": asked[model]})
+    response = httpx.post(
+        f"{server.http}/v1/models/{model}:predict", json={"instances": asked[model]}
+    )
     assert response.status_code == 200
     same(model, session.answer(model, asked[model]), response.json()["predictions"])
     assert response.json()["model_version"] == VERSION
@@ -97,12 +109,21 @@ def test_golden_answers_are_served(server: Running, golden: list[dict[str, Any]]
 def test_v2_equals_the_session(server: Running, session: Any, asked: Asked, model: str) -> None:
     name, data = elements(model, asked[model])
     tensor = {"name": name, "datatype": "BYTES", "shape": [len(data)], "data": data}
-    response = httpx.post(f"{server.http}/v2/models/{model}/infer", json={"id": "42", "inputs": [tensor]}).json()
-    assert (response["id"], response["model_name"], response["model_version"]) == ("42", model, VERSION)
+    response = httpx.post(
+        f"{server.http}/v2/models/{model}/infer", json={"id": "42", "inputs": [tensor]}
+    ).json()
+    assert (response["id"], response["model_name"], response["model_version"]) == (
+        "42",
+        model,
+        VERSION,
+    )
     check_v2(
         model,
         session.answer(model, asked[model]),
-        {o["name"]: np.array(o["data"], NUMPY[o["datatype"]]).reshape(o["shape"]) for o in response["outputs"]},
+        {
+            o["name"]: np.array(o["data"], NUMPY[o["datatype"]]).reshape(o["shape"])
+            for o in response["outputs"]
+        },
     )
 
 
@@ -135,7 +156,9 @@ def test_no_content_type_is_needed_nor_a_special_one(server: Running) -> None:
     for path, body in bodies.items():
         for kind in (None, "application/json; charset=utf-8", "application/x-www-form-urlencoded"):
             headers = {"content-type": kind} if kind else {}
-            assert httpx.post(server.http + path, content=body, headers=headers).status_code == 200, (
+            assert (
+                httpx.post(server.http + path, content=body, headers=headers).status_code == 200
+            ), (
                 path,
                 kind,
             )
@@ -150,7 +173,9 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("model", MODELS)
-def test_the_official_grpc_client(server: Running, session: Any, asked: Asked, model: str, raw: bool) -> None:
+def test_the_official_grpc_client(
+    server: Running, session: Any, asked: Asked, model: str, raw: bool
+) -> None:
     from kserve import InferenceGRPCClient, InferInput, InferRequest
 
     name, data = elements(model, asked[model])
@@ -161,28 +186,38 @@ def test_the_official_grpc_client(server: Running, session: Any, asked: Asked, m
             assert await client.is_model_ready(model)
             tensor = InferInput(name, [len(data)], "BYTES", None if raw else data)
             if raw:
-                tensor.set_data_from_numpy(np.array([element.encode() for element in data], dtype=object))
+                tensor.set_data_from_numpy(
+                    np.array([element.encode() for element in data], dtype=object)
+                )
             return await client.infer(InferRequest(model, [tensor], request_id="42"))
 
     response = run(ask())
     assert (response.id, response.model_name, response.model_version) == ("42", model, VERSION)
-    check_v2(model, session.answer(model, asked[model]), {o.name: o.as_numpy() for o in response.outputs})
+    check_v2(
+        model, session.answer(model, asked[model]), {o.name: o.as_numpy() for o in response.outputs}
+    )
 
 
 @pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize("model", MODELS)
-def test_the_official_rest_client(server: Running, session: Any, asked: Asked, model: str, binary: bool) -> None:
+def test_the_official_rest_client(
+    server: Running, session: Any, asked: Asked, model: str, binary: bool
+) -> None:
     from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
     name, data = elements(model, asked[model])
 
     async def ask() -> Any:
         async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
-            assert await client.is_server_live(server.http) and await client.is_server_ready(server.http)
+            assert await client.is_server_live(server.http) and await client.is_server_ready(
+                server.http
+            )
             assert await client.is_model_ready(server.http, model)
             tensor = InferInput(name, [len(data)], "BYTES", None if binary else data)
             if binary:
-                tensor.set_data_from_numpy(np.array([element.encode() for element in data], dtype=object))
+                tensor.set_data_from_numpy(
+                    np.array([element.encode() for element in data], dtype=object)
+                )
             parameters = {"binary_data_output": binary}
             return await client.infer(
                 server.http,
@@ -192,7 +227,9 @@ def test_the_official_rest_client(server: Running, session: Any, asked: Asked, m
 
     response = run(ask())
     assert (response.id, response.model_name) == ("42", model)  # this client drops the version
-    check_v2(model, session.answer(model, asked[model]), {o.name: o.as_numpy() for o in response.outputs})
+    check_v2(
+        model, session.answer(model, asked[model]), {o.name: o.as_numpy() for o in response.outputs}
+    )
 
 
 def test_the_official_rest_client_over_v1(server: Running, session: Any, asked: Asked) -> None:
@@ -216,15 +253,26 @@ def test_health(server: Running) -> None:
     assert get(server.http + "/v2/health/ready").json() == {"ready": True}
     assert get(server.http + "/v1/models").json() == {"models": list(MODELS)}
     assert get(server.http + "/v1/models/recommend").json() == {"name": "recommend", "ready": True}
-    assert get(server.http + "/v2/models/recommend/ready").json() == {"name": "recommend", "ready": True}
+    assert get(server.http + "/v2/models/recommend/ready").json() == {
+        "name": "recommend",
+        "ready": True,
+    }
     assert get(server.http + "/metrics").status_code == 200
 
 
 def test_metadata_is_true(server: Running, session: Any) -> None:
     server_metadata = httpx.get(server.http + "/v2").json()
-    assert (server_metadata["name"], server_metadata["extensions"]) == ("tasteloop", ["binary_tensor_data"])
+    assert (server_metadata["name"], server_metadata["extensions"]) == (
+        "tasteloop",
+        ["binary_tensor_data"],
+    )
     shapes = {
-        "interests": {"label": [-1, -1], "probability": [-1, -1], "predicted": [-1, -1], "confident": [-1, -1]},
+        "interests": {
+            "label": [-1, -1],
+            "probability": [-1, -1],
+            "predicted": [-1, -1],
+            "confident": [-1, -1],
+        },
         "recommend": {"item": [-1, -1], "score": [-1, -1], "reasons": [-1, -1]},
         "sentiment": {"sentiment": [-1], "probability": [-1], "confident": [-1]},
     }
@@ -251,14 +299,20 @@ def test_the_version_in_a_path_is_the_one_served(server: Running) -> None:
 
 def test_models_cannot_be_unloaded(server: Running) -> None:
     for verb in ("load", "unload"):
-        refused(httpx.post(f"{server.http}/v2/repository/models/sentiment/{verb}"), 501, "TASTELOOP_ADMIN_TOKEN")
+        refused(
+            httpx.post(f"{server.http}/v2/repository/models/sentiment/{verb}"),
+            501,
+            "TASTELOOP_ADMIN_TOKEN",
+        )
     assert "repository" not in httpx.get(server.http + "/openapi.json").text
     assert httpx.get(server.http + "/v2/models/sentiment/ready").status_code == 200
 
 
 def test_it_listens_on_loopback_only(server: Running) -> None:
     connections = psutil.Process(server.process.pid).connections("tcp")
-    listening = {c.laddr.ip.removeprefix("::ffff:") for c in connections if c.status == psutil.CONN_LISTEN}
+    listening = {
+        c.laddr.ip.removeprefix("::ffff:") for c in connections if c.status == psutil.CONN_LISTEN
+    }
     assert listening == {"127.0.0.1"}
 
 
@@ -295,7 +349,12 @@ BAD_V1: list[tuple[str, Any, int, str]] = [
     ("recommend", {"instances": [{"events": [], "k": True}]}, 400, "instances[0]"),
     ("recommend", {"instances": [{"events": [], "k": 2.5}]}, 400, "instances[0]"),
     ("recommend", {"instances": [{"events": [], "k": 10**30}]}, 400, ""),
-    ("recommend", {"instances": [{"events": [], "k": 1000}] * 6}, 400, "6000 answer rows; send at most 5000"),
+    (
+        "recommend",
+        {"instances": [{"events": [], "k": 1000}] * 6},
+        400,
+        "6000 answer rows; send at most 5000",
+    ),
     ("recommend", event(kind="veiw"), 400, "unknown event kind 'veiw'"),
     ("recommend", event(item="1"), 400, "unknown event kind None"),
     ("recommend", event(kind="view", items="1"), 400, "unknown key 'items'"),
@@ -312,7 +371,9 @@ BAD_V1: list[tuple[str, Any, int, str]] = [
 @pytest.mark.parametrize(("model", "body", "status", "message"), BAD_V1)
 def test_bad_v1_requests(server: Running, model: str, body: Any, status: int, message: str) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    refused(httpx.post(f"{server.http}/v1/models/{model}:predict", content=content), status, message)
+    refused(
+        httpx.post(f"{server.http}/v1/models/{model}:predict", content=content), status, message
+    )
 
 
 def refused(response: httpx.Response, status: int, message: str) -> None:
@@ -323,7 +384,9 @@ def refused(response: httpx.Response, status: int, message: str) -> None:
 
 
 def tensor(**changes: Any) -> dict[str, Any]:
-    return {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"], **changes}]}
+    return {
+        "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"], **changes}]
+    }
 
 
 BAD_V2: list[tuple[str, Any, int, str]] = [
@@ -338,7 +401,12 @@ BAD_V2: list[tuple[str, Any, int, str]] = [
     ("sentiment", tensor(shape=[1.5]), 400, "inputs.0.shape.0"),
     ("sentiment", tensor(shape=[True]), 400, "inputs.0.shape.0"),
     ("sentiment", tensor(data=["a" * 20_001]), 400, "send at most 20000"),
-    ("sentiment", {**tensor(), "parameters": {"binary_data_output": 1}}, 400, "must be true or false"),
+    (
+        "sentiment",
+        {**tensor(), "parameters": {"binary_data_output": 1}},
+        400,
+        "must be true or false",
+    ),
     ("sentiment", [], 400, "body"),
     ("sentiment", {"inputs": 3}, 400, "inputs"),
     ("sentiment", {"inputs": []}, 400, "one input tensor named 'text'; got []"),
@@ -362,13 +430,26 @@ BAD_V2: list[tuple[str, Any, int, str]] = [
     ("recommend", tensor(name="events", data=["{"]), 400, "instances[0] is not JSON"),
     (
         "recommend",
-        {**tensor(name="events", shape=[6], data=['{"events": []}'] * 6), "parameters": {"k": 1000}},
+        {
+            **tensor(name="events", shape=[6], data=['{"events": []}'] * 6),
+            "parameters": {"k": 1000},
+        },
         400,
         "6000 answer rows; send at most 5000",
     ),
     ("recommend", tensor(name="events", data=["3"]), 400, "instances[0] is a number"),
-    ("recommend", tensor(name="events", data=['{"events": [{"kind": "veiw"}]}']), 400, "unknown event kind"),
-    ("recommend", {**tensor(name="events", data=['{"events": []}']), "parameters": {"k": -1}}, 400, "k"),
+    (
+        "recommend",
+        tensor(name="events", data=['{"events": [{"kind": "veiw"}]}']),
+        400,
+        "unknown event kind",
+    ),
+    (
+        "recommend",
+        {**tensor(name="events", data=['{"events": []}']), "parameters": {"k": -1}},
+        400,
+        "k",
+    ),
     ("nothing", tensor(), 404, "nothing does not exist"),
     ("sentiment/versions/99", tensor(), 404, "no version '99'"),
     ("sentiment", b" " * (6 * 1024 * 1024), 413, "larger than 4194304 bytes"),
@@ -377,10 +458,14 @@ BAD_V2: list[tuple[str, Any, int, str]] = [
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
 @pytest.mark.parametrize(("model", "body", "status", "message"), BAD_V2)
-def test_bad_v2_requests(server: Running, model: str, body: Any, status: int, message: str, content_type: str) -> None:
+def test_bad_v2_requests(
+    server: Running, model: str, body: Any, status: int, message: str, content_type: str
+) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     response = httpx.post(
-        f"{server.http}/v2/models/{model}/infer", content=content, headers={"content-type": content_type}
+        f"{server.http}/v2/models/{model}/infer",
+        content=content,
+        headers={"content-type": content_type},
     )
     refused(response, status, message)
 
@@ -398,13 +483,19 @@ BINARY = {"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"bin
         (None, {"inputs": [BINARY]}, b"\xff\xff\xff\xffa"),
         (None, {"inputs": [BINARY]}, b"\x01\x00\x00\x00\xff"),
         (None, {"inputs": [{**BINARY, "shape": [2]}]}, b"\x01\x00\x00\x00a"),
-        (None, {"inputs": [{**BINARY, "parameters": {"binary_data_size": "x"}}]}, b"\x01\x00\x00\x00a"),
+        (
+            None,
+            {"inputs": [{**BINARY, "parameters": {"binary_data_size": "x"}}]},
+            b"\x01\x00\x00\x00a",
+        ),
         (None, {"inputs": [{"name": "text"}]}, b""),
         (None, {}, b""),
         (None, [], b""),
     ],
 )
-def test_bad_binary_tensors(server: Running, length: str | None, document: Any, contents: bytes) -> None:
+def test_bad_binary_tensors(
+    server: Running, length: str | None, document: Any, contents: bytes
+) -> None:
     head = json.dumps(document).encode()
     headers = {
         "content-type": "application/octet-stream",
@@ -439,7 +530,11 @@ def test_bad_grpc_requests(server: Running) -> None:
 
     code = grpc.StatusCode
     k = {"k": pb.InferParameter(int64_param=3)}
-    six = {"name": "events", "shape": [6], "contents": pb.InferTensorContents(bytes_contents=[b'{"events": []}'] * 6)}
+    six = {
+        "name": "events",
+        "shape": [6],
+        "contents": pb.InferTensorContents(bytes_contents=[b'{"events": []}'] * 6),
+    }
     many = pb.ModelInferRequest(
         model_name="recommend",
         inputs=[pb.ModelInferRequest.InferInputTensor(datatype="BYTES", **six)],
@@ -449,21 +544,66 @@ def test_bad_grpc_requests(server: Running) -> None:
     cases = [
         ("ModelInfer", request("nothing"), code.NOT_FOUND, "nothing does not exist"),
         ("ModelInfer", request(model_version="99"), code.NOT_FOUND, "version 99"),
-        ("ModelInfer", pb.ModelInferRequest(model_name="sentiment"), code.INVALID_ARGUMENT, "named 'text'"),
-        ("ModelInfer", request(tensor={"name": "x"}), code.INVALID_ARGUMENT, "named 'text'; got ['x']"),
+        (
+            "ModelInfer",
+            pb.ModelInferRequest(model_name="sentiment"),
+            code.INVALID_ARGUMENT,
+            "named 'text'",
+        ),
+        (
+            "ModelInfer",
+            request(tensor={"name": "x"}),
+            code.INVALID_ARGUMENT,
+            "named 'text'; got ['x']",
+        ),
         ("ModelInfer", request(tensor={"shape": [-5]}), code.INVALID_ARGUMENT, "shape [-5]"),
-        ("ModelInfer", request(tensor={"shape": [2]}), code.INVALID_ARGUMENT, "shape [2] and 1 elements"),
-        ("ModelInfer", request(tensor={"datatype": "FP32"}), code.INVALID_ARGUMENT, "must be BYTES"),
-        ("ModelInfer", request(tensor={"datatype": "WORD"}), code.INVALID_ARGUMENT, "datatype 'WORD'; known: BOOL"),
+        (
+            "ModelInfer",
+            request(tensor={"shape": [2]}),
+            code.INVALID_ARGUMENT,
+            "shape [2] and 1 elements",
+        ),
+        (
+            "ModelInfer",
+            request(tensor={"datatype": "FP32"}),
+            code.INVALID_ARGUMENT,
+            "must be BYTES",
+        ),
+        (
+            "ModelInfer",
+            request(tensor={"datatype": "WORD"}),
+            code.INVALID_ARGUMENT,
+            "datatype 'WORD'; known: BOOL",
+        ),
         ("ModelInfer", request(content=b"\xff"), code.INVALID_ARGUMENT, "not UTF-8"),
-        ("ModelInfer", request(raw_input_contents=[b"abc"]), code.INVALID_ARGUMENT, "end inside element 0"),
-        ("ModelInfer", request(raw_input_contents=[b"", b""]), code.INVALID_ARGUMENT, "number of inputs"),
+        (
+            "ModelInfer",
+            request(raw_input_contents=[b"abc"]),
+            code.INVALID_ARGUMENT,
+            "end inside element 0",
+        ),
+        (
+            "ModelInfer",
+            request(raw_input_contents=[b"", b""]),
+            code.INVALID_ARGUMENT,
+            "number of inputs",
+        ),
         ("ModelInfer", request(parameters=k), code.INVALID_ARGUMENT, "unknown parameter 'k'"),
         ("ModelInfer", many, code.INVALID_ARGUMENT, "6000 answer rows; send at most 5000"),
         ("ModelInfer", request(outputs=score), code.INVALID_ARGUMENT, "unknown output 'score'"),
-        ("ModelInfer", request(content=b"a" * 5_000_000), code.RESOURCE_EXHAUSTED, "larger than max"),
+        (
+            "ModelInfer",
+            request(content=b"a" * 5_000_000),
+            code.RESOURCE_EXHAUSTED,
+            "larger than max",
+        ),
         ("ModelReady", pb.ModelReadyRequest(name="nothing"), code.NOT_FOUND, "nothing"),
-        ("ModelReady", pb.ModelReadyRequest(name="sentiment", version="99"), code.NOT_FOUND, "version 99"),
+        (
+            "ModelReady",
+            pb.ModelReadyRequest(name="sentiment", version="99"),
+            code.NOT_FOUND,
+            "version 99",
+        ),
         ("ModelMetadata", pb.ModelMetadataRequest(name="nothing"), code.NOT_FOUND, "nothing"),
         (
             "RepositoryModelUnload",
@@ -483,7 +623,9 @@ def test_bad_grpc_requests(server: Running) -> None:
         for method, message, status, text in cases:
             with pytest.raises(grpc.RpcError) as caught:
                 getattr(stub, method)(message)
-            assert (caught.value.code(), text in caught.value.details()) == (status, True), caught.value.details()
+            assert (caught.value.code(), text in caught.value.details()) == (status, True), (
+                caught.value.details()
+            )
         metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="recommend", version=VERSION))
         assert list(metadata.versions) == [VERSION]
         assert [output.name for output in metadata.outputs] == ["item", "score", "reasons"]
@@ -498,7 +640,9 @@ def test_a_taken_port_is_said(server: Running, tiny_bundle: Path) -> None:
         ("--port", "0", "--grpc-port", server.port("grpc")),
     )
     processes = [run_server("--bundle", str(tiny_bundle), *arguments) for arguments in ports]
-    for process, option, protocol in zip(processes, ("--port", "--grpc-port"), ("http", "grpc"), strict=True):
+    for process, option, protocol in zip(
+        processes, ("--port", "--grpc-port"), ("http", "grpc"), strict=True
+    ):
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 2, output
         assert output == (
@@ -514,7 +658,9 @@ def test_mistakes_are_said(tmp_path: Path) -> None:
         ("--bundle", str(tmp_path)): "error: ",
     }
     for arguments, message in cases.items():
-        process = run_server(*arguments, "--port", "0", "--grpc-port", "0", TASTELOOP_HOME=str(tmp_path))
+        process = run_server(
+            *arguments, "--port", "0", "--grpc-port", "0", TASTELOOP_HOME=str(tmp_path)
+        )
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 2, output
         assert output.startswith(message)

@@ -1,4 +1,6 @@
-"""A server as its operator sees it: tokens, caps, overload, deadlines, callers who leave, SIGTERM, metrics and logs."""
+"""A server as its operator sees it: tokens, caps, overload, deadlines, callers who leave, SIGTERM,
+metrics and logs.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,14 @@ ONE = {"instances": [{"text": "fine"}]}
 
 
 def many(made: Iterator[int] = count()) -> dict[str, Any]:
-    """A request that takes long: texts that the server has not seen, so that none is answered from its cache."""
-    return {"instances": [{"text": f"a long and winding film number {next(made)} " * 40} for _ in range(256)]}
+    """A request that takes long: texts that the server has not seen, so that none is answered from
+    its cache.
+    """
+    return {
+        "instances": [
+            {"text": f"a long and winding film number {next(made)} " * 40} for _ in range(256)
+        ]
+    }
 
 
 MANY = many()
@@ -49,7 +57,9 @@ def stub(channel: Any) -> Any:
 def infer(*texts: str) -> Any:
     from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 
-    tensor = pb.ModelInferRequest.InferInputTensor(name="text", datatype="BYTES", shape=[len(texts)])
+    tensor = pb.ModelInferRequest.InferInputTensor(
+        name="text", datatype="BYTES", shape=[len(texts)]
+    )
     tensor.contents.bytes_contents.extend(text.encode() for text in texts)
     return pb.ModelInferRequest(model_name="sentiment", inputs=[tensor])
 
@@ -58,7 +68,9 @@ def number(metrics: str, name: str, **labels: str) -> float:
     """The sum of a metric's samples that bear the labels."""
     total = 0.0
     for line in metrics.splitlines():
-        if line.split("{")[0].split(" ")[0] == name and all(f'{k}="{v}"' in line for k, v in labels.items()):
+        if line.split("{")[0].split(" ")[0] == name and all(
+            f'{k}="{v}"' in line for k, v in labels.items()
+        ):
             total += float(line.rsplit(" ", 1)[1])
     return total
 
@@ -74,8 +86,21 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def guarded(serve: Callable[..., Running], tiny_bundle: Path, places: dict[str, str]) -> Running:
-    options = ("--bundle", str(tiny_bundle), "--version", VERSION, "--log-format", "json", "--log-level", "info")
-    tokens = {"TASTELOOP_API_TOKEN": API, "TASTELOOP_ADMIN_TOKEN": ADMIN, "PYTHONDONTWRITEBYTECODE": "1"}
+    options = (
+        "--bundle",
+        str(tiny_bundle),
+        "--version",
+        VERSION,
+        "--log-format",
+        "json",
+        "--log-level",
+        "info",
+    )
+    tokens = {
+        "TASTELOOP_API_TOKEN": API,
+        "TASTELOOP_ADMIN_TOKEN": ADMIN,
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     return serve(*options, **tokens, **places)
 
 
@@ -88,7 +113,14 @@ def asks(guarded: Running) -> Iterator[httpx.Client]:
 def test_a_token_is_needed_for_everything_but_probes(guarded: Running, asks: httpx.Client) -> None:
     for path in ("/", "/v2/health/live", "/v2/health/ready"):
         assert httpx.get(guarded.http + path).status_code == 200
-    for path in ("/v2", "/metrics", "/openapi.json", "/v1/models", "/v2/models/sentiment", "/nothing"):
+    for path in (
+        "/v2",
+        "/metrics",
+        "/openapi.json",
+        "/v1/models",
+        "/v2/models/sentiment",
+        "/nothing",
+    ):
         response = httpx.get(guarded.http + path)
         assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
     assert httpx.post(guarded.http + ASK, json=ONE).status_code == 401
@@ -146,11 +178,16 @@ def test_the_admin_takes_a_model_out_of_service_and_back(asks: httpx.Client) -> 
     assert asks.get(ready).status_code == 200
     assert asks.post(unload, headers=bearer(ADMIN)).json() == {"name": "interests", "unload": True}
     assert asks.get(ready).status_code == 404
-    assert asks.post("/v1/models/interests:predict", json={"instances": [{"events": []}]}).status_code == 404
+    assert (
+        asks.post("/v1/models/interests:predict", json={"instances": [{"events": []}]}).status_code
+        == 404
+    )
     assert asks.get("/v1/models").json() == {"models": ["recommend", "sentiment"]}
     assert asks.post(load, headers=bearer(ADMIN)).json() == {"name": "interests", "load": True}
     assert asks.get(ready).status_code == 200
-    assert asks.post("/v2/repository/models/nothing/unload", headers=bearer(ADMIN)).status_code == 404
+    assert (
+        asks.post("/v2/repository/models/nothing/unload", headers=bearer(ADMIN)).status_code == 404
+    )
 
 
 def test_a_request_is_named(asks: httpx.Client) -> None:
@@ -195,14 +232,24 @@ def test_it_writes_nothing_and_logs_one_object_a_line(
 ) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     headers = {"x-request-id": "to-be-found", "traceparent": f"00-{trace}-b7ad6b7169203331-01"}
-    assert asks.post(ASK, json={"instances": [{"text": "a secret opinion"}]}, headers=headers).status_code == 200
+    assert (
+        asks.post(
+            ASK, json={"instances": [{"text": "a secret opinion"}]}, headers=headers
+        ).status_code
+        == 200
+    )
     guarded.process.send_signal(signal.SIGTERM)
     output, _ = guarded.process.communicate(timeout=60)
     assert guarded.process.returncode == 0
     lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     assert len(lines) >= len(output.splitlines()) - 2  # what is written before logging is set up
     [found] = [line for line in lines if line.get("request") == "to-be-found"]
-    assert (found["model"], found["version"], found["code"], found["trace"]) == ("sentiment", VERSION, "200", trace)
+    assert (found["model"], found["version"], found["code"], found["trace"]) == (
+        "sentiment",
+        VERSION,
+        "200",
+        trace,
+    )
     assert {"seconds", "queue", "tokenise", "encode", "batch"} <= set(found)
     assert "a secret opinion" not in output and API not in output and ADMIN not in output
     for place in places.values():
@@ -211,11 +258,16 @@ def test_it_writes_nothing_and_logs_one_object_a_line(
 
 def test_beyond_loopback_it_does_not_start_without_a_token(tiny_bundle: Path) -> None:
     for options, message in (
-        (("--host", "0.0.0.0"), "error: 0.0.0.0 can be reached from other machines: set TASTELOOP_API_TOKEN"),
+        (
+            ("--host", "0.0.0.0"),
+            "error: 0.0.0.0 can be reached from other machines: set TASTELOOP_API_TOKEN",
+        ),
         (("--queue", "0"), "error: instances that may wait; more are refused: "),
         (("--timeout", "-1"), "error: seconds from a request's arrival to its answer: "),
     ):
-        process = run_server("--bundle", str(tiny_bundle), "--port", "0", "--grpc-port", "0", *options)
+        process = run_server(
+            "--bundle", str(tiny_bundle), "--port", "0", "--grpc-port", "0", *options
+        )
         output, _ = process.communicate(timeout=120)
         assert (process.returncode, output.startswith(message)) == (2, True), output
 
@@ -225,7 +277,9 @@ def test_beyond_loopback_it_does_not_start_without_a_token(tiny_bundle: Path) ->
 
 @pytest.fixture(scope="module")
 def busy(serve: Callable[..., Running], tiny_bundle: Path) -> Running:
-    options = "--queue 1 --max-body 500000 --max-bodies 4500000 --max-instances 256 --log-level error"
+    options = (
+        "--queue 1 --max-body 500000 --max-bodies 4500000 --max-instances 256 --log-level error"
+    )
     return serve("--bundle", str(tiny_bundle), *options.split())
 
 
@@ -245,7 +299,10 @@ def test_too_much_is_refused_and_the_rest_answered(busy: Running) -> None:
         if response.status_code == 200:
             assert len(response.json()["predictions"]) == 256
         else:
-            assert int(response.headers["retry-after"]) >= 1 and "queue is full" in response.json()["error"]
+            assert (
+                int(response.headers["retry-after"]) >= 1
+                and "queue is full" in response.json()["error"]
+            )
     assert number(metrics(busy), "tasteloop_queue_refusals_total") == codes.count(429)
     assert httpx.post(busy.http + ASK, json=ONE).status_code == 200
 
@@ -266,8 +323,13 @@ def test_a_full_queue_refuses_before_a_body_has_come(busy: Running) -> None:
     host, port = busy.http.removeprefix("http://").split(":")
 
     def told_at_its_head() -> str:
-        with socket.create_connection((host, int(port)), timeout=0.1) as connection, suppress(TimeoutError):
-            connection.sendall(f"POST {ASK} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n".encode())
+        with (
+            socket.create_connection((host, int(port)), timeout=0.1) as connection,
+            suppress(TimeoutError),
+        ):
+            connection.sendall(
+                f"POST {ASK} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n".encode()
+            )
             return connection.recv(100).decode()
         return ""
 
@@ -277,14 +339,18 @@ def test_a_full_queue_refuses_before_a_body_has_come(busy: Running) -> None:
         told = ""
         while not told.startswith("HTTP/1.1 429 "):
             assert time.monotonic() < deadline and told == ""
-            held = [threads.submit(httpx.post, busy.http + ASK, json=many(), timeout=120) for _ in range(3)]
+            held = [
+                threads.submit(httpx.post, busy.http + ASK, json=many(), timeout=120)
+                for _ in range(3)
+            ]
             while not (told or all(one.done() for one in held)):
                 told = told_at_its_head()
             wait(held)
 
 
 def behind_a_large_request(server: Running, ask: Callable[[], bool | None]) -> None:
-    """Ask while somebody's large request is computed, again and again until the queue was met and nothing computed.
+    """Ask while somebody's large request is computed, again and again until the queue was met and
+    nothing computed.
 
     Args:
         ask: returns whether it was answered; None: who asks cannot know.
@@ -299,7 +365,8 @@ def behind_a_large_request(server: Running, ask: Callable[[], bool | None]) -> N
             held = thread.submit(httpx.post, server.http + ASK, json=many(), timeout=120)
             time.sleep(0.02 * attempt)
             answered = ask()
-        while httpx.post(server.http + ASK, json=ONE).status_code != 200:  # in order: what was queued is done after it
+        # in order: what was queued is done after it
+        while httpx.post(server.http + ASK, json=ONE).status_code != 200:
             time.sleep(0.01)
         if held.result().status_code != 200:  # who asked came first
             continue
@@ -316,7 +383,10 @@ def test_a_deadline_is_kept_and_nothing_computed_after_it(busy: Running) -> None
             response = httpx.post(busy.http + ASK, json=ONE, headers={"x-request-timeout-ms": "10"})
             if response.status_code != 429:  # the large one was not taken from the queue yet
                 break
-        assert response.status_code == 200 or (response.status_code, "deadline" in response.text) == (504, True)
+        assert response.status_code == 200 or (
+            response.status_code,
+            "deadline" in response.text,
+        ) == (504, True)
         return response.status_code == 200
 
     behind_a_large_request(busy, ask)
@@ -358,11 +428,17 @@ def test_nothing_is_computed_for_a_caller_who_left(busy: Running) -> None:
 def test_a_bad_deadline_is_refused(busy: Running) -> None:
     for bad in ("0", "-5", "soon", "1.5", "", "9" * 30, "9" * 5000):
         response = httpx.post(busy.http + ASK, json=ONE, headers={"x-request-timeout-ms": bad})
-        assert response.status_code == 400 and "whole number of milliseconds" in response.json()["error"]
+        assert (
+            response.status_code == 400
+            and "whole number of milliseconds" in response.json()["error"]
+        )
 
 
 def test_the_body_cap_is_a_setting(busy: Running) -> None:
-    assert "larger than 500000 bytes" in httpx.post(busy.http + ASK, content=b" " * 500_001).json()["error"]
+    assert (
+        "larger than 500000 bytes"
+        in httpx.post(busy.http + ASK, content=b" " * 500_001).json()["error"]
+    )
 
 
 def test_bodies_under_way_are_bounded_together(busy: Running) -> None:
@@ -413,10 +489,20 @@ def test_endless_headers_are_cut(busy: Running) -> None:
         ({"ce-datacontenttype": "application/json"}, "not JSON", 400),
     ],
 )
-def test_a_cloud_event_is_answered_by_one(busy: Running, headers: dict[str, str], body: Any, status: int) -> None:
-    event = {"ce-id": "1", "ce-source": "test", "ce-type": "question", "ce-specversion": "1.0", **headers}
+def test_a_cloud_event_is_answered_by_one(
+    busy: Running, headers: dict[str, str], body: Any, status: int
+) -> None:
+    event = {
+        "ce-id": "1",
+        "ce-source": "test",
+        "ce-type": "question",
+        "ce-specversion": "1.0",
+        **headers,
+    }
     content = b"" if body is None else json.dumps(body).encode()
-    response = httpx.post(busy.http + ASK, content=content, headers={"content-type": "application/json", **event})
+    response = httpx.post(
+        busy.http + ASK, content=content, headers={"content-type": "application/json", **event}
+    )
     assert response.status_code == status, response.text
     if status == 200:
         assert response.headers["ce-specversion"] == "1.0" and response.json()["predictions"]
@@ -432,7 +518,9 @@ def test_on_sigterm_it_is_not_ready_first_and_loses_no_request(
 ) -> None:
     import grpc
 
-    running = serve("--bundle", str(tiny_bundle), "--linger", "2", "--log-level", "info", "--log-format", "json")
+    running = serve(
+        "--bundle", str(tiny_bundle), "--linger", "2", "--log-level", "info", "--log-format", "json"
+    )
     answered: list[int] = []
     over_grpc: list[Any] = []
     refused: list[Any] = []
@@ -449,14 +537,20 @@ def test_on_sigterm_it_is_not_ready_first_and_loses_no_request(
         with grpc.insecure_channel(running.grpc) as channel:
             try:
                 while True:
-                    over_grpc.append(len(stub(channel).ModelInfer(infer("fine"), timeout=60).outputs))
+                    over_grpc.append(
+                        len(stub(channel).ModelInfer(infer("fine"), timeout=60).outputs)
+                    )
             except grpc.RpcError as error:
                 refused.append(error.code())  # type: ignore[attr-defined]
 
     # Its log is read as it comes: a pipe that is full would hold the server up.
     told: list[str] = []
-    reader = threading.Thread(target=lambda: told.append(running.process.communicate()[0]), daemon=True)
-    callers = [threading.Thread(target=rest) for _ in range(4)] + [threading.Thread(target=rpc) for _ in range(2)]
+    reader = threading.Thread(
+        target=lambda: told.append(running.process.communicate()[0]), daemon=True
+    )
+    callers = [threading.Thread(target=rest) for _ in range(4)] + [
+        threading.Thread(target=rpc) for _ in range(2)
+    ]
     for caller in [reader, *callers]:
         caller.start()
     while len(answered) < 20 or len(over_grpc) < 20:
@@ -473,8 +567,12 @@ def test_on_sigterm_it_is_not_ready_first_and_loses_no_request(
     lines = [json.loads(line) for line in told[0].splitlines() if '"answered"' in line]
     logged = [line["code"] for line in lines if line.get("model") == "sentiment"]
     assert set(answered) == {200} and set(over_grpc) == {3}
-    # What reaches gRPC's core while it closes, before a handler saw it, is cancelled by it instead of turned away.
-    assert len(refused) == 2 and set(refused) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    # What reaches gRPC's core while it closes, before a handler saw it, is cancelled by it instead
+    # of turned away.
+    assert len(refused) == 2 and set(refused) <= {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.CANCELLED,
+    }
     assert logged.count("200") == len(answered) + 1 and logged.count("OK") == len(over_grpc)
     assert len(logged) == len(answered) + 1 + len(over_grpc)
 
@@ -524,9 +622,13 @@ def in_process(app: Any, work: Callable[[httpx.AsyncClient], Awaitable[Any]]) ->
 
 
 @pytest.mark.parametrize("path", [ASK, "/v2/models/sentiment/infer"])
-def test_our_own_errors_keep_their_text(misbehaving: Any, caplog: pytest.LogCaptureFixture, path: str) -> None:
+def test_our_own_errors_keep_their_text(
+    misbehaving: Any, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
     tensor = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}]}
-    response = in_process(misbehaving, lambda client: client.post(path, json=ONE if "v1" in path else tensor))
+    response = in_process(
+        misbehaving, lambda client: client.post(path, json=ONE if "v1" in path else tensor)
+    )
     assert response.status_code == 500
     words = response.json()["error"].split()
     assert words[:2] == ["internal", "error"] and len(words) == 3

@@ -39,7 +39,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: Collector
 
     def do_POST(self) -> None:
-        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+            ExportTraceServiceRequest,
+        )
 
         body = self.rfile.read(int(self.headers["content-length"]))
         if self.headers.get("content-encoding") == "gzip":
@@ -66,19 +68,33 @@ def collector() -> Iterator[Collector]:
 
 def ask(server: Running, **headers: str) -> httpx.Response:
     url = f"{server.http}/v1/models/sentiment:predict"
-    return httpx.post(url, json={"instances": [{"text": "a fine film"}]}, headers=headers, trust_env=False, timeout=60)
+    return httpx.post(
+        url,
+        json={"instances": [{"text": "a fine film"}]},
+        headers=headers,
+        trust_env=False,
+        timeout=60,
+    )
 
 
 def test_a_request_continues_its_callers_trace_and_has_a_span_a_stage(
     serve: Callable[..., Running], tiny_bundle: Path, collector: Collector
 ) -> None:
     server = serve(
-        "--bundle", str(tiny_bundle), "--version", "7", "--traces", collector.url, OTEL_BSP_SCHEDULE_DELAY="100"
+        "--bundle",
+        str(tiny_bundle),
+        "--version",
+        "7",
+        "--traces",
+        collector.url,
+        OTEL_BSP_SCHEDULE_DELAY="100",
     )
     said = ask(server, traceparent=f"00-{TRACE}-{PARENT}-01", **{"x-request-id": "an-id"})
     assert said.status_code == 200
-    assert ask(server, traceparent=f"00-{TRACE}-{PARENT}-00").status_code == 200  # a caller that does not record
-    assert httpx.get(f"{server.http}/v2/health/ready", trust_env=False).status_code == 200  # probes are no spans
+    # a caller that does not record
+    assert ask(server, traceparent=f"00-{TRACE}-{PARENT}-00").status_code == 200
+    # probes are no spans
+    assert httpx.get(f"{server.http}/v2/health/ready", trust_env=False).status_code == 200
     spans = collector.wait(lambda spans: any(s.name == "v1 sentiment" for s in spans))
     (request,) = [s for s in spans if s.parent_span_id.hex() == PARENT]
     assert request.name == "v1 sentiment" and request.trace_id.hex() == TRACE
@@ -87,23 +103,35 @@ def test_a_request_continues_its_callers_trace_and_has_a_span_a_stage(
     assert about["tasteloop.model_version"].string_value == "7"
     assert about["tasteloop.code"].string_value == "200"
     stages = [s for s in spans if s.parent_span_id == request.span_id]
-    assert [s.name for s in sorted(stages, key=lambda s: s.start_time_unix_nano)] == ["queue", "tokenise", "encode"]
+    assert [s.name for s in sorted(stages, key=lambda s: s.start_time_unix_nano)] == [
+        "queue",
+        "tokenise",
+        "encode",
+    ]
     for stage in stages:
-        assert request.start_time_unix_nano <= stage.start_time_unix_nano <= stage.end_time_unix_nano
+        assert (
+            request.start_time_unix_nano <= stage.start_time_unix_nano <= stage.end_time_unix_nano
+        )
         assert stage.end_time_unix_nano <= request.end_time_unix_nano
     assert len(spans) == 4 and collector.service == {"tasteloop"}
     assert b"a fine film" not in b"".join(s.SerializeToString() for s in spans)
 
 
-def test_a_collector_that_fails_costs_no_answer(serve: Callable[..., Running], tiny_bundle: Path) -> None:
+def test_a_collector_that_fails_costs_no_answer(
+    serve: Callable[..., Running], tiny_bundle: Path
+) -> None:
     with Collector(failing=True) as broken:
-        server = serve("--bundle", str(tiny_bundle), "--traces", broken.url, OTEL_BSP_SCHEDULE_DELAY="50")
+        server = serve(
+            "--bundle", str(tiny_bundle), "--traces", broken.url, OTEL_BSP_SCHEDULE_DELAY="50"
+        )
         assert [ask(server).status_code for _ in range(5)] == [200] * 5
         broken.shutdown()
 
 
 def test_an_address_that_is_none_is_refused(tiny_bundle: Path) -> None:
-    process = run_server("--bundle", str(tiny_bundle), "--port", "0", "--grpc-port", "0", "--traces", "here")
+    process = run_server(
+        "--bundle", str(tiny_bundle), "--port", "0", "--grpc-port", "0", "--traces", "here"
+    )
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "--traces: an address such as" in said and "'here'" in said

@@ -45,8 +45,12 @@ def cli(tmp_path, monkeypatch, capsys):
 
 
 def loaded_by(code: str) -> set[str]:
-    program = f"import sys\n{code}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
-    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    program = (
+        f"import sys\n{code}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return set(run.stdout.split())
 
 
@@ -96,9 +100,18 @@ def test_version(cli):
 
 
 STEPS = (
-    "ingest", "validate", "prepare", "finetune", "fit-recommender", "champion", "evaluate", "gate", "record",
-    "rehearse", "promote",
-)  # fmt: skip
+    "ingest",
+    "validate",
+    "prepare",
+    "finetune",
+    "fit-recommender",
+    "champion",
+    "evaluate",
+    "gate",
+    "record",
+    "rehearse",
+    "promote",
+)
 
 
 def test_step_lists_the_steps(cli):
@@ -117,7 +130,9 @@ def test_every_step_teaches_its_options(cli, name):
 
 
 def test_a_step_runs_alone_and_says_where_its_output_is(cli, tmp_path):
-    ratings = "".join(f"{u},{i},{1 + (u + i) % 5},{10**9 + 60 * i}\n" for u in range(20) for i in range(20))
+    ratings = "".join(
+        f"{u},{i},{1 + (u + i) % 5},{10**9 + 60 * i}\n" for u in range(20) for i in range(20)
+    )
     (tmp_path / "ratings.csv").write_text(f"userId,movieId,rating,timestamp\n{ratings}")
     movies = "".join(f"{i},Film {i},{'Drama' if i % 2 else 'Comedy'}\n" for i in range(20))
     (tmp_path / "movies.csv").write_text(f"movieId,title,genres\n{movies}")
@@ -134,12 +149,23 @@ def test_a_step_runs_alone_and_says_where_its_output_is(cli, tmp_path):
     dataset = Path(json.loads(answer.stdout)["dataset"])
     assert (dataset / "events.parquet").is_file()
 
-    answer = cli("step", "validate", "--dataset", str(dataset), "--out", str(tmp_path / "out"), "--json")
+    answer = cli(
+        "step", "validate", "--dataset", str(dataset), "--out", str(tmp_path / "out"), "--json"
+    )
     assert answer.returncode == 0, answer.stdout
     assert json.loads(answer.stdout)["passed"] is True
 
     strict = ("--set", "validation.min_users=1000")
-    answer = cli("step", "validate", "--dataset", str(dataset), "--out", str(tmp_path / "no"), "--json", *strict)
+    answer = cli(
+        "step",
+        "validate",
+        "--dataset",
+        str(dataset),
+        "--out",
+        str(tmp_path / "no"),
+        "--json",
+        *strict,
+    )
     assert answer.returncode == 4
     assert json.loads(answer.stdout)["passed"] is False
 
@@ -150,7 +176,10 @@ def test_a_step_runs_alone_and_says_where_its_output_is(cli, tmp_path):
         (("run", "--profile", "nope"), "no profile 'nope'; known: cluster, local, smoke"),
         (("run", "--set", "training.epohcs=3"), "unknown setting 'training.epohcs'"),
         (("run", "--profile", "cluster"), "tasteloop compile"),
-        (("run", "--profile", "smoke", "--set", "ingest.behaviour=/no/such/place"), "/no/such/place"),
+        (
+            ("run", "--profile", "smoke", "--set", "ingest.behaviour=/no/such/place"),
+            "/no/such/place",
+        ),
         (("step", "nope"), "no step 'nope'; known: ingest, validate"),
         (("compile", "-o", "graph.json"), "name a .yaml file"),
         (("report",), "tasteloop run"),
@@ -158,7 +187,10 @@ def test_a_step_runs_alone_and_says_where_its_output_is(cli, tmp_path):
         (("rollback",), "no previous champion"),
         (("rollout", "start", "--version", "1"), "there is no champion to compare with"),
         (("rollout", "start", "--version", "1", "--share", "1.5"), "share 1.5"),
-        (("rollout", "start", "--version", "1", "--rule", "answer=3"), "known, with their defaults: answers=500"),
+        (
+            ("rollout", "start", "--version", "1", "--rule", "answer=3"),
+            "known, with their defaults: answers=500",
+        ),
         (("rollout", "promote"), "no rollout is running"),
         (("rollout", "abort"), "tasteloop rollout start"),
         (("journal", "describe"), "no journal in"),
@@ -214,12 +246,15 @@ NUMBERS = [
     (name, parameter.opts[0])
     for name, command in COMMANDS.items()
     for parameter in command.params
-    if get_type_hints(inspect.unwrap(command.callback)).get(parameter.name) in (int, float, int | None, float | None)
+    if get_type_hints(inspect.unwrap(command.callback)).get(parameter.name)
+    in (int, float, int | None, float | None)
 ]
 
 
 def with_parameter(wanted: str) -> list[str]:
-    return [name for name, command in COMMANDS.items() if any(p.name == wanted for p in command.params)]
+    return [
+        name for name, command in COMMANDS.items() if any(p.name == wanted for p in command.params)
+    ]
 
 
 def assert_refused(answer: Answer) -> None:
@@ -251,7 +286,14 @@ def test_every_command_with_a_profile_refuses_one_that_cannot_be_read(cli, tmp_p
     (tmp_path / "deep.yaml").write_text(DEEP)
     (tmp_path / "digits.yaml").write_text(f"ingest: {{max_users: {DIGITS}}}")
     (tmp_path / "latin.yaml").write_bytes(b"ingest: \xff")
-    for profile in ("folder.yaml", "deep.yaml", "digits.yaml", "latin.yaml", "none.yaml", "deep.yaml/x.yaml"):
+    for profile in (
+        "folder.yaml",
+        "deep.yaml",
+        "digits.yaml",
+        "latin.yaml",
+        "none.yaml",
+        "deep.yaml/x.yaml",
+    ):
         answer = cli(*name.split(), *REQUIRED.get(name, ()), "--profile", str(tmp_path / profile))
 
         assert_refused(answer)
@@ -259,13 +301,26 @@ def test_every_command_with_a_profile_refuses_one_that_cannot_be_read(cli, tmp_p
     assert_refused(cli(*name.split(), *REQUIRED.get(name, ()), "--profile", "x" * 5000))
 
 
-SETTING = {"simulate": "prepare.horizon", "cluster deploy": "replicas", "cluster manifest": "replicas"}
+SETTING = {
+    "simulate": "prepare.horizon",
+    "cluster deploy": "replicas",
+    "cluster manifest": "replicas",
+}
 
 
 @pytest.mark.parametrize("name", with_parameter("set"))
 def test_every_command_with_settings_refuses_absurd_ones(cli, name):
     key = SETTING.get(name, "ingest.max_users")
-    for value in (DIGITS, DEEP, "{a: 1, a: 2}", "!!int ten", "0x" + "f" * 5000, "ten", "1e300", "9" * 19):
+    for value in (
+        DIGITS,
+        DEEP,
+        "{a: 1, a: 2}",
+        "!!int ten",
+        "0x" + "f" * 5000,
+        "ten",
+        "1e300",
+        "9" * 19,
+    ):
         answer = cli(*name.split(), *REQUIRED.get(name, ()), "--set", f"{key}={value}")
 
         assert_refused(answer)
@@ -279,28 +334,56 @@ def test_every_command_with_settings_refuses_absurd_ones(cli, name):
         (("compile", "-o", "{folder}.yaml"), "{folder}.yaml"),
         (("submit", "--host", "http://127.0.0.1:8O80"), "is no address of a server"),
         (
-            ("submit", "--pipeline", "scoring", "--argument", "events=x", "--argument", f"k={DIGITS}"),
+            (
+                "submit",
+                "--pipeline",
+                "scoring",
+                "--argument",
+                "events=x",
+                "--argument",
+                f"k={DIGITS}",
+            ),
             "k is a whole number",
         ),
         (
-            ("submit", "--pipeline", "scoring", "--argument", "events=x", "--argument", "k=" + "[" * 20_000),
+            (
+                "submit",
+                "--pipeline",
+                "scoring",
+                "--argument",
+                "events=x",
+                "--argument",
+                "k=" + "[" * 20_000,
+            ),
             "k is a whole number",
         ),
         (("submit", "--cron", DIGITS), "five fields"),
-        (("predict", "recommend", "--events", "[]", "--url", "http://127.0.0.1:8O80"), "is no address of a server"),
+        (
+            ("predict", "recommend", "--events", "[]", "--url", "http://127.0.0.1:8O80"),
+            "is no address of a server",
+        ),
         (("predict", "recommend", "--events", "[]", "--url", ""), "is no address of a server"),
         (("predict", "recommend", "--events", "{folder}"), "{folder}"),
         (("predict", "recommend", "--events", "{file}"), "is not JSON"),
-        (("predict", "recommend", "--events", "{binary}"), "neither JSON nor a file that can be read"),
+        (
+            ("predict", "recommend", "--events", "{binary}"),
+            "neither JSON nor a file that can be read",
+        ),
         (("predict", "recommend", "--events", "/dev/zero"), "send a shorter history"),
         (("predict", "recommend", "--events", "[" * 100_000), "is not JSON"),
         (("predict", "recommend", "--events", f"[{DIGITS}]"), "is not JSON"),
-        (("predict", "recommend", "--events", "x" * 5000), "neither JSON nor a file that can be read"),
+        (
+            ("predict", "recommend", "--events", "x" * 5000),
+            "neither JSON nor a file that can be read",
+        ),
         (("report", "--run", DIGITS), "name too long"),
         (("report", "--site", "{file}"), "{file}"),
         (("report", "--site", "{file}/site"), "{file}"),
         (("score", "--events", "{folder}", "-o", "{file}", "--bundle", "{folder}"), "{f"),
-        (("score", "--events", "none.csv", "-o", "answers.parquet", "--bundle", "{file}"), "none.csv"),
+        (
+            ("score", "--events", "none.csv", "-o", "answers.parquet", "--bundle", "{file}"),
+            "none.csv",
+        ),
         (("monitor", "--once", "--events", "none"), "no such file"),
         (("monitor", "--every", f"{DIGITS}d"), "up to a year"),
         (("monitor", "--every", "²s"), "up to a year"),
@@ -311,11 +394,19 @@ def test_every_command_with_settings_refuses_absurd_ones(cli, name):
         (("rollout", "start", "--version", "1", "--rule", f"answers={DIGITS}"), "answers"),
         (("journal", "describe", "--directory", "{file}"), "{file}"),
         (("bench", "quality", "--quick", "--out", "{file}/bench"), "{file}"),
-        (("step", "ingest", "--set", "ingest.behaviour={folder}", "--out", "{folder}/out"), "{folder}"),
-        (("step", "ingest", "--set", "ingest.behaviour={folder}.yaml", "--out", "{folder}/out"), "{folder}.yaml"),
+        (
+            ("step", "ingest", "--set", "ingest.behaviour={folder}", "--out", "{folder}/out"),
+            "{folder}",
+        ),
+        (
+            ("step", "ingest", "--set", "ingest.behaviour={folder}.yaml", "--out", "{folder}/out"),
+            "{folder}.yaml",
+        ),
     ],
 )
-def test_a_path_an_address_or_a_number_that_cannot_be_is_one_message(cli, tmp_path, arguments, said):
+def test_a_path_an_address_or_a_number_that_cannot_be_is_one_message(
+    cli, tmp_path, arguments, said
+):
     places = {name: tmp_path / name for name in ("file", "folder", "binary")}
     places["file"].write_text("x")
     places["binary"].write_bytes(b"\xff\xfe\x00")
@@ -345,7 +436,12 @@ HOMELESS = {
 @pytest.mark.parametrize("name", ["step", *(name for name in COMMANDS if name != "step")])
 def test_every_command_names_a_home_that_cannot_be(cli, tmp_path, monkeypatch, name):
     (tmp_path / "file").write_text("x")
-    for home in (str(tmp_path / "file"), str(tmp_path / "file" / "home"), "/" + "x" * 300, "~no-such-user/home"):
+    for home in (
+        str(tmp_path / "file"),
+        str(tmp_path / "file" / "home"),
+        "/" + "x" * 300,
+        "~no-such-user/home",
+    ):
         monkeypatch.setenv("TASTELOOP_HOME", home)
 
         answer = cli(*name.split(), *HOMELESS.get(name, REQUIRED.get(name, ())))
@@ -359,7 +455,11 @@ def small(tmp_path, tiny_encoder) -> tuple[str, ...]:
     """Settings that need no download."""
     (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,2,3,1000000000\n")
     (tmp_path / "movies.csv").write_text("movieId,title,genres\n2,Film,Drama\n")
-    values = {"ingest.behaviour": tmp_path, "ingest.reviews": "null", "training.encoder": tiny_encoder}
+    values = {
+        "ingest.behaviour": tmp_path,
+        "ingest.reviews": "null",
+        "training.encoder": tiny_encoder,
+    }
     return tuple(part for key, value in values.items() for part in ("--set", f"{key}={value}"))
 
 
@@ -396,7 +496,9 @@ def test_the_process_ends_with_the_code_and_without_a_traceback(tmp_path, monkey
     monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     command = [sys.executable, "-m", "pipelines.cli.app", "serve", "--port", "0"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: there is no champion")
 

@@ -1,4 +1,5 @@
-"""What a cluster is given, as files beside this one, so that a reviewer sees in the diff what a change does to it.
+"""What a cluster is given, as files beside this one, so that a reviewer sees in the diff what a
+change does to it.
 
 After a change that is meant: `make golden`, then read `git diff tests/golden`.
 """
@@ -27,7 +28,9 @@ def same(name: str, made: str) -> None:
     path = GOLDEN / name
     if os.environ.get(RENEW):
         path.write_text(made)
-    assert path.is_file() and made == path.read_text(), f"{path.name} differs; where that is meant: make golden"
+    assert path.is_file() and made == path.read_text(), (
+        f"{path.name} differs; where that is meant: make golden"
+    )
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -40,13 +43,23 @@ def test_each_graph_for_a_cluster(name, tmp_path, monkeypatch):
 
 
 def test_the_inference_service_with_a_canary():
-    releases = [Release(v, f"s3://models/{v}", v * 64, f"registry.example/serving@sha256:{v * 64}") for v in ("1", "2")]
+    releases = [
+        Release(v, f"s3://models/{v}", v * 64, f"registry.example/serving@sha256:{v * 64}")
+        for v in ("1", "2")
+    ]
     asked = settings("tasteloop", "tasteloop", journal="http://tasteloop-journal:8082")
-    same("inferenceservice.yaml", yaml.safe_dump(manifest(asked, Releases(*releases, 10)), sort_keys=False, width=120))
+    same(
+        "inferenceservice.yaml",
+        yaml.safe_dump(manifest(asked, Releases(*releases, 10)), sort_keys=False, width=120),
+    )
 
 
 def test_the_trainjob_of_two_nodes_with_four_gpus():
-    options = ["cluster.finetune.gpu=4", "cluster.finetune.nodes=2", "cluster.checkpoints=s3://bucket/checkpoints"]
+    options = [
+        "cluster.finetune.gpu=4",
+        "cluster.finetune.nodes=2",
+        "cluster.checkpoints=s3://bucket/checkpoints",
+    ]
     cluster = load("cluster", options).cluster
     made = trainjob(cluster, "registry.example/tasteloop-python@sha256:" + "0" * 64)
     job = complete(made, "tasteloop-run-0", "s3://bucket/checkpoints/run", '{"epochs": 3}')

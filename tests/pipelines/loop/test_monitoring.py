@@ -52,7 +52,9 @@ def promote(bundle: Path, work: Path, expected: str | None = None) -> str:
     from tasteloop.bundle import verify
 
     write_json(work / "evaluation.json", {"metrics": {}, "lineage": {}})
-    version = registry.record(bundle, work / "evaluation.json", {"passed": True, "reasons": []}, {}).version
+    version = registry.record(
+        bundle, work / "evaluation.json", {"passed": True, "reasons": []}, {}
+    ).version
     write_json(work / "rehearsal.json", {"passed": True, "digest": verify(bundle)})
     registry.rehearsed(version, work / "rehearsal.json")
     registry.promote(version, expected)
@@ -81,15 +83,30 @@ def behaviour(tiny_dataset: Path) -> pl.DataFrame:
 def dramatic(behaviour: pl.DataFrame, bundle: Path) -> pl.DataFrame:
     """All turn to drama."""
     catalogue = Session.load(bundle).catalogue
-    drama = [i for i, labels in zip(catalogue.items, catalogue.labels, strict=True) if labels == ["Drama"]]
-    return behaviour.with_columns(item=pl.Series(np.random.default_rng(0).choice(drama, behaviour.height)))
+    drama = [
+        i
+        for i, labels in zip(catalogue.items, catalogue.labels, strict=True)
+        if labels == ["Drama"]
+    ]
+    return behaviour.with_columns(
+        item=pl.Series(np.random.default_rng(0).choice(drama, behaviour.height))
+    )
 
 
 def arrive(home: Path, reference: Reference, windows: list[pl.DataFrame], name: str = "a") -> None:
     """Windows one after the other, and one event after them that closes the last."""
-    tables = [w.with_columns(time=pl.col("time") + reference.end + n * LENGTH) for n, w in enumerate(windows)]
-    last = tables[-1].head(1).with_columns(time=pl.lit(reference.end + len(windows) * LENGTH + 3 * HOUR))
-    write_parquet(home / "incoming" / f"{name}.parquet", pl.concat([*tables, last.cast(tables[-1].schema)]))
+    tables = [
+        w.with_columns(time=pl.col("time") + reference.end + n * LENGTH)
+        for n, w in enumerate(windows)
+    ]
+    last = (
+        tables[-1]
+        .head(1)
+        .with_columns(time=pl.lit(reference.end + len(windows) * LENGTH + 3 * HOUR))
+    )
+    write_parquet(
+        home / "incoming" / f"{name}.parquet", pl.concat([*tables, last.cast(tables[-1].schema)])
+    )
 
 
 def once(chosen: Settings | None = None, **options: Any) -> Watched:
@@ -104,7 +121,11 @@ def test_without_a_champion_or_a_closed_window_it_says_so(
     home: Path, made: tuple[Path, Reference], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = once()
-    assert watched.outcome is None and "nothing has come yet" in watched.note and watched.champion == "1"
+    assert (
+        watched.outcome is None
+        and "nothing has come yet" in watched.note
+        and watched.champion == "1"
+    )
     monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path))
     assert "tasteloop run" in once().note
 
@@ -119,7 +140,10 @@ def test_the_same_behaviour_is_healthy_and_is_looked_at_once(
     assert again.windows == () and again.decision == watched.decision
     assert [r.kind for r in Ledger(home / "monitor").records()] == ["window", "decided"]
     decided_by = read_json(home / "monitor" / "settings.json")
-    assert decided_by["decision"] == settings().decision.model_dump(mode="json") and "alerts" not in decided_by
+    assert (
+        decided_by["decision"] == settings().decision.model_dump(mode="json")
+        and "alerts" not in decided_by
+    )
     metrics = write_metrics().read_text()
     assert f'tasteloop_monitor_decision{{outcome="{watched.outcome}"}} 1.0' in metrics
     assert 'tasteloop_monitor_effect{measure="labels"}' in metrics
@@ -133,7 +157,10 @@ def test_a_change_of_taste_is_answered_once_with_one_retraining(
     assert once().outcome == "watch"  # one window is not enough
     arrive(home, made[1], [moved, moved])
     watched = once()
-    assert (watched.outcome, watched.decision and watched.decision["result"]) == ("retrain", "promoted")
+    assert (watched.outcome, watched.decision and watched.decision["result"]) == (
+        "retrain",
+        "promoted",
+    )
     assert watched.decision is not None and watched.decision["events"] == 2 * behaviour.height
     once()
     assert (home / "promotions").read_text().count("\n") == 1
@@ -146,13 +173,27 @@ def test_answers_of_the_journal_are_judged_when_their_truth_is_mature(
     session, start = Session.load(tiny_bundle), made[1].end
     kept = Journal(JournalSettings(directory=home / "journal", bound=10_000))
     for (user,), told in behaviour.sort("time").group_by("user", maintain_order=True):
-        asked = {"events": [{"kind": "rate", "item": i, "value": v} for i, v in told.head(10)["item", "value"].rows()]}
+        asked = {
+            "events": [
+                {"kind": "rate", "item": i, "value": v}
+                for i, v in told.head(10)["item", "value"].rows()
+            ]
+        }
         at = told["time"][9] + start
         for model in ("interests", "recommend"):
             for version in ("1", "another"):
                 outputs = session.answer(model, [asked])
                 kept.answered(
-                    Answered(f"{model}-{version}-{user}", model, version, "v1", at, [asked], outputs, users=[str(user)])
+                    Answered(
+                        f"{model}-{version}-{user}",
+                        model,
+                        version,
+                        "v1",
+                        at,
+                        [asked],
+                        outputs,
+                        users=[str(user)],
+                    )
                 )
     kept.close()
     arrive(home, made[1], [behaviour])
@@ -170,7 +211,8 @@ def test_late_and_repeated_and_disordered_events_change_nothing(
     arrive(home, made[1], [behaviour])
     first = once()
     seen = Ledger(home / "monitor").evidence()
-    arrive(home, made[1], [behaviour.sample(fraction=1, shuffle=True, seed=1)], "b")  # all again, in another order
+    # all again, in another order
+    arrive(home, made[1], [behaviour.sample(fraction=1, shuffle=True, seed=1)], "b")
     assert once().decision == first.decision and Ledger(home / "monitor").evidence() == seen
     shutil.rmtree(home / "monitor" / "windows")
     for name in ("ledger.jsonl", "ledger.head.json", "lease.json"):
@@ -185,7 +227,9 @@ def test_a_broken_field_calls_a_human_and_trains_nothing(
     broken = behaviour.with_columns(value=pl.lit(None, pl.Float32))
     with webhook([204]) as (url, got):
         chosen = settings()
-        chosen = chosen.model_copy(update={"alerts": chosen.alerts.model_copy(update={"webhook": url})})
+        chosen = chosen.model_copy(
+            update={"alerts": chosen.alerts.model_copy(update={"webhook": url})}
+        )
         arrive(home, made[1], [broken, broken])
         watched = once(chosen)
         assert watched.outcome == "alert-human" and once(chosen).decision == watched.decision
@@ -207,7 +251,11 @@ def test_a_webhook_that_is_down_holds_nothing_up_and_is_tried_again(
         change = {"webhook": url, "tries": 2}
         chosen = chosen.model_copy(update={"alerts": chosen.alerts.model_copy(update=change)})
         watched = once(chosen)
-        assert watched.outcome == "alert-human" and watched.decision is not None and not watched.decision["alerted"]
+        assert (
+            watched.outcome == "alert-human"
+            and watched.decision is not None
+            and not watched.decision["alerted"]
+        )
         assert "alerts_waiting 1.0" in write_metrics().read_text()
         (entry,) = once(chosen).resumed
         assert entry["alerted"] and len(got) == 3
@@ -217,7 +265,9 @@ def test_a_webhook_that_is_down_holds_nothing_up_and_is_tried_again(
 def test_a_worse_champion_is_rolled_back_and_the_ledger_says_why(
     home: Path, made: tuple[Path, Reference], tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    """The evidence of two versions is in the ledger as their windows left it; the registry is the real one."""
+    """The evidence of two versions is in the ledger as their windows left it; the registry is the
+    real one.
+    """
     from pipelines.loop.monitoring import _Pass, directory
     from tasteloop.bundle import seal
     from validation.monitor.decision import Evidence, Finding, key_of
@@ -230,24 +280,41 @@ def test_a_worse_champion_is_rolled_back_and_the_ledger_says_why(
     def window(n: int, champion: str, f1: float) -> Evidence:
         found = Finding(measure="quality.f1", value=f1, low=f1 - 0.02, high=f1 + 0.02, n=400)
         return Evidence(
-            id=f"{n}", window=f"{n}/{n + 1}", end=n + 1, reference="r", champion=champion, findings=(found,)
+            id=f"{n}",
+            window=f"{n}/{n + 1}",
+            end=n + 1,
+            reference="r",
+            champion=champion,
+            findings=(found,),
         )
 
     ledger = Ledger(home / "monitor")
     with ledger.lease() as lease:
-        for n, (champion, f1) in enumerate([(first, 0.6), (first, 0.58), (digest, 0.5), (digest, 0.49)]):
+        for n, (champion, f1) in enumerate(
+            [(first, 0.6), (first, 0.58), (digest, 0.5), (digest, 0.49)]
+        ):
             seen = window(n, champion, f1)
-            ledger.append(lease, "window", key_of("r", seen.window, champion), seen.model_dump(mode="json"))
-        work = _Pass(lease, settings(), ledger.clock, directory(home / "incoming"), retrain, journal)
+            ledger.append(
+                lease, "window", key_of("r", seen.window, champion), seen.model_dump(mode="json")
+            )
+        work = _Pass(
+            lease, settings(), ledger.clock, directory(home / "incoming"), retrain, journal
+        )
         evidence = ledger.evidence()
         assert work.roll_back(evidence[:3], evidence[2]) is None  # one window
         entry = work.roll_back(evidence, evidence[3])
     assert (
-        entry is not None and entry["result"] == "rolled back" and "quality.f1 is 0.5200 at most" in entry["reasons"][0]
+        entry is not None
+        and entry["result"] == "rolled back"
+        and "quality.f1 is 0.5200 at most" in entry["reasons"][0]
     )
     assert registry.pointer() == ("1", first)
     assert outcomes(home) == [("rollback", "rolled back")]
-    said = CliRunner().invoke(__import__("pipelines.cli.app", fromlist=["app"]).app, ["history"]).stdout
+    said = (
+        CliRunner()
+        .invoke(__import__("pipelines.cli.app", fromlist=["app"]).app, ["history"])
+        .stdout
+    )
     assert "rollback" in said and f"to {first[:12]}: rolled back" in said
 
 
@@ -257,13 +324,19 @@ def test_a_rollback_that_was_killed_before_it_was_told_is_not_done_twice(
     from pipelines.loop.monitoring import _roll_back
 
     first = made[1].champion
-    assert _roll_back({"champion": "b" * 64, "to": first}) == {"result": "rolled back", "version": "1"}
+    assert _roll_back({"champion": "b" * 64, "to": first}) == {
+        "result": "rolled back",
+        "version": "1",
+    }
     assert _roll_back({"champion": "b" * 64, "to": "a" * 64})["result"] == "moved"
     assert registry.pointer() == ("1", first)
 
 
 def test_another_monitor_and_wrong_options_are_told(
-    home: Path, made: tuple[Path, Reference], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    home: Path,
+    made: tuple[Path, Reference],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from pipelines.cli.app import main
 
@@ -288,9 +361,13 @@ def test_another_monitor_and_wrong_options_are_told(
         assert run(*wrong)[0] == 2
 
 
-def test_a_file_without_its_columns_is_refused_by_name(home: Path, made: tuple[Path, Reference]) -> None:
+def test_a_file_without_its_columns_is_refused_by_name(
+    home: Path, made: tuple[Path, Reference]
+) -> None:
     write_parquet(home / "incoming" / "a.parquet", pl.DataFrame({"user": ["u"], "when": [1]}))
-    with pytest.raises(TasteloopError, match=r"a\.parquet has no column 'kind', 'time'; it has: user, when"):
+    with pytest.raises(
+        TasteloopError, match=r"a\.parquet has no column 'kind', 'time'; it has: user, when"
+    ):
         once()
     (home / "incoming" / "a.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(TasteloopError, match="not a whole Parquet file"):
@@ -301,7 +378,12 @@ def test_a_file_without_its_columns_is_refused_by_name(home: Path, made: tuple[P
 
 
 def process(home: Path, *options: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "TASTELOOP_HOME": str(home), "PYTHONPATH": str(HOUSE), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "TASTELOOP_HOME": str(home),
+        "PYTHONPATH": str(HOUSE),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, str(WATCHING), str(home), *options]
     return subprocess.Popen(command, cwd=HOUSE, env=environment, stdout=subprocess.PIPE, text=True)
 
@@ -317,7 +399,9 @@ def test_five_monitors_at_once_two_with_wrong_clocks_retrain_once(
     started = [process(home, "--skew", skew) for skew in ("0", "0", "0", "1", "-1")]
     told = [json.loads(p.communicate(timeout=800)[0]) for p in started]
     assert [p.returncode for p in started] == [0] * 5
-    assert {t["outcome"] for t in told} == {"retrain"} and len({t["decision"]["key"] for t in told}) == 1
+    assert {t["outcome"] for t in told} == {"retrain"} and len(
+        {t["decision"]["key"] for t in told}
+    ) == 1
     assert outcomes(home) == [("retrain", "promoted")]
     assert (home / "promotions").read_text().count("\n") == 1
     kinds = [r.kind for r in Ledger(home / "monitor").records()]
@@ -347,7 +431,9 @@ def test_a_monitor_that_is_killed_at_each_step_is_carried_on(
 @pytest.mark.slow
 def test_sigterm_ends_the_loop_cleanly(home: Path, made: tuple[Path, Reference]) -> None:
     command = [sys.executable, "-m", "pipelines.cli.app", "monitor", "--every", "1h", "-p", "smoke"]
-    running = subprocess.Popen(command, cwd=HOUSE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command, cwd=HOUSE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert running.stdout is not None
     first = running.stdout.readline()
     assert "version 1" in first or "reference" in first

@@ -73,7 +73,10 @@ def test_the_newest_windows_stay_and_the_ledger_says_what_went(
     for start, end in ((8, 9), (9, 10), (10, 11), (99, 100)):  # by time, not by name
         directory(home / "monitor" / "windows" / f"{start}-{end}-abc")
     directory(home / "monitor" / "windows" / "mine")
-    assert remove(lease, two[1], windows=2) == {"monitor/windows/8-9-abc", "monitor/windows/9-10-abc"}
+    assert remove(lease, two[1], windows=2) == {
+        "monitor/windows/8-9-abc",
+        "monitor/windows/9-10-abc",
+    }
     assert remove(lease, two[1], windows=2) == set()
     (record,) = lease.ledger.records()
     assert record.kind == "pruned" and len(record.body["removed"]) == 2
@@ -92,23 +95,41 @@ def test_references_of_the_champion_and_the_one_before_stay_however_old(
     assert all(path.is_dir() for path in used)
 
 
-def test_data_that_a_retraining_would_begin_with_stays(home: Path, lease: Lease, two: tuple[Path, Path]) -> None:
+def test_data_that_a_retraining_would_begin_with_stays(
+    home: Path, lease: Lease, two: tuple[Path, Path]
+) -> None:
     monitor = home / "monitor"
-    base, window = directory(monitor / "data" / "first" / "dataset"), monitor / "retrainings" / "used" / "data"
+    base, window = (
+        directory(monitor / "data" / "first" / "dataset"),
+        monitor / "retrainings" / "used" / "data",
+    )
     directory(window)
     for unused in ("data/second", "retrainings/unused"):
         directory(monitor / unused)
     write_json(window / "ingest.json", {"base": str(base)})
-    made = {"bundle": str(two[1]), "snapshots": str(directory(home / "pipeline" / "artifacts" / "snapshots"))}
-    run = {"outcome": "promoted", "settings": {"ingest": {"behaviour": str(window)}}, "artifacts": made}
+    made = {
+        "bundle": str(two[1]),
+        "snapshots": str(directory(home / "pipeline" / "artifacts" / "snapshots")),
+    }
+    run = {
+        "outcome": "promoted",
+        "settings": {"ingest": {"behaviour": str(window)}},
+        "artifacts": made,
+    }
     (home / "runs" / "r").mkdir(parents=True)
     write_json(home / "runs" / "r" / "run.json", {"id": "r", **run})
-    assert remove(lease, two[1], champions=0) == {"monitor/data/second", "monitor/retrainings/unused"}
+    assert remove(lease, two[1], champions=0) == {
+        "monitor/data/second",
+        "monitor/retrainings/unused",
+    }
     assert (base / "file").is_file() and (window / "ingest.json").is_file()
 
 
 def events(path: Path, *days: int) -> None:
-    write_parquet(path, pl.DataFrame({"user": ["u"] * len(days), "kind": ["view"] * len(days), "time": [*days]}))
+    write_parquet(
+        path,
+        pl.DataFrame({"user": ["u"] * len(days), "kind": ["view"] * len(days), "time": [*days]}),
+    )
 
 
 def test_files_of_events_that_ended_long_ago_go_once_nothing_needs_them(
@@ -123,9 +144,14 @@ def test_files_of_events_that_ended_long_ago_go_once_nothing_needs_them(
     assert remove(lease, two[1], incoming_days=365) == {"incoming/old.parquet"}
     recent = load("smoke").retraining.recent_days  # such users come with their whole history
     assert recent < 101 and remove(lease, two[1], incoming_days=1) == {"incoming/spanning.parquet"}
-    seen = Evidence(id="e", window=f"0/{END + 500 * DAY}", end=END + 500 * DAY, reference="r", champion="c")
-    lease.ledger.append(lease, "window", key_of("r", seen.window, "c"), seen.model_dump(mode="json"))
-    events(incoming / "horizon.parquet", END - 1)  # answers before the reference's end mature with it
+    seen = Evidence(
+        id="e", window=f"0/{END + 500 * DAY}", end=END + 500 * DAY, reference="r", champion="c"
+    )
+    lease.ledger.append(
+        lease, "window", key_of("r", seen.window, "c"), seen.model_dump(mode="json")
+    )
+    # answers before the reference's end mature with it
+    events(incoming / "horizon.parquet", END - 1)
     assert remove(lease, two[1], incoming_days=100) == {"incoming/new.parquet"}
 
 

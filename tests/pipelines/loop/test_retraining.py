@@ -28,7 +28,9 @@ def dataset(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     out.mkdir()
     for name in ("events", "items"):
         write_parquet(out / f"{name}.parquet", read_parquet(tiny_dataset / f"{name}.parquet"))
-    write_json(out / "ingest.json", {"source": "made in a test", "sha256": "0" * 64, "terms": "ours"})
+    write_json(
+        out / "ingest.json", {"source": "made in a test", "sha256": "0" * 64, "terms": "ours"}
+    )
     return out
 
 
@@ -37,11 +39,15 @@ def later(dataset: Path, users: int = 10, days: int = 40) -> pl.DataFrame:
     events = read_parquet(dataset / "events.parquet")
     shift = int(events["time"].max()) - int(events["time"].min()) + days * DAY  # type: ignore[arg-type]
     some = events.filter(pl.col("user").is_in([f"{u:032x}" for u in range(users)]))
-    new = some.with_columns(time=pl.col("time") + shift, user=pl.lit("n") + pl.col("user").str.tail(31))
+    new = some.with_columns(
+        time=pl.col("time") + shift, user=pl.lit("n") + pl.col("user").str.tail(31)
+    )
     return pl.concat([new, new.tail(30)])
 
 
-def window(dataset: Path, snapshots: Path, out: Path, **rules: Any) -> tuple[pl.DataFrame, dict[str, Any]]:
+def window(
+    dataset: Path, snapshots: Path, out: Path, **rules: Any
+) -> tuple[pl.DataFrame, dict[str, Any]]:
     new = later(dataset)
     until = int(new["time"].max()) + 1  # type: ignore[arg-type]
     write_window(dataset, snapshots, Incoming(new), until, RetrainingSettings(**rules), out)
@@ -51,19 +57,30 @@ def window(dataset: Path, snapshots: Path, out: Path, **rules: Any) -> tuple[pl.
 def test_recent_users_come_whole_others_by_share_and_some_stay_out(
     dataset: Path, tiny_snapshots: Path, tmp_path: Path
 ) -> None:
-    events, told = window(dataset, tiny_snapshots, tmp_path / "a", recent_days=30, replay=0.25, held=0.5)
+    events, told = window(
+        dataset, tiny_snapshots, tmp_path / "a", recent_days=30, replay=0.25, held=0.5
+    )
     users = set(events["user"])
     new, old = {u for u in users if u.startswith("n")}, {u for u in users if not u.startswith("n")}
     tested = set(Snapshots.read(tiny_snapshots).split(TEST)["user"])
     assert len(new) == 10 == told["recent_users"]
-    assert told["held_users"] == round(len(tested) / 2) and len(tested - users) >= told["held_users"]
+    assert (
+        told["held_users"] == round(len(tested) / 2) and len(tested - users) >= told["held_users"]
+    )
     assert len(old) == told["replayed_users"] == round(0.25 * (60 - told["held_users"]))
     whole = read_parquet(dataset / "events.parquet")
-    assert events.filter(pl.col("user").is_in(list(old))).height == whole.filter(pl.col("user").is_in(list(old))).height
+    assert (
+        events.filter(pl.col("user").is_in(list(old))).height
+        == whole.filter(pl.col("user").is_in(list(old))).height
+    )
     assert events.height == events.unique().height == told["events"]  # repetitions are gone
-    again, _ = window(dataset, tiny_snapshots, tmp_path / "b", recent_days=30, replay=0.25, held=0.5)
+    again, _ = window(
+        dataset, tiny_snapshots, tmp_path / "b", recent_days=30, replay=0.25, held=0.5
+    )
     assert again.equals(events)
-    other, _ = window(dataset, tiny_snapshots, tmp_path / "c", recent_days=30, replay=0.25, held=0.5, seed=1)
+    other, _ = window(
+        dataset, tiny_snapshots, tmp_path / "c", recent_days=30, replay=0.25, held=0.5, seed=1
+    )
     assert set(other["user"]) != users
 
 
@@ -74,7 +91,9 @@ def test_the_policy_s_ends(dataset: Path, tiny_snapshots: Path, tmp_path: Path) 
     assert set(new["user"]) == set(later(dataset)["user"])
     incoming = later(dataset)
     cut = int(incoming["time"].median())  # type: ignore[arg-type]
-    write_window(dataset, tiny_snapshots, Incoming(incoming), cut, RetrainingSettings(), tmp_path / "c")
+    write_window(
+        dataset, tiny_snapshots, Incoming(incoming), cut, RetrainingSettings(), tmp_path / "c"
+    )
     assert read_parquet(tmp_path / "c" / "events.parquet")["time"].max() < cut  # type: ignore[operator]
 
 
@@ -82,36 +101,64 @@ def test_ingest_reads_it_and_leaves_pseudonyms_alone(
     dataset: Path, tiny_snapshots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path / "home"))
-    items = read_parquet(dataset / "items.parquet").head(1).with_columns(item=pl.lit("new"), title=pl.lit("New"))
+    items = (
+        read_parquet(dataset / "items.parquet")
+        .head(1)
+        .with_columns(item=pl.lit("new"), title=pl.lit("New"))
+    )
     incoming = Incoming(later(dataset), items)
-    write_window(dataset, tiny_snapshots, incoming, 2**60, RetrainingSettings(replay=1.0, held=0.0), tmp_path / "data")
+    write_window(
+        dataset,
+        tiny_snapshots,
+        incoming,
+        2**60,
+        RetrainingSettings(replay=1.0, held=0.0),
+        tmp_path / "data",
+    )
     settings = IngestSettings(behaviour=str(tmp_path / "data"), reviews=None)
     before = source_fingerprint(settings)
     result = ingest(settings, tmp_path / "out")
     written, read = (read_parquet(tmp_path / name / "events.parquet") for name in ("data", "out"))
-    assert read.sort(read.columns).equals(written.sort(written.columns)) and result.removed == dict.fromkeys(
-        result.removed, 0
+    assert read.sort(read.columns).equals(
+        written.sort(written.columns)
+    ) and result.removed == dict.fromkeys(result.removed, 0)
+    assert (
+        result.terms == "ours" and "new" in read_parquet(tmp_path / "out" / "items.parquet")["item"]
     )
-    assert result.terms == "ours" and "new" in read_parquet(tmp_path / "out" / "items.parquet")["item"]
     write_parquet(tmp_path / "data" / "events.parquet", written.head(100))
     assert source_fingerprint(settings) != before
 
 
-def test_the_next_retraining_begins_with_the_same_base(dataset: Path, tiny_snapshots: Path, tmp_path: Path) -> None:
+def test_the_next_retraining_begins_with_the_same_base(
+    dataset: Path, tiny_snapshots: Path, tmp_path: Path
+) -> None:
     window(dataset, tiny_snapshots, tmp_path / "data")
-    first = {"settings": {"ingest": {"behaviour": "ml-100k"}}, "artifacts": {"dataset": str(dataset)}}
-    retrained = {"settings": {"ingest": {"behaviour": str(tmp_path / "data")}}, "artifacts": {"dataset": "elsewhere"}}
+    first = {
+        "settings": {"ingest": {"behaviour": "ml-100k"}},
+        "artifacts": {"dataset": str(dataset)},
+    }
+    retrained = {
+        "settings": {"ingest": {"behaviour": str(tmp_path / "data")}},
+        "artifacts": {"dataset": "elsewhere"},
+    }
     assert base_of(first) == base_of(retrained) == dataset
-    own = {"settings": {"ingest": {"behaviour": str(dataset)}}, "artifacts": {"dataset": "made/by/ingest"}}
+    own = {
+        "settings": {"ingest": {"behaviour": str(dataset)}},
+        "artifacts": {"dataset": "made/by/ingest"},
+    }
     assert base_of(own) == Path("made/by/ingest")  # a directory that no retraining wrote
 
 
 @pytest.mark.parametrize("warm", [True, False])
 def test_a_warm_start_begins_with_the_champion_s_encoder(tmp_path: Path, warm: bool) -> None:
     write_json(tmp_path / "card.json", {"models": {"interests+sentiment": {}}})
-    settings = load("smoke", [f"retraining.warm_start={str(warm).lower()}", "retraining.forgetting=0.07"])
+    settings = load(
+        "smoke", [f"retraining.warm_start={str(warm).lower()}", "retraining.forgetting=0.07"]
+    )
     made = settings_of(settings, tmp_path / "data", tmp_path / "old", tmp_path)
-    encoder = str(tmp_path / "models" / "interests+sentiment") if warm else settings.training.encoder
+    encoder = (
+        str(tmp_path / "models" / "interests+sentiment") if warm else settings.training.encoder
+    )
     assert made.training.encoder == encoder
     assert (made.ingest.behaviour, made.ingest.max_users) == (str(tmp_path / "data"), None)
     assert (made.evaluation.old, made.gate.forgetting) == (tmp_path / "old", 0.07)
@@ -136,8 +183,12 @@ def test_the_gate_asks_what_was_forgotten() -> None:
     rules = GateSettings(floors={"interests.micro_f1": 0.1}, forgetting=0.05)
     kept, lost = decide(remembered(), rules), decide(remembered(0.1), rules)
     assert kept.passed and sum("on earlier data" in reason for reason in kept.reasons) == 2
-    assert not lost.passed and "on earlier data may be worse than the champion's by more than 0.05" in lost.reasons[0]
-    assert decide(remembered(0.1), GateSettings(floors=rules.floors)).passed  # where it was not asked
+    assert (
+        not lost.passed
+        and "on earlier data may be worse than the champion's by more than 0.05" in lost.reasons[0]
+    )
+    # where it was not asked
+    assert decide(remembered(0.1), GateSettings(floors=rules.floors)).passed
 
 
 @pytest.mark.parametrize("old", [None, {}, {"metrics": {}, "baselines": {}, "differences": {}}])
@@ -150,7 +201,11 @@ def test_what_was_not_measured_is_refused(old: Any) -> None:
 
 
 def test_data_that_a_promotion_elsewhere_kept_is_found(
-    dataset: Path, tiny_snapshots: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Path,
+    tiny_snapshots: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from pipelines.loop.monitoring import run_of_bundle, snapshots_of
     from tasteloop.bundle import verify
@@ -163,5 +218,7 @@ def test_data_that_a_promotion_elsewhere_kept_is_found(
     found, there = run_of_bundle(digest), snapshots_of(digest)
     assert found is not None and there is not None
     kept = base_of(found)
-    assert kept != dataset and read_parquet(kept / "events.parquet").equals(read_parquet(dataset / "events.parquet"))
+    assert kept != dataset and read_parquet(kept / "events.parquet").equals(
+        read_parquet(dataset / "events.parquet")
+    )
     assert Snapshots.read(there).split(TEST).equals(Snapshots.read(tiny_snapshots).split(TEST))

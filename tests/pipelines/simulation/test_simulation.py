@@ -16,7 +16,17 @@ from test_monitoring import promote
 
 from benchmarks.loop.run import summary
 from pipelines.settings import load
-from pipelines.simulation.replay import BREAK, DAY, SHIFTS, Life, Options, Replay, World, placed, searching
+from pipelines.simulation.replay import (
+    BREAK,
+    DAY,
+    SHIFTS,
+    Life,
+    Options,
+    Replay,
+    World,
+    placed,
+    searching,
+)
 from pipelines.simulation.simulator import at, cuts_of, fresh, judged, replayed
 from serving.journal.writer import read_journal
 from serving.release.registry import tracking_uri
@@ -33,11 +43,20 @@ KEY = b"a key of the tests"
 @pytest.fixture(scope="module")
 def tables(tiny_dataset: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The tiny data set, every fifth film of it new, one user's breaks long."""
-    events, items = read_parquet(tiny_dataset / "events.parquet"), read_parquet(tiny_dataset / "items.parquet")
+    events, items = (
+        read_parquet(tiny_dataset / "events.parquet"),
+        read_parquet(tiny_dataset / "items.parquet"),
+    )
     released = [date(1997, 6, 1) if n % 5 == 0 else date(1990, 1, 1) for n in range(items.height)]
     first = events["user"].min()
-    times = pl.when(pl.col("user") == first).then(pl.col("time").min() + pl.int_range(pl.len()) * DAY).otherwise("time")
-    return events.with_columns(times.over("user").alias("time")), items.with_columns(pl.Series("released", released))
+    times = (
+        pl.when(pl.col("user") == first)
+        .then(pl.col("time").min() + pl.int_range(pl.len()) * DAY)
+        .otherwise("time")
+    )
+    return events.with_columns(times.over("user").alias("time")), items.with_columns(
+        pl.Series("released", released)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +72,9 @@ def events_of(some: Replay, week: int) -> pl.DataFrame:
     return some.arrivals(some.week(week), week, KEY)
 
 
-def test_a_life_keeps_its_events_and_fits_a_week(world: World, tables: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+def test_a_life_keeps_its_events_and_fits_a_week(
+    world: World, tables: tuple[pl.DataFrame, pl.DataFrame]
+) -> None:
     lives = [life for part in world.lives.values() for life in part]
     told = sorted(Counter((e.item, e.value) for e in life).total() for life in lives)
     assert told == sorted(tables[0].group_by("user").len()["len"])
@@ -64,7 +85,9 @@ def test_a_life_keeps_its_events_and_fits_a_week(world: World, tables: tuple[pl.
     assert max(life[-1].time or 0 for life in lives) == 29 * BREAK  # the breaks of a day
 
 
-def test_a_life_is_in_one_part_whatever_its_pseudonym(world: World, tables: tuple[pl.DataFrame, pl.DataFrame]) -> None:
+def test_a_life_is_in_one_part_whatever_its_pseudonym(
+    world: World, tables: tuple[pl.DataFrame, pl.DataFrame]
+) -> None:
     events, items = tables
     renamed = World.of(events.with_columns(pl.col("user").str.reverse()), items)
     assert renamed.lives == world.lives
@@ -76,12 +99,17 @@ def test_a_week_is_decided_by_its_seed_and_lies_within_itself(world: World) -> N
     for week in (0, 3):
         some = replay(world, "stationary")
         visits = some.week(week)
-        assert visits == replay(world, "stationary").week(week) != replay(world, "stationary", seed=1).week(week)
+        assert (
+            visits
+            == replay(world, "stationary").week(week)
+            != replay(world, "stationary", seed=1).week(week)
+        )
         begin = some.begin + week * WEEK
         assert all(begin <= (e.time or 0) < begin + WEEK for v in visits for e in v.events)
         assert len({visit.user for visit in visits}) == len(visits) == 30
     frames = [events_of(replay(world, "stationary"), week) for week in (0, 1)]
-    assert not set(frames[0]["user"]) & set(frames[1]["user"])  # whoever comes again is another user
+    # whoever comes again is another user
+    assert not set(frames[0]["user"]) & set(frames[1]["user"])
     assert not any(event.item in world.new for visit in visits for event in visit.events)
 
 
@@ -93,7 +121,9 @@ def test_whoever_searches_goes_on_to_a_film_of_that_name() -> None:
     searches = [(a, b) for a, b in zip(lived, lived[1:], strict=False) if a.kind == "search"]
     assert 1 <= len(searches) < 40
     for search, then in searches:
-        assert search.text and search.text in titles[then.item or ""].lower() and search.item is None
+        assert (
+            search.text and search.text in titles[then.item or ""].lower() and search.item is None
+        )
         assert 0 < (then.time or 0) - (search.time or 0) <= 1_000_000
 
 
@@ -103,7 +133,9 @@ def test_tastes_change_places_one_to_one_and_turn_to_rare_labels(world: World) -
     before, after = (replay(world, "taste-change", start=start).week(2) for start in (3, 2))
     assert [len(visit.events) for visit in before] == [len(visit.events) for visit in after]
     for a, b in zip(before, after, strict=True):
-        pairs = [(x.item, y.item) for x, y in zip(a.events, b.events, strict=True) if x.item and y.item]
+        pairs = [
+            (x.item, y.item) for x, y in zip(a.events, b.events, strict=True) if x.item and y.item
+        ]
         assert pairs and all(world.tastes[x] == y for x, y in pairs)
 
 
@@ -123,14 +155,20 @@ def test_shifts_are_what_they_say(world: World) -> None:
     new = events_of(replay(world, "new-catalogue"), 2)
     assert set(new["item"]) & world.new and not set(usual["item"]) & world.new
     assert (
-        replay(world, "new-catalogue").catalogue(2) is not None and replay(world, "new-catalogue").catalogue(1) is None
+        replay(world, "new-catalogue").catalogue(2) is not None
+        and replay(world, "new-catalogue").catalogue(1) is None
     )
     few = events_of(replay(world, "new-catalogue", severity=0.3), 2)
     share = [frame["item"].is_in(list(world.new)).mean() for frame in (few, new)]
     assert 0 < share[0] < share[1]
     for seed, column in ((0, "value"), (1, "item")):
-        broken, whole = (events_of(replay(world, shift, seed=seed), 2) for shift in ("broken-field", "stationary"))
-        lost = broken.filter(whole[column].is_not_null())[column].null_count() / whole[column].count()
+        broken, whole = (
+            events_of(replay(world, shift, seed=seed), 2)
+            for shift in ("broken-field", "stationary")
+        )
+        lost = (
+            broken.filter(whole[column].is_not_null())[column].null_count() / whole[column].count()
+        )
         assert 0.4 < lost < 0.6
     bots = events_of(replay(world, "bots"), 2)
     busiest = bots.group_by("user").len()["len"].sort(descending=True)
@@ -140,10 +178,18 @@ def test_shifts_are_what_they_say(world: World) -> None:
 
 
 def test_what_is_delayed_arrives_late_twice_and_whole(world: World) -> None:
-    late, usual = events_of(replay(world, "delayed-labels"), 2), events_of(replay(world, "stationary"), 2)
+    late, usual = (
+        events_of(replay(world, "delayed-labels"), 2),
+        events_of(replay(world, "stationary"), 2),
+    )
     columns = [name for name in EVENTS_SCHEMA if name != "user"]
     assert late.height > usual.height
-    assert late.select(columns).unique().sort(columns).equals(usual.select(columns).unique().sort(columns))
+    assert (
+        late.select(columns)
+        .unique()
+        .sort(columns)
+        .equals(usual.select(columns).unique().sort(columns))
+    )
     behind = late["arrives"] - late["time"]
     assert behind.min() == 0 and HOUR < behind.max() <= 2 * DAY + HOUR
     assert not late["arrives"].is_sorted()
@@ -159,7 +205,8 @@ def test_a_season_comes_back(world: World) -> None:
 
 def test_questions_are_asked_where_something_follows() -> None:
     settings = load("smoke")
-    life: Life = tuple(Event("rate", f"i{n}", (n // 2) * HOUR, 1.0) for n in range(20))  # two events an instant
+    # two events an instant
+    life: Life = tuple(Event("rate", f"i{n}", (n // 2) * HOUR, 1.0) for n in range(20))
     cuts = cuts_of(life, settings)
     assert cuts == [2, 4, 6, 8]  # 1, 3 and 5 part an instant; after 18 too little follows
     assert cuts_of(tuple(replace(event, value=0.0) for event in life), settings) == []
@@ -190,17 +237,45 @@ def passes(*outcomes: str, start: int = 2, result: str | None = None) -> list[di
         ("stationary", ("healthy", "watch", "healthy"), None, None, []),
         ("seasonal", ("healthy", "retrain", "alert-human"), "failed", None, ["2 false triggers"]),
         ("taste-change", ("healthy", "watch", "watch", "retrain", "watch"), "promoted", 2, []),
-        ("taste-change", ("healthy", "watch", "watch", "retrain"), "rejected", 2, ["no retrained model"]),
-        ("taste-change", ("healthy", "watch", "watch", "watch", "retrain"), "promoted", 3, ["not detected"]),
+        (
+            "taste-change",
+            ("healthy", "watch", "watch", "retrain"),
+            "rejected",
+            2,
+            ["no retrained model"],
+        ),
+        (
+            "taste-change",
+            ("healthy", "watch", "watch", "watch", "retrain"),
+            "promoted",
+            3,
+            ["not detected"],
+        ),
         ("taste-change", ("healthy", "retrain", "retrain"), "promoted", 1, ["1 false triggers"]),
-        ("taste-change", ("healthy", "healthy", "alert-human"), None, 1, ["the first answer", "no retrained model"]),
+        (
+            "taste-change",
+            ("healthy", "healthy", "alert-human"),
+            None,
+            1,
+            ["the first answer", "no retrained model"],
+        ),
         ("bots", ("healthy", "healthy", "alert-human", "alert-human"), None, 1, []),
-        ("broken-field", ("healthy", "healthy", "alert-human", "retrain"), "promoted", 1, ["retrained 1 times"]),
+        (
+            "broken-field",
+            ("healthy", "healthy", "alert-human", "retrain"),
+            "promoted",
+            1,
+            ["retrained 1 times"],
+        ),
         ("language", ("healthy", "healthy", "watch", "watch"), None, None, ["not detected"]),
     ],
 )
 def test_what_was_expected_is_held_against_what_was_done(
-    shift: str, outcomes: tuple[str, ...], result: str | None, detected: int | None, failures: list[str]
+    shift: str,
+    outcomes: tuple[str, ...],
+    result: str | None,
+    detected: int | None,
+    failures: list[str],
 ) -> None:
     start = 99 if SHIFTS[shift].expected == "nothing" else 2
     found = judged(passes(*outcomes, start=start, result=result), SHIFTS[shift], Options(shift))
@@ -234,22 +309,32 @@ def test_a_home_that_is_no_simulation_is_left_alone(tmp_path: Path) -> None:
     (base / "pipeline").mkdir()
     for _ in range(2):  # the second takes the place of the first
         fresh(base, tmp_path / "new")
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["pseudonym.key", "simulation.json"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "pseudonym.key",
+        "simulation.json",
+    ]
 
 
-def test_a_simulation_sees_no_registry_but_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_simulation_sees_no_registry_but_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
     monkeypatch.setenv("TASTELOOP_HOME", "before")
     with at(tmp_path / "own"):
         assert tracking_uri() == f"sqlite:///{tmp_path / 'own' / 'mlflow.db'}"
-    assert (os.environ["MLFLOW_TRACKING_URI"], os.environ["TASTELOOP_HOME"]) == ("http://elsewhere", "before")
+    assert (os.environ["MLFLOW_TRACKING_URI"], os.environ["TASTELOOP_HOME"]) == (
+        "http://elsewhere",
+        "before",
+    )
 
 
 @pytest.mark.timeout(600)
 def test_the_monitor_is_driven_through_the_weeks(
     world: World, tiny_bundle: Path, tiny_snapshots: Path, tmp_path: Path
 ) -> None:
-    settings = load("smoke", ["watch.windows.hours=168", "watch.drift.draws=199", "watch.drift.texts=60"])
+    settings = load(
+        "smoke", ["watch.windows.hours=168", "watch.drift.draws=199", "watch.drift.texts=60"]
+    )
     options = Options("broken-field", weeks=2, start=1, visitors=40, serve=False, retrain=False)
     with at(tmp_path / "home"):
         promote(tiny_bundle, tmp_path)
@@ -264,18 +349,28 @@ def test_the_monitor_is_driven_through_the_weeks(
     (first, second) = sorted((tmp_path / "home" / "monitor" / "windows").iterdir())
     for place in (first, second):
         report = read_json(place / "report.json")
-        assert report["answers"]["recommend"] == report["answers"]["interests"] > 40 and report["mature"] > 0
+        assert (
+            report["answers"]["recommend"] == report["answers"]["interests"] > 40
+            and report["mature"] > 0
+        )
     measured = {f["measure"]: f["n"] for f in read_json(first / "report.json")["findings"]}
     assert measured["prediction.items"] > 0 and measured["quality.ndcg@10"] > 0
-    clicks = answers.filter(pl.col("feedback").list.len() > 0).explode("feedback").unnest("feedback", separator=".")
-    assert clicks.height and all(item in names for names, item in clicks.select("names", "feedback.item").rows())
+    clicks = (
+        answers.filter(pl.col("feedback").list.len() > 0)
+        .explode("feedback")
+        .unnest("feedback", separator=".")
+    )
+    assert clicks.height and all(
+        item in names for names, item in clicks.select("names", "feedback.item").rows()
+    )
     assert (clicks["feedback.time"] > clicks["latest"]).all()
 
 
 def test_intervals_of_shares() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
     low, high = wilson(0, 120)
-    assert low == 0.0 and high == pytest.approx(0.0310, abs=1e-4)  # Wilson's score interval, as tables have it
+    # Wilson's score interval, as tables have it
+    assert low == 0.0 and high == pytest.approx(0.0310, abs=1e-4)
     assert wilson(19, 20) == (pytest.approx(0.7639, abs=1e-4), pytest.approx(0.9911, abs=1e-4))
 
 
@@ -283,7 +378,13 @@ def test_results_of_seeds_are_counted() -> None:
     shift = SHIFTS["bots"]
     seeds = [("healthy", "healthy", "alert-human"), ("retrain", "healthy", "healthy")]
     results = [
-        {"shift": "bots", "severity": 4.0, "quality": {}, "seconds": 2.0, **judged(passes(*o), shift, Options("bots"))}
+        {
+            "shift": "bots",
+            "severity": 4.0,
+            "quality": {},
+            "seconds": 2.0,
+            **judged(passes(*o), shift, Options("bots")),
+        }
         for o in seeds
     ]
     (row,) = summary(results)

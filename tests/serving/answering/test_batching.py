@@ -1,4 +1,6 @@
-"""The laws of the queue: it never waits for a batch, never loses a call, and computes for nobody who left."""
+"""The laws of the queue: it never waits for a batch, never loses a call, and computes for nobody
+who left.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ from typing import Any
 import pytest
 from kserve.errors import ModelNotFound
 
-from serving.answering.batching import Answered, Batcher, Call, DeadlineExceeded, Disconnected, QueueFull
+from serving.answering.batching import (
+    Answered,
+    Batcher,
+    Call,
+    DeadlineExceeded,
+    Disconnected,
+    QueueFull,
+)
 from serving.answering.live import Live
 from serving.answering.predictor import Predictor
 from serving.settings import QueueSettings
@@ -144,7 +153,8 @@ def test_a_queue_that_would_take_too_long_refuses_and_says_when_to_come_back() -
         task = await queued(house, "a")
         with pytest.raises(QueueFull) as caught:
             await house.ask("b")
-        assert caught.value.retry_after == pytest.approx(10.0, abs=1)  # what is computed, then what waits
+        # what is computed, then what waits
+        assert caught.value.retry_after == pytest.approx(10.0, abs=1)
         with pytest.raises(QueueFull):
             house.batcher.admit()  # as every request is asked before it is read
         house.go()
@@ -241,7 +251,10 @@ def test_a_version_that_was_swapped_out_is_not_kept_by_the_calls_it_answered() -
 def test_models_are_not_mixed_and_none_starves() -> None:
     async def work(house: House) -> None:
         held = await house.hold()
-        tasks = [await queued(house, text, model=model) for text, model in zip("abcd", MODELS, strict=True)]
+        tasks = [
+            await queued(house, text, model=model)
+            for text, model in zip("abcd", MODELS, strict=True)
+        ]
         house.go()
         await asyncio.gather(held, *tasks)
 

@@ -1,4 +1,6 @@
-"""The laws of `serving.answering.predictor`: V2 is a typed view of V1, and only the caller's mistakes are refused."""
+"""The laws of `serving.answering.predictor`: V2 is a typed view of V1, and only the caller's
+mistakes are refused.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,11 @@ class Session:
         return [getattr(self, model)(question) for question in questions]
 
     def sentiment(self, instance: dict[str, Any]) -> dict[str, Any]:
-        return {"sentiment": "positive", "probability": len(instance["text"]) / 10, "confident": True}
+        return {
+            "sentiment": "positive",
+            "probability": len(instance["text"]) / 10,
+            "confident": True,
+        }
 
     def interests(self, instance: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -93,10 +99,16 @@ def test_v2_interests(predictor: Predictor) -> None:
 
 
 def test_v2_recommend_pads_short_rows(predictor: Predictor) -> None:
-    outputs = by_name(predictor.infer("recommend", [events('{"events": [], "k": 1}', NOBODY)], {"k": 3}))
+    outputs = by_name(
+        predictor.infer("recommend", [events('{"events": [], "k": 1}', NOBODY)], {"k": 3})
+    )
     assert outputs["item"].data.tolist() == [["1", "", ""], ["1", "2", "3"]]
     assert outputs["score"].data[0].tolist() == [1.0, 0.0, 0.0]
-    assert outputs["reasons"].data[0].tolist() == ['[{"term":"interest","contribution":1.0}]', "[]", "[]"]
+    assert outputs["reasons"].data[0].tolist() == [
+        '[{"term":"interest","contribution":1.0}]',
+        "[]",
+        "[]",
+    ]
 
 
 def test_v2_recommend_is_no_wider_than_the_catalogue(predictor: Predictor) -> None:
@@ -110,11 +122,16 @@ def test_metadata_is_true(predictor: Predictor, model: str) -> None:
     given = text("a", "b") if model == "sentiment" else events(NOBODY, NOBODY)
     assert (declared["name"], declared["datatype"]) == (given.name, given.datatype)
     outputs = predictor.infer(model, [given], {})
-    assert [(o.name, o.datatype) for o in outputs] == [(o["name"], o["datatype"]) for o in predictor.outputs(model)]
+    assert [(o.name, o.datatype) for o in outputs] == [
+        (o["name"], o["datatype"]) for o in predictor.outputs(model)
+    ]
     for output, metadata in zip(outputs, predictor.outputs(model), strict=True):
         assert output.data.shape == output.shape
         assert len(output.shape) == len(metadata["shape"])
-        assert all(size in (-1, actual) for size, actual in zip(metadata["shape"], output.shape, strict=True))
+        assert all(
+            size in (-1, actual)
+            for size, actual in zip(metadata["shape"], output.shape, strict=True)
+        )
 
 
 def test_a_bundle_without_sentiment_does_not_offer_it() -> None:
@@ -143,13 +160,41 @@ def test_bad_v1_instances(predictor: Predictor, instances: object, message: str)
     ("model", "instances", "message"),
     [
         ("sentiment", [{"text": "a"}] * 4, "4 instances in one request; send at most 3"),
-        ("sentiment", [{"text": "a"}, {"text": "a" * 11}], r"instances\[1\].text: 11 characters; send at most 10"),
-        ("recommend", [{"events": [{"kind": "view"}] * 3}], r"3 events in one history; send the last 2"),
-        ("recommend", [{"events": [{"kind": "search", "text": "a" * 11}]}], r"events\[0\].text: 11 characters"),
-        ("recommend", [{"events": [{"kind": "view", "item": "a" * 11}]}], r"events\[0\].item: 11 characters"),
-        ("recommend", [{"events": [], "k": 101}], "1 instances with k up to 101 are 101 answer rows; send at most 100"),
-        ("recommend", [{"events": [], "k": 34}, {"events": []}, {"events": []}], "102 answer rows; send at most 100"),
-        ("interests", [{"events": [], "k": 51}] * 2, "102 answer rows; send at most 100 in one request: fewer inst"),
+        (
+            "sentiment",
+            [{"text": "a"}, {"text": "a" * 11}],
+            r"instances\[1\].text: 11 characters; send at most 10",
+        ),
+        (
+            "recommend",
+            [{"events": [{"kind": "view"}] * 3}],
+            r"3 events in one history; send the last 2",
+        ),
+        (
+            "recommend",
+            [{"events": [{"kind": "search", "text": "a" * 11}]}],
+            r"events\[0\].text: 11 characters",
+        ),
+        (
+            "recommend",
+            [{"events": [{"kind": "view", "item": "a" * 11}]}],
+            r"events\[0\].item: 11 characters",
+        ),
+        (
+            "recommend",
+            [{"events": [], "k": 101}],
+            "1 instances with k up to 101 are 101 answer rows; send at most 100",
+        ),
+        (
+            "recommend",
+            [{"events": [], "k": 34}, {"events": []}, {"events": []}],
+            "102 answer rows; send at most 100",
+        ),
+        (
+            "interests",
+            [{"events": [], "k": 51}] * 2,
+            "102 answer rows; send at most 100 in one request: fewer inst",
+        ),
     ],
 )
 def test_limits(model: str, instances: list[dict[str, Any]], message: str) -> None:
@@ -193,7 +238,12 @@ BAD_TENSORS: list[tuple[str, list[Tensor], dict[str, Any], str]] = [
     ("sentiment", [Tensor("text", "BYTES", (2,), ["a"])], {}, r"shape \[2\] and 1 elements"),
     ("sentiment", [text("a", b"\xff")], {}, "element 1 of input 'text' is not UTF-8"),
     ("sentiment", [text("\ud800")], {}, "element 0 of input 'text' is not UTF-8"),
-    ("sentiment", [Tensor("text", "BYTES", (1,), [3])], {}, "element 0 .* is a number; it must be a string"),
+    (
+        "sentiment",
+        [Tensor("text", "BYTES", (1,), [3])],
+        {},
+        "element 0 .* is a number; it must be a string",
+    ),
     ("sentiment", [text("a")], {"k": 3}, "unknown parameter 'k' for sentiment; known: none"),
     ("recommend", [events("{}")], {"top": 3}, "unknown parameter 'top' for recommend; known: k"),
     ("recommend", [events("[")], {}, r"instances\[0\] is not JSON"),

@@ -39,7 +39,9 @@ def test_a_bad_user_is_refused_and_not_repeated(user: Any) -> None:
 def test_the_route() -> None:
     ada = "a" * 32
     grown = [{"events": [{"kind": "click"}]}]
-    assert route("r1", [{"events": []}], [ada]) == route("r2", grown, [ada]), "a user's, whatever is asked"
+    assert route("r1", [{"events": []}], [ada]) == route("r2", grown, [ada]), (
+        "a user's, whatever is asked"
+    )
     assert route("r1", grown, [None]) == route("r2", grown, [None]), "else the question's"
     assert route("r1", [{"text": "a"}], [None]) != route("r1", [{"text": "b"}], [None])
     for nothing in ([{"events": []}], [], [3], None):

@@ -1,4 +1,6 @@
-"""The InferenceService as it is made and as it is read; tests/cluster holds it against a real API server."""
+"""The InferenceService as it is made and as it is read; tests/cluster holds it against a real API
+server.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,22 @@ from copy import deepcopy
 import pytest
 
 from serving.cluster import inference_service as cluster
-from serving.cluster.inference_service import MODE, RELEASES, Release, Releases, given, manifest, settings, unready
+from serving.cluster.inference_service import (
+    MODE,
+    RELEASES,
+    Release,
+    Releases,
+    given,
+    manifest,
+    settings,
+    unready,
+)
 from tasteloop.errors import TasteloopError
 
-ONE, TWO = (Release(v, f"s3://models/{v}", v * 64, f"registry.example/serving@sha256:{v * 64}") for v in "12")
+ONE, TWO = (
+    Release(v, f"s3://models/{v}", v * 64, f"registry.example/serving@sha256:{v * 64}")
+    for v in "12"
+)
 
 
 def made(releases: Releases, **ask) -> dict:
@@ -42,8 +56,10 @@ def test_a_promotion_in_standard_mode_leaves_the_pods_of_the_canary_as_they_are(
     (canary,) = tried["spec"]["canary"]
     assert canary["trafficPercent"] == 10 and "canary" not in promoted["spec"]
     assert canary["predictor"].items() <= promoted["spec"]["predictor"].items()
-    assert tried["spec"]["predictor"] == made(Releases(ONE))["spec"]["predictor"]  # and those of the stable one
-    assert not {"minReplicas", "maxReplicas", "scaleMetric"} & canary["predictor"].keys()  # KServe refuses them there
+    # and those of the stable one
+    assert tried["spec"]["predictor"] == made(Releases(ONE))["spec"]["predictor"]
+    # KServe refuses them there
+    assert not {"minReplicas", "maxReplicas", "scaleMetric"} & canary["predictor"].keys()
 
 
 def test_a_canary_in_knative_mode_is_the_next_revision_with_its_share():
@@ -52,7 +68,10 @@ def test_a_canary_in_knative_mode_is_the_next_revision_with_its_share():
     assert tried["spec"]["predictor"]["canaryTrafficPercent"] == 10
     assert tried["spec"]["predictor"]["containers"][0]["image"] == TWO.image
     assert len(tried["spec"]["predictor"]["containers"][0]["ports"]) == 1
-    assert "canaryTrafficPercent" not in made(Releases(TWO, before=ONE), mode="Knative")["spec"]["predictor"]
+    assert (
+        "canaryTrafficPercent"
+        not in made(Releases(TWO, before=ONE), mode="Knative")["spec"]["predictor"]
+    )
 
 
 def test_the_server_understands_its_arguments_and_gets_its_token_from_a_secret():
@@ -60,7 +79,12 @@ def test_the_server_understands_its_arguments_and_gets_its_token_from_a_secret()
 
     (container,) = made(Releases(ONE))["spec"]["predictor"]["containers"]
     told = _arguments(container["args"])
-    assert (told.bundle, told.version, told.host, told.without_token) == ("/mnt/models", "1", "0.0.0.0", False)
+    assert (told.bundle, told.version, told.host, told.without_token) == (
+        "/mnt/models",
+        "1",
+        "0.0.0.0",
+        False,
+    )
     (token,) = [e for e in container["env"] if e["name"] == "TASTELOOP_API_TOKEN"]
     assert token == {
         "name": "TASTELOOP_API_TOKEN",
@@ -76,7 +100,10 @@ def test_probes_ask_what_is_answered_without_a_token_and_a_pod_has_time_to_end()
 
     predictor = made(Releases(ONE))["spec"]["predictor"]
     (container,) = predictor["containers"]
-    probes = [container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")]
+    probes = [
+        container[f"{kind}Probe"]["httpGet"]["path"]
+        for kind in ("startup", "readiness", "liveness")
+    ]
     assert set(probes) <= OPEN
     told = _arguments(container["args"])
     assert predictor["terminationGracePeriodSeconds"] > told.linger + told.grace
@@ -98,15 +125,23 @@ def test_a_wrong_setting_is_named(option, said):
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("uri", ["file:///home/me/mlartifacts/1", "mlflow-artifacts:/1", "/mnt/bundle"])
+@pytest.mark.parametrize(
+    "uri", ["file:///home/me/mlartifacts/1", "mlflow-artifacts:/1", "/mnt/bundle"]
+)
 def test_a_bundle_that_kserve_cannot_fetch_is_refused(uri):
     with pytest.raises(TasteloopError, match="KServe cannot fetch version 1"):
         cluster.release("1", "image", uri, "0" * 64)
 
 
 def test_what_mlflow_proxies_is_found_in_its_store(monkeypatch):
-    monkeypatch.setattr("serving.release.registry.source", lambda version: ("mlflow-artifacts:/1/run/artifacts/bundle", "d"))
-    assert cluster.release("1", "i", store="s3://b/mlflow/").uri == "s3://b/mlflow/1/run/artifacts/bundle"
+    monkeypatch.setattr(
+        "serving.release.registry.source",
+        lambda version: ("mlflow-artifacts:/1/run/artifacts/bundle", "d"),
+    )
+    assert (
+        cluster.release("1", "i", store="s3://b/mlflow/").uri
+        == "s3://b/mlflow/1/run/artifacts/bundle"
+    )
     with pytest.raises(TasteloopError, match="--store"):
         cluster.release("1", "i")
 
@@ -131,10 +166,19 @@ def test_a_service_that_is_done_waits_for_nothing():
     [
         ({"observedGeneration": 2}, "not seen the change"),
         ({"conditions": []}, "Ready is Unknown"),
-        ({"conditions": [{"type": "Ready", "status": "False", "message": "no node"}]}, "Ready is False: no node"),
+        (
+            {"conditions": [{"type": "Ready", "status": "False", "message": "no node"}]},
+            "Ready is False: no node",
+        ),
         ({"canaryStatuses": []}, "canary v2 is not ready"),
-        ({"canaryStatuses": [{"name": "v2", "ready": False, "trafficPercent": 10}]}, "canary v2 is not ready"),
-        ({"canaryStatuses": [{"name": "v2", "ready": True, "trafficPercent": 50}]}, "gets 50 percent, not 10"),
+        (
+            {"canaryStatuses": [{"name": "v2", "ready": False, "trafficPercent": 10}]},
+            "canary v2 is not ready",
+        ),
+        (
+            {"canaryStatuses": [{"name": "v2", "ready": True, "trafficPercent": 50}]},
+            "gets 50 percent, not 10",
+        ),
     ],
 )
 def test_what_is_still_to_be_done_is_said(status, said):

@@ -12,8 +12,16 @@ from serving.settings import token
 from tasteloop.errors import TasteloopError
 
 API, ADMIN = "api-token-of-a-test", "admin-token-of-a-test"
-LOAD = ("/v2/repository/models/sentiment/load", "/inference.GRPCInferenceService/RepositoryModelLoad")
-ASK = ("/v1/models/sentiment:predict", "/metrics", "/openapi.json", "/inference.GRPCInferenceService/ModelInfer")
+LOAD = (
+    "/v2/repository/models/sentiment/load",
+    "/inference.GRPCInferenceService/RepositoryModelLoad",
+)
+ASK = (
+    "/v1/models/sentiment:predict",
+    "/metrics",
+    "/openapi.json",
+    "/inference.GRPCInferenceService/ModelInfer",
+)
 PROBES = ("/", "/v2/health/live", "/v2/health/ready", "/inference.GRPCInferenceService/ServerReady")
 
 
@@ -28,7 +36,14 @@ def test_a_token_is_asked_for_where_there_is_one(place: str) -> None:
     for good in (bearer(API), bearer(ADMIN), {"authorization": f"bearer   {API} "}):
         access.check(place, good)
         assert good == {}, "credentials travel no further"
-    for bad in ({}, bearer(""), bearer(API[:-1]), bearer(API + "x"), {"authorization": API}, bearer("\udcff")):
+    for bad in (
+        {},
+        bearer(""),
+        bearer(API[:-1]),
+        bearer(API + "x"),
+        {"authorization": API},
+        bearer("\udcff"),
+    ):
         with pytest.raises(Unauthenticated):
             access.check(place, bad)
 
@@ -57,9 +72,22 @@ def test_the_repository_is_the_admins(place: str) -> None:
 
 def test_on_loopback_the_server_is_called_by_a_loopback_name() -> None:
     access = Access(None, None, True)
-    for host in ("127.0.0.1", "127.0.0.1:8080", "localhost:8080", "LOCALHOST", "[::1]", "[::1]:8080"):
+    for host in (
+        "127.0.0.1",
+        "127.0.0.1:8080",
+        "localhost:8080",
+        "LOCALHOST",
+        "[::1]",
+        "[::1]:8080",
+    ):
         access.check("/v2", {"host": host})
-    for host in ("rebound.example", "rebound.example:8080", "127.0.0.1.example", "[::2]:80", "10.0.0.1"):
+    for host in (
+        "rebound.example",
+        "rebound.example:8080",
+        "127.0.0.1.example",
+        "[::2]:80",
+        "10.0.0.1",
+    ):
         with pytest.raises(Forbidden):
             access.check("/", {"host": host})
     Access(None, None, False).check("/v2", {"host": "service.example"})

@@ -53,7 +53,9 @@ def test_what_is_written_is_read_by_the_official_client(texts: list[str], binary
     body, length = v2.to_rest(response)
     read = InferResponse.from_bytes(body, len(body) if length is None else length)
     message = v2.to_grpc(response)
-    over_grpc = InferResponse.from_grpc(pb.ModelInferResponse.FromString(message.SerializeToString()))
+    over_grpc = InferResponse.from_grpc(
+        pb.ModelInferResponse.FromString(message.SerializeToString())
+    )
     assert (over_grpc.id, over_grpc.model_name, over_grpc.model_version) == ("7", "m", "3")
     for answer in (read, over_grpc):
         label, probability, predicted = (output.as_numpy() for output in answer.outputs)
@@ -64,7 +66,9 @@ def test_what_is_written_is_read_by_the_official_client(texts: list[str], binary
 
 
 def test_each_output_may_be_binary_or_not() -> None:
-    asked = v2.Request("", [], outputs={"label": True, "probability": False, "predicted": None}, binary=True)
+    asked = v2.Request(
+        "", [], outputs={"label": True, "probability": False, "predicted": None}, binary=True
+    )
     body, length = v2.to_rest(v2.Response("1", "m", "3", outputs(["ä", "b"]), asked))
     label, probability, predicted = json.loads(body[:length])["outputs"]
     assert label["parameters"] == {"binary_data_size": 11} and "data" not in label
@@ -76,7 +80,11 @@ def test_each_output_may_be_binary_or_not() -> None:
 @given(st.recursive(st.text(max_size=3), lambda inner: st.lists(inner, max_size=3), max_leaves=20))
 def test_nested_data_is_row_major(data: Any) -> None:
     def flat(value: Any) -> list[str]:
-        return [part for element in value for part in flat(element)] if isinstance(value, list) else [value]
+        return (
+            [part for element in value for part in flat(element)]
+            if isinstance(value, list)
+            else [value]
+        )
 
     body = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": [data]}]}
     assert list(v2.from_rest(json.dumps(body).encode(), None, "m").inputs[0].data) == flat(data)
@@ -85,7 +93,15 @@ def test_nested_data_is_row_major(data: Any) -> None:
 def test_parameters_about_the_transport_stay_outside() -> None:
     body = {
         "parameters": {"k": 3, "binary_data_output": True},
-        "inputs": [{"name": "t", "datatype": "BYTES", "shape": [1], "data": ["a"], "parameters": {"more": "x"}}],
+        "inputs": [
+            {
+                "name": "t",
+                "datatype": "BYTES",
+                "shape": [1],
+                "data": ["a"],
+                "parameters": {"more": "x"},
+            }
+        ],
     }
     request = v2.from_rest(json.dumps(body).encode(), None, "m")
     assert (request.parameters, request.binary) == ({"k": 3, "more": "x"}, True)

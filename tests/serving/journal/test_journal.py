@@ -1,4 +1,6 @@
-"""The journal's laws: segments are whole, what is lost is bounded and counted, nothing raw is written."""
+"""The journal's laws: segments are whole, what is lost is bounded and counted, nothing raw is
+written.
+"""
 
 from __future__ import annotations
 
@@ -69,11 +71,19 @@ def until(happened: Callable[[], bool]) -> None:
 
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     journal = keep(tmp_path)
-    ranked = [{"item": "7", "title": "Seven", "score": 1.5, "reasons": []}, {"item": "9", "score": 1.0}]
+    ranked = [
+        {"item": "7", "title": "Seven", "score": 1.5, "reasons": []},
+        {"item": "9", "score": 1.0},
+    ]
     labels = [{"label": "war", "probability": 0.5, "predicted": True, "confident": False}]
     journal.answered(answer(1))
     journal.answered(
-        answer(2, model="recommend", instances=[{"events": EVENTS, "k": 2}], outputs=[{"recommendations": ranked}])
+        answer(
+            2,
+            model="recommend",
+            instances=[{"events": EVENTS, "k": 2}],
+            outputs=[{"recommendations": ranked}],
+        )
     )
     journal.answered(
         answer(
@@ -134,8 +144,14 @@ def test_an_empty_journal_and_none(tmp_path: Path) -> None:
 def raw_bytes(directory: Path) -> bytes:
     """Everything below a directory, Parquet's compressed pages unpacked."""
     paths = [path for path in directory.rglob("*") if path.is_file()]
-    told = [json.dumps(pl.read_parquet(path).to_dicts()).encode() for path in paths if path.suffix == ".parquet"]
-    return b"".join([*(path.read_bytes() for path in paths), *told, *(str(path).encode() for path in paths)])
+    told = [
+        json.dumps(pl.read_parquet(path).to_dicts()).encode()
+        for path in paths
+        if path.suffix == ".parquet"
+    ]
+    return b"".join(
+        [*(path.read_bytes() for path in paths), *told, *(str(path).encode() for path in paths)]
+    )
 
 
 def test_failures_are_kept_beside_the_answers(tmp_path: Path) -> None:
@@ -144,7 +160,10 @@ def test_failures_are_kept_beside_the_answers(tmp_path: Path) -> None:
     for n, version in enumerate(("1", "2", "2")):
         assert journal.failed(f"f{n}", "recommend", version, 100 + n)
     journal.close()
-    assert read_failures(tmp_path, 101, 103).rows() == [("f1", 101, "recommend", "2"), ("f2", 102, "recommend", "2")]
+    assert read_failures(tmp_path, 101, 103).rows() == [
+        ("f1", 101, "recommend", "2"),
+        ("f2", 102, "recommend", "2"),
+    ]
     assert read_failures(tmp_path, 0, 100).height == 0 and read_journal(tmp_path).height == 1
     assert describe(tmp_path)["segments"]["failures"] == 1
 
@@ -153,7 +172,9 @@ def test_failures_are_kept_beside_the_answers(tmp_path: Path) -> None:
 def test_raw_text_is_written_only_where_it_is_allowed(tmp_path: Path, text: bool) -> None:
     journal = keep(tmp_path, text=text)
     journal.answered(answer(1, headers={"authorization": "Bearer of secrets"}))
-    journal.answered(answer(2, model="interests", instances=[{"events": EVENTS}], outputs=[{"interests": []}]))
+    journal.answered(
+        answer(2, model="interests", instances=[{"events": EVENTS}], outputs=[{"interests": []}])
+    )
     journal.close()
     written = raw_bytes(tmp_path)
     assert (SECRET.encode() in written) == text
@@ -164,7 +185,9 @@ def test_raw_text_is_written_only_where_it_is_allowed(tmp_path: Path, text: bool
 # What is lost
 
 
-def test_beyond_the_bound_rows_are_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beyond_the_bound_rows_are_dropped_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no space left", str(tmp_path))
 
@@ -251,13 +274,20 @@ def test_small_segments_become_one_and_a_kill_in_between_doubles_nothing(
         until(lambda: journal.status()["waiting"] == 0)
     journal.close()
     names = [path.name.split("-", 2)[2] for path in segments(tmp_path, ANSWERS)]
-    assert names == ["00000000-00000015.parquet", "00000016-00000019.parquet", "00000020-00000020.parquet"]
+    assert names == [
+        "00000000-00000015.parquet",
+        "00000016-00000019.parquet",
+        "00000020-00000020.parquet",
+    ]
     assert read_journal(tmp_path)["request"].to_list() == [f"r{n}" for n in range(21)]
 
-    merged = segments(tmp_path, ANSWERS)[0]  # what a kill leaves: the merged segment, and parts of it
+    # what a kill leaves: the merged segment, and parts of it
+    merged = segments(tmp_path, ANSWERS)[0]
     parts = pl.read_parquet(merged)
     for first, last in ((0, 3), (4, 7), (9, 9)):
-        kept.append(merged.with_name(merged.name.replace("00000000-00000015", f"{first:08d}-{last:08d}")))
+        kept.append(
+            merged.with_name(merged.name.replace("00000000-00000015", f"{first:08d}-{last:08d}"))
+        )
         parts.slice(first, last - first + 1).write_parquet(kept[-1])
     assert len(list(merged.parent.iterdir())) == 6
     assert read_journal(tmp_path)["request"].to_list() == [f"r{n}" for n in range(21)]
@@ -284,9 +314,11 @@ def test_half_written_files_are_passed_over_and_old_days_removed(tmp_path: Path)
         day.mkdir()
         pl.DataFrame(
             module.rows(answer(days), "champion"), schema=module.schema(ANSWERS)
-        ).write_parquet(day / f"answers-abc-{days:08d}-{days:08d}.parquet")  # fmt: skip
+        ).write_parquet(day / f"answers-abc-{days:08d}-{days:08d}.parquet")
     (tmp_path / now.isoformat()).mkdir()
-    (tmp_path / now.isoformat() / ".answers-abc-00000000-00000000.parquet.0123.tmp").write_bytes(b"PAR1")
+    (tmp_path / now.isoformat() / ".answers-abc-00000000-00000000.parquet.0123.tmp").write_bytes(
+        b"PAR1"
+    )
     (tmp_path / "notes").mkdir()
     assert read_journal(tmp_path).height == 4
     journal = keep(tmp_path, days=30)
@@ -397,7 +429,9 @@ def test_a_damaged_segment_that_cannot_be_renamed_is_passed_over(
 def test_a_segment_of_an_older_version_is_read(tmp_path: Path) -> None:
     journal = keep(tmp_path)
     journal.answered(answer(1))
-    journal.feedback(parse_feedback({"feedback": [{"request": "r1", "kind": "click", "item": "50"}]}, at=0))
+    journal.feedback(
+        parse_feedback({"feedback": [{"request": "r1", "kind": "click", "item": "50"}]}, at=0)
+    )
     journal.close()
     for kind, later in ((ANSWERS, ["answer"]), (FEEDBACK, ["answer", "arrived"])):
         [path] = segments(tmp_path, kind)
@@ -408,7 +442,9 @@ def test_a_segment_of_an_older_version_is_read(tmp_path: Path) -> None:
     assert row["request"] == "r1" and [told["item"] for told in row["feedback"]] == ["50"]
 
 
-def test_an_answer_with_an_impossible_time_is_counted_and_stops_no_description(tmp_path: Path) -> None:
+def test_an_answer_with_an_impossible_time_is_counted_and_stops_no_description(
+    tmp_path: Path,
+) -> None:
     journal = keep(tmp_path)
     for n, time_ in enumerate((-62_135_683_140_000_000, 1_700_000_000_000_000, 2**62)):
         journal.answered(answer(n, time=time_))
@@ -469,10 +505,19 @@ def test_outcomes_are_joined_by_request_and_instance(tmp_path: Path) -> None:
         ({"feedback": [{"request": "x" * 129, "kind": "click"}]}, "request is the id"),
         ({"feedback": [{"request": "r", "kind": "clik"}]}, "unknown event kind 'clik'"),
         ({"feedback": [{"request": "r"}]}, "unknown event kind None"),
-        ({"feedback": [{"request": "r", "kind": "rate", "value": 5}]}, "value is a number from 0 to 1"),
+        (
+            {"feedback": [{"request": "r", "kind": "rate", "value": 5}]},
+            "value is a number from 0 to 1",
+        ),
         ({"feedback": [{"request": "r", "kind": "rate", "instance": -1}]}, "instance is the place"),
-        ({"feedback": [{"request": "r", "kind": "rate", "instance": True}]}, "instance is the place"),
-        ({"feedback": [{"request": "r", "kind": "review", "text": "secret"}]}, "unknown key 'text'"),
+        (
+            {"feedback": [{"request": "r", "kind": "rate", "instance": True}]},
+            "instance is the place",
+        ),
+        (
+            {"feedback": [{"request": "r", "kind": "review", "text": "secret"}]},
+            "unknown key 'text'",
+        ),
         ({"feedback": [{"request": "r", "kind": "click", "time": "soon"}]}, "time is an ISO 8601"),
     ],
 )
@@ -484,12 +529,18 @@ def test_bad_feedback(body: object, message: str) -> None:
 TOKENS = FeedbackTokens(b"0123456789abcdef")
 
 
-def given(request: str, answer_id: str | None, item: str, at: int = 0, **more: Any) -> list[dict[str, Any]]:
-    """The rows of one outcome of the answer with an id; None: told by who writes the journal itself."""
+def given(
+    request: str, answer_id: str | None, item: str, at: int = 0, **more: Any
+) -> list[dict[str, Any]]:
+    """The rows of one outcome of the answer with an id; None: told by who writes the journal
+    itself.
+    """
     entry = {"request": request, "kind": "click", "item": item, **more}
     if answer_id is None:
         return parse_feedback({"feedback": [entry]}, at)
-    return parse_feedback({"feedback": [{**entry, "token": TOKENS.issue(request, answer_id)}]}, at, TOKENS)
+    return parse_feedback(
+        {"feedback": [{**entry, "token": TOKENS.issue(request, answer_id)}]}, at, TOKENS
+    )
 
 
 def outcomes(directory: Path) -> list[list[str]]:
@@ -509,22 +560,34 @@ def test_an_outcome_is_that_of_the_answer_whose_token_it_shows_and_of_no_other_w
     assert outcomes(tmp_path) == [[], ["50"], []]
 
 
-@pytest.mark.parametrize("token", [None, "", 3, "a1", "a1.", "a1." + "0" * 32, "ä.ö", "x" * 100_000])
+@pytest.mark.parametrize(
+    "token", [None, "", 3, "a1", "a1.", "a1." + "0" * 32, "ä.ö", "x" * 100_000]
+)
 def test_without_the_answers_token_feedback_is_refused(token: object) -> None:
     entry = {"request": "r1", "kind": "click", "token": token}
-    with pytest.raises(TasteloopError, match=r"feedback\[0\]: token is none that came with an answer to request 'r1'"):
+    with pytest.raises(
+        TasteloopError,
+        match=r"feedback\[0\]: token is none that came with an answer to request 'r1'",
+    ):
         parse_feedback({"feedback": [entry]}, 0, TOKENS)
 
 
 def test_a_token_is_for_its_request_and_its_key() -> None:
-    for other in (TOKENS.issue("r2", "a1"), FeedbackTokens(b"another key, as long").issue("r1", "a1")):
+    for other in (
+        TOKENS.issue("r2", "a1"),
+        FeedbackTokens(b"another key, as long").issue("r1", "a1"),
+    ):
         with pytest.raises(TasteloopError, match="token is none"):
-            parse_feedback({"feedback": [{"request": "r1", "kind": "click", "token": other}]}, 0, TOKENS)
+            parse_feedback(
+                {"feedback": [{"request": "r1", "kind": "click", "token": other}]}, 0, TOKENS
+            )
     [row] = given("r1", "a1", "50")
     assert (row["request"], row["answer"]) == ("r1", "a1")
 
 
-def test_of_answers_without_an_id_only_one_that_bears_its_request_id_alone_has_outcomes(tmp_path: Path) -> None:
+def test_of_answers_without_an_id_only_one_that_bears_its_request_id_alone_has_outcomes(
+    tmp_path: Path,
+) -> None:
     journal = keep(tmp_path)
     for n, request in enumerate(("alone", "shared", "shared", "with an id")):
         journal.answered(answer(n, request_id=request))
@@ -553,7 +616,9 @@ def test_an_older_entry_from_the_year_9999_gives_way_to_a_new_one(tmp_path: Path
     late = 253_402_300_799_000_000
     journal = keep(tmp_path)
     journal.answered(answer(1))
-    journal.feedback([{**given("r1", None, "50", kind="rate", value=0.0)[0], "time": late, "arrived": None}])
+    journal.feedback(
+        [{**given("r1", None, "50", kind="rate", value=0.0)[0], "time": late, "arrived": None}]
+    )
     journal.feedback(given("r1", None, "50", 100, kind="rate", value=1.0))
     journal.close()
 
@@ -562,9 +627,14 @@ def test_an_older_entry_from_the_year_9999_gives_way_to_a_new_one(tmp_path: Path
     assert told["value"] == 1.0
 
 
-@pytest.mark.parametrize("time_", [300_000_001, "9999-12-31T23:59:59Z", "1970-01-01T00:05:01+00:00"])
+@pytest.mark.parametrize(
+    "time_", [300_000_001, "9999-12-31T23:59:59Z", "1970-01-01T00:05:01+00:00"]
+)
 def test_feedback_from_beyond_the_clocks_skew_is_refused(time_: object) -> None:
-    with pytest.raises(TasteloopError, match=r"feedback\[0\]: time .* is more than 300 s ahead of this server's clock"):
+    with pytest.raises(
+        TasteloopError,
+        match=r"feedback\[0\]: time .* is more than 300 s ahead of this server's clock",
+    ):
         given("r1", None, "50", at=0, time=time_)
     assert given("r1", None, "50", at=0, time=300_000_000)
 

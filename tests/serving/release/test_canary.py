@@ -1,4 +1,6 @@
-"""The rollout's laws: who gets the challenger, what adds up, and when it is promoted or rolled back."""
+"""The rollout's laws: who gets the challenger, what adds up, and when it is promoted or rolled
+back.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,18 @@ import pytest
 from pydantic import ValidationError
 
 from serving.release import canary
-from serving.release.canary import Observed, Rollout, Rules, Side, Tally, agreement, decide, draw, tally, variation
+from serving.release.canary import (
+    Observed,
+    Rollout,
+    Rules,
+    Side,
+    Tally,
+    agreement,
+    decide,
+    draw,
+    tally,
+    variation,
+)
 from tasteloop import files
 from tasteloop.errors import TasteloopError
 
@@ -27,8 +40,13 @@ def sentiments(n: int, positive: float = 0.5, seconds: float = 0.01, seed: int =
     chance = random.Random(seed)
     total = Tally()
     for _ in range(n):
-        probability = chance.uniform(0.5, 1) if chance.random() < positive else chance.uniform(0, 0.5)
-        answer = {"sentiment": "positive" if probability > 0.5 else "negative", "probability": probability}
+        probability = (
+            chance.uniform(0.5, 1) if chance.random() < positive else chance.uniform(0, 0.5)
+        )
+        answer = {
+            "sentiment": "positive" if probability > 0.5 else "negative",
+            "probability": probability,
+        }
         total += tally("sentiment", [answer], seconds * chance.uniform(0.9, 1.1))
     return total
 
@@ -46,17 +64,65 @@ CASES: list[tuple[str, Observed, dict[str, Any], str, str]] = [
     ("identical", SAME, {}, "promote", "error rate 0.0000"),
     ("identical in the shadow", SAME, {"shadow": True}, "promote", "latency is not judged"),
     ("too few answers", FEW, {}, "wait", "40 of the challenger; 500 of each are needed"),
-    ("too few answers for too long", FEW, {"hours": 73}, "roll back", "after 73 hours there are only"),
+    (
+        "too few answers for too long",
+        FEW,
+        {"hours": 73},
+        "roll back",
+        "after 73 hours there are only",
+    ),
     ("nothing seen", Observed(), {}, "wait", "0 answers of the champion"),
-    ("nothing of the champion", Observed(challenger=sentiments(900)), {}, "wait", "0 answers of the champion"),
-    ("many errors", worse(errors=30), {}, "roll back", "error rate 0.0476 against the champion's 0.0000"),
-    ("many errors early", FEW + Observed(challenger=Tally(errors=10)), {}, "roll back", "error rate 0.2000"),
-    ("two errors early are not enough to tell", FEW + Observed(challenger=Tally(errors=2)), {}, "wait", "40 of"),
-    ("errors of both", SAME + Observed(champion=Tally(errors=40), challenger=Tally(errors=20)), {}, "promote", ""),
+    (
+        "nothing of the champion",
+        Observed(challenger=sentiments(900)),
+        {},
+        "wait",
+        "0 answers of the champion",
+    ),
+    (
+        "many errors",
+        worse(errors=30),
+        {},
+        "roll back",
+        "error rate 0.0476 against the champion's 0.0000",
+    ),
+    (
+        "many errors early",
+        FEW + Observed(challenger=Tally(errors=10)),
+        {},
+        "roll back",
+        "error rate 0.2000",
+    ),
+    (
+        "two errors early are not enough to tell",
+        FEW + Observed(challenger=Tally(errors=2)),
+        {},
+        "wait",
+        "40 of",
+    ),
+    (
+        "errors of both",
+        SAME + Observed(champion=Tally(errors=40), challenger=Tally(errors=20)),
+        {},
+        "promote",
+        "",
+    ),
     ("one error among many", worse(errors=1), {}, "promote", "error rate 0.0017"),
     ("one NaN", SAME + Observed(challenger=NAN), {}, "roll back", "1 answers that are not finite"),
-    ("one NaN early", FEW + Observed(challenger=NAN), {}, "roll back", "1 answers that are not finite"),
-    ("a NaN of the champion", SAME + Observed(champion=NAN), {}, "promote", "0 answers that are not finite"),
+    (
+        "one NaN early",
+        FEW + Observed(challenger=NAN),
+        {},
+        "roll back",
+        "1 answers that are not finite",
+    ),
+    (
+        "a NaN of the champion",
+        SAME + Observed(champion=NAN),
+        {},
+        "promote",
+        "0 answers that are not finite",
+    ),
     (
         "slow",
         Observed(champion=SAME.champion, challenger=sentiments(600, seconds=0.02, seed=1)),
@@ -73,7 +139,9 @@ CASES: list[tuple[str, Observed, dict[str, Any], str, str]] = [
     ),
     (
         "slower by what does not matter",
-        Observed(champion=sentiments(600, seconds=0.001), challenger=sentiments(600, seconds=0.003)),
+        Observed(
+            champion=sentiments(600, seconds=0.001), challenger=sentiments(600, seconds=0.003)
+        ),
         {},
         "promote",
         "p95",
@@ -95,8 +163,12 @@ CASES: list[tuple[str, Observed, dict[str, Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "observed", "how", "verdict", "reason"), CASES, ids=[case[0] for case in CASES])
-def test_decisions(name: str, observed: Observed, how: dict[str, Any], verdict: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "observed", "how", "verdict", "reason"), CASES, ids=[case[0] for case in CASES]
+)
+def test_decisions(
+    name: str, observed: Observed, how: dict[str, Any], verdict: str, reason: str
+) -> None:
     decision = decide(observed, RULES, **how)
     assert decision.verdict == verdict, decision
     assert any(reason in said for said in decision.reasons), decision
@@ -104,7 +176,9 @@ def test_decisions(name: str, observed: Observed, how: dict[str, Any], verdict: 
 
 
 def test_a_constant_answer_is_rolled_back_though_it_is_fast_and_without_errors() -> None:
-    ranked = [{"interests": [{"label": x, "probability": 0.5, "predicted": True}]} for x in "abcdefgh"]
+    ranked = [
+        {"interests": [{"label": x, "probability": 0.5, "predicted": True}]} for x in "abcdefgh"
+    ]
     champion, challenger = Tally(), Tally()
     for n in range(600):
         champion += tally("interests", [ranked[n % 8]], 0.01)
@@ -144,14 +218,18 @@ def test_rules_are_numbers(value: float) -> None:
 
 def test_tallies_add_up_in_any_order() -> None:
     parts = [sentiments(20, seed=n) + Tally(errors=n) for n in range(4)]
-    assert parts[0] + parts[1] + parts[2] + parts[3] == parts[3] + (parts[2] + (parts[1] + parts[0]))
+    assert parts[0] + parts[1] + parts[2] + parts[3] == parts[3] + (
+        parts[2] + (parts[1] + parts[0])
+    )
     whole = Observed(champion=parts[0], challenger=parts[1], skipped=2)
     assert Observed.model_validate(json.loads(whole.model_dump_json())) == whole
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-5, 0.0012, 0.05, 3.0, 1e9])
 def test_a_quantile_is_within_a_tenth(seconds: float) -> None:
-    found = tally("sentiment", [{"sentiment": "positive", "probability": 0.5}], seconds).quantile(0.95)
+    found = tally("sentiment", [{"sentiment": "positive", "probability": 0.5}], seconds).quantile(
+        0.95
+    )
     assert found is not None
     if 1e-4 < seconds < 1e4:
         assert seconds <= found * 1.0001 <= seconds * 1.101
@@ -161,14 +239,20 @@ def test_a_quantile_is_within_a_tenth(seconds: float) -> None:
 def test_outcomes_are_bounded_however_many_items_there_are() -> None:
     total = Tally()
     for n in range(1000):
-        total += tally("recommend", [{"recommendations": [{"item": f"item {n}", "score": 1.0}]}], None)
+        total += tally(
+            "recommend", [{"recommendations": [{"item": f"item {n}", "score": 1.0}]}], None
+        )
     assert len(total.outcomes["recommend"]) == 32
     assert tally("recommend", [{"recommendations": []}], None).outcomes == {"recommend": {"": 1}}
 
 
 def test_agreement() -> None:
     def ranked(*items: str) -> dict[str, Any]:
-        return {"recommendations": [{"item": item, "score": 1 / (n + 1)} for n, item in enumerate(items)]}
+        return {
+            "recommendations": [
+                {"item": item, "score": 1 / (n + 1)} for n, item in enumerate(items)
+            ]
+        }
 
     said = agreement([ranked("a", "b"), ranked("a", "b")], [ranked("a", "c"), ranked("b", "a")])
     assert (said.compared, said.first) == (2, 1)
@@ -176,8 +260,14 @@ def test_agreement() -> None:
     assert said.distance == pytest.approx(0.0 + 0.5)
 
     said = agreement(
-        [{"sentiment": "positive", "probability": 0.75}, {"sentiment": "positive", "probability": 0.75}],
-        [{"sentiment": "negative", "probability": 0.25}, {"sentiment": "positive", "probability": 0.5}],
+        [
+            {"sentiment": "positive", "probability": 0.75},
+            {"sentiment": "positive", "probability": 0.75},
+        ],
+        [
+            {"sentiment": "negative", "probability": 0.25},
+            {"sentiment": "positive", "probability": 0.5},
+        ],
     )
     assert (said.compared, said.first, said.overlap, said.distance) == (2, 1, 1.0, 0.5 + 0.25)
 
@@ -190,7 +280,9 @@ def test_a_key_is_drawn_the_same_and_shares_are_kept() -> None:
     first = {key for key in keys if draw("a", key) < 0.1}
     assert first == {key for key in keys if draw("a", key) < 0.1}
     assert 300 < len(first) < 500
-    assert first < {key for key in keys if draw("a", key) < 0.3}, "a larger share keeps who was in it"
+    assert first < {key for key in keys if draw("a", key) < 0.3}, (
+        "a larger share keeps who was in it"
+    )
     other = {key for key in keys if draw("b", key) < 0.1}
     assert len(first & other) < 100, "another rollout draws anew"
     assert draw("a", "\ud800") < 1
@@ -251,7 +343,8 @@ def test_past_rollouts_are_kept(home: Path) -> None:
     assert canary.current() == second
     assert canary.history() == [second, ended]
     canary.end("r2", "promoted", ["all is well"])
-    files.write_json(home / canary.PAST / "r2.json", json.loads(second.model_dump_json()))  # a kill before it was moved
+    # a kill before it was moved
+    files.write_json(home / canary.PAST / "r2.json", json.loads(second.model_dump_json()))
     assert [(r.id, r.state) for r in canary.history()] == [("r2", "promoted"), ("r1", "aborted")]
 
 
@@ -280,7 +373,9 @@ def test_two_servers_lose_no_count(home: Path) -> None:
         lambda text: text.replace('"errors": 0,', '"errors": NaN,', 1),
     ],
 )
-def test_a_spoilt_state_is_an_error_that_says_what_to_do(home: Path, spoil: Callable[[str], str]) -> None:
+def test_a_spoilt_state_is_an_error_that_says_what_to_do(
+    home: Path, spoil: Callable[[str], str]
+) -> None:
     running(home)
     path = home / canary.STATE
     before = path.read_text()

@@ -1,4 +1,6 @@
-"""Who answers while versions change, in one process: whole answers, and a challenger that fails costs nobody one."""
+"""Who answers while versions change, in one process: whole answers, and a challenger that fails
+costs nobody one.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,10 @@ class Session:
         if self.moody and "fail" in texts:
             raise RuntimeError("a secret of the house")
         nan = self.moody and "nan" in texts
-        return [{"sentiment": "positive", "probability": math.nan if nan else self.probability} for _ in texts]
+        return [
+            {"sentiment": "positive", "probability": math.nan if nan else self.probability}
+            for _ in texts
+        ]
 
 
 def version(number: int, moody: bool = False) -> Checked:
@@ -45,7 +50,10 @@ def version(number: int, moody: bool = False) -> Checked:
 
 
 def tried(share: float = 1.0, shadow: bool = False) -> Rollout:
-    sides = {side: Side(version=v, digest="d" * 64) for side, v in (("champion", "1"), ("challenger", "2"))}
+    sides = {
+        side: Side(version=v, digest="d" * 64)
+        for side, v in (("champion", "1"), ("challenger", "2"))
+    }
     return Rollout(id="r", share=share, shadow=shadow, started="2026-11-24T10:00:00+00:00", **sides)
 
 
@@ -85,7 +93,9 @@ def ask(batcher: Batcher, calls: Sequence[tuple[Call, str]]) -> list[Any]:
 
 
 @pytest.mark.parametrize("mood", ["fail", "nan"])
-def test_where_the_challenger_fails_the_champion_answers(live: Following, batcher: Batcher, mood: str) -> None:
+def test_where_the_challenger_fails_the_champion_answers(
+    live: Following, batcher: Batcher, mood: str
+) -> None:
     live._trial = Trial(tried(), version(2, moody=True))
     texts = ["fine", mood, "fine", "fine", mood]
     found = ask(batcher, [(call(n), text) for n, text in enumerate(texts)])
@@ -122,7 +132,9 @@ def test_who_names_a_version_gets_it_or_its_failure(live: Following, batcher: Ba
     assert isinstance(found[2], RuntimeError)
 
 
-def test_a_shadow_answers_nobody_and_is_scored_in_spare_time(live: Following, batcher: Batcher) -> None:
+def test_a_shadow_answers_nobody_and_is_scored_in_spare_time(
+    live: Following, batcher: Batcher
+) -> None:
     trial = live._trial = Trial(tried(shadow=True), version(2, moody=True))
     trial.start(lambda: batcher.idle)
     texts = ["fine"] * 5 + ["fail", "nan"]
@@ -133,14 +145,20 @@ def test_a_shadow_answers_nobody_and_is_scored_in_spare_time(live: Following, ba
         time.sleep(0.01)
         seen += trial.drain()
     trial.end()
-    assert (seen.challenger.answers, seen.challenger.errors, seen.challenger.not_finite) == (5, 2, 1)
+    assert (seen.challenger.answers, seen.challenger.errors, seen.challenger.not_finite) == (
+        5,
+        2,
+        1,
+    )
     assert (seen.champion.answers, seen.skipped) == (5, 0)
     assert seen.agreement["sentiment"].compared == 5
     assert seen.agreement["sentiment"].distance == pytest.approx(5 * 0.001)
     assert live.serving == (live.current,)
 
 
-def test_a_busy_server_has_no_time_for_the_shadow(live: Following, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_busy_server_has_no_time_for_the_shadow(
+    live: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("serving.release.follow._SPARE", 0.05)
     trial = live._trial = Trial(tried(shadow=True), version(2))
     trial.start(lambda: False)
@@ -156,7 +174,9 @@ def test_a_busy_server_has_no_time_for_the_shadow(live: Following, monkeypatch: 
     assert trial.drain().challenger.answers == 0
 
 
-def test_a_thousand_swaps_between_many_calls_mix_nothing(live: Following, batcher: Batcher, tmp_path: Path) -> None:
+def test_a_thousand_swaps_between_many_calls_mix_nothing(
+    live: Following, batcher: Batcher, tmp_path: Path
+) -> None:
     live.journal = Journal(JournalSettings(directory=tmp_path, bound=10_000, seconds=0.1))
     versions = [version(number) for number in range(1, 6)]
     stop = threading.Event()
@@ -192,7 +212,9 @@ def test_roles(live: Following, batcher: Batcher, tmp_path: Path) -> None:
     live.journal.close()
     roles = {"1": "champion", "2": "challenger"}
     assert {answered for answered, _ in found} == {"1", "2"}
-    by_request = dict(zip((f"id{n}" for n in range(40)), (roles[answered] for answered, _ in found), strict=True))
+    by_request = dict(
+        zip((f"id{n}" for n in range(40)), (roles[answered] for answered, _ in found), strict=True)
+    )
     assert {row["request"]: row["role"] for row in read_journal(tmp_path).to_dicts()} == by_request
 
 
@@ -204,7 +226,8 @@ def test_a_failure_is_in_the_journal_under_the_version_that_failed(
     named = [call(n) for n in range(3)]
     for one, number in zip(named, ("1", "2", "2"), strict=True):
         one.version = number
-    ask(batcher, list(zip(named, ("fine", "fail", "refuse"), strict=True)))  # the last is the caller's mistake
+    # the last is the caller's mistake
+    ask(batcher, list(zip(named, ("fine", "fail", "refuse"), strict=True)))
     live.journal.close()
     failed = read_failures(tmp_path, 0, 2**62)
     assert failed.select("request", "model", "version").rows() == [("id1", "sentiment", "2")]

@@ -1,4 +1,6 @@
-"""The laws of `serving.release.registry` on a real MLflow: recorded once, promoted whole, rolled back in steps."""
+"""The laws of `serving.release.registry` on a real MLflow: recorded once, promoted whole, rolled
+back in steps.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ from tasteloop.errors import TasteloopError
 
 HOUSE = Path(__file__).parents[3]
 VERDICT = {"passed": True, "reasons": ["micro-F1 beats own frequencies by 0.012"]}
-SETTINGS = {"finetune": {"epochs": 2, "layers": {"frozen": [0, 1]}}, "ingest": {"behaviour": "ml-100k"}}
+SETTINGS = {
+    "finetune": {"epochs": 2, "layers": {"frozen": [0, 1]}},
+    "ingest": {"behaviour": "ml-100k"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +51,17 @@ def first_use(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]
 
 
 @pytest.fixture
-def home(first_use: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(
+    first_use: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A home of its own with an empty registry, copied: making one takes seconds."""
     home = tmp_path / "home"
     home.mkdir()
     shutil.copy(first_use[0] / "mlflow.db", home)
     with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
-        database.execute("UPDATE experiments SET artifact_location = ?", ((home / "mlartifacts").as_uri(),))
+        database.execute(
+            "UPDATE experiments SET artifact_location = ?", ((home / "mlartifacts").as_uri(),)
+        )
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TASTELOOP_HOME", str(home))
@@ -71,8 +80,13 @@ def make_evaluation(path: Path, f1: float = 0.6) -> Path:
     files.write_json(
         path,
         {
-            "metrics": {"interests.micro_f1": estimate, "recommend.ndcg@10": {**estimate, "low": None}},
-            "baselines": {"popularity": {"recommend.ndcg@10": estimate, "recommend.recall@10": None}},
+            "metrics": {
+                "interests.micro_f1": estimate,
+                "recommend.ndcg@10": {**estimate, "low": None},
+            },
+            "baselines": {
+                "popularity": {"recommend.ndcg@10": estimate, "recommend.recall@10": None}
+            },
             "lineage": {"code": "1.0+abc", "data": "f00d"},
         },
     )
@@ -85,7 +99,9 @@ def rehearsal(path: Path, bundle: Path, passed: bool = True) -> Path:
     return path
 
 
-def candidate(folder: Path, name: str, passed: bool = True, rehearsed: bool = True) -> registry.Recorded:
+def candidate(
+    folder: Path, name: str, passed: bool = True, rehearsed: bool = True
+) -> registry.Recorded:
     """A recorded version, ready to be promoted unless told otherwise."""
     bundle = make_bundle(folder / name, name)
     recorded = registry.record(
@@ -127,7 +143,9 @@ def walk_back() -> list[str]:
 # Recording
 
 
-def test_a_question_to_an_unused_home_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_question_to_an_unused_home_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path / "none"))
     assert registry.champion() is None
@@ -138,13 +156,18 @@ def test_a_question_to_an_unused_home_makes_nothing(tmp_path: Path, monkeypatch:
 def test_record_logs_everything(home: Path, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    bundle, evaluation = make_bundle(tmp_path / "b", "b"), make_evaluation(tmp_path / "evaluation.json")
+    bundle, evaluation = (
+        make_bundle(tmp_path / "b", "b"),
+        make_evaluation(tmp_path / "evaluation.json"),
+    )
     report = tmp_path / "report.html"
     report.write_text("<!doctype html>")
     recorded = registry.record(bundle, evaluation, VERDICT, SETTINGS, report)
     assert (recorded.version, recorded.new) == ("1", True)
 
-    client = MlflowClient(tracking_uri=registry.tracking_uri(), registry_uri=registry.tracking_uri())
+    client = MlflowClient(
+        tracking_uri=registry.tracking_uri(), registry_uri=registry.tracking_uri()
+    )
     run = client.get_run(recorded.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params == {
@@ -204,7 +227,9 @@ def test_the_first_promotion(home: Path, tmp_path: Path) -> None:
     assert live() is None
     champion = registry.promote(recorded.version, None)
     assert champion == registry.champion()
-    assert [(v.version, v.champion, v.rehearsed) for v in registry.versions()] == [("1", True, True)]
+    assert [(v.version, v.champion, v.rehearsed) for v in registry.versions()] == [
+        ("1", True, True)
+    ]
     assert registry.promote(recorded.version, None) == champion, "a promotion can be tried again"
 
 
@@ -219,8 +244,12 @@ def test_no_promotion_against_another_champion(home: Path, tmp_path: Path) -> No
     assert live() == b
 
 
-@pytest.mark.parametrize(("passed", "rehearsed", "message"), [(False, True, "the gate"), (True, False, "a rehearsal")])
-def test_no_promotion_without(home: Path, tmp_path: Path, passed: bool, rehearsed: bool, message: str) -> None:
+@pytest.mark.parametrize(
+    ("passed", "rehearsed", "message"), [(False, True, "the gate"), (True, False, "a rehearsal")]
+)
+def test_no_promotion_without(
+    home: Path, tmp_path: Path, passed: bool, rehearsed: bool, message: str
+) -> None:
     version = candidate(tmp_path, "a", passed, rehearsed).version
     with pytest.raises(TasteloopError, match=f"has not passed {message}"):
         registry.promote(version, None)
@@ -236,7 +265,9 @@ def test_a_failed_rehearsal_is_no_rehearsal(home: Path, tmp_path: Path) -> None:
 
 def test_a_rehearsal_that_found_no_whole_bundle_is_kept_too(home: Path, tmp_path: Path) -> None:
     version = candidate(tmp_path, "a", rehearsed=False).version
-    files.write_json(tmp_path / "r.json", {"passed": False, "reason": "manifest.json is cut off", "digest": ""})
+    files.write_json(
+        tmp_path / "r.json", {"passed": False, "reason": "manifest.json is cut off", "digest": ""}
+    )
     registry.rehearsed(version, tmp_path / "r.json")
     assert [v.rehearsed for v in registry.versions()] == [False]
 
@@ -276,7 +307,9 @@ def test_rollback_walks_back(home: Path, tmp_path: Path) -> None:
     assert registry.rollback().version == b
     assert live() == b
     assert registry.rollback().version == a
-    with pytest.raises(TasteloopError, match=r"no previous champion to go back to \(live: version 1\)"):
+    with pytest.raises(
+        TasteloopError, match=r"no previous champion to go back to \(live: version 1\)"
+    ):
         registry.rollback()
     assert live() == a
 
@@ -326,8 +359,15 @@ def test_a_promotion_says_when_and_in_whose_place(home: Path, tmp_path: Path) ->
     c = candidate(tmp_path, "c", rehearsed=False).version
     told = {v.version: v for v in registry.versions()}
     assert (told[a].replaced, told[b].replaced, told[c].replaced) == (None, a, None)
-    assert told[a].created <= (told[a].promoted or 0) <= (told[b].promoted or 0) and told[c].promoted is None
-    assert [(v.champion, v.was) for v in (told[a], told[b], told[c])] == [(False, True), (True, False), (False, False)]
+    assert (
+        told[a].created <= (told[a].promoted or 0) <= (told[b].promoted or 0)
+        and told[c].promoted is None
+    )
+    assert [(v.champion, v.was) for v in (told[a], told[b], told[c])] == [
+        (False, True),
+        (True, False),
+        (False, False),
+    ]
 
 
 def test_the_evidence_of_a_version_is_what_is_left_of_it(home: Path, tmp_path: Path) -> None:
@@ -373,12 +413,22 @@ LOSSES = ("missing", "zero bytes", "no database", "damaged", "other database", "
 
 
 @pytest.mark.parametrize("how", LOSSES)
-def test_a_lost_registry_never_looks_like_an_empty_one(home: Path, tmp_path: Path, how: str) -> None:
+def test_a_lost_registry_never_looks_like_an_empty_one(
+    home: Path, tmp_path: Path, how: str
+) -> None:
     promoted(tmp_path, "a")
     lose(home, how)
 
-    for question in (registry.champion, registry.pointer, registry.previous, registry.versions, registry.rollback):
-        with pytest.raises(registry.RegistryLost, match=r"version 1 \(.*backup.*reset-registry") as error:
+    for question in (
+        registry.champion,
+        registry.pointer,
+        registry.previous,
+        registry.versions,
+        registry.rollback,
+    ):
+        with pytest.raises(
+            registry.RegistryLost, match=r"version 1 \(.*backup.*reset-registry"
+        ) as error:
             question()
         assert "\n" not in str(error.value)
     with pytest.raises(registry.RegistryLost):
@@ -386,7 +436,9 @@ def test_a_lost_registry_never_looks_like_an_empty_one(home: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("how", LOSSES)
-def test_a_registry_that_is_restored_while_it_is_in_use_is_read_again(home: Path, tmp_path: Path, how: str) -> None:
+def test_a_registry_that_is_restored_while_it_is_in_use_is_read_again(
+    home: Path, tmp_path: Path, how: str
+) -> None:
     promoted(tmp_path, "a", "b")
     backup = shutil.copy(home / "mlflow.db", tmp_path / "backup.db")
     lose(home, how)
@@ -414,7 +466,9 @@ def test_a_lost_registry_is_reset_by_an_explicit_command_alone(home: Path, tmp_p
 
 
 @pytest.mark.parametrize("witness", ["served.json", "monitor/ledger.jsonl", "mlartifacts"])
-def test_a_home_of_an_earlier_version_knows_that_it_had_a_champion(home: Path, tmp_path: Path, witness: str) -> None:
+def test_a_home_of_an_earlier_version_knows_that_it_had_a_champion(
+    home: Path, tmp_path: Path, witness: str
+) -> None:
     promoted(tmp_path, "a")
     shutil.rmtree(home / "mlartifacts")
     (home / registry.LAST_CHAMPION).unlink()
@@ -430,7 +484,8 @@ def test_a_home_of_an_earlier_version_knows_that_it_had_a_champion(home: Path, t
 def test_who_finds_a_champion_remembers_it(home: Path, tmp_path: Path) -> None:
     promoted(tmp_path, "a")
     noted = (home / registry.LAST_CHAMPION).read_text()
-    (home / registry.LAST_CHAMPION).unlink()  # a process that was killed just after it promoted, or an earlier version
+    # a process that was killed just after it promoted, or an earlier version
+    (home / registry.LAST_CHAMPION).unlink()
     assert registry.pointer() is not None
     assert (home / registry.LAST_CHAMPION).read_text() == noted
 
@@ -453,7 +508,9 @@ def test_an_empty_file_that_a_killed_first_user_left_is_no_loss(
     assert registry.champion() is None and registry.versions() == []
 
 
-@pytest.mark.parametrize("command", ["status", "serve", "rollback", "run", "report --site DIR", "monitor --once"])
+@pytest.mark.parametrize(
+    "command", ["status", "serve", "rollback", "run", "report --site DIR", "monitor --once"]
+)
 @pytest.mark.parametrize("how", ["zero bytes", "damaged"])
 def test_every_command_says_in_one_message_that_the_registry_is_lost(
     home: Path, tmp_path: Path, command: str, how: str
@@ -479,7 +536,9 @@ def test_every_command_says_in_one_message_that_the_registry_is_lost(
     assert result.exit_code != 0
 
 
-def test_a_monitor_carries_nothing_on_while_the_registry_is_lost(home: Path, tmp_path: Path) -> None:
+def test_a_monitor_carries_nothing_on_while_the_registry_is_lost(
+    home: Path, tmp_path: Path
+) -> None:
     from pipelines.loop.monitoring import LEDGER, watch_once
     from pipelines.settings import load
     from validation.monitor.decision import Decision
@@ -507,7 +566,18 @@ def remote(
         port = free.getsockname()[1]
     database = tmp_path / "server.db"
     (home / "mlflow.db").rename(database)
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     command += ["--backend-store-uri", f"sqlite:///{database}"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:SECRET@127.0.0.1:{port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -539,12 +609,17 @@ def test_an_mlflow_server_that_has_lost_the_champion_or_does_not_answer_is_no_ne
 
     for tables, why in (
         (("registered_model_aliases",), "has no champion"),
-        (("model_version_tags", "model_versions", "registered_model_tags", "registered_models"), "has no model"),
+        (
+            ("model_version_tags", "model_versions", "registered_model_tags", "registered_models"),
+            "has no model",
+        ),
     ):
         with closing(sqlite3.connect(database)) as lost, lost:
             for table in tables:
                 lost.execute(f"DELETE FROM {table}")
-        with pytest.raises(registry.RegistryLost, match=f"{why}.*version 1 .* of http://.+@127.0.0.1") as error:
+        with pytest.raises(
+            registry.RegistryLost, match=f"{why}.*version 1 .* of http://.+@127.0.0.1"
+        ) as error:
             registry.champion()
         assert "SECRET" not in str(error.value)
     registry._client.cache_clear()  # as a new process, which would make the model
@@ -553,7 +628,13 @@ def test_an_mlflow_server_that_has_lost_the_champion_or_does_not_answer_is_no_ne
 
     os.killpg(server.pid, signal.SIGKILL)
     server.wait()
-    for question in (registry.champion, registry.pointer, registry.versions, registry.rollback, registry.reset):
+    for question in (
+        registry.champion,
+        registry.pointer,
+        registry.versions,
+        registry.rollback,
+        registry.reset,
+    ):
         with pytest.raises(TasteloopError, match="cannot be asked") as error:
             question()
         assert not isinstance(error.value, registry.RegistryLost)
@@ -563,8 +644,15 @@ def test_an_mlflow_server_that_has_lost_the_champion_or_does_not_answer_is_no_ne
 # Paths
 
 NASTY = (
-    "a%20b", "100%", "?uri=false#%00", "ünïcödé 电影", "a'b\"c;d+e&f=g@h:i", "a\\b\nc", "[x]{$HOME}", "file:%2F",
-)  # fmt: skip
+    "a%20b",
+    "100%",
+    "?uri=false#%00",
+    "ünïcödé 电影",
+    "a'b\"c;d+e&f=g@h:i",
+    "a\\b\nc",
+    "[x]{$HOME}",
+    "file:%2F",
+)
 
 
 @pytest.mark.parametrize("name", NASTY)
@@ -586,15 +674,23 @@ def test_a_home_may_have_any_name(
 
     assert champion == registry.champion()
     assert champion.path.is_relative_to(home / "mlartifacts")
-    assert set(registry.evidence("1")) == {"e.json", registry.VERDICT, registry.REHEARSAL} - {"e.json"}
+    assert set(registry.evidence("1")) == {"e.json", registry.VERDICT, registry.REHEARSAL} - {
+        "e.json"
+    }
     assert registry.mark() == registry.mark() != (0, 0)
     assert registry.sqlite_path(registry.tracking_uri()) == home / "mlflow.db"
     assert [path.name for path in home.parent.iterdir()] == [name]
-    assert {*tmp_path.iterdir()} - before == {tmp_path / made for made in ("a", "e.json", "rehearsal.json")}
+    assert {*tmp_path.iterdir()} - before == {
+        tmp_path / made for made in ("a", "e.json", "rehearsal.json")
+    }
 
 
 @pytest.mark.fuzz
-@given(st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=40))
+@given(
+    st.text(
+        st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=40
+    )
+)
 def test_an_sqlite_uri_names_the_same_file_to_sqlalchemy_and_sqlite(name: str) -> None:
     import sqlalchemy
 
@@ -612,14 +708,18 @@ def test_an_sqlite_uri_names_the_same_file_to_sqlalchemy_and_sqlite(name: str) -
 
 
 def use(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a new process that finds its home there: one that works on remembers where a run's artifacts were."""
+    """As a new process that finds its home there: one that works on remembers where a run's
+    artifacts were.
+    """
     from mlflow.tracking._tracking_service import utils
 
     utils._artifact_repos_cache.clear()
     monkeypatch.setenv("TASTELOOP_HOME", str(home))
 
 
-def test_a_home_that_was_moved_goes_on_where_it_is(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_that_was_moved_goes_on_where_it_is(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     a, b = promoted(tmp_path, "a", "b")
     moved = tmp_path / "restored & moved #1 100%"
     home.rename(moved)
@@ -683,7 +783,9 @@ WRITES = (
 
 
 class Killer:
-    """Kills at one moment: just before (even numbers) or just after (odd) one of MLflow's writes."""
+    """Kills at one moment: just before (even numbers) or just after (odd) one of MLflow's
+    writes.
+    """
 
     def __init__(self, moment: int) -> None:
         self.left = moment
@@ -706,7 +808,9 @@ class Killer:
 
 
 def killed_at_every_write(work: Callable[[], Any]) -> Iterator[str]:
-    """Kill `work` at its first moment, its second, … until one attempt ends; yields where after each kill."""
+    """Kill `work` at its first moment, its second, … until one attempt ends; yields where after
+    each kill.
+    """
     from mlflow import MlflowClient
 
     for moment in range(100):
@@ -726,11 +830,15 @@ def killed_at_every_write(work: Callable[[], Any]) -> Iterator[str]:
 def test_a_killed_record_can_be_tried_again(home: Path, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=registry.tracking_uri(), registry_uri=registry.tracking_uri())
+    client = MlflowClient(
+        tracking_uri=registry.tracking_uri(), registry_uri=registry.tracking_uri()
+    )
     kills = 0
     evaluation = make_evaluation(tmp_path / "e.json")
     bundle = make_bundle(tmp_path / "b", "b")
-    for where in killed_at_every_write(lambda: registry.record(bundle, evaluation, VERDICT, SETTINGS)):
+    for where in killed_at_every_write(
+        lambda: registry.record(bundle, evaluation, VERDICT, SETTINGS)
+    ):
         kills += 1
         for version in registry.versions():
             assert where == "after create_model_version"
@@ -761,7 +869,9 @@ def test_a_killed_rollback_is_the_state_before_or_after(home: Path, tmp_path: Pa
     start = (home / "mlflow.db").read_bytes()
     for where in killed_at_every_write(registry.rollback):
         assert live() in (c, b), where
-        assert walk_back() == ([b, a] if where == "before set_registered_model_alias" else [a]), where
+        assert walk_back() == ([b, a] if where == "before set_registered_model_alias" else [a]), (
+            where
+        )
         (home / "mlflow.db").write_bytes(start)
     assert live() == b
     assert walk_back() == [a]

@@ -133,18 +133,23 @@ events_strategy = st.builds(
 
 
 @given(st.lists(events_strategy), st.sampled_from([0.25, 0.5, 0.7, 1.0]))
-def test_positive_is_one_rule_for_a_table_and_for_one_event(events: list[Event], threshold: float) -> None:
+def test_positive_is_one_rule_for_a_table_and_for_one_event(
+    events: list[Event], threshold: float
+) -> None:
     column = nw.from_native(table(events)).select(positive(threshold).alias("p"))["p"]
     assert column.to_list() == [e.positive(threshold) for e in events]
 
 
 # cleaning
 
-Row = tuple[Any, Any, Any, Any, Any, Any]  # user, item, kind, time in seconds after NOON, value, text
+# user, item, kind, time in seconds after NOON, value, text
+Row = tuple[Any, Any, Any, Any, Any, Any]
 
 
 def frame(rows: list[Row]) -> nw.LazyFrame[Any]:
-    """What a format adapter hands to cleaning; a str as time or value is one that could not be read."""
+    """What a format adapter hands to cleaning; a str as time or value is one that could not be
+    read.
+    """
     data: list[dict[str, Any]] = []
     for number, (user, item, kind, time, value, text) in enumerate(rows, 1):
         micros = NOON + round(time * SECOND) if isinstance(time, int | float) else None
@@ -166,12 +171,16 @@ def frame(rows: list[Row]) -> nw.LazyFrame[Any]:
     return nw.from_native(pl.DataFrame(data, schema=schema).lazy())
 
 
-def run(rows: list[Row], limits: CleaningSettings = ANY, scale: tuple[float, float] = (1.0, 5.0)) -> Cleaned:
+def run(
+    rows: list[Row], limits: CleaningSettings = ANY, scale: tuple[float, float] = (1.0, 5.0)
+) -> Cleaned:
     return clean(frame(rows), scale, limits, NOW)
 
 
 def reasons(cleaned: Cleaned) -> dict[int, str]:
-    return dict(zip(cleaned.quarantine[ROW].to_list(), cleaned.quarantine[REASON].to_list(), strict=True))
+    return dict(
+        zip(cleaned.quarantine[ROW].to_list(), cleaned.quarantine[REASON].to_list(), strict=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -204,7 +213,9 @@ def reasons(cleaned: Cleaned) -> dict[int, str]:
 def test_each_rule_on_one_row(row: Row, reason: str | None) -> None:
     cleaned = run([row])
     assert reasons(cleaned) == ({} if reason is None else {1: reason})
-    assert {rule: n for rule, n in cleaned.removed.items() if n} == ({} if reason is None else {reason: 1})
+    assert {rule: n for rule, n in cleaned.removed.items() if n} == (
+        {} if reason is None else {reason: 1}
+    )
     assert list(cleaned.removed) == list(RULES)
 
 
@@ -247,7 +258,11 @@ def test_duplicates() -> None:
         12: "unknown_kind",
     }
     same_instant = CleaningSettings(min_user_events=1, near_duplicate_seconds=0)
-    assert reasons(run(rows, same_instant)) == {2: "exact_duplicate", 11: "unknown_kind", 12: "unknown_kind"}
+    assert reasons(run(rows, same_instant)) == {
+        2: "exact_duplicate",
+        11: "unknown_kind",
+        12: "unknown_kind",
+    }
 
 
 def test_the_first_of_near_duplicates_is_the_earliest_not_the_first_written() -> None:
@@ -256,7 +271,8 @@ def test_the_first_of_near_duplicates_is_the_earliest_not_the_first_written() ->
 
 
 def test_minimums_are_applied_until_nothing_changes() -> None:
-    # v leaves (1 event); then b has 1 event and leaves; then u has 1 and leaves; then a has 1: nobody is left
+    # v leaves (1 event); then b has 1 event and leaves; then u has 1 and leaves; then a has 1:
+    # nobody is left
     rows: list[Row] = [
         ("u", "a", "click", 0, None, None),
         ("u", "b", "click", 10, None, None),
@@ -296,7 +312,9 @@ limits_strategy = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(rows_strategy, limits_strategy)
-def test_every_row_is_in_exactly_one_table_and_counted_once(rows: list[Row], limits: CleaningSettings) -> None:
+def test_every_row_is_in_exactly_one_table_and_counted_once(
+    rows: list[Row], limits: CleaningSettings
+) -> None:
     cleaned = run(rows, limits)
     assert len(rows) == cleaned.events.shape[0] + cleaned.quarantine.shape[0]
     assert cleaned.quarantine.shape[0] == sum(cleaned.removed.values())
@@ -306,7 +324,12 @@ def test_every_row_is_in_exactly_one_table_and_counted_once(rows: list[Row], lim
     # and what was rejected is there as it was written
     for record in cleaned.quarantine.iter_rows(named=True):
         user, item, kind, time, value, text = rows[record[ROW] - 1]
-        assert (record["user"], record["item"], record["kind"], record["text"]) == (user, item, kind, text)
+        assert (record["user"], record["item"], record["kind"], record["text"]) == (
+            user,
+            item,
+            kind,
+            text,
+        )
         assert record["time"] == (None if time is None else str(time))
         assert record["value"] == (None if value is None else str(value))
 

@@ -37,12 +37,20 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASTELOOP_PSEUDONYM_KEY", "a key for these tests only")
 
 
-@pytest.mark.parametrize("strict", [CleaningSettings(), CleaningSettings(min_item_events=3, min_user_events=20)])
-def test_many_parts_give_the_bytes_of_one(source: Path, tmp_path: Path, strict: CleaningSettings) -> None:
+@pytest.mark.parametrize(
+    "strict", [CleaningSettings(), CleaningSettings(min_item_events=3, min_user_events=20)]
+)
+def test_many_parts_give_the_bytes_of_one(
+    source: Path, tmp_path: Path, strict: CleaningSettings
+) -> None:
     seen = []
     for rows in (1_000_000, 2_500):
         data, out = DataSettings(rows_a_part=rows), tmp_path / str(rows)
-        result = ingest(IngestSettings(behaviour=str(source), reviews=None, cleaning=strict), out / "dataset", data)
+        result = ingest(
+            IngestSettings(behaviour=str(source), reviews=None, cleaning=strict),
+            out / "dataset",
+            data,
+        )
         prepare(out / "dataset", PrepareSettings(), out / "snapshots", data)
         assert not [p for p in out.rglob("*") if p.name in ("work", "users")]
         seen.append((result.sha256, result.removed, result.users, sha256_tree(out / "snapshots")))
@@ -70,9 +78,12 @@ def test_plain_pandas_says_the_same(source: Path, tmp_path: Path) -> None:
     quarantine = pl.read_parquet(tmp_path / "dataset" / "quarantine.parquet")
     theirs = pl.read_parquet(tmp_path / "quarantine.parquet")
     assert_frame_equal(
-        theirs.select("user", "time", "reason", "row"), quarantine.select("user", "time", "reason", "row")
+        theirs.select("user", "time", "reason", "row"),
+        quarantine.select("user", "time", "reason", "row"),
     )
-    plain.prepare(events, Catalogue.read(tmp_path / "dataset" / "items.parquet"), PrepareSettings(), tmp_path)
+    plain.prepare(
+        events, Catalogue.read(tmp_path / "dataset" / "items.parquet"), PrepareSettings(), tmp_path
+    )
     snapshots = pl.read_parquet(tmp_path / "snapshots" / "snapshots.parquet")
     theirs = pl.read_parquet(tmp_path / "snapshots.parquet")
     assert_frame_equal(theirs.cast(dict(snapshots.schema)), snapshots)
@@ -80,7 +91,9 @@ def test_plain_pandas_says_the_same(source: Path, tmp_path: Path) -> None:
 
 def test_without_pyspark_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyspark.errors", None)
-    with pytest.raises(TasteloopError, match=r"data.engine is spark, but .* pip install 'tasteloop\[spark\]'"):
+    with pytest.raises(
+        TasteloopError, match=r"data.engine is spark, but .* pip install 'tasteloop\[spark\]'"
+    ):
         session(DataSettings(engine="spark"))
     with pytest.raises(ValueError, match="master"):
         DataSettings(master="http://example.com")
@@ -88,12 +101,20 @@ def test_without_pyspark_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPa
 
 def test_the_connect_server_is_what_the_guide_points_at() -> None:
     guide = (ROOT / "docs" / "cluster.md").read_text()
-    blocks = [yaml.safe_load(b) for b in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL) if b.startswith("data:")]
+    blocks = [
+        yaml.safe_load(b)
+        for b in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+        if b.startswith("data:")
+    ]
     (data,) = [DataSettings.model_validate(block["data"]) for block in blocks]
-    application, service = yaml.safe_load_all((ROOT / "infra" / "k8s" / "spark" / "connect.yaml").read_text())
+    application, service = yaml.safe_load_all(
+        (ROOT / "infra" / "k8s" / "spark" / "connect.yaml").read_text()
+    )
     assert (application["kind"], service["kind"]) == ("SparkApplication", "Service")
     assert service["spec"]["selector"] == application["spec"]["driver"]["labels"]
-    assert data.remote == f"sc://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+    assert (
+        data.remote == f"sc://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+    )
     for role in ("driver", "executor"):
         (mount,) = application["spec"][role]["volumeMounts"]
         assert str(data.shared).startswith(mount["mountPath"])
@@ -101,12 +122,19 @@ def test_the_connect_server_is_what_the_guide_points_at() -> None:
 
 
 def test_the_growth_exponent_is_of_time_over_events() -> None:
-    rows = [{"engine": "polars", "events": n, "seconds": 2 + n**1.2 / 1e6, "peak_gb": 1} for n in (10**6, 10**7, 10**8)]
+    rows = [
+        {"engine": "polars", "events": n, "seconds": 2 + n**1.2 / 1e6, "peak_gb": 1}
+        for n in (10**6, 10**7, 10**8)
+    ]
     assert exponent(rows[1:]) == pytest.approx(1.2, abs=0.01)
-    assert exponent(rows) == exponent(rows[1:]), "of three, the smallest, where starting counts, is left out"
+    assert exponent(rows) == exponent(rows[1:]), (
+        "of three, the smallest, where starting counts, is left out"
+    )
     assert exponent(rows[:1]) is None
     assert exponent([{**rows[0], "failed": "killed"}, rows[1]]) is None
-    slow = [{**row, "engine": "pandas", "seconds": 4 * row["seconds"], "peak_gb": 5} for row in rows]
+    slow = [
+        {**row, "engine": "pandas", "seconds": 4 * row["seconds"], "peak_gb": 5} for row in rows
+    ]
     found = summary([*rows, *slow])["polars_beside_pandas"]
     assert found["10000000"] == {"times_faster": 4.0, "share_of_memory": 0.2}
 

@@ -10,7 +10,14 @@ import pytest
 
 from tasteloop.behaviour.events import EVENTS_SCHEMA
 from tasteloop.behaviour.items import ITEMS_SCHEMA
-from tasteloop.behaviour.snapshots import EVENTS, SPLITS, PrepareSettings, Snapshots, _positions, prepare
+from tasteloop.behaviour.snapshots import (
+    EVENTS,
+    SPLITS,
+    PrepareSettings,
+    Snapshots,
+    _positions,
+    prepare,
+)
 from tasteloop.behaviour.text import behaviour_text
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_parquet, write_json, write_parquet
@@ -38,7 +45,9 @@ def test_no_split_sees_into_the_next(snapshots: Snapshots) -> None:
     for row in snapshots.table.iter_rows(named=True):
         future = [liked[row["user"], items[j]] for j in row["future"]]
         assert min(future) > row["time"]
-        bounds = {"train": (0, first), "validation": (first, second), "test": (second, 2**62)}[row["split"]]
+        bounds = {"train": (0, first), "validation": (first, second), "test": (second, 2**62)}[
+            row["split"]
+        ]
         assert bounds[0] <= row["time"] if row["split"] != "train" else True
         assert max(future) < bounds[1]
     assert set(snapshots.table["split"]) == set(SPLITS)
@@ -46,7 +55,9 @@ def test_no_split_sees_into_the_next(snapshots: Snapshots) -> None:
 
 def test_training_text_equals_serving_text(snapshots: Snapshots) -> None:
     rows = snapshots.split("test")
-    served = [behaviour_text(h, snapshots.catalogue, snapshots.text) for h in snapshots.histories(rows)]
+    served = [
+        behaviour_text(h, snapshots.catalogue, snapshots.text) for h in snapshots.histories(rows)
+    ]
     assert served == rows["text"].to_list()
 
 
@@ -86,9 +97,17 @@ def test_too_little_behaviour_says_what_to_change(tmp_path: Path) -> None:
     folder.mkdir()
     events = [("u", f"i{n}", "click", n * 10**6, None, None) for n in range(6)]
     items = [(f"i{n}", "t", ["A" if n % 2 else "B"], None, None, None) for n in range(6)]
-    write_parquet(folder / "events.parquet", pl.DataFrame(events, schema=dict(EVENTS_SCHEMA.to_polars()), orient="row"))
-    write_parquet(folder / "items.parquet", pl.DataFrame(items, schema=dict(ITEMS_SCHEMA.to_polars()), orient="row"))
+    write_parquet(
+        folder / "events.parquet",
+        pl.DataFrame(events, schema=dict(EVENTS_SCHEMA.to_polars()), orient="row"),
+    )
+    write_parquet(
+        folder / "items.parquet",
+        pl.DataFrame(items, schema=dict(ITEMS_SCHEMA.to_polars()), orient="row"),
+    )
     write_json(folder / "ingest.json", {})
-    with pytest.raises(TasteloopError, match=r"no snapshots for .*1 users with 6 events.*minimum_future"):
+    with pytest.raises(
+        TasteloopError, match=r"no snapshots for .*1 users with 6 events.*minimum_future"
+    ):
         prepare(folder, PrepareSettings(), tmp_path / "out")
     assert not (tmp_path / "out").exists()

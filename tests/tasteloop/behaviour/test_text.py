@@ -10,7 +10,10 @@ from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.text import TextSettings, behaviour_text, in_order
 
 CATALOGUE = Catalogue(
-    ["f", "h", "t"], ["Fargo", "Heat", "Twister"], [["Crime", "Drama"], ["Crime"], ["Action"]], [None] * 3
+    ["f", "h", "t"],
+    ["Fargo", "Heat", "Twister"],
+    [["Crime", "Drama"], ["Crime"], ["Action"]],
+    [None] * 3,
 )
 SETTINGS = TextSettings()
 
@@ -54,8 +57,14 @@ def test_no_history_has_words_too() -> None:
 
 
 def test_without_times_the_given_order_is_trusted() -> None:
-    assert [e.item for e in in_order([Event("click", "f", 9), Event("click", "h")], 10)] == ["f", "h"]
-    assert [e.item for e in in_order([Event("click", "f", 9), Event("click", "h", 1)], 10)] == ["h", "f"]
+    assert [e.item for e in in_order([Event("click", "f", 9), Event("click", "h")], 10)] == [
+        "f",
+        "h",
+    ]
+    assert [e.item for e in in_order([Event("click", "f", 9), Event("click", "h", 1)], 10)] == [
+        "h",
+        "f",
+    ]
 
 
 events = st.builds(
@@ -79,4 +88,6 @@ def test_order_of_arrival_does_not_matter_and_text_is_one_piece(history: list[Ev
 def test_only_the_newest_events_count(history: list[Event]) -> None:
     settings = TextSettings(history_limit=10)
     newest = sorted(history, key=lambda e: e.time or 0)[-10:]
-    assert behaviour_text(history, CATALOGUE, settings) == behaviour_text(newest, CATALOGUE, settings)
+    assert behaviour_text(history, CATALOGUE, settings) == behaviour_text(
+        newest, CATALOGUE, settings
+    )

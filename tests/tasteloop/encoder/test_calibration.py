@@ -1,4 +1,6 @@
-"""Calibration: probabilities that mean what they say, thresholds for rare labels, and when an answer is sure."""
+"""Calibration: probabilities that mean what they say, thresholds for rare labels, and when an
+answer is sure.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from tasteloop.encoder.calibration import (
 )
 
 
-def drawn(rates: list[float], n: int = 3000, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def drawn(
+    rates: list[float], n: int = 3000, seed: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Calibrated probabilities around each label's rate, and outcomes."""
     rng = np.random.default_rng(seed)
     odds = np.log(np.array(rates) / (1 - np.array(rates))) + rng.normal(0, 1.2, (n, len(rates)))
@@ -46,7 +50,9 @@ def test_a_witness_that_says_the_opposite_is_not_turned_round() -> None:
     a = rng.normal(0, 1, (2000, 2)).astype(np.float32)
     truth = (rng.random(a.shape) < 1 / (1 + np.exp(-a))).astype(np.float32)
     assert calibrate(-a, truth)["slope"] == 1.0
-    assert calibrate(a, truth, -a + rng.normal(0, 0.1, a.shape).astype(np.float32))["habit_slope"] >= 0
+    assert (
+        calibrate(a, truth, -a + rng.normal(0, 0.1, a.shape).astype(np.float32))["habit_slope"] >= 0
+    )
 
 
 def test_rare_labels_get_lower_thresholds_and_micro_f1_keeps() -> None:
@@ -87,8 +93,12 @@ def test_sure_statements_are_right_as_often_as_asked() -> None:
     sure = (later_p >= thresholds) & (confidence(later_p, thresholds) >= least)
     assert later[sure].mean() == pytest.approx(0.8, abs=0.03)
     assert 0 < sure.sum() < (later_p >= thresholds).sum()
-    assert confident_from(p, truth, thresholds, 0.999) is None, "a precision out of reach is never claimed"
-    assert confident_from(p[:13], np.ones_like(truth[:13]), np.zeros(3), 1.0) is None, "few cannot show it"
+    assert confident_from(p, truth, thresholds, 0.999) is None, (
+        "a precision out of reach is never claimed"
+    )
+    assert confident_from(p[:13], np.ones_like(truth[:13]), np.zeros(3), 1.0) is None, (
+        "few cannot show it"
+    )
 
 
 def test_a_small_window_does_not_claim_what_later_rows_do_not_keep() -> None:

@@ -1,7 +1,7 @@
 """Fine-tuning by several processes: it is what one does, and a lost one changes nothing.
 
-Real torchrun and gloo on the processor. Dropout is off: each process draws masks of its own, so with it runs are alike
-in distribution only.
+Real torchrun and gloo on the processor. Dropout is off: each process draws masks of its own, so
+with it runs are alike in distribution only.
 """
 
 from __future__ import annotations
@@ -33,22 +33,45 @@ NAME = "interests+sentiment"
 
 def settings(encoder: Path, **given: object) -> TrainingSettings:
     return TrainingSettings(
-        encoder=str(encoder), epochs=3, patience=9, batch_size=16, learning_rate=1e-3, frozen_layers=0,
-        dropout=0.0, encoder_dropout=0.0, precision="fp32", checkpoint_seconds=0,
-    ).model_copy(update=given)  # fmt: skip
+        encoder=str(encoder),
+        epochs=3,
+        patience=9,
+        batch_size=16,
+        learning_rate=1e-3,
+        frozen_layers=0,
+        dropout=0.0,
+        encoder_dropout=0.0,
+        precision="fp32",
+        checkpoint_seconds=0,
+    ).model_copy(update=given)
 
 
 @contextlib.contextmanager
 def torchrun(
-    place: str, asked: TrainingSettings, *options: str, out: object = subprocess.PIPE, **environment: str
+    place: str,
+    asked: TrainingSettings,
+    *options: str,
+    out: object = subprocess.PIPE,
+    **environment: str,
 ) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "torch.distributed.run", *options, "-m", "tasteloop.encoder.worker"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        *options,
+        "-m",
+        "tasteloop.encoder.worker",
+    ]
     command += ["--place", place, "--settings", asked.model_dump_json()]
     told = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     process = subprocess.Popen(
-        command, cwd=ROOT, env={**told, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
-        stdout=out, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        command,
+        cwd=ROOT,
+        env={**told, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
+        stdout=out,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
         yield process
     finally:
@@ -81,14 +104,17 @@ def weights(model: Path) -> dict[str, np.ndarray]:
     from safetensors.numpy import load_file
 
     files = ("model.safetensors", "heads.safetensors")
-    return {name: value for f in files for name, value in load_file(model / "models" / NAME / f).items()}
+    return {
+        name: value for f in files for name, value in load_file(model / "models" / NAME / f).items()
+    }
 
 
 @pytest.mark.parametrize("frozen", [-1, 1])
 def test_two_processes_learn_what_one_does(
     tiny_encoder: Path, tiny_snapshots: Path, tmp_path: Path, frozen: int
 ) -> None:
-    """The same global batches: every loss within 1e-5 of the other's, every weight within 1e-4 after three epochs.
+    """The same global batches: every loss within 1e-5 of the other's, every weight within 1e-4
+    after three epochs.
 
     Only the order of sums differs. Measured: 2e-7 and 7e-7.
     """
@@ -102,7 +128,9 @@ def test_two_processes_learn_what_one_does(
     assert one.keys() == two.keys() >= {"loss/interests", "loss/sentiment", "validation/interests"}
     for tag, curve in one.items():
         np.testing.assert_allclose(two[tag], curve, rtol=1e-5, err_msg=tag)
-        assert np.ptp(curve) > 0.03 or tag.startswith("validation"), "a curve that does not move would prove nothing"
+        assert np.ptp(curve) > 0.03 or tag.startswith("validation"), (
+            "a curve that does not move would prove nothing"
+        )
     ours = weights(place / MODEL)
     for name, value in weights(tmp_path / "alone").items():
         np.testing.assert_allclose(ours[name], value, rtol=0, atol=1e-4, err_msg=name)
@@ -113,7 +141,9 @@ def rank(of: int, number: int) -> int | None:
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, IndexError):
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == of and f"RANK={number}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+            if parent == of and f"RANK={number}".encode() in (entry / "environ").read_bytes().split(
+                b"\0"
+            ):
                 return int(entry.name)
     return None
 
@@ -128,12 +158,17 @@ def when(condition: Callable[[], object], *processes: subprocess.Popen[str]) -> 
 
 
 def midway(place: Path) -> bool:
-    """A checkpoint of the second epoch is there, whole: under its own name, and in a store the pointer names it."""
+    """A checkpoint of the second epoch is there, whole: under its own name, and in a store the
+    pointer names it.
+    """
     for found in place.glob(f"{CHECKPOINTS}/{NAME}/[!.]*/state.json"):
         with contextlib.suppress(Exception):
             pointer = found.parents[1] / "current.json"
-            in_place = not re.fullmatch("[0-9a-f]{32}", found.parent.name)  # a store's folders have such names
-            if read_json(found)["epoch"] >= 1 and (in_place or read_json(pointer)["folder"] == found.parent.name):
+            # a store's folders have such names
+            in_place = not re.fullmatch("[0-9a-f]{32}", found.parent.name)
+            if read_json(found)["epoch"] >= 1 and (
+                in_place or read_json(pointer)["folder"] == found.parent.name
+            ):
                 return True
     return False
 
@@ -151,9 +186,15 @@ def undisturbed(
 
 @pytest.mark.parametrize(("lost", "scheme"), [(1, ""), (0, ""), (1, "file://")])
 def test_a_lost_worker_changes_nothing(
-    tiny_encoder: Path, tiny_snapshots: Path, tmp_path: Path, undisturbed: dict[str, np.ndarray], lost: int, scheme: str
+    tiny_encoder: Path,
+    tiny_snapshots: Path,
+    tmp_path: Path,
+    undisturbed: dict[str, np.ndarray],
+    lost: int,
+    scheme: str,
 ) -> None:
-    """Killed by SIGKILL in the second of four epochs: torchrun starts both again, at the last checkpoint.
+    """Killed by SIGKILL in the second of four epochs: torchrun starts both again, at the last
+    checkpoint.
 
     The weights in the end are the undisturbed run's, bit for bit.
     """
@@ -179,8 +220,9 @@ def test_a_lost_node_changes_nothing(
 ) -> None:
     """Two torchruns that meet as Trainer tells them to (PET_*); one is killed with its worker.
 
-    The test begins them again once all have ended, at most three times. One that comes back while the other still lives
-    can meet that one's rendezvous and wait for it without end (docs/cluster.md).
+    The test begins them again once all have ended, at most three times. One that comes back while
+    the other still lives can meet that one's rendezvous and wait for it without end
+    (docs/cluster.md).
     """
     place = str(tmp_path / "place")
     storage.send(tiny_snapshots, f"{place}/{SNAPSHOTS}")
@@ -191,7 +233,12 @@ def test_a_lost_node_changes_nothing(
     with contextlib.ExitStack() as stack:
 
         def start(node: int) -> subprocess.Popen[str]:
-            pet = {"NNODES": "2", "NPROC_PER_NODE": "1", "NODE_RANK": str(node), "MASTER_ADDR": "127.0.0.1"}
+            pet = {
+                "NNODES": "2",
+                "NPROC_PER_NODE": "1",
+                "NODE_RANK": str(node),
+                "MASTER_ADDR": "127.0.0.1",
+            }
             told = {f"PET_{name}": value for name, value in {**pet, "MASTER_PORT": port}.items()}
             out = stack.enter_context(logs[node].open("a"))
             asked = settings(tiny_encoder, epochs=4)

@@ -41,26 +41,40 @@ def test_they_know_more_than_the_base_rates(habits: Habits, data: Snapshots) -> 
     assert average_precision(said, truth) > average_precision(rates, truth) + 0.05
 
 
-def test_no_history_and_unknown_items_are_everybodys_average(habits: Habits, data: Snapshots) -> None:
-    histories = [[], [Event("click", "an item that no catalogue has")], [Event("search", text="space opera")]]
+def test_no_history_and_unknown_items_are_everybodys_average(
+    habits: Habits, data: Snapshots
+) -> None:
+    histories = [
+        [],
+        [Event("click", "an item that no catalogue has")],
+        [Event("search", text="space opera")],
+    ]
     features = habits.features(histories, data.catalogue, data.labels, data.text)
     assert features.shape == (3, habits.weights.shape[0])
-    assert (np.delete(features, 4 * len(data.labels) + 2 * habits.factors.shape[1], 1) == 0).all()  # but the length
+    # but the length
+    assert (np.delete(features, 4 * len(data.labels) + 2 * habits.factors.shape[1], 1) == 0).all()
     assert np.isfinite(habits.logits(histories, data.catalogue, data.labels, data.text)).all()
 
 
 def test_liking_a_label_speaks_for_it(habits: Habits, data: Snapshots) -> None:
     for k, label in enumerate(data.labels):
         bear = [
-            item for item, labels in zip(data.catalogue.items, data.catalogue.labels, strict=True) if label in labels
+            item
+            for item, labels in zip(data.catalogue.items, data.catalogue.labels, strict=True)
+            if label in labels
         ]
         rest = [item for item in data.catalogue.items if item not in bear]
-        histories = [[Event("rate", item, n, 1.0) for n, item in enumerate(items[:8])] for items in (bear, rest)]
+        histories = [
+            [Event("rate", item, n, 1.0) for n, item in enumerate(items[:8])]
+            for items in (bear, rest)
+        ]
         fond, not_fond = habits.logits(histories, data.catalogue, data.labels, data.text)[:, k]
         assert fond > not_fond, label
 
 
-def test_nothing_after_the_validation_window_began_is_fitted(habits: Habits, data: Snapshots) -> None:
+def test_nothing_after_the_validation_window_began_is_fitted(
+    habits: Habits, data: Snapshots
+) -> None:
     """The singular vectors of a table without later events are the same."""
     import polars as pl
 
@@ -71,7 +85,9 @@ def test_nothing_after_the_validation_window_began_is_fitted(habits: Habits, dat
     past = Past.before(data.meta["validation_from"], data)
     assert len(past.item) == early["item"].is_not_null().sum()
     vectors, activity = spectral(past.seen, 32)
-    assert np.allclose(habits.factors, vectors / np.sqrt(activity)[:, None] * np.sqrt(len(activity)), atol=1e-5)
+    assert np.allclose(
+        habits.factors, vectors / np.sqrt(activity)[:, None] * np.sqrt(len(activity)), atol=1e-5
+    )
 
 
 def test_a_bundles_interests_are_the_sum_of_their_terms(tiny_bundle: Path, data: Snapshots) -> None:
@@ -98,7 +114,9 @@ def test_what_the_recommender_was_fitted_on_is_what_is_served(
 
     session = Session.load(tiny_bundle)
     served = session.interests(data.histories(data.split(VALIDATION)))
-    assert np.allclose(load_file(tiny_model / "validation.safetensors")["interests"], served, atol=2e-2)
+    assert np.allclose(
+        load_file(tiny_model / "validation.safetensors")["interests"], served, atol=2e-2
+    )
 
 
 def test_the_labels_of_what_is_likely_next_by_hand(data: Snapshots) -> None:
@@ -109,9 +127,14 @@ def test_the_labels_of_what_is_likely_next_by_hand(data: Snapshots) -> None:
     follows = np.array([[0, 3, 1], [3, 0, -1], [1, -1, 0]], np.float32)
     none = np.zeros((0, 0), np.float32)
     habits = Habits(
-        np.zeros(k, np.float32), np.zeros((len(catalogue), 2), np.float32), none, np.zeros(0, np.float32),
-        np.arange(3, dtype=np.int32), follows, 2 * follows,
-    )  # fmt: skip
+        np.zeros(k, np.float32),
+        np.zeros((len(catalogue), 2), np.float32),
+        none,
+        np.zeros(0, np.float32),
+        np.arange(3, dtype=np.int32),
+        follows,
+        2 * follows,
+    )
 
     def expected(*history: Event) -> np.ndarray:
         return habits.features([history], catalogue, data.labels, text)[0, -3 * k :].reshape(3, k)
@@ -122,4 +145,6 @@ def test_the_labels_of_what_is_likely_next_by_hand(data: Snapshots) -> None:
     # what is met is not expected again, and what speaks against an item does not make it likely
     assert np.allclose(seen[0], 0) and np.allclose(seen[1], 4 * membership[2], atol=1e-6)
     assert np.allclose(expected(Event("rate", third, 1, 0.0))[1:], 0)  # nothing was liked
-    assert np.allclose(expected(*(Event("rate", item, 1, 1.0) for item in (first, second, third))), 0)
+    assert np.allclose(
+        expected(*(Event("rate", item, 1, 1.0) for item in (first, second, third))), 0
+    )

@@ -18,7 +18,12 @@ from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json
 
 SETTINGS = TrainingSettings(
-    epochs=2, batch_size=8, learning_rate=1e-3, frozen_layers=0, tensorboard=False, checkpoint_seconds=0
+    epochs=2,
+    batch_size=8,
+    learning_rate=1e-3,
+    frozen_layers=0,
+    tensorboard=False,
+    checkpoint_seconds=0,
 )
 
 
@@ -45,20 +50,29 @@ def test_loss_falls_and_the_frozen_stay(tiny_encoder: Path, tmp_path: Path) -> N
     model = fresh(tiny_encoder, frozen=1)
     before = weights(model)
     result = train(
-        model, [task()], SETTINGS.model_copy(update={"epochs": 6, "patience": 6, "frozen_layers": 1}), tmp_path
+        model,
+        [task()],
+        SETTINGS.model_copy(update={"epochs": 6, "patience": 6, "frozen_layers": 1}),
+        tmp_path,
     )
     changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-    assert not any(n.startswith(("encoder.embeddings", "encoder.encoder.layer.0.")) for n in changed)
+    assert not any(
+        n.startswith(("encoder.embeddings", "encoder.encoder.layer.0.")) for n in changed
+    )
     assert any(n.startswith("encoder.encoder.layer.1.") for n in changed)
     assert result.history[-1]["mean"] > 0.5
     assert isinstance(result, Trained)
 
 
-def test_what_the_frozen_layers_say_is_kept_or_recomputed_alike(tiny_encoder: Path, tmp_path: Path) -> None:
+def test_what_the_frozen_layers_say_is_kept_or_recomputed_alike(
+    tiny_encoder: Path, tmp_path: Path
+) -> None:
     kept, recomputed = fresh(tiny_encoder, 1), fresh(tiny_encoder, 1)
     settings = SETTINGS.model_copy(update={"frozen_layers": 1, "epochs": 1})
     a = train(kept, [task()], settings, tmp_path / "a")
-    b = train(recomputed, [task()], settings.model_copy(update={"cache_megabytes": 0}), tmp_path / "b")
+    b = train(
+        recomputed, [task()], settings.model_copy(update={"cache_megabytes": 0}), tmp_path / "b"
+    )
     assert np.allclose(a.logits["interests"], b.logits["interests"], atol=2e-2)  # half precision
 
 
@@ -89,7 +103,9 @@ def test_a_killed_run_carries_on_to_the_same_weights(
 
 
 @pytest.mark.parametrize("damage", ["truncate", "other data"])
-def test_a_checkpoint_that_does_not_fit_is_not_used(tiny_encoder: Path, tmp_path: Path, damage: str) -> None:
+def test_a_checkpoint_that_does_not_fit_is_not_used(
+    tiny_encoder: Path, tmp_path: Path, damage: str
+) -> None:
     train(fresh(tiny_encoder), [task()], SETTINGS, tmp_path)
     settings = SETTINGS
     if damage == "truncate":
@@ -101,7 +117,9 @@ def test_a_checkpoint_that_does_not_fit_is_not_used(tiny_encoder: Path, tmp_path
 
 
 def test_training_stops_when_validation_does(tiny_encoder: Path, tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"epochs": 50, "learning_rate": 1e-12, "head_learning_rate": 1e-12})
+    settings = SETTINGS.model_copy(
+        update={"epochs": 50, "learning_rate": 1e-12, "head_learning_rate": 1e-12}
+    )
     assert len(train(fresh(tiny_encoder), [task()], settings, tmp_path).history) < 50
 
 
@@ -121,7 +139,10 @@ def test_save_then_load_changes_nothing(tiny_encoder: Path, tmp_path: Path) -> N
     loaded = load(tmp_path)
     with torch.inference_mode():
         assert torch.equal(model(ids, mask), loaded(ids, mask))
-        assert torch.equal(model.logits("interests", model(ids, mask)), loaded.logits("interests", loaded(ids, mask)))
+        assert torch.equal(
+            model.logits("interests", model(ids, mask)),
+            loaded.logits("interests", loaded(ids, mask)),
+        )
 
 
 def test_padding_changes_nothing(tiny_encoder: Path) -> None:
@@ -134,11 +155,18 @@ def test_padding_changes_nothing(tiny_encoder: Path) -> None:
 
 
 def test_padding_changes_nothing_where_another_id_pads(tmp_path: Path) -> None:
-    """RoBERTa's positions begin after its padding's id, 1, and id 0 is a token; batches are padded with 0 anyway."""
+    """RoBERTa's positions begin after its padding's id, 1, and id 0 is a token; batches are padded
+    with 0 anyway.
+    """
     from transformers import RobertaConfig, RobertaModel
 
     config = RobertaConfig(
-        vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, pad_token_id=1
+        vocab_size=60,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        pad_token_id=1,
     )
     torch.manual_seed(0)
     RobertaModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
@@ -148,7 +176,9 @@ def test_padding_changes_nothing_where_another_id_pads(tmp_path: Path) -> None:
         together = model(*pad(rows))
         alone = torch.cat([model(*pad([row])) for row in rows])
         theirs = RobertaModel.from_pretrained(tmp_path, add_pooling_layer=False).eval()
-        expected = torch.cat([theirs(torch.tensor([row])).last_hidden_state.mean(1) for row in rows])
+        expected = torch.cat(
+            [theirs(torch.tensor([row])).last_hidden_state.mean(1) for row in rows]
+        )
     assert torch.allclose(together, alone, atol=1e-5)
     assert torch.allclose(alone, expected, atol=1e-5)
 
@@ -156,7 +186,15 @@ def test_padding_changes_nothing_where_another_id_pads(tmp_path: Path) -> None:
 def test_special_tokens_are_those_of_the_tokenizer(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁很", -1.0), ("好", -1.0), ("很", -2.0)]
+    pieces = [
+        ("<s>", 0.0),
+        ("<pad>", 0.0),
+        ("</s>", 0.0),
+        ("<unk>", 0.0),
+        ("▁很", -1.0),
+        ("好", -1.0),
+        ("很", -2.0),
+    ]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3, byte_fallback=False))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -164,7 +202,11 @@ def test_special_tokens_are_those_of_the_tokenizer(tmp_path: Path) -> None:
     )
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     loaded = load_tokenizer(tmp_path)
-    assert tokenize(loaded, ["很好", "很好很好", "x"], 5) == [[0, 4, 5, 2], [0, 4, 5, 6, 2], [0, 3, 2]]
+    assert tokenize(loaded, ["很好", "很好很好", "x"], 5) == [
+        [0, 4, 5, 2],
+        [0, 4, 5, 6, 2],
+        [0, 3, 2],
+    ]
 
 
 def test_the_encoder_is_the_one_that_transformers_runs(tiny_encoder: Path) -> None:
@@ -190,10 +232,17 @@ def test_calibration_undoes_overconfidence() -> None:
     assert 0.4 < calibration["thresholds"][0] < 0.6
 
 
-def test_apart_makes_an_encoder_for_each_task(tiny_encoder: Path, tiny_snapshots: Path, tmp_path: Path) -> None:
-    settings = SETTINGS.model_copy(update={"encoder": str(tiny_encoder), "together": False, "epochs": 1})
+def test_apart_makes_an_encoder_for_each_task(
+    tiny_encoder: Path, tiny_snapshots: Path, tmp_path: Path
+) -> None:
+    settings = SETTINGS.model_copy(
+        update={"encoder": str(tiny_encoder), "together": False, "epochs": 1}
+    )
     finetune(tiny_snapshots, settings, tmp_path / "model", tmp_path / "work")
-    assert sorted(p.name for p in (tmp_path / "model" / "models").iterdir()) == ["interests", "sentiment"]
+    assert sorted(p.name for p in (tmp_path / "model" / "models").iterdir()) == [
+        "interests",
+        "sentiment",
+    ]
     report = read_json(tmp_path / "model" / "training.json")
     assert report["tasks"]["sentiment"]["model"] == "sentiment"
 

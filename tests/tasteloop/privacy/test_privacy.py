@@ -70,7 +70,9 @@ def test_a_key_that_others_can_reach_is_refused(home: Path, mode: int) -> None:
 
 
 @pytest.mark.parametrize("key", ["short", ""])
-def test_a_short_key_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, home: Path, key: str) -> None:
+def test_a_short_key_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, home: Path, key: str
+) -> None:
     home.mkdir()
     (home / "pseudonym.key").write_text(key)
     (home / "pseudonym.key").chmod(0o600)

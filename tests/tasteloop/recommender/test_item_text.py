@@ -1,4 +1,6 @@
-"""What text lets expect of an item: the regression against scikit-learn's, an item's own part taken out."""
+"""What text lets expect of an item: the regression against scikit-learn's, an item's own part taken
+out.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ CATALOGUE = Catalogue(
 
 
 def test_features_are_what_two_items_share() -> None:
-    """story; war (a word, of which the label War is another); labels Drama and War; 1994; the nineties."""
+    """story; war (a word, of which the label War is another); labels Drama and War; 1994; the
+    nineties.
+    """
     found = features(CATALOGUE, np.zeros((4, 2), np.float32))
     assert found.sum(0).tolist() == [4, 3, 2, 2, 2, 2, 0, 0]
     assert found[3].sum() == 2
@@ -39,7 +43,9 @@ def _problem() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def test_an_item_is_expected_to_be_what_the_others_say() -> None:
-    """Against scikit-learn's weighted ridge regression fitted without the item, of those in it and those not."""
+    """Against scikit-learn's weighted ridge regression fitted without the item, of those in it and
+    those not.
+    """
     from sklearn.linear_model import Ridge
 
     text, known, trust = _problem()
@@ -61,4 +67,6 @@ def test_an_item_that_nobody_met_says_nothing_to_others() -> None:
     text, known, trust = _problem()
     changed = known.copy()
     changed[trust == 0] = 100
-    assert expected(text, known, trust, 2.0) == pytest.approx(expected(text, changed, trust, 2.0), abs=1e-4)
+    assert expected(text, known, trust, 2.0) == pytest.approx(
+        expected(text, changed, trust, 2.0), abs=1e-4
+    )

@@ -102,7 +102,9 @@ def test_history_folds_in_with_decay_and_likes_only(tiny_snapshots: Path) -> Non
 
 
 def test_nearby_by_hand() -> None:
-    """Users see 0 1 2 and 2 0: e^(-1/3) for neighbours, e^(-2/3) for two places apart, nothing across users."""
+    """Users see 0 1 2 and 2 0: e^(-1/3) for neighbours, e^(-2/3) for two places apart, nothing
+    across users.
+    """
     past = liked([0, 0, 0, 1, 1], [0, 1, 2, 2, 0], [0.0] * 5, 3)
     one, two = np.exp(-1 / 3), np.exp(-2 / 3)
     together = np.array([[0, one, two + one], [one, 0, one], [two + one, one, 0]])
@@ -119,7 +121,9 @@ def test_the_spectral_vectors_are_those_of_the_normalised_matrix() -> None:
 
 
 def test_weights_find_the_term_that_tells_and_turn_with_activity() -> None:
-    """Short histories are told by popularity, long ones by the interest term, everything else is noise."""
+    """Short histories are told by popularity, long ones by the interest term, everything else is
+    noise.
+    """
     rng = np.random.default_rng(0)
     n, items = 600, 60
     terms = {name: rng.standard_normal((n, items)).astype(np.float32) for name in TERMS}
@@ -136,14 +140,19 @@ def test_weights_find_the_term_that_tells_and_turn_with_activity() -> None:
     shrinkage, ndcg, weights = fit_weights(terms, length, asked, settings)
     assert shrinkage == 0.001
     assert ndcg > 0.9
-    short, long = ({m: a + b * (np.log1p(k) - 3.5) for m, (a, b) in weights.items()} for k in (1, 200))
+    short, long = (
+        {m: a + b * (np.log1p(k) - 3.5) for m, (a, b) in weights.items()} for k in (1, 200)
+    )
     assert max(short, key=short.__getitem__) == "popularity"
     assert max(long, key=long.__getitem__) == "interest"
 
 
 def test_few_users_pull_hard() -> None:
     """Three users of whom each likes what a noise term says: λ stay near the start."""
-    terms = {name: np.random.default_rng(n).standard_normal((3, 20)).astype(np.float32) for n, name in enumerate(TERMS)}
+    terms = {
+        name: np.random.default_rng(n).standard_normal((3, 20)).astype(np.float32)
+        for n, name in enumerate(TERMS)
+    }
     relevant = [[int(row.argmax())] for row in terms["content"]]
     asked = Asked(
         lambda decay: None,  # type: ignore[arg-type, return-value]
@@ -152,7 +161,9 @@ def test_few_users_pull_hard() -> None:
         np.zeros((3, 20), np.bool_),
         np.arange(3),
     )
-    shrinkage, _, weights = fit_weights(terms, np.ones(3, np.int64), asked, RecommenderSettings(candidates=20))
+    shrinkage, _, weights = fit_weights(
+        terms, np.ones(3, np.int64), asked, RecommenderSettings(candidates=20)
+    )
     assert shrinkage >= 0.5 / 3
     assert abs(weights["content"][0]) < 1
 
@@ -174,9 +185,14 @@ def test_without_anything_to_learn_weights_stay_at_the_start() -> None:
 def _two_kinds(new: list[int]) -> tuple[Past, Ground]:
     """30 items of two labels, 40 users who like those of one label; nobody has met `new`."""
     labels = [["War"], ["Love"]] * 15
-    user, item = zip(*((u, j) for u in range(40) for j in range(30) if j % 2 == u % 2 and (u + j) % 3), strict=True)
+    user, item = zip(
+        *((u, j) for u in range(40) for j in range(30) if j % 2 == u % 2 and (u + j) % 3),
+        strict=True,
+    )
     past = liked(list(user), list(item), [1.0] * len(user), 30)
-    catalogue = Catalogue([str(j) for j in range(30)], [f"t{j}" for j in range(30)], labels, [None] * 30)
+    catalogue = Catalogue(
+        [str(j) for j in range(30)], [f"t{j}" for j in range(30)], labels, [None] * 30
+    )
     vectors, truth = np.zeros((30, 1), np.float32), np.zeros((1, 1), np.float32)
     held = np.isin(np.arange(30), new)
     return past.without(held), Ground(vectors, catalogue, ["War"], truth, [[]], TextSettings())
@@ -185,13 +201,18 @@ def _two_kinds(new: list[int]) -> tuple[Past, Ground]:
 def test_a_new_item_is_ranked_by_its_text_with_weights_of_its_own_and_its_reasons_add_up() -> None:
     past, ground = _two_kinds(new=[0, 1])
     own = {name: (3.0 if name == "factors_seen" else 0.0, 0.0) for name in TERMS}
-    recommender = fit_terms(past, ground, RecommenderSettings(factors=4), Tuned(1.0, 1.0, 30, new_weights=own))
+    recommender = fit_terms(
+        past, ground, RecommenderSettings(factors=4), Tuned(1.0, 1.0, 30, new_weights=own)
+    )
     assert recommender.new.tolist() == [0, 1]
     history = np.zeros((2, 30), np.float32)
     history[0, [2, 4]] = history[1, [3, 5]] = 1
     folded = Folded.decayed(history, history, np.array([2, 2]))
     nothing = np.zeros((2, 1), np.float32)
-    terms, parts = recommender.read(folded, nothing).terms(), recommender.read(folded, nothing).contributions()
+    terms, parts = (
+        recommender.read(folded, nothing).terms(),
+        recommender.read(folded, nothing).contributions(),
+    )
     score = sum(parts.values())
     _agree(recommender, folded, nothing)
     assert score[0, 0] > score[0, 1] and score[1, 1] > score[1, 0]
@@ -201,19 +222,31 @@ def test_a_new_item_is_ranked_by_its_text_with_weights_of_its_own_and_its_reason
 
 
 def test_weights_of_new_items_are_fitted_on_items_held_out() -> None:
-    """Users like items of one label: of a held-out item its text tells, and it is ranked by the borrowed factors."""
+    """Users like items of one label: of a held-out item its text tells, and it is ranked by the
+    borrowed factors.
+    """
     past, ground = _two_kinds(new=[])
     history, length = np.zeros((40, 30), np.float32), np.full(40, 3)
     history[past.user, past.item] = np.isin(past.item % 5, [0])
-    relevant = [[int(j) for j in range(30) if j % 2 == u % 2 and not history[u, j]] for u in range(40)]
+    relevant = [
+        [int(j) for j in range(30) if j % 2 == u % 2 and not history[u, j]] for u in range(40)
+    ]
     folded = Folded.decayed(history, history, length)
-    asked = Asked(lambda decay: folded, np.zeros((40, 1), np.float32), relevant, history > 0, np.arange(40))
-    weights = fit_new_weights(past, ground, asked, RecommenderSettings(factors=4), Tuned(1.0, 1.0, 30))
+    asked = Asked(
+        lambda decay: folded, np.zeros((40, 1), np.float32), relevant, history > 0, np.arange(40)
+    )
+    weights = fit_new_weights(
+        past, ground, asked, RecommenderSettings(factors=4), Tuned(1.0, 1.0, 30)
+    )
     assert set(weights) == set(TERMS)
     middling = {name: a for name, (a, _) in weights.items()}
     assert middling["factors_seen"] > 0 and middling["factors_liked"] > 0
     nobody = fit_new_weights(
-        past, ground, replace(asked, relevant=[[]] * 40), RecommenderSettings(factors=4), Tuned(1.0, 1.0, 30)
+        past,
+        ground,
+        replace(asked, relevant=[[]] * 40),
+        RecommenderSettings(factors=4),
+        Tuned(1.0, 1.0, 30),
     )
     assert nobody["collaborative"] == (0.5, 0.0)
 
@@ -257,7 +290,9 @@ def test_reasons_add_up_and_nothing_seen_is_recommended(session: Session) -> Non
 
 
 def test_the_contributions_are_the_plain_formulas(session: Session) -> None:
-    """Every term in float64, with whole matrices and standardised over all items, as the module's docstring says it."""
+    """Every term in float64, with whole matrices and standardised over all items, as the module's
+    docstring says it.
+    """
     recommender = session.recommender
     assert recommender
     weights = {name: (0.1 + n / 10, 0.05 * n) for n, name in enumerate(TERMS)}
@@ -276,20 +311,27 @@ def test_the_contributions_are_the_plain_formulas(session: Session) -> None:
         _agree(recommender, some, interests[rows].astype(np.float32))
     terms = recommender.read(folded, interests.astype(np.float32)).terms()
     for name in TERMS:
-        assert terms[name] == pytest.approx(plain[name], abs=1e-4), name  # items' vectors are alike, so digits cancel
+        # items' vectors are alike, so digits cancel
+        assert terms[name] == pytest.approx(plain[name], abs=1e-4), name
 
 
 def _agree(recommender: Recommender, folded: Folded, interests: np.ndarray) -> None:
-    """What ranks is the sum of what is told, and what is told of some items is what is told of all."""
+    """What ranks is the sum of what is told, and what is told of some items is what is told of
+    all.
+    """
     whole = recommender.read(folded, interests).contributions()
-    assert recommender.read(folded, interests).scores() == pytest.approx(sum(whole.values()), abs=1e-5)
+    assert recommender.read(folded, interests).scores() == pytest.approx(
+        sum(whole.values()), abs=1e-5
+    )
     positions = np.array([0, 3, len(recommender.popularity) - 1])
     for name, values in recommender.read(folded, interests).contributions(positions).items():
         assert values == pytest.approx(whole[name][:, positions], abs=1e-5), name
 
 
 def test_item_vectors_keep_their_products_in_the_leading_axes() -> None:
-    """Vectors of rank 3 lose nothing in 3 numbers; in 2 they lose the least, by the third singular value."""
+    """Vectors of rank 3 lose nothing in 3 numbers; in 2 they lose the least, by the third singular
+    value.
+    """
     rng = np.random.default_rng(0)
     vectors = (rng.standard_normal((50, 3)) @ rng.standard_normal((3, 20))).astype(np.float32)
     kept = leading(vectors, 3)
@@ -300,8 +342,12 @@ def test_item_vectors_keep_their_products_in_the_leading_axes() -> None:
     assert leading(vectors, 20) is vectors
 
 
-def plain_terms(recommender: Recommender, folded: Folded, interests: np.ndarray) -> dict[str, np.ndarray]:
-    exact = {n: v.astype(np.float64) for n, v in vars(recommender).items() if isinstance(v, np.ndarray)}
+def plain_terms(
+    recommender: Recommender, folded: Folded, interests: np.ndarray
+) -> dict[str, np.ndarray]:
+    exact = {
+        n: v.astype(np.float64) for n, v in vars(recommender).items() if isinstance(v, np.ndarray)
+    }
     histories = {n: v.astype(np.float64) for n, v in vars(folded).items()}
     alpha, regularisation = recommender.als
 
@@ -331,9 +377,11 @@ def plain_terms(recommender: Recommender, folded: Folded, interests: np.ndarray)
     scores = {
         "interest": (interests - exact["label_mean"]) @ exact["ties"],
         "taste": ratio @ exact["membership"].T,
-        "content": np.divide(profile, length, out=np.zeros_like(profile), where=length > 0) @ exact["vectors"].T,
+        "content": np.divide(profile, length, out=np.zeros_like(profile), where=length > 0)
+        @ exact["vectors"].T,
         "collaborative": among(histories["recent_liked"], exact["ease"]),
-        "factors_liked": users(histories["liked"], exact["factors_liked"]) @ exact["factors_liked"].T,
+        "factors_liked": users(histories["liked"], exact["factors_liked"])
+        @ exact["factors_liked"].T,
         "factors_seen": users(histories["seen"], exact["factors_seen"]) @ exact["factors_seen"].T,
         "spectral": ((histories["seen"] / root) @ exact["spectral"]) @ exact["spectral"].T * root,
         "nearby": among(histories["recent_seen"], exact["nearby"]),
@@ -343,7 +391,9 @@ def plain_terms(recommender: Recommender, folded: Folded, interests: np.ndarray)
     centred = {name: values - values.mean(1, keepdims=True) for name, values in scores.items()}
     deviation = {name: values.std(1, keepdims=True) for name, values in centred.items()}
     return {
-        name: np.divide(values, deviation[name], out=np.zeros_like(values), where=deviation[name] > 1e-7)
+        name: np.divide(
+            values, deviation[name], out=np.zeros_like(values), where=deviation[name] > 1e-7
+        )
         for name, values in centred.items()
     }
 
@@ -439,7 +489,9 @@ def test_each_question_is_ranked_to_its_own_k_whoever_asks_beside_it(
         return original(self, item, terms)
 
     monkeypatch.setattr(Session, "_recommendation", count)
-    questions = [{"events": [{"kind": "click", "item": f"i{n}"}], "k": k} for n, k in enumerate((2, 30, 1))]
+    questions = [
+        {"events": [{"kind": "click", "item": f"i{n}"}], "k": k} for n, k in enumerate((2, 30, 1))
+    ]
 
     together = items(session.answer("recommend", questions))
 

@@ -82,17 +82,23 @@ def test_several_texts_are_shared_out_among_the_threads(
     assert [runner.most(n) for n in (1, 3, 4, 500)] == [1, 1, 2, 32]
     by: list[str] = []
     single = runner._single
-    monkeypatch.setattr(runner, "_single", lambda *call: by.append(threading.current_thread().name) or single(*call))
+    monkeypatch.setattr(
+        runner, "_single", lambda *call: by.append(threading.current_thread().name) or single(*call)
+    )
     ids = np.arange(1, 25).reshape(6, 4)
     calls = [(row[None], np.ones((1, 4), np.int64)) for row in ids]
     together = np.concatenate(runner(calls))
     assert len(by) == 6 and all(thread.startswith("encode") for thread in by)
-    assert together == pytest.approx(np.concatenate([runner([call])[0] for call in calls]), abs=1e-5)
+    assert together == pytest.approx(
+        np.concatenate([runner([call])[0] for call in calls]), abs=1e-5
+    )
     assert len(by) == 6  # one call is the whole machine's
 
 
 @pytest.mark.parametrize("name", ["onnxruntime-fp32", "openvino-fp32"])
-def test_signals_are_answered_after_an_engine_went_in_another_thread(directory: Path, name: str) -> None:
+def test_signals_are_answered_after_an_engine_went_in_another_thread(
+    directory: Path, name: str
+) -> None:
     """As after a swap: the version that the main thread loaded ends where it was used last."""
     program = f"""
 import signal, threading
@@ -111,14 +117,20 @@ thread.join()
 signal.signal(signal.SIGTERM, lambda *_: print("heard"))
 signal.raise_signal(signal.SIGTERM)
 """
-    told = subprocess.run([sys.executable, "-c", program], cwd=HOUSE, capture_output=True, text=True)
+    told = subprocess.run(
+        [sys.executable, "-c", program], cwd=HOUSE, capture_output=True, text=True
+    )
     assert (told.returncode, told.stdout.split()) == (0, ["heard"]), told.stderr
 
 
 def test_the_card_tells_what_was_measured(card: dict[str, Any], directory: Path) -> None:
     runtime = card["runtime"]
     assert set(runtime["candidates"]) == set(here(directory))
-    speeds = {n: engines.overall(c["texts_per_second"]) for n, c in runtime["candidates"].items() if c["good"]}
+    speeds = {
+        n: engines.overall(c["texts_per_second"])
+        for n, c in runtime["candidates"].items()
+        if c["good"]
+    }
     assert runtime["chosen"] == max(speeds, key=lambda name: speeds[name])
     for candidate in runtime["candidates"].values():
         assert {shape.split("x")[0] for shape in candidate["texts_per_second"]} == {"1", "16"}
@@ -129,12 +141,17 @@ def test_the_card_tells_what_was_measured(card: dict[str, Any], directory: Path)
         assert runtime["candidates"][name]["metrics"] == runtime["trainer"]
 
 
-def test_a_runtime_that_is_not_as_good_is_not_chosen(tiny_bundle: Path, card: dict[str, Any], tmp_path: Path) -> None:
-    """The trainer's recorded probabilities are all right and what every runtime says is wrong: then torch answers."""
+def test_a_runtime_that_is_not_as_good_is_not_chosen(
+    tiny_bundle: Path, card: dict[str, Any], tmp_path: Path
+) -> None:
+    """The trainer's recorded probabilities are all right and what every runtime says is wrong: then
+    torch answers.
+    """
     shutil.copytree(tiny_bundle, tmp_path / "bundle")
     texts = [f"good film {n}" for n in range(40)]
     session = Session.open(tiny_bundle, card, "torch-fp32")
-    truth = (session.sentiment(texts) < session.sentiment_threshold).astype(np.float32)[:, None]  # the opposite
+    # the opposite
+    truth = (session.sentiment(texts) < session.sentiment_threshold).astype(np.float32)[:, None]
     trainer = np.where(truth > 0, 0.99, 0.01).astype(np.float32)
     found = compile_bundle(tmp_path / "bundle", card, {"sentiment": Judged(texts, truth, trainer)})
     assert found["trainer"] == {"sentiment": 1.0}
@@ -149,7 +166,9 @@ def test_the_recorded_runtime_answers_on_its_processor(
     tiny_bundle: Path, card: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(engines.VARIABLE, raising=False)
-    assert choose(card, tiny_bundle) == card["runtime"]["chosen"] == Session.load(tiny_bundle).runtime
+    assert (
+        choose(card, tiny_bundle) == card["runtime"]["chosen"] == Session.load(tiny_bundle).runtime
+    )
 
 
 def test_another_processor_measures_again_and_takes_none_that_is_not_good(
@@ -163,7 +182,9 @@ def test_another_processor_measures_again_and_takes_none_that_is_not_good(
     slow, fast = "torch-fp32", "onnxruntime-fp32"
     for name, candidate in other["runtime"]["candidates"].items():
         candidate["good"] = name in (slow, fast)
-        candidate["texts_per_second"] = dict.fromkeys(candidate["texts_per_second"], 10.0 if name == slow else 1000.0)
+        candidate["texts_per_second"] = dict.fromkeys(
+            candidate["texts_per_second"], 10.0 if name == slow else 1000.0
+        )
     other["runtime"]["chosen"] = fast
     assert choose(other, tiny_bundle) == fast
     other["runtime"]["candidates"][fast]["good"] = False
@@ -186,7 +207,10 @@ def test_where_the_chosen_one_is_missing_a_slow_one_answers_rather_than_torch(
 
 
 def test_where_onnx_runtime_is_not_installed_torch_answers_and_says_so(
-    tiny_bundle: Path, card: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tiny_bundle: Path,
+    card: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.delenv(engines.VARIABLE, raising=False)
     for program in ("onnxruntime", "openvino"):
@@ -210,7 +234,9 @@ def test_the_variable_forces(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv(engines.VARIABLE, "onnxruntime-int8")
     assert Session.load(tiny_bundle).runtime == "onnxruntime-int8"
     monkeypatch.setenv(engines.VARIABLE, "onnx")
-    with pytest.raises(TasteloopError, match="TASTELOOP_RUNTIME=onnx: no such runtime; known: torch-fp32"):
+    with pytest.raises(
+        TasteloopError, match="TASTELOOP_RUNTIME=onnx: no such runtime; known: torch-fp32"
+    ):
         Session.load(tiny_bundle)
 
 
@@ -219,7 +245,9 @@ def test_a_forced_runtime_without_its_file_says_so(tiny_bundle: Path, tmp_path: 
     shutil.copytree(tiny_bundle, bundle)
     for path in bundle.rglob("encoder.onnx"):
         path.unlink()
-    with pytest.raises(TasteloopError, match="has no encoder.onnx, which runtime onnxruntime-fp32 reads"):
+    with pytest.raises(
+        TasteloopError, match="has no encoder.onnx, which runtime onnxruntime-fp32 reads"
+    ):
         Session.open(bundle, read_card(bundle), "onnxruntime-fp32")
 
 
@@ -255,10 +283,16 @@ print(json.dumps([name for name in ("torch", "transformers") if name in sys.modu
 """
 
 
-def test_onnx_runtime_answers_without_torch(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_onnx_runtime_answers_without_torch(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(engines.VARIABLE, "onnxruntime-fp32")
     told = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, str(tiny_bundle)], cwd=HOUSE, capture_output=True, text=True, check=True
+        [sys.executable, "-c", WITHOUT_TORCH, str(tiny_bundle)],
+        cwd=HOUSE,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert json.loads(told.stdout) == []
 
@@ -267,7 +301,11 @@ def test_the_cache_finds_what_was_read(directory: Path) -> None:
     encoder = Encoder(directory, "onnxruntime-fp32", cache_megabytes=1)
     first = encoder.pool([*TEXTS, TEXTS[0]], 64)
     assert np.array_equal(first[0], first[-1])
-    assert (encoder.cache.hits, encoder.cache.misses, len(encoder.cache)) == (0, len(TEXTS) + 1, len(TEXTS))
+    assert (encoder.cache.hits, encoder.cache.misses, len(encoder.cache)) == (
+        0,
+        len(TEXTS) + 1,
+        len(TEXTS),
+    )
     assert np.array_equal(encoder.pool(TEXTS, 64), first[:-1])
     assert encoder.cache.hits == len(TEXTS)
     encoder.pool(TEXTS[:1], 8)  # another budget is another text
@@ -303,5 +341,8 @@ def test_batches_are_of_like_lengths_and_hold_everything_once() -> None:
     lengths = np.array([40, 10, 11, 14, 39, 100, 12, 10])
     batches = [lengths[rows].tolist() for rows in sorted_batches(lengths, 3, 1.2)]
     assert batches == [[10, 10, 11], [12, 14], [39, 40], [100]]
-    assert [lengths[rows].tolist() for rows in sorted_batches(lengths, 5)] == [[10, 10, 11, 12, 14], [39, 40, 100]]
+    assert [lengths[rows].tolist() for rows in sorted_batches(lengths, 5)] == [
+        [10, 10, 11, 12, 14],
+        [39, 40, 100],
+    ]
     assert list(sorted_batches(np.zeros(0, np.int64), 4)) == []

@@ -37,8 +37,12 @@ def session(tiny_bundle: Path) -> Session:
     return session
 
 
-@pytest.mark.parametrize("events", [[], EVENTS[:1], EVENTS, MANY], ids=["none", "one", "five", "fifty"])
-def test_the_events_of_an_interest_add_up_to_what_they_changed(session: Session, events: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize(
+    "events", [[], EVENTS[:1], EVENTS, MANY], ids=["none", "one", "five", "fifty"]
+)
+def test_the_events_of_an_interest_add_up_to_what_they_changed(
+    session: Session, events: list[dict[str, Any]]
+) -> None:
     [found] = explain(session, "interests", [{"events": events, "k": 4}])
     [answer] = session.answer("interests", [{"events": events}])
     [nothing] = session.answer("interests", [{"events": []}])
@@ -49,7 +53,9 @@ def test_the_events_of_an_interest_add_up_to_what_they_changed(session: Session,
         assert entry["baseline"] == pytest.approx(without[entry["label"]], abs=1e-5)
         total = sum(part["contribution"] for part in entry["parts"])
         assert total == pytest.approx(entry["probability"] - entry["baseline"], abs=1e-6)
-        assert sorted(place for part in entry["parts"] for place in part["events"]) == list(range(len(events)))
+        assert sorted(place for part in entry["parts"] for place in part["events"]) == list(
+            range(len(events))
+        )
         sizes = [abs(part["contribution"]) for part in entry["parts"]]
         assert sizes == sorted(sizes, reverse=True)
 
@@ -67,11 +73,15 @@ def test_the_terms_of_a_recommendation_add_up_and_their_parts_too(
 ) -> None:
     [found] = explain(session, "recommend", [{"events": events, "k": 5}])
     [answer] = session.answer("recommend", [{"events": events, "k": 5}])
-    assert [r["item"] for r in found["recommendations"]] == [r["item"] for r in answer["recommendations"]]
+    assert [r["item"] for r in found["recommendations"]] == [
+        r["item"] for r in answer["recommendations"]
+    ]
     for entry, told in zip(found["recommendations"], answer["recommendations"], strict=True):
         assert entry["score"] == pytest.approx(told["score"], abs=1e-6)
         terms = {term["term"]: term for term in entry["terms"]}
-        assert sum(term["contribution"] for term in entry["terms"]) == pytest.approx(entry["score"], abs=1e-6)
+        assert sum(term["contribution"] for term in entry["terms"]) == pytest.approx(
+            entry["score"], abs=1e-6
+        )
         assert {name: t["contribution"] for name, t in terms.items()} == {
             reason["term"]: reason["contribution"] for reason in told["reasons"]
         }
@@ -79,11 +89,15 @@ def test_the_terms_of_a_recommendation_add_up_and_their_parts_too(
             total = sum(part["contribution"] for part in terms[name]["parts"])
             assert total == pytest.approx(terms[name]["contribution"], abs=1e-4), name
         assert {part["label"] for part in terms["interest"]["parts"]} == set(session.labels)
-        assert {part["label"] for part in terms["taste"]["parts"]} <= set(session.catalogue.label_names)
+        assert {part["label"] for part in terms["taste"]["parts"]} <= set(
+            session.catalogue.label_names
+        )
         assert terms["popularity"]["parts"] == []
 
 
-def test_liked_events_are_reasons_and_others_are_where_all_that_was_seen_counts(session: Session) -> None:
+def test_liked_events_are_reasons_and_others_are_where_all_that_was_seen_counts(
+    session: Session,
+) -> None:
     [found] = explain(session, "recommend", [{"events": EVENTS, "k": 1}])
     terms = {term["term"]: term for term in found["recommendations"][0]["terms"]}
     for name in ("content", "collaborative", "factors_liked"):
@@ -102,12 +116,22 @@ def test_without_history_no_event_is_a_reason(session: Session) -> None:
 @pytest.mark.parametrize(
     ("model", "instance", "told"),
     [
-        ("sentiment", {"text": "good"}, "sentiment has no explanation; those that have: interests, recommend"),
+        (
+            "sentiment",
+            {"text": "good"},
+            "sentiment has no explanation; those that have: interests, recommend",
+        ),
         ("taste", {}, "unknown model 'taste'"),
-        ("interests", {"events": [{"kind": "veiw"}]}, r"instances\[0\].events\[0\]: unknown event kind 'veiw'"),
+        (
+            "interests",
+            {"events": [{"kind": "veiw"}]},
+            r"instances\[0\].events\[0\]: unknown event kind 'veiw'",
+        ),
         ("recommend", {"events": [], "k": 0}, r"instances\[0\].k: a whole number"),
     ],
 )
-def test_what_cannot_be_explained_is_told(session: Session, model: str, instance: Any, told: str) -> None:
+def test_what_cannot_be_explained_is_told(
+    session: Session, model: str, instance: Any, told: str
+) -> None:
     with pytest.raises(TasteloopError, match=told):
         explain(session, model, [instance])

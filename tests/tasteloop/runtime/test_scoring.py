@@ -1,4 +1,6 @@
-"""Offline scoring says what the server's session says, wherever a user's rows stand, or nothing at all."""
+"""Offline scoring says what the server's session says, wherever a user's rows stand, or nothing at
+all.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def expected(session: Session, model: str, k: int | None) -> dict[str, Any]:
     instances: dict[str, dict[str, Any]] = {}
     for row in rows():
         event = {name: row[name] for name in FIELDS if row[name] is not None}
-        instances.setdefault(row["user"], {"events": [], **({"k": k} if k else {})})["events"].append(event)
+        instances.setdefault(row["user"], {"events": [], **({"k": k} if k else {})})[
+            "events"
+        ].append(event)
     return dict(zip(instances, session.answer(model, list(instances.values())), strict=True))
 
 
@@ -68,10 +72,14 @@ def check(session: Session, out: Path, model: str, k: int | None) -> None:
         for row, entry in zip(mine, answer[name], strict=True):
             reasons = {r["term"]: r["contribution"] for r in entry.pop("reasons", [])}
             for column, value in {**entry, **reasons}.items():
-                assert row[column] == (pytest.approx(value, abs=1e-5) if isinstance(value, float) else value)
+                assert row[column] == (
+                    pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
+                )
 
 
-@pytest.mark.parametrize(("model", "k"), [("interests", None), ("interests", 2), ("recommend", None), ("recommend", 3)])
+@pytest.mark.parametrize(
+    ("model", "k"), [("interests", None), ("interests", 2), ("recommend", None), ("recommend", 3)]
+)
 def test_the_answers_are_the_servers(
     session: Session, tiny_bundle: Path, parquet: Path, tmp_path: Path, model: str, k: int | None
 ) -> None:
@@ -84,7 +92,11 @@ def test_the_answers_are_the_servers(
 
 
 def test_parts_on_the_disk_change_nothing(
-    session: Session, tiny_bundle: Path, parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    session: Session,
+    tiny_bundle: Path,
+    parquet: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(scoring, "_PART", 10)
     monkeypatch.setattr(scoring, "_BATCH", 8)
@@ -94,23 +106,31 @@ def test_parts_on_the_disk_change_nothing(
 
 
 @pytest.mark.parametrize("time", ["micros", "iso"])
-def test_csv_is_read_like_parquet(session: Session, tiny_bundle: Path, tmp_path: Path, time: str) -> None:
+def test_csv_is_read_like_parquet(
+    session: Session, tiny_bundle: Path, tmp_path: Path, time: str
+) -> None:
     frame = pl.DataFrame(rows())
     if time == "iso":
-        frame = frame.with_columns(pl.from_epoch("time", "us").dt.to_string("%Y-%m-%dT%H:%M:%S.%6fZ"))
+        frame = frame.with_columns(
+            pl.from_epoch("time", "us").dt.to_string("%Y-%m-%dT%H:%M:%S.%6fZ")
+        )
     frame.write_csv(tmp_path / "events.csv")
     score(tiny_bundle, tmp_path / "events.csv", tmp_path / "out.parquet", "interests")
     check(session, tmp_path / "out.parquet", "interests", None)
 
 
 def test_parquet_timestamps_are_times(session: Session, tiny_bundle: Path, tmp_path: Path) -> None:
-    frame = pl.DataFrame(rows()).with_columns(pl.from_epoch("time", "us").dt.replace_time_zone("UTC"))
+    frame = pl.DataFrame(rows()).with_columns(
+        pl.from_epoch("time", "us").dt.replace_time_zone("UTC")
+    )
     frame.write_parquet(tmp_path / "events.parquet")
     score(tiny_bundle, tmp_path / "events.parquet", tmp_path / "out.parquet", "interests")
     check(session, tmp_path / "out.parquet", "interests", None)
 
 
-def test_sentiment_judges_every_text(session: Session, tiny_bundle: Path, parquet: Path, tmp_path: Path) -> None:
+def test_sentiment_judges_every_text(
+    session: Session, tiny_bundle: Path, parquet: Path, tmp_path: Path
+) -> None:
     score(tiny_bundle, parquet, tmp_path / "out.parquet", "sentiment")
     told = pl.read_parquet(tmp_path / "out.parquet").to_dicts()
     texts = [(n, row) for n, row in enumerate(rows(), 1) if row["text"]]
@@ -123,11 +143,15 @@ def test_sentiment_judges_every_text(session: Session, tiny_bundle: Path, parque
 
 
 def test_user_and_kind_are_enough(tiny_bundle: Path, tmp_path: Path) -> None:
-    pl.DataFrame({"user": ["a"], "kind": ["view"], "more": [1]}).write_parquet(tmp_path / "events.parquet")
+    pl.DataFrame({"user": ["a"], "kind": ["view"], "more": [1]}).write_parquet(
+        tmp_path / "events.parquet"
+    )
     assert score(tiny_bundle, tmp_path / "events.parquet", tmp_path / "out.parquet").scored == 1
 
 
-def test_a_file_without_rows_has_no_answers(tiny_bundle: Path, parquet: Path, tmp_path: Path) -> None:
+def test_a_file_without_rows_has_no_answers(
+    tiny_bundle: Path, parquet: Path, tmp_path: Path
+) -> None:
     pl.read_parquet(parquet).clear().write_parquet(parquet)
     assert score(tiny_bundle, parquet, tmp_path / "out.parquet", "recommend").rows == 0
     assert len(pl.read_parquet(tmp_path / "out.parquet")) == 0
@@ -167,8 +191,12 @@ def test_the_first_row_that_is_no_event_is_told(
         ("time", "yesterday", "row 41 of .*: time is an ISO 8601 string"),
     ],
 )
-def test_what_a_csv_says_is_shown(tiny_bundle: Path, tmp_path: Path, column: str, written: str, told: str) -> None:
-    given: list[dict[str, Any]] = [{k: None if v is None else str(v) for k, v in row.items()} for row in rows()]
+def test_what_a_csv_says_is_shown(
+    tiny_bundle: Path, tmp_path: Path, column: str, written: str, told: str
+) -> None:
+    given: list[dict[str, Any]] = [
+        {k: None if v is None else str(v) for k, v in row.items()} for row in rows()
+    ]
     given[40][column] = written
     pl.DataFrame(given).write_csv(tmp_path / "events.csv")
     with pytest.raises(TasteloopError, match=told):
@@ -203,7 +231,16 @@ def test_the_command(tiny_bundle: Path, parquet: Path, tmp_path: Path) -> None:
     from pipelines.cli.app import app
 
     out = tmp_path / "out.parquet"
-    arguments = ["score", "--events", str(parquet), "--out", str(out), "--bundle", str(tiny_bundle), "--json"]
+    arguments = [
+        "score",
+        "--events",
+        str(parquet),
+        "--out",
+        str(out),
+        "--bundle",
+        str(tiny_bundle),
+        "--json",
+    ]
     told = CliRunner().invoke(app, [*arguments, "--model", "recommend", "-k", "2"])
     assert told.exit_code == 0, told.output
     assert json.loads(told.stdout)["rows"] == len(pl.read_parquet(out)) == 14

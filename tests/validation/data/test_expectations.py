@@ -38,7 +38,9 @@ def events() -> pl.DataFrame:
         ev.EVENTS_SCHEMA,
         {
             ev.USER: [pseudonym(str(i % USERS), b"key" * 8) for i in range(EVENTS)],
-            ev.ITEM: [None if kind == "search" else f"i{i % ITEMS}" for i, kind in enumerate(kinds)],
+            ev.ITEM: [
+                None if kind == "search" else f"i{i % ITEMS}" for i, kind in enumerate(kinds)
+            ],
             ev.KIND: kinds,
             ev.TIME: [10_000 * DAY + i * 60 * ev.SECOND for i in range(EVENTS)],
             ev.VALUE: [(i % 5) / 4 if kind == "rate" else None for i, kind in enumerate(kinds)],
@@ -73,29 +75,42 @@ def reviews() -> pl.DataFrame:
     )
 
 
-TABLES: dict[str, Callable[[], pl.DataFrame]] = {"events": events, "items": items, "reviews": reviews}
+TABLES: dict[str, Callable[[], pl.DataFrame]] = {
+    "events": events,
+    "items": items,
+    "reviews": reviews,
+}
 
 
 def dataset(path: Path, **tables: pl.DataFrame | None) -> Path:
     """A sound data set, with these tables instead of its own; None leaves a table out."""
     for name, made in TABLES.items():
-        if (table := tables.get(name, made())) is not None and (name not in tables or tables[name] is not None):
+        if (table := tables.get(name, made())) is not None and (
+            name not in tables or tables[name] is not None
+        ):
             write_parquet(path / f"{name}.parquet", table)
     write_json(path / "ingest.json", {"source": "test", "rows_in": EVENTS, "rows_out": EVENTS})
     return path
 
 
-def run(path: Path, previous: Path | None = None, **bounds: Any) -> tuple[ValidationResult, dict[str, Any]]:
+def run(
+    path: Path, previous: Path | None = None, **bounds: Any
+) -> tuple[ValidationResult, dict[str, Any]]:
     out = path / "out"
     result = validate(path, ValidationSettings(**bounds), out, previous)
     record = read_json(out / "validation.json")
     assert (out / "validation.pages.html").is_file()
-    assert record["passed"] is result.passed is (result.errors == 0) and record["reason"] == result.reason
+    assert (
+        record["passed"] is result.passed is (result.errors == 0)
+        and record["reason"] == result.reason
+    )
     return result, record
 
 
 def failed(record: dict[str, Any]) -> list[str]:
-    return [f"{c['severity']} {c['table']} {c['rule']}" for c in record["checks"] if not c["passed"]]
+    return [
+        f"{c['severity']} {c['table']} {c['rule']}" for c in record["checks"] if not c["passed"]
+    ]
 
 
 def test_a_sound_data_set_passes_and_leaves_its_counts(tmp_path: Path) -> None:
@@ -112,7 +127,9 @@ def test_a_sound_data_set_passes_and_leaves_its_counts(tmp_path: Path) -> None:
         "reviews": REVIEWS,
     }
     made = [check for check in record["checks"] if check["expectation"]]
-    assert len(made) == len(record["checks"]) and all(c["expectation"].startswith("expect_") for c in made)
+    assert len(made) == len(record["checks"]) and all(
+        c["expectation"].startswith("expect_") for c in made
+    )
 
 
 def test_reviews_are_optional_until_there_were_some(tmp_path: Path) -> None:
@@ -132,10 +149,22 @@ def changed(table: pl.DataFrame, column: str, value: Any, rows: int = 1) -> pl.D
 
 
 BROKEN: dict[str, tuple[dict[str, Callable[[], pl.DataFrame | None]], list[str]]] = {
-    "unknown kind": ({"events": lambda: changed(events(), ev.KIND, "veiw", 2)}, ["error events kind known"]),
-    "negative time": ({"events": lambda: changed(events(), ev.TIME, -5)}, ["error events time possible"]),
-    "far future": ({"events": lambda: changed(events(), ev.TIME, 2**62)}, ["error events time possible"]),
-    "null time": ({"events": lambda: changed(events(), ev.TIME, None)}, ["error events time present"]),
+    "unknown kind": (
+        {"events": lambda: changed(events(), ev.KIND, "veiw", 2)},
+        ["error events kind known"],
+    ),
+    "negative time": (
+        {"events": lambda: changed(events(), ev.TIME, -5)},
+        ["error events time possible"],
+    ),
+    "far future": (
+        {"events": lambda: changed(events(), ev.TIME, 2**62)},
+        ["error events time possible"],
+    ),
+    "null time": (
+        {"events": lambda: changed(events(), ev.TIME, None)},
+        ["error events time present"],
+    ),
     "value above the scale": (
         {"events": lambda: changed(events(), ev.VALUE, 1.5)},
         ["error events value range"],
@@ -148,8 +177,14 @@ BROKEN: dict[str, tuple[dict[str, Callable[[], pl.DataFrame | None]], list[str]]
         {"events": lambda: changed(events(), ev.VALUE, float("inf"))},
         ["error events value range"],
     ),
-    "null user": ({"events": lambda: changed(events(), ev.USER, None)}, ["error events user present"]),
-    "null kind": ({"events": lambda: changed(events(), ev.KIND, None)}, ["error events kind present"]),
+    "null user": (
+        {"events": lambda: changed(events(), ev.USER, None)},
+        ["error events user present"],
+    ),
+    "null kind": (
+        {"events": lambda: changed(events(), ev.KIND, None)},
+        ["error events kind present"],
+    ),
     "raw user ids": (
         {"events": lambda: changed(events(), ev.USER, "ann@example.com")},
         ["error events pseudonyms"],
@@ -181,7 +216,11 @@ BROKEN: dict[str, tuple[dict[str, Callable[[], pl.DataFrame | None]], list[str]]
     ),
     "few events": ({"events": lambda: events()[:80]}, ["error events enough events"]),
     "nothing positive": (
-        {"events": lambda: events().with_columns(pl.col(ev.VALUE) * 0, pl.lit("rate").alias(ev.KIND))},
+        {
+            "events": lambda: events().with_columns(
+                pl.col(ev.VALUE) * 0, pl.lit("rate").alias(ev.KIND)
+            )
+        },
         ["error events enough positives", "error events ratings have a value"],
     ),
     "one label only": (
@@ -189,7 +228,11 @@ BROKEN: dict[str, tuple[dict[str, Callable[[], pl.DataFrame | None]], list[str]]
         ["error labels enough labels"],
     ),
     "no labels": (
-        {"items": lambda: items().with_columns(pl.Series(it.LABELS, [[]] * ITEMS, dtype=pl.List(pl.String)))},
+        {
+            "items": lambda: items().with_columns(
+                pl.Series(it.LABELS, [[]] * ITEMS, dtype=pl.List(pl.String))
+            )
+        },
         ["warning items labels present"],
     ),
     "blank label": (
@@ -204,9 +247,18 @@ BROKEN: dict[str, tuple[dict[str, Callable[[], pl.DataFrame | None]], list[str]]
         {"items": lambda: pl.concat([items(), items()[:1]])},
         ["error items item unique", "warning labels label once"],
     ),
-    "a title missing": ({"items": lambda: changed(items(), it.TITLE, None)}, ["warning items titled"]),
-    "titles missing": ({"items": lambda: changed(items(), it.TITLE, None, 5)}, ["error items titled"]),
-    "titles blank": ({"items": lambda: changed(items(), it.TITLE, "  ", 5)}, ["error items title not blank"]),
+    "a title missing": (
+        {"items": lambda: changed(items(), it.TITLE, None)},
+        ["warning items titled"],
+    ),
+    "titles missing": (
+        {"items": lambda: changed(items(), it.TITLE, None, 5)},
+        ["error items titled"],
+    ),
+    "titles blank": (
+        {"items": lambda: changed(items(), it.TITLE, "  ", 5)},
+        ["error items title not blank"],
+    ),
     "empty events": ({"events": lambda: events()[:0]}, ["error events rows"]),
     "empty items": ({"items": lambda: items()[:0]}, ["error items rows"]),
     "empty reviews": ({"reviews": lambda: reviews()[:0]}, ["error reviews rows"]),
@@ -245,7 +297,10 @@ BROKEN: dict[str, tuple[dict[str, Callable[[], pl.DataFrame | None]], list[str]]
         {"reviews": lambda: reviews().with_columns(pl.lit(1, pl.Int8).alias(it.SENTIMENT))},
         ["error reviews balance"],
     ),
-    "blank review": ({"reviews": lambda: changed(reviews(), it.TEXT, " ")}, ["error reviews text not blank"]),
+    "blank review": (
+        {"reviews": lambda: changed(reviews(), it.TEXT, " ")},
+        ["error reviews text not blank"],
+    ),
     "review twice": (
         {"reviews": lambda: pl.concat([reviews(), reviews()[:1]])},
         ["error reviews review unique", "warning reviews text unique"],
@@ -274,13 +329,17 @@ def test_the_reason_tells_the_rule_the_count_and_samples(tmp_path: Path) -> None
 
 
 def test_what_people_wrote_and_raw_ids_are_not_shown(tmp_path: Path) -> None:
-    secret = changed(changed(events(), ev.TEXT, "my phone is 555-0100", 2), ev.USER, "ann@example.com", 2)
+    secret = changed(
+        changed(events(), ev.TEXT, "my phone is 555-0100", 2), ev.USER, "ann@example.com", 2
+    )
     twice = pl.concat([secret, secret[:2]])
     texts = changed(reviews(), it.TEXT, "I live at 5 Elm Street", 2)
     _, record = run(dataset(tmp_path, events=twice, reviews=texts))
-    assert {"error events pseudonyms", "warning events no duplicates", "warning reviews text unique"} <= {
-        *failed(record)
-    }
+    assert {
+        "error events pseudonyms",
+        "warning events no duplicates",
+        "warning reviews text unique",
+    } <= {*failed(record)}
     for name in ("validation.json", "validation.pages.html"):
         text = (tmp_path / "out" / name).read_text()
         assert not any(word in text for word in ("555-0100", "ann@", "Elm Street"))
@@ -296,7 +355,9 @@ def test_a_truncated_parquet_is_refused(tmp_path: Path, name: str, keep: float) 
     assert not result.passed and failed(record)[0] == f"error {name} readable"
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_damaged_bytes_never_raise(tmp_path: Path, data: st.DataObject) -> None:
     file = dataset(tmp_path, reviews=None) / "events.parquet"
@@ -310,7 +371,11 @@ def test_damaged_bytes_never_raise(tmp_path: Path, data: st.DataObject) -> None:
 def test_an_empty_directory_is_refused(tmp_path: Path) -> None:
     result, record = run(tmp_path)
     assert not result.passed
-    assert failed(record) == ["error events readable", "error items readable", "warning ingest record"]
+    assert failed(record) == [
+        "error events readable",
+        "error items readable",
+        "warning ingest record",
+    ]
 
 
 def test_volume_is_compared_with_the_last_accepted_data_set(tmp_path: Path) -> None:
@@ -322,7 +387,9 @@ def test_volume_is_compared_with_the_last_accepted_data_set(tmp_path: Path) -> N
     write_json(previous, {"events": 1000, "users": 5, "items": None, "reviews": REVIEWS})
     result, record = run(path, previous)
     assert failed(record) == ["error events events kept", "warning events users grown"]
-    assert "at least 0.5 of the 1,000 events of the last accepted data set; found 400" in result.reason
+    assert (
+        "at least 0.5 of the 1,000 events of the last accepted data set; found 400" in result.reason
+    )
 
 
 def test_labels_that_the_last_accepted_data_set_had_may_not_be_missing(tmp_path: Path) -> None:
@@ -336,7 +403,9 @@ def test_labels_that_the_last_accepted_data_set_had_may_not_be_missing(tmp_path:
     assert "as those of the last accepted data set did (3 labels); found no labels" in result.reason
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"events": "many"}', '{"stats": 3}', '{"events": Infinity}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"events": "many"}', '{"stats": 3}', '{"events": Infinity}']
+)
 def test_an_unreadable_last_data_set_is_a_warning(tmp_path: Path, text: str) -> None:
     previous = tmp_path / "accepted.json"
     previous.write_text(text)
@@ -371,11 +440,15 @@ def test_what_ingest_removed_is_judged(tmp_path: Path, kept: int, expected: list
 @pytest.mark.parametrize("hostile", samples.HOSTILE)
 def test_the_page_is_inert(tmp_path: Path, hostile: str) -> None:
     table = changed(changed(events(), ev.KIND, hostile), ev.ITEM, hostile, 2)
-    twice = pl.concat([items(), changed(items()[:1], it.ITEM, hostile), changed(items()[:1], it.ITEM, hostile)])
+    twice = pl.concat(
+        [items(), changed(items()[:1], it.ITEM, hostile), changed(items()[:1], it.ITEM, hostile)]
+    )
     run(dataset(tmp_path, events=table, items=twice))
     page = (tmp_path / "out" / "validation.pages.html").read_text()
     read = Reader(page)
-    assert "The data is refused" in page and repr(hostile)[1:-1] in "".join(read.texts).replace("\\'", "'")
+    assert "The data is refused" in page and repr(hostile)[1:-1] in "".join(read.texts).replace(
+        "\\'", "'"
+    )
     assert not {"script", "img"} & set(read.tags)
     assert not [name for name, _ in read.attributes if name.startswith("on")]
 
@@ -409,7 +482,10 @@ def test_the_record_is_json(tmp_path: Path) -> None:
 
 SOURCES: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "a sound source": (
-        {"unlisted": {"events": 2, "of": 300}, "kinds": {"rate": {"rows": 9, "removed": {"missing": 1}}}},
+        {
+            "unlisted": {"events": 2, "of": 300},
+            "kinds": {"rate": {"rows": 9, "removed": {"missing": 1}}},
+        },
         [],
         "",
     ),
@@ -424,7 +500,12 @@ SOURCES: dict[str, tuple[dict[str, Any], list[str], str]] = {
         "at most 0.5 of the events name an item that the source's catalogue lacks; found 0.6667",
     ),
     "a kind that a rule removed": (
-        {"kinds": {"review": {"rows": 1611, "removed": {"incomplete": 1611}}, "rate": {"rows": 9, "removed": {}}}},
+        {
+            "kinds": {
+                "review": {"rows": 1611, "removed": {"incomplete": 1611}},
+                "rate": {"rows": 9, "removed": {}},
+            }
+        },
         ["warning ingest kinds kept"],
         "found review: incomplete removed 1,611 of 1,611 rows (100%)",
     ),
@@ -438,7 +519,11 @@ SOURCES: dict[str, tuple[dict[str, Any], list[str], str]] = {
         ["warning ingest no null words"],
         "found item 'nan' (1 row), user 'NULL' (3 rows)",
     ),
-    "no catalogue, and what is no count": ({"unlisted": None, "kinds": [], "null_words": "x"}, [], ""),
+    "no catalogue, and what is no count": (
+        {"unlisted": None, "kinds": [], "null_words": "x"},
+        [],
+        "",
+    ),
 }
 
 
@@ -447,7 +532,9 @@ def test_what_ingest_says_of_the_source_is_checked(
     tmp_path: Path, said: dict[str, Any], expected: list[str], reason: str
 ) -> None:
     path = dataset(tmp_path)
-    write_json(path / "ingest.json", {"source": "test", "rows_in": EVENTS, "rows_out": EVENTS, **said})
+    write_json(
+        path / "ingest.json", {"source": "test", "rows_in": EVENTS, "rows_out": EVENTS, **said}
+    )
 
     result, record = run(path)
 

@@ -58,14 +58,19 @@ def test_a_better_candidate_passes_with_a_reason_for_every_check() -> None:
 def test_a_worse_candidate_fails_and_the_failures_come_first() -> None:
     verdict = decide(samples.worsened(samples.evaluation(), "recommend.ndcg@10", 0.03), RULES)
     assert not verdict.passed
-    assert failures(verdict) == ["beats recent_popularity recommend.ndcg@10", "not worse recommend.ndcg@10"]
+    assert failures(verdict) == [
+        "beats recent_popularity recommend.ndcg@10",
+        "not worse recommend.ndcg@10",
+    ]
     assert "may be worse than the champion's by more than 0.01" in verdict.reasons[1]
 
 
 def test_non_inferiority_is_decided_by_the_lower_bound() -> None:
     found = samples.evaluation()  # interval of the difference: -0.0008 +- 0.006
     assert decide(found, RULES).passed
-    assert failures(decide(found, RULES.model_copy(update={"epsilon": 0.006}))) == ["not worse sentiment.accuracy"]
+    assert failures(decide(found, RULES.model_copy(update={"epsilon": 0.006}))) == [
+        "not worse sentiment.accuracy"
+    ]
 
 
 def test_less_calibration_error_is_better_than_the_champion() -> None:
@@ -109,9 +114,13 @@ def test_the_first_model_passes_on_its_own_merits_only() -> None:
 
 def test_a_baseline_compared_with_itself_is_beaten_by_nobody() -> None:
     found = samples.evaluation()
-    found["baselines"]["majority"]["interests.micro_f1"] = dict(found["metrics"]["interests.micro_f1"])
+    found["baselines"]["majority"]["interests.micro_f1"] = dict(
+        found["metrics"]["interests.micro_f1"]
+    )
     found["differences"]["majority"]["interests.micro_f1"] = samples.measure(0.0, 0.0, 2050)
-    verdict = decide(found, GateSettings(beats=(Beat(metric="interests.micro_f1", baseline="majority"),)))
+    verdict = decide(
+        found, GateSettings(beats=(Beat(metric="interests.micro_f1", baseline="majority"),))
+    )
     assert not verdict.passed and "compared with itself?" in verdict.reasons[0]
     rules = GateSettings(beats=(Beat(metric="interests.micro_f1", baseline="champion"),))
     assert not decide(samples.evaluation(), rules).passed
@@ -120,7 +129,10 @@ def test_a_baseline_compared_with_itself_is_beaten_by_nobody() -> None:
 def test_a_task_that_is_absent_by_design_is_skipped_and_listed() -> None:
     verdict = decide(without_sentiment(), RULES)
     skipped = [check.name for check in verdict.checks if check.outcome == "skip"]
-    assert verdict.passed and skipped == ["floor sentiment.accuracy", "not worse sentiment.accuracy"]
+    assert verdict.passed and skipped == [
+        "floor sentiment.accuracy",
+        "not worse sentiment.accuracy",
+    ]
     assert not decide(without_sentiment(), RULES.model_copy(update={"optional_tasks": ()})).passed
     unsaid = without_sentiment()
     del unsaid["tasks"]
@@ -149,36 +161,51 @@ def without_interests() -> dict[str, Any]:
     return found
 
 
-def test_data_without_labels_pass_without_interests_and_every_rule_of_them_is_listed_as_skipped() -> None:
+def test_data_without_labels_pass_without_interests_and_every_rule_of_them_is_listed_as_skipped() -> (
+    None
+):
     verdict = decide(without_interests(), RULES)
 
     assert verdict.passed
     skipped = [check.name for check in verdict.checks if check.outcome == "skip"]
     assert skipped == [
-        "floor interests.micro_f1", "ceiling interests.ece", "beats own_frequencies interests.micro_f1",
+        "floor interests.micro_f1",
+        "ceiling interests.ece",
+        "beats own_frequencies interests.micro_f1",
         "not worse interests.micro_f1",
-    ]  # fmt: skip
+    ]
 
 
 def test_forgetting_is_not_asked_of_a_task_that_there_is_not() -> None:
     found = without_interests()
     measures = {"metrics": {"recommend.ndcg@10": found["metrics"]["recommend.ndcg@10"]}}
-    differences = {"champion": {"recommend.ndcg@10": found["differences"]["champion"]["recommend.ndcg@10"]}}
-    baselines = {"champion": {"recommend.ndcg@10": found["champion"]["metrics"]["recommend.ndcg@10"]}}
+    differences = {
+        "champion": {"recommend.ndcg@10": found["differences"]["champion"]["recommend.ndcg@10"]}
+    }
+    baselines = {
+        "champion": {"recommend.ndcg@10": found["champion"]["metrics"]["recommend.ndcg@10"]}
+    }
     found["old"] = {**measures, "baselines": baselines, "differences": differences}
 
     verdict = decide(found, RULES.model_copy(update={"forgetting": 0.1}))
 
     assert verdict.passed
-    forgetting = {check.name: check.outcome for check in verdict.checks if check.name.startswith("forgetting")}
-    assert forgetting == {"forgetting interests.micro_f1": "skip", "forgetting recommend.ndcg@10": "pass"}
+    forgetting = {
+        check.name: check.outcome for check in verdict.checks if check.name.startswith("forgetting")
+    }
+    assert forgetting == {
+        "forgetting interests.micro_f1": "skip",
+        "forgetting recommend.ndcg@10": "pass",
+    }
 
 
 SOURCES = GateSettings(
     floors={"sentiment.accuracy": 0.5},
     sources={
         "ml-100k": Bounds(floors={"recommend.ndcg@10": 0.9}),
-        "rotten-tomatoes": Bounds(floors={"sentiment.accuracy": 0.9}, ceilings={"sentiment.ece": 0.001}),
+        "rotten-tomatoes": Bounds(
+            floors={"sentiment.accuracy": 0.9}, ceilings={"sentiment.ece": 0.001}
+        ),
     },
 )
 
@@ -190,10 +217,14 @@ SOURCES = GateSettings(
         (
             "mine/shop.yaml",
             "rotten-tomatoes",
-            ["floor sentiment.accuracy of rotten-tomatoes", "ceiling sentiment.ece of rotten-tomatoes"],
+            [
+                "floor sentiment.accuracy of rotten-tomatoes",
+                "ceiling sentiment.ece of rotten-tomatoes",
+            ],
         ),
         ("mine/ml-100k.yaml", "mine/reviews.csv", []),
-        (None, None, ["bounds of ml-100k", "bounds of rotten-tomatoes"]),  # it cannot say, so nothing passes
+        # it cannot say, so nothing passes
+        (None, None, ["bounds of ml-100k", "bounds of rotten-tomatoes"]),
     ],
 )
 def test_bounds_of_a_source_are_asked_of_its_data_alone(
@@ -219,16 +250,30 @@ def test_bounds_that_are_not_asked_say_so_and_do_not_say_where_a_file_lies() -> 
 @pytest.mark.parametrize(
     ("share", "mine", "reason"),
     [
-        (0.8, 0.4, "interests.precision is 0.4000, at least 0.4000 (0.8 of own_frequencies, 0.5000; n = 2,050)"),
-        (0.8, 0.3999, "interests.precision is 0.3999, below 0.4000 (0.8 of own_frequencies, 0.5000; n = 2,050)"),
-        (1.2, 0.5999, "interests.precision is 0.5999, below 0.6000 (1.2 of own_frequencies, 0.5000; n = 2,050)"),
+        (
+            0.8,
+            0.4,
+            "interests.precision is 0.4000, at least 0.4000 (0.8 of own_frequencies, 0.5000; n = 2,050)",
+        ),
+        (
+            0.8,
+            0.3999,
+            "interests.precision is 0.3999, below 0.4000 (0.8 of own_frequencies, 0.5000; n = 2,050)",
+        ),
+        (
+            1.2,
+            0.5999,
+            "interests.precision is 0.5999, below 0.6000 (1.2 of own_frequencies, 0.5000; n = 2,050)",
+        ),
     ],
 )
 def test_a_share_of_a_baseline_has_to_be_reached(share: float, mine: float, reason: str) -> None:
     found = samples.evaluation()
     found["metrics"]["interests.precision"] = samples.measure(mine, 0.012, 2050)
     found["baselines"]["own_frequencies"]["interests.precision"] = samples.measure(0.5, 0.01, 2050)
-    found["differences"]["own_frequencies"]["interests.precision"] = samples.measure(mine - 0.5, 0.01, 2050)
+    found["differences"]["own_frequencies"]["interests.precision"] = samples.measure(
+        mine - 0.5, 0.01, 2050
+    )
     least = AtLeast(metric="interests.precision", baseline="own_frequencies", share=share)
 
     verdict = decide(found, GateSettings(at_least=(least,)))
@@ -240,7 +285,9 @@ def test_a_share_of_a_baseline_has_to_be_reached(share: float, mine: float, reas
 def test_a_share_of_nothing_is_not_reached_by_nothing() -> None:
     found = samples.evaluation()
     zero = samples.measure(0.0, 0.0, 2050)
-    found["metrics"]["recommend.ndcg@10"] = found["baselines"]["popularity"]["recommend.ndcg@10"] = zero
+    found["metrics"]["recommend.ndcg@10"] = found["baselines"]["popularity"][
+        "recommend.ndcg@10"
+    ] = zero
     found["differences"]["popularity"]["recommend.ndcg@10"] = zero
     least = AtLeast(metric="recommend.ndcg@10", baseline="popularity", share=0.1)
 
@@ -327,20 +374,26 @@ def test_nothing_missing_passes(path: tuple[Any, ...], how: str) -> None:
     assert not decide(found, RULES).passed
 
 
-@pytest.mark.parametrize("key", ["metrics", "baselines", "differences", "slices", "lineage", "champion"])
+@pytest.mark.parametrize(
+    "key", ["metrics", "baselines", "differences", "slices", "lineage", "champion"]
+)
 def test_no_part_of_the_evaluation_may_be_missing(key: str) -> None:
     found = samples.evaluation()
     del found[key]
     assert not decide(found, RULES).passed
 
 
-@pytest.mark.parametrize("found", [{}, {"metrics": []}, {"champion": 3, "slices": "x"}, {"tasks": {}, "metrics": {}}])
+@pytest.mark.parametrize(
+    "found", [{}, {"metrics": []}, {"champion": 3, "slices": "x"}, {"tasks": {}, "metrics": {}}]
+)
 def test_a_shapeless_evaluation_is_refused_without_raising(found: dict[str, Any]) -> None:
     assert not decide(found, RULES).passed
 
 
 def test_a_slice_that_was_not_measured_fails() -> None:
-    verdict = decide(samples.evaluation(), GateSettings(floors=RULES.floors, required_slices=("users=new",)))
+    verdict = decide(
+        samples.evaluation(), GateSettings(floors=RULES.floors, required_slices=("users=new",))
+    )
     assert verdict.reasons[0] == "slice users=new was not measured"
     rules = GateSettings(slice_floors={"users=cold": {"recommend.recall@10": 0.1}})
     assert (
@@ -363,7 +416,9 @@ def test_a_difference_that_is_not_the_values_difference_fails() -> None:
     by=st.floats(0, 0.5),
     epsilon=st.floats(0, 0.05),
 )
-def test_worse_is_never_better_for_the_verdict(metric: str, start: float, by: float, epsilon: float) -> None:
+def test_worse_is_never_better_for_the_verdict(
+    metric: str, start: float, by: float, epsilon: float
+) -> None:
     rules = RULES.model_copy(update={"epsilon": epsilon})
     before = samples.worsened(samples.evaluation(), metric, start)
     after = samples.worsened(before, metric, by)

@@ -35,19 +35,28 @@ def finding(measure: str = "labels", effect: float | None = 0.3, **given: Any) -
     return Finding(measure=measure, effect=effect, **{"p": 0.001, "n": 500, **given})
 
 
-def window(day: int, *findings: Finding, problems: tuple[str, ...] = (), champion: str = "c") -> Evidence:
+def window(
+    day: int, *findings: Finding, problems: tuple[str, ...] = (), champion: str = "c"
+) -> Evidence:
     name = f"{day - 1}/{day}"
     return Evidence(
-        id=f"report {day}", window=name, end=day * DAY, reference="r", champion=champion, findings=findings,
+        id=f"report {day}",
+        window=name,
+        end=day * DAY,
+        reference="r",
+        champion=champion,
+        findings=findings,
         problems=problems,
-    )  # fmt: skip
+    )
 
 
 def days(*of: tuple[Finding, ...]) -> list[Evidence]:
     return [window(100 - len(of) + n + 1, *found) for n, found in enumerate(of)]
 
 
-def said(evidence: list[Evidence], triggers: list[Trigger] | None = None, now: int = NOW, **given: Any) -> Decision:
+def said(
+    evidence: list[Evidence], triggers: list[Trigger] | None = None, now: int = NOW, **given: Any
+) -> Decision:
     facts = given.pop("facts", None)
     return decide(evidence, triggers or [], now, DecisionSettings(**given), facts)
 
@@ -72,7 +81,8 @@ SEVERE, SLIGHT, NONE = finding(), finding(effect=0.12), finding(effect=0.01)
         ([finding(p=0.02), finding(p=0.02)], "healthy"),  # chance explains it
         ([finding(natural=0.3), finding(natural=0.3)], "healthy"),  # the season explains it
         ([finding(natural=0.29), finding(natural=0.29)], "retrain"),
-        ([finding(**QUALITY), finding(**QUALITY)], "watch"),  # of unlike questions, as far as is known
+        # of unlike questions, as far as is known
+        ([finding(**QUALITY), finding(**QUALITY)], "watch"),
         ([finding(**QUALITY, natural=0.1), finding(**QUALITY, natural=0.1)], "retrain"),
         ([finding(n=49), finding(n=49)], "watch"),  # too little to judge by
         ([finding(p=None), finding(p=None)], "healthy"),
@@ -93,24 +103,35 @@ def test_two_measures_that_are_severe_once_each_are_no_persistence() -> None:
 def test_reasons_name_measure_effect_bound_and_windows() -> None:
     decision = said(days((SEVERE,), (SEVERE,)))
     assert decision.outcome == "retrain" and decision.causes == ("labels",)
-    assert decision.reasons == ("labels moved by 0.300 (act from 0.2; p = 0.0010, n = 500); so in 2 of 2 windows",)
+    assert decision.reasons == (
+        "labels moved by 0.300 (act from 0.2; p = 0.0010, n = 500); so in 2 of 2 windows",
+    )
     assert decision.evidence == ("report 99", "report 100")
     assert decision.key == key_of("r", "99/100", "c")
 
 
 def test_data_that_failed_its_checks_calls_a_human() -> None:
-    broken = [*days((SEVERE,), (SEVERE,)), window(101, SEVERE, problems=("value is null in 100% of ratings",))]
+    broken = [
+        *days((SEVERE,), (SEVERE,)),
+        window(101, SEVERE, problems=("value is null in 100% of ratings",)),
+    ]
     decision = said(broken)
     assert decision.outcome == "alert-human"
-    assert decision.reasons == ("the data failed its checks, so nothing is trained: value is null in 100% of ratings",)
+    assert decision.reasons == (
+        "the data failed its checks, so nothing is trained: value is null in 100% of ratings",
+    )
     after = said([*broken, window(102, SEVERE)], now=NOW + 2 * DAY)
     assert after.outcome == "alert-human" and "100/101 failed its checks" in after.reasons[-1]
     later = [window(103, SEVERE), window(104, SEVERE)]
-    assert said([*broken, window(102, SEVERE), *later], now=NOW + 4 * DAY).outcome == "retrain"  # it is out of sight
+    # it is out of sight
+    assert said([*broken, window(102, SEVERE), *later], now=NOW + 4 * DAY).outcome == "retrain"
 
 
 def test_evidence_about_another_champion_does_not_count() -> None:
-    assert said([window(99, SEVERE, champion="the one before"), window(100, SEVERE)]).outcome == "watch"
+    assert (
+        said([window(99, SEVERE, champion="the one before"), window(100, SEVERE)]).outcome
+        == "watch"
+    )
 
 
 def test_a_quality_below_its_floor_beyond_doubt_needs_no_second_window() -> None:
@@ -134,8 +155,12 @@ def test_schedule_and_new_data() -> None:
     assert said(days((NONE,)), recent, facts=facts, schedule_days=8).outcome == "healthy"
 
 
-def trigger(ago: float, result: Any = "promoted", champion: str = "before", key: str | None = None) -> Trigger:
-    return Trigger(key=key or f"{ago} days ago", at=int(NOW - ago * DAY), champion=champion, result=result)
+def trigger(
+    ago: float, result: Any = "promoted", champion: str = "before", key: str | None = None
+) -> Trigger:
+    return Trigger(
+        key=key or f"{ago} days ago", at=int(NOW - ago * DAY), champion=champion, result=result
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,8 +172,16 @@ def trigger(ago: float, result: Any = "promoted", champion: str = "before", key:
         ([trigger(2), trigger(3)], "alert-human", "2 retrainings within seven days"),
         ([trigger(2), trigger(7)], "retrain", "labels"),
         ([trigger(2, None)], "watch", "under way"),
-        ([trigger(30, key=key_of("r", "99/100", "c"))], "watch", "triggered its retraining already"),
-        ([trigger(20, "rejected", "c"), trigger(10, "failed", "c")], "alert-human", "promoted nothing"),
+        (
+            [trigger(30, key=key_of("r", "99/100", "c"))],
+            "watch",
+            "triggered its retraining already",
+        ),
+        (
+            [trigger(20, "rejected", "c"), trigger(10, "failed", "c")],
+            "alert-human",
+            "promoted nothing",
+        ),
         ([trigger(20, "rejected", "c"), trigger(10, "failed")], "retrain", "labels"),
     ],
 )
@@ -162,7 +195,13 @@ def retrained(*now: Finding, then: Finding = SEVERE, **given: Any) -> Decision:
     before = [window(n, then, champion="before") for n in (97, 98)]
     since = [window(99 + n, found) for n, found in enumerate(now)]
     key, causes = key_of("r", "97/98", "before"), (then.measure,)
-    made = Trigger(key=key, at=98 * DAY, champion="before", result=given.pop("result", "promoted"), causes=causes)
+    made = Trigger(
+        key=key,
+        at=98 * DAY,
+        champion="before",
+        result=given.pop("result", "promoted"),
+        causes=causes,
+    )
     return said([*before, *since], [made], now=(98 + len(now)) * DAY, **given)
 
 
@@ -171,22 +210,31 @@ def test_what_a_retraining_answered_is_not_answered_again_before_its_champion_ha
     assert after.outcome == "watch" and after.causes == ("labels",)
     assert "answered labels" in after.reasons[-1] and "12 windows more" in after.reasons[-1]
     assert retrained(*[finding(effect=0.25)] * 13).outcome == "watch"
-    assert retrained(*[finding(effect=0.25)] * 14).outcome == "retrain"  # so much of it is new evidence
+    # so much of it is new evidence
+    assert retrained(*[finding(effect=0.25)] * 14).outcome == "retrain"
     assert retrained(SEVERE, SEVERE, settle=2).outcome == "retrain"
 
 
 def test_what_was_not_answered_is_not_held_up() -> None:
-    assert retrained(finding(effect=0.31), finding(effect=0.31)).causes == ("labels",)  # it went on moving
+    # it went on moving
+    assert retrained(finding(effect=0.31), finding(effect=0.31)).causes == ("labels",)
     assert retrained(finding(effect=0.31), finding(effect=0.31)).outcome == "retrain"
     other = retrained(SEVERE, SEVERE, then=finding("kinds"))
     assert (other.outcome, other.causes) == ("retrain", ("labels",))
     assert retrained(SEVERE, SEVERE, result="rejected").outcome == "retrain"
     low = finding("labels", low=0.1, high=0.2)
     assert retrained(low, low, floors={"labels": 0.5}).outcome == "retrain"
-    assert retrained(finding("language"), finding("language"), then=finding("language")).outcome == "alert-human"
+    assert (
+        retrained(finding("language"), finding("language"), then=finding("language")).outcome
+        == "alert-human"
+    )
     back = window(99, SEVERE, champion="before"), window(100, SEVERE, champion="before")
     rolled = Trigger(
-        key=key_of("r", "97/98", "before"), at=98 * DAY, champion="before", result="promoted", causes=("labels",)
+        key=key_of("r", "97/98", "before"),
+        at=98 * DAY,
+        champion="before",
+        result="promoted",
+        causes=("labels",),
     )
     assert said([window(98, SEVERE, champion="before"), *back], [rolled]).outcome == "retrain"
 
@@ -197,7 +245,9 @@ def test_a_routine_retraining_that_the_budget_forbids_waits_quietly() -> None:
     assert decision.outcome == "watch" and decision.causes == ("new_data",)
 
 
-@pytest.mark.parametrize("wrong", [{"needed": 4}, {"minimum": 0}, {"alpha": float("nan")}, {"cool": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"needed": 4}, {"minimum": 0}, {"alpha": float("nan")}, {"cool": 1}]
+)
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         DecisionSettings.model_validate(wrong)
@@ -226,7 +276,11 @@ FINDINGS = st.builds(
 
 @st.composite
 def histories(draw: Any) -> list[Evidence]:
-    of = draw(st.lists(st.lists(FINDINGS, max_size=6, unique_by=lambda f: f.measure), min_size=1, max_size=6))
+    of = draw(
+        st.lists(
+            st.lists(FINDINGS, max_size=6, unique_by=lambda f: f.measure), min_size=1, max_size=6
+        )
+    )
     bad = [("broken",) if draw(st.integers(0, 5)) == 0 else () for _ in of]
     return [window(101 - len(of) + n, *found, problems=bad[n]) for n, found in enumerate(of)]
 
@@ -256,13 +310,18 @@ FACTS = st.builds(Facts, trained=st.none() | st.integers(0, NOW))
 
 @given(histories(), TRIGGERS, SETTINGS, FACTS, st.randoms(use_true_random=False))
 @settings(max_examples=150, deadline=None)
-def test_laws(of: list[Evidence], past: list[Trigger], rules: DecisionSettings, facts: Facts, chance: Any) -> None:
+def test_laws(
+    of: list[Evidence], past: list[Trigger], rules: DecisionSettings, facts: Facts, chance: Any
+) -> None:
     decision = decide(of, past, NOW, rules, facts)
     assert decision.reasons and of[-1].id in decision.evidence
     assert set(decision.evidence) <= {e.id for e in of}
     assert decision.key == key_of("r", of[-1].window, "c")
 
-    shuffled = [e.model_copy(update={"findings": tuple(chance.sample(e.findings, len(e.findings)))}) for e in of]
+    shuffled = [
+        e.model_copy(update={"findings": tuple(chance.sample(e.findings, len(e.findings)))})
+        for e in of
+    ]
     shuffled += chance.sample(shuffled, 1)  # evidence that came twice
     random.Random(0).shuffle(shuffled)
     assert decide(shuffled, chance.sample(past, len(past)), NOW, rules, facts) == decision
@@ -278,9 +337,16 @@ def test_laws(of: list[Evidence], past: list[Trigger], rules: DecisionSettings, 
         again = Trigger(key=decision.key, at=NOW, champion="c")
         assert decide(of, [*past, again], NOW, rules, facts).outcome != "retrain"
         for name in set(decision.causes) - {"schedule", *rules.floors}:
-            severe = [f for e in of for f in e.findings if f.measure == name and (f.effect or 0) >= SEVERITY[name].act]
+            severe = [
+                f
+                for e in of
+                for f in e.findings
+                if f.measure == name and (f.effect or 0) >= SEVERITY[name].act
+            ]
             assert len(severe) >= rules.needed
-            assert all(f.n >= rules.minimum and f.p is not None and f.p <= rules.alpha for f in severe[-1:])
+            assert all(
+                f.n >= rules.minimum and f.p is not None and f.p <= rules.alpha for f in severe[-1:]
+            )
 
 
 @given(histories(), SETTINGS)
@@ -290,7 +356,11 @@ def test_a_greater_minimum_or_a_longer_cooldown_never_makes_it_retrain(
 ) -> None:
     past = [trigger(2)]
     before = decide(of, past, NOW, rules).outcome
-    for stricter in ({"minimum": rules.minimum + 50}, {"cooldown_hours": rules.cooldown_hours + 24}, {"weekly": 0}):
+    for stricter in (
+        {"minimum": rules.minimum + 50},
+        {"cooldown_hours": rules.cooldown_hours + 24},
+        {"weekly": 0},
+    ):
         after = decide(of, past, NOW, rules.model_copy(update=stricter)).outcome
         assert before == "retrain" or after != "retrain"
 

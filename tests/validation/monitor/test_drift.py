@@ -29,7 +29,9 @@ SETTINGS = DriftSettings(draws=999)
 
 
 def mixes(rng: np.random.Generator, n: int, p: list[float], events: int = 20) -> np.ndarray:
-    """z of n users whose acts fall into cells with probabilities p, each user with a taste of their own."""
+    """z of n users whose acts fall into cells with probabilities p, each user with a taste of their
+    own.
+    """
     taste = rng.dirichlet(8 * np.array(p), n)
     return np.array([rng.multinomial(events, t) / events for t in taste]) / 2
 
@@ -43,15 +45,26 @@ def test_quantities_move_by_wassersteins_distance_in_deviations() -> None:
     rng = np.random.default_rng(0)
     values, moved = rng.integers(0, 9, 2000) / 8, rng.integers(1, 9, 1500) / 8
     scale = Scale.of(values, 20)
-    shares = [np.bincount(scale.cell(v), minlength=len(scale.places))[None] / len(v) for v in (values, moved)]
+    shares = [
+        np.bincount(scale.cell(v), minlength=len(scale.places))[None] / len(v)
+        for v in (values, moved)
+    ]
     distance = np.abs(scale.z(shares[0]) - scale.z(shares[1])).sum()
-    assert distance == pytest.approx(stats.wasserstein_distance(values, moved) / values.std(), abs=1e-9)
+    assert distance == pytest.approx(
+        stats.wasserstein_distance(values, moved) / values.std(), abs=1e-9
+    )
 
 
 def test_p_values_are_uniform_without_a_shift_and_effects_small() -> None:
     rng = np.random.default_rng(0)
     tested = [
-        compare_means(mixes(rng, 120, [0.4, 0.3, 0.2, 0.1]), mixes(rng, 60, [0.4, 0.3, 0.2, 0.1]), DRAWS, n, 0.01)
+        compare_means(
+            mixes(rng, 120, [0.4, 0.3, 0.2, 0.1]),
+            mixes(rng, 60, [0.4, 0.3, 0.2, 0.1]),
+            DRAWS,
+            n,
+            0.01,
+        )
         for n in range(120)
     ]
     p = np.array([t.p for t in tested])
@@ -62,7 +75,10 @@ def test_p_values_are_uniform_without_a_shift_and_effects_small() -> None:
 def test_the_effect_is_the_shift_and_not_the_noise() -> None:
     rng = np.random.default_rng(1)
     before = mixes(rng, 400, [0.4, 0.3, 0.2, 0.1])
-    found = [compare_means(before, mixes(rng, 60, [0.2, 0.3, 0.2, 0.3]), DRAWS, n, 0.01).effect for n in range(20)]
+    found = [
+        compare_means(before, mixes(rng, 60, [0.2, 0.3, 0.2, 0.3]), DRAWS, n, 0.01).effect
+        for n in range(20)
+    ]
     assert np.mean(found) == pytest.approx(0.2, abs=0.02)
 
 
@@ -72,14 +88,20 @@ def test_what_is_called_detectable_is_detected_four_times_in_five() -> None:
     before = mixes(rng, 300, list(p))
     promised = compare_means(before, mixes(rng, 80, list(p)), DRAWS, 0, level).detectable
     shift = promised * np.array([-1.0, 0.0, 0.0, 1.0])
-    seen = [compare_means(before, mixes(rng, 80, list(p + shift)), DRAWS, n, level).p <= level for n in range(60)]
+    seen = [
+        compare_means(before, mixes(rng, 80, list(p + shift)), DRAWS, n, level).p <= level
+        for n in range(60)
+    ]
     assert 0.01 < promised < 0.3
     assert np.mean(seen) >= 0.75
 
 
 def test_the_classifier_tells_apart_what_differs_and_nothing_else() -> None:
     rng = np.random.default_rng(3)
-    same = [compare_classifier(rng.normal(size=(60, 40)), rng.normal(size=(40, 40)), 99, n, 0.05) for n in range(40)]
+    same = [
+        compare_classifier(rng.normal(size=(60, 40)), rng.normal(size=(40, 40)), 99, n, 0.05)
+        for n in range(40)
+    ]
     assert np.mean([t.p <= 0.05 for t in same]) <= 0.15
     assert np.mean([t.effect for t in same]) < 0.15
     far = compare_classifier(rng.normal(size=(60, 40)), rng.normal(size=(40, 40)) + 1, 99, 0, 0.05)
@@ -102,7 +124,9 @@ def test_the_classifiers_area_is_that_of_a_fitted_ridge() -> None:
         centred = x[train] - x[train].mean(0)
         model = Ridge(alpha=float(np.trace(centred @ centred.T)) / 15).fit(x[train], y[train])
         areas.append(roc_auc_score(y[~train], model.predict(x[~train])))
-    assert compare_classifier(a, b, 99, 7, 0.05).effect == pytest.approx(2 * np.mean(areas) - 1, abs=1e-9)
+    assert compare_classifier(a, b, 99, 7, 0.05).effect == pytest.approx(
+        2 * np.mean(areas) - 1, abs=1e-9
+    )
 
 
 def test_the_kernel_sees_a_change_of_spread_that_keeps_the_mean() -> None:
@@ -116,14 +140,18 @@ def test_the_kernel_sees_a_change_of_spread_that_keeps_the_mean() -> None:
 def quality(rng: np.random.Generator, n: int, rate: float, windows: int = 1) -> Quality:
     asked = rng.integers(1, 6, n)
     right = rng.binomial(asked, rate)
-    return Quality(np.stack([right, asked], 1).astype(float), rng.integers(0, windows, n), metrics.ratio())
+    return Quality(
+        np.stack([right, asked], 1).astype(float), rng.integers(0, windows, n), metrics.ratio()
+    )
 
 
 def test_only_getting_worse_counts_as_a_loss_of_quality() -> None:
     rng = np.random.default_rng(6)
     before = quality(rng, 500, 0.6)
     worse = compare_quality(before, quality(rng, 300, 0.4), DRAWS, 0, 0.05)
-    assert worse.effect == pytest.approx(0.2, abs=0.05) and worse.p == pytest.approx(1 / (DRAWS + 1))
+    assert worse.effect == pytest.approx(0.2, abs=0.05) and worse.p == pytest.approx(
+        1 / (DRAWS + 1)
+    )
     better = compare_quality(before, quality(rng, 300, 0.8), DRAWS, 0, 0.05)
     assert better.effect == 0 and better.p == 1
     calibration = compare_quality(before, quality(rng, 300, 0.8), DRAWS, 0, 0.05, less=True)
@@ -152,14 +180,22 @@ def test_a_swing_that_the_reference_knows_is_natural_and_a_shift_beyond_it_is_no
         for day in range(21, 35):
             seen = findings(reference, profile_of(season(rng, day, shift)), natural, {}, SETTINGS)
             evidence.append(
-                Evidence(id=str(day), window=f"{day}/{day + 1}", end=day, reference="r", champion="c", findings=seen)
+                Evidence(
+                    id=str(day),
+                    window=f"{day}/{day + 1}",
+                    end=day,
+                    reference="r",
+                    champion="c",
+                    findings=seen,
+                )
             )
             outcomes.append(decide(evidence, [], 0, DecisionSettings()).outcome)
         said[name] = outcomes
     assert min(f.p for e in evidence for f in e.findings if f.p is not None) == pytest.approx(0.001)
     assert "retrain" not in said["swing"]
     assert "retrain" in said["shift"][:3]
-    chance = findings(reference, profile_of(season(rng, 2)), {}, {}, SETTINGS)  # the height of the swing
+    # the height of the swing
+    chance = findings(reference, profile_of(season(rng, 2)), {}, {}, SETTINGS)
     assert chance[0].p == pytest.approx(0.001)  # chance does not explain it: the season does
 
 
@@ -180,7 +216,8 @@ def test_samples_depend_on_names_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "script"), [("a delight", "latin"), ("好看的电影", "cjk"), ("хорошо", "cyrillic"), ("42", "none")]
+    ("text", "script"),
+    [("a delight", "latin"), ("好看的电影", "cjk"), ("хорошо", "cyrillic"), ("42", "none")],
 )
 def test_scripts(text: str, script: str) -> None:
     assert script_of(text) == script

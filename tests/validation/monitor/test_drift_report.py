@@ -64,7 +64,9 @@ def test_the_policy_names_every_script_by_its_hash(hostile: Path) -> None:
     assert policy is not None and "default-src 'none'" in policy[1]
     assert "unsafe" not in re.findall(r"script-src ([^;]+)", policy[1])[0]
     scripts = re.findall(r"<script>(.*?)</script>", page, re.S)
-    hashes = {f"sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}" for s in scripts}
+    hashes = {
+        f"sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}" for s in scripts
+    }
     assert set(re.findall(r"'(sha256-[^']+)'", policy[1])) == hashes
     ours = (hostile / PAGE).read_text()
     assert "Content-Security-Policy" in ours and "<script" not in ours
@@ -78,8 +80,12 @@ def test_one_user_says_nothing_and_is_no_drift(
 ) -> None:
     one = behaviour.filter(pl.col("user") == behaviour["user"][0])
     span, events = after(reference, one)
-    evidence, found = said(reference, session, events, journal(session, one, span.start), span, tmp_path / "out")
-    assert any("events, where the reference's windows had" in problem for problem in evidence.problems)
+    evidence, found = said(
+        reference, session, events, journal(session, one, span.start), span, tmp_path / "out"
+    )
+    assert any(
+        "events, where the reference's windows had" in problem for problem in evidence.problems
+    )
     assert all(f.p is None or f.n <= 1 for f in found.values())
     assert (tmp_path / "out" / PAGE).is_file()
     unchecked = evidence.model_copy(update={"problems": ()})
@@ -122,12 +128,23 @@ def test_items_whose_names_are_numbers_have_a_health() -> None:
     from validation.monitor.windows import MODEL, NAMES, NUMBERS, RELEVANT
 
     items = [str(n) for n in range(40)]
-    catalogue = Catalogue(items, items, [["odd" if n % 2 else "even"] for n in range(40)], [None] * 40)
+    catalogue = Catalogue(
+        items, items, [["odd" if n % 2 else "even"] for n in range(40)], [None] * 40
+    )
     rows = [
-        (RECOMMEND, str(n), items[n : n + 12], [1 - k / 20 for k in range(12)], items[n + 1 : n + 3]) for n in range(20)
+        (
+            RECOMMEND,
+            str(n),
+            items[n : n + 12],
+            [1 - k / 20 for k in range(12)],
+            items[n + 1 : n + 3],
+        )
+        for n in range(20)
     ]
     answers = pl.DataFrame(rows, schema=[MODEL, "request", NAMES, NUMBERS, RELEVANT], orient="row")
-    seen = pl.DataFrame({"user": [str(n % 7) for n in range(70)], "item": [str(n % 40) for n in range(70)]})
+    seen = pl.DataFrame(
+        {"user": [str(n % 7) for n in range(70)], "item": [str(n % 40) for n in range(70)]}
+    )
     health = _health(seen, answers, answers.head(10), catalogue)
     assert health is not None and set(health) == {"reference", "current"}
     assert 0 < health["reference"]["Diversity"] <= 10 and 0 < health["current"]["Coverage"] <= 1

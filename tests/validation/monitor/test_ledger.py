@@ -14,18 +14,36 @@ from typer.testing import CliRunner
 
 from tasteloop.errors import TasteloopError
 from validation.monitor.decision import Decision, Outcome
-from validation.monitor.ledger import ATTEMPTS, HEAD, LEASE, LEDGER, Held, LeaseLost, Ledger, carry_out, resume, run_of
+from validation.monitor.ledger import (
+    ATTEMPTS,
+    HEAD,
+    LEASE,
+    LEDGER,
+    Held,
+    LeaseLost,
+    Ledger,
+    carry_out,
+    resume,
+    run_of,
+)
 
 CRASHES = Path(__file__).parents[2] / "support/crashes.py"
 HOUSE = Path(__file__).parents[3]
 ONE = {
-    "windows": 2, "decided": 1, "finished": 1, "runs": 1, "promoted": 1, "history": [["retrain", "promoted"]],
+    "windows": 2,
+    "decided": 1,
+    "finished": 1,
+    "runs": 1,
+    "promoted": 1,
+    "history": [["retrain", "promoted"]],
     "tokens_grow": True,
-}  # fmt: skip
+}
 
 
 def decided(outcome: Outcome, key: str = "k" * 64) -> Decision:
-    return Decision(outcome=outcome, reasons=("because",), evidence=("report",), key=key, causes=("labels",))
+    return Decision(
+        outcome=outcome, reasons=("because",), evidence=("report",), key=key, causes=("labels",)
+    )
 
 
 class Trainer:
@@ -45,7 +63,11 @@ class Trainer:
 def crash(directory: Path, how: str) -> Any:
     environment = {**os.environ, "PYTHONPATH": str(HOUSE), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [sys.executable, str(CRASHES), str(directory), how], env=environment, cwd=HOUSE, capture_output=True, text=True
+        [sys.executable, str(CRASHES), str(directory), how],
+        env=environment,
+        cwd=HOUSE,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
@@ -60,7 +82,9 @@ def test_a_kill_before_any_line_leaves_exactly_one_retraining(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_five_monitors_at_once_kills_and_wrong_clocks_leave_exactly_one_retraining(tmp_path: Path) -> None:
+def test_five_monitors_at_once_kills_and_wrong_clocks_leave_exactly_one_retraining(
+    tmp_path: Path,
+) -> None:
     assert crash(tmp_path, "together")["found"] == [ONE]
 
 
@@ -112,7 +136,8 @@ def test_a_changed_past_is_refused(tmp_path: Path, harm: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "gone"), [(3, "entry 4 is gone"), (1, "entries 2 to 4 are gone"), (0, "entries 1 to 4 are gone")]
+    ("left", "gone"),
+    [(3, "entry 4 is gone"), (1, "entries 2 to 4 are gone"), (0, "entries 1 to 4 are gone")],
 )
 def test_whole_lines_that_are_cut_from_the_end_are_named_and_nothing_is_written(
     tmp_path: Path, left: int, gone: str
@@ -125,7 +150,8 @@ def test_whole_lines_that_are_cut_from_the_end_are_named_and_nothing_is_written(
         (tmp_path / LEDGER).write_bytes(b"".join(lines[:left]))
 
         with pytest.raises(
-            TasteloopError, match=f"{gone}, the last of which was entry 4, 'window' of .* on key3.*backup"
+            TasteloopError,
+            match=f"{gone}, the last of which was entry 4, 'window' of .* on key3.*backup",
         ):
             ledger.records()
         with pytest.raises(TasteloopError, match=gone):
@@ -253,10 +279,14 @@ def test_the_first_decision_on_an_evidence_stands(tmp_path: Path) -> None:
     assert [(t.at, t.result) for t in ledger.triggers()] == [(5, "promoted")]
 
 
-def test_a_retraining_that_fails_is_an_outcome_and_one_that_is_interrupted_is_carried_on(tmp_path: Path) -> None:
+def test_a_retraining_that_fails_is_an_outcome_and_one_that_is_interrupted_is_carried_on(
+    tmp_path: Path,
+) -> None:
     ledger = Ledger(tmp_path)
     with ledger.lease() as lease:
-        failed = carry_out(lease, decided("retrain", "a"), 1, Trainer(TasteloopError("no such file")), pytest.fail)
+        failed = carry_out(
+            lease, decided("retrain", "a"), 1, Trainer(TasteloopError("no such file")), pytest.fail
+        )
         assert (failed["result"], failed["reason"]) == ("failed", "TasteloopError: no such file")
         with pytest.raises(KeyboardInterrupt):
             carry_out(lease, decided("retrain", "b"), 2, Trainer(KeyboardInterrupt()), pytest.fail)
@@ -293,7 +323,9 @@ def test_an_alert_that_did_not_get_through_is_sent_again(tmp_path: Path) -> None
     assert entry["alerted"] and told == [decided("alert-human")]
 
 
-def test_history_is_read_by_people_and_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_history_is_read_by_people_and_scripts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pipelines.cli.app import app
     from pipelines.loop.monitoring import LEDGER as PLACE
 
@@ -302,10 +334,20 @@ def test_history_is_read_by_people_and_scripts(tmp_path: Path, monkeypatch: pyte
     assert json.loads(CliRunner().invoke(app, ["history", "--json"]).stdout) == []
     ledger = Ledger(tmp_path / PLACE)
     with ledger.lease() as lease:
-        window = {"window": "0/86400000000", "champion": "c", "reference": "r", "id": "report", "end": 86400000000}
+        window = {
+            "window": "0/86400000000",
+            "champion": "c",
+            "reference": "r",
+            "id": "report",
+            "end": 86400000000,
+        }
         ledger.append(lease, "window", "a" * 64, window)
         carry_out(
-            lease, decided("retrain", "a" * 64), 1, Trainer({"result": "rejected", "reason": "worse"}), pytest.fail
+            lease,
+            decided("retrain", "a" * 64),
+            1,
+            Trainer({"result": "rejected", "reason": "worse"}),
+            pytest.fail,
         )
         carry_out(lease, decided("alert-human", "b" * 64), 2, Trainer(), lambda _: None)
     lines = CliRunner().invoke(app, ["history"]).stdout.splitlines()

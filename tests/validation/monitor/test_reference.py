@@ -38,7 +38,9 @@ SETTINGS = WatchSettings(
     answers=200,
 )
 RULES = DecisionSettings(minimum=20, alpha=0.05)
-HOSTILE = "</script><script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">"
+HOSTILE = (
+    "</script><script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">"
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +49,12 @@ def session(tiny_bundle: Path) -> Session:
 
 
 @pytest.fixture(scope="module")
-def reference(session: Session, tiny_snapshots: Path, tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    return save_reference(session, tiny_snapshots, SETTINGS, tmp_path_factory.mktemp("reference") / "out")
+def reference(
+    session: Session, tiny_snapshots: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Reference:
+    return save_reference(
+        session, tiny_snapshots, SETTINGS, tmp_path_factory.mktemp("reference") / "out"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -68,31 +74,56 @@ def journal(session: Session, events: pl.DataFrame, moment: int) -> pl.DataFrame
     rows: list[dict[str, Any]] = []
     for (user,), told in events.sort("time").group_by("user", maintain_order=True):
         columns = ("kind", "item", "time", "value")
-        asked = {"events": [dict(zip(columns, row, strict=True)) for row in told.head(10).select(columns).rows()]}
+        asked = {
+            "events": [
+                dict(zip(columns, row, strict=True)) for row in told.head(10).select(columns).rows()
+            ]
+        }
         interests = session.answer("interests", [asked])[0]["interests"]
         items = session.answer("recommend", [asked])[0]["recommendations"]
         common = {"instance": 0, "time": told["time"][9] + moment, "user": user, "version": "1"}
         clicked = [
-            {"kind": "click", "item": items[0]["item"], "value": None, "time": told["time"][9] + moment + SECOND}
+            {
+                "kind": "click",
+                "item": items[0]["item"],
+                "value": None,
+                "time": told["time"][9] + moment + SECOND,
+            }
         ]
         rows.append(
             {
-                **common, "request": f"i-{user}", "model": "interests", "feedback": [], "window": 0,
-                "names": [e["label"] for e in interests], "numbers": [e["probability"] for e in interests],
+                **common,
+                "request": f"i-{user}",
+                "model": "interests",
+                "feedback": [],
+                "window": 0,
+                "names": [e["label"] for e in interests],
+                "numbers": [e["probability"] for e in interests],
                 "predicted": [e["predicted"] for e in interests],
             }
-        )  # fmt: skip
+        )
         rows.append(
             {
-                **common, "request": f"r-{user}", "model": "recommend", "feedback": clicked, "window": 0,
-                "names": [e["item"] for e in items], "numbers": [e["score"] for e in items], "predicted": None,
+                **common,
+                "request": f"r-{user}",
+                "model": "recommend",
+                "feedback": clicked,
+                "window": 0,
+                "names": [e["item"] for e in items],
+                "numbers": [e["score"] for e in items],
+                "predicted": None,
             }
-        )  # fmt: skip
+        )
     return pl.DataFrame(rows, schema=answers_schema()).drop("window")
 
 
 def said(
-    reference: Reference, session: Session, events: pl.DataFrame, answers: pl.DataFrame, span: Span, out: Path
+    reference: Reference,
+    session: Session,
+    events: pl.DataFrame,
+    answers: pl.DataFrame,
+    span: Span,
+    out: Path,
 ) -> tuple[Evidence, dict[str, Finding]]:
     reader = Reader.of(session)
     evidence = examine(reference, reader, span, events, answers, reader.catalogue.items, RULES, out)
@@ -105,10 +136,20 @@ def test_a_reference_is_read_back_and_the_same_again(
     again = save_reference(session, tiny_snapshots, SETTINGS, tmp_path / "again")
     assert again.digest == reference.digest and again.spans == reference.spans
     assert reference.champion == session.digest
-    assert {"kinds", "labels", "items", "value", "activity", "embedding", "prediction.items"} <= set(reference.profile)
+    assert {
+        "kinds",
+        "labels",
+        "items",
+        "value",
+        "activity",
+        "embedding",
+        "prediction.items",
+    } <= set(reference.profile)
     assert reference.answers().height > 50
     assert "text" not in reference.sample().columns
-    assert [span.end - span.start for span in reference.spans] == [HOURS * HOUR] * len(reference.spans)
+    assert [span.end - span.start for span in reference.spans] == [HOURS * HOUR] * len(
+        reference.spans
+    )
 
 
 def test_a_damaged_or_impossible_reference_is_refused(
@@ -141,7 +182,9 @@ def test_the_same_behaviour_again_has_not_drifted(
     shuffled = events.sample(fraction=1, shuffle=True, seed=1)
     again, _ = said(reference, session, shuffled, answers.reverse(), span, tmp_path / "again")
     assert again.id == evidence.id
-    doubled, _ = said(reference, session, pl.concat([events, shuffled]), answers, span, tmp_path / "twice")
+    doubled, _ = said(
+        reference, session, pl.concat([events, shuffled]), answers, span, tmp_path / "twice"
+    )
     assert doubled.findings == evidence.findings
 
 
@@ -149,11 +192,17 @@ def test_a_change_of_taste_is_seen_where_it_happened(
     reference: Reference, session: Session, behaviour: pl.DataFrame, tmp_path: Path
 ) -> None:
     catalogue = session.catalogue
-    drama = [i for i, labels in zip(catalogue.items, catalogue.labels, strict=True) if labels == ["Drama"]]
+    drama = [
+        i
+        for i, labels in zip(catalogue.items, catalogue.labels, strict=True)
+        if labels == ["Drama"]
+    ]
     rng = np.random.default_rng(0)
     moved = behaviour.with_columns(item=pl.Series(rng.choice(drama, behaviour.height)))
     span, events = after(reference, moved)
-    evidence, found = said(reference, session, events, journal(session, moved, span.start), span, tmp_path / "out")
+    evidence, found = said(
+        reference, session, events, journal(session, moved, span.start), span, tmp_path / "out"
+    )
     for name in ("labels", "items", "embedding.auc", "embedding.mmd"):
         finding = found[name]
         assert (finding.effect or 0) >= RULES.severity[name].act, finding
@@ -183,28 +232,47 @@ def test_a_broken_field_and_silence_are_problems(
     assert any("0 events" in problem for problem in silent.problems) and found == {}
 
 
-def hostile_rows(reference: Reference, session: Session, behaviour: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    events = distinct(behaviour).with_columns(kind=pl.lit(HOSTILE), item=pl.lit(HOSTILE), window=pl.lit(0, pl.Int32))
+def hostile_rows(
+    reference: Reference, session: Session, behaviour: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    events = distinct(behaviour).with_columns(
+        kind=pl.lit(HOSTILE), item=pl.lit(HOSTILE), window=pl.lit(0, pl.Int32)
+    )
     return reference.sample(), rows_of(events, reference.book, session.catalogue, SETTINGS)
 
 
 def dom(page: Path) -> str:
     """The document after its scripts have run."""
     command = [
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update", f"--user-data-dir={page.with_name('profile')}",
-        "--virtual-time-budget=5000", "--dump-dom", page.as_uri(),
-    ]  # fmt: skip
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-sync",
+        "--disable-background-networking",
+        "--disable-component-update",
+        f"--user-data-dir={page.with_name('profile')}",
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        page.as_uri(),
+    ]
     environment = {**os.environ, "HOME": str(page.parent)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment, check=True)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=200, env=environment, check=True
+    )
     return done.stdout
 
 
 def test_evidently_s_page_holds_no_markup_of_the_data(
     reference: Reference, session: Session, behaviour: pl.DataFrame
 ) -> None:
-    none = pl.DataFrame(schema={**answers_schema(), "relevant": pl.List(pl.String), "clicked": pl.Boolean})
-    page, numbers = evidently(*hostile_rows(reference, session, behaviour), none, none, session.catalogue)
+    none = pl.DataFrame(
+        schema={**answers_schema(), "relevant": pl.List(pl.String), "clicked": pl.Boolean}
+    )
+    page, numbers = evidently(
+        *hostile_rows(reference, session, behaviour), none, none, session.catalogue
+    )
     data = page.partition("<script>var global")[0]  # after it comes Evidently's own library
     assert json.dumps(inert(HOSTILE))[1:-1] in data
     assert data.count("<script>") == data.count("</script>") == 1 and "<img" not in data
@@ -218,7 +286,9 @@ def test_evidently_s_page_holds_no_markup_of_the_data(
 def test_nothing_in_a_hostile_name_runs_in_a_browser(
     reference: Reference, session: Session, behaviour: pl.DataFrame, tmp_path: Path
 ) -> None:
-    none = pl.DataFrame(schema={**answers_schema(), "relevant": pl.List(pl.String), "clicked": pl.Boolean})
+    none = pl.DataFrame(
+        schema={**answers_schema(), "relevant": pl.List(pl.String), "clicked": pl.Boolean}
+    )
     page, _ = evidently(*hostile_rows(reference, session, behaviour), none, none, session.catalogue)
     policed = tmp_path / EVIDENTLY
     policed.write_text(page)
@@ -233,5 +303,7 @@ def test_nothing_in_a_hostile_name_runs_in_a_browser(
     assert "<title>ran</title>" not in dom(policed)
     open_page = tmp_path / "open.html"
     start = page.index("<meta charset")
-    open_page.write_text(attacked(page[:start] + page[page.index(">", page.index("Content-Security")) + 1 :]))
+    open_page.write_text(
+        attacked(page[:start] + page[page.index(">", page.index("Content-Security")) + 1 :])
+    )
     assert "<title>ran</title>" in dom(open_page)  # without it the attack works: this test can fail

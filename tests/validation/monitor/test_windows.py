@@ -41,7 +41,9 @@ def times(*hours: float) -> pl.Series:
 
 def table(rows: list[tuple[Any, ...]]) -> pl.DataFrame:
     """user, item, kind, hour, value, text"""
-    return pl.DataFrame([(u, i, k, int(t * HOUR), v, x) for u, i, k, t, v, x in rows], schema=SCHEMA, orient="row")
+    return pl.DataFrame(
+        [(u, i, k, int(t * HOUR), v, x) for u, i, k, t, v, x in rows], schema=SCHEMA, orient="row"
+    )
 
 
 def test_the_watermark_is_the_newest_event_less_the_lateness() -> None:
@@ -54,21 +56,30 @@ def test_the_watermark_is_the_newest_event_less_the_lateness() -> None:
 def test_windows_by_length_lie_on_a_grid_and_close_at_the_watermark() -> None:
     seen = times(25, 30, 50, 97)
     assert closed(seen, DAY, 95 * HOUR, DAILY) == [Span(DAY, 2 * DAY), Span(2 * DAY, 3 * DAY)]
-    assert closed(seen, 0, 96 * HOUR, DAILY)[-1] == Span(3 * DAY, 4 * DAY)  # empty, and closed all the same
+    # empty, and closed all the same
+    assert closed(seen, 0, 96 * HOUR, DAILY)[-1] == Span(3 * DAY, 4 * DAY)
     assert closed(seen, 2 * DAY, 96 * HOUR, DAILY)[0] == Span(2 * DAY, 3 * DAY)
-    assert closed(seen, 2 * DAY - HOUR, 96 * HOUR, DAILY)[0] == Span(2 * DAY, 3 * DAY)  # no window is cut in two
+    # no window is cut in two
+    assert closed(seen, 2 * DAY - HOUR, 96 * HOUR, DAILY)[0] == Span(2 * DAY, 3 * DAY)
     assert closed(seen, 3 * DAY, 95 * HOUR, DAILY) == []
     assert beginning(seen, 0, DAILY) == DAY
     assert beginning(seen, DAY + HOUR, DAILY) == 2 * DAY
-    assert beginning(times(3, 1000), 4 * HOUR, DAILY) == 41 * DAY  # years without data are no windows
+    # years without data are no windows
+    assert beginning(times(3, 1000), 4 * HOUR, DAILY) == 41 * DAY
     assert beginning(seen, 98 * HOUR, DAILY) is None
     assert beginning(seen, 0, WindowSettings(hours=None, events=2)) == 25 * HOUR
 
 
 def test_windows_by_count_never_part_an_instant() -> None:
     pairs = WindowSettings(hours=None, events=2)
-    assert closed(times(1, 2, 3, 4, 5), 0, 100 * HOUR, pairs) == [Span(0, 3 * HOUR), Span(3 * HOUR, 5 * HOUR)]
-    assert closed(times(1, 2, 2, 2, 3), 0, 100 * HOUR, pairs) == [Span(0, 2 * HOUR), Span(2 * HOUR, 3 * HOUR)]
+    assert closed(times(1, 2, 3, 4, 5), 0, 100 * HOUR, pairs) == [
+        Span(0, 3 * HOUR),
+        Span(3 * HOUR, 5 * HOUR),
+    ]
+    assert closed(times(1, 2, 2, 2, 3), 0, 100 * HOUR, pairs) == [
+        Span(0, 2 * HOUR),
+        Span(2 * HOUR, 3 * HOUR),
+    ]
     assert closed(times(2, 2, 2, 2, 3), 2 * HOUR, 100 * HOUR, pairs) == [Span(2 * HOUR, 3 * HOUR)]
     assert closed(times(2, 2, 2), 0, 100 * HOUR, pairs) == []
     with pytest.raises(ValidationError, match="set one"):
@@ -76,7 +87,11 @@ def test_windows_by_count_never_part_an_instant() -> None:
 
 
 @given(
-    st.lists(st.integers(0, 400), max_size=60), st.integers(0, 300), st.integers(0, 400), st.booleans(), st.randoms()
+    st.lists(st.integers(0, 400), max_size=60),
+    st.integers(0, 300),
+    st.integers(0, 400),
+    st.booleans(),
+    st.randoms(),
 )
 @settings(max_examples=100, deadline=None)
 def test_windows_do_not_depend_on_order_repetitions_or_when_they_are_asked_for(
@@ -89,10 +104,13 @@ def test_windows_do_not_depend_on_order_repetitions_or_when_they_are_asked_for(
     assert closed(times(*shuffled), since * HOUR, until * HOUR, rules) == found
     assert all(a.end <= b.start for a, b in zip(found, found[1:], strict=False))
     assert all(since * HOUR <= span.start < span.end <= until * HOUR for span in found)
-    later = closed(times(*hours, *range(until, until + 50)), since * HOUR, (until + 50) * HOUR, rules)
+    later = closed(
+        times(*hours, *range(until, until + 50)), since * HOUR, (until + 50) * HOUR, rules
+    )
     assert later[: len(found)] == found  # what was closed stays as it was
     if found:
-        assert closed(times(*hours), found[0].end, until * HOUR, rules) == found[1:]  # asked again after a restart
+        # asked again after a restart
+        assert closed(times(*hours), found[0].end, until * HOUR, rules) == found[1:]
 
 
 def behaviour(users: int = 40, start: int = 24, **of: Any) -> pl.DataFrame:
@@ -101,7 +119,13 @@ def behaviour(users: int = 40, start: int = 24, **of: Any) -> pl.DataFrame:
     for user in range(users):
         for _ in range(rng.integers(5, 15)):
             value = float(rng.choice([0.0, 0.25, 0.5, 0.75, 1.0]))
-            row = {"item": f"i{rng.integers(30)}", "kind": "rate", "value": value, "text": None, **of}
+            row = {
+                "item": f"i{rng.integers(30)}",
+                "kind": "rate",
+                "value": value,
+                "text": None,
+                **of,
+            }
             time = start + 24 * float(rng.random())
             rows.append((f"u{user}", row["item"], row["kind"], time, row["value"], row["text"]))
     return table(rows)
@@ -118,7 +142,8 @@ def found(events: pl.DataFrame, listed: list[str] = LISTED) -> list[str]:
 
 def test_usual_data_is_trusted() -> None:
     assert found(behaviour(seed=9)) == []
-    assert found(pl.concat([behaviour(seed=9)] * 2).sample(fraction=1, shuffle=True, seed=1)) == []  # delivered twice
+    # delivered twice
+    assert found(pl.concat([behaviour(seed=9)] * 2).sample(fraction=1, shuffle=True, seed=1)) == []
     assert found(behaviour(users=20, seed=9)) == []  # a quiet day
     assert found(behaviour(users=90, seed=9)) == []  # a busy one
 
@@ -151,7 +176,8 @@ def test_a_new_catalogue_is_no_broken_data() -> None:
 def test_automated_traffic_is_named() -> None:
     rng = np.random.default_rng(0)
     calls = [
-        ("bot", f"i{rng.integers(30)}", "rate", 24 + n / 100, float(rng.integers(5)) / 4, None) for n in range(200)
+        ("bot", f"i{rng.integers(30)}", "rate", 24 + n / 100, float(rng.integers(5)) / 4, None)
+        for n in range(200)
     ]
     (problem,) = found(pl.concat([behaviour(seed=9), table(calls)]))
     assert "1 users" in problem and "automated traffic?" in problem

@@ -47,7 +47,12 @@ def test_text_stays_text(text: str) -> None:
 def test_hostile_text_is_inert_everywhere(hostile: str) -> None:
     bins = [{"confidence": 0.5, "frequency": 0.5, "count": 1}]
     body = [
-        kit.table(hostile, [hostile, kit.Column(hostile, name=hostile)], [[hostile, hostile]], note=hostile),
+        kit.table(
+            hostile,
+            [hostile, kit.Column(hostile, name=hostile)],
+            [[hostile, hostile]],
+            note=hostile,
+        ),
         kit.badge(hostile, hostile),
         kit.reliability_plot(hostile, bins),
         kit.roc_plot(hostile, [0.0, 1.0], [0.0, 1.0]),
@@ -119,7 +124,9 @@ def test_a_scale_holds_its_values_and_its_ticks_stay_apart(values: list[float]) 
     assert len(ticks) <= 6 and all(b - a > 40 for a, b in zip(ticks, ticks[1:], strict=False))
 
 
-@pytest.mark.parametrize("measure", [None, {}, {"value": None, "low": None, "high": None}, {"value": math.nan}])
+@pytest.mark.parametrize(
+    "measure", [None, {}, {"value": None, "low": None, "high": None}, {"value": math.nan}]
+)
 def test_a_measure_that_is_missing_is_drawn_as_nothing(measure: dict[str, object] | None) -> None:
     assert "circle" not in kit.interval(measure, kit.Scale(0, 1))
 
@@ -127,14 +134,20 @@ def test_a_measure_that_is_missing_is_drawn_as_nothing(measure: dict[str, object
 def test_curves() -> None:
     assert kit.area_under([0.0, 0.0, 1.0], [0.0, 1.0, 1.0]) == 1.0
     assert kit.area_under([0.0, 1.0], [0.0, 1.0]) == 0.5
-    assert kit.roc_plot("r", [], []) is None and kit.roc_plot("r", [0.0, math.nan], [0.0, 1.0]) is None
+    assert (
+        kit.roc_plot("r", [], []) is None and kit.roc_plot("r", [0.0, math.nan], [0.0, 1.0]) is None
+    )
     long = [i / 9999 for i in range(10_000)]
     assert len(kit.roc_plot("r", long, long) or "") < 20_000
-    assert "0 bins" in kit.reliability_plot("r", [{"confidence": math.nan, "frequency": 0.1, "count": 3}, {}])
+    assert "0 bins" in kit.reliability_plot(
+        "r", [{"confidence": math.nan, "frequency": 0.1, "count": 3}, {}]
+    )
 
 
 def test_tables_can_be_heard() -> None:
-    made = kit.table("Scores", ["Model", kit.Column(kit.axis(kit.Scale(0, 1)), name="drawn")], [["a", "b"]])
+    made = kit.table(
+        "Scores", ["Model", kit.Column(kit.axis(kit.Scale(0, 1)), name="drawn")], [["a", "b"]]
+    )
     assert "<caption><b>Scores</b></caption>" in made
     assert '<th scope="col">Model</th>' in made and '<th scope="row">a</th>' in made
     assert 'aria-label="drawn"' in made and 'role="region"' in made and 'tabindex="0"' in made

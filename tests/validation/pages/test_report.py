@@ -22,7 +22,11 @@ from validation.pages.html import DARK, LIGHT
 from validation.pages.report import write_report
 
 CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
+    (
+        found
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (found := shutil.which(name))
+    ),
     None,
 )
 
@@ -35,11 +39,31 @@ def written(tmp_path: Path, found: dict[str, Any], judged: bool = True) -> str:
 def test_everything_is_on_the_page(tmp_path: Path) -> None:
     text = "".join(Reader(written(tmp_path, samples.evaluation())).texts)
     for expected in (
-        "The candidate passes", "13 of 13 checks hold", "0.629", "0.617 to 0.641", "own frequencies",
-        "+0.061", "nDCG@10", "recent popularity", "EASE", "Drama", "Film-Noir", "calibration error", "1,085",
-        "84.7%", "Area under the curve 0.923", "users=cold", "0.171 to 0.251", "The Full Monty (1997)",
-        "interest: Drama", "+0.610", "−0.080", "version 6", "2026-11-24 10:00 UTC", "must lie above 0",
-    ):  # fmt: skip
+        "The candidate passes",
+        "13 of 13 checks hold",
+        "0.629",
+        "0.617 to 0.641",
+        "own frequencies",
+        "+0.061",
+        "nDCG@10",
+        "recent popularity",
+        "EASE",
+        "Drama",
+        "Film-Noir",
+        "calibration error",
+        "1,085",
+        "84.7%",
+        "Area under the curve 0.923",
+        "users=cold",
+        "0.171 to 0.251",
+        "The Full Monty (1997)",
+        "interest: Drama",
+        "+0.610",
+        "−0.080",
+        "version 6",
+        "2026-11-24 10:00 UTC",
+        "must lie above 0",
+    ):
         assert expected in text, expected
 
 
@@ -80,13 +104,17 @@ def test_the_page_shows_what_there_is(tmp_path: Path) -> None:
     first["champion"] = None
     del first["differences"]["champion"]
     assert "none, this is the first model" in written(tmp_path, first)
-    alone = {key: value for key, value in samples.evaluation().items() if key in ("schema", "metrics")}
+    alone = {
+        key: value for key, value in samples.evaluation().items() if key in ("schema", "metrics")
+    }
     assert "micro-F1" in written(tmp_path, alone)
     unchanged = samples.evaluation()
     unchanged["champion"]["digest"] = unchanged["lineage"]["bundle"]
     assert "Nothing to promote" in written(tmp_path, unchanged)
     without = {k: v for k, v in samples.evaluation().items() if k != "confusion"}
-    without["metrics"] = {k: v for k, v in without["metrics"].items() if not k.startswith("sentiment.")}
+    without["metrics"] = {
+        k: v for k, v in without["metrics"].items() if not k.startswith("sentiment.")
+    }
     assert "<h2>Sentiment</h2>" not in written(tmp_path, without)
 
 
@@ -111,7 +139,9 @@ def test_the_page_is_made_from_json(tmp_path: Path) -> None:
     found = samples.evaluation()
     verdict = asdict(decide(found, RULES))
     a = write_report(found, verdict, tmp_path / "a.html").read_bytes()
-    b = write_report(json.loads(json.dumps(found)), json.loads(json.dumps(verdict)), tmp_path / "b.html").read_bytes()
+    b = write_report(
+        json.loads(json.dumps(found)), json.loads(json.dumps(verdict)), tmp_path / "b.html"
+    ).read_bytes()
     assert a == b
     assert len(a) < 300_000
 
@@ -120,15 +150,27 @@ def photograph(page: Path, scheme: str, width: int = 1200, height: int = 1600) -
     """A screenshot in a colour scheme; `preferredColorScheme` is 0 for dark and 1 for light."""
     picture = page.with_name(f"{page.stem}-{scheme}.png")
     command = [
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
         "--hide-scrollbars",
-        f"--user-data-dir={page.with_name('profile-' + scheme)}", f"--window-size={width},{height}",
-        "--virtual-time-budget=3000", f"--blink-settings=preferredColorScheme={int(scheme == 'light')}",
-        f"--screenshot={picture}", page.as_uri(),
-    ]  # fmt: skip
+        f"--user-data-dir={page.with_name('profile-' + scheme)}",
+        f"--window-size={width},{height}",
+        "--virtual-time-budget=3000",
+        f"--blink-settings=preferredColorScheme={int(scheme == 'light')}",
+        f"--screenshot={picture}",
+        page.as_uri(),
+    ]
     environment = {**os.environ, "HOME": str(page.parent)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=environment, check=False
+    )
     assert picture.exists(), done.stderr[-2000:]
     return picture
 
@@ -170,5 +212,7 @@ def test_the_page_does_not_scroll_sideways_on_a_phone(tmp_path: Path) -> None:
     )
     picture = Image.open(photograph(frame, "light", 600, 2400)).convert("RGB")
     ground = tuple(int(LIGHT["paper"][i : i + 2], 16) for i in (1, 3, 5))
-    assert {picture.getpixel((x, y)) for x in range(382, 390) for y in range(0, 2300, 7)} == {ground}
+    assert {picture.getpixel((x, y)) for x in range(382, 390) for y in range(0, 2300, 7)} == {
+        ground
+    }
     assert picture.getpixel((500, 1000)) == (255, 0, 255)

@@ -29,7 +29,15 @@ from tasteloop import files
 from tasteloop.errors import TasteloopError
 from tests.support import samples
 from validation.gate import gates
-from validation.monitor.decision import HOUR, SEVERITY, DecisionSettings, Evidence, Finding, decide, key_of
+from validation.monitor.decision import (
+    HOUR,
+    SEVERITY,
+    DecisionSettings,
+    Evidence,
+    Finding,
+    decide,
+    key_of,
+)
 from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT
 from validation.monitor.ledger import Ledger, carry_out
 from validation.pages.html import page, tag
@@ -56,8 +64,17 @@ def model(number: int, **changes: Any) -> dict[str, Any]:
         "replaced": None,
         "evaluation": found,
         "verdict": asdict(gates.decide(found, RULES)),
-        "rehearsal": {"passed": True, "reason": "19 golden answers served as recorded", "digest": DIGESTS[number]},
-        "span": {"first": START - 90 * DAY, "last": START, "test_from": START - 9 * DAY, "snapshots": {"train": 700}},
+        "rehearsal": {
+            "passed": True,
+            "reason": "19 golden answers served as recorded",
+            "digest": DIGESTS[number],
+        },
+        "span": {
+            "first": START - 90 * DAY,
+            "last": START,
+            "test_from": START - 9 * DAY,
+            "snapshots": {"train": 700},
+        },
         **changes,
     }
 
@@ -72,15 +89,24 @@ def run(number: int, **changes: Any) -> dict[str, Any]:
         "version": str(number),
         "steps": [{"step": "finetune", "event": "finished", "seconds": 901.5, "reused": False}],
         "validation": {
-            "passed": True, "errors": 0, "warnings": 1, "stats": {"events": 100_000, "users": 943},
+            "passed": True,
+            "errors": 0,
+            "warnings": 1,
+            "stats": {"events": 100_000, "users": 943},
             "checks": [
-                {"table": "events", "about": "time is possible", "severity": "error", "passed": True, "found": "all"}
+                {
+                    "table": "events",
+                    "about": "time is possible",
+                    "severity": "error",
+                    "passed": True,
+                    "found": "all",
+                }
             ],
         },
         "evaluation": samples.evaluation(),
         "verdict": None,
         **changes,
-    }  # fmt: skip
+    }
 
 
 def rollout() -> dict[str, Any]:
@@ -100,14 +126,20 @@ def rollout() -> dict[str, Any]:
     )
 
 
-def monitored(directory: Path, windows: int = 12, reason: str = "") -> tuple[list[dict[str, Any]], list[Any]]:
-    """Windows whose labels drift in the end, looked at and decided on as the monitor does; newest first."""
+def monitored(
+    directory: Path, windows: int = 12, reason: str = ""
+) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Windows whose labels drift in the end, looked at and decided on as the monitor does; newest
+    first.
+    """
     ledger, seen, told = Ledger(directory), [], []
     with ledger.lease() as lease:
         for n in range(windows):
             report = directory / "windows" / str(n)
             files.write_json(report / REPORT, {"window": n})
-            files.atomic_write(report / PAGE, page(f"Window {n}", tag("h1", "beside the reference")))
+            files.atomic_write(
+                report / PAGE, page(f"Window {n}", tag("h1", "beside the reference"))
+            )
             files.atomic_write(report / EVIDENTLY, page("Evidently", tag("h1", "in its place")))
             effects = {name: 0.2 * severity.act for name, severity in SEVERITY.items()}
             effects["labels"] = SEVERITY["labels"].act * (1.6 if n >= windows - 2 else 0.3)
@@ -118,26 +150,39 @@ def monitored(directory: Path, windows: int = 12, reason: str = "") -> tuple[lis
                     end=START + (n + 1) * DAY,
                     reference="reference",
                     champion=DIGESTS[2 if n > 3 else 1],
-                    findings=tuple(Finding(measure=m, effect=e, p=0.001, n=800) for m, e in effects.items()),
+                    findings=tuple(
+                        Finding(measure=m, effect=e, p=0.001, n=800) for m, e in effects.items()
+                    ),
                     problems=(reason or "value is constant",) if n == 2 else (),
                 )
             )
             key = key_of(seen[-1].reference, seen[-1].window, seen[-1].champion)
             ledger.append(lease, "window", key, seen[-1].model_dump(mode="json"))
             decision = decide(seen, ledger.triggers(), seen[-1].end, DecisionSettings())
-            made = {"result": "rejected", "reason": reason or "micro-F1 may be worse", "training_run": run(3)["id"]}
+            made = {
+                "result": "rejected",
+                "reason": reason or "micro-F1 may be worse",
+                "training_run": run(3)["id"],
+            }
             carry_out(lease, decision, seen[-1].end, lambda *_, made=made: made, lambda _: None)
             told.append({**seen[-1].model_dump(), "report": report})
     return told[::-1], ledger.history()[::-1]
 
 
 def whole(directory: Path) -> dict[str, Any]:
-    """Three models of which the second is live, by a canary; the third was asked for by drift, and refused."""
+    """Three models of which the second is live, by a canary; the third was asked for by drift, and
+    refused.
+    """
     windows, decisions = monitored(directory)
     third = model(3, passed=False, rehearsed=False, rehearsal=None)
     third["evaluation"] = samples.worsened(third["evaluation"], "recommend.ndcg@10", 0.03)
     third["verdict"] = asdict(gates.decide(third["evaluation"], RULES))
-    failed = {"id": "20261109-000000-dead", "outcome": "failed", "started": START + 9 * DAY, "reason": "out of memory"}
+    failed = {
+        "id": "20261109-000000-dead",
+        "outcome": "failed",
+        "started": START + 9 * DAY,
+        "reason": "out of memory",
+    }
     return {
         "made": START + 30 * DAY,
         "versions": [
@@ -145,7 +190,12 @@ def whole(directory: Path) -> dict[str, Any]:
             model(2, live=True, promoted=START + 2.5 * DAY, replaced="1"),
             model(1, was=True, promoted=START + DAY),
         ],
-        "runs": [failed, run(3, outcome="rejected", reason="micro-F1 may be worse"), run(2), run(1)],
+        "runs": [
+            failed,
+            run(3, outcome="rejected", reason="micro-F1 may be worse"),
+            run(2),
+            run(1),
+        ],
         "rollouts": [rollout()],
         "windows": windows,
         "decisions": decisions,
@@ -160,7 +210,9 @@ def site(tmp_path: Path) -> Path:
 
 
 def crawl(site: Path) -> dict[str, Reader]:
-    """Every page that can be reached from the index; each link and fragment must lead somewhere inside the site."""
+    """Every page that can be reached from the index; each link and fragment must lead somewhere
+    inside the site.
+    """
     found: dict[str, Reader] = {}
     ahead = ["index.html"]
     while ahead:
@@ -176,7 +228,9 @@ def crawl(site: Path) -> dict[str, Reader]:
             inside = Path(os.path.normpath(there))
             assert inside.is_relative_to(site) and inside.is_file(), f"{name} links to {value}"
             if fragment:
-                assert ("id", fragment) in Reader(inside.read_text()).attributes, f"{name} links to {value}"
+                assert ("id", fragment) in Reader(inside.read_text()).attributes, (
+                    f"{name} links to {value}"
+                )
             ahead.append(inside.relative_to(site).as_posix())
     return found
 
@@ -207,7 +261,10 @@ def test_every_page_has_a_title_a_language_one_heading_and_landmarks(site: Path)
         assert not {"script", "iframe", "link", "img"} & set(read.tags), name
         assert read.tags.count("caption") == read.tags.count("table"), name
         if not name.startswith("evidence/"):
-            assert read.tags[read.tags.index("body") + 1] == "a" and ("href", "#content") in read.attributes
+            assert (
+                read.tags[read.tags.index("body") + 1] == "a"
+                and ("href", "#content") in read.attributes
+            )
             assert {"header", "nav", "footer"} <= set(read.tags)
             levels = [int(one[1]) for one in read.tags if one in ("h1", "h2", "h3", "h4")]
             assert levels[0] == 1 and all(b <= a + 1 for a, b in itertools.pairwise(levels)), name
@@ -216,16 +273,37 @@ def test_every_page_has_a_title_a_language_one_heading_and_landmarks(site: Path)
 def test_the_live_model_is_explained_from_its_data_to_today(site: Path) -> None:
     text = words(site, "models/2.html")
     for expected in (
-        "Why is version 2 live?", "2026-11-03 12:00", "in place of version 1", "77de01aa", "2026-10-23 00:00",
-        "1 rules: errors 0, warnings 1", "0.629 (0.617 to 0.641)", "13 of 13 checks hold", "must lie above 0",
-        "19 golden answers served as recorded", "10% of the requests", "error rate 0.0000", "8 windows",
-        "6 as before, 2 severe", "labels moved by", "retrain", "own frequencies",
-    ):  # fmt: skip
+        "Why is version 2 live?",
+        "2026-11-03 12:00",
+        "in place of version 1",
+        "77de01aa",
+        "2026-10-23 00:00",
+        "1 rules: errors 0, warnings 1",
+        "0.629 (0.617 to 0.641)",
+        "13 of 13 checks hold",
+        "must lie above 0",
+        "19 golden answers served as recorded",
+        "10% of the requests",
+        "error rate 0.0000",
+        "8 windows",
+        "6 as before, 2 severe",
+        "labels moved by",
+        "retrain",
+        "own frequencies",
+    ):
         assert expected in text, expected
     index = words(site, "index.html")
-    for expected in ("Version 2 is live", "Why is this model live?", "data refused", "value is constant", "rejected"):
+    for expected in (
+        "Version 2 is live",
+        "Why is this model live?",
+        "data refused",
+        "value is constant",
+        "rejected",
+    ):
         assert expected in index, expected
-    assert "asked for" in words(site, "models/3.html").lower() and "labels moved by" in words(site, "models/3.html")
+    assert "asked for" in words(site, "models/3.html").lower() and "labels moved by" in words(
+        site, "models/3.html"
+    )
     assert "The gate refused it" in words(site, "models/3.html")
     assert "version 2 took its place 2026-11-03 12:00" in words(site, "models/1.html")
 
@@ -233,14 +311,24 @@ def test_the_live_model_is_explained_from_its_data_to_today(site: Path) -> None:
 def test_a_rollback_is_told_on_both_sides(tmp_path: Path) -> None:
     newest = {"version": "2", "digest": DIGESTS[2], "promoted": START + 2.5 * DAY, "replaced": "1"}
     back = {
-        "number": 40, "time": START + 5 * DAY, "outcome": "rollback", "champion": DIGESTS[2], "to": DIGESTS[1],
-        "reasons": ["nDCG@10 0.150 to 0.170 lies below 0.263"], "evidence": ["gone"], "result": "rolled back",
-        "version": "1", "alerted": False, "attempts": 0,
-    }  # fmt: skip
+        "number": 40,
+        "time": START + 5 * DAY,
+        "outcome": "rollback",
+        "champion": DIGESTS[2],
+        "to": DIGESTS[1],
+        "reasons": ["nDCG@10 0.150 to 0.170 lies below 0.263"],
+        "evidence": ["gone"],
+        "result": "rolled back",
+        "version": "1",
+        "alerted": False,
+        "attempts": 0,
+    }
     versions = [model(2, **newest), model(1, live=True, promoted=START + DAY)]
     write_site({"made": START, "versions": versions, "decisions": [back]}, tmp_path / "site")
     crawl(tmp_path / "site")
-    assert "made live again 2026-11-06 00:00 in place of version 2" in words(tmp_path / "site", "models/1.html")
+    assert "made live again 2026-11-06 00:00 in place of version 2" in words(
+        tmp_path / "site", "models/1.html"
+    )
     assert "back to version 1" in words(tmp_path / "site", "models/2.html")
     index = words(tmp_path / "site", "index.html")
     assert "Version 1 is live" in index and "taken back" in index and "1 without a report" in index
@@ -249,7 +337,13 @@ def test_a_rollback_is_told_on_both_sides(tmp_path: Path) -> None:
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     assert write_site({"made": START}, tmp_path / "none")["pages"] == 1
     text = words(tmp_path / "none", "index.html")
-    for said in ("No model is live yet", "No model was registered", "No window", "Nothing has been decided", "No run"):
+    for said in (
+        "No model is live yet",
+        "No model was registered",
+        "No window",
+        "Nothing has been decided",
+        "No run",
+    ):
         assert said in text
     bare = dict.fromkeys(("evaluation", "verdict", "rehearsal", "span"))
     facts = {"made": START, "versions": [model(1, live=True, rehearsed=True, **bare)]}
@@ -257,11 +351,19 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     crawl(tmp_path / "bare")
     text = words(tmp_path / "bare", "models/1.html")
     for said in (
-        "No canary was run", "The hash of its events is not on record", "validation of its data is not on record",
-        "The run that made it is not on record", "What time its data spans", "Its evaluation is not on record",
-        "The checks are not on record", "what was asked is not on record", "when is not on record",
-        "No window with this champion", "Nothing was decided", "No decision of the monitor asked for",
-    ):  # fmt: skip
+        "No canary was run",
+        "The hash of its events is not on record",
+        "validation of its data is not on record",
+        "The run that made it is not on record",
+        "What time its data spans",
+        "Its evaluation is not on record",
+        "The checks are not on record",
+        "what was asked is not on record",
+        "when is not on record",
+        "No window with this champion",
+        "Nothing was decided",
+        "No decision of the monitor asked for",
+    ):
         assert said in text, said
 
 
@@ -272,12 +374,25 @@ def test_hostile_text_is_inert_wherever_it_stands(tmp_path: Path, hostile: str) 
             return {k: poisoned(part, k) for k, part in value.items()}
         if isinstance(value, list | tuple):
             return [poisoned(part, key) for part in value]
-        kept = ("version", "digest", "id", "window", "champion", "evidence", "measure", "training_run", "run", "ended")
+        kept = (
+            "version",
+            "digest",
+            "id",
+            "window",
+            "champion",
+            "evidence",
+            "measure",
+            "training_run",
+            "run",
+            "ended",
+        )
         return hostile if isinstance(value, str) and key not in (*kept, "started") else value
 
     facts = poisoned(whole(tmp_path / "monitor"))
     facts["notes"] = [hostile]
-    facts["windows"][0]["findings"] = [Finding(measure=hostile, effect=9.0, p=0.0, n=999).model_dump()]
+    facts["windows"][0]["findings"] = [
+        Finding(measure=hostile, effect=9.0, p=0.0, n=999).model_dump()
+    ]
     site = tmp_path / "site"
     write_site(facts, site)
     assert hostile in words(site, "index.html") and hostile in words(site, "models/2.html")
@@ -292,12 +407,16 @@ def test_no_path_of_the_machine_is_in_it(tmp_path: Path) -> None:
         "source": str(tmp_path / "ratings"),
         "encoder": "/opt/models/minilm",
     }
-    facts["runs"][0]["reason"] = f"step finetune broke; log: {tmp_path}/runs/1/log.txt (file:///srv/x/y.json)"
+    facts["runs"][0]["reason"] = (
+        f"step finetune broke; log: {tmp_path}/runs/1/log.txt (file:///srv/x/y.json)"
+    )
     facts["notes"] = [f"line 3 of the ledger {tmp_path / 'monitor'} is not a record"]
     site = tmp_path / "site"
     write_site(facts, site)
     for path in (p for p in site.rglob("*") if p.is_file()):
-        assert not [part for part in (str(tmp_path), "/opt/", "/srv/") if part in path.read_text()], path
+        assert not [
+            part for part in (str(tmp_path), "/opt/", "/srv/") if part in path.read_text()
+        ], path
     assert "…/log.txt (…/y.json)" in words(site, "index.html")
     assert "…/minilm" in words(site, "models/2.html")
 
@@ -359,7 +478,9 @@ def test_the_command_gathers_what_is_there(
     from pipelines.cli.app import main
 
     def call(*arguments: str) -> str:
-        monkeypatch.setattr("sys.argv", ["tasteloop", "report", "--site", str(tmp_path / "site"), *arguments])
+        monkeypatch.setattr(
+            "sys.argv", ["tasteloop", "report", "--site", str(tmp_path / "site"), *arguments]
+        )
         with pytest.raises(SystemExit) as ended:
             main()
         assert not ended.value.code
@@ -369,20 +490,33 @@ def test_the_command_gathers_what_is_there(
     registry.promote(first.version, None)
     registry.promote(second.version, live_digest())
     facts = run(1) | {"version": second.version, "started": "2026-11-24T19:30:59+00:00"}
-    facts["steps"].append({"step": "record", "event": "finished", "outputs": {"mlflow_run": second.run_id}})
-    other = {**facts, "id": "20261101-000000-beef", "steps": [{**facts["steps"][-1], "outputs": {"mlflow_run": "no"}}]}
+    facts["steps"].append(
+        {"step": "record", "event": "finished", "outputs": {"mlflow_run": second.run_id}}
+    )
+    other = {
+        **facts,
+        "id": "20261101-000000-beef",
+        "steps": [{**facts["steps"][-1], "outputs": {"mlflow_run": "no"}}],
+    }
     for one in (facts, other):
         files.write_json(home / "runs" / one["id"] / "run.json", one)
     files.write_json(home / "runs" / facts["id"] / "validation.json", facts["validation"])
     monitored(home / "monitor")
     told = json.loads(call("--json"))
     assert {k: told[k] for k in ("models", "runs", "windows", "decisions")} == {
-        "models": 2, "runs": 2, "windows": 12, "decisions": 12,
-    }  # fmt: skip
+        "models": 2,
+        "runs": 2,
+        "windows": 12,
+        "decisions": 12,
+    }
     site = Path(told["site"])
     crawl(site)
     live = words(site, f"models/{second.version}.html")
-    assert f"in place of version {first.version}" in live and facts["id"] in live and other["id"] not in live
+    assert (
+        f"in place of version {first.version}" in live
+        and facts["id"] in live
+        and other["id"] not in live
+    )
     assert "took its place" in words(site, f"models/{first.version}.html")
     assert len(list(site.glob(f"evidence/windows/*/{PAGE}"))) == 12
     assert len(list(site.glob(f"evidence/windows/*/{EVIDENTLY}"))) == 10  # of the newest
@@ -395,12 +529,17 @@ def test_the_command_gathers_what_is_there(
     assert words(site, "index.html").count("severe") < shown
     files.write_json(home / "monitor" / "settings.json", {"decision": {"unheard of": 1}})
     call()
-    assert words(site, "index.html").count("severe") == shown and "default settings" in words(site, "index.html")
+    assert words(site, "index.html").count("severe") == shown and "default settings" in words(
+        site, "index.html"
+    )
     assert "taken back" in words(site, f"models/{second.version}.html")
     with (home / "monitor" / "ledger.jsonl").open("a") as stream:
         stream.write("{}\n")
     call()
-    assert "is not a record" in words(site, "index.html") and str(home) not in (site / "index.html").read_text()
+    assert (
+        "is not a record" in words(site, "index.html")
+        and str(home) not in (site / "index.html").read_text()
+    )
 
 
 # In a browser
@@ -415,12 +554,25 @@ def browser(folder: Path) -> Iterator[Callable[..., Any]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-        f"--user-data-dir={folder / 'profile'}", f"--remote-debugging-port={port}", "about:blank",
-    ]  # fmt: skip
+        str(CHROMIUM),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--hide-scrollbars",
+        f"--user-data-dir={folder / 'profile'}",
+        f"--remote-debugging-port={port}",
+        "about:blank",
+    ]
     process = subprocess.Popen(
-        command, env={**os.environ, "HOME": str(folder)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        env={**os.environ, "HOME": str(folder)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         import httpx
@@ -484,20 +636,32 @@ def hex_of(colour: str) -> str:
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 def test_the_pages_in_a_browser(tmp_path: Path) -> None:
-    """Nothing runs, nothing scrolls sideways on a phone, all text is readable, and Tab goes through in order."""
+    """Nothing runs, nothing scrolls sideways on a phone, all text is readable, and Tab goes through
+    in order.
+    """
     facts = whole(tmp_path / "monitor")
-    facts["notes"] = ["<script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">"]
+    facts["notes"] = [
+        "<script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">"
+    ]
     facts["runs"][0]["reason"] = facts["notes"][0]
     site = tmp_path / "site"
     write_site(facts, site)
     with browser(tmp_path) as send:
 
         def value(expression: str) -> Any:
-            return send("Runtime.evaluate", expression=expression, returnByValue=True)["result"]["value"]
+            return send("Runtime.evaluate", expression=expression, returnByValue=True)["result"][
+                "value"
+            ]
 
         def key(name: str, code: int) -> None:
             for kind in ("keyDown", "keyUp"):
-                send("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code)
+                send(
+                    "Input.dispatchKeyEvent",
+                    type=kind,
+                    key=name,
+                    code=name,
+                    windowsVirtualKeyCode=code,
+                )
 
         send("Page.enable")
         for name in ("index.html", "models/2.html", "models/3.html"):
@@ -526,7 +690,9 @@ def test_the_pages_in_a_browser(tmp_path: Path) -> None:
                 picture = base64.b64decode(shot)
                 assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
                 if keep := os.environ.get("TASTELOOP_SCREENSHOTS"):
-                    files.atomic_write(Path(keep) / f"{Path(name).stem}-{scheme}-{width}.png", picture)
+                    files.atomic_write(
+                        Path(keep) / f"{Path(name).stem}-{scheme}-{width}.png", picture
+                    )
         stops = int(value("document.querySelectorAll('a[href], [tabindex=\"0\"]').length"))
         order = []
         for _ in range(stops):
@@ -538,7 +704,20 @@ def test_the_pages_in_a_browser(tmp_path: Path) -> None:
         send("Page.navigate", until="Page.loadEventFired", url=(site / "index.html").as_uri())
         key("Tab", 9)
         assert value(FOCUSED)[:2] == ["skip", "#content"]
-        send("Input.dispatchKeyEvent", type="keyDown", key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r")
-        send("Input.dispatchKeyEvent", type="keyUp", key="Enter", code="Enter", windowsVirtualKeyCode=13)
+        send(
+            "Input.dispatchKeyEvent",
+            type="keyDown",
+            key="Enter",
+            code="Enter",
+            windowsVirtualKeyCode=13,
+            text="\r",
+        )
+        send(
+            "Input.dispatchKeyEvent",
+            type="keyUp",
+            key="Enter",
+            code="Enter",
+            windowsVirtualKeyCode=13,
+        )
         key("Tab", 9)
         assert value("document.activeElement.closest('main') !== null") is True

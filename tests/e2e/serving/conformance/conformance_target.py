@@ -23,7 +23,13 @@ class Target:
         return f"/v2/models/{self.model}{rest}"
 
     def tensor(self, *texts: str, **changes: Any) -> dict[str, Any]:
-        return {"name": self.input, "datatype": "BYTES", "shape": [len(texts)], "data": list(texts), **changes}
+        return {
+            "name": self.input,
+            "datatype": "BYTES",
+            "shape": [len(texts)],
+            "data": list(texts),
+            **changes,
+        }
 
     def body(self, *texts: str, **more: Any) -> dict[str, Any]:
         return {"inputs": [self.tensor(*(texts or ("a fine film",)))], **more}
@@ -41,10 +47,21 @@ class Target:
 
 
 def refused(response: httpx.Response, *statuses: int) -> None:
-    """The caller's mistake: a 4xx with the specification's error object, in words and without our insides."""
+    """The caller's mistake: a 4xx with the specification's error object, in words and without our
+    insides.
+    """
     assert 400 <= response.status_code < 500, f"{response.status_code}: {response.text[:300]}"
-    assert not statuses or response.status_code in statuses, f"{response.status_code}: {response.text[:300]}"
+    assert not statuses or response.status_code in statuses, (
+        f"{response.status_code}: {response.text[:300]}"
+    )
     body = response.json()
     assert set(body) == {"error"} and isinstance(body["error"], str) and body["error"].strip(), body
-    for inside in ("Traceback", 'File "', "object has no attribute", "Error:", "Exception", "site-packages"):
+    for inside in (
+        "Traceback",
+        'File "',
+        "object has no attribute",
+        "Error:",
+        "Exception",
+        "site-packages",
+    ):
         assert inside not in body["error"], body

@@ -1,7 +1,8 @@
-"""Protocol conformance of any server: `pytest tests/e2e/serving/conformance --server URL [--grpc HOST:PORT]`.
+"""Protocol conformance of any server: `pytest tests/e2e/serving/conformance --server URL [--grpc
+HOST:PORT]`.
 
-Without --server the suite starts ours. A server is asked for one model (--model) whose V2 input is one BYTES tensor of
-texts; it needs no data of ours.
+Without --server the suite starts ours. A server is asked for one model (--model) whose V2 input is
+one BYTES tensor of texts; it needs no data of ours.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ from tests.support.processes import VERSION
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("conformance")
-    group.addoption("--server", metavar="URL", help="the server to test; ours is started where this is absent")
-    group.addoption("--grpc", metavar="HOST:PORT", help="its gRPC address; without it gRPC is skipped")
+    group.addoption(
+        "--server", metavar="URL", help="the server to test; ours is started where this is absent"
+    )
+    group.addoption(
+        "--grpc", metavar="HOST:PORT", help="its gRPC address; without it gRPC is skipped"
+    )
     group.addoption("--model", default="sentiment", help="the model to ask (default: sentiment)")
     group.addoption("--token", help="a bearer token, where the server asks for one")
 
@@ -43,7 +48,9 @@ def target(request: pytest.FixtureRequest) -> Iterator[Target]:
         running = serve("--bundle", str(bundle), "--version", VERSION)
         url, grpc = running.http, running.grpc
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    with httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=60, trust_env=False) as client:
+    with httpx.Client(
+        base_url=url.rstrip("/"), headers=headers, timeout=60, trust_env=False
+    ) as client:
         answer = client.get(f"/v2/models/{model}")
         inputs = answer.json().get("inputs") if answer.is_success else None
         name = inputs[0]["name"] if inputs else "text"

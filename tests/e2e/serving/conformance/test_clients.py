@@ -23,15 +23,21 @@ def tensor(target: Any, binary: bool) -> Any:
 def check(target: Any, response: Any) -> None:
     rest = target.infer(target.body(*TEXTS)).json()
     assert (response.id, response.model_name) == ("42", target.model)
-    assert [output.name for output in response.outputs] == [output["name"] for output in rest["outputs"]]
+    assert [output.name for output in response.outputs] == [
+        output["name"] for output in rest["outputs"]
+    ]
     for output, wanted in zip(response.outputs, rest["outputs"], strict=True):
         array = output.as_numpy()
         assert list(array.shape) == wanted["shape"]
         if wanted["datatype"] == "BYTES":
-            texts = [value.decode() if isinstance(value, bytes) else value for value in array.ravel()]
+            texts = [
+                value.decode() if isinstance(value, bytes) else value for value in array.ravel()
+            ]
             assert texts == wanted["data"]
         else:
-            np.testing.assert_allclose(array.ravel().astype(float), np.array(wanted["data"], float), rtol=1e-5)
+            np.testing.assert_allclose(
+                array.ravel().astype(float), np.array(wanted["data"], float), rtol=1e-5
+            )
 
 
 @pytest.mark.parametrize("binary", [False, True], ids=["json", "binary"])
@@ -41,7 +47,9 @@ def test_rest_v2(target: Any, binary: bool) -> None:
     async def ask() -> Any:
         async with InferenceRESTClient(RESTConfig(protocol="v2", timeout=60)) as client:
             headers = dict(target.metadata())
-            assert await client.is_server_live(target.url) and await client.is_server_ready(target.url)
+            assert await client.is_server_live(target.url) and await client.is_server_ready(
+                target.url
+            )
             assert await client.is_model_ready(target.url, target.model, headers=headers)
             request = InferRequest(
                 target.model,
@@ -60,7 +68,9 @@ def test_rest_v1(target: Any) -> None:
     async def ask() -> Any:
         async with InferenceRESTClient(RESTConfig(protocol="v1", timeout=60)) as client:
             body = {"instances": [{"text": text} for text in TEXTS]}
-            return await client.infer(target.url, body, model_name=target.model, headers=dict(target.metadata()))
+            return await client.infer(
+                target.url, body, model_name=target.model, headers=dict(target.metadata())
+            )
 
     assert len(asyncio.run(ask())["predictions"]) == len(TEXTS)
 

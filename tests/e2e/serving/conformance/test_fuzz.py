@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 SHAPES = st.lists(st.integers(-3, 3) | st.integers(), max_size=3) | JSON
@@ -38,7 +40,11 @@ def test_any_json_as_v1(target: Any, body: Any) -> None:
 
 
 @often
-@given(instances=st.lists(st.fixed_dictionaries({}, optional={"text": JSON | st.text(), "more": JSON}), max_size=4))
+@given(
+    instances=st.lists(
+        st.fixed_dictionaries({}, optional={"text": JSON | st.text(), "more": JSON}), max_size=4
+    )
+)
 def test_any_instances(target: Any, instances: Any) -> None:
     answered_or_refused(target.predict(written({"instances": instances})))
 
@@ -52,16 +58,29 @@ def test_any_json_as_v2(target: Any, body: Any) -> None:
 @often
 @given(
     tensor=st.fixed_dictionaries(
-        {}, optional={"shape": SHAPES, "datatype": DATATYPES, "data": st.lists(JSON, max_size=4), "parameters": JSON}
+        {},
+        optional={
+            "shape": SHAPES,
+            "datatype": DATATYPES,
+            "data": st.lists(JSON, max_size=4),
+            "parameters": JSON,
+        },
     ),
-    more=st.fixed_dictionaries({}, optional={"id": JSON, "parameters": JSON, "outputs": JSON, "inputs": JSON}),
+    more=st.fixed_dictionaries(
+        {}, optional={"id": JSON, "parameters": JSON, "outputs": JSON, "inputs": JSON}
+    ),
 )
 def test_any_tensor(target: Any, tensor: dict[str, Any], more: dict[str, Any]) -> None:
-    answered_or_refused(target.infer(written({"inputs": [{**target.tensor("a"), **tensor}], **more})))
+    answered_or_refused(
+        target.infer(written({"inputs": [{**target.tensor("a"), **tensor}], **more}))
+    )
 
 
 @often
-@given(body=st.binary(max_size=200), kind=st.sampled_from(["application/json", "application/octet-stream", "x/y"]))
+@given(
+    body=st.binary(max_size=200),
+    kind=st.sampled_from(["application/json", "application/octet-stream", "x/y"]),
+)
 def test_any_bytes(target: Any, body: bytes, kind: str) -> None:
     answered_or_refused(target.infer(body, headers={"content-type": kind}))
     answered_or_refused(target.predict(body, headers={"content-type": kind}))
@@ -70,7 +89,12 @@ def test_any_bytes(target: Any, body: bytes, kind: str) -> None:
 @often
 @given(contents=st.binary(max_size=40), size=st.integers(-2, 50) | JSON, shift=st.integers(-40, 40))
 def test_any_binary_contents(target: Any, contents: bytes, size: Any, shift: int) -> None:
-    tensor = {"name": target.input, "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": size}}
+    tensor = {
+        "name": target.input,
+        "datatype": "BYTES",
+        "shape": [1],
+        "parameters": {"binary_data_size": size},
+    }
     head = json.dumps({"inputs": [tensor]}).encode()
     headers = {
         "content-type": "application/octet-stream",

@@ -14,8 +14,15 @@ def call(target: Any, rpc: Any, method: str, message: Any, timeout: float = 60) 
     return getattr(rpc, method)(message, metadata=target.metadata(), timeout=timeout)
 
 
-def request(target: Any, *texts: bytes, raw: bool = False, model: str | None = None, **changes: Any) -> Any:
-    given = {"name": target.input, "datatype": "BYTES", "shape": [len(texts)], **changes.pop("tensor", {})}
+def request(
+    target: Any, *texts: bytes, raw: bool = False, model: str | None = None, **changes: Any
+) -> Any:
+    given = {
+        "name": target.input,
+        "datatype": "BYTES",
+        "shape": [len(texts)],
+        **changes.pop("tensor", {}),
+    }
     if raw:
         packed = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
         changes.setdefault("raw_input_contents", [packed])
@@ -38,7 +45,10 @@ def test_metadata_is_rests(target: Any, rpc: Any) -> None:
     answer = call(target, rpc, "ModelMetadata", pb.ModelMetadataRequest(name=target.model))
     assert list(answer.versions) == (model.get("versions") or [])
     for side in ("inputs", "outputs"):
-        tensors = [{"name": t.name, "datatype": t.datatype, "shape": list(t.shape)} for t in getattr(answer, side)]
+        tensors = [
+            {"name": t.name, "datatype": t.datatype, "shape": list(t.shape)}
+            for t in getattr(answer, side)
+        ]
         assert tensors == model[side]
 
 
@@ -50,7 +60,9 @@ def values(response: Any, index: int) -> list[Any]:
         return list(elements)
     raw = response.raw_output_contents[index]
     if output.datatype != "BYTES":
-        return np.frombuffer(raw, {"FP32": "<f4", "FP64": "<f8", "BOOL": "?", "INT64": "<i8"}[output.datatype]).tolist()
+        return np.frombuffer(
+            raw, {"FP32": "<f4", "FP64": "<f8", "BOOL": "?", "INT64": "<i8"}[output.datatype]
+        ).tolist()
     elements, start = [], 0
     while start < len(raw):
         end = start + 4 + int.from_bytes(raw[start : start + 4], "little")
@@ -62,18 +74,24 @@ def values(response: Any, index: int) -> list[Any]:
 @pytest.mark.parametrize("raw", [False, True], ids=["typed", "raw"])
 def test_it_says_what_rest_says(target: Any, rpc: Any, raw: bool) -> None:
     texts = ["a fine film", "ein schöner Film"]
-    response = call(target, rpc, "ModelInfer", request(target, *(t.encode() for t in texts), raw=raw, id="42"))
+    response = call(
+        target, rpc, "ModelInfer", request(target, *(t.encode() for t in texts), raw=raw, id="42")
+    )
     rest = target.infer(target.body(*texts)).json()
     assert (response.id, response.model_name) == ("42", target.model)
     assert bool(response.raw_output_contents) == raw
-    assert [output.name for output in response.outputs] == [output["name"] for output in rest["outputs"]]
+    assert [output.name for output in response.outputs] == [
+        output["name"] for output in rest["outputs"]
+    ]
     for index, output in enumerate(rest["outputs"]):
         assert list(response.outputs[index].shape) == output["shape"]
         given = values(response, index)
         if output["datatype"] == "BYTES":
             assert [element.decode() for element in given] == output["data"]
         else:
-            np.testing.assert_allclose(np.array(given, float), np.array(output["data"], float), rtol=1e-5)
+            np.testing.assert_allclose(
+                np.array(given, float), np.array(output["data"], float), rtol=1e-5
+            )
 
 
 def test_only_the_outputs_asked_for(target: Any, rpc: Any) -> None:
@@ -84,7 +102,9 @@ def test_only_the_outputs_asked_for(target: Any, rpc: Any) -> None:
 
 
 def test_a_version_that_metadata_names_can_be_asked(target: Any, rpc: Any) -> None:
-    for version in target.http.get(target.v2()).json().get("versions") or [pytest.skip("no version is named")]:
+    for version in target.http.get(target.v2()).json().get("versions") or [
+        pytest.skip("no version is named")
+    ]:
         response = call(target, rpc, "ModelInfer", request(target, b"a", model_version=version))
         assert response.model_version == version
 
@@ -92,23 +112,52 @@ def test_a_version_that_metadata_names_can_be_asked(target: Any, rpc: Any) -> No
 CODE = grpc.StatusCode
 MISTAKES: dict[str, tuple[Any, tuple[grpc.StatusCode, ...]]] = {
     "an unknown model": (lambda t: request(t, b"a", model="no-such-model"), (CODE.NOT_FOUND,)),
-    "an unknown version": (lambda t: request(t, b"a", model_version="none"), (CODE.NOT_FOUND, CODE.INVALID_ARGUMENT)),
+    "an unknown version": (
+        lambda t: request(t, b"a", model_version="none"),
+        (CODE.NOT_FOUND, CODE.INVALID_ARGUMENT),
+    ),
     "no inputs": (lambda t: pb.ModelInferRequest(model_name=t.model), (CODE.INVALID_ARGUMENT,)),
-    "an unknown input": (lambda t: request(t, b"a", tensor={"name": "x"}), (CODE.INVALID_ARGUMENT,)),
-    "another datatype": (lambda t: request(t, b"a", tensor={"datatype": "FP32"}), (CODE.INVALID_ARGUMENT,)),
-    "an unknown datatype": (lambda t: request(t, b"a", tensor={"datatype": "WORDS"}), (CODE.INVALID_ARGUMENT,)),
-    "a negative shape": (lambda t: request(t, b"a", tensor={"shape": [-5]}), (CODE.INVALID_ARGUMENT,)),
-    "a shape that differs": (lambda t: request(t, b"a", tensor={"shape": [2]}), (CODE.INVALID_ARGUMENT,)),
+    "an unknown input": (
+        lambda t: request(t, b"a", tensor={"name": "x"}),
+        (CODE.INVALID_ARGUMENT,),
+    ),
+    "another datatype": (
+        lambda t: request(t, b"a", tensor={"datatype": "FP32"}),
+        (CODE.INVALID_ARGUMENT,),
+    ),
+    "an unknown datatype": (
+        lambda t: request(t, b"a", tensor={"datatype": "WORDS"}),
+        (CODE.INVALID_ARGUMENT,),
+    ),
+    "a negative shape": (
+        lambda t: request(t, b"a", tensor={"shape": [-5]}),
+        (CODE.INVALID_ARGUMENT,),
+    ),
+    "a shape that differs": (
+        lambda t: request(t, b"a", tensor={"shape": [2]}),
+        (CODE.INVALID_ARGUMENT,),
+    ),
     "no shape": (lambda t: request(t, b"a", tensor={"shape": []}), (CODE.INVALID_ARGUMENT,)),
     "a text that is not UTF-8": (lambda t: request(t, b"\xff"), (CODE.INVALID_ARGUMENT,)),
-    "raw contents that are cut": (lambda t: request(t, raw_input_contents=[b"abc"]), (CODE.INVALID_ARGUMENT,)),
-    "more raw contents than inputs": (lambda t: request(t, raw_input_contents=[b"", b""]), (CODE.INVALID_ARGUMENT,)),
+    "raw contents that are cut": (
+        lambda t: request(t, raw_input_contents=[b"abc"]),
+        (CODE.INVALID_ARGUMENT,),
+    ),
+    "more raw contents than inputs": (
+        lambda t: request(t, raw_input_contents=[b"", b""]),
+        (CODE.INVALID_ARGUMENT,),
+    ),
     "an unknown output": (
-        lambda t: request(t, b"a", outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name="x")]),
+        lambda t: request(
+            t, b"a", outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name="x")]
+        ),
         (CODE.INVALID_ARGUMENT,),
     ),
     "an over-long text": (lambda t: request(t, b"word " * 100_000), (CODE.INVALID_ARGUMENT,)),
-    "an oversize message": (lambda t: request(t, b"a" * (64 * 1024 * 1024)), (CODE.RESOURCE_EXHAUSTED,)),
+    "an oversize message": (
+        lambda t: request(t, b"a" * (64 * 1024 * 1024)),
+        (CODE.RESOURCE_EXHAUSTED,),
+    ),
 }
 
 
@@ -131,6 +180,8 @@ def test_an_unknown_model_is_not_found(target: Any, rpc: Any, method: str) -> No
 
 def test_a_deadline_is_kept(target: Any, rpc: Any) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        call(target, rpc, "ModelInfer", request(target, *[b"a fine film " * 20] * 200), timeout=0.001)
+        call(
+            target, rpc, "ModelInfer", request(target, *[b"a fine film " * 20] * 200), timeout=0.001
+        )
     assert caught.value.code() is CODE.DEADLINE_EXCEEDED
     assert call(target, rpc, "ServerReady", pb.ServerReadyRequest()).ready

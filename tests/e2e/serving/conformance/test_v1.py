@@ -39,7 +39,9 @@ def test_json_needs_no_exact_content_type(target: Any, kind: str | None) -> None
 
 def test_an_unknown_model_is_refused(target: Any) -> None:
     refused(target.http.get("/v1/models/no-such-model"), 400, 404)
-    refused(target.http.post("/v1/models/no-such-model:predict", json={"instances": [FINE]}), 400, 404)
+    refused(
+        target.http.post("/v1/models/no-such-model:predict", json={"instances": [FINE]}), 400, 404
+    )
 
 
 def test_methods_are_named(target: Any) -> None:

@@ -1,4 +1,6 @@
-"""Open Inference Protocol over REST, from the specification: what is answered, and what is refused and how."""
+"""Open Inference Protocol over REST, from the specification: what is answered, and what is refused
+and how.
+"""
 
 from __future__ import annotations
 
@@ -64,24 +66,40 @@ def test_metadata_names_a_version(target: Any) -> None:
 def test_a_version_that_metadata_names_can_be_asked(target: Any, rest: str) -> None:
     for version in metadata(target).get("versions") or [pytest.skip("no version is named")]:
         path = target.v2(f"/versions/{version}{rest}")
-        response = target.http.post(path, json=target.body()) if rest == "/infer" else target.http.get(path)
+        response = (
+            target.http.post(path, json=target.body())
+            if rest == "/infer"
+            else target.http.get(path)
+        )
         assert response.status_code == 200, response.text
 
 
 @pytest.mark.parametrize("rest", ["", "/ready", "/infer"])
 def test_another_version_is_refused(target: Any, rest: str) -> None:
     path = target.v2(f"/versions/no-such-version{rest}")
-    refused(target.http.post(path, json=target.body()) if rest == "/infer" else target.http.get(path), 400, 404)
+    refused(
+        target.http.post(path, json=target.body()) if rest == "/infer" else target.http.get(path),
+        400,
+        404,
+    )
 
 
 @pytest.mark.parametrize("rest", ["", "/ready", "/infer"])
 def test_an_unknown_model_is_refused(target: Any, rest: str) -> None:
     path = f"/v2/models/no-such-model{rest}"
-    refused(target.http.post(path, json=target.body()) if rest == "/infer" else target.http.get(path), 400, 404)
+    refused(
+        target.http.post(path, json=target.body()) if rest == "/infer" else target.http.get(path),
+        400,
+        404,
+    )
 
 
 def test_methods_are_named(target: Any) -> None:
-    for method, path in (("POST", "/v2/health/live"), ("GET", target.v2("/infer")), ("DELETE", target.v2())):
+    for method, path in (
+        ("POST", "/v2/health/live"),
+        ("GET", target.v2("/infer")),
+        ("DELETE", target.v2()),
+    ):
         response = target.http.request(method, path)
         refused(response, 405)
         assert response.headers["allow"]
@@ -102,9 +120,13 @@ def inferred(target: Any, response: httpx.Response) -> dict[str, Any]:
 
 
 def test_inference(target: Any) -> None:
-    body = inferred(target, target.infer(target.body("a fine film", "two hours that feel like five")))
+    body = inferred(
+        target, target.infer(target.body("a fine film", "two hours that feel like five"))
+    )
     assert body["outputs"]
-    assert body.get("model_version") in (metadata(target).get("versions") or [body.get("model_version")])
+    assert body.get("model_version") in (
+        metadata(target).get("versions") or [body.get("model_version")]
+    )
 
 
 def test_outputs_are_as_metadata_says(target: Any) -> None:
@@ -115,7 +137,10 @@ def test_outputs_are_as_metadata_says(target: Any) -> None:
         wanted = declared[output["name"]]
         assert output["datatype"] == wanted["datatype"]
         assert len(output["shape"]) == len(wanted["shape"])
-        assert all(size in (-1, given) for size, given in zip(wanted["shape"], output["shape"], strict=True))
+        assert all(
+            size in (-1, given)
+            for size, given in zip(wanted["shape"], output["shape"], strict=True)
+        )
 
 
 @pytest.mark.parametrize("name", ["42", "ä-ß-字", "x" * 500, " "])
@@ -131,7 +156,9 @@ def test_the_same_question_has_the_same_answer(target: Any) -> None:
 def test_only_the_outputs_asked_for(target: Any) -> None:
     names = [tensor["name"] for tensor in metadata(target)["outputs"]] or ["sentiment"]
     for wanted in ([names[-1]], names[::-1]):
-        body = inferred(target, target.infer(target.body(outputs=[{"name": name} for name in wanted])))
+        body = inferred(
+            target, target.infer(target.body(outputs=[{"name": name} for name in wanted]))
+        )
         assert [output["name"] for output in body["outputs"]] == wanted
 
 
@@ -225,14 +252,24 @@ def packed(*elements: bytes) -> bytes:
     return b"".join(len(element).to_bytes(4, "little") + element for element in elements)
 
 
-def binary(target: Any, document: Any, contents: bytes, length: str | None = None) -> httpx.Response:
+def binary(
+    target: Any, document: Any, contents: bytes, length: str | None = None
+) -> httpx.Response:
     head = json.dumps(document).encode()
-    headers = {"content-type": "application/octet-stream", "inference-header-content-length": length or str(len(head))}
+    headers = {
+        "content-type": "application/octet-stream",
+        "inference-header-content-length": length or str(len(head)),
+    }
     return target.infer(head + contents, headers=headers)  # type: ignore[no-any-return]
 
 
 def declared(target: Any, size: Any, **changes: Any) -> dict[str, Any]:
-    tensor = {"name": target.input, "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": size}}
+    tensor = {
+        "name": target.input,
+        "datatype": "BYTES",
+        "shape": [1],
+        "parameters": {"binary_data_size": size},
+    }
     return {"inputs": [{**tensor, **changes}]}
 
 
@@ -240,7 +277,9 @@ def test_binary_input_says_what_json_says(target: Any) -> None:
     contents = packed("ein schöner Film".encode(), b"dull")
     document = {**declared(target, len(contents), shape=[2]), "id": "1"}
     response = inferred(target, binary(target, document, contents))
-    assert response == inferred(target, target.infer(target.body("ein schöner Film", "dull", id="1")))
+    assert response == inferred(
+        target, target.infer(target.body("ein schöner Film", "dull", id="1"))
+    )
 
 
 @pytest.mark.parametrize("how", ["for the request", "for one output"])
@@ -260,7 +299,9 @@ def test_binary_outputs_say_what_json_says(target: Any, how: str) -> None:
     assert sum(sizes) == len(contents)
     assert all("data" not in output for output in body["outputs"])
     if plain["outputs"][0]["datatype"] == "BYTES":
-        assert contents[: sizes[0]] == packed(*(text.encode() for text in plain["outputs"][0]["data"]))
+        assert contents[: sizes[0]] == packed(
+            *(text.encode() for text in plain["outputs"][0]["data"])
+        )
 
 
 BINARY_MISTAKES: dict[str, Any] = {

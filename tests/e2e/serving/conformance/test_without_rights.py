@@ -1,4 +1,6 @@
-"""What a stranger must not do. Last, since a server that allows it has lost its model afterwards."""
+"""What a stranger must not do. Last, since a server that allows it has lost its model
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,25 @@ def test_a_foreign_host_name_is_refused_on_loopback(target: Any) -> None:
 
 
 def test_nobody_loads_a_model(target: Any) -> None:
-    assert target.http.post(f"/v2/repository/models/{target.model}/load").status_code in (401, 403, 404, 405, 501)
+    assert target.http.post(f"/v2/repository/models/{target.model}/load").status_code in (
+        401,
+        403,
+        404,
+        405,
+        501,
+    )
 
 
 def test_nobody_unloads_a_model_over_grpc(target: Any, rpc: Any) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        rpc.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name=target.model), timeout=60)
-    allowed = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
+        rpc.RepositoryModelUnload(
+            pb.RepositoryModelUnloadRequest(model_name=target.model), timeout=60
+        )
+    allowed = (
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNIMPLEMENTED,
+    )
     assert caught.value.code() in allowed
 
 
