@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT / "tests" / "unit" / "golden"
+GOLDEN = ROOT / "tests" / "golden"
 DOCUMENTS = [
     d
     for p in sorted((ROOT / "infra" / "k8s").rglob("*.yaml"))

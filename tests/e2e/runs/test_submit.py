@@ -10,7 +10,6 @@ import socket
 import pytest
 import yaml
 from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType
-from test_monitor import chosen, turned
 
 from pipelines.cli.app import main
 from pipelines.graphs.submit import Server, arguments, read_argument, submit
@@ -18,6 +17,7 @@ from pipelines.graphs.training import NAME, compile_to
 from pipelines.settings import CONFIGS, load
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_parquet, write_parquet
+from tests.e2e.runs.test_monitor import chosen, turned
 from tests.support.homes import movielens, settings
 from tests.support.kubeflow import Kubeflow, Refused, check, parse, serving
 from validation.monitor.ledger import Ledger

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from test_alerts import webhook
 from typer.testing import CliRunner
 
 from pipelines.loop.monitoring import Watched, journal, watch_once, write_metrics
@@ -25,6 +24,7 @@ from serving.release import registry
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, read_parquet, write_json, write_parquet
 from tasteloop.runtime.session import Session
+from tests.pipelines.test_alerts import webhook
 from tests.support.watching import HOURS, retrain, settings
 from validation.monitor.decision import HOUR
 from validation.monitor.ledger import Held, Ledger

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from test_monitoring import promote
 
 from benchmarks.loop.run import summary
 from pipelines.settings import load
@@ -34,6 +33,7 @@ from tasteloop.behaviour.events import EVENTS_SCHEMA, Event
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, read_parquet
 from tasteloop.metrics import wilson
+from tests.pipelines.loop.test_monitoring import promote
 from validation.monitor.decision import HOUR, WEEK
 from validation.monitor.reference import keep_reference
 

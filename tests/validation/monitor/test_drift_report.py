@@ -10,7 +10,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from test_reference import (  # noqa: F401  (fixtures)
+
+from tasteloop.files import read_json
+from tasteloop.runtime.session import Session
+from tests.validation.monitor.test_reference import (  # noqa: F401  (fixtures)
     RULES,
     after,
     behaviour,
@@ -19,9 +22,6 @@ from test_reference import (  # noqa: F401  (fixtures)
     said,
     session,
 )
-
-from tasteloop.files import read_json
-from tasteloop.runtime.session import Session
 from validation.monitor.decision import decide
 from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT, inert
 from validation.monitor.reference import Reference, answers_schema

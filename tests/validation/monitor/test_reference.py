@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from test_report import CHROMIUM
 
 from tasteloop.behaviour.events import SECOND
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, read_parquet
 from tasteloop.runtime.session import Session
+from tests.validation.pages.test_report import CHROMIUM
 from validation.monitor.decision import HOUR, DecisionSettings, Evidence, Finding
 from validation.monitor.drift import DriftSettings, Reader
 from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT, evidently, examine, inert, seal

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_gates import RULES
-from test_html import Reader
 
 from tests.support import samples
+from tests.validation.gate.test_gates import RULES
+from tests.validation.pages.test_html import Reader
 from validation.gate.gates import decide
 from validation.pages.html import DARK, LIGHT
 from validation.pages.report import write_report

@@ -18,16 +18,16 @@ from typing import Any
 from urllib.parse import unquote, urldefrag
 
 import pytest
-from test_gates import RULES
-from test_html import Reader, luminance
-from test_registry import candidate, first_use, home, live_digest  # noqa: F401  (fixtures)
-from test_report import CHROMIUM
 
 from serving.release import canary, registry
 from serving.release.canary import Observed, Rollout, Side, Tally
 from tasteloop import files
 from tasteloop.errors import TasteloopError
+from tests.serving.release.test_registry import candidate, first_use, home, live_digest  # noqa: F401  (fixtures)
 from tests.support import samples
+from tests.validation.gate.test_gates import RULES
+from tests.validation.pages.test_html import Reader, luminance
+from tests.validation.pages.test_report import CHROMIUM
 from validation.gate import gates
 from validation.monitor.decision import (
     HOUR,
