@@ -42,6 +42,6 @@ def validate(
         )
         if accepted and result.passed:
             atomic_write(accepted, (out / "validation.json").read_bytes())
-        shutil.copy(out / "validation.pages.html", page.path)
+        shutil.copy(out / "validation.html", page.path)
         outputs.update(passed=result.passed, reason=result.reason)
     return result.passed, result.reason

@@ -325,6 +325,169 @@ def _memory(reset: bool = False) -> float:
     )
 
 
+# A cached result is computed anew when one of these files changes.
+_SHARED_CODE = (
+    "behaviour/snapshots",
+    "behaviour/items",
+    "recommender/recommend",
+    "recommender/item_text",
+    "metrics",
+)
+_OUR_CODE = (
+    "runtime/session",
+    "runtime/engines",
+    "encoder/habits",
+    "encoder/calibration",
+    "encoder/model",
+    "behaviour/text",
+)
+
+
+@cache
+def _code(names: tuple[str, ...]) -> str:
+    return hashlib.sha256("".join(sha256_file(ROOT / name) for name in names).encode()).hexdigest()
+
+
+def _fingerprint(protocol: str, method: Method, seed: int, options: Options) -> str:
+    """Changes with anything that could change the answer."""
+    files = ["benchmarks/quality/protocols.py", "benchmarks/quality/methods.py"]
+    # peers call these too
+    files += [f"tasteloop/{name}.py" for name in _SHARED_CODE]
+    if method.name in OURS:
+        files += [f"tasteloop/{name}.py" for name in _OUR_CODE]
+    if method.package == "rectools":
+        return "" if PYTHON.exists() else "make bench-peers"
+    if method.package:
+        try:
+            version(method.package)
+        except PackageNotFoundError:
+            return f"needs {method.package}; pip install {method.package}"
+    return ""
+
+
+def _job(
+    protocol: str,
+    name: str,
+    seed: int,
+    settings: Any,
+    path: str,
+    fingerprint: str,
+    options: Options,
+) -> None:
+    """In a process of its own: tune, fit, rank, and keep what was ranked."""
+    method = next(m for m in _chosen(options)[protocol] if m.name == name)
+    task = build(PROTOCOLS[protocol], options.out / "work").thinned(options.every)
+    began = time.monotonic()
+    settings, validation = (settings, None) if settings else tune(method, task, seed)
+    searched = time.monotonic() - began
+    ranked, facts = answer(method, task.fit, task.test, {**settings, "seed": seed})
+    place = Path(path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_suffix(".part.npy")
+    np.save(temporary, ranked.astype(np.int32), allow_pickle=False)
+    temporary.replace(place.with_suffix(".npy"))
+    write_json(
+        place,
+        {
+            "fingerprint": fingerprint,
+            "settings": settings,
+            "validation": validation,
+            "search_seconds": searched,
+            **facts,
+        },
+    )
+
+
+def tune(method: Method, task: Task, seed: int) -> tuple[dict[str, Any], float | None]:
+    """The settings that rank the validation rows best, and how well: nDCG@10. A tie goes to the
+    earlier one.
+    """
+    if method.learn:
+        return method.learn(task)
+    settings = method.start()
+    if not method.validated:
+        return settings, None
+    best, top = settings, -1.0
+    for grid in method.search or ({},):
+        for candidate in method.candidates(grid, best):
+            scorer = method.fit(task.tune, {**candidate, "seed": seed})
+            ranked = rank(scorer, task.validation, K)
+            if (value := metrics.ndcg(ranked, task.validation.relevant).value) > top:
+                best, top = candidate, value
+    return best, top
+
+
+def rank(scorer: Scorer, rows: Rows, k: int) -> Array:
+    """[n, k] positions, best first, -1 where nothing is left; what is hidden is never ranked.
+
+    Ties go by one random order of the items: a catalogue's own order knows which items are older
+    and more popular.
+    """
+    scores = np.where(rows.hidden, -np.inf, scorer.scores(rows))
+    scores[np.isnan(scores)] = -np.inf
+    order = np.random.default_rng(0).permutation(scores.shape[1])
+    ranked = order[metrics.top_k(scores[:, order], k)]
+    ranked = np.where(np.isfinite(np.take_along_axis(scores, ranked, 1)), ranked, -1)
+    return np.pad(ranked, ((0, 0), (0, k - ranked.shape[1])), constant_values=-1)
+
+
+def answer(
+    method: Method, past: Past, rows: Rows, settings: Mapping[str, Any]
+) -> tuple[Array, dict[str, Any]]:
+    """Fit and rank, timed: [n, 20], and seconds, ms a row and MB above what the process had
+    before.
+    """
+    before = _memory(reset=True)
+    began = time.monotonic()
+    scorer = method.fit(past, settings)
+    fitted = time.monotonic()
+    scorer.scores(rows)
+    scored = time.monotonic()
+    peak = max(_memory() - before, getattr(scorer, "memory", 0.0))
+    facts = {
+        "fit_seconds": fitted - began,
+        "score_ms": 1000 * (scored - fitted) / max(1, len(rows)),
+        "memory_mb": peak,
+    }
+    return rank(scorer, rows, max(CUTOFFS)), facts
+
+
+def _memory(reset: bool = False) -> float:
+    """Peak resident memory of this process in MB; `reset` begins anew from what it holds now, where
+    Linux can.
+    """
+    if sys.platform != "linux":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if reset:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+    status = Path("/proc/self/status").read_text()
+    return (
+        next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+        / 1024
+    )
+
+
+# A cached result is computed anew when one of these files changes.
+_SHARED_CODE = (
+    "behaviour/snapshots",
+    "behaviour/items",
+    "recommender/recommend",
+    "recommender/item_text",
+    "metrics",
+)
+_OUR_CODE = (
+    "runtime/session",
+    "runtime/engines",
+    "encoder/habits",
+    "encoder/calibration",
+    "encoder/model",
+    "behaviour/text",
+)
+
+
 @cache
 def _code(names: tuple[str, ...]) -> str:
     return hashlib.sha256("".join(sha256_file(ROOT / name) for name in names).encode()).hexdigest()

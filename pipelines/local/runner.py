@@ -454,7 +454,7 @@ def _keep(facts: dict[str, Any], directory: Path) -> None:
     made = {name: Path(path) for name, path in facts["artifacts"].items()}
     wanted = {
         "validation.json": made.get("validation", Path()) / "validation.json",
-        "validation.pages.html": made.get("validation", Path()) / "validation.pages.html",
+        "validation.html": made.get("validation", Path()) / "validation.html",
         "evaluation.json": made.get("evaluation", Path()) / "evaluation.json",
         "verdict.json": made.get("verdict", Path()) / "verdict.json",
         "report.html": made.get("verdict", Path()) / "report.html",
@@ -520,8 +520,8 @@ def page(run_id: str | None, output: Path | None) -> Path:
                 target,
             )
             return target.absolute()
-        if (directory / "validation.pages.html").is_file():
-            atomic_write(target, (directory / "validation.pages.html").read_bytes())
+        if (directory / "validation.html").is_file():
+            atomic_write(target, (directory / "validation.html").read_bytes())
             return target.absolute()
     if run_id and not candidates[0].is_dir():
         known = ", ".join(facts["id"] for facts in runs()[:5])

@@ -51,7 +51,9 @@ def test_what_the_server_imports_when_it_starts_is_in_its_image():
         "prometheus_client": "prometheus_client",
         "opentelemetry": "opentelemetry-api",
     }
-    todo, seen = [f"serving.{path.stem}" for path in (ROOT / "serving").glob("*.py")], set()
+    paths = (ROOT / "serving").rglob("*.py")
+    todo = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    seen: set[str] = set()
     packages = {
         pin.partition("==")[0].lower().replace("-", "_") for pin in pins(DOCKER / "serving.lock")
     }

@@ -204,7 +204,7 @@ def validate(
     previous: Path | None = None,
     data: DataSettings | None = None,
 ) -> ValidationResult:
-    """Check a data set directory and write validation.json and validation.pages.html into `out`.
+    """Check a data set directory and write validation.json and validation.html into `out`.
 
     Args:
         previous: a validation.json, or its "stats" alone, of the last accepted data set; where
@@ -241,7 +241,7 @@ def validate(
         "settings": settings.model_dump(mode="json"),
     }
     write_json(out / "validation.json", record)
-    write_data_report(record, out / "validation.pages.html")
+    write_data_report(record, out / "validation.html")
     if result.passed:
         log.info("data accepted: %s", reason)
     else:

@@ -225,7 +225,7 @@ class _Site:
         folder = self.directory / _run_folder(run)
         if validation := run.get("validation"):
             write_json(folder / "validation.json", validation)
-            report.write_data_report(validation, folder / "validation.pages.html")
+            report.write_data_report(validation, folder / "validation.html")
         if run.get("evaluation") and not self.known(run.get("version")):  # else it is the version's
             report.write_report(run["evaluation"], run.get("verdict"), folder / "evaluation.html")
 

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from tasteloop.errors import TasteloopError
 from tasteloop.runtime.scoring import score
-from tasteloop.runtime.session import Session, scoring
+from tasteloop.runtime import scoring
+from tasteloop.runtime.session import Session
 
 USERS = [f"{n:032x}" for n in range(7)]
 FIELDS = ("kind", "item", "time", "value", "text")

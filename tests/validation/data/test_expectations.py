@@ -99,7 +99,7 @@ def run(
     out = path / "out"
     result = validate(path, ValidationSettings(**bounds), out, previous)
     record = read_json(out / "validation.json")
-    assert (out / "validation.pages.html").is_file()
+    assert (out / "validation.html").is_file()
     assert (
         record["passed"] is result.passed is (result.errors == 0)
         and record["reason"] == result.reason
@@ -340,7 +340,7 @@ def test_what_people_wrote_and_raw_ids_are_not_shown(tmp_path: Path) -> None:
         "warning events no duplicates",
         "warning reviews text unique",
     } <= {*failed(record)}
-    for name in ("validation.json", "validation.pages.html"):
+    for name in ("validation.json", "validation.html"):
         text = (tmp_path / "out" / name).read_text()
         assert not any(word in text for word in ("555-0100", "ann@", "Elm Street"))
 
@@ -444,7 +444,7 @@ def test_the_page_is_inert(tmp_path: Path, hostile: str) -> None:
         [items(), changed(items()[:1], it.ITEM, hostile), changed(items()[:1], it.ITEM, hostile)]
     )
     run(dataset(tmp_path, events=table, items=twice))
-    page = (tmp_path / "out" / "validation.pages.html").read_text()
+    page = (tmp_path / "out" / "validation.html").read_text()
     read = Reader(page)
     assert "The data is refused" in page and repr(hostile)[1:-1] in "".join(read.texts).replace(
         "\\'", "'"
