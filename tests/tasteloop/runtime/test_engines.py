@@ -16,9 +16,9 @@ import pytest
 
 from tasteloop.bundle import MODELS, mapped_arrays, read_card, seal
 from tasteloop.errors import TasteloopError
+from tasteloop.runtime import engines
 from tasteloop.runtime.engines import Encoder, VectorCache, choose
 from tasteloop.runtime.export import Judged, compile_bundle
-from tasteloop.runtime import engines
 from tasteloop.runtime.session import Session
 
 HOUSE = Path(__file__).parents[3]

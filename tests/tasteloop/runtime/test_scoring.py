@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from tasteloop.errors import TasteloopError
-from tasteloop.runtime.scoring import score
 from tasteloop.runtime import scoring
+from tasteloop.runtime.scoring import score
 from tasteloop.runtime.session import Session
 
 USERS = [f"{n:032x}" for n in range(7)]
