@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasteloop.intervals import Interval
+
 Array = NDArray[Any]
 
 ECE_BINS = 15
@@ -31,19 +33,6 @@ class Measure:
     @property
     def value(self) -> float:
         return float(self.reduce(self.rows.sum(0)))
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its 95% bootstrap interval over n rows."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
-
-    def json(self) -> dict[str, Any]:
-        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
 
 
 def ratio(numerator: int = 0, denominator: int = 1) -> Callable[[Array], Array]:
@@ -70,31 +59,31 @@ def _resampled(measure: Measure, weights: Array, group_of: Array) -> Array:
     return measure.reduce(weights @ by_group)
 
 
-def _estimate(value: float, sample: Array, n: int) -> Estimate:
+def _estimate(value: float, sample: Array, n: int) -> Interval:
     if not np.isfinite(value):
-        return Estimate(None, None, None, n)
+        return Interval(None, None, None, n)
     finite = sample[np.isfinite(sample)]
     low, high = np.quantile(finite, [0.025, 0.975]) if len(finite) else (value, value)
-    return Estimate(value, float(low), float(high), n)
+    return Interval(value, float(low), float(high), n)
 
 
-def interval(measure: Measure, groups: Array, seed: int = 0, draws: int = DRAWS) -> Estimate:
+def interval(measure: Measure, groups: Array, seed: int = 0, draws: int = DRAWS) -> Interval:
     """95% percentile interval; `groups` [n] says which rows are drawn together."""
     n = len(measure.rows)
     if n == 0:
-        return Estimate(None, None, None, 0)
+        return Interval(None, None, None, 0)
     return _estimate(measure.value, _resampled(measure, *_draws(groups, seed, draws)), n)
 
 
 def difference(
     a: Measure, b: Measure, groups: Array, seed: int = 0, draws: int = DRAWS
-) -> Estimate:
+) -> Interval:
     """a minus b on the same rows, with a paired interval."""
     n = len(a.rows)
     if n != len(b.rows):
         raise ValueError(f"a paired difference needs the same rows: {n} and {len(b.rows)}")
     if n == 0:
-        return Estimate(None, None, None, 0)
+        return Interval(None, None, None, 0)
     weights, group_of = _draws(groups, seed, draws)
     return _estimate(
         a.value - b.value, _resampled(a, weights, group_of) - _resampled(b, weights, group_of), n
