@@ -33,7 +33,7 @@ def monitor(
             command = [
                 sys.executable,
                 "-m",
-                "pipelines.cli.app",
+                "pipelines.cli",
                 "monitor",
                 "--once",
                 "--json",

@@ -1,65 +1,103 @@
-"""Questions for a server, from what a command line holds."""
+"""`tasteloop serve`, `predict` and `score`: ask a model, over HTTP or for a whole file."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+import typer
+
+from pipelines.cli.console import log_to_stderr, print_json
+from pipelines.cli.options import MOST, AsJson
 from tasteloop.errors import TasteloopError
 
-MODELS = ("interests", "recommend", "sentiment")
-# characters of a history; a server takes four MiB unless it is told otherwise
-_LONGEST = 16 * 1024 * 1024
+commands = typer.Typer()
 
 
-def instances(
-    model: str, events: str | None, texts: Sequence[str] | None, k: int
-) -> list[dict[str, Any]]:
-    """One instance of a history, or one a text; the server checks what is in them."""
-    if model not in MODELS:
-        raise TasteloopError(f"no model {model!r}; known: {', '.join(MODELS)}")
-    if model == "sentiment":
-        if not texts:
-            raise TasteloopError('sentiment judges texts: --text "a warm and funny film"')
-        return [{"text": text} for text in texts]
-    if events is None:
-        raise TasteloopError(
-            f"{model} reads a history: --events FILE, --events - for standard input, or "
-            """--events '[{"kind": "rate", "item": "50", "value": 0.8}]'"""
+@commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def serve(
+    ctx: typer.Context,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="REST port; 0: any free one.")] = 8080,
+) -> None:
+    """Serve the champion over KServe's V1 and V2 protocols; more options: `python -m serving
+    --help`.
+    """
+    from serving.__main__ import main as serving
+
+    sys.exit(serving(["--port", str(port), *ctx.args]))
+
+
+@commands.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="interests, recommend or sentiment.")],
+    events: Annotated[
+        str | None,
+        typer.Option(metavar="JSON|FILE|-", help="A list of events, the user's history."),
+    ] = None,
+    text: Annotated[list[str] | None, typer.Option(help="A text to judge; repeatable.")] = None,
+    k: Annotated[
+        int, typer.Option("--k", "-k", min=1, max=MOST, help="How many items to recommend.")
+    ] = 10,
+    url: Annotated[str, typer.Option(help="The server.")] = "http://127.0.0.1:8080",
+) -> None:
+    """Ask a server that runs (`tasteloop serve`); the answer is JSON."""
+    from pipelines.cli.questions import instances
+    from serving.client import Client
+
+    questions = instances(model, events, text, k)
+    with Client(url) as client:
+        answers = client.predict(model, questions)
+    print_json(answers if len(answers) > 1 else answers[0])
+
+
+@commands.command()
+def score(
+    events: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="Behaviour, .parquet or .csv: user, kind, item, time, value, text."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="Answers, .parquet; replaced whole.")
+    ],
+    model: Annotated[str, typer.Option(help="interests, recommend or sentiment.")] = "interests",
+    k: Annotated[
+        int | None,
+        typer.Option(
+            "--k", "-k", min=1, max=MOST, help="Labels or items a user; all labels, 10 items."
+        ),
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A bundle instead of the champion's.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer for every user of a file, offline: the same answers as the server's, in bounded
+    memory.
+
+    Users are the pseudonyms of the events contract and are written as they came. Every row must be
+    an event; the first that is none is told by its number, and nothing is written.
+    """
+    from dataclasses import asdict
+
+    from tasteloop.runtime import scoring
+
+    log_to_stderr()
+    if bundle is None:
+        from serving.release.registry import champion
+
+        live = champion()
+        if live is None:
+            raise TasteloopError(
+                "there is no champion yet; train one with `tasteloop run`, or name a --bundle DIR"
+            )
+        bundle = live.path
+    result = scoring.score(bundle, events, out, model, k)
+    if as_json:
+        print_json(asdict(result))
+    else:
+        typer.echo(
+            f"{out}: {result.rows} rows for {result.scored} {'texts' if model == 'sentiment' else 'users'}"
         )
-    history = _history(events)
-    return [{"events": history, "k": k} if model == "recommend" else {"events": history}]
-
-
-def _history(given: str) -> Any:
-    where = "standard input" if given == "-" else "--events"
-    try:
-        if given == "-":
-            text = sys.stdin.read(_LONGEST + 1)
-        elif given.lstrip().startswith(("[", "{")):
-            text = given
-        else:
-            where = given
-            with Path(given).open(encoding="utf-8") as file:
-                text = file.read(_LONGEST + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        raise TasteloopError(
-            f"--events {given:.200}: neither JSON nor a file that can be read ({error})"
-        ) from None
-    if len(text) > _LONGEST:
-        raise TasteloopError(f"{where} has more than {_LONGEST} characters; send a shorter history")
-    try:
-        history = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        # what follows of too large an integer is advice to a programmer
-        problem = str(error).partition(";")[0]
-        raise TasteloopError(f"{where} is not JSON: {problem}") from None
-    history = history.get("events", history) if isinstance(history, dict) else history
-    if not isinstance(history, list):
-        raise TasteloopError(
-            f"{where} holds {type(history).__name__}; a history is a list of events"
-        )
-    return history

@@ -30,7 +30,7 @@ class Home:
         environment = {**os.environ, "TASTELOOP_HOME": str(self.path), "HF_HUB_OFFLINE": "1"}
         environment.pop("MLFLOW_TRACKING_URI", None)
         return subprocess.Popen(
-            [sys.executable, "-m", "pipelines.cli.app", *arguments],
+            [sys.executable, "-m", "pipelines.cli", *arguments],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,

@@ -161,7 +161,7 @@ ENTRIES = (
     "serving.__main__",
     "serving.collector",
     "components.step",
-    "pipelines.cli.app",
+    "pipelines.cli.__main__",
 )
 
 

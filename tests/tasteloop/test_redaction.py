@@ -117,7 +117,7 @@ def command(home: Path, *arguments: str, **variables: str) -> tuple[int, str]:
         **variables,
     }
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli.app", *arguments],
+        [sys.executable, "-m", "pipelines.cli", *arguments],
         cwd=ROOT,
         env=environment,
         capture_output=True,

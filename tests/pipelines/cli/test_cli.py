@@ -495,7 +495,7 @@ def test_a_key_path_that_is_a_directory_is_named(cli, tmp_path, small):
 def test_the_process_ends_with_the_code_and_without_a_traceback(tmp_path, monkeypatch):
     monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    command = [sys.executable, "-m", "pipelines.cli.app", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "pipelines.cli", "serve", "--port", "0"]
     ended = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )

@@ -430,7 +430,7 @@ def test_a_monitor_that_is_killed_at_each_step_is_carried_on(
 
 @pytest.mark.slow
 def test_sigterm_ends_the_loop_cleanly(home: Path, made: tuple[Path, Reference]) -> None:
-    command = [sys.executable, "-m", "pipelines.cli.app", "monitor", "--every", "1h", "-p", "smoke"]
+    command = [sys.executable, "-m", "pipelines.cli", "monitor", "--every", "1h", "-p", "smoke"]
     running = subprocess.Popen(
         command, cwd=HOUSE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

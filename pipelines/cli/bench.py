@@ -1,0 +1,81 @@
+"""`tasteloop bench`: recommenders measured against peers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import tasteloop
+from pipelines.cli.console import fail, log_to_stderr, print_json
+from pipelines.cli.options import AsJson
+from tasteloop.errors import TasteloopError
+
+commands = typer.Typer(
+    no_args_is_help=True, help="Measure against peers, from a checkout of the repository."
+)
+
+
+@commands.command()
+def quality(
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Results, and what is kept to carry on; TASTELOOP_HOME/bench."
+        ),
+    ] = None,
+    protocol: Annotated[
+        list[str] | None, typer.Option(help="Only this protocol; repeatable.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="METHOD", help="Only this method; repeatable.")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A bundle to measure with its encoder.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few methods, a third of the users: minutes.")
+    ] = False,
+    seeds: Annotated[
+        int,
+        typer.Option(min=1, max=1000, help="How often a method that draws random numbers runs."),
+    ] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Recommenders on ml-100k under stated protocols, each peer tuned; prints one table
+    (docs/benchmarks.md).
+    """
+    root = Path(tasteloop.__file__).parents[1]
+    if not (root / "benchmarks" / "quality" / "run.py").is_file():
+        raise TasteloopError(
+            f"there is no benchmarks/quality beside this installation ({root}); benchmarks are not packaged: run the "
+            "command from a checkout of the repository, set up with `make setup`"
+        )
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    from benchmarks.quality.report import markdown
+    from benchmarks.quality.run import Options, run
+    from tasteloop.files import home
+
+    log_to_stderr()
+    options = Options(
+        out=(out or home() / "bench" / "quality").absolute(),
+        protocols=tuple(protocol or ()),
+        only=tuple(only or ()),
+        quick=quick,
+        seeds=tuple(range(seeds)),
+        bundle=bundle and bundle.absolute(),
+    )
+    try:
+        results = run(options, lambda line: typer.echo(line, err=True))
+    except KeyboardInterrupt:
+        fail("interrupted; the same command carries on from here", 130)
+    if as_json:
+        print_json(results)
+    else:
+        typer.echo(markdown(results), nl=False)
+    methods = [method for protocol in results["protocols"] for method in protocol["methods"]]
+    if any(method.get("refused", "").startswith("failed") for method in methods):
+        sys.exit(1)

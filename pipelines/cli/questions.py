@@ -1,0 +1,65 @@
+"""Questions for a server, from what a command line holds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tasteloop.errors import TasteloopError
+
+MODELS = ("interests", "recommend", "sentiment")
+# characters of a history; a server takes four MiB unless it is told otherwise
+_LONGEST = 16 * 1024 * 1024
+
+
+def instances(
+    model: str, events: str | None, texts: Sequence[str] | None, k: int
+) -> list[dict[str, Any]]:
+    """One instance of a history, or one a text; the server checks what is in them."""
+    if model not in MODELS:
+        raise TasteloopError(f"no model {model!r}; known: {', '.join(MODELS)}")
+    if model == "sentiment":
+        if not texts:
+            raise TasteloopError('sentiment judges texts: --text "a warm and funny film"')
+        return [{"text": text} for text in texts]
+    if events is None:
+        raise TasteloopError(
+            f"{model} reads a history: --events FILE, --events - for standard input, or "
+            """--events '[{"kind": "rate", "item": "50", "value": 0.8}]'"""
+        )
+    history = _history(events)
+    return [{"events": history, "k": k} if model == "recommend" else {"events": history}]
+
+
+def _history(given: str) -> Any:
+    where = "standard input" if given == "-" else "--events"
+    try:
+        if given == "-":
+            text = sys.stdin.read(_LONGEST + 1)
+        elif given.lstrip().startswith(("[", "{")):
+            text = given
+        else:
+            where = given
+            with Path(given).open(encoding="utf-8") as file:
+                text = file.read(_LONGEST + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise TasteloopError(
+            f"--events {given:.200}: neither JSON nor a file that can be read ({error})"
+        ) from None
+    if len(text) > _LONGEST:
+        raise TasteloopError(f"{where} has more than {_LONGEST} characters; send a shorter history")
+    try:
+        history = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        # what follows of too large an integer is advice to a programmer
+        problem = str(error).partition(";")[0]
+        raise TasteloopError(f"{where} is not JSON: {problem}") from None
+    history = history.get("events", history) if isinstance(history, dict) else history
+    if not isinstance(history, list):
+        raise TasteloopError(
+            f"{where} holds {type(history).__name__}; a history is a list of events"
+        )
+    return history
