@@ -75,7 +75,7 @@ class Tracing:
             "tasteloop.protocol": call.protocol,
             "tasteloop.request": call.id,
             "tasteloop.code": code,
-            "tasteloop.encoder.model": model,
+            "tasteloop.model": model,
             "tasteloop.model_version": call.answered_by or "",
             **{
                 f"tasteloop.{name}": value

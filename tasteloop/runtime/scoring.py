@@ -104,8 +104,8 @@ def score(
     schema = _schema(model, session).with_metadata(
         {
             "tasteloop.bundle": session.digest,
-            "tasteloop.encoder.model": model,
-            "tasteloop.runtime.session": session.runtime,
+            "tasteloop.model": model,
+            "tasteloop.runtime": session.runtime,
         }
     )
     scored = rows = 0
