@@ -20,10 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-TOOLS = Path(os.environ.get("TASTELOOP_CLUSTER_TOOLS", ROOT.parent / "shared" / "cluster"))
-BIN = Path(os.environ.get("TASTELOOP_K8S_BIN", "/var/cache/k8s-1.20/bin"))
+from paths import BIN, ROOT, TOOLS
 
 
 @pytest.fixture(scope="session")

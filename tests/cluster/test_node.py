@@ -14,9 +14,9 @@ import httpx
 import launcher
 import node
 import pytest
-from conftest import BIN, ROOT, TOOLS
 from graph import STEPS, check, compiled, execute, kept, local, sources
 from node import Load, apply, deployment, get, is_ready, kubectl, pods, rolled
+from paths import BIN, ROOT, TOOLS
 from stores import BUCKET, stores
 
 from serving.client import Client

@@ -2,45 +2,14 @@
 
 from __future__ import annotations
 
-import http.server
-import json
 import socket
-import threading
-from typing import Any
 
 import pytest
 
 from pipelines import alerts
 from pipelines.alerts import Unreached, send
 from pipelines.settings import AlertSettings
-
-
-class webhook:
-    """A real HTTP server that answers with the given codes, the last one for ever."""
-
-    def __init__(self, codes: list[int]) -> None:
-        got: list[tuple[Any, Any]] = []
-
-        class Receiver(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                self.send_response(codes[min(len(got), len(codes) - 1)])
-                self.send_header("content-length", "0")
-                got.append((self.headers, json.loads(body)))
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server, self.got = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver), got
-
-    def __enter__(self) -> tuple[str, list[tuple[Any, Any]]]:
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{self.server.server_port}/", self.got
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+from tests.support.webhooks import Webhook
 
 
 def post(url: str | None, tries: int = 3) -> bool:
@@ -51,7 +20,7 @@ def post(url: str | None, tries: int = 3) -> bool:
 
 
 def test_an_event_is_a_cloudevent() -> None:
-    with webhook([202]) as (url, got):
+    with Webhook([202]) as (url, got):
         assert post(url)
     ((headers, event),) = got
     assert headers["content-type"] == "application/cloudevents+json; charset=utf-8"
@@ -81,7 +50,7 @@ def test_what_may_pass_is_tried_again(
     codes: list[int], tries: int, asked: int, reached: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(alerts, "_BETWEEN", 0.01)
-    with webhook(codes) as (url, got):
+    with Webhook(codes) as (url, got):
         if reached:
             assert post(url, tries)
         else:
@@ -102,7 +71,7 @@ def test_nobody_there_is_said_without_the_address() -> None:
 
 
 def test_a_secret_of_the_environment_is_an_address_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    with webhook([202]) as (url, got):
+    with Webhook([202]) as (url, got):
         monkeypatch.setenv(alerts.WEBHOOK, url + "secret")
         assert post(None) and len(got) == 1
 

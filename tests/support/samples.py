@@ -7,10 +7,26 @@ from typing import Any
 
 import numpy as np
 
+from validation.gate.gates import Beat, GateSettings
+
 HOSTILE = (
     "</script><script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
     "<b onclick='x()'>&amp;",
+)
+
+# What the sample is judged by: it passes all of these.
+RULES = GateSettings(
+    floors={"interests.micro_f1": 0.55, "recommend.ndcg@10": 0.2, "sentiment.accuracy": 0.8},
+    ceilings={"interests.ece": 0.08},
+    beats=(
+        Beat(metric="interests.micro_f1", baseline="own_frequencies"),
+        Beat(metric="recommend.ndcg@10", baseline="recent_popularity"),
+    ),
+    not_worse=("interests.micro_f1", "recommend.ndcg@10", "sentiment.accuracy"),
+    epsilon=0.01,
+    required_slices=("users=cold", "users=warm"),
+    slice_floors={"users=cold": {"recommend.ndcg@10": 0.05}},
 )
 
 _METRICS = {

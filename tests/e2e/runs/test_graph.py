@@ -17,6 +17,8 @@ from pipelines.graphs.training import HEAVY, STEPS, compile_to, training
 from pipelines.settings import load
 from tasteloop.errors import TasteloopError
 
+pytestmark = pytest.mark.usefixtures("quick_graphs")
+
 GPU = "nvidia.com/gpu"
 DECISIONS = {  # the task each condition waits for, outermost first
     "data accepted": "validate",

@@ -17,10 +17,12 @@ from pipelines.graphs.training import NAME, compile_to
 from pipelines.settings import CONFIGS, load
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_parquet, write_parquet
-from tests.e2e.runs.test_monitor import chosen, turned
 from tests.support.homes import movielens, settings
 from tests.support.kubeflow import Kubeflow, Refused, check, parse, serving
+from tests.support.turning import chosen, turned
 from validation.monitor.ledger import Ledger
+
+pytestmark = pytest.mark.usefixtures("quick_graphs")
 
 
 @pytest.fixture(autouse=True)

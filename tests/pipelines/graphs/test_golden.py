@@ -19,6 +19,8 @@ from pipelines.settings import load
 from serving.cluster.inference_service import Release, Releases, manifest, settings
 from serving.cluster.trainjob import complete
 
+pytestmark = pytest.mark.usefixtures("quick_graphs")
+
 GOLDEN = Path(__file__).parents[2] / "golden"
 RENEW = "TASTELOOP_RENEW_GOLDEN"
 

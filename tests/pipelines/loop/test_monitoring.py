@@ -22,10 +22,11 @@ from pipelines.settings import Settings
 from serving.journal.writer import Answered, Journal, JournalSettings
 from serving.release import registry
 from tasteloop.errors import TasteloopError
-from tasteloop.files import read_json, read_parquet, write_json, write_parquet
+from tasteloop.files import read_json, read_parquet, write_parquet
 from tasteloop.runtime.session import Session
-from tests.pipelines.test_alerts import webhook
+from tests.support.champions import promote
 from tests.support.watching import HOURS, retrain, settings
+from tests.support.webhooks import Webhook
 from validation.monitor.decision import HOUR
 from validation.monitor.ledger import Held, Ledger
 from validation.monitor.reference import Reference, keep_reference, place
@@ -46,19 +47,6 @@ def made(
         promote(tiny_bundle, home.parent)
         keep_reference(tiny_bundle, tiny_snapshots, settings().watch)
         yield home, Reference.read(place(Session.load(tiny_bundle).digest))
-
-
-def promote(bundle: Path, work: Path, expected: str | None = None) -> str:
-    from tasteloop.bundle import verify
-
-    write_json(work / "evaluation.json", {"metrics": {}, "lineage": {}})
-    version = registry.record(
-        bundle, work / "evaluation.json", {"passed": True, "reasons": []}, {}
-    ).version
-    write_json(work / "rehearsal.json", {"passed": True, "digest": verify(bundle)})
-    registry.rehearsed(version, work / "rehearsal.json")
-    registry.promote(version, expected)
-    return version
 
 
 @pytest.fixture
@@ -225,7 +213,7 @@ def test_a_broken_field_calls_a_human_and_trains_nothing(
     home: Path, made: tuple[Path, Reference], behaviour: pl.DataFrame
 ) -> None:
     broken = behaviour.with_columns(value=pl.lit(None, pl.Float32))
-    with webhook([204]) as (url, got):
+    with Webhook([204]) as (url, got):
         chosen = settings()
         chosen = chosen.model_copy(
             update={"alerts": chosen.alerts.model_copy(update={"webhook": url})}
@@ -247,7 +235,7 @@ def test_a_webhook_that_is_down_holds_nothing_up_and_is_tried_again(
     chosen = settings()
     broken = behaviour.with_columns(value=pl.lit(None, pl.Float32))
     arrive(home, made[1], [broken])
-    with webhook([500, 503, 204]) as (url, got):
+    with Webhook([500, 503, 204]) as (url, got):
         change = {"webhook": url, "tries": 2}
         chosen = chosen.model_copy(update={"alerts": chosen.alerts.model_copy(update=change)})
         watched = once(chosen)

@@ -16,7 +16,7 @@ from pipelines.loop.retention import prune
 from pipelines.settings import load
 from tasteloop.bundle import seal, verify
 from tasteloop.files import write_json, write_parquet
-from tests.pipelines.loop.test_monitoring import promote
+from tests.support.champions import promote
 from validation.monitor.decision import HOUR, Decision, Evidence, key_of
 from validation.monitor.ledger import Lease, Ledger
 

@@ -33,7 +33,7 @@ from tasteloop.behaviour.events import EVENTS_SCHEMA, Event
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, read_parquet
 from tasteloop.metrics import wilson
-from tests.pipelines.loop.test_monitoring import promote
+from tests.support.champions import promote
 from validation.monitor.decision import HOUR, WEEK
 from validation.monitor.reference import keep_reference
 

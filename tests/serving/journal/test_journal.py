@@ -23,9 +23,6 @@ from serving.journal.tokens import FeedbackTokens
 from serving.journal.writer import (
     ANSWERS,
     FEEDBACK,
-    Answered,
-    Journal,
-    JournalSettings,
     describe,
     parse_feedback,
     read_failures,
@@ -33,33 +30,13 @@ from serving.journal.writer import (
     segments,
 )
 from tasteloop.errors import TasteloopError
+from tests.support.journals import SECRET, SENTIMENT, answer, keep
 
 HOUSE = Path(__file__).parents[3]
-SECRET = "my therapist said"
-SENTIMENT = {"sentiment": "positive", "probability": 0.75, "confident": True}
 EVENTS = [
     {"kind": "rate", "item": "50", "value": 1.0, "time": "2026-11-01T20:00:00Z"},
     {"kind": "search", "text": SECRET, "time": "2026-11-02T20:00:00Z"},
 ]
-
-
-def answer(n: int, **changes: Any) -> Answered:
-    fields = {
-        "request_id": f"r{n}",
-        "model": "sentiment",
-        "version": "3",
-        "protocol": "v1",
-        "time": 1_700_000_000_000_000 + n,
-        "instances": [{"text": f"{SECRET} {n}"}],
-        "outputs": [SENTIMENT],
-        "timings": {"queue": 0.001, "encode": 0.004, "batch": 3},
-        "users": ["a" * 32],
-    }
-    return Answered(**{**fields, **changes})
-
-
-def keep(directory: Path, **settings: Any) -> Journal:
-    return Journal(JournalSettings(directory=directory, **{"seconds": 0.05, **settings}))
 
 
 def until(happened: Callable[[], bool]) -> None:
@@ -228,8 +205,7 @@ def test_after_the_end_nothing_is_accepted(tmp_path: Path) -> None:
 WRITE = """
 import sys, time
 from pathlib import Path
-sys.path.insert(0, "tests/unit")
-from tests.serving.journal.test_journal import answer, keep
+from tests.support.journals import answer, keep
 journal = keep(Path(sys.argv[1]), bound=200, seconds=0.02)
 n = 0
 while True:

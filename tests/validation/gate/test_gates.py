@@ -13,20 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.support import samples
+from tests.support.samples import RULES
 from validation.gate.gates import AtLeast, Beat, Bounds, GateSettings, Verdict, decide
-
-RULES = GateSettings(
-    floors={"interests.micro_f1": 0.55, "recommend.ndcg@10": 0.2, "sentiment.accuracy": 0.8},
-    ceilings={"interests.ece": 0.08},
-    beats=(
-        Beat(metric="interests.micro_f1", baseline="own_frequencies"),
-        Beat(metric="recommend.ndcg@10", baseline="recent_popularity"),
-    ),
-    not_worse=("interests.micro_f1", "recommend.ndcg@10", "sentiment.accuracy"),
-    epsilon=0.01,
-    required_slices=("users=cold", "users=warm"),
-    slice_floors={"users=cold": {"recommend.ndcg@10": 0.05}},
-)
 
 
 def failures(verdict: Verdict) -> list[str]:

@@ -13,15 +13,7 @@ import pytest
 
 from tasteloop.files import read_json
 from tasteloop.runtime.session import Session
-from tests.validation.monitor.test_reference import (  # noqa: F401  (fixtures)
-    RULES,
-    after,
-    behaviour,
-    journal,
-    reference,
-    said,
-    session,
-)
+from tests.support.references import RULES, after, examined, journal
 from validation.monitor.decision import decide
 from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT, inert
 from validation.monitor.reference import Reference, answers_schema
@@ -35,9 +27,9 @@ def none() -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def hostile(
-    reference: Reference,  # noqa: F811
-    session: Session,  # noqa: F811
-    behaviour: pl.DataFrame,  # noqa: F811
+    reference: Reference,
+    session: Session,
+    behaviour: pl.DataFrame,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """The report on a window in which a third of the events are of a kind that is a script."""
@@ -45,7 +37,7 @@ def hostile(
     kinds = behaviour.with_columns(kind=pl.when(some).then(pl.lit(SCRIPT)).otherwise("kind"))
     span, events = after(reference, kinds)
     out = tmp_path_factory.mktemp("hostile") / "out"
-    said(reference, session, events, journal(session, behaviour, span.start), span, out)
+    examined(reference, session, events, journal(session, behaviour, span.start), span, out)
     return out
 
 
@@ -73,14 +65,14 @@ def test_the_policy_names_every_script_by_its_hash(hostile: Path) -> None:
 
 
 def test_one_user_says_nothing_and_is_no_drift(
-    reference: Reference,  # noqa: F811
-    session: Session,  # noqa: F811
-    behaviour: pl.DataFrame,  # noqa: F811
+    reference: Reference,
+    session: Session,
+    behaviour: pl.DataFrame,
     tmp_path: Path,
 ) -> None:
     one = behaviour.filter(pl.col("user") == behaviour["user"][0])
     span, events = after(reference, one)
-    evidence, found = said(
+    evidence, found = examined(
         reference, session, events, journal(session, one, span.start), span, tmp_path / "out"
     )
     assert any(
@@ -93,13 +85,13 @@ def test_one_user_says_nothing_and_is_no_drift(
 
 
 def test_an_empty_window_is_a_problem_and_has_a_page(
-    reference: Reference,  # noqa: F811
-    session: Session,  # noqa: F811
-    behaviour: pl.DataFrame,  # noqa: F811
+    reference: Reference,
+    session: Session,
+    behaviour: pl.DataFrame,
     tmp_path: Path,
 ) -> None:
     span, events = after(reference, behaviour.clear())
-    evidence, found = said(reference, session, events, none(), span, tmp_path / "out")
+    evidence, found = examined(reference, session, events, none(), span, tmp_path / "out")
     assert found == {} and any("0 events" in problem for problem in evidence.problems)
     assert "The data failed its checks" in (tmp_path / "out" / PAGE).read_text()
     assert not (tmp_path / "out" / EVIDENTLY).exists()
@@ -107,13 +99,13 @@ def test_an_empty_window_is_a_problem_and_has_a_page(
 
 
 def test_without_answers_behaviour_alone_is_compared(
-    reference: Reference,  # noqa: F811
-    session: Session,  # noqa: F811
-    behaviour: pl.DataFrame,  # noqa: F811
+    reference: Reference,
+    session: Session,
+    behaviour: pl.DataFrame,
     tmp_path: Path,
 ) -> None:
     span, events = after(reference, behaviour)
-    evidence, found = said(reference, session, events, none(), span, tmp_path / "out")
+    evidence, found = examined(reference, session, events, none(), span, tmp_path / "out")
     assert evidence.problems == () and {"labels", "items", "kinds"} <= set(found)
     assert not any(name.startswith("quality.") for name in found)
     assert all(f.effect is None for name, f in found.items() if name.startswith("prediction."))

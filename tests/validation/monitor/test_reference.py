@@ -6,128 +6,31 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
-from tasteloop.behaviour.events import SECOND
 from tasteloop.errors import TasteloopError
-from tasteloop.files import read_json, read_parquet
+from tasteloop.files import read_json
 from tasteloop.runtime.session import Session
-from tests.validation.pages.test_report import CHROMIUM
-from validation.monitor.decision import HOUR, DecisionSettings, Evidence, Finding
-from validation.monitor.drift import DriftSettings, Reader
-from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT, evidently, examine, inert, seal
+from tests.support.pages import CHROMIUM
+from tests.support.references import HOURS, RULES, SETTINGS, after, examined, journal
+from validation.monitor.decision import HOUR
+from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT, evidently, inert, seal
 from validation.monitor.reference import (
     META,
     PROFILE,
     Reference,
-    WatchSettings,
     answers_schema,
     rows_of,
     save_reference,
 )
-from validation.monitor.windows import Span, WindowSettings, distinct
+from validation.monitor.windows import WindowSettings, distinct
 
-HOURS = 200
-SETTINGS = WatchSettings(
-    windows=WindowSettings(hours=HOURS, horizon_hours=1),
-    drift=DriftSettings(draws=199, texts=120),  # three windows of the reference
-    answers=200,
-)
-RULES = DecisionSettings(minimum=20, alpha=0.05)
 HOSTILE = (
     "</script><script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">"
 )
-
-
-@pytest.fixture(scope="module")
-def session(tiny_bundle: Path) -> Session:
-    return Session.load(tiny_bundle)
-
-
-@pytest.fixture(scope="module")
-def reference(
-    session: Session, tiny_snapshots: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Reference:
-    return save_reference(
-        session, tiny_snapshots, SETTINGS, tmp_path_factory.mktemp("reference") / "out"
-    )
-
-
-@pytest.fixture(scope="module")
-def behaviour(tiny_dataset: Path) -> pl.DataFrame:
-    """Every user of the data set, once more, at another time: in the window after the reference."""
-    events = read_parquet(tiny_dataset / "events.parquet")
-    return events.with_columns(time=(pl.col("time") - events["time"].min()) // 5)  # type: ignore[operator]
-
-
-def after(reference: Reference, events: pl.DataFrame) -> tuple[Span, pl.DataFrame]:
-    span = Span(reference.end, reference.end + HOURS * HOUR)
-    return span, events.with_columns(time=pl.col("time") + span.start)
-
-
-def journal(session: Session, events: pl.DataFrame, moment: int) -> pl.DataFrame:
-    """What the champion answers each user after their first ten events."""
-    rows: list[dict[str, Any]] = []
-    for (user,), told in events.sort("time").group_by("user", maintain_order=True):
-        columns = ("kind", "item", "time", "value")
-        asked = {
-            "events": [
-                dict(zip(columns, row, strict=True)) for row in told.head(10).select(columns).rows()
-            ]
-        }
-        interests = session.answer("interests", [asked])[0]["interests"]
-        items = session.answer("recommend", [asked])[0]["recommendations"]
-        common = {"instance": 0, "time": told["time"][9] + moment, "user": user, "version": "1"}
-        clicked = [
-            {
-                "kind": "click",
-                "item": items[0]["item"],
-                "value": None,
-                "time": told["time"][9] + moment + SECOND,
-            }
-        ]
-        rows.append(
-            {
-                **common,
-                "request": f"i-{user}",
-                "model": "interests",
-                "feedback": [],
-                "window": 0,
-                "names": [e["label"] for e in interests],
-                "numbers": [e["probability"] for e in interests],
-                "predicted": [e["predicted"] for e in interests],
-            }
-        )
-        rows.append(
-            {
-                **common,
-                "request": f"r-{user}",
-                "model": "recommend",
-                "feedback": clicked,
-                "window": 0,
-                "names": [e["item"] for e in items],
-                "numbers": [e["score"] for e in items],
-                "predicted": None,
-            }
-        )
-    return pl.DataFrame(rows, schema=answers_schema()).drop("window")
-
-
-def said(
-    reference: Reference,
-    session: Session,
-    events: pl.DataFrame,
-    answers: pl.DataFrame,
-    span: Span,
-    out: Path,
-) -> tuple[Evidence, dict[str, Finding]]:
-    reader = Reader.of(session)
-    evidence = examine(reference, reader, span, events, answers, reader.catalogue.items, RULES, out)
-    return evidence, {finding.measure: finding for finding in evidence.findings}
 
 
 def test_a_reference_is_read_back_and_the_same_again(
@@ -170,7 +73,7 @@ def test_the_same_behaviour_again_has_not_drifted(
 ) -> None:
     span, events = after(reference, behaviour)
     answers = journal(session, behaviour, span.start)
-    evidence, found = said(reference, session, events, answers, span, tmp_path / "out")
+    evidence, found = examined(reference, session, events, answers, span, tmp_path / "out")
     assert evidence.problems == ()
     for name in ("labels", "kinds", "items", "value", "embedding.auc"):
         severity = RULES.severity[name]
@@ -180,9 +83,9 @@ def test_the_same_behaviour_again_has_not_drifted(
     assert found["quality.f1"].value is not None
     # the same rows in another order, and twice: the same evidence but for the count of rows
     shuffled = events.sample(fraction=1, shuffle=True, seed=1)
-    again, _ = said(reference, session, shuffled, answers.reverse(), span, tmp_path / "again")
+    again, _ = examined(reference, session, shuffled, answers.reverse(), span, tmp_path / "again")
     assert again.id == evidence.id
-    doubled, _ = said(
+    doubled, _ = examined(
         reference, session, pl.concat([events, shuffled]), answers, span, tmp_path / "twice"
     )
     assert doubled.findings == evidence.findings
@@ -200,7 +103,7 @@ def test_a_change_of_taste_is_seen_where_it_happened(
     rng = np.random.default_rng(0)
     moved = behaviour.with_columns(item=pl.Series(rng.choice(drama, behaviour.height)))
     span, events = after(reference, moved)
-    evidence, found = said(
+    evidence, found = examined(
         reference, session, events, journal(session, moved, span.start), span, tmp_path / "out"
     )
     for name in ("labels", "items", "embedding.auc", "embedding.mmd"):
@@ -225,10 +128,10 @@ def test_a_broken_field_and_silence_are_problems(
 ) -> None:
     span, events = after(reference, behaviour.with_columns(value=pl.lit(None, pl.Float32)))
     none = pl.DataFrame(schema=answers_schema()).drop("window")
-    evidence, _ = said(reference, session, events, none, span, tmp_path / "out")
+    evidence, _ = examined(reference, session, events, none, span, tmp_path / "out")
     assert any("ratings without a value" in problem for problem in evidence.problems)
     assert "The data failed its checks" in (tmp_path / "out" / PAGE).read_text()
-    silent, found = said(reference, session, events.clear(), none, span, tmp_path / "silent")
+    silent, found = examined(reference, session, events.clear(), none, span, tmp_path / "silent")
     assert any("0 events" in problem for problem in silent.problems) and found == {}
 
 

@@ -4,33 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import samples
+from tests.support.pages import Reader, luminance
 from validation.pages import html as kit
-
-
-class Reader(HTMLParser):
-    """What a browser makes of a page: its elements, attributes and text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self.texts: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
 
 
 @given(st.text())
@@ -151,12 +132,6 @@ def test_tables_can_be_heard() -> None:
     assert "<caption><b>Scores</b></caption>" in made
     assert '<th scope="col">Model</th>' in made and '<th scope="row">a</th>' in made
     assert 'aria-label="drawn"' in made and 'role="region"' in made and 'tabindex="0"' in made
-
-
-def luminance(colour: str) -> float:
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def mixed(a: str, b: str, share: float) -> str:

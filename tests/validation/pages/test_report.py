@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import subprocess
 from copy import deepcopy
 from dataclasses import asdict
@@ -15,20 +14,11 @@ from typing import Any
 import pytest
 
 from tests.support import samples
-from tests.validation.gate.test_gates import RULES
-from tests.validation.pages.test_html import Reader
+from tests.support.pages import CHROMIUM, Reader
+from tests.support.samples import RULES
 from validation.gate.gates import decide
 from validation.pages.html import DARK, LIGHT
 from validation.pages.report import write_report
-
-CHROMIUM = next(
-    (
-        found
-        for name in ("chromium", "chromium-browser", "google-chrome")
-        if (found := shutil.which(name))
-    ),
-    None,
-)
 
 
 def written(tmp_path: Path, found: dict[str, Any], judged: bool = True) -> str:

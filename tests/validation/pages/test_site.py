@@ -23,11 +23,10 @@ from serving.release import canary, registry
 from serving.release.canary import Observed, Rollout, Side, Tally
 from tasteloop import files
 from tasteloop.errors import TasteloopError
-from tests.serving.release.test_registry import candidate, first_use, home, live_digest  # noqa: F401  (fixtures)
 from tests.support import samples
-from tests.validation.gate.test_gates import RULES
-from tests.validation.pages.test_html import Reader, luminance
-from tests.validation.pages.test_report import CHROMIUM
+from tests.support.pages import CHROMIUM, Reader, luminance
+from tests.support.registries import candidate, copy_empty_home, first_use_of_a_home, live_digest
+from tests.support.samples import RULES
 from validation.gate import gates
 from validation.monitor.decision import (
     HOUR,
@@ -46,6 +45,19 @@ from validation.pages.site import MARK, portable, write_site
 DAY = 24 * HOUR
 START = 1_793_491_200_000_000  # 2026-11-01
 DIGESTS = {n: sha256(str(n).encode()).hexdigest() for n in range(1, 5)}
+
+
+@pytest.fixture
+def home(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A home of its own with an empty registry."""
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.delenv(name, raising=False)
+    original, _ = first_use_of_a_home(tmp_path_factory)
+    home = copy_empty_home(original, tmp_path / "home")
+    monkeypatch.setenv("TASTELOOP_HOME", str(home))
+    return home
 
 
 def model(number: int, **changes: Any) -> dict[str, Any]:
@@ -470,7 +482,7 @@ def test_a_site_that_cannot_be_made_leaves_the_old_one(tmp_path: Path) -> None:
 
 
 def test_the_command_gathers_what_is_there(
-    home: Path,  # noqa: F811
+    home: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

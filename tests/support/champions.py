@@ -1,0 +1,21 @@
+"""A bundle made the champion of the home that TASTELOOP_HOME names, without a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from serving.release import registry
+from tasteloop.bundle import verify
+from tasteloop.files import write_json
+
+
+def promote(bundle: Path, work: Path, expected: str | None = None) -> str:
+    """Record, rehearse and promote a bundle in the place of `expected`; returns its version."""
+    write_json(work / "evaluation.json", {"metrics": {}, "lineage": {}})
+    version = registry.record(
+        bundle, work / "evaluation.json", {"passed": True, "reasons": []}, {}
+    ).version
+    write_json(work / "rehearsal.json", {"passed": True, "digest": verify(bundle)})
+    registry.rehearsed(version, work / "rehearsal.json")
+    registry.promote(version, expected)
+    return version
