@@ -22,7 +22,8 @@ def evaluate(
         from pathlib import Path
 
         from components.charts import draw
-        from tasteloop.evaluation.evaluate import EvaluationSettings, evaluate
+        from tasteloop.evaluation.evaluate import evaluate
+        from tasteloop.evaluation.settings import EvaluationSettings
         from tasteloop.files import read_json
 
         rival = None

@@ -114,7 +114,8 @@ def study(options: argparse.Namespace, out: Path) -> list[Row]:
     from tasteloop.datasets.ingest import IngestSettings, ingest
     from tasteloop.datasets.synthetic import SyntheticSettings
     from tasteloop.encoder.training import TrainingSettings, finetune
-    from tasteloop.evaluation.evaluate import EvaluationSettings, evaluate
+    from tasteloop.evaluation.evaluate import evaluate
+    from tasteloop.evaluation.settings import EvaluationSettings
     from tasteloop.recommender.fitting import RecommenderSettings
     from tasteloop.runtime.assemble import fit_recommender
 
@@ -179,7 +180,7 @@ def compare(out: Path, shop: Any, seed: int, draws: int) -> list[Row]:
         Snapshots,
     )
     from tasteloop.datasets import synthetic
-    from tasteloop.evaluation.evaluate import own_frequencies
+    from tasteloop.evaluation.baselines import own_frequencies
     from tasteloop.files import read_parquet
     from tasteloop.recommender.collaborative import Past, ease
     from tasteloop.recommender.recommend import Folded, seen

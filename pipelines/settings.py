@@ -20,7 +20,7 @@ from tasteloop.behaviour.snapshots import PrepareSettings
 from tasteloop.datasets.ingest import IngestSettings
 from tasteloop.encoder.training import TrainingSettings
 from tasteloop.errors import TasteloopError
-from tasteloop.evaluation.evaluate import EvaluationSettings
+from tasteloop.evaluation.settings import EvaluationSettings
 from tasteloop.files import read_yaml
 from tasteloop.recommender.fitting import RecommenderSettings
 from tasteloop.yaml12 import parse_yaml

@@ -47,7 +47,7 @@ from tasteloop.encoder.calibration import (
     one_vs_rest,
 )
 from tasteloop.errors import TasteloopError
-from tasteloop.evaluation.evaluate import behaviour_words, own_frequencies
+from tasteloop.evaluation.baselines import own_frequencies, score_by_words
 from tasteloop.metrics import Array, Measure
 from tasteloop.runtime.session import Session
 
@@ -209,7 +209,7 @@ def _methods(bench: Bench, options: argparse.Namespace) -> tuple[dict[str, Score
         methods["encoder alone"] = Scores(*(t["text"].astype(np.float32) for t in terms))
         methods["habits alone"] = Scores(*(t["habits"].astype(np.float32) for t in terms))
     _say("bag of words")
-    methods["bag of words"] = Scores.of(*behaviour_words(data, validation, test))
+    methods["bag of words"] = Scores.of(*score_by_words(data, validation, test))
     if options.frozen:
         methods["frozen MiniLM"] = _frozen(data, options.vectors)
     methods["own frequencies"] = Scores.of(*(own_frequencies(h, data) for h in histories))

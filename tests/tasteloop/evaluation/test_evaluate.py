@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tasteloop.encoder.bag_of_words import BagOfWords
-from tasteloop.evaluation.evaluate import EvaluationSettings, evaluate
+from tasteloop.evaluation.evaluate import evaluate
+from tasteloop.evaluation.settings import EvaluationSettings
 from tasteloop.files import read_json
 from tasteloop.runtime.session import Session
 

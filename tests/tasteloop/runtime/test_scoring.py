@@ -90,7 +90,7 @@ def test_the_answers_are_the_servers(
     assert result.rows == len(pl.read_parquet(tmp_path / "out.parquet"))
     told = pl.read_parquet_metadata(tmp_path / "out.parquet")
     assert told["tasteloop.bundle"] == session.digest
-    assert (told["tasteloop.model"], told["tasteloop.runtime"]) == ("interests", session.runtime)
+    assert (told["tasteloop.model"], told["tasteloop.runtime"]) == (model, session.runtime)
 
 
 def test_parts_on_the_disk_change_nothing(
