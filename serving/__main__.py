@@ -22,7 +22,7 @@ from serving.observe import telemetry
 from serving.settings import Limits, QueueSettings, ServerSettings
 from tasteloop import process
 from tasteloop.errors import TasteloopError
-from tasteloop.files import home
+from tasteloop.home import Home
 
 logger = logging.getLogger("serving")
 
@@ -269,7 +269,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _journal(arguments: argparse.Namespace, follows: bool) -> Journal | None:
-    given = arguments.journal or (str(home() / "journal") if follows else "off")
+    given = arguments.journal or (str(Home.current().journal) if follows else "off")
     if given == "off":
         return None
     return Journal(

@@ -333,7 +333,7 @@ def application(journal: Journal, pairs: Pairs, access: Access) -> Any:
 
 
 def main(argv: list[str] | None = None) -> int:
-    from tasteloop.files import home
+    from tasteloop.home import Home
 
     parser = argparse.ArgumentParser(
         "python -m serving.collector",
@@ -363,7 +363,7 @@ def main(argv: list[str] | None = None) -> int:
         "--journal-text", action="store_true", help="write the questions too, raw text included"
     )
     arguments = parser.parse_args(argv)
-    directory = arguments.journal or home() / "journal"
+    directory = arguments.journal or Home.current().journal
     process.begin(directory)
     logging.basicConfig(
         level=logging.INFO,

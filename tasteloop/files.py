@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasteloop.errors import TasteloopError
+from tasteloop.home import Home
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,7 +30,7 @@ def home() -> Path:
     """Where runs, the model registry and the pseudonym key live: `TASTELOOP_HOME`, else
     `~/.tasteloop`.
     """
-    return Path(os.environ.get("TASTELOOP_HOME") or "~/.tasteloop").expanduser().absolute()
+    return Home.current().path
 
 
 def cache() -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tasteloop.files import home
+from tasteloop.home import Home
 from tasteloop.redaction import redact
 
 _PRIVATE, _GROUP = 0o077, 0o007
@@ -39,7 +39,7 @@ def begin(directory: Path | None = None) -> None:
     if _given is not None:
         return
     _given = os.umask(_PRIVATE)
-    if _is_shared(directory or home()):
+    if _is_shared(directory or Home.current().path):
         os.umask(_GROUP)
     logging.setLogRecordFactory(_Record)
     sys.excepthook = _say

@@ -319,7 +319,8 @@ def main() -> None:
 
     from pipelines.simulation.replay import SHIFTS
     from pipelines.simulation.simulator import found
-    from tasteloop.files import home, write_json
+    from tasteloop.files import write_json
+    from tasteloop.home import Home
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -327,8 +328,8 @@ def main() -> None:
     names = asked.only or [*SHIFTS, WINDOW]
     if unknown := [name for name in names if name not in (*SHIFTS, WINDOW)]:
         parser.error(f"no scenario {unknown[0]!r}; known: {', '.join([*SHIFTS, WINDOW])}")
-    out = (asked.out or home() / "bench" / "loop").absolute()
-    root = home() / "simulations"
+    out = (asked.out or Home.current().benchmarks / "loop").absolute()
+    root = Home.current().simulations
     out.mkdir(parents=True, exist_ok=True)
     shifts = [name for name in names if name != WINDOW]
     results = simulations(

@@ -87,13 +87,14 @@ def options(
         ),
     ] = False,
 ) -> None:
-    from tasteloop.files import home
+    from tasteloop.home import Home
 
     try:
-        is_usable = not home().exists() or home().is_dir()
+        home = Home.current().path
+        is_usable = not home.exists() or home.is_dir()
     except (OSError, RuntimeError) as error:  # the latter for `~nobody`
         raise TasteloopError(f"TASTELOOP_HOME cannot be used: {error}; name a directory") from None
-    if not is_usable or any(parent.is_file() for parent in home().parents):
+    if not is_usable or any(parent.is_file() for parent in home.parents):
         raise TasteloopError(
-            f"TASTELOOP_HOME={home()} is no directory, or below a file; name a directory"
+            f"TASTELOOP_HOME={home} is no directory, or below a file; name a directory"
         )

@@ -57,11 +57,11 @@ def quality(
         sys.path.insert(0, str(root))
     from benchmarks.quality.report import markdown
     from benchmarks.quality.run import Options, run
-    from tasteloop.files import home
+    from tasteloop.home import Home
 
     log_to_stderr()
     options = Options(
-        out=(out or home() / "bench" / "quality").absolute(),
+        out=(out or Home.current().benchmarks / "quality").absolute(),
         protocols=tuple(protocol or ()),
         only=tuple(only or ()),
         quick=quick,

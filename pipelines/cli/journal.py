@@ -27,9 +27,9 @@ def describe_journal(
     and what is lost.
     """
     from serving.journal.writer import describe
-    from tasteloop.files import home
+    from tasteloop.home import Home
 
-    summary = describe(directory or home() / "journal")
+    summary = describe(directory or Home.current().journal)
     if as_json:
         print_json(summary)
         return

@@ -24,11 +24,11 @@ def history(
     """Show what the monitor decided, newest first: when, why, on what evidence, and what came of
     it.
     """
-    from pipelines.loop.monitoring import LEDGER, tell
-    from tasteloop.files import home
+    from pipelines.loop.monitoring import tell
+    from tasteloop.home import Home
     from validation.monitor.ledger import Ledger
 
-    entries = Ledger(home() / LEDGER).history()[::-1][:last]
+    entries = Ledger(Home.current().monitor).history()[::-1][:last]
     if as_json:
         print_json(entries)
         return

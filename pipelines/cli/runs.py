@@ -26,16 +26,17 @@ def status(
 
     from pipelines.local.runner import runs
     from serving.release.registry import versions
-    from tasteloop.files import home
+    from tasteloop.home import Home
 
+    home = Home.current()
     known = [asdict(version) for version in versions()]
     champion = next((version for version in known if version["champion"]), None)
     latest = runs()[:last]
     if as_json:
-        print_json({"home": str(home()), "champion": champion, "versions": known, "runs": latest})
+        print_json({"home": str(home), "champion": champion, "versions": known, "runs": latest})
         return
     live = f"version {champion['version']} ({champion['digest'][:12]})" if champion else "none yet"
-    typer.echo(f"champion  {live}\nversions  {len(known)}\nhome      {home()}")
+    typer.echo(f"champion  {live}\nversions  {len(known)}\nhome      {home}")
     for facts in latest:
         version = f"version {facts['version']}" if facts.get("version") else ""
         seconds = f"{facts['seconds']:.0f} s" if "seconds" in facts else ""

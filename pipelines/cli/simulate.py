@@ -60,7 +60,7 @@ def simulate(
     """
     from pipelines.simulation import simulator as simulation
     from pipelines.simulation.replay import SHIFTS, Options
-    from tasteloop.files import home
+    from tasteloop.home import Home
 
     log_to_stderr(rooms=False)
     if directory is not None and shift == "all":
@@ -75,7 +75,7 @@ def simulate(
             simulation.simulate(
                 options,
                 home_of_simulation,
-                home() / "simulations",
+                Home.current().simulations,
                 set or [],
                 lambda line: typer.echo(line, err=as_json),
             )

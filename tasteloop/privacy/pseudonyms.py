@@ -16,7 +16,8 @@ from pathlib import Path
 import polars as pl
 
 from tasteloop.errors import TasteloopError
-from tasteloop.files import home, make_directory
+from tasteloop.files import make_directory
+from tasteloop.home import Home
 
 KEY_VARIABLE = "TASTELOOP_PSEUDONYM_KEY"
 _SHORTEST = 16  # bytes
@@ -29,7 +30,7 @@ def pseudonym_key() -> bytes:
     Raises:
         TasteloopError: a key under 16 bytes, or a file that others may read.
     """
-    path = home() / "pseudonym.key"
+    path = Home.current().pseudonym_key
     if given := os.environ.get(KEY_VARIABLE):
         return _long_enough(given.encode(), KEY_VARIABLE)
     if not path.exists():
