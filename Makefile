@@ -21,7 +21,7 @@ endif
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Variables: PY=$(PY) (3.11 to 3.13), PROFILE=$(PROFILE) (smoke, local), PORT=$(PORT), TORCH_INDEX=URL"
+	@echo "  Variables: PY=$(PY) (3.11 to 3.13), PROFILE=$(PROFILE) (smoke, local), PORT=$(PORT), JOBS=$(JOBS), TORCH_INDEX=URL"
 
 setup: $(STAMP) ## make the virtual environment and install the locked packages into it
 
@@ -66,11 +66,18 @@ demo-loop: assets ## watch the loop: tastes change, the monitor sees it, retrain
 	@TASTELOOP_HOME=$(DEMO) $(BIN)/tasteloop status
 	@TASTELOOP_HOME=$(DEMO) $(BIN)/tasteloop report --site $(DEMO)/site
 
+# Files run side by side, JOBS at a time, each with one thread; what measures time or needs the machine for itself is
+# marked `alone` and comes last, one after the other.
+JOBS ?= 2
+PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+SIDE_BY_SIDE := OMP_NUM_THREADS=1 $(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=20
 test: assets lint typecheck ## everything: linters, types, fast tests, then whole runs and servers
-	@echo "test: fast"
-	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "not slow and not cluster"
-	@echo "test: slow (whole runs, real servers)"
-	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m "slow and not cluster"
+	@echo "test: fast, $(JOBS) files at a time"
+	@$(SIDE_BY_SIDE) -m "not slow and not cluster and not alone"
+	@echo "test: slow (whole runs, real servers), $(JOBS) files at a time"
+	@$(SIDE_BY_SIDE) -m "slow and not cluster and not alone"
+	@echo "test: what must run alone"
+	@$(PYTEST) --durations=20 -m "alone and not cluster"
 
 test-cluster: $(STAMP) ## images, containers, a Kubernetes API server and a node, where they can be started (docs/cluster.md)
 	@$(BIN)/python -m pytest -q --durations=10 -m cluster
