@@ -24,7 +24,7 @@ def promote(
         from pathlib import Path
 
         from components.step import RUN
-        from serving.release.registry import promote
+        from serving.release.promotion import promote
         from validation.monitor.reference import WatchSettings, keep_data, keep_reference
 
         watch = WatchSettings.model_validate_json(settings)

@@ -19,11 +19,11 @@ def rehearse(
     with step("rehearse", rehearsal=rehearsal.path) as outputs:
         from pathlib import Path
 
-        from serving.release.registry import rehearsed
+        from serving.release.registry import attach_rehearsal
         from serving.release.rehearsal import rehearse
 
         out = Path(rehearsal.path)
         result = rehearse(Path(bundle.path), out)
-        rehearsed(version, out / "rehearsal.json")
+        attach_rehearsal(version, out / "rehearsal.json")
         outputs.update(passed=result.passed, reason=result.reason)
     return result.passed, result.reason

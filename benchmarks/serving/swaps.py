@@ -30,7 +30,7 @@ from typing import Any
 HOUSE = Path(__file__).parents[2]
 sys.path.insert(0, str(HOUSE))
 
-from serving.release import registry  # noqa: E402
+from serving.release import promotion, registry  # noqa: E402
 from serving.release.rehearsal import compare, from_v2  # noqa: E402
 from tasteloop import files  # noqa: E402
 
@@ -98,7 +98,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     chance = random.Random(0)
     for n in range(1, arguments.swaps + 1):
         target = versions[n % 2]
-        promote(target) if n % 2 else registry.rollback()
+        promote(target) if n % 2 else promotion.rollback()
         moved = time.monotonic()
         if arguments.kill:
             time.sleep(chance.uniform(0, 1.5))
@@ -184,13 +184,13 @@ def register(bundle: Path, folder: Path, n: int) -> str:
     files.write_json(
         folder / f"r{n}.json", {"passed": True, "reason": "for this benchmark", "digest": digest}
     )
-    registry.rehearsed(recorded.version, folder / f"r{n}.json")
+    registry.attach_rehearsal(recorded.version, folder / f"r{n}.json")
     return recorded.version
 
 
 def promote(version: str) -> None:
     live = registry.pointer()
-    registry.promote(version, live[1] if live else None)
+    promotion.promote(version, live[1] if live else None)
 
 
 def start(folder: Path) -> tuple[subprocess.Popen[bytes], str]:

@@ -13,7 +13,7 @@ commands = typer.Typer()
 @commands.command()
 def rollback(as_json: AsJson = False) -> None:
     """Make the previous champion live again."""
-    from serving.release.registry import rollback as roll_back
+    from serving.release.promotion import rollback as roll_back
 
     live = roll_back()
     if as_json:
@@ -32,7 +32,7 @@ def reset_registry() -> None:
     The database is set aside. Bundles and runs stay; the next run's model is compared with
     baselines alone.
     """
-    from serving.release.registry import reset
+    from serving.release.promotion import reset
 
     aside = reset()
     typer.echo(f"this home has no champion now{f'; the old database is {aside}' if aside else ''}")

@@ -57,7 +57,7 @@ from validation.pages.html import minute
 if TYPE_CHECKING:
     import polars as pl
 
-    from serving.release.registry import Champion
+    from serving.release.versions import LocalVersion
     from tasteloop.runtime.session import Session
     from validation.monitor.reference import Reference
 
@@ -263,7 +263,7 @@ class _Pass:
         return Watched(champion.version, tuple(fresh), entry, resumed)
 
     def examine(
-        self, champion: Champion, reference: Reference, session: Session | None
+        self, champion: LocalVersion, reference: Reference, session: Session | None
     ) -> tuple[list[str], str]:
         """Look at the closed windows that the ledger does not have; their names, and a note where
         there is none.
@@ -315,7 +315,7 @@ class _Pass:
             self.ledger.append(self.lease, "window", key, found.model_dump(mode="json"))
         return [span.name for span in spans], ""
 
-    def learned_until(self, champion: Champion) -> int:
+    def learned_until(self, champion: LocalVersion) -> int:
         """End of the window that a retraining answered with this champion, which has read it; 0
         where none did.
         """
@@ -349,7 +349,7 @@ class _Pass:
         self.tell("rollback", entry["key"], newest.window, entry["reasons"], entry)
         return entry
 
-    def facts(self, champion: Champion, reference: Reference) -> Facts:
+    def facts(self, champion: LocalVersion, reference: Reference) -> Facts:
         if self.settings.decision.new_data is None:
             return Facts(trained=reference.end)
         from tasteloop.behaviour.snapshots import Snapshots
@@ -433,11 +433,11 @@ def _with_errors(windows: Mapping[str, Window], version: str) -> Iterator[Window
 
 
 def _roll_back(entry: dict[str, Any]) -> dict[str, Any]:
-    from serving.release import registry
+    from serving.release import promotion, registry
 
     try:
-        live = registry.rollback(expected=entry["champion"])
-    except registry.ChampionMoved as moved:
+        live = promotion.rollback(expected=entry["champion"])
+    except promotion.ChampionMoved as moved:
         pointer = registry.pointer()
         if pointer is None or pointer[1] != entry["to"]:
             return {"result": "moved", "reason": str(moved)}
@@ -593,7 +593,7 @@ def journal(since: int, until: int, version: str) -> pl.DataFrame:
     return read_journal(place, start, end).filter(pl.col(VERSION) == version)
 
 
-def reference_of(champion: Champion, settings: Settings) -> tuple[Reference, Session | None]:
+def reference_of(champion: LocalVersion, settings: Settings) -> tuple[Reference, Session | None]:
     """The champion's reference, made where it is missing or was made with other settings; the
     session if it was loaded.
 

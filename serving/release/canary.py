@@ -496,10 +496,10 @@ def promote(reasons: Sequence[str] = ("promoted by hand",), identity: str | None
     """Make the running rollout's challenger the champion, if the champion still is the one it was
     compared with.
     """
-    from serving.release import registry
+    from serving.release import promotion
 
     rollout = _running(identity)
-    registry.promote(rollout.challenger.version, rollout.champion.digest)
+    promotion.promote(rollout.challenger.version, rollout.champion.digest)
     return end(rollout.id, "promoted", reasons) or rollout
 
 

@@ -26,11 +26,13 @@ from prometheus_client import Counter, Gauge
 from serving.answering.live import Live
 from serving.answering.predictor import Answer, Predictor, Question
 from serving.journal.writer import CHALLENGER, CHAMPION, Answered, Journal, now
-from serving.release import canary, registry
+from serving.release import bundles, canary, registry
 from serving.release.canary import Agreement, Observed, Rollout, Tally, agreement, finite, tally
+from serving.release.database import address, change_stamp
+from serving.release.last_versions import note_served, served_version
 from serving.release.rehearsal import check
+from serving.release.versions import VersionId
 from serving.settings import Limits
-from tasteloop import files
 from tasteloop.errors import TasteloopError
 
 if TYPE_CHECKING:
@@ -327,7 +329,7 @@ class Following(Live):
 
     def _look(self) -> None:
         """Ask the registry for the champion where it may be another than when it was last asked."""
-        mark, waited = registry.mark(), time.monotonic() - self._asked
+        mark, waited = change_stamp(), time.monotonic() - self._asked
         if mark is None:  # not on this machine
             moved = waited >= REMOTE_INTERVAL
         elif self._away is not None:
@@ -366,7 +368,7 @@ class Following(Live):
         self.swap(predictor)
         self._left_over = True
         self._since = _now()
-        remember(predictor)
+        note_served(VersionId(predictor.version, predictor.digest))
         SWAPS.labels("swapped").inc()
         logger.info("version %s answers now, in place of version %s", version, current.version)
 
@@ -499,7 +501,7 @@ def reach_registry() -> str | None:
         if registry.pointer() is None:
             raise no_champion()
     except TasteloopError as error:
-        if _served() is None:
+        if served_version() is None:
             raise
         return str(error)
     return None
@@ -518,7 +520,7 @@ def first(limits: Limits | None = None, away: str | None = None) -> Predictor:
     Raises:
         TasteloopError: no champion, or neither can be served; the reason is the champion's.
     """
-    served = _served()
+    served = served_version()
     try:
         if away is not None:
             raise TasteloopError(away)
@@ -530,7 +532,7 @@ def first(limits: Limits | None = None, away: str | None = None) -> Predictor:
             check(predictor, live.path)
         else:
             predictor.warm_up(live.path)
-        remember(predictor)
+        note_served(VersionId(predictor.version, predictor.digest))
         return predictor
     except TasteloopError as error:
         if served is None:
@@ -552,7 +554,7 @@ def _bundle_of(version: str, digest: str) -> Path:
     registry says.
     """
     try:
-        return registry.find_bundle(digest)
+        return bundles.find_bundle(digest)
     except TasteloopError:
         found = registry.find(version)
         if found.digest != digest:
@@ -562,32 +564,9 @@ def _bundle_of(version: str, digest: str) -> Path:
 
 def no_champion() -> TasteloopError:
     return TasteloopError(
-        f"there is no champion in {registry.address()} yet; train one with `tasteloop run`, "
+        f"there is no champion in {address()} yet; train one with `tasteloop run`, "
         "or serve a bundle directory with --bundle DIR"
     )
-
-
-def remember(predictor: Predictor) -> None:
-    """Note what is served, for a later start; a home that cannot be written is no reason not to
-    serve.
-    """
-    if (predictor.version, predictor.digest) == _served():
-        return
-    try:
-        files.write_json(
-            files.home() / registry.SERVED,
-            {"version": predictor.version, "digest": predictor.digest},
-        )
-    except OSError as error:
-        logger.warning("%s cannot be written (%s)", files.home() / registry.SERVED, error.strerror)
-
-
-def _served() -> tuple[str, str] | None:
-    try:
-        noted = files.read_json(files.home() / registry.SERVED)
-        return str(noted["version"]), str(noted["digest"])
-    except (TasteloopError, KeyError, TypeError):
-        return None
 
 
 def _be_nice() -> None:

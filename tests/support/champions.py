@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from serving.release import registry
+from serving.release import promotion, registry
 from tasteloop.bundle import verify
 from tasteloop.files import write_json
 
@@ -16,6 +16,6 @@ def promote(bundle: Path, work: Path, expected: str | None = None) -> str:
         bundle, work / "evaluation.json", {"passed": True, "reasons": []}, {}
     ).version
     write_json(work / "rehearsal.json", {"passed": True, "digest": verify(bundle)})
-    registry.rehearsed(version, work / "rehearsal.json")
-    registry.promote(version, expected)
+    registry.attach_rehearsal(version, work / "rehearsal.json")
+    promotion.promote(version, expected)
     return version

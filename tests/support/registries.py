@@ -107,14 +107,14 @@ def rehearsal(path: Path, bundle: Path, passed: bool = True) -> Path:
 
 def candidate(
     folder: Path, name: str, passed: bool = True, rehearsed: bool = True
-) -> registry.Recorded:
+) -> registry.RecordedVersion:
     """A recorded version, ready to be promoted unless told otherwise."""
     bundle = make_bundle(folder / name, name)
     recorded = registry.record(
         bundle, make_evaluation(folder / f"{name}.json"), {**VERDICT, "passed": passed}, SETTINGS
     )
     if rehearsed:
-        registry.rehearsed(recorded.version, rehearsal(folder / f"{name}-r.json", bundle))
+        registry.attach_rehearsal(recorded.version, rehearsal(folder / f"{name}-r.json", bundle))
     return recorded
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.release import registry
+from serving.release import promotion, registry
 from serving.release.rehearsal import rehearse
 from tasteloop import files
 from tests.support.processes import Running, run_server
@@ -37,8 +37,8 @@ def test_the_champion_is_served(
     )
     outcome = rehearse(tiny_bundle, tmp_path)
     assert outcome.passed, outcome.reason
-    registry.rehearsed(recorded.version, tmp_path / "rehearsal.json")
-    champion = registry.promote(recorded.version, None)
+    registry.attach_rehearsal(recorded.version, tmp_path / "rehearsal.json")
+    champion = promotion.promote(recorded.version, None)
 
     running = serve()
     response = httpx.post(

@@ -22,7 +22,7 @@ import pytest
 
 from serving.client import Client
 from serving.journal.writer import read_journal
-from serving.release import canary, registry
+from serving.release import canary, promotion, registry
 from tasteloop import files
 from tasteloop.bundle import seal
 from tasteloop.errors import TasteloopError
@@ -156,12 +156,12 @@ def test_a_version_that_fails_is_refused_and_told_and_a_restart_is_no_way_in(
     assert status(server)["refused"] == []
     assert sentiment(server)["predictions"] != before["predictions"]
 
-    registry.rollback()  # to the version that fails
+    promotion.rollback()  # to the version that fails
     until(lambda: status(server)["refused"])
     weights = next(registry.find("1").path.rglob("*.safetensors"))
     weights.write_bytes(weights.read_bytes() + b"\0")
     with pytest.raises(TasteloopError):
-        registry.rollback()
+        promotion.rollback()
     assert status(server)["version"] == "2"
 
 

@@ -28,7 +28,7 @@ from pipelines.simulation.replay import (
 )
 from pipelines.simulation.simulator import at, cuts_of, fresh, judged, replayed
 from serving.journal.writer import read_journal
-from serving.release.registry import tracking_uri
+from serving.release.database import tracking_uri
 from tasteloop.behaviour.events import EVENTS_SCHEMA, Event
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, read_parquet

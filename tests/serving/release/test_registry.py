@@ -1,4 +1,4 @@
-"""The laws of `serving.release.registry` on a real MLflow: recorded once, promoted whole, rolled
+"""The laws of the registry on a real MLflow: recorded once, promoted whole, rolled
 back in steps.
 """
 
@@ -26,7 +26,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from serving.release import registry
+from serving.release import mlflow_store, promotion, registry
+from serving.release.database import change_stamp, sqlite_path, sqlite_uri, tracking_uri
+from serving.release.last_versions import LAST_CHAMPION_FILE, SERVED_FILE, RegistryLost
 from tasteloop import files
 from tasteloop.errors import TasteloopError
 from tests.support.registries import (
@@ -68,7 +70,7 @@ def promoted(folder: Path, *names: str) -> list[str]:
     versions = []
     for name in names:
         versions.append(candidate(folder, name).version)
-        registry.promote(versions[-1], live_digest())
+        promotion.promote(versions[-1], live_digest())
     return versions
 
 
@@ -77,7 +79,7 @@ def walk_back() -> list[str]:
     walked = []
     while True:
         try:
-            walked.append(registry.rollback().version)
+            walked.append(promotion.rollback().version)
         except TasteloopError:
             return walked
 
@@ -107,9 +109,7 @@ def test_record_logs_everything(home: Path, tmp_path: Path) -> None:
     recorded = registry.record(bundle, evaluation, VERDICT, SETTINGS, report)
     assert (recorded.version, recorded.new) == ("1", True)
 
-    client = MlflowClient(
-        tracking_uri=registry.tracking_uri(), registry_uri=registry.tracking_uri()
-    )
+    client = MlflowClient(tracking_uri=tracking_uri(), registry_uri=tracking_uri())
     run = client.get_run(recorded.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params == {
@@ -167,22 +167,22 @@ def test_record_refuses_what_is_not_whole(home: Path, tmp_path: Path) -> None:
 def test_the_first_promotion(home: Path, tmp_path: Path) -> None:
     recorded = candidate(tmp_path, "a")
     assert live() is None
-    champion = registry.promote(recorded.version, None)
+    champion = promotion.promote(recorded.version, None)
     assert champion == registry.champion()
     assert [(v.version, v.champion, v.rehearsed) for v in registry.versions()] == [
         ("1", True, True)
     ]
-    assert registry.promote(recorded.version, None) == champion, "a promotion can be tried again"
+    assert promotion.promote(recorded.version, None) == champion, "a promotion can be tried again"
 
 
 def test_no_promotion_against_another_champion(home: Path, tmp_path: Path) -> None:
     a, b, c = (candidate(tmp_path, name).version for name in "abc")
-    registry.promote(a, None)
+    promotion.promote(a, None)
     before = live_digest()
-    registry.promote(b, before)
+    promotion.promote(b, before)
     for expected in (before, None, "", "0" * 64):
-        with pytest.raises(registry.ChampionMoved, match=f"version {c} was compared with"):
-            registry.promote(c, expected)
+        with pytest.raises(promotion.ChampionMoved, match=f"version {c} was compared with"):
+            promotion.promote(c, expected)
     assert live() == b
 
 
@@ -194,15 +194,15 @@ def test_no_promotion_without(
 ) -> None:
     version = candidate(tmp_path, "a", passed, rehearsed).version
     with pytest.raises(TasteloopError, match=f"has not passed {message}"):
-        registry.promote(version, None)
+        promotion.promote(version, None)
     assert live() is None
 
 
 def test_a_failed_rehearsal_is_no_rehearsal(home: Path, tmp_path: Path) -> None:
     version = candidate(tmp_path, "a").version
-    registry.rehearsed(version, rehearsal(tmp_path / "r.json", tmp_path / "a", passed=False))
+    registry.attach_rehearsal(version, rehearsal(tmp_path / "r.json", tmp_path / "a", passed=False))
     with pytest.raises(TasteloopError, match="a rehearsal"):
-        registry.promote(version, None)
+        promotion.promote(version, None)
 
 
 def test_a_rehearsal_that_found_no_whole_bundle_is_kept_too(home: Path, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_rehearsal_that_found_no_whole_bundle_is_kept_too(home: Path, tmp_path
     files.write_json(
         tmp_path / "r.json", {"passed": False, "reason": "manifest.json is cut off", "digest": ""}
     )
-    registry.rehearsed(version, tmp_path / "r.json")
+    registry.attach_rehearsal(version, tmp_path / "r.json")
     assert [v.rehearsed for v in registry.versions()] == [False]
 
 
@@ -218,23 +218,23 @@ def test_a_rehearsal_of_another_bundle_is_refused(home: Path, tmp_path: Path) ->
     version = candidate(tmp_path, "a", rehearsed=False).version
     other = make_bundle(tmp_path / "other", "other")
     with pytest.raises(TasteloopError, match="not about version 1"):
-        registry.rehearsed(version, rehearsal(tmp_path / "r.json", other))
+        registry.attach_rehearsal(version, rehearsal(tmp_path / "r.json", other))
 
 
 def test_an_unknown_version(home: Path, tmp_path: Path) -> None:
     candidate(tmp_path, "a")
     for version in ("9", "x", ""):
         with pytest.raises(TasteloopError, match="there is no version .* registered: 1"):
-            registry.promote(version, None)
+            promotion.promote(version, None)
 
 
 def test_a_damaged_bundle_is_not_promoted_nor_found(home: Path, tmp_path: Path) -> None:
     a, b = (candidate(tmp_path, name).version for name in "ab")
     path = registry.find(b).path
-    registry.promote(a, None)
+    promotion.promote(a, None)
     (path / "card.json").write_text("{}")
     with pytest.raises(TasteloopError):
-        registry.promote(b, live_digest())
+        promotion.promote(b, live_digest())
     assert live() == a
     shutil.rmtree(path)
     with pytest.raises(TasteloopError, match="version 2 is gone"):
@@ -246,26 +246,26 @@ def test_a_damaged_bundle_is_not_promoted_nor_found(home: Path, tmp_path: Path) 
 
 def test_rollback_walks_back(home: Path, tmp_path: Path) -> None:
     a, b, c = promoted(tmp_path, "a", "b", "c")
-    assert registry.rollback().version == b
+    assert promotion.rollback().version == b
     assert live() == b
-    assert registry.rollback().version == a
+    assert promotion.rollback().version == a
     with pytest.raises(
         TasteloopError, match=r"no previous champion to go back to \(live: version 1\)"
     ):
-        registry.rollback()
+        promotion.rollback()
     assert live() == a
 
 
 def test_promotion_after_rollback(home: Path, tmp_path: Path) -> None:
     a, b, c = promoted(tmp_path, "a", "b", "c")
-    registry.rollback()
-    registry.promote(c, live_digest())
+    promotion.rollback()
+    promotion.promote(c, live_digest())
     assert walk_back() == [b, a]
 
 
 def test_promoting_an_old_champion_again(home: Path, tmp_path: Path) -> None:
     a, b = promoted(tmp_path, "a", "b")
-    registry.promote(a, live_digest())
+    promotion.promote(a, live_digest())
     assert walk_back() == [b, a]
 
 
@@ -274,25 +274,25 @@ def test_rollback_of_the_champion_that_was_meant_and_no_other(home: Path, tmp_pa
     a, b = promoted(tmp_path, "a", "b")
     meant = live_digest()
     assert registry.previous() == (a, registry.find(a).digest)
-    with pytest.raises(registry.ChampionMoved, match="nothing was rolled back"):
-        registry.rollback(expected="f" * 64)
+    with pytest.raises(promotion.ChampionMoved, match="nothing was rolled back"):
+        promotion.rollback(expected="f" * 64)
     assert live() == b
-    assert registry.rollback(expected=meant).version == a
-    with pytest.raises(registry.ChampionMoved):  # a second time
-        registry.rollback(expected=meant)
+    assert promotion.rollback(expected=meant).version == a
+    with pytest.raises(promotion.ChampionMoved):  # a second time
+        promotion.rollback(expected=meant)
     assert live() == a and registry.previous() is None
 
 
 def test_nothing_to_roll_back(home: Path) -> None:
     with pytest.raises(TasteloopError, match=r"\(live: none\)"):
-        registry.rollback()
+        promotion.rollback()
 
 
 def test_no_rollback_to_a_damaged_bundle(home: Path, tmp_path: Path) -> None:
     a, b = promoted(tmp_path, "a", "b")
     (registry.find(a).path / "card.json").write_text("{}")
     with pytest.raises(TasteloopError):
-        registry.rollback()
+        promotion.rollback()
     assert live() == b
 
 
@@ -314,14 +314,14 @@ def test_a_promotion_says_when_and_in_whose_place(home: Path, tmp_path: Path) ->
 
 def test_the_evidence_of_a_version_is_what_is_left_of_it(home: Path, tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "a", "a")
-    evaluation = make_evaluation(tmp_path / registry.EVALUATION)
+    evaluation = make_evaluation(tmp_path / registry.EVALUATION_FILE)
     version = registry.record(bundle, evaluation, VERDICT, SETTINGS).version
-    assert list(registry.evidence(version)) == [registry.EVALUATION, registry.VERDICT]
-    registry.rehearsed(version, rehearsal(tmp_path / registry.REHEARSAL, bundle))
+    assert list(registry.evidence(version)) == [registry.EVALUATION_FILE, registry.VERDICT_FILE]
+    registry.attach_rehearsal(version, rehearsal(tmp_path / registry.REHEARSAL_FILE, bundle))
     evidence = registry.evidence(version)
-    assert json.loads(evidence[registry.VERDICT]) == VERDICT
-    assert evidence[registry.EVALUATION] == evaluation.read_text()
-    assert json.loads(evidence[registry.REHEARSAL])["passed"] is True
+    assert json.loads(evidence[registry.VERDICT_FILE]) == VERDICT
+    assert evidence[registry.EVALUATION_FILE] == evaluation.read_text()
+    assert json.loads(evidence[registry.REHEARSAL_FILE])["passed"] is True
     shutil.rmtree(home / "mlartifacts")
     assert registry.evidence(version) == {}
 
@@ -366,15 +366,13 @@ def test_a_lost_registry_never_looks_like_an_empty_one(
         registry.pointer,
         registry.previous,
         registry.versions,
-        registry.rollback,
+        promotion.rollback,
     ):
-        with pytest.raises(
-            registry.RegistryLost, match=r"version 1 \(.*backup.*reset-registry"
-        ) as error:
+        with pytest.raises(RegistryLost, match=r"version 1 \(.*backup.*reset-registry") as error:
             question()
         assert "\n" not in str(error.value)
-    with pytest.raises(registry.RegistryLost):
-        registry.promote("1", None)  # which would compare with nothing
+    with pytest.raises(RegistryLost):
+        promotion.promote("1", None)  # which would compare with nothing
 
 
 @pytest.mark.parametrize("how", LOSSES)
@@ -384,27 +382,27 @@ def test_a_registry_that_is_restored_while_it_is_in_use_is_read_again(
     promoted(tmp_path, "a", "b")
     backup = shutil.copy(home / "mlflow.db", tmp_path / "backup.db")
     lose(home, how)
-    with pytest.raises(registry.RegistryLost):
+    with pytest.raises(RegistryLost):
         registry.pointer()
     shutil.copy(backup, tmp_path / "restored.db")
     (tmp_path / "restored.db").replace(home / "mlflow.db")
     assert live() == "2"
-    assert registry.rollback().version == "1"
+    assert promotion.rollback().version == "1"
 
 
 def test_a_lost_registry_is_reset_by_an_explicit_command_alone(home: Path, tmp_path: Path) -> None:
     with pytest.raises(TasteloopError, match="has had no champion: nothing is lost"):
-        registry.reset()
+        promotion.reset()
     promoted(tmp_path, "a")
     with pytest.raises(TasteloopError, match="has a champion, version 1"):
-        registry.reset()
+        promotion.reset()
     lose(home, "no database")
-    files.write_json(home / registry.SERVED, {"version": "1", "digest": "d"})
+    files.write_json(home / SERVED_FILE, {"version": "1", "digest": "d"})
 
-    aside = registry.reset()
+    aside = promotion.reset()
     assert aside is not None and aside.read_bytes().startswith(b"not a database")
     assert registry.champion() is None and registry.versions() == []
-    assert not (home / registry.SERVED).exists()
+    assert not (home / SERVED_FILE).exists()
 
 
 @pytest.mark.parametrize("witness", ["served.json", "monitor/ledger.jsonl", "mlartifacts"])
@@ -413,31 +411,31 @@ def test_a_home_of_an_earlier_version_knows_that_it_had_a_champion(
 ) -> None:
     promoted(tmp_path, "a")
     shutil.rmtree(home / "mlartifacts")
-    (home / registry.LAST_CHAMPION).unlink()
+    (home / LAST_CHAMPION_FILE).unlink()
     if witness == "mlartifacts":
         (home / witness / "run").mkdir(parents=True)
     else:
         files.write_json(home / witness, {"version": "1", "digest": "d"})
     lose(home, "zero bytes")
-    with pytest.raises(registry.RegistryLost, match="this home has had"):
+    with pytest.raises(RegistryLost, match="this home has had"):
         registry.champion()
 
 
 def test_who_finds_a_champion_remembers_it(home: Path, tmp_path: Path) -> None:
     promoted(tmp_path, "a")
-    noted = (home / registry.LAST_CHAMPION).read_text()
+    noted = (home / LAST_CHAMPION_FILE).read_text()
     # a process that was killed just after it promoted, or an earlier version
-    (home / registry.LAST_CHAMPION).unlink()
+    (home / LAST_CHAMPION_FILE).unlink()
     assert registry.pointer() is not None
-    assert (home / registry.LAST_CHAMPION).read_text() == noted
+    assert (home / LAST_CHAMPION_FILE).read_text() == noted
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '"text"', "{}", "\0"])
 def test_a_damaged_memory_is_still_one(home: Path, tmp_path: Path, damage: str) -> None:
     promoted(tmp_path, "a")
-    (home / registry.LAST_CHAMPION).write_text(damage)
+    (home / LAST_CHAMPION_FILE).write_text(damage)
     lose(home, "missing")
-    with pytest.raises(registry.RegistryLost):
+    with pytest.raises(RegistryLost):
         registry.champion()
 
 
@@ -462,7 +460,7 @@ def test_every_command_says_in_one_message_that_the_registry_is_lost(
     if command == "run":  # whose step asks the same question, for the gate
         from components.champion import champion as step
 
-        with pytest.raises(registry.RegistryLost):
+        with pytest.raises(RegistryLost):
             step.python_func(bundle=SimpleNamespace(path=str(tmp_path / "a")))
         if how == "damaged":  # which only whoever reads all of it sees
             return
@@ -493,7 +491,7 @@ def test_a_monitor_carries_nothing_on_while_the_registry_is_lost(
         ledger.append(lease, "decided", "k", {**decided.model_dump(mode="json"), "now": 1})
     lose(home, "missing")
 
-    with pytest.raises(registry.RegistryLost):
+    with pytest.raises(RegistryLost):
         watch_once(load("smoke"), retrain=lambda _: pytest.fail("a retraining would end as failed"))
     assert [record.kind for record in ledger.records()] == ["decided"]
 
@@ -547,7 +545,7 @@ def test_an_mlflow_server_that_has_lost_the_champion_or_does_not_answer_is_no_ne
 ) -> None:
     database, server = remote
     promoted(tmp_path, "a")
-    assert "SECRET" not in (home / registry.LAST_CHAMPION).read_text()
+    assert "SECRET" not in (home / LAST_CHAMPION_FILE).read_text()
 
     for tables, why in (
         (("registered_model_aliases",), "has no champion"),
@@ -560,12 +558,12 @@ def test_an_mlflow_server_that_has_lost_the_champion_or_does_not_answer_is_no_ne
             for table in tables:
                 lost.execute(f"DELETE FROM {table}")
         with pytest.raises(
-            registry.RegistryLost, match=f"{why}.*version 1 .* of http://.+@127.0.0.1"
+            RegistryLost, match=f"{why}.*version 1 .* of http://.+@127.0.0.1"
         ) as error:
             registry.champion()
         assert "SECRET" not in str(error.value)
-    registry._client.cache_clear()  # as a new process, which would make the model
-    with pytest.raises(registry.RegistryLost, match="has no model 'tasteloop', but"):
+    mlflow_store.connect.cache_clear()  # as a new process, which would make the model
+    with pytest.raises(RegistryLost, match="has no model 'tasteloop', but"):
         registry.champion()
 
     os.killpg(server.pid, signal.SIGKILL)
@@ -574,12 +572,12 @@ def test_an_mlflow_server_that_has_lost_the_champion_or_does_not_answer_is_no_ne
         registry.champion,
         registry.pointer,
         registry.versions,
-        registry.rollback,
-        registry.reset,
+        promotion.rollback,
+        promotion.reset,
     ):
         with pytest.raises(TasteloopError, match="cannot be asked") as error:
             question()
-        assert not isinstance(error.value, registry.RegistryLost)
+        assert not isinstance(error.value, RegistryLost)
         assert "SECRET" not in str(error.value) and "\n" not in str(error.value)
 
 
@@ -611,16 +609,18 @@ def test_a_home_may_have_any_name(
 
     bundle = make_bundle(tmp_path / "a", "a")
     recorded = registry.record(bundle, make_evaluation(tmp_path / "e.json"), VERDICT, SETTINGS)
-    registry.rehearsed(recorded.version, rehearsal(tmp_path / "rehearsal.json", bundle))
-    champion = registry.promote(recorded.version, None)
+    registry.attach_rehearsal(recorded.version, rehearsal(tmp_path / "rehearsal.json", bundle))
+    champion = promotion.promote(recorded.version, None)
 
     assert champion == registry.champion()
     assert champion.path.is_relative_to(home / "mlartifacts")
-    assert set(registry.evidence("1")) == {"e.json", registry.VERDICT, registry.REHEARSAL} - {
-        "e.json"
-    }
-    assert registry.mark() == registry.mark() != (0, 0)
-    assert registry.sqlite_path(registry.tracking_uri()) == home / "mlflow.db"
+    assert set(registry.evidence("1")) == {
+        "e.json",
+        registry.VERDICT_FILE,
+        registry.REHEARSAL_FILE,
+    } - {"e.json"}
+    assert change_stamp() == change_stamp() != (0, 0)
+    assert sqlite_path(tracking_uri()) == home / "mlflow.db"
     assert [path.name for path in home.parent.iterdir()] == [name]
     assert {*tmp_path.iterdir()} - before == {
         tmp_path / made for made in ("a", "e.json", "rehearsal.json")
@@ -638,12 +638,12 @@ def test_an_sqlite_uri_names_the_same_file_to_sqlalchemy_and_sqlite(name: str) -
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name[:80].encode()[:200].decode(errors="ignore").replace(".", "_")
-        engine = sqlalchemy.create_engine(registry.sqlite_uri(path))
+        engine = sqlalchemy.create_engine(sqlite_uri(path))
         with engine.begin() as connection:
             connection.exec_driver_sql("CREATE TABLE t (a)")
         engine.dispose()
         assert [*Path(folder).iterdir()] == [path]
-        assert registry.sqlite_path(registry.sqlite_uri(path)) == path
+        assert sqlite_path(sqlite_uri(path)) == path
 
 
 # A home that was moved
@@ -669,11 +669,11 @@ def test_a_home_that_was_moved_goes_on_where_it_is(
 
     champion = registry.champion()
     assert champion is not None and champion.version == b and champion.path.is_relative_to(moved)
-    assert set(registry.evidence(a)) == {registry.VERDICT}
+    assert set(registry.evidence(a)) == {registry.VERDICT_FILE}
     c = candidate(tmp_path, "c").version
-    registry.rehearsed(a, rehearsal(tmp_path / registry.REHEARSAL, tmp_path / "a"))
-    assert registry.REHEARSAL in registry.evidence(a)
-    registry.promote(c, champion.digest)
+    registry.attach_rehearsal(a, rehearsal(tmp_path / registry.REHEARSAL_FILE, tmp_path / "a"))
+    assert registry.REHEARSAL_FILE in registry.evidence(a)
+    promotion.promote(c, champion.digest)
     assert walk_back() == [b, a]
     assert not home.exists()
 
@@ -687,8 +687,8 @@ def test_a_copy_of_a_home_leaves_the_original_alone(
     before = files.sha256_tree(home)
     use(copied, monkeypatch)
 
-    assert registry.rollback().path.is_relative_to(copied)
-    registry.rehearsed(a, rehearsal(tmp_path / registry.REHEARSAL, tmp_path / "a"))
+    assert promotion.rollback().path.is_relative_to(copied)
+    registry.attach_rehearsal(a, rehearsal(tmp_path / registry.REHEARSAL_FILE, tmp_path / "a"))
     assert files.sha256_tree(home) == before
 
 
@@ -772,9 +772,7 @@ def killed_at_every_write(work: Callable[[], Any]) -> Iterator[str]:
 def test_a_killed_record_can_be_tried_again(home: Path, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    client = MlflowClient(
-        tracking_uri=registry.tracking_uri(), registry_uri=registry.tracking_uri()
-    )
+    client = MlflowClient(tracking_uri=tracking_uri(), registry_uri=tracking_uri())
     kills = 0
     evaluation = make_evaluation(tmp_path / "e.json")
     bundle = make_bundle(tmp_path / "b", "b")
@@ -797,7 +795,7 @@ def test_a_killed_promotion_is_the_state_before_or_after(home: Path, tmp_path: P
     a, b = promoted(tmp_path, "a", "b")
     c = candidate(tmp_path, "c").version
     before = live_digest()
-    for where in killed_at_every_write(lambda: registry.promote(c, before)):
+    for where in killed_at_every_write(lambda: promotion.promote(c, before)):
         saved = (home / "mlflow.db").read_bytes()
         assert live() == (c if where == "after set_registered_model_alias" else b), where
         assert walk_back() == ([b, a] if live_was(saved, home) == c else [a]), where
@@ -809,7 +807,7 @@ def test_a_killed_promotion_is_the_state_before_or_after(home: Path, tmp_path: P
 def test_a_killed_rollback_is_the_state_before_or_after(home: Path, tmp_path: Path) -> None:
     a, b, c = promoted(tmp_path, "a", "b", "c")
     start = (home / "mlflow.db").read_bytes()
-    for where in killed_at_every_write(registry.rollback):
+    for where in killed_at_every_write(promotion.rollback):
         assert live() in (c, b), where
         assert walk_back() == ([b, a] if where == "before set_registered_model_alias" else [a]), (
             where
@@ -830,14 +828,14 @@ def live_was(saved: bytes, home: Path) -> str | None:
 
 PROMOTE = """
 import sys
-from serving.release import registry
+from serving.release import promotion, registry
 registry.champion()
 print("ready", flush=True)
 sys.stdin.readline()
 try:
-    registry.promote(sys.argv[1], sys.argv[2])
+    promotion.promote(sys.argv[1], sys.argv[2])
     print("won")
-except registry.ChampionMoved:
+except promotion.ChampionMoved:
     print("lost")
 """
 

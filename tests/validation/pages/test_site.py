@@ -19,7 +19,7 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
-from serving.release import canary, registry
+from serving.release import canary, promotion
 from serving.release.canary import Observed, Rollout, Side, Tally
 from tasteloop import files
 from tasteloop.errors import TasteloopError
@@ -499,8 +499,8 @@ def test_the_command_gathers_what_is_there(
         return capsys.readouterr().out
 
     first, second = candidate(tmp_path, "a"), candidate(tmp_path, "b")
-    registry.promote(first.version, None)
-    registry.promote(second.version, live_digest())
+    promotion.promote(first.version, None)
+    promotion.promote(second.version, live_digest())
     facts = run(1) | {"version": second.version, "started": "2026-11-24T19:30:59+00:00"}
     facts["steps"].append(
         {"step": "record", "event": "finished", "outputs": {"mlflow_run": second.run_id}}
@@ -532,7 +532,7 @@ def test_the_command_gathers_what_is_there(
     assert "took its place" in words(site, f"models/{first.version}.html")
     assert len(list(site.glob(f"evidence/windows/*/{PAGE}"))) == 12
     assert len(list(site.glob(f"evidence/windows/*/{EVIDENTLY}"))) == 10  # of the newest
-    registry.rollback()
+    promotion.rollback()
     assert "taken back" in words(site, "index.html") or call()
     shown = words(site, "index.html").count("severe")
     labels = {"severity": {"labels": {"watch": 8, "act": 9}}}  # what this home's monitor decides by
