@@ -37,6 +37,7 @@ from tasteloop.behaviour.events import (
     likely_range,
 )
 from tasteloop.behaviour.items import ITEMS_SCHEMA
+from tasteloop.behaviour.kinds import words_that_are_no_acts
 from tasteloop.errors import TasteloopError
 from tasteloop.files import home, write_json
 from validation.monitor.decision import Decision, Evidence, Facts, Outcome, Result, decide, key_of
@@ -574,7 +575,9 @@ def _events(path: Path, since: int) -> pl.DataFrame:
             lost,
             read.height,
         )
-    return kept.filter(pl.col(TIME) >= since)
+    # what was merely shown is in no history, and so in no reference
+    is_act = ~pl.col(KIND).is_in(words_that_are_no_acts()).fill_null(False)
+    return kept.filter((pl.col(TIME) >= since) & is_act)
 
 
 def journal(since: int, until: int, version: str) -> pl.DataFrame:

@@ -9,7 +9,8 @@ from serving.answering.users import LONGEST_USER
 from serving.http import v2
 from serving.journal.tokens import TOKEN_HEADER
 from serving.journal.writer import LONGEST_REQUEST_ID, MOST_FEEDBACK
-from tasteloop.behaviour.events import KINDS, LATEST, PER_UNIT, likely_range
+from tasteloop.behaviour.events import LATEST, PER_UNIT, likely_range
+from tasteloop.behaviour.kinds import KINDS
 from tasteloop.runtime.session import MOST_K
 from tasteloop.tasks import SENTIMENT
 

@@ -4,9 +4,8 @@
 |---|---|---|
 | user | str | pseudonym |
 | item | str or null | null for a search |
-| kind | str | one of `KINDS` |
-| time | int64 | microseconds since 1970, UTC: engines differ in timestamp arithmetic, not in
-integers |
+| kind | str | one of `tasteloop.behaviour.kinds.KINDS` |
+| time | int64 | microseconds since 1970, UTC: engines differ in timestamps, not in integers |
 | value | float32 or null | in [0, 1]: the source's declared scale, normalised |
 | text | str or null | query, review |
 """
@@ -24,6 +23,7 @@ from typing import Any, Literal
 import narwhals as nw
 from pydantic import BaseModel, Field
 
+from tasteloop.behaviour.kinds import KINDS, ROUNDING, words_needing, words_without
 from tasteloop.errors import TasteloopError
 
 USER = "user"
@@ -32,8 +32,6 @@ KIND = "kind"
 TIME = "time"
 VALUE = "value"
 TEXT = "text"
-
-KINDS = ("view", "search", "click", "rate", "review", "share", "purchase")
 
 EVENTS_SCHEMA = nw.Schema(
     {
@@ -48,24 +46,25 @@ EVENTS_SCHEMA = nw.Schema(
 
 SECOND = 1_000_000  # µs
 LATEST = 253_402_300_800 * SECOND - 1  # the last of the year 9999, where datetime ends
-_ACTS = ("click", "purchase", "share")  # positive whatever their value
-_OPINIONS = ("rate", "review")  # positive when their value is high
-_ROUNDING = 1e-6  # a value of 0.7 is stored as the float32 0.69999999
 
 
 def positive(threshold: float = 0.7) -> nw.Expr:
     """True where an event says that its user wants its item; never null.
 
-    Clicks, purchases and shares do; ratings and reviews from `threshold` up; views without a value
-    or from `threshold` up. An event without an item never does. On a scale of 1 to 5, 0.7 means 4
-    and 5.
+    The declaration of its kind says whether it does (`Kind.is_positive`). An event without an item
+    never does. On a scale of 1 to 5, a threshold of 0.7 means 4 and 5.
     """
     kind, value = nw.col(KIND), nw.col(VALUE)
-    high = (value >= threshold - _ROUNDING).fill_null(False)
+    words: dict[str, list[str]] = {"ignored": [], "corrects": [], "decides": []}
+    for declared in KINDS.values():
+        if declared.strength > 0:
+            words[declared.value].append(declared.word)
+
+    is_high = (value >= threshold - ROUNDING).fill_null(False)
     wanted = (
-        kind.is_in(_ACTS)
-        | (kind.is_in(_OPINIONS) & high)
-        | ((kind == "view") & (value.is_null() | high))
+        kind.is_in(words["ignored"])
+        | (kind.is_in(words["decides"]) & is_high)
+        | (kind.is_in(words["corrects"]) & (value.is_null() | is_high))
     )
     return ~nw.col(ITEM).is_null() & wanted.fill_null(False)
 
@@ -81,15 +80,27 @@ class Event:
     text: str | None = None
 
     def positive(self, threshold: float = 0.7) -> bool:
-        """The same rule as the module's `positive`, for one event."""
-        if self.item is None:
+        """The same rule as the module's `positive`, for one event.
+
+        >>> Event("rate", "50", value=0.75).positive()
+        True
+        """
+        kind = KINDS.get(self.kind)
+        if self.item is None or kind is None:
             return False
-        high = self.value is not None and self.value >= threshold - _ROUNDING
-        return (
-            self.kind in _ACTS
-            or (self.kind in _OPINIONS and high)
-            or (self.kind == "view" and (self.value is None or high))
-        )
+        return kind.is_positive(self.value, threshold)
+
+    @property
+    def is_act(self) -> bool:
+        """Whether the user did something; False for what was merely shown."""
+        kind = KINDS.get(self.kind)
+        return kind is None or kind.is_act
+
+    @property
+    def consumes(self) -> bool:
+        """Whether the item is then known to the user, and not recommended again."""
+        kind = KINDS.get(self.kind)
+        return kind is None or kind.consumes
 
     def json(self) -> dict[str, Any]:
         """What `parse` reads: without what is absent."""
@@ -260,7 +271,9 @@ RULES: Mapping[str, str] = {
     "unknown_kind": "the kind is none of " + ", ".join(KINDS),
     "impossible_time": "before 1970, before `earliest`, or further ahead than `future_tolerance_hours`",
     "off_scale": "the value is outside the declared scale",
-    "incomplete": "no item (all kinds but search), no value (rate), no text (search), neither (review)",
+    "incomplete": f"no item (all kinds but {', '.join(words_without('item'))}), "
+    f"no value ({', '.join(words_needing('value'))}), no text ({', '.join(words_needing('text'))}), "
+    f"neither ({', '.join(words_needing('text', 'value'))})",
     "exact_duplicate": "an earlier row says exactly the same",
     "near_duplicate": "the same user, item and kind within `near_duplicate_seconds` of the one before",
     "few_item_events": "an item with fewer than `min_item_events` events",
@@ -342,17 +355,10 @@ def judge(
     frame = _mark(
         frame, "unreadable", time.is_null() | (value.is_null() & ~nw.col(VALUE_WRITTEN).is_null())
     )
-    frame = _mark(frame, "unknown_kind", ~kind.is_in(KINDS))
+    frame = _mark(frame, "unknown_kind", ~kind.is_in(list(KINDS)))
     frame = _mark(frame, "impossible_time", (time < first) | (time > last))
     frame = _mark(frame, "off_scale", (value < scale[0]) | (value > scale[1]))
-    frame = _mark(
-        frame,
-        "incomplete",
-        (item.is_null() & (kind != "search"))
-        | (text.is_null() & (kind == "search"))
-        | (value.is_null() & (kind == "rate"))
-        | (text.is_null() & value.is_null() & (kind == "review")),
-    )
+    frame = _mark(frame, "incomplete", _incomplete())
 
     # windows count the rows that are still kept apart from the others
     same = (USER, ITEM, KIND, TIME, VALUE, TEXT, "_kept")
@@ -368,6 +374,18 @@ def judge(
 
 
 _KEPT = nw.col(REASON).is_null()
+
+
+def _incomplete() -> nw.Expr:
+    """True where a row lacks all columns of a group of which its kind needs one."""
+    lacks = []
+    for group in dict.fromkeys(group for kind in KINDS.values() for group in kind.needs):
+        empty = [nw.col(column).is_null() for column in group]
+        lacks.append(
+            nw.col(KIND).is_in(words_needing(*group))
+            & nw.all_horizontal(*empty, ignore_nulls=False)
+        )
+    return nw.any_horizontal(*lacks, ignore_nulls=False)
 
 
 def _mark(frame: nw.LazyFrame[Any], rule: str, broken: nw.Expr) -> nw.LazyFrame[Any]:

@@ -25,6 +25,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE, Event
 from tasteloop.behaviour.items import SENTIMENT, Catalogue
+from tasteloop.behaviour.kinds import words_that_are_no_acts
 from tasteloop.behaviour.partitions import DataSettings, count, scan, split, write_rows
 from tasteloop.behaviour.text import Retold, TextSettings
 from tasteloop.errors import TasteloopError
@@ -187,7 +188,8 @@ def prepare(
         TasteloopError: a split would be empty.
     """
     data = data or DataSettings()
-    rows = scan(dataset / EVENTS)
+    is_act = ~pl.col(KIND).is_in(words_that_are_no_acts())
+    rows = scan(dataset / EVENTS).filter(is_act)
     catalogue, source = Catalogue.read(dataset / ITEMS), read_json(dataset / "ingest.json")
     cuts = _cuts(rows.select(TIME).collect(engine="streaming").to_series(), settings)
     with atomic_directory(out) as directory:

@@ -18,17 +18,8 @@ from pydantic import BaseModel, Field
 
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.items import Catalogue
+from tasteloop.behaviour.kinds import KINDS
 
-_VERBS = {
-    "view": "viewed",
-    "search": "searched",
-    "click": "clicked",
-    "rate": "rated",
-    "review": "reviewed",
-    "share": "shared",
-    "purchase": "bought",
-}
-_OPINIONS = ("rate", "review")
 # of a review or a query; not every script puts spaces between words
 _QUOTED_WORDS, _QUOTED_CHARACTERS = 12, 72
 
@@ -51,10 +42,10 @@ class TextSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 def in_order(history: Sequence[Event], limit: int) -> list[Event]:
-    """The newest `limit` events, oldest first. Where an event has no time, the given order is
-    trusted.
+    """The newest `limit` acts, oldest first. Where an event has no time, the given order is
+    trusted. What was merely shown is no act.
     """
-    events = list(history)
+    events = [event for event in history if event.is_act]
     if all(event.time is not None for event in events):
         events.sort(key=attrgetter("time"))
     return events[-limit:]
@@ -153,11 +144,13 @@ def _labels(event: Event, catalogue: Catalogue) -> list[str]:
 
 
 def _verb(event: Event, settings: TextSettings) -> str:
-    if event.kind in _OPINIONS and event.value is not None:
-        if event.positive(settings.positive):
-            return "liked"
-        return "disliked" if event.value < settings.negative else "tried"
-    return _VERBS[event.kind]
+    kind = KINDS[event.kind]
+    if kind.graded_verbs is None or event.value is None:
+        return kind.verb
+    high, middling, low = kind.graded_verbs
+    if event.positive(settings.positive):
+        return high
+    return low if event.value < settings.negative else middling
 
 
 def _told(event: Event, catalogue: Catalogue) -> str:

@@ -23,7 +23,6 @@ from tasteloop.behaviour import partitions
 from tasteloop.behaviour.events import (
     EVENTS_SCHEMA,
     KIND,
-    KINDS,
     REASON,
     ROW,
     RULES,
@@ -31,6 +30,7 @@ from tasteloop.behaviour.events import (
     CleaningSettings,
 )
 from tasteloop.behaviour.items import ITEM, ITEMS_SCHEMA, LABELS, REVIEW, TITLE
+from tasteloop.behaviour.kinds import KINDS
 from tasteloop.behaviour.partitions import DataSettings, count, write_rows
 from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes, snownlp, synthetic
 from tasteloop.datasets.catalogue import CATALOGUE

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import polars as pl
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
-from tasteloop.behaviour.events import KINDS
+from tasteloop.behaviour.kinds import ALIASES, KINDS
 from tasteloop.datasets.reading import Behaviour, TimeUnit, as_events, as_items
 from tasteloop.datasets.tables import read_table, scan_table
 from tasteloop.errors import TasteloopError
@@ -58,7 +59,16 @@ class _Items(BaseModel, frozen=True, extra="forbid"):
     domain: str | None = None
 
 
-_Kind = Literal["view", "search", "click", "rate", "review", "share", "purchase"]
+def _known_kind(word: str) -> str:
+    if word not in KINDS:
+        expected = " or ".join(", ".join(map(repr, KINDS)).rsplit(", ", 1))
+        raise PydanticCustomError(
+            "unknown_kind", "Input should be {expected}", {"expected": expected}
+        )
+    return word
+
+
+_Kind = Annotated[str, AfterValidator(_known_kind)]
 
 
 class Mapping(BaseModel, frozen=True, extra="forbid"):
@@ -116,7 +126,7 @@ def read(path: Path) -> Behaviour:
         scan_table(mapping.events, mapping.columns.model_dump(exclude_none=True)),
         mapping.events,
         kind=mapping.kind,
-        kinds=mapping.kinds,
+        kinds={**ALIASES, **mapping.kinds},
         unit=mapping.time.unit,
         zone=mapping.time.zone,
     )

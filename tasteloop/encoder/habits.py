@@ -131,7 +131,11 @@ class Habits:
             ]
             parts.append(np.array([np.log1p(len(met)) - 3], np.float32))
             if len(self.compared):
-                known = {catalogue.index[e.item] for e in history if e.item in catalogue.index}
+                known = {
+                    catalogue.index[e.item]
+                    for e in history
+                    if e.item in catalogue.index and e.consumes
+                }
                 left = ~np.isin(self.compared, list(known))
                 for items, weights, decay in (
                     (met, self.follows, _DECAY),

@@ -95,7 +95,11 @@ class Folded:
                     seen[row, position] = seen[row, position] or decay**rank
                     if event.positive(text.positive):
                         liked[row, position] = liked[row, position] or decay**rank
-        return cls.decayed(liked, seen, np.array([len(history) for history in histories]))
+        return cls.decayed(
+            liked,
+            seen,
+            np.array([sum(event.is_act for event in history) for history in histories], np.int64),
+        )
 
     @classmethod
     def decayed(
@@ -488,12 +492,12 @@ def standardise(scores: NDArray[Any]) -> Matrix:
 
 
 def seen(histories: Sequence[Sequence[Event]], catalogue: Catalogue) -> NDArray[np.bool_]:
-    """[n, J]: items of the history, whatever the act; they are not recommended again."""
+    """[n, J]: items of the history that are not recommended again, as the events' kinds say."""
     out = np.zeros((len(histories), len(catalogue)), np.bool_)
     for row, history in enumerate(histories):
         for event in history:
             position = catalogue.index.get(event.item or "")
-            if position is not None:
+            if position is not None and event.consumes:
                 out[row, position] = True
     return out
 

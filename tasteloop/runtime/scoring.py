@@ -20,7 +20,6 @@ from zlib import crc32
 from tasteloop.behaviour.events import (
     ITEM,
     KIND,
-    KINDS,
     LATEST,
     PER_UNIT,
     TEXT,
@@ -30,6 +29,7 @@ from tasteloop.behaviour.events import (
     Event,
     likely_range,
 )
+from tasteloop.behaviour.kinds import KINDS
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_file
 from tasteloop.runtime.session import MOST_K, QUESTIONS, Session

@@ -25,6 +25,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from tasteloop.behaviour import events as ev
 from tasteloop.behaviour import items as it
+from tasteloop.behaviour.kinds import KINDS, words_needing
 from tasteloop.behaviour.partitions import DataSettings, count, scan
 from tasteloop.errors import TasteloopError
 from tasteloop.files import as_mapping, read_json, read_parquet, write_json
@@ -137,10 +138,8 @@ class ValidationSettings(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _consistent(self) -> ValidationSettings:
-        if unknown := sorted(set(self.kind_shares) - set(ev.KINDS)):
-            raise ValueError(
-                f"kind_shares names {unknown[0]!r}; known kinds: {', '.join(ev.KINDS)}"
-            )
+        if unknown := sorted(set(self.kind_shares) - set(KINDS)):
+            raise ValueError(f"kind_shares names {unknown[0]!r}; known kinds: {', '.join(KINDS)}")
         for name, (low, high) in {
             **self.kind_shares,
             "sentiment_balance": self.sentiment_balance,
@@ -506,7 +505,7 @@ def _stats(frames: Mapping[str, Any]) -> dict[str, Any]:
             sum(counts.values()),
             count(events.lazy().select(ev.USER).unique()),
         )
-        stats["kinds"] = {kind: counts.get(kind, 0) for kind in ev.KINDS}
+        stats["kinds"] = {kind: counts.get(kind, 0) for kind in KINDS}
         stats["newest"] = events.lazy().select(ev.TIME).max().collect().item()
     if items is not None:
         stats["items"], stats["labels"] = (
@@ -596,7 +595,8 @@ def _events_rules(
     now = datetime.now(UTC)
     first = ev.microseconds(datetime(s.earliest.year, s.earliest.month, s.earliest.day, tzinfo=UTC))
     last = ev.microseconds(now + timedelta(hours=s.future_hours))
-    rate, search = Column(ev.KIND) == "rate", Column(ev.KIND) == "search"
+    rate = Column(ev.KIND).is_in(words_needing("value"))
+    search = Column(ev.KIND).is_in(words_needing("text"))
     yield _expect(
         "enough events", f"at least {s.min_events:,} events", _ROWS, min_value=s.min_events
     )
@@ -606,8 +606,8 @@ def _events_rules(
     yield _expect(
         "enough positives", about, _SUM, column=_POSITIVE, min_value=s.min_positive_events
     )
-    about = f"kind is one of {', '.join(ev.KINDS)}"
-    yield _expect("kind known", about, _IN, column=ev.KIND, value_set=list(ev.KINDS))
+    about = f"kind is one of {', '.join(KINDS)}"
+    yield _expect("kind known", about, _IN, column=ev.KIND, value_set=list(KINDS))
     about = f"time lies after {s.earliest} and not in the future"
     yield _expect("time possible", about, _BETWEEN, column=ev.TIME, min_value=first, max_value=last)
     about = "value lies in [0, 1]"

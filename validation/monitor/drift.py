@@ -43,8 +43,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from tasteloop import metrics
-from tasteloop.behaviour.events import ITEM, KIND, KINDS, TEXT, TIME, USER, VALUE, Event, positive
+from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE, Event, positive
 from tasteloop.behaviour.items import Catalogue
+from tasteloop.behaviour.kinds import KINDS
 from tasteloop.behaviour.text import TextSettings, behaviour_text
 from tasteloop.tasks import INTERESTS, RECOMMEND
 from validation.monitor.decision import LESS_IS_BETTER, Finding, adjusted
@@ -454,7 +455,7 @@ def _embeddings(
     kept = sorted(names[name] for name in chosen(names, settings.texts, settings.seed))
     histories: dict[int, list[Event]] = {n: [] for n in kept}
     # a kind that nobody knows has no words; the window's checks tell of it
-    readable = pl.col(KIND).is_in(KINDS)
+    readable = pl.col(KIND).is_in(list(KINDS))
     told = rows.filter(pl.col("unit").is_in(kept) & readable).sort(TIME, maintain_order=True)
     for n, kind, item, time, value, text in told.select(
         "unit", KIND, ITEM, TIME, VALUE, TEXT
@@ -632,7 +633,15 @@ def _tested(distance: float, null: Array, level: float, noisy: bool = True) -> T
 def compare_means(
     reference: Matrix, current: Matrix, draws: int, seed: int, level: float
 ) -> Tested:
-    """L1 distance of means of z."""
+    """L1 distance of means of z.
+
+    A reference that is older than the last kind of behaviour has fewer columns; the columns that it
+    lacks are those of kinds that it had no event of.
+    """
+    width = max(reference.shape[1], current.shape[1])
+    reference, current = (
+        np.pad(side, ((0, 0), (0, width - side.shape[1]))) for side in (reference, current)
+    )
     z = np.concatenate([reference, current]).astype(np.float32)
     n, m = len(reference), len(current)
     sums, total = _exchanges(n, m, draws, seed) @ z, z.sum(0)

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from tasteloop.behaviour.events import ITEM, KIND, KINDS, TEXT, TIME, USER, VALUE
+from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE
+from tasteloop.behaviour.kinds import KINDS, words_needing, words_without
 from validation.monitor.decision import HOUR
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ NAMES, NUMBERS, PREDICTED, FEEDBACK = "names", "numbers", "predicted", "feedback
 RELEVANT, CLICKED = "relevant", "clicked"  # what `outcomes` adds
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-_ACTS = ("click", "purchase")
 _KEEPS = (USER, ITEM, KIND, TIME, VALUE, TEXT)
 
 
@@ -174,16 +174,24 @@ def facts(
 
     shares = {}
     for name, of, bad in (
-        ("ratings without a value", pl.col(KIND) == "rate", pl.col(VALUE).is_null()),
-        ("events without an item", pl.col(KIND) != "search", pl.col(ITEM).is_null()),
+        (
+            "ratings without a value",
+            pl.col(KIND).is_in(words_needing("value")),
+            pl.col(VALUE).is_null(),
+        ),
+        (
+            "events without an item",
+            ~pl.col(KIND).is_in(words_without("item")),
+            pl.col(ITEM).is_null(),
+        ),
         (
             "searches without a text",
-            pl.col(KIND) == "search",
+            pl.col(KIND).is_in(words_needing("text")),
             pl.col(TEXT).is_null() | (pl.col(TEXT) == ""),
         ),
         (
             "reviews without a text",
-            pl.col(KIND) == "review",
+            pl.col(KIND).is_in(words_needing("text", "value")),
             pl.col(TEXT).is_null() | (pl.col(TEXT) == ""),
         ),
         (
@@ -194,7 +202,7 @@ def facts(
     ):
         table = rows.filter(of)
         shares[name] = {"share": float(table.select(bad.mean()).item() or 0.0), "n": table.height}
-    invalid = ~pl.col(KIND).is_in(KINDS) | (
+    invalid = ~pl.col(KIND).is_in(list(KINDS)) | (
         pl.col(VALUE).is_not_null() & ~pl.col(VALUE).is_between(0, 1)
     )
     rated = rows.filter(pl.col(VALUE).is_not_null())
@@ -316,7 +324,10 @@ def outcomes(
         .agg(pl.col(ITEM).alias(RELEVANT))
     )
     named = rows.select("row", NAMES).explode(NAMES).rename({NAMES: ITEM})
-    clicked = given.filter(pl.col(KIND).is_in(_ACTS)).join(named, on=["row", ITEM])["row"].unique()
+    responses = [kind.word for kind in KINDS.values() if kind.is_response]
+    clicked = (
+        given.filter(pl.col(KIND).is_in(responses)).join(named, on=["row", ITEM])["row"].unique()
+    )
     return (
         rows.join(relevant, on="row", how="left")
         .with_columns(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from tasteloop.behaviour.events import EVENTS_SCHEMA
 from tasteloop.behaviour.items import ITEMS_SCHEMA
 from tasteloop.behaviour.snapshots import (
     EVENTS,
+    SNAPSHOTS,
     SPLITS,
     PrepareSettings,
     Snapshots,
@@ -111,3 +114,19 @@ def test_too_little_behaviour_says_what_to_change(tmp_path: Path) -> None:
     ):
         prepare(folder, PrepareSettings(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_was_merely_shown_changes_no_snapshot(
+    tiny_dataset: Path, tiny_snapshots: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_dataset, folder)
+    events = read_parquet(folder / EVENTS)
+    shown = events.with_columns(pl.lit("impression").alias("kind"), pl.col("time") - 1)
+    write_parquet(folder / EVENTS, pl.concat([events, shown]).sort("time", maintain_order=True))
+
+    prepare(folder, PrepareSettings(horizon=5, stride=5), tmp_path / "out")
+
+    for name in (EVENTS, SNAPSHOTS):
+        ours, theirs = read_parquet(tmp_path / "out" / name), read_parquet(tiny_snapshots / name)
+        assert_frame_equal(ours, theirs)

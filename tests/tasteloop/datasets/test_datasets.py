@@ -321,6 +321,38 @@ def test_the_guides_mapping_of_users_items_and_times_alone(tmp_path: Path) -> No
     assert events.rows() == [(user, "a9", "view", 1_772_442_000_000_000, None, None)]
 
 
+def test_words_of_the_specifications_need_no_line(tmp_path: Path) -> None:
+    words = {  # Google Analytics 4, Activity Streams 2.0, and a word of one's own that wins
+        "view_item": "view",
+        "add_to_cart": "cart",
+        "add_to_wishlist": "save",
+        "remove_from_cart": "remove",
+        "view_item_list": "impression",
+        "Like": "like",
+        "Listen": "play",
+        "Announce": "share",
+        "Create": "comment",
+        "Flag": "hide",
+        "skip": "skip",
+    }
+    rows = "".join(f"u,i{n},{word},{1_772_442_000 + n}\n" for n, word in enumerate(words))
+    write(tmp_path / "acts.csv", "user,item,type,at\n" + rows + "u,i99,like_it,1772442099\n")
+    mapping = write(
+        tmp_path / "acts.yaml",
+        "events: acts.csv\ncolumns: {user: user, item: item, kind: type, time: at}\n"
+        "kinds: {Flag: hide}\ntime: {unit: s}\n",
+    )
+
+    result = ingest(
+        IngestSettings(behaviour=str(mapping), reviews=None, cleaning=ANY), tmp_path / "out"
+    )
+
+    events = pl.read_parquet(tmp_path / "out" / "events.parquet")
+    assert events["kind"].to_list() == list(words.values())
+    assert result.removed["unknown_kind"] == 1, "like_it"
+    assert result.removed["incomplete"] == 0, "a comment without its text is an act"
+
+
 def test_a_parquet_maps_like_its_csv(tmp_path: Path) -> None:
     mapping = shop(tmp_path)
     csv = mapped.read(mapping).events

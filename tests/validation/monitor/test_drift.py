@@ -221,3 +221,12 @@ def test_samples_depend_on_names_only() -> None:
 )
 def test_scripts(text: str, script: str) -> None:
     assert script_of(text) == script
+
+
+def test_a_reference_that_is_older_than_a_kind_is_compared_with_it() -> None:
+    older, wider = np.eye(8)[[0, 1] * 30] / 2, np.eye(20)[[0, 1] * 30] / 2
+    assert compare_means(older, wider, 99, 0, 0.01).effect == 0
+    wider[:, 19] = wider[:, 0].copy()
+    wider[:, 0] = 0
+    moved = compare_means(older, wider, 99, 0, 0.01)
+    assert moved.effect > 0.4 and moved.p == 0.01

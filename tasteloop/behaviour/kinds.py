@@ -1,0 +1,160 @@
+"""The kinds of behaviour: what each is called, what it says of a wish, and what a row of it needs.
+
+This tuple is the one place where a kind is declared. Reading, cleaning, texts, training, serving,
+feedback and monitoring all ask here; a kind that is added here needs no other line of code.
+New kinds are appended: the reference of the monitor knows kinds by their place.
+
+Aliases are the words of two specifications, in the case in which these write them: the e-commerce
+events of Google Analytics 4 (https://developers.google.com/analytics/devguides/collection/ga4) and
+the activity types of Activity Streams 2.0 (https://www.w3.org/TR/activitystreams-vocabulary).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Column = Literal["item", "value", "text"]
+
+ROUNDING = 1e-6  # a value of 0.7 is stored as the float32 0.69999999
+
+_ITEM: tuple[tuple[Column, ...], ...] = (("item",),)
+_OPINIONS = ("liked", "tried", "disliked")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of behaviour.
+
+    Attributes:
+        word: its name in tables and requests.
+        verb: what the text of a history says that the user did.
+        strength: from -1 (rejects the item) to 1 (pays for it or praises it). The sign says whether
+            the kind is positive, negative or, at 0, neutral; the size orders the kinds.
+        value: what the value of an event means for a positive kind. "ignored": the act says all.
+            "corrects": the event is positive unless it has a value below the threshold.
+            "decides": the event is positive only with a value from the threshold up.
+        needs: what a row must have: of each group of columns at least one.
+        is_act: whether the user did something. What was merely shown is in no history and no text.
+        consumes: whether the item is then known to the user, and not recommended again.
+        is_response: whether it counts as a click on an item that was recommended.
+        graded_verbs: in place of `verb` where there is a value: high, middling and low.
+        aliases: what the specifications above call it.
+
+    >>> KINDS["rate"].is_positive(0.75, threshold=0.7)
+    True
+    >>> KINDS["view"].is_positive(None, threshold=0.7), KINDS["hide"].is_positive(1.0, 0.7)
+    (True, False)
+    """
+
+    word: str
+    verb: str
+    strength: float
+    value: Literal["ignored", "corrects", "decides"] = "ignored"
+    needs: tuple[tuple[Column, ...], ...] = _ITEM
+    is_act: bool = True
+    consumes: bool = True
+    is_response: bool = False
+    graded_verbs: tuple[str, str, str] | None = None
+    aliases: tuple[str, ...] = ()
+
+    def is_positive(self, value: float | None, threshold: float) -> bool:
+        """Whether an event of this kind, with an item, says that its user wants the item."""
+        if self.strength <= 0:
+            return False
+        if value is None:
+            return self.value != "decides"
+        return self.value == "ignored" or value >= threshold - ROUNDING
+
+
+DECLARED = (
+    Kind("view", "viewed", 0.2, value="corrects", aliases=("view_item", "View", "Read")),
+    Kind("search", "searched", 0.0, needs=(("text",),), aliases=("view_search_results",)),
+    Kind(
+        "click",
+        "clicked",
+        0.3,
+        is_response=True,
+        aliases=("select_item", "select_content", "select_promotion"),
+    ),
+    Kind(
+        "rate",
+        "rated",
+        1.0,
+        value="decides",
+        needs=(("item",), ("value",)),
+        graded_verbs=_OPINIONS,
+    ),
+    Kind(
+        "review",
+        "reviewed",
+        1.0,
+        value="decides",
+        needs=(("item",), ("text", "value")),
+        graded_verbs=_OPINIONS,
+    ),
+    Kind("share", "shared", 0.8, aliases=("Announce",)),
+    Kind("purchase", "bought", 1.0, is_response=True),
+    Kind("like", "liked", 0.8, aliases=("Like",)),
+    Kind("dislike", "disliked", -0.8, aliases=("Dislike",)),
+    Kind("save", "saved", 0.6, is_response=True, aliases=("add_to_wishlist", "Add")),
+    Kind(
+        "cart",
+        "put in the cart",
+        0.7,
+        is_response=True,
+        aliases=("add_to_cart", "begin_checkout"),
+    ),
+    Kind("remove", "removed", -0.4, aliases=("remove_from_cart", "refund", "Remove")),
+    Kind("comment", "commented on", 0.5, value="corrects", aliases=("Create",)),
+    Kind("follow", "followed", 0.8, aliases=("Follow",)),
+    # its value is the share that was watched or heard
+    Kind(
+        "play",
+        "played",
+        0.5,
+        value="corrects",
+        is_response=True,
+        graded_verbs=("finished", "played", "abandoned"),
+        aliases=("Listen",),
+    ),
+    Kind("skip", "skipped", -0.3),
+    Kind("hide", "hid", -0.7, aliases=("Block", "Ignore")),
+    Kind("report", "reported", -1.0, aliases=("Flag",)),
+    Kind(
+        "impression",
+        "was shown",
+        0.0,
+        is_act=False,
+        consumes=False,
+        aliases=("view_item_list", "view_promotion"),
+    ),
+)
+
+KINDS: Mapping[str, Kind] = {kind.word: kind for kind in DECLARED}
+"""Every kind by its word, in the order of declaration."""
+
+ALIASES: Mapping[str, str] = {alias: kind.word for kind in DECLARED for alias in kind.aliases}
+"""A specification's word -> ours."""
+
+
+def words_needing(*columns: Column) -> list[str]:
+    """The kinds whose rows need one of these columns, and are content with any of them.
+
+    >>> words_needing("value"), words_needing("text", "value")
+    (['rate'], ['review'])
+    """
+    return [kind.word for kind in KINDS.values() if columns in kind.needs]
+
+
+def words_without(column: Column) -> list[str]:
+    """The kinds whose rows need no such column, alone or as one of several."""
+    return [
+        kind.word for kind in KINDS.values() if not any(column in group for group in kind.needs)
+    ]
+
+
+def words_that_are_no_acts() -> list[str]:
+    """The kinds that histories leave out, because the user did nothing."""
+    return [kind.word for kind in KINDS.values() if not kind.is_act]
