@@ -34,7 +34,8 @@ BATCH = 32
 
 def reviews(share: float) -> tuple[list[str], list[int], list[str], list[int]]:
     """Training and test texts with their labels, split as the pipeline splits them."""
-    from tasteloop.behaviour.snapshots import PrepareSettings, Snapshots, prepare
+    from tasteloop.behaviour.prepare import prepare
+    from tasteloop.behaviour.snapshots import PrepareSettings, Snapshots
     from tasteloop.datasets.ingest import IngestSettings, ingest
 
     with tempfile.TemporaryDirectory() as folder:

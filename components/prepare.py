@@ -19,7 +19,8 @@ def prepare(
         from pathlib import Path
 
         from tasteloop.behaviour.partitions import DataSettings
-        from tasteloop.behaviour.snapshots import PrepareSettings, prepare
+        from tasteloop.behaviour.prepare import prepare
+        from tasteloop.behaviour.snapshots import PrepareSettings
 
         engine = DataSettings.model_validate_json(data)
         prepare(

@@ -109,7 +109,8 @@ def main() -> int:
 
 def study(options: argparse.Namespace, out: Path) -> list[Row]:
     """The steps, then the comparison."""
-    from tasteloop.behaviour.snapshots import PrepareSettings, prepare
+    from tasteloop.behaviour.prepare import prepare
+    from tasteloop.behaviour.snapshots import PrepareSettings
     from tasteloop.behaviour.text import TextSettings
     from tasteloop.datasets.ingest import IngestSettings, ingest
     from tasteloop.datasets.synthetic import SyntheticSettings

@@ -55,7 +55,8 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_snapshots(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tasteloop.behaviour.snapshots import PrepareSettings, prepare
+    from tasteloop.behaviour.prepare import prepare
+    from tasteloop.behaviour.snapshots import PrepareSettings
 
     def make(folder: Path) -> None:
         prepare(tiny_dataset, PrepareSettings(horizon=5, stride=5), folder / "snapshots")

@@ -34,7 +34,8 @@ def work(engine: str, mapping: Path, out: Path, rows_a_part: int) -> dict[str, A
     """One engine on one source, in this process: seconds of each half."""
     from tasteloop.behaviour.events import CleaningSettings
     from tasteloop.behaviour.partitions import DataSettings
-    from tasteloop.behaviour.snapshots import PrepareSettings, prepare
+    from tasteloop.behaviour.prepare import prepare
+    from tasteloop.behaviour.snapshots import PrepareSettings
     from tasteloop.datasets.ingest import IngestSettings, ingest
 
     began = time.perf_counter()

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from tasteloop.behaviour.events import ITEM, KIND, TIME, USER, VALUE, Event, positive
 from tasteloop.behaviour.items import Catalogue
+from tasteloop.behaviour.prepare import prepare
 from tasteloop.behaviour.snapshots import (
     EVENTS,
     EVENTS_SEEN,
@@ -36,7 +37,6 @@ from tasteloop.behaviour.snapshots import (
     VALIDATION,
     PrepareSettings,
     Snapshots,
-    prepare,
 )
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, read_parquet

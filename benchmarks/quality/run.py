@@ -327,6 +327,8 @@ def _memory(reset: bool = False) -> float:
 
 # A cached result is computed anew when one of these files changes.
 _SHARED_CODE = (
+    "behaviour/kinds",
+    "behaviour/prepare",
     "behaviour/snapshots",
     "behaviour/items",
     "recommender/recommend",

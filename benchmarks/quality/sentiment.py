@@ -38,7 +38,8 @@ from tasteloop.yaml12 import parse_yaml
 
 def reviews(source: str, folder: Path) -> tuple[Path, dict[str, tuple[list[str], Any]]]:
     """The snapshots directory, and texts and truth of each split."""
-    from tasteloop.behaviour.snapshots import SPLITS, PrepareSettings, Snapshots, prepare
+    from tasteloop.behaviour.prepare import prepare
+    from tasteloop.behaviour.snapshots import SPLITS, PrepareSettings, Snapshots
     from tasteloop.datasets.ingest import IngestSettings, ingest
 
     ingest(IngestSettings(reviews=source), folder / "data")

@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 
 from tasteloop.behaviour.items import LABELS
-from tasteloop.behaviour.snapshots import PrepareSettings, Snapshots, prepare
+from tasteloop.behaviour.prepare import prepare
+from tasteloop.behaviour.snapshots import PrepareSettings, Snapshots
 from tasteloop.encoder.training import TrainingSettings, finetune
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, read_parquet, write_json, write_parquet

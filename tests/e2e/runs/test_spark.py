@@ -25,7 +25,8 @@ from polars.testing import assert_frame_equal
 from benchmarks.data.generated import generate
 from tasteloop.behaviour.events import CleaningSettings
 from tasteloop.behaviour.partitions import DataSettings
-from tasteloop.behaviour.snapshots import PrepareSettings, prepare
+from tasteloop.behaviour.prepare import prepare
+from tasteloop.behaviour.snapshots import PrepareSettings
 from tasteloop.behaviour.spark import session
 from tasteloop.datasets.ingest import IngestResult, IngestSettings, ingest
 from tasteloop.errors import TasteloopError

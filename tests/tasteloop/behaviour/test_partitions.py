@@ -17,7 +17,8 @@ from benchmarks.data.run import exponent, summary
 from tasteloop.behaviour.events import CleaningSettings
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.partitions import DataSettings
-from tasteloop.behaviour.snapshots import PrepareSettings, prepare
+from tasteloop.behaviour.prepare import prepare
+from tasteloop.behaviour.snapshots import PrepareSettings
 from tasteloop.behaviour.spark import session
 from tasteloop.datasets.ingest import IngestSettings, ingest
 from tasteloop.errors import TasteloopError

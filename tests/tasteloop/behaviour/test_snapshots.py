@@ -12,6 +12,7 @@ from polars.testing import assert_frame_equal
 
 from tasteloop.behaviour.events import EVENTS_SCHEMA
 from tasteloop.behaviour.items import ITEMS_SCHEMA
+from tasteloop.behaviour.prepare import prepare
 from tasteloop.behaviour.snapshots import (
     EVENTS,
     SNAPSHOTS,
@@ -19,7 +20,6 @@ from tasteloop.behaviour.snapshots import (
     PrepareSettings,
     Snapshots,
     _positions,
-    prepare,
 )
 from tasteloop.behaviour.text import behaviour_text
 from tasteloop.errors import TasteloopError

@@ -119,7 +119,8 @@ def test_the_truth_is_of_the_same_pseudonyms(dataset: Path) -> None:
 
 
 def test_nothing_that_is_learned_from_depends_on_the_truth(dataset: Path, tmp_path: Path) -> None:
-    from tasteloop.behaviour.snapshots import PrepareSettings, prepare
+    from tasteloop.behaviour.prepare import prepare
+    from tasteloop.behaviour.snapshots import PrepareSettings
 
     blind = tmp_path / "blind"
     shutil.copytree(dataset, blind)

@@ -1,0 +1,226 @@
+"""The step that takes snapshots: a data set becomes `snapshots.parquet` and what is beside it.
+
+The events of each user are put in order, `tasteloop.behaviour.snapshots.take` looks at them, and
+what it takes is split. Polars does this here; Spark in `tasteloop.behaviour.spark`.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import polars as pl
+
+from tasteloop.behaviour.events import KIND, TEXT, TIME, USER
+from tasteloop.behaviour.items import SENTIMENT, Catalogue
+from tasteloop.behaviour.kinds import words_that_are_no_acts
+from tasteloop.behaviour.partitions import DataSettings, count, scan, split, write_rows
+from tasteloop.behaviour.snapshots import (
+    EVENTS,
+    ITEMS,
+    META,
+    REVIEWS,
+    SNAPSHOTS,
+    SPLIT,
+    SPLITS,
+    TABLE,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    PrepareSettings,
+    present_labels,
+    take,
+)
+from tasteloop.errors import TasteloopError
+from tasteloop.files import atomic_directory, read_json, read_parquet, write_json, write_parquet
+from tasteloop.tasks import tasks_of_data
+
+log = logging.getLogger(__name__)
+
+_PART = "_part"
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """How many snapshots and reviews each split got."""
+
+    snapshots: dict[str, int]
+    reviews: dict[str, int]
+    labels: list[str]
+
+
+def prepare(
+    dataset: Path, settings: PrepareSettings, out: Path, data: DataSettings | None = None
+) -> PrepareResult:
+    """Take snapshots of a data set, split them by time, and tell each as text.
+
+    Args:
+        dataset: what ingest wrote.
+        settings: positions, horizon, shares.
+        out: directory: snapshots.parquet, reviews.parquet (where there are any), events.parquet,
+            items.parquet, snapshots.json.
+        data: the engine; each writes the same bytes.
+
+    Raises:
+        TasteloopError: a split would be empty.
+    """
+    data = data or DataSettings()
+    is_act = ~pl.col(KIND).is_in(words_that_are_no_acts())
+    rows = scan(dataset / EVENTS).filter(is_act)
+    catalogue, source = Catalogue.read(dataset / ITEMS), read_json(dataset / "ingest.json")
+    cuts = _cuts(rows.select(TIME).collect(engine="streaming").to_series(), settings)
+    with atomic_directory(out) as directory:
+        tally = _Tally(catalogue, settings.label_share)
+        with data.work(directory) as work:
+            if data.engine == "spark":
+                from tasteloop.behaviour import spark
+
+                events, taken = spark.take(rows, count(rows), catalogue, settings, cuts, data, work)
+            else:
+                events = _by_user(rows, data, work)
+                taken = _take_in_parts(directory / EVENTS, catalogue, settings, cuts, data)
+            write_rows(directory / EVENTS, events, rows.collect_schema())
+            write_rows(directory / SNAPSHOTS, map(tally.counted, taken), TABLE)
+        if missing := [split for split in SPLITS if not tally.splits[split]]:
+            raise TasteloopError(
+                f"no snapshots for {', '.join(missing)}: {count(rows.select(USER).unique())} users with {count(rows)} "
+                f"events give {dict(tally.splits)}; bring more users or a longer time, or lower prepare.minimum_future "
+                f"(now {settings.minimum_future}) or prepare.horizon (now {settings.horizon})"
+            )
+        labels = tally.learnable()
+        reviews = _split_reviews(dataset / REVIEWS, settings)
+        review_counts: dict[str, int] = dict(Counter(reviews[SPLIT])) if reviews is not None else {}
+        shutil.copyfile(dataset / ITEMS, directory / ITEMS)
+        if reviews is not None:
+            write_parquet(directory / REVIEWS, reviews)
+        write_json(
+            directory / META,
+            {
+                "labels": labels,
+                "validation_from": cuts[0],
+                "test_from": cuts[1],
+                "snapshots": dict(tally.splits),
+                "reviews": review_counts,
+                "data": source.get("sha256"),
+                "source": source.get("source"),
+                "reviews_source": source.get("reviews_source"),
+                "settings": settings.model_dump(mode="json"),
+            },
+        )
+        users = count(pl.scan_parquet(directory / SNAPSHOTS).select(USER).unique())
+    log.info("snapshots %s of %d users; reviews %s", dict(tally.splits), users, review_counts)
+    log.info("tasks: %s", ", ".join(tasks_of_data(labels, reviews is not None)))
+    return PrepareResult(dict(tally.splits), review_counts, labels)
+
+
+def _cuts(times: pl.Series, settings: PrepareSettings) -> tuple[int, int]:
+    """Where the validation and the test window begin, µs: quantiles of the events' times."""
+    first = times.quantile(settings.train_share, "lower")
+    second = times.quantile(settings.train_share + settings.validation_share, "lower")
+    assert first is not None and second is not None, "a validated data set has events"
+    return int(first), int(second)
+
+
+def _by_user(rows: pl.LazyFrame, data: DataSettings, work: Path) -> Iterator[pl.DataFrame]:
+    """The events by user and time; a part of the users in memory at a time."""
+    row, height = "row", count(rows)
+    parts = [rows.with_row_index(row)]
+    if height > data.rows_a_part:
+        joined = parts[0].join(_users(rows, data).select(USER, _PART).lazy(), on=USER, how="left")
+        parts = split(joined, pl.col(_PART), -(-height // data.rows_a_part), work / "users")
+    for one in parts:
+        yield one.select(row, *rows.collect_schema()).collect().sort(USER, TIME, row).drop(row)
+
+
+def _users(events: pl.LazyFrame, data: DataSettings) -> pl.DataFrame:
+    """USER in order, how many events each has ("len"), and the part that they belong to."""
+    users = events.group_by(USER).len().collect(engine="streaming").sort(USER)
+    before = pl.col("len").cum_sum() - pl.col("len")
+    return users.with_columns((before // data.rows_a_part).alias(_PART))
+
+
+def _take_in_parts(
+    path: Path,
+    catalogue: Catalogue,
+    settings: PrepareSettings,
+    cuts: tuple[int, int],
+    data: DataSettings,
+) -> Iterator[pl.DataFrame]:
+    """The snapshots of the events by user and time at `path`; a part of the users in memory at a
+    time.
+    """
+    events = pl.scan_parquet(path, hive_partitioning=False, glob=False)
+    first = 0
+    for height in (
+        _users(events, data).group_by(_PART, maintain_order=True).agg(pl.col("len").sum())["len"]
+    ):
+        yield take(events.slice(first, height).collect(), first, catalogue, settings, cuts)
+        first += height
+
+
+class _Tally:
+    """Counts of snapshots and, of the training ones, of the labels that are present, as they go
+    by.
+    """
+
+    def __init__(self, catalogue: Catalogue, share: float) -> None:
+        self.splits: Counter[str] = Counter()
+        self._catalogue, self._share = catalogue, share
+        self._labels = [0.0] * len(catalogue.label_names)
+
+    def counted(self, table: pl.DataFrame) -> pl.DataFrame:
+        self.splits.update(table[SPLIT])
+        training = table.filter(table[SPLIT] == TRAIN)
+        for rows in training.iter_slices(1 << 16):
+            present = present_labels(
+                rows, self._catalogue, self._catalogue.label_names, self._share
+            )
+            self._labels = [n + float(m) for n, m in zip(self._labels, present.sum(0), strict=True)]
+        return table
+
+    def learnable(self) -> list[str]:
+        """Labels that some training snapshots have and others lack: only those can be learned.
+
+        None where the catalogue has none. Where it has some and none can be learned, that is an
+        error: whoever labels items wants interests.
+        """
+        names, rows = self._catalogue.label_names, self.splits[TRAIN]
+        labels = [name for name, n in zip(names, self._labels, strict=True) if 0 < n < rows]
+        if dropped := [name for name in names if name not in labels]:
+            log.info(
+                "labels never or always seen in training snapshots, left out: %s",
+                ", ".join(dropped),
+            )
+        if names and not labels:
+            raise TasteloopError(
+                f"no interest label can be learned: of {len(names)} labels none is present in some training snapshots "
+                "and absent in others; give items more than one label, or no item any: then interests are no task"
+            )
+        return labels
+
+
+def _split_reviews(path: Path, settings: PrepareSettings) -> pl.DataFrame | None:
+    """Split by a hash of the text, so that a text repeated is on one side and a new review moves no
+    old one.
+    """
+    if not path.exists():
+        return None
+    reviews = read_parquet(path)
+    test, validation = settings.reviews_test_share, settings.reviews_validation_share
+
+    def side(text: str) -> str:
+        u = (
+            int.from_bytes(
+                blake2b(" ".join(text.lower().split()).encode(), digest_size=8).digest(), "big"
+            )
+            / 2**64
+        )
+        return TEST if u < test else VALIDATION if u < test + validation else TRAIN
+
+    splits = [side(text) for text in reviews[TEXT].to_list()]
+    return reviews.select(TEXT, SENTIMENT).with_columns(pl.Series(SPLIT, splits, dtype=pl.String))
