@@ -27,8 +27,7 @@ def compile_graph(
     pipeline: Graph = "training",
 ) -> None:
     """Write a pipeline's graph as IR YAML for a Kubeflow Pipelines server."""
-    from pipelines.graphs.compile import graph_of
-    from pipelines.graphs.training import compile_to
+    from pipelines.graphs.compile import compile_to, graph_of
     from pipelines.settings import load
 
     if output.suffix not in (".yaml", ".yml"):

@@ -30,8 +30,7 @@ from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentia
 from kfp.dsl.base_component import BaseComponent
 from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType
 
-from pipelines.graphs.compile import graph_of
-from pipelines.graphs.training import write
+from pipelines.graphs.compile import graph_of, write_graph
 from pipelines.settings import Settings
 from serving.client import check_address
 from tasteloop.errors import TasteloopError
@@ -104,7 +103,7 @@ def submit(
         redirect_stdout(sys.stderr),
     ):
         package = Path(folder) / f"{name}.yaml"
-        write(graph, package)
+        write_graph(graph, package)
         client = _client(server)
         told = _version(client, server, name, package)
         say(

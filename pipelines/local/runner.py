@@ -49,14 +49,6 @@ from tasteloop.files import (
 )
 from tasteloop.redaction import redact, redact_strings
 
-EXIT = {
-    "promoted": 0,
-    "unchanged": 0,
-    "failed": 1,
-    "refused": 4,
-    "rejected": 3,
-    "rehearsal failed": 1,
-}
 _DECIDING = (
     "great-expectations",
     "numpy",
@@ -425,27 +417,38 @@ def _conclude(facts: dict[str, Any], directory: Path, done: bool) -> None:
         why = failed.get("message", "the process ended without a word (out of memory?)")
         raise Broken(f"step {failed['step']} broke: {why}; log: {directory / 'log.txt'}")
     facts.update(_outcome(outputs))
-    facts["code"] = EXIT[facts["outcome"]]
 
 
 def _outcome(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    if not outputs["validate"]["passed"]:
-        return {"outcome": "refused", "reason": outputs["validate"]["reason"]}
-    version = outputs.get("record", {}).get("version")
-    if not outputs["gate"]["passed"]:
-        return {"outcome": "rejected", "reason": outputs["gate"]["reason"], "version": version}
-    if not (outputs["champion"]["changed"] and outputs["gate"]["promote"]):
-        return {"outcome": "unchanged", "reason": "the champion already is this model"}
-    if not outputs["rehearse"]["passed"]:
+    """How a run ended in which every step that began has finished: outcome, reason and exit code.
+
+    Args:
+        outputs: of each step that ran, by its name.
+    """
+    from pipelines.graphs.training import GATE, PROMOTE, RECORD, STEPS
+
+    # 1. a step said no
+    for step in STEPS:
+        if step.refusal and step.name in outputs and not outputs[step.name]["passed"]:
+            outcome = {"outcome": step.refusal.outcome, "reason": outputs[step.name]["reason"]}
+            if GATE.name in outputs:  # there is a model, and a version of it if it was new
+                outcome["version"] = outputs.get(RECORD.name, {}).get("version")
+            return {**outcome, "code": step.refusal.exit_code}
+
+    # 2. nobody said no, but the model is the champion
+    if PROMOTE.name not in outputs:
         return {
-            "outcome": "rehearsal failed",
-            "reason": outputs["rehearse"]["reason"],
-            "version": version,
+            "outcome": "unchanged",
+            "reason": "the champion already is this model",
+            "code": 0,
         }
+
+    # 3. it is the champion now
     return {
         "outcome": "promoted",
-        "reason": outputs["gate"]["reason"],
-        "version": outputs["promote"]["version"],
+        "reason": outputs[GATE.name]["reason"],
+        "version": outputs[PROMOTE.name]["version"],
+        "code": 0,
     }
 
 

@@ -14,80 +14,89 @@ from typing import Any
 from kfp import dsl
 from kfp.dsl.types import type_annotations
 
-from pipelines.graphs.training import ANSWER, STEPS
-from pipelines.local.runner import EXIT
+from pipelines.graphs.step import OUTPUT, Step, section_json
+from pipelines.graphs.training import STEPS
 from pipelines.settings import Settings, load
+from tasteloop.errors import TasteloopError
 
-_SECTIONS = {  # the section of the settings that a step gets; record gets all of them
-    "ingest": "ingest",
-    "validate": "validation",
-    "prepare": "prepare",
-    "finetune": "training",
-    "fit-recommender": "recommender",
-    "evaluate": "evaluation",
-    "gate": "gate",
-    "promote": "watch",
-}
-_ANSWERS = {"validate": "passed", "champion": "changed", "gate": "promote", "rehearse": "passed"}
-_REFUSALS = {
-    "validate": EXIT["refused"],
-    "gate": EXIT["rejected"],
-    "rehearse": EXIT["rehearsal failed"],
-}
+Emit = Callable[[dict[str, Any], bool], None]
 
 
-def names() -> dict[str, str]:
-    """Every step with the first line of what it does."""
-    return {
-        step.name: (step.python_func.__doc__ or "").strip().partition("\n")[0] for step in STEPS
-    }
+def main(name: str | None, arguments: Sequence[str], emit: Emit) -> int:
+    """Run what `tasteloop step NAME ARGUMENTS` asks for; returns the exit code.
+
+    Args:
+        emit: prints the results, as JSON where the second argument is true.
+
+    Raises:
+        TasteloopError: there is no step of that name, or it refuses its input.
+    """
+    if name is None or name in ("-h", "--help"):
+        sys.stdout.write(usage() + "\n")
+        return 0
+    steps = {step.name: step for step in STEPS}
+    if name not in steps:
+        raise TasteloopError(f"no step {name!r}; known: {', '.join(steps)}")
+    exit_code, results = run(steps[name], arguments)
+    emit(results, "--json" in arguments)
+    return exit_code
 
 
-def run(name: str, arguments: Sequence[str]) -> tuple[int, dict[str, Any]]:
+def usage() -> str:
+    """The steps, as `tasteloop step` lists them."""
+    width = max(len(step.name) for step in STEPS)
+    lines = [f"  {step.name:<{width}}  {step.summary}" for step in STEPS]
+    return "\n".join(["steps (tasteloop step NAME --help tells each one's options):", *lines])
+
+
+def run(step: Step, arguments: Sequence[str]) -> tuple[int, dict[str, Any]]:
     """Run a step on directories; returns the exit code and its results, artifacts as paths."""
-    function = next(step.python_func for step in STEPS if step.name == name)
-    options = _parser(name, function).parse_args(arguments)
-    given: dict[str, Any] = {}
-    made: dict[str, Any] = {}
-    for parameter in inspect.signature(function).parameters.values():
-        kind = parameter.annotation
-        if type_annotations.is_artifact_wrapped_in_Output(kind):
-            path = Path(options.out) / parameter.name
+    options = _parser(step).parse_args(arguments)
+
+    # 1. its inputs, from the options and the settings
+    inputs: dict[str, Any] = {}
+    results: dict[str, Any] = {}
+    for parameter in inspect.signature(step.function).parameters.values():
+        name, annotation = parameter.name, parameter.annotation
+        if type_annotations.is_artifact_wrapped_in_Output(annotation):
+            path = Path(options.out) / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            given[parameter.name] = _artifact(kind, parameter.name, path)
-            made[parameter.name] = str(path)
-        elif type_annotations.is_artifact_wrapped_in_Input(kind):
-            path = Path(getattr(options, parameter.name))
-            given[parameter.name] = _artifact(kind, parameter.name, path)
-        elif parameter.name == "settings":
-            given["settings"] = _section(name, load(options.profile, options.set))
-        elif parameter.name == "data":
-            given["data"] = load(options.profile, options.set).data.model_dump_json()
+            inputs[name] = _artifact(annotation, name, path)
+            results[name] = str(path)
+        elif type_annotations.is_artifact_wrapped_in_Input(annotation):
+            inputs[name] = _artifact(annotation, name, Path(getattr(options, name)))
+        elif name == "settings":
+            inputs[name] = _settings(step, load(options.profile, options.set))
+        elif name == "data":
+            inputs[name] = section_json(load(options.profile, options.set), "data")
         else:
-            given[parameter.name] = getattr(options, parameter.name)
-    result = function(**given)
-    made |= _results(name, function, result)
-    refused = name in _REFUSALS and not made[_ANSWERS[name]]
-    return (_REFUSALS[name] if refused else 0), made
+            inputs[name] = getattr(options, name)
+
+    # 2. its work
+    results |= _plain_results(step, step.function(**inputs))
+
+    # 3. its answer
+    is_refused = step.refusal is not None and not results[str(step.answer)]
+    return (step.refusal.exit_code if step.refusal and is_refused else 0), results
 
 
-def _parser(name: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
+def _parser(step: Step) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        f"tasteloop step {name}",
-        description=inspect.getdoc(function),
+        f"tasteloop step {step.name}",
+        description=inspect.getdoc(step.function),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     outputs = []
-    for parameter in inspect.signature(function).parameters.values():
-        kind, option = parameter.annotation, f"--{parameter.name.replace('_', '-')}"
-        if type_annotations.is_artifact_wrapped_in_Output(kind):
+    for parameter in inspect.signature(step.function).parameters.values():
+        annotation = parameter.annotation
+        option = f"--{parameter.name.replace('_', '-')}"
+        if type_annotations.is_artifact_wrapped_in_Output(annotation):
             outputs.append(parameter.name)
-        elif type_annotations.is_artifact_wrapped_in_Input(kind):
+        elif type_annotations.is_artifact_wrapped_in_Input(annotation):
             parser.add_argument(
                 option, required=True, metavar="PATH", help=f"the {parameter.name} to read"
             )
         elif parameter.name == "settings":
-            section = _SECTIONS.get(name)
             parser.add_argument(
                 "--profile", default="local", help="a profile's name or a YAML file (local)"
             )
@@ -96,60 +105,44 @@ def _parser(name: str, function: Callable[..., Any]) -> argparse.ArgumentParser:
                 action="append",
                 default=[],
                 metavar="KEY=VALUE",
-                help=f"a setting instead of the profile's, such as {section or 'training'}.KEY=VALUE",
+                help=f"a setting instead of the profile's, such as {step.section or 'training'}.KEY=VALUE",
             )
         elif parameter.name != "data":  # a section of the settings, too
             required = parameter.default is inspect.Parameter.empty
             default = None if required else parameter.default
-            shown = f"({default or 'none'})" if not required else "(required)"
+            described = "(required)" if required else f"({default or 'none'})"
             parser.add_argument(
-                option, required=required, default=default, metavar="TEXT", help=shown
+                option, required=required, default=default, metavar="TEXT", help=described
             )
     if outputs:
-        there = ", ".join(outputs)
         parser.add_argument(
-            "--out", required=True, metavar="DIR", help=f"where {there} will be written"
+            "--out",
+            required=True,
+            metavar="DIR",
+            help=f"where {', '.join(outputs)} will be written",
         )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     return parser
 
 
 def _artifact(annotation: Any, name: str, path: Path) -> dsl.Artifact:
-    kind = type_annotations.strip_Input_or_Output_marker(annotation)
-    return kind(name=name, uri=str(path.absolute()), metadata={})
+    artifact = type_annotations.strip_Input_or_Output_marker(annotation)
+    return artifact(name=name, uri=str(path.absolute()), metadata={})
 
 
-def _section(name: str, settings: Settings) -> str:
-    section = _SECTIONS.get(name)
-    return str((getattr(settings, section) if section else settings).model_dump_json())
+def _settings(step: Step, settings: Settings) -> str:
+    """The step's section, or all settings where it has none."""
+    return section_json(settings, step.section) if step.section else settings.model_dump_json()
 
 
-def _results(name: str, function: Callable[..., Any], result: Any) -> dict[str, Any]:
-    if result is None:
+def _plain_results(step: Step, returned: Any) -> dict[str, Any]:
+    """What the shell returned, by name: its answer, a reason, a version."""
+    if returned is None:
         return {}
-    fields = getattr(inspect.signature(function).return_annotation, "_fields", None)
+    fields = getattr(inspect.signature(step.function).return_annotation, "_fields", None)
     if not fields:
-        return {"version": result}
-    return {_ANSWERS[name] if k == ANSWER else k: v for k, v in zip(fields, result, strict=True)}
-
-
-def usage() -> str:
-    """The steps, as `tasteloop step` lists them."""
-    width = max(map(len, names()))
-    lines = [f"  {name:<{width}}  {what}" for name, what in names().items()]
-    return "\n".join(["steps (tasteloop step NAME --help tells each one's options):", *lines])
-
-
-def main(
-    name: str | None, arguments: Sequence[str], emit: Callable[[dict[str, Any], bool], None]
-) -> int:
-    if name is None or name in ("-h", "--help"):
-        sys.stdout.write(usage() + "\n")
-        return 0
-    if name not in names():
-        from tasteloop.errors import TasteloopError
-
-        raise TasteloopError(f"no step {name!r}; known: {', '.join(names())}")
-    code, results = run(name, arguments)
-    emit(results, "--json" in arguments)
-    return code
+        return {"version": returned}
+    results = dict(zip(fields, returned, strict=True))
+    if OUTPUT in results and step.answer:
+        return {step.answer: results.pop(OUTPUT), **results}
+    return results

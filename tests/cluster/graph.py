@@ -16,7 +16,7 @@ import pytest
 from launcher import OUTPUT
 from stores import BUCKET, Stores
 
-from pipelines.graphs.training import compile_to
+from pipelines.graphs.compile import compile_to
 from pipelines.settings import load
 from tasteloop.datasets.fetch import fetch
 from tasteloop.files import cache

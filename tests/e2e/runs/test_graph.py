@@ -12,8 +12,8 @@ from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConf
 
 from components.image import IMAGE, image
 from pipelines.alerts import WEBHOOK
-from pipelines.graphs.compile import GRAPHS
-from pipelines.graphs.training import HEAVY, STEPS, compile_to, training
+from pipelines.graphs.compile import GRAPHS, compile_to
+from pipelines.graphs.training import STEPS, training
 from pipelines.settings import load
 from tasteloop.errors import TasteloopError
 
@@ -133,7 +133,7 @@ def test_every_step_says_what_it_asks_and_how_long_it_may_try(tmp_path):
     )
     asked = {name: c["resources"] for name, c in executors(graph).items()}
     assert {name for name, r in asked.items() if r["resourceMemoryLimit"] == "64Gi"} == {
-        c.name for c in HEAVY
+        step.name for step in STEPS if step.size == "heavy"
     }
     assert asked["finetune"]["resourceMemoryRequest"] == "32Gi"
     assert asked["finetune"]["resourceMemoryLimit"] == "40Gi"

@@ -12,8 +12,9 @@ import yaml
 from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType
 
 from pipelines.cli.app import main
+from pipelines.graphs.compile import compile_to
 from pipelines.graphs.submit import Server, arguments, read_argument, submit
-from pipelines.graphs.training import NAME, compile_to
+from pipelines.graphs.training import NAME
 from pipelines.settings import CONFIGS, load
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_parquet, write_parquet

@@ -67,7 +67,7 @@ def test_settings_graph_and_compile_import_no_torch(tmp_path):
     loaded = loaded_by(
         "from pathlib import Path\n"
         "from pipelines.settings import load\n"
-        "from pipelines.graphs.training import compile_to\n"
+        "from pipelines.graphs.compile import compile_to\n"
         f"compile_to(load('cluster'), Path({str(tmp_path / 'graph.yaml')!r}))"
     )
     assert "kfp" in loaded

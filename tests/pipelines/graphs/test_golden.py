@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.graphs.compile import GRAPHS
-from pipelines.graphs.training import compile_to
+from pipelines.graphs.compile import GRAPHS, compile_to
 from pipelines.graphs.trainjob import manifest as trainjob
 from pipelines.settings import load
 from serving.cluster.inference_service import Release, Releases, manifest, settings
