@@ -18,7 +18,7 @@ def champion(
         from pathlib import Path
 
         from serving.release.registry import champion
-        from tasteloop.bundle import verify
+        from tasteloop.bundle.manifest import verify
 
         live = champion()
         changed = live is None or live.digest != verify(Path(bundle.path))

@@ -334,7 +334,7 @@ def _selective(
         (f"{share:.0%} surest", stated & (sure >= levels[max(int(share * len(levels)) - 1, 0)]))
         for share in COVERAGES
     ]
-    least = bench.session.card["tasks"][task].get("confident_from")
+    least = bench.session.card.tasks[task].confident_from
     picks.append(
         ("confident, by the bundle" + ("" if least is None else f" (from {least:.2f})"), rule)
     )

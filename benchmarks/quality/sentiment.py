@@ -86,7 +86,7 @@ def served(logits: dict[str, Any], truth: dict[str, Any]) -> dict[str, metrics.M
         logits["validation"][:, None], truth["validation"][:, None].astype(np.float32)
     )
     probability = apply_calibration(logits["test"][:, None], fitted)[:, 0]
-    return measures(probability >= fitted["thresholds"][0], probability, truth["test"])
+    return measures(probability >= fitted.thresholds[0], probability, truth["test"])
 
 
 def measures(predicted: Any, probability: Any, truth: Any) -> dict[str, metrics.Measure]:

@@ -19,7 +19,8 @@ SHAPES = [(batch, tokens) for batch in (1, 16) for tokens in (27, 64, 128, 256)]
 
 
 def main() -> None:
-    from tasteloop.bundle import MODELS, read_card
+    from tasteloop.bundle.card import BundleCard
+    from tasteloop.bundle.names import MODELS_DIRECTORY
     from tasteloop.runtime import engines
 
     parser = argparse.ArgumentParser(
@@ -30,14 +31,14 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     bundle = arguments.bundle or champion()
-    card = read_card(bundle)
-    directory = bundle / MODELS / next(iter(card["models"]))
+    card = BundleCard.read(bundle)
+    directory = bundle / MODELS_DIRECTORY / card.reading_model
     rows: dict[str, dict[str, float]] = {}
     for name in engines.ON_CPU:
         if not engines.available(name, directory):
             continue
         rows[name] = engines.speed(engines.Runner(name, directory), SHAPES, arguments.seconds)
-    recorded = card.get("runtime", {})
+    recorded = {} if card.runtime is None else card.runtime.candidates
     if arguments.json:
         print(
             json.dumps(
@@ -54,11 +55,11 @@ def main() -> None:
     print("| engine | " + " | ".join(columns) + " | difference | good |")
     print("|---|" + "---|" * (len(columns) + 2))
     for name, found in rows.items():
-        known = recorded.get("candidates", {}).get(name, {})
+        known = recorded.get(name)
         told = [f"{found[c]:.0f}" if c in found else "" for c in columns]
         told += [
-            f"{known['difference']:.1g}" if known else "",
-            {True: "yes", False: "no"}.get(known.get("good"), ""),
+            f"{known.difference:.1g}" if known else "",
+            "" if known is None else "yes" if known.good else "no",
         ]
         print(f"| {name} | " + " | ".join(told) + " |")
     missing = [name for name in engines.ON_CPU if name not in rows]

@@ -17,15 +17,18 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from tasteloop.bundle.card import BundleCard
 
 EVENTS = 40
 
 
 def main() -> None:
-    from tasteloop.bundle import read_card
+    from tasteloop.bundle.card import BundleCard
     from tasteloop.runtime.session import Session, engines
 
     parser = argparse.ArgumentParser(
@@ -36,7 +39,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        directory, card = arguments.bundle, read_card(arguments.bundle)
+        directory, card = arguments.bundle, BundleCard.read(arguments.bundle)
         if arguments.items:
             directory = Path(folder) / "bundle"
             card = synthetic(arguments.bundle, card, arguments.items, directory)
@@ -85,7 +88,7 @@ def measure(session: Any, runs: int) -> dict[str, list[float]]:
     return found
 
 
-def synthetic(bundle: Path, card: dict[str, Any], count: int, out: Path) -> dict[str, Any]:
+def synthetic(bundle: Path, card: BundleCard, count: int, out: Path) -> BundleCard:
     """The bundle with a catalogue of `count` items, its arrays drawn at random in the sizes that
     they would have.
     """
@@ -93,12 +96,13 @@ def synthetic(bundle: Path, card: dict[str, Any], count: int, out: Path) -> dict
     from safetensors.numpy import save_file
 
     from tasteloop.behaviour.items import ITEMS_SCHEMA
-    from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, mapped_arrays
+    from tasteloop.bundle.arrays import mapped_arrays
+    from tasteloop.bundle.names import ITEMS_FILE, MODELS_DIRECTORY, RECOMMENDER_FILE
 
     rng = np.random.default_rng(0)
     out.mkdir()
-    (out / MODELS).symlink_to((bundle / MODELS).absolute())
-    labels = card["labels"]
+    (out / MODELS_DIRECTORY).symlink_to((bundle / MODELS_DIRECTORY).absolute())
+    labels, recommender = card.labels, card.require_recommender()
     rows = [
         (
             f"s{n}",
@@ -111,10 +115,10 @@ def synthetic(bundle: Path, card: dict[str, Any], count: int, out: Path) -> dict
         for n in range(count)
     ]
     pl.DataFrame(rows, schema=dict(ITEMS_SCHEMA.to_polars()), orient="row").write_parquet(
-        out / ITEMS
+        out / ITEMS_FILE
     )
-    own = mapped_arrays(bundle / RECOMMENDER)
-    inside = min(count, card["recommender"]["settings"]["ease_items"])
+    own = mapped_arrays(bundle / RECOMMENDER_FILE)
+    inside = min(count, recommender.settings["ease_items"])
     sizes = {len(own["vectors"]): count, len(own["compared"]): inside}
     arrays = {}
     for name, array in own.items():
@@ -128,9 +132,10 @@ def synthetic(bundle: Path, card: dict[str, Any], count: int, out: Path) -> dict
     )
     for name in ("membership", "label_share"):
         arrays[name] /= arrays[name].sum(-1, keepdims=True)
-    save_file(arrays, out / RECOMMENDER)
-    weights = {name: (a or 0.1, b) for name, (a, b) in card["recommender"]["weights"].items()}
-    return {**card, "recommender": {**card["recommender"], "weights": weights}}
+    save_file(arrays, out / RECOMMENDER_FILE)
+    weights = {name: (a or 0.1, b) for name, (a, b) in recommender.weights.items()}
+    changed = recommender.model_copy(update={"weights": weights})
+    return card.model_copy(update={"recommender": changed})
 
 
 if __name__ == "__main__":

@@ -145,7 +145,8 @@ def variant(bundle: Path, out: Path) -> Path:
     """
     import polars as pl
 
-    from tasteloop.bundle import seal
+    from tasteloop.bundle.card import BundleCard
+    from tasteloop.bundle.manifest import seal
     from tasteloop.runtime.session import Session
 
     shutil.copytree(bundle, out)
@@ -158,7 +159,7 @@ def variant(bundle: Path, out: Path) -> Path:
             task |= {slope: -task[slope]} if slope in task else {}
         task["intercept"] += 0.3
     files.write_json(out / "card.json", card)
-    session = Session.open(out, card)
+    session = Session.open(out, BundleCard.read(out))
     recorded = files.read_json(out / "golden.json")
     for question in recorded["questions"]:
         question["answer"] = session.answer(question["model"], [question["instance"]])[0]

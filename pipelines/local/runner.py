@@ -99,9 +99,9 @@ _TRAINED = ("ingest", "prepare", "training")  # the sections that a checkpoint d
 
 
 def _fingerprint(settings: Settings) -> str:
-    from tasteloop.bundle import code_version
     from tasteloop.datasets.fetch import resolve_encoder
     from tasteloop.datasets.ingest import source_fingerprint
+    from tasteloop.version import code_version
 
     encoder = resolve_encoder(settings.training.encoder)
     return _digest(

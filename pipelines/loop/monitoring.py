@@ -635,13 +635,13 @@ def run_of_bundle(digest: str) -> dict[str, Any] | None:
     Of a run on a cluster its promotion kept them; of that only `artifacts` are known.
     """
     from pipelines.local.runner import runs
-    from tasteloop.bundle import MANIFEST
+    from tasteloop.bundle.names import MANIFEST_FILE
     from tasteloop.files import sha256_file
     from validation.monitor.reference import DATASET, SNAPSHOTS, data_place
 
     for facts in runs():
         made = facts.get("artifacts", {})
-        manifest = Path(made.get("bundle", "")) / MANIFEST
+        manifest = Path(made.get("bundle", "")) / MANIFEST_FILE
         if (
             manifest.is_file()
             and sha256_file(manifest) == digest

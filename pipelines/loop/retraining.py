@@ -104,9 +104,10 @@ def settings_of(settings: Settings, data: Path, old: Path, champion: Path) -> Se
     rules = settings.retraining
     encoder = settings.training.encoder
     if rules.warm_start:
-        from tasteloop.bundle import MODELS, read_card, reading_model
+        from tasteloop.bundle.card import BundleCard
+        from tasteloop.bundle.names import MODELS_DIRECTORY
 
-        encoder = str(champion / MODELS / reading_model(read_card(champion)))
+        encoder = str(champion / MODELS_DIRECTORY / BundleCard.read(champion).reading_model)
     sections: dict[str, dict[str, Any]] = {
         "ingest": {"behaviour": str(data), "max_users": None},
         "training": {"encoder": encoder},

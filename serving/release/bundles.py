@@ -10,7 +10,7 @@ from urllib.request import url2pathname
 from serving.release.database import ARTIFACTS_DIRECTORY, tracking_uri
 from serving.release.versions import DIGEST_TAG, LocalVersion
 from tasteloop import files
-from tasteloop.bundle import verify
+from tasteloop.bundle.manifest import verify
 from tasteloop.errors import TasteloopError
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ from serving.release.versions import (
     parse_version,
 )
 from tasteloop import files
-from tasteloop.bundle import verify
+from tasteloop.bundle.manifest import verify
 from tasteloop.errors import TasteloopError
 
 if TYPE_CHECKING:

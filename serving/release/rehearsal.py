@@ -72,7 +72,7 @@ def rehearse(bundle: Path, out: Path, tolerance: float = TOLERANCE) -> Rehearsal
 
 
 def _rehearse(bundle: Path, tolerance: float) -> Rehearsal:
-    from tasteloop.bundle import verify
+    from tasteloop.bundle.manifest import verify
 
     digest: str = verify(bundle)
     golden = files.read_json(bundle / "golden.json")
@@ -203,7 +203,7 @@ def _from_recorded(
     """How the answers differ from the trainer's, unless all are those recorded for one other
     precision.
     """
-    from tasteloop.bundle import read_card
+    from tasteloop.bundle.card import BundleCard
     from tasteloop.runtime import engines
 
     questions = golden["questions"]
@@ -212,7 +212,7 @@ def _from_recorded(
         **golden.get("others", {}),
     }
     # none: made before runtimes were chosen, by torch
-    runtime = read_card(bundle).get("runtime", {"processor": ""})
+    runtime = BundleCard.read(bundle).runtime
     differences, *others = [
         _differences(
             questions, answers, served, tolerance, engines.tolerance(precision, runtime, tolerance)

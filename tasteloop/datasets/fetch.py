@@ -23,7 +23,7 @@ from typing import IO, Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from tasteloop.bundle import VOCABULARIES, refuse_code
+from tasteloop.bundle.manifest import VOCABULARIES, refuse_code
 from tasteloop.datasets.catalogue import CATALOGUE, Archive, Source
 from tasteloop.decompression import read_bounded
 from tasteloop.errors import TasteloopError

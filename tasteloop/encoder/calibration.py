@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tasteloop.bundle.card import Calibration
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -34,7 +36,7 @@ def calibrate(
     truth: NDArray[np.float32],
     habits: NDArray[np.float32] | None = None,
     precision: float = 0.8,
-) -> dict[str, Any]:
+) -> Calibration:
     """Platt scaling, decision thresholds, and from where on a statement is sure, on the validation
     window.
 
@@ -49,8 +51,18 @@ def calibrate(
         precision: share of sure statements that shall be right.
 
     Returns:
-        {"slope", "intercept", "thresholds": [outputs], "confident_from": None where that precision
-        is never reached}, and "habit_slope" where there are habits.
+        The calibration; `confident_from` is None where that precision is never reached.
+
+    >>> import numpy as np
+    >>> logits = np.array([[-3], [-1], [0], [1], [3]], np.float32)
+    >>> truth = np.array([[0], [1], [0], [0], [1]], np.float32)
+    >>> calibration = calibrate(logits, truth)
+    >>> bool(0 < calibration.slope < 1)  # the logits were too sure
+    True
+    >>> calibration.thresholds
+    (0.5,)
+    >>> apply_calibration(logits, calibration).ravel().round(1).tolist()
+    [0.1, 0.3, 0.4, 0.5, 0.7]
     """
     import numpy as np
     from sklearn.linear_model import LogisticRegression
@@ -59,7 +71,7 @@ def calibrate(
     names = ("slope", "habit_slope")[: len(parts)]
     scaling = dict.fromkeys(names, 1 / len(parts)) | {"intercept": 0.0}
     if not 0 < truth.mean() < 1:
-        return {**scaling, "thresholds": [0.5] * logits.shape[1], "confident_from": None}
+        return Calibration(**scaling, thresholds=(0.5,) * logits.shape[1], confident_from=None)
     fitted = LogisticRegression(C=1e6).fit(
         np.stack([part.ravel() for part in parts], 1), truth.ravel()
     )
@@ -67,18 +79,19 @@ def calibrate(
     if (fitted.coef_ > 0).all():
         scaling = {name: float(slope) for name, slope in zip(names, fitted.coef_[0], strict=True)}
         scaling["intercept"] = float(fitted.intercept_[0])
-    probabilities = apply_calibration(logits, scaling, habits)
+    scaled = Calibration(**scaling, thresholds=())
+    probabilities = apply_calibration(logits, scaled, habits)
     thresholds = choose_thresholds(probabilities, truth)
-    return {
+    return Calibration(
         **scaling,
-        "thresholds": thresholds.tolist(),
-        "confident_from": confident_from(probabilities, truth, thresholds, precision),
-    }
+        thresholds=tuple(thresholds.tolist()),
+        confident_from=confident_from(probabilities, truth, thresholds, precision),
+    )
 
 
 def apply_calibration(
     logits: NDArray[np.float32],
-    calibration: dict[str, Any],
+    calibration: Calibration,
     habits: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Calibrated probabilities of logits, same shape."""
@@ -87,15 +100,16 @@ def apply_calibration(
 
 def log_odds(
     logits: NDArray[np.float32],
-    calibration: dict[str, Any],
+    calibration: Calibration,
     habits: NDArray[np.float32] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """What the text and the habits add to the calibrated log-odds; their sum is the log-odds."""
     import numpy as np
 
-    terms = {"text": calibration["slope"] * logits.astype(np.float64) + calibration["intercept"]}
+    terms = {"text": calibration.slope * logits.astype(np.float64) + calibration.intercept}
     if habits is not None:
-        terms["habits"] = calibration["habit_slope"] * habits.astype(np.float64)
+        assert calibration.habit_slope is not None, "calibrated with habits"
+        terms["habits"] = calibration.habit_slope * habits.astype(np.float64)
     return terms
 
 

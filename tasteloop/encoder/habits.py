@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from tasteloop.behaviour.events import USER, Event
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.text import TextSettings, in_order
-from tasteloop.bundle import HABITS, mapped_arrays
+from tasteloop.bundle.arrays import mapped_arrays
+from tasteloop.bundle.names import HABITS_FILE
 from tasteloop.encoder.calibration import one_vs_rest
 
 if TYPE_CHECKING:
@@ -181,13 +182,17 @@ class Habits:
 
         save_file(
             {f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self)},
-            directory / HABITS,
+            directory / HABITS_FILE,
         )
 
     @classmethod
     def load(cls, directory: Path) -> Habits | None:
         """None where the bundle was trained without."""
-        return cls(**mapped_arrays(directory / HABITS)) if (directory / HABITS).exists() else None
+        return (
+            cls(**mapped_arrays(directory / HABITS_FILE))
+            if (directory / HABITS_FILE).exists()
+            else None
+        )
 
 
 def _decayed(count: int, decay: float) -> Matrix:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field
 from tasteloop.behaviour.events import TEXT
 from tasteloop.behaviour.items import SENTIMENT
 from tasteloop.behaviour.snapshots import SPLIT, TRAIN, VALIDATION, Snapshots
-from tasteloop.bundle import MODELS, code_version
+from tasteloop.bundle.names import MODELS_DIRECTORY
 from tasteloop.encoder import bag_of_words
 from tasteloop.encoder.batches import Inputs, TaskData, length_buckets, load_tokenizer, tokenize
 from tasteloop.encoder.calibration import apply_calibration, average_precision, calibrate
@@ -30,6 +30,7 @@ from tasteloop.encoder.habits import Habits
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_directory, write_json
 from tasteloop.tasks import INTERESTS, RECOMMEND
+from tasteloop.version import code_version
 
 if TYPE_CHECKING:
     import numpy as np
@@ -191,7 +192,7 @@ def finetune(
                 trained.append(result)
             if directory is None:
                 continue
-            folder = directory / MODELS / name
+            folder = directory / MODELS_DIRECTORY / name
             folder.mkdir(parents=True)
             save(model, folder)
             tokenizer.save(str(folder / "tokenizer.json"))
@@ -215,7 +216,7 @@ def finetune(
                 )
                 report["tasks"][task.name] = {
                     "model": name,
-                    **calibration,
+                    **calibration.model_dump(exclude_unset=True),
                     "quality": result.quality[task.name],
                     **({"bag_of_words": share} if share else {}),
                 }

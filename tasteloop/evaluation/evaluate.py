@@ -18,7 +18,6 @@ from tasteloop import metrics
 from tasteloop.behaviour.events import USER
 from tasteloop.behaviour.items import SENTIMENT
 from tasteloop.behaviour.snapshots import EVENTS_SEEN, SPLIT, TEST, Snapshots
-from tasteloop.bundle import code_version
 from tasteloop.evaluation import details
 from tasteloop.evaluation.answers import Answers, answer_rows, measure_answers
 from tasteloop.evaluation.baselines import measure_baselines
@@ -37,6 +36,7 @@ from tasteloop.evaluation.settings import EvaluationSettings
 from tasteloop.files import atomic_directory, sha256_tree, write_json
 from tasteloop.metrics import Measure
 from tasteloop.runtime.session import Session
+from tasteloop.version import code_version
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def _lineage(session: Session, data: Snapshots, snapshots: Path) -> Lineage:
         source=data.meta["source"],
         reviews_source=data.meta.get("reviews_source"),
         code=code_version(),
-        encoder=session.card["encoder"],
+        encoder=session.card.encoder,
         snapshots=sha256_tree(snapshots),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )

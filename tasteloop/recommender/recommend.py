@@ -39,7 +39,9 @@ from numpy.typing import NDArray
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.text import TextSettings, in_order
-from tasteloop.bundle import RECOMMENDER, mapped_arrays
+from tasteloop.bundle.arrays import mapped_arrays
+from tasteloop.bundle.card import BundleCard
+from tasteloop.bundle.names import RECOMMENDER_FILE
 
 Matrix = NDArray[np.float32]
 Positions = NDArray[np.integer[Any]] | slice
@@ -316,20 +318,19 @@ class Recommender:
             for name, value in values.items()
             if isinstance(value, np.ndarray)
         }
-        save_file(arrays, directory / RECOMMENDER)
+        save_file(arrays, directory / RECOMMENDER_FILE)
 
     @classmethod
-    def load(cls, directory: Path, card: dict[str, Any]) -> Recommender:
-        recommender = card["recommender"]
+    def load(cls, directory: Path, card: BundleCard) -> Recommender:
+        """From a bundle: its arrays, with λ, decay and text settings of its card."""
+        recommender = card.require_recommender()
         return cls(
-            **mapped_arrays(directory / RECOMMENDER),
-            weights={name: (a, b) for name, (a, b) in recommender["weights"].items()},
-            new_weights={
-                name: (a, b) for name, (a, b) in recommender.get("new_weights", {}).items()
-            },
-            decay=recommender["decay"],
-            als=tuple(recommender["als"]),
-            text=TextSettings.model_validate(card["text"]),
+            **mapped_arrays(directory / RECOMMENDER_FILE),
+            weights=recommender.weights,
+            new_weights=recommender.new_weights,
+            decay=recommender.decay,
+            als=recommender.als,
+            text=TextSettings.model_validate(card.text),
         )
 
 

@@ -16,12 +16,22 @@ from tasteloop import tasks
 from tasteloop.behaviour.events import TEXT, USER, Event
 from tasteloop.behaviour.items import SENTIMENT
 from tasteloop.behaviour.snapshots import FUTURE, SPLIT, TRAIN, VALIDATION, Snapshots
-from tasteloop.bundle import CARD, GOLDEN, HABITS, ITEMS, MODELS, README, code_version, seal
+from tasteloop.bundle.card import BundleCard, RecommenderCard
+from tasteloop.bundle.manifest import seal
+from tasteloop.bundle.names import (
+    CARD_FILE,
+    GOLDEN_FILE,
+    HABITS_FILE,
+    ITEMS_FILE,
+    MODELS_DIRECTORY,
+    README_FILE,
+)
 from tasteloop.files import atomic_directory, atomic_write, read_json, write_json
 from tasteloop.recommender.collaborative import Past
 from tasteloop.recommender.fitting import Asked, Ground, RecommenderSettings, fit_terms, tune
 from tasteloop.recommender.recommend import Folded, Matrix, seen
 from tasteloop.runtime.engines import precisions
+from tasteloop.version import code_version
 
 if TYPE_CHECKING:
     from tasteloop.runtime.export import Judged
@@ -62,13 +72,14 @@ def fit_recommender(
     data = replace(Snapshots.read(snapshots), labels=training["labels"])
     validation = data.split(VALIDATION)
     with atomic_directory(out) as directory:
-        shutil.copytree(model / MODELS, directory / MODELS)
-        shutil.copyfile(snapshots / ITEMS, directory / ITEMS)
-        if (model / HABITS).exists():
-            shutil.copyfile(model / HABITS, directory / HABITS)
+        shutil.copytree(model / MODELS_DIRECTORY, directory / MODELS_DIRECTORY)
+        shutil.copyfile(snapshots / ITEMS_FILE, directory / ITEMS_FILE)
+        if (model / HABITS_FILE).exists():
+            shutil.copyfile(model / HABITS_FILE, directory / HABITS_FILE)
         card = _card(data, training)
         predictions = load_file(model / PREDICTIONS)
-        card["runtime"] = compile_bundle(directory, card, _judged(data, predictions))
+        runtime = compile_bundle(directory, card, _judged(data, predictions))
+        card = card.model_copy(update={"runtime": runtime})
         session = Session.open(directory, card)
         vectors = session.item_vectors()
         histories = data.histories(validation)
@@ -88,20 +99,23 @@ def fit_recommender(
         tuned = tune(Past.before(data.meta["validation_from"], data), ground, asked, settings)
         final = fit_terms(Past.before(data.meta["test_from"], data), ground, settings, tuned)
         final.save(directory)
-        card["recommender"] = {
-            "weights": tuned.weights,
-            "new_weights": tuned.new_weights,
-            "decay": tuned.decay,
-            "als": final.als,
-            "regularisation": tuned.regularisation,
-            "half_life": tuned.half_life,
-            "shrinkage": tuned.shrinkage,
-            "settings": settings.model_dump(mode="json"),
-        }
-        card["validation"] |= {"recommend.ndcg@10": tuned.ndcg}
-        write_json(directory / CARD, card)
-        write_json(directory / GOLDEN, _golden(directory, card, data, histories))
-        atomic_write(directory / README, _readme(card))
+        recommender = RecommenderCard(
+            weights=tuned.weights,
+            new_weights=tuned.new_weights,
+            decay=tuned.decay,
+            als=final.als,
+            regularisation=tuned.regularisation,
+            half_life=tuned.half_life,
+            shrinkage=tuned.shrinkage,
+            settings=settings.model_dump(mode="json"),
+        )
+        validation_metrics = {**card.validation, "recommend.ndcg@10": tuned.ndcg}
+        card = card.model_copy(
+            update={"validation": validation_metrics, "recommender": recommender}
+        )
+        write_json(directory / CARD_FILE, card.json_value())
+        write_json(directory / GOLDEN_FILE, _golden(directory, card, data, histories))
+        atomic_write(directory / README_FILE, _readme(card))
         digest = seal(directory)
     middling = {name: a for name, (a, _) in tuned.weights.items()}
     return RecommenderResult(middling, tuned.ndcg, digest, time.monotonic() - began)
@@ -126,8 +140,8 @@ def _judged(data: Snapshots, predictions: dict[str, Matrix]) -> dict[str, Judged
     return out
 
 
-def _card(data: Snapshots, training: dict[str, Any]) -> dict[str, Any]:
-    return {
+def _card(data: Snapshots, training: dict[str, Any]) -> BundleCard:
+    card = {
         "name": "tasteloop",
         "labels": training["labels"],
         "tasks": training["tasks"],
@@ -146,6 +160,7 @@ def _card(data: Snapshots, training: dict[str, Any]) -> dict[str, Any]:
             f"{name}.average_precision": task["quality"] for name, task in training["tasks"].items()
         },
     }
+    return BundleCard.parse(card)
 
 
 # --- what goes with it
@@ -158,7 +173,7 @@ _SENTENCES = (
 
 
 def _golden(
-    directory: Path, card: dict[str, Any], data: Snapshots, histories: list[list[Event]]
+    directory: Path, card: BundleCard, data: Snapshots, histories: list[list[Event]]
 ) -> dict[str, Any]:
     """Questions with this trainer's own answers: a server that answers otherwise is not serving
     this model.
@@ -169,7 +184,8 @@ def _golden(
     """
     from tasteloop.runtime.session import Session
 
-    (precision, runtime), *others = precisions(card["runtime"]).items()
+    assert card.runtime is not None, "measured before"
+    (precision, runtime), *others = precisions(card.runtime).items()
     session = Session.open(directory, card, runtime)
     lengths = sorted({len(h): h for h in histories}.items())
     picked = [[], *(h for _, h in lengths[:: max(1, len(lengths) // 6)][:6])]
@@ -206,25 +222,27 @@ def _golden(
     }
 
 
-def _readme(card: dict[str, Any]) -> str:
-    measured = "\n".join(f"| {name} | {value:.4f} |" for name, value in card["validation"].items())
+def _readme(card: BundleCard) -> str:
+    runtime, recommender = card.runtime, card.require_recommender()
+    assert runtime is not None, "measured before"
+    measured = "\n".join(f"| {name} | {value:.4f} |" for name, value in card.validation.items())
     runtimes = "\n".join(
-        f"| {name} | {', '.join(f'{s} {v:.0f}' for s, v in c['texts_per_second'].items())} | {c['difference']:.1g} "
-        f"| {'yes' if c['good'] else 'no'} |"
-        for name, c in card["runtime"]["candidates"].items()
+        f"| {name} | {', '.join(f'{s} {v:.0f}' for s, v in c.texts_per_second.items())} | {c.difference:.1g} "
+        f"| {'yes' if c.good else 'no'} |"
+        for name, c in runtime.candidates.items()
     )
-    missing = [tasks.why_absent(task) for task in tasks.TASKS if task not in card["answers"]]
+    missing = [tasks.why_absent(task) for task in tasks.TASKS if task not in card.answers]
     absent = "".join(f" {reason.capitalize()}." for reason in missing)
-    tuned = f"fine-tuned for {' and '.join(card['tasks'])}" if card["tasks"] else "as it came"
+    tuned = f"fine-tuned for {' and '.join(card.tasks)}" if card.tasks else "as it came"
     return f"""# Tasteloop model card
 
-Answers `{"`, `".join(card["answers"])}`.{absent}
+Answers `{"`, `".join(card.answers)}`.{absent}
 
-- Encoder: {card["encoder"]}, {tuned}; code {card["code"]}
-- Interests: {len(card["labels"])} labels
-- Data: {card["source"]}, SHA-256 {card["data"]}
-- Snapshots: {card["snapshots"]}; reviews: {card["reviews"]}
-- Recommender: λ = a + b · (log(1 + events) - 3.5), (a, b): {card["recommender"]["weights"]}
+- Encoder: {card.encoder}, {tuned}; code {card.code}
+- Interests: {len(card.labels)} labels
+- Data: {card.source}, SHA-256 {card.data}
+- Snapshots: {card.snapshots}; reviews: {card.reviews}
+- Recommender: λ = a + b · (log(1 + events) - 3.5), (a, b): {recommender.weights}
 
 Measured on the validation window, on which calibration, thresholds and λ were chosen too (the test window's numbers are
 in the run's evaluation):
@@ -233,7 +251,7 @@ in the run's evaluation):
 |---|---|
 {measured}
 
-Runtime: {card["runtime"]["chosen"]} on {card["runtime"]["processor"]}, {card["runtime"]["threads"]} threads; texts/s by
+Runtime: {runtime.chosen} on {runtime.processor}, {runtime.threads} threads; texts/s by
 batch x tokens, and the largest difference of a probability from the trainer's, of all that were measured:
 
 | runtime | texts/s | difference | good enough |

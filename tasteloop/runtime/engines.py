@@ -33,7 +33,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasteloop.bundle import MODELS, mapped_arrays
+from tasteloop.bundle.arrays import mapped_arrays
+from tasteloop.bundle.card import BundleCard, RuntimeCard
+from tasteloop.bundle.names import MODELS_DIRECTORY
 from tasteloop.encoder.batches import load_tokenizer, sorted_batches, tokenize
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json
@@ -312,29 +314,30 @@ def overall(speeds: Mapping[str, float]) -> float:
     return float(np.exp(np.mean(np.log(list(speeds.values())))))
 
 
-def precisions(recorded: Mapping[str, Any]) -> dict[str, str]:
+def precisions(recorded: RuntimeCard) -> dict[str, str]:
     """Each precision that is good enough -> a runtime that has it: first the chosen one's."""
-    good = {name.split("-")[1]: name for name, c in recorded["candidates"].items() if c["good"]}
-    chosen = recorded["chosen"]
+    good = {name.split("-")[1]: name for name, c in recorded.candidates.items() if c.good}
+    chosen = recorded.chosen
     return {chosen.split("-")[1]: chosen} | {
         p: name for p, name in good.items() if p != chosen.split("-")[1]
     }
 
 
-def tolerance(precision: str, recorded: Mapping[str, Any], exact: float) -> float:
+def tolerance(precision: str, recorded: RuntimeCard | None, exact: float) -> float:
     """How far probabilities and scores of this machine may be from those recorded where the bundle
-    was made: `exact` for fp32 and on the same processor.
+    was made: `exact` for fp32 and on the same processor. `recorded` is None of a bundle that was
+    made before runtimes were measured.
 
     Programs that compute in fp32 agree to 1e-6. int8 is exactly reproducible on one processor; on
     another, fp32 arithmetic between the integer products rounds an activation to its neighbour now
     and then, which moved a probability by 0.011 at most when it was provoked by other graph
     optimisations. bf16 has 8 bits itself.
     """
-    same = recorded["processor"] == processor()
+    same = recorded is not None and recorded.processor == processor()
     return exact if precision == "fp32" or same else max(exact, _ELSEWHERE)
 
 
-def choose(card: Mapping[str, Any], directory: Path) -> str:
+def choose(card: BundleCard, directory: Path) -> str:
     """The runtime for a bundle on this machine.
 
     `TASTELOOP_RUNTIME` decides where it is set. Otherwise the one that was fastest where the bundle
@@ -344,7 +347,7 @@ def choose(card: Mapping[str, Any], directory: Path) -> str:
     Raises:
         TasteloopError: TASTELOOP_RUNTIME names none.
     """
-    first = directory / MODELS / next(iter(card["models"]))
+    first = directory / MODELS_DIRECTORY / card.reading_model
     if forced := os.environ.get(VARIABLE):
         if forced not in RUNTIMES:
             raise TasteloopError(
@@ -353,27 +356,27 @@ def choose(card: Mapping[str, Any], directory: Path) -> str:
         return forced
     if _gpu():
         return TORCH_CUDA
-    recorded = card.get("runtime")
+    recorded = card.runtime
     if recorded is None:
         return TORCH_FP32
-    chosen: str = recorded["chosen"]
+    chosen = recorded.chosen
     if not available(chosen, first):
         level, why = (
             logging.WARNING,
             f"{chosen}, the fastest where the bundle was made, cannot run here",
         )
-    elif recorded["processor"] != processor():
+    elif recorded.processor != processor():
         level, why = logging.INFO, "another processor than the bundle's"
     else:
         return chosen
-    measured = {n: c for n, c in recorded["candidates"].items() if c["good"]}
-    enough = _WORTH * overall(measured[chosen]["texts_per_second"])
+    measured = {n: c for n, c in recorded.candidates.items() if c.good}
+    enough = _WORTH * overall(measured[chosen].texts_per_second)
     here = [name for name in measured if available(name, first)]
-    worth = [name for name in here if overall(measured[name]["texts_per_second"]) >= enough] or here
+    worth = [name for name in here if overall(measured[name].texts_per_second) >= enough] or here
     found = dict.fromkeys(worth or [TORCH_FP32], 0.0)
     if len(worth) > 1:
         shapes = [
-            tuple(int(part) for part in s.split("x")) for s in measured[chosen]["texts_per_second"]
+            tuple(int(part) for part in s.split("x")) for s in measured[chosen].texts_per_second
         ]
         for name in worth:
             found[name] = overall(speed(Runner(name, first), shapes, _AGAIN_SECONDS))  # type: ignore[arg-type]

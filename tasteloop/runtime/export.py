@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasteloop import metrics
-from tasteloop.bundle import MODELS
+from tasteloop.bundle.card import BundleCard, RuntimeCandidate, RuntimeCard
+from tasteloop.bundle.names import MODELS_DIRECTORY
 from tasteloop.runtime import engines
 from tasteloop.runtime.engines import ON_CPU, ONNX, ONNX_QUANTISED, TORCH_FP32
 from tasteloop.runtime.session import Session
@@ -103,9 +104,7 @@ def _not_the_quantiser(record: logging.LogRecord) -> bool:
     return "onnxruntime" not in record.pathname
 
 
-def compile_bundle(
-    directory: Path, card: Mapping[str, Any], judged: Mapping[str, Judged]
-) -> dict[str, Any]:
+def compile_bundle(directory: Path, card: BundleCard, judged: Mapping[str, Judged]) -> RuntimeCard:
     """Write the ONNX files of a bundle that is being made, measure what can run them here, and
     choose.
 
@@ -115,15 +114,12 @@ def compile_bundle(
         judged: by task; none where the bundle has no heads.
 
     Returns:
-        The card's `runtime`: {"chosen", "processor", "threads", "tolerance", "candidates": {name:
-        {"texts_per_second": {"batch x tokens": ..}, "difference", "metrics": {task: ..}, "good"}}};
-        `difference` is the largest of a probability from the trainer's. A runtime that failed in
-        one task was not judged in the others.
+        The card's `runtime`. A runtime that failed in one task was not judged in the others.
     """
     began = time.monotonic()
-    for name in card["models"]:
-        to_onnx(directory / MODELS / name)
-    first = directory / MODELS / next(iter(card["models"]))
+    for name in card.models:
+        to_onnx(directory / MODELS_DIRECTORY / name)
+    first = directory / MODELS_DIRECTORY / card.reading_model
     # Where no task judges a runtime, only those of the trainer's own precision are considered.
     considered = ON_CPU if judged else [name for name in ON_CPU if name.endswith("-fp32")]
     sessions = {
@@ -131,7 +127,7 @@ def compile_bundle(
         for name in considered
         if engines.available(name, first)
     }
-    thresholds = {task: card["tasks"][task]["thresholds"] for task in judged}
+    thresholds = {task: card.tasks[task].thresholds for task in judged}
     rows = {task: window.every(_ROWS) for task, window in judged.items()}
     lengths = {task: _length(sessions[TORCH_FP32], task, r) for task, r in rows.items()}
     read = sorted(set(lengths.values())) or [_item_length(sessions[TORCH_FP32])]
@@ -148,7 +144,7 @@ def compile_bundle(
     # Probabilities on the sample with their metrics: what equals one is not judged again, so the
     # fastest goes first.
     known = [({task: r.trainer for task, r in sample.items()}, trainer)]
-    candidates: dict[str, dict[str, Any]] = {}
+    candidates: dict[str, RuntimeCandidate] = {}
     for name in sorted(sessions, key=lambda n: -engines.overall(speeds[n])):
         session = sessions[name]
         found = {task: _probabilities(session, task, r) for task, r in sample.items()}
@@ -157,15 +153,15 @@ def compile_bundle(
         ]
         values = same[0] if same else _judge(session, rows, trainer, thresholds)
         known.append((found, values))
-        candidates[name] = {
-            "texts_per_second": speeds[name],
-            "difference": _difference(found, known[0][0]),
-            "metrics": values,
-            "good": name == TORCH_FP32
+        candidates[name] = RuntimeCandidate(
+            texts_per_second=speeds[name],
+            difference=_difference(found, known[0][0]),
+            metrics=values,
+            good=name == TORCH_FP32
             or all(values.get(t, 0) >= trainer[t] - TOLERANCE for t in trainer),
-        }
+        )
     measured = {
-        name: engines.overall(c["texts_per_second"]) for name, c in candidates.items() if c["good"]
+        name: engines.overall(c.texts_per_second) for name, c in candidates.items() if c.good
     }
     chosen = max(measured, key=lambda name: measured[name])
     log.info(
@@ -175,14 +171,14 @@ def compile_bundle(
         ", ".join(f"{n} {v:.0f}" for n, v in measured.items() if n != chosen),
         time.monotonic() - began,
     )
-    return {
-        "chosen": chosen,
-        "processor": engines.processor(),
-        "threads": engines.threads(),
-        "tolerance": TOLERANCE,
-        "trainer": trainer,
-        "candidates": candidates,
-    }
+    return RuntimeCard(
+        chosen=chosen,
+        processor=engines.processor(),
+        threads=engines.threads(),
+        tolerance=TOLERANCE,
+        trainer=trainer,
+        candidates=candidates,
+    )
 
 
 def _judge(

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from tasteloop.behaviour.events import Event, whole
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.text import TextSettings, behaviour_text
-from tasteloop.bundle import ITEMS, MODELS, RECOMMENDER, read_card, reading_model, verify
+from tasteloop.bundle.card import BundleCard
+from tasteloop.bundle.manifest import verify
+from tasteloop.bundle.names import ITEMS_FILE, MODELS_DIRECTORY, RECOMMENDER_FILE
 from tasteloop.encoder.bag_of_words import BagOfWords
 from tasteloop.encoder.calibration import apply_calibration, confidence, from_log_odds, log_odds
 from tasteloop.encoder.habits import Habits
@@ -59,27 +61,29 @@ class Session:
     def __init__(
         self,
         directory: Path,
-        card: Mapping[str, Any],
+        card: BundleCard,
         digest: str,
         runtime: str,
         cache_megabytes: float = 0,
     ) -> None:
         self.card, self.digest, self.runtime = card, digest, runtime
-        self.labels: list[str] = card["labels"]
-        self.tasks: list[str] = list(card["tasks"])
-        self.text = TextSettings.model_validate(card["text"])
-        self.catalogue = Catalogue.read(directory / ITEMS)
-        share = cache_megabytes / len(card["models"])
+        self.labels = list(card.labels)
+        self.tasks: list[str] = list(card.tasks)
+        self.text = TextSettings.model_validate(card.text)
+        self.catalogue = Catalogue.read(directory / ITEMS_FILE)
+        share = cache_megabytes / len(card.models)
         self.encoders = {
-            name: Encoder(directory / MODELS / name, runtime, share) for name in card["models"]
+            name: Encoder(directory / MODELS_DIRECTORY / name, runtime, share)
+            for name in card.models
         }
         self.recommender = (
-            Recommender.load(directory, dict(card)) if (directory / RECOMMENDER).exists() else None
+            Recommender.load(directory, card) if (directory / RECOMMENDER_FILE).exists() else None
         )
         self._habits = Habits.load(directory)
-        sentiment = card["tasks"].get("sentiment", {})
-        mixed = "bag_of_words" in sentiment
-        self._bag = BagOfWords.load(directory / MODELS / sentiment["model"]) if mixed else None
+        self._bag: BagOfWords | None = None
+        sentiment = card.tasks.get(SENTIMENT)
+        if sentiment is not None and sentiment.bag_of_words is not None:
+            self._bag = BagOfWords.load(directory / MODELS_DIRECTORY / sentiment.model)
 
     @classmethod
     def load(cls, directory: Path, cache_megabytes: float = CACHE_MEGABYTES) -> Session:
@@ -91,15 +95,18 @@ class Session:
         Raises:
             TasteloopError: a file is not what the manifest says.
         """
-        digest, card = verify(directory), read_card(directory)
+        digest, card = verify(directory), BundleCard.read(directory)
         return cls(directory, card, digest, choose(card, directory), cache_megabytes)
 
     @classmethod
-    def open(cls, directory: Path, card: Mapping[str, Any], runtime: str | None = None) -> Session:
+    def open(cls, directory: Path, card: BundleCard, runtime: str | None = None) -> Session:
         """From a bundle that its trainer has not sealed yet, by default with the runtime that was
         chosen for it.
         """
-        return cls(directory, card, "", runtime or card["runtime"]["chosen"])
+        if runtime is None:
+            assert card.runtime is not None, "a runtime was chosen"
+            runtime = card.runtime.chosen
+        return cls(directory, card, "", runtime)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -115,25 +122,25 @@ class Session:
 
     @property
     def thresholds(self) -> Matrix:
-        return np.array(self.card["tasks"]["interests"]["thresholds"], np.float32)
+        return np.array(self.card.tasks[INTERESTS].thresholds, np.float32)
 
     @property
     def sentiment_threshold(self) -> float:
-        return float(self.card["tasks"]["sentiment"]["thresholds"][0])
+        return self.card.tasks[SENTIMENT].thresholds[0]
 
     # --- the encoder ---
 
     def encoder(self, task: str) -> Encoder:
-        return self.encoders[self.card["tasks"][task]["model"]]
+        return self.encoders[self.card.tasks[task].model]
 
     @property
     def reader(self) -> Encoder:
         """The encoder that reads behaviour and items."""
-        return self.encoders[reading_model(self.card)]
+        return self.encoders[self.card.reading_model]
 
     def max_tokens(self, task: str) -> int:
         """The token budget of a task's texts."""
-        return self.text.max_tokens if task == "interests" else int(self.card["review_max_tokens"])
+        return self.text.max_tokens if task == "interests" else self.card.review_max_tokens
 
     def _logits(self, task: str, texts: Sequence[str]) -> Matrix:
         """[n, outputs of the task], before calibration."""
@@ -183,7 +190,7 @@ class Session:
         own = None
         if self._habits is not None:
             own = self._habits.logits(histories, self.catalogue, self.labels, self.text)
-        return log_odds(logits, self.card["tasks"]["interests"], own)
+        return log_odds(logits, self.card.tasks[INTERESTS].calibration, own)
 
     def behaviour_text(self, history: Sequence[Event]) -> str:
         """A history as the encoder reads it."""
@@ -193,10 +200,10 @@ class Session:
         """Calibrated probability [n] that a text is positive."""
         if not self.has_sentiment:
             raise TasteloopError(why_absent(SENTIMENT))
-        logits, about = self._logits("sentiment", texts), self.card["tasks"]["sentiment"]
-        if self._bag is not None:
-            logits = logits + about["bag_of_words"] * self._bag.logits(texts)[:, None]
-        return apply_calibration(logits, about)[:, 0]
+        logits, task = self._logits(SENTIMENT, texts), self.card.tasks[SENTIMENT]
+        if self._bag is not None and task.bag_of_words is not None:
+            logits = logits + task.bag_of_words * self._bag.logits(texts)[:, None]
+        return apply_calibration(logits, task.calibration)[:, 0]
 
     def reading(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> Reading:
         """What histories say of every item."""
@@ -274,8 +281,7 @@ class Session:
         """Whether what is stated of each output is sure: right as often as the card's settings ask;
         same shape.
         """
-        # absent in older bundles, null where never reached
-        least = self.card["tasks"][task].get("confident_from")
+        least = self.card.tasks[task].confident_from
         if least is None:
             return np.zeros(probabilities.shape, np.bool_)
         thresholds = (

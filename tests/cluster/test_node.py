@@ -92,7 +92,7 @@ def releases(cluster, places, trained, tiny_bundle):
     """Version 1 is what the Jobs promoted, where MLflow keeps it; version 2 another bundle beside
     it.
     """
-    from tasteloop.bundle import verify
+    from tasteloop.bundle.manifest import verify
 
     end = "/manifest.json"
     (where,) = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from serving.release import promotion, registry
-from tasteloop.bundle import verify
+from tasteloop.bundle.manifest import verify
 from tasteloop.files import write_json
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from serving.release import registry
 from tasteloop import files
-from tasteloop.bundle import seal
+from tasteloop.bundle.manifest import seal
 from tests.support.shared import make_once
 
 HOUSE = Path(__file__).parents[2]

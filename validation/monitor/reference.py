@@ -251,7 +251,7 @@ def keep_reference(bundle: Path, snapshots: Path, settings: WatchSettings) -> st
 
 def keep_data(bundle: Path, dataset: Path, snapshots: Path) -> None:
     """Copy what a bundle learned from to its `data_place`."""
-    from tasteloop.bundle import verify
+    from tasteloop.bundle.manifest import verify
 
     with atomic_directory(data_place(verify(bundle))) as directory:
         for source, name in ((dataset, DATASET), (snapshots, SNAPSHOTS)):

@@ -24,7 +24,7 @@ from serving.client import Client
 from serving.journal.writer import read_journal
 from serving.release import canary, promotion, registry
 from tasteloop import files
-from tasteloop.bundle import seal
+from tasteloop.bundle.manifest import seal
 from tasteloop.errors import TasteloopError
 from tests.support.processes import HOUSE, Running, run_server, when_ready
 

@@ -19,7 +19,7 @@ from serving.client import Client
 from serving.release import rehearsal as rollout
 from serving.release.rehearsal import compare, rehearse
 from tasteloop import files
-from tasteloop.bundle import seal
+from tasteloop.bundle.manifest import seal
 from tests.support.processes import HOUSE
 
 pytestmark = pytest.mark.slow

@@ -257,7 +257,7 @@ def test_a_worse_champion_is_rolled_back_and_the_ledger_says_why(
     real one.
     """
     from pipelines.loop.monitoring import _Pass, directory
-    from tasteloop.bundle import seal
+    from tasteloop.bundle.manifest import seal
     from validation.monitor.decision import Evidence, Finding, key_of
 
     shutil.copytree(tiny_bundle, tmp_path / "other")

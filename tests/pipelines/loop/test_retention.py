@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.loop.retention import prune
 from pipelines.settings import load
-from tasteloop.bundle import seal, verify
+from tasteloop.bundle.manifest import seal, verify
 from tasteloop.files import write_json, write_parquet
 from tests.support.champions import promote
 from validation.monitor.decision import HOUR, Decision, Evidence, key_of

@@ -151,7 +151,8 @@ def test_the_next_retraining_begins_with_the_same_base(
 
 @pytest.mark.parametrize("warm", [True, False])
 def test_a_warm_start_begins_with_the_champion_s_encoder(tmp_path: Path, warm: bool) -> None:
-    write_json(tmp_path / "card.json", {"models": {"interests+sentiment": {}}})
+    card = {"labels": [], "tasks": {}, "models": {"interests+sentiment": {}}, "text": {}}
+    write_json(tmp_path / "card.json", card)
     settings = load(
         "smoke", [f"retraining.warm_start={str(warm).lower()}", "retraining.forgetting=0.07"]
     )
@@ -208,7 +209,7 @@ def test_data_that_a_promotion_elsewhere_kept_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from pipelines.loop.monitoring import run_of_bundle, snapshots_of
-    from tasteloop.bundle import verify
+    from tasteloop.bundle.manifest import verify
     from validation.monitor.reference import keep_data
 
     monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path))

@@ -35,24 +35,23 @@ def test_two_witnesses_are_weighed_by_what_they_know() -> None:
     a, b = (rng.normal(0, 1, (6000, 3)).astype(np.float32) for _ in range(2))
     truth = (rng.random(a.shape) < 1 / (1 + np.exp(-(1.5 * a + 0.5 * b - 1)))).astype(np.float32)
     fitted = calibrate(a, truth, b)
-    assert fitted["slope"] == pytest.approx(1.5, abs=0.1)
-    assert fitted["habit_slope"] == pytest.approx(0.5, abs=0.1)
-    assert fitted["intercept"] == pytest.approx(-1, abs=0.1)
+    assert fitted.slope == pytest.approx(1.5, abs=0.1)
+    assert fitted.habit_slope == pytest.approx(0.5, abs=0.1)
+    assert fitted.intercept == pytest.approx(-1, abs=0.1)
     terms = log_odds(a, fitted, b)
     odds = terms["text"] + terms["habits"]
     assert np.allclose(apply_calibration(a, fitted, b), 1 / (1 + np.exp(-odds)), atol=1e-6)
     assert metrics.ece(apply_calibration(a, fitted, b), truth).value < 0.02
-    assert "habit_slope" not in calibrate(a, truth)
+    assert calibrate(a, truth).habit_slope is None
 
 
 def test_a_witness_that_says_the_opposite_is_not_turned_round() -> None:
     rng = np.random.default_rng(0)
     a = rng.normal(0, 1, (2000, 2)).astype(np.float32)
     truth = (rng.random(a.shape) < 1 / (1 + np.exp(-a))).astype(np.float32)
-    assert calibrate(-a, truth)["slope"] == 1.0
-    assert (
-        calibrate(a, truth, -a + rng.normal(0, 0.1, a.shape).astype(np.float32))["habit_slope"] >= 0
-    )
+    assert calibrate(-a, truth).slope == 1.0
+    opposite = -a + rng.normal(0, 0.1, a.shape).astype(np.float32)
+    assert calibrate(a, truth, opposite).habit_slope >= 0
 
 
 def test_rare_labels_get_lower_thresholds_and_micro_f1_keeps() -> None:

@@ -227,9 +227,9 @@ def test_calibration_undoes_overconfidence() -> None:
     truth = (rng.random(p.shape) < p).astype(np.float32)
     shouted = (3 * np.log(p / (1 - p)) + 1).astype(np.float32)
     calibration = calibrate(shouted, truth)
-    assert calibration["slope"] == pytest.approx(1 / 3, abs=0.03)
+    assert calibration.slope == pytest.approx(1 / 3, abs=0.03)
     assert np.abs(apply_calibration(shouted, calibration) - p).mean() < 0.02
-    assert 0.4 < calibration["thresholds"][0] < 0.6
+    assert 0.4 < calibration.thresholds[0] < 0.6
 
 
 def test_apart_makes_an_encoder_for_each_task(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tasteloop.bundle.card import BundleCard
 from tasteloop.encoder.bag_of_words import BagOfWords
 from tasteloop.evaluation.evaluate import evaluate
 from tasteloop.evaluation.settings import EvaluationSettings
@@ -67,9 +68,10 @@ def test_sentiment_is_the_encoder_with_a_bag_of_words_in_it(tiny_bundle: Path) -
     assert task["bag_of_words"] > 0
     # What these few reviews give leaves no probability but 0 and 1.
     task |= {"slope": 0.5, "intercept": 0.1, "bag_of_words": 0.2}
-    whole = Session.open(tiny_bundle, card)
+    whole = Session.open(tiny_bundle, BundleCard.parse(card))
     without = {name: value for name, value in task.items() if name != "bag_of_words"}
-    alone = Session.open(tiny_bundle, card | {"tasks": card["tasks"] | {"sentiment": without}})
+    other = card | {"tasks": card["tasks"] | {"sentiment": without}}
+    alone = Session.open(tiny_bundle, BundleCard.parse(other))
     bag = BagOfWords.load(tiny_bundle / "models" / task["model"])
     z = {
         session: np.log(p / (1 - p))

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasteloop import bundle
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.snapshots import Snapshots
 from tasteloop.behaviour.text import TextSettings
+from tasteloop.bundle.manifest import verify
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json
 from tasteloop.recommender.collaborative import Past, ease, item_knn, nearby, spectral
@@ -454,7 +454,7 @@ def test_a_bad_instance_is_named(session: Session, instance: object, told: str) 
 def test_a_damaged_bundle_is_refused(tiny_bundle: Path, tmp_path: Path, damage: str) -> None:
     copy = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, copy)
-    assert bundle.verify(copy) == bundle.verify(tiny_bundle)
+    assert verify(copy) == verify(tiny_bundle)
     if damage == "change":
         with (copy / "recommender.safetensors").open("r+b") as stream:
             stream.seek(-1, 2)

@@ -7,15 +7,17 @@ import shutil
 import subprocess
 import sys
 import threading
-from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from tasteloop.bundle import MODELS, mapped_arrays, read_card, seal
+from tasteloop.bundle.arrays import mapped_arrays
+from tasteloop.bundle.card import BundleCard
+from tasteloop.bundle.manifest import seal
+from tasteloop.bundle.names import MODELS_DIRECTORY
 from tasteloop.errors import TasteloopError
+from tasteloop.files import read_json
 from tasteloop.runtime import engines
 from tasteloop.runtime.engines import Encoder, VectorCache, choose
 from tasteloop.runtime.export import Judged, compile_bundle
@@ -32,13 +34,13 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def card(tiny_bundle: Path) -> dict[str, Any]:
-    return read_card(tiny_bundle)
+def card(tiny_bundle: Path) -> BundleCard:
+    return BundleCard.read(tiny_bundle)
 
 
 @pytest.fixture(scope="module")
-def directory(tiny_bundle: Path, card: dict[str, Any]) -> Path:
-    return tiny_bundle / MODELS / next(iter(card["models"]))
+def directory(tiny_bundle: Path, card: BundleCard) -> Path:
+    return tiny_bundle / MODELS_DIRECTORY / card.reading_model
 
 
 def here(directory: Path) -> list[str]:
@@ -124,8 +126,8 @@ signal.raise_signal(signal.SIGTERM)
     assert (told.returncode, told.stdout.split()) == (0, ["heard"]), told.stderr
 
 
-def test_the_card_tells_what_was_measured(card: dict[str, Any], directory: Path) -> None:
-    runtime = card["runtime"]
+def test_the_card_tells_what_was_measured(card: BundleCard, directory: Path) -> None:
+    runtime = card.json_value()["runtime"]
     assert set(runtime["candidates"]) == set(here(directory))
     speeds = {
         n: engines.overall(c["texts_per_second"])
@@ -143,7 +145,7 @@ def test_the_card_tells_what_was_measured(card: dict[str, Any], directory: Path)
 
 
 def test_a_runtime_that_is_not_as_good_is_not_chosen(
-    tiny_bundle: Path, card: dict[str, Any], tmp_path: Path
+    tiny_bundle: Path, card: BundleCard, tmp_path: Path
 ) -> None:
     """The trainer's recorded probabilities are all right and what every runtime says is wrong: then
     torch answers.
@@ -154,7 +156,8 @@ def test_a_runtime_that_is_not_as_good_is_not_chosen(
     # the opposite
     truth = (session.sentiment(texts) < session.sentiment_threshold).astype(np.float32)[:, None]
     trainer = np.where(truth > 0, 0.99, 0.01).astype(np.float32)
-    found = compile_bundle(tmp_path / "bundle", card, {"sentiment": Judged(texts, truth, trainer)})
+    judged = {"sentiment": Judged(texts, truth, trainer)}
+    found = compile_bundle(tmp_path / "bundle", card, judged).model_dump()
     assert found["trainer"] == {"sentiment": 1.0}
     assert found["chosen"] == "torch-fp32"
     for name, candidate in found["candidates"].items():
@@ -164,22 +167,20 @@ def test_a_runtime_that_is_not_as_good_is_not_chosen(
 
 
 def test_the_recorded_runtime_answers_on_its_processor(
-    tiny_bundle: Path, card: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, card: BundleCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(engines.VARIABLE, raising=False)
-    assert (
-        choose(card, tiny_bundle) == card["runtime"]["chosen"] == Session.load(tiny_bundle).runtime
-    )
+    assert choose(card, tiny_bundle) == card.runtime.chosen == Session.load(tiny_bundle).runtime
 
 
 def test_another_processor_measures_again_and_takes_none_that_is_not_good(
-    tiny_bundle: Path, card: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, card: BundleCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(engines.VARIABLE, raising=False)
-    other = deepcopy(card)
+    other = card.json_value()
     other["runtime"]["processor"] = "another"
     good = {name for name, c in other["runtime"]["candidates"].items() if c["good"]}
-    assert choose(other, tiny_bundle) in good
+    assert choose(BundleCard.parse(other), tiny_bundle) in good
     slow, fast = "torch-fp32", "onnxruntime-fp32"
     for name, candidate in other["runtime"]["candidates"].items():
         candidate["good"] = name in (slow, fast)
@@ -187,29 +188,29 @@ def test_another_processor_measures_again_and_takes_none_that_is_not_good(
             candidate["texts_per_second"], 10.0 if name == slow else 1000.0
         )
     other["runtime"]["chosen"] = fast
-    assert choose(other, tiny_bundle) == fast
+    assert choose(BundleCard.parse(other), tiny_bundle) == fast
     other["runtime"]["candidates"][fast]["good"] = False
     other["runtime"]["chosen"] = slow
-    assert choose(other, tiny_bundle) == slow
+    assert choose(BundleCard.parse(other), tiny_bundle) == slow
 
 
 def test_where_the_chosen_one_is_missing_a_slow_one_answers_rather_than_torch(
-    tiny_bundle: Path, card: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tiny_bundle: Path, card: BundleCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(engines.VARIABLE, raising=False)
     monkeypatch.setattr(engines, "available", lambda name, directory: name == "onnxruntime-fp32")
-    other = deepcopy(card)
+    other = card.json_value()
     for name, candidate in other["runtime"]["candidates"].items():
         candidate["good"] = True
         speed = 10.0 if name == "onnxruntime-fp32" else 1000.0
         candidate["texts_per_second"] = dict.fromkeys(candidate["texts_per_second"], speed)
     other["runtime"]["chosen"] = "torch-bf16"
-    assert choose(other, tiny_bundle) == "onnxruntime-fp32"
+    assert choose(BundleCard.parse(other), tiny_bundle) == "onnxruntime-fp32"
 
 
 def test_where_onnx_runtime_is_not_installed_torch_answers_and_says_so(
     tiny_bundle: Path,
-    card: dict[str, Any],
+    card: BundleCard,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -217,11 +218,11 @@ def test_where_onnx_runtime_is_not_installed_torch_answers_and_says_so(
     for program in ("onnxruntime", "openvino"):
         monkeypatch.setitem(sys.modules, program, None)  # what Python does where there is none
     for chosen in ("onnxruntime-int8", "onnxruntime-fp32"):
-        other = deepcopy(card)
+        other = card.json_value()
         other["runtime"]["chosen"] = chosen
         other["runtime"]["candidates"][chosen]["good"] = True
         caplog.clear()
-        answers = choose(other, tiny_bundle)
+        answers = choose(BundleCard.parse(other), tiny_bundle)
         assert answers.startswith("torch-")
         assert f"{chosen}, the fastest where the bundle was made, cannot run here" in caplog.text
         assert f"; {answers} answers" in caplog.text
@@ -249,7 +250,7 @@ def test_a_forced_runtime_without_its_file_says_so(tiny_bundle: Path, tmp_path: 
     with pytest.raises(
         TasteloopError, match="has no encoder.onnx, which runtime onnxruntime-fp32 reads"
     ):
-        Session.open(bundle, read_card(bundle), "onnxruntime-fp32")
+        Session.open(bundle, BundleCard.read(bundle), "onnxruntime-fp32")
 
 
 def test_a_bundle_from_before_engines_is_read_by_torch(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -257,7 +258,7 @@ def test_a_bundle_from_before_engines_is_read_by_torch(tiny_bundle: Path, tmp_pa
     shutil.copytree(tiny_bundle, bundle)
     for path in bundle.rglob("*.onnx"):
         path.unlink()
-    card = read_card(bundle)
+    card = read_json(bundle / "card.json")
     del card["runtime"]
     (bundle / "card.json").write_text(json.dumps(card))
     seal(bundle)
