@@ -18,8 +18,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("tasteloop", "validation", "serving", "components", "pipelines")
 
-# A namespace that many distributions share: the one of them that we import.
-PROVIDED_BY = {"google": "protobuf"}
+# Packages with a distribution that is named otherwise, or that several distributions share.
+PROVIDED_BY = {"google": "protobuf", "pydantic_core": "pydantic"}
 
 # Circles that are still there; no new one may come. It is to be empty.
 KNOWN_CIRCLES = (
