@@ -24,27 +24,24 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from serving.answering.predictor import input_name, v1_instances, v2_instances
+from serving.answering.tensors import from_v2, v1_instances, v2_instances
 from serving.answering.users import take_users
 from serving.journal.writer import (
     CHAMPION,
     CLOCK_SKEW,
     LONGEST_REQUEST_ID,
-    OUTPUT_KEY,
     Answered,
     Journal,
     JournalSettings,
     is_request_id,
-    model_of,
     now,
     rows,
 )
-from serving.release.rehearsal import from_v2
 from tasteloop import process
+from tasteloop.answers import RECOMMEND, SENTIMENT, SERVED_MODELS, TEXT, model_of
 from tasteloop.behaviour.events import microseconds
 from tasteloop.errors import TasteloopError
 from tasteloop.privacy.pseudonyms import pseudonym_key
-from tasteloop.tasks import INTERESTS, RECOMMEND, SENTIMENT
 
 if TYPE_CHECKING:
     from serving.http.access import Access
@@ -123,7 +120,7 @@ class Pairs:
 def _joined(identity: str, asked: Mapping[str, Any], answered: Mapping[str, Any]) -> Answered:
     """Raises TasteloopError where a response is none to its request."""
     instances, model = asked["instances"], answered["model"]
-    outputs = answered["outputs"] or [{OUTPUT_KEY[model]: []}] * len(instances)
+    outputs = answered["outputs"] or [{SERVED_MODELS[model].key: []}] * len(instances)
     if len(outputs) != len(instances):
         raise TasteloopError(f"{len(outputs)} answers came to {len(instances)} instances")
     joined = Answered(
@@ -221,11 +218,10 @@ def _request(data: bytes, attributes: Mapping[str, str], key: bytes) -> dict[str
     if "inputs" in body:
         try:
             request = v2.from_rest(data, None, None)
-            model = (
-                SENTIMENT
-                if [tensor.name for tensor in request.inputs] == [input_name(SENTIMENT)]
-                else RECOMMEND
-            )
+            names = [tensor.name for tensor in request.inputs]
+            # A request does not name its model: any that takes this input reads it alike.
+            is_text = names == [TEXT.field]
+            model = SENTIMENT if is_text else RECOMMEND
             instances: object = v2_instances(model, request.inputs, request.parameters)
         except (InvalidInput, TasteloopError) as error:
             raise TasteloopError(
@@ -258,7 +254,8 @@ def _response(data: bytes, attributes: Mapping[str, str]) -> dict[str, Any]:
         else:
             model, protocol = body["model_name"], "v2"
             first = body["outputs"][0]
-            empty = model in (INTERESTS, RECOMMEND) and first["data"] == []
+            is_ranked = SERVED_MODELS[model].ranking is not None
+            empty = is_ranked and first["data"] == []
             outputs = [] if empty else from_v2(model, body["outputs"], first["shape"][0])
         if model is None or any(model_of(output) != model for output in outputs):
             raise ValueError

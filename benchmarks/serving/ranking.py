@@ -67,7 +67,7 @@ def measure(session: Any, runs: int) -> dict[str, list[float]]:
         ]
         return {"events": events}
 
-    from tasteloop.runtime.session import parse
+    from tasteloop.runtime.questions import parse
 
     asked = [question() for _ in range(runs)]
     histories = [q["events"] for q in parse("recommend", asked)]

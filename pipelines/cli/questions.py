@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tasteloop.answers import SERVED_MODELS
 from tasteloop.errors import TasteloopError
 
-MODELS = ("interests", "recommend", "sentiment")
 # characters of a history; a server takes four MiB unless it is told otherwise
 _LONGEST = 16 * 1024 * 1024
 
@@ -19,11 +19,12 @@ def instances(
     model: str, events: str | None, texts: Sequence[str] | None, k: int
 ) -> list[dict[str, Any]]:
     """One instance of a history, or one a text; the server checks what is in them."""
-    if model not in MODELS:
-        raise TasteloopError(f"no model {model!r}; known: {', '.join(MODELS)}")
-    if model == "sentiment":
+    if model not in SERVED_MODELS:
+        raise TasteloopError(f"no model {model!r}; known: {', '.join(SERVED_MODELS)}")
+    served = SERVED_MODELS[model]
+    if served.input.is_text:
         if not texts:
-            raise TasteloopError('sentiment judges texts: --text "a warm and funny film"')
+            raise TasteloopError(f'{model} judges texts: --text "a warm and funny film"')
         return [{"text": text} for text in texts]
     if events is None:
         raise TasteloopError(
@@ -31,7 +32,9 @@ def instances(
             """--events '[{"kind": "rate", "item": "50", "value": 0.8}]'"""
         )
     history = _history(events)
-    return [{"events": history, "k": k} if model == "recommend" else {"events": history}]
+    if served.default_k is None:
+        return [{"events": history}]
+    return [{"events": history, "k": k}]
 
 
 def _history(given: str) -> Any:

@@ -45,6 +45,7 @@ from pipelines.simulation.replay import (
     placed,
 )
 from serving.journal.writer import LATEST, MODEL, MOST_FEEDBACK, NAMES, REQUEST, TOKEN, VERSION
+from tasteloop.answers import INTERESTS, RECOMMEND
 from tasteloop.behaviour.events import EVENTS_SCHEMA, ITEM, KIND, TIME, USER, Event
 from tasteloop.errors import TasteloopError
 from tasteloop.files import (
@@ -56,7 +57,6 @@ from tasteloop.files import (
     write_json,
     write_parquet,
 )
-from tasteloop.tasks import INTERESTS, RECOMMEND
 from validation.monitor.decision import HOUR, WEEK
 
 if TYPE_CHECKING:

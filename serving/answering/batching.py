@@ -25,7 +25,8 @@ from serving.settings import QueueSettings
 
 if TYPE_CHECKING:
     from serving.answering.live import Live
-    from serving.answering.predictor import Answer, Predictor
+    from serving.answering.predictor import Predictor
+    from serving.answering.tensors import Answer
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 from serving.answering.batching import CALL, Batcher, Call
 from serving.answering.live import Live
-from serving.answering.predictor import Metadata, Predictor, v1_instances
-from serving.http import v2
+from serving.answering.predictor import Metadata, Predictor
+from serving.answering.tensors import InferenceRequest, InferenceResponse, v1_instances
 from serving.http.access import Access
-from tasteloop.tasks import INTERESTS, RECOMMEND, SENTIMENT, TASKS, why_absent
+from tasteloop.answers import SERVED_MODELS, explained_models, why_absent
 
 _MANY = 8  # instances of a request whose check would keep the event loop from its other requests
 
@@ -41,9 +41,8 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
         payload: Any,
         headers: dict[str, str] | None = None,
         response_headers: dict[str, str] | None = None,
-    ) -> dict[str, Any] | v2.Response:
-        """Answer a V1 body (`dict`) or a V2 request (`v2.Request`), for the call of the current
-        task.
+    ) -> dict[str, Any] | InferenceResponse:
+        """Answer a V1 body (`dict`) or a V2 request, for the call of the current task.
 
         Raises:
             TasteloopError, InvalidInput: the caller's mistake, with what was wrong.
@@ -51,18 +50,17 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
             QueueFull, DeadlineExceeded: see `Batcher.ask`.
         """
         call, predictor = self._begin()
-        if isinstance(payload, v2.Request):
+        if isinstance(payload, InferenceRequest):
             return await self._infer(call, predictor, payload)
         instances = v1_instances(payload)
         predictor, answers = await self._ask(call, predictor, instances)
         return {"predictions": answers, "model_version": predictor.version}
 
     async def explain(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
-        """Answer a V1 `:explain`, of interests and recommend; V2 has no such verb."""
-        if self.name == SENTIMENT:
-            raise NotImplementedError(
-                f"{self.name} has no explainer; {INTERESTS} and {RECOMMEND} have"
-            )
+        """Answer a V1 `:explain`, of the models that are explained; V2 has no such verb."""
+        if not SERVED_MODELS[self.name].is_explained:
+            known = " and ".join(explained_models())
+            raise NotImplementedError(f"{self.name} has no explainer; {known} have")
         call, predictor = self._begin()
         call.explain = True
         predictor, found = await self._ask(call, predictor, v1_instances(payload))
@@ -78,7 +76,9 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
             )
         return call, predictor
 
-    async def _infer(self, call: Call, predictor: Predictor, request: v2.Request) -> v2.Response:
+    async def _infer(
+        self, call: Call, predictor: Predictor, request: InferenceRequest
+    ) -> InferenceResponse:
         known = [output["name"] for output in predictor.outputs(self.name)]
         for name in request.outputs or ():
             if name not in known:
@@ -89,7 +89,9 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
         if request.outputs is not None:
             by_name = {output.name: output for output in outputs}
             outputs = [by_name[name] for name in request.outputs]
-        return v2.Response(request.id or call.id, self.name, predictor.version, outputs, request)
+        return InferenceResponse(
+            request.id or call.id, self.name, predictor.version, outputs, request
+        )
 
     async def _ask(
         self, call: Call, predictor: Predictor, instances: Any
@@ -136,7 +138,7 @@ class Models(ModelRepository):  # type: ignore[misc]
         it.
         """
         error = ModelNotFound(name)
-        if name in TASKS and name not in self.live.current.models:
+        if name in SERVED_MODELS and name not in self.live.current.models:
             error.reason = why_absent(name)
         return error
 

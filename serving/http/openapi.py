@@ -9,10 +9,9 @@ from serving.answering.users import LONGEST_USER
 from serving.http import v2
 from serving.journal.tokens import TOKEN_HEADER
 from serving.journal.writer import LONGEST_REQUEST_ID, MOST_FEEDBACK
+from tasteloop.answers import MOST_K, SERVED_MODELS
 from tasteloop.behaviour.events import LATEST, PER_UNIT, likely_range
 from tasteloop.behaviour.kinds import KINDS
-from tasteloop.runtime.session import MOST_K
-from tasteloop.tasks import SENTIMENT
 
 if TYPE_CHECKING:
     from serving.http.server import Server
@@ -25,11 +24,6 @@ _OTHER_UNITS = [
     {"minimum": low, "exclusiveMaximum": high}
     for low, high in (likely_range(unit) for unit in PER_UNIT if unit != "us")
 ]
-_PARAMETERS: Schema = {
-    "type": "object",
-    "additionalProperties": {"type": ["string", "number", "boolean"]},
-    "description": "k (interests, recommend): how many to answer with; user: whom the question is about",
-}
 _USER: Schema = {
     "type": ["string", "null"],
     "minLength": 1,
@@ -91,7 +85,7 @@ def document(server: Server) -> Schema:
         },
     }
     for model in models:
-        instance = "Text" if model == SENTIMENT else "History"
+        input = SERVED_MODELS[model].input
         answer = {
             "type": "object",
             "required": ["predictions", "model_version"],
@@ -100,8 +94,8 @@ def document(server: Server) -> Schema:
                 "model_version": {"type": "string"},
             },
         }
-        instances = {**_list(_ref(instance)), "minItems": 1, "maxItems": limits.instances}
-        if model != SENTIMENT:
+        instances = {**_list(_ref(input.schema)), "minItems": 1, "maxItems": limits.instances}
+        if "k" in input.options:
             instances |= _rows_within(limits)
         asked = _object(instances=instances)
         paths[f"/v1/models/{model}:predict"] = {"post": _post(f"Ask {model}", asked, answer, "V1")}
@@ -166,6 +160,7 @@ def _schemas(limits: Any) -> Schema:
             },
         },
     }
+    parameters = _parameters()
     tensor = {
         "name": {"type": "string"},
         "shape": _list({"type": "integer"}),
@@ -177,14 +172,14 @@ def _schemas(limits: Any) -> Schema:
         "required": ["name", "shape", "datatype"],
         "properties": {
             **tensor,
-            "parameters": _PARAMETERS,
+            "parameters": parameters,
             "data": {
                 "type": "array",
                 "description": "row-major; absent with parameters.binary_data_size",
             },
         },
     }
-    named = {"name": {"type": "string"}, "parameters": _PARAMETERS}
+    named = {"name": {"type": "string"}, "parameters": parameters}
     return {
         "Error": _object(error={"type": "string"}),
         "Text": {**_object(text=text), "properties": {"text": text, "user": _USER}},
@@ -216,7 +211,7 @@ def _schemas(limits: Any) -> Schema:
             "required": ["inputs"],
             "properties": {
                 "id": {"type": "string"},
-                "parameters": _PARAMETERS,
+                "parameters": parameters,
                 "inputs": {**_list(request_input), "minItems": 1, "maxItems": 1},
                 "outputs": _list(
                     {
@@ -259,6 +254,15 @@ def _schemas(limits: Any) -> Schema:
                 **{side: _list(_object(**tensor)) for side in ("inputs", "outputs")},
             },
         },
+    }
+
+
+def _parameters() -> Schema:
+    takes_k = [name for name, model in SERVED_MODELS.items() if "k" in model.input.options]
+    return {
+        "type": "object",
+        "additionalProperties": {"type": ["string", "number", "boolean"]},
+        "description": f"k ({', '.join(takes_k)}): how many to answer with; user: whom the question is about",
     }
 
 

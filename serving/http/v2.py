@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -16,7 +15,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.infer_type import to_http_parameters
 from pydantic import BaseModel, StrictBool, StrictFloat, StrictInt, ValidationError
 
-from serving.answering.predictor import Tensor
+from serving.answering.tensors import InferenceRequest, InferenceResponse, Tensor
 
 HEADER_LENGTH = "inference-header-content-length"
 EXTENSION = "binary_tensor_data"
@@ -59,36 +58,7 @@ class _Request(BaseModel, frozen=True, extra="forbid"):
     outputs: list[_Output] | None = None
 
 
-@dataclass(frozen=True)
-class Request:
-    """An inference request.
-
-    Attributes:
-        parameters: the request's and its inputs', without those that are about the transport.
-        outputs: the names asked for, each with whether it shall be binary (None: as `binary`);
-            None: all.
-        binary: outputs as binary data (REST), as raw contents (gRPC).
-    """
-
-    id: str
-    inputs: Sequence[Tensor]
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    outputs: Mapping[str, bool | None] | None = None
-    binary: bool = False
-
-
-@dataclass(frozen=True)
-class Response:
-    """An inference response."""
-
-    id: str
-    model: str
-    version: str
-    outputs: Sequence[Tensor]
-    request: Request
-
-
-def from_rest(body: bytes, header_length: str | None, model: str | None) -> Request:
+def from_rest(body: bytes, header_length: str | None, model: str | None) -> InferenceRequest:
     """Read a body that was sent to a model.
 
     Args:
@@ -152,7 +122,7 @@ def from_rest(body: bytes, header_length: str | None, model: str | None) -> Requ
         outputs = {
             output.name: _flag(output.parameters, "binary_data") for output in request.outputs
         }
-    return Request(request.id or "", inputs, parameters, outputs, bool(binary))
+    return InferenceRequest(request.id or "", inputs, parameters, outputs, bool(binary))
 
 
 def whole_number(text: str) -> int | None:
@@ -164,7 +134,7 @@ def whole_number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
-def to_rest(response: Response) -> tuple[bytes, int | None]:
+def to_rest(response: InferenceResponse) -> tuple[bytes, int | None]:
     """The body, and how many of its bytes are JSON where it does not end with that."""
     written, contents = [], []
     asked = response.request.outputs or {}
@@ -194,7 +164,7 @@ def to_rest(response: Response) -> tuple[bytes, int | None]:
     return b"".join([head, *contents]), len(head) if contents else None
 
 
-def from_grpc(request: Any) -> Request:
+def from_grpc(request: Any) -> InferenceRequest:
     """Read a `ModelInferRequest`. Raises InvalidInput as `from_rest` does."""
     raw = list(request.raw_input_contents)
     if raw and len(raw) != len(request.inputs):
@@ -212,10 +182,10 @@ def from_grpc(request: Any) -> Request:
         inputs.append(_tensor(tensor.name, tensor.datatype, tensor.shape, data))
         parameters |= _own(to_http_parameters(tensor.parameters))
     outputs = {output.name: None for output in request.outputs} or None
-    return Request(request.id, inputs, parameters, outputs, bool(raw))
+    return InferenceRequest(request.id, inputs, parameters, outputs, bool(raw))
 
 
-def to_grpc(response: Response) -> Any:
+def to_grpc(response: InferenceResponse) -> Any:
     """A `ModelInferResponse`: raw contents where the request's were raw, typed ones otherwise."""
     message = pb.ModelInferResponse(
         id=response.id, model_name=response.model, model_version=response.version

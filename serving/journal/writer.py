@@ -37,6 +37,7 @@ from prometheus_client import Counter
 from pydantic import BaseModel, Field
 
 from tasteloop import files
+from tasteloop.answers import SERVED_MODELS
 from tasteloop.behaviour.events import (
     ITEM,
     KIND,
@@ -51,7 +52,6 @@ from tasteloop.behaviour.events import (
 )
 from tasteloop.behaviour.events import LATEST as LATEST_TIME
 from tasteloop.errors import TasteloopError
-from tasteloop.tasks import INTERESTS, RECOMMEND, SENTIMENT
 
 if TYPE_CHECKING:
     import polars as pl
@@ -252,36 +252,16 @@ def _outline(instance: Mapping[str, Any], text: bool) -> dict[str, Any]:
 
 
 def _outputs(model: str, answer: Mapping[str, Any]) -> dict[str, Any]:
-    if model == SENTIMENT:
-        return {
-            NAMES: [answer["sentiment"]],
-            NUMBERS: [answer["probability"]],
-            PREDICTED: None,
-            CONFIDENT: [answer.get(CONFIDENT)],
-        }
-    if model == INTERESTS:
-        ranked = answer["interests"]
-        return {
-            NAMES: [entry["label"] for entry in ranked],
-            NUMBERS: [entry["probability"] for entry in ranked],
-            PREDICTED: [entry["predicted"] for entry in ranked],
-            CONFIDENT: [entry.get(CONFIDENT) for entry in ranked],
-        }
-    ranked = answer["recommendations"]
+    """What is kept of an answer: its names and numbers, best first, and what was said of them."""
+    served = SERVED_MODELS[model]
+    entries = served.entries(answer)
     return {
-        NAMES: [e["item"] for e in ranked],
-        NUMBERS: [e["score"] for e in ranked],
-        PREDICTED: None,
-        CONFIDENT: None,
+        NAMES: [entry[served.label] for entry in entries],
+        NUMBERS: [entry[served.number] for entry in entries],
+        PREDICTED: [entry[PREDICTED] for entry in entries] if served.has(PREDICTED) else None,
+        # an answer that another server gave may lack it
+        CONFIDENT: [entry.get(CONFIDENT) for entry in entries] if served.has(CONFIDENT) else None,
     }
-
-
-def model_of(answer: Mapping[str, Any]) -> str | None:
-    """Which model gives an answer of this shape."""
-    return next((m for m, key in OUTPUT_KEY.items() if key in answer), None)
-
-
-OUTPUT_KEY = {INTERESTS: "interests", RECOMMEND: "recommendations", SENTIMENT: "sentiment"}
 
 
 def now() -> int:

@@ -37,8 +37,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from tasteloop import files
+from tasteloop.answers import SERVED_MODELS, model_of
 from tasteloop.errors import TasteloopError
-from tasteloop.tasks import INTERESTS, SENTIMENT
 
 STATE, PAST = "rollout.json", "rollouts"
 _LOCK_SECONDS = 30.0
@@ -207,11 +207,11 @@ def agreement(
     for ours, theirs in zip(champion, challenger, strict=True):
         a, b = _named(ours), _named(theirs)
         common = a.keys() & b.keys()
-        # A sentiment's number is the probability of one thing, whatever the answer is called.
+        model = model_of(ours)
+        is_ranked = model is None or SERVED_MODELS[model].ranking is not None
+        # An unranked number is the probability of one thing, whatever the answer is called.
         pairs = (
-            [(*a.values(), *b.values())]
-            if "sentiment" in ours
-            else [(a[name], b[name]) for name in common]
+            [(a[name], b[name]) for name in common] if is_ranked else [(*a.values(), *b.values())]
         )
         total += Agreement(
             compared=1,
@@ -228,20 +228,20 @@ def finite(answers: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _named(answer: Mapping[str, Any]) -> dict[str, float]:
-    if "interests" in answer:
-        return {entry["label"]: entry["probability"] for entry in answer["interests"]}
-    if "recommendations" in answer:
-        return {entry["item"]: entry["score"] for entry in answer["recommendations"]}
-    return {answer["sentiment"]: answer["probability"]}
+    """The names that an answer ranks, with their numbers."""
+    model = model_of(answer)
+    assert model is not None, "an answer of a served model"
+    return SERVED_MODELS[model].numbers(answer)
 
 
 def _outcome(model: str, answer: Mapping[str, Any]) -> str:
     """The first answer as one of a bounded number of names."""
-    if model == SENTIMENT:
-        probability = answer["probability"]
+    served = SERVED_MODELS[model]
+    if served.ranking is None:
+        probability = answer[served.number]
         return f"{min(int(10 * probability), 9)}/10" if math.isfinite(probability) else "not finite"
     first = next(iter(_named(answer)), "")
-    if model == INTERESTS or not first:
+    if not served.is_catalogue or not first:
         return first
     return f"items {hashlib.blake2b(first.encode(), digest_size=4).digest()[0] % _BUCKETS}"
 

@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client import Counter, Gauge
 
 from serving.answering.live import Live
-from serving.answering.predictor import Answer, Predictor, Question
+from serving.answering.predictor import Predictor, Question
+from serving.answering.tensors import Answer
 from serving.journal.writer import CHALLENGER, CHAMPION, Answered, Journal, now
 from serving.release import bundles, canary, registry
 from serving.release.canary import Agreement, Observed, Rollout, Tally, agreement, finite, tally

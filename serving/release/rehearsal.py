@@ -4,7 +4,6 @@ did.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -18,13 +17,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from serving.answering.predictor import Predictor
+from serving.answering.tensors import from_v2, v2_input
 from serving.client import Client
 from tasteloop import files
+from tasteloop.answers import SERVED_MODELS
 from tasteloop.errors import TasteloopError
-from tasteloop.tasks import INTERESTS, RECOMMEND, SENTIMENT
 
 logger = logging.getLogger(__name__)
 
@@ -232,14 +230,16 @@ def _differences(
     """With a tolerance above the exact one decisions are left out: a probability near a threshold
     may cross it.
     """
-    left_out = () if tolerance == exact else ("predicted", "sentiment", "confident")
     found = []
     for index, (question, answer, answers) in enumerate(
         zip(questions, recorded, served, strict=True)
     ):
         model = question["model"]
+        fields = SERVED_MODELS[model].fields
+        left_out = [field.name for field in fields if field.is_decision and tolerance != exact]
+        only_v1 = [field.name for field in fields if not field.in_v2]
         for over, told, expected in zip(
-            ("", " over V2"), answers, (answer, _without(answer, "title")), strict=True
+            ("", " over V2"), answers, (answer, _without(answer, *only_v1)), strict=True
         ):
             if told is not None:
                 differences = compare(
@@ -255,45 +255,8 @@ def _over_v2(client: Client, model: str, instance: Mapping[str, Any]) -> dict[st
     """An answer asked over V2, put back into the shape of V1's (without titles, which V2 does not
     carry).
     """
-    name, element = (
-        ("text", instance["text"]) if model == SENTIMENT else ("events", json.dumps(instance))
-    )
-    response = client.infer(
-        model, [{"name": name, "datatype": "BYTES", "shape": [1], "data": [element]}]
-    )
+    response = client.infer(model, [v2_input(model, instance)])
     return from_v2(model, response["outputs"], 1)[0]
-
-
-def from_v2(model: str, outputs: Sequence[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
-    """V2's JSON output tensors as V1's answers (without titles, which V2 does not carry), padding
-    left out.
-
-    Args:
-        count: of the instances that were asked; the tensors' shapes are believed where they agree
-            with it and with the data.
-
-    Raises:
-        ValueError: they do not.
-    """
-    columns = {output["name"]: output["data"] for output in outputs}
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    width = 1 if model == SENTIMENT else len(rows) // count
-    shape = [count] if model == SENTIMENT else [count, width]
-    if count * width != len(rows) or any(output["shape"] != shape for output in outputs):
-        raise ValueError(f"{len(rows)} elements in shapes other than {shape}")
-    if model == SENTIMENT:
-        return rows
-    answers: list[dict[str, Any]] = []
-    for start in range(0, count * width, width) if width else [0] * count:
-        entries = rows[start : start + width]
-        if model == INTERESTS:
-            answers.append({"interests": [row for row in entries if row["label"]]})
-        else:
-            ranked = [
-                {**row, "reasons": orjson.loads(row["reasons"])} for row in entries if row["item"]
-            ]
-            answers.append({"recommendations": ranked})
-    return answers
 
 
 def _without(answer: Mapping[str, Any], *fields: str) -> dict[str, Any]:
@@ -316,12 +279,10 @@ def compare(
     may then change places only where their recorded numbers are about equal. An item that was not
     recorded must score about as the last one that was.
     """
-    if model == SENTIMENT:
+    served_model = SERVED_MODELS[model]
+    if served_model.ranking is None:
         return _compare_entry("", recorded, served, tolerance)
-    key, name, number = {
-        INTERESTS: ("interests", "label", "probability"),
-        RECOMMEND: ("recommendations", "item", "score"),
-    }[model]
+    key, name, number = served_model.ranking, served_model.label, served_model.number
     before, now = recorded[key], served[key]
     if len(before) != len(now):
         return [f"{len(now)} {key} instead of {len(before)}"]
@@ -334,7 +295,9 @@ def compare(
             differences += _compare_entry(
                 f"{name} {new[name]!r}: ", by_name[new[name]], new, tolerance
             )
-        elif model == INTERESTS or not _close(before[-1][number], new[number], tolerance):
+        elif not served_model.is_catalogue or not _close(
+            before[-1][number], new[number], tolerance
+        ):
             differences.append(f"{name} {new[name]!r} instead of {old[name]!r} in place {place}")
     if len({entry[name] for entry in now}) != len(now):
         differences.append(f"a {name} twice")

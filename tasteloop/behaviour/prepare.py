@@ -16,6 +16,7 @@ from pathlib import Path
 
 import polars as pl
 
+from tasteloop.answers import tasks_of_data
 from tasteloop.behaviour.events import KIND, TEXT, TIME, USER
 from tasteloop.behaviour.items import SENTIMENT, Catalogue
 from tasteloop.behaviour.kinds import words_that_are_no_acts
@@ -38,7 +39,6 @@ from tasteloop.behaviour.snapshots import (
 )
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_directory, read_json, read_parquet, write_json, write_parquet
-from tasteloop.tasks import tasks_of_data
 
 log = logging.getLogger(__name__)
 

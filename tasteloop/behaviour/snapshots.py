@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from pydantic import BaseModel, Field, model_validator
 
+from tasteloop.answers import tasks_of_data
 from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE, Event
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.text import Retold, TextSettings
 from tasteloop.files import read_json, read_parquet
-from tasteloop.tasks import tasks_of_data
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from tasteloop.answers import INTERESTS, SERVED_MODELS
 from tasteloop.behaviour.events import TEXT
 from tasteloop.behaviour.items import SENTIMENT
 from tasteloop.behaviour.snapshots import SPLIT, TRAIN, VALIDATION, Snapshots
@@ -29,7 +30,6 @@ from tasteloop.encoder.checkpoint import Checkpoint
 from tasteloop.encoder.habits import Habits
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_directory, write_json
-from tasteloop.tasks import INTERESTS, RECOMMEND
 from tasteloop.version import code_version
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def finetune(
     data = Snapshots.read(snapshots)
     source = Path(resolve_encoder(settings.encoder))
     tokenizer = load_tokenizer(source)
-    learnable = [task for task in data.tasks if task != RECOMMEND]
+    learnable = [task for task in data.tasks if SERVED_MODELS[task].has_head]
     tasks = [task for task in _tasks(data, tokenizer, settings) if task.name in settings.tasks]
     if learnable and not tasks:
         raise TasteloopError(

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasteloop import tasks
+from tasteloop import answers
 from tasteloop.behaviour.events import TEXT, USER, Event
 from tasteloop.behaviour.items import SENTIMENT
 from tasteloop.behaviour.snapshots import FUTURE, SPLIT, TRAIN, VALIDATION, Snapshots
@@ -85,7 +86,7 @@ def fit_recommender(
         histories = data.histories(validation)
         train = data.split(TRAIN)
         truth = data.truth(train)
-        interests = predictions.get(tasks.INTERESTS, np.zeros((len(validation), 0), np.float32))
+        interests = predictions.get(answers.INTERESTS, np.zeros((len(validation), 0), np.float32))
         asked = Asked(
             lambda decay: Folded.of(histories, data.catalogue, decay, data.text),
             interests,
@@ -127,16 +128,16 @@ def _judged(data: Snapshots, predictions: dict[str, Matrix]) -> dict[str, Judged
 
     validation = data.split(VALIDATION)
     out = {}
-    if tasks.INTERESTS in predictions:
-        out[tasks.INTERESTS] = Judged(
+    if answers.INTERESTS in predictions:
+        out[answers.INTERESTS] = Judged(
             data.histories(validation), data.truth(validation), predictions["interests"]
         )
-    if tasks.SENTIMENT in predictions:
+    if answers.SENTIMENT in predictions:
         reviews = data.reviews()
         assert reviews is not None, "sentiment was learned from them"
         reviews = reviews.filter(reviews[SPLIT] == VALIDATION)
         truth = reviews[SENTIMENT].to_numpy().astype(np.float32)[:, None]
-        out[tasks.SENTIMENT] = Judged(reviews[TEXT].to_list(), truth, predictions["sentiment"])
+        out[answers.SENTIMENT] = Judged(reviews[TEXT].to_list(), truth, predictions["sentiment"])
     return out
 
 
@@ -146,7 +147,7 @@ def _card(data: Snapshots, training: dict[str, Any]) -> BundleCard:
         "labels": training["labels"],
         "tasks": training["tasks"],
         "models": training["models"],
-        "answers": tasks.tasks_of_model(training["tasks"]),
+        "answers": answers.tasks_of_model(training["tasks"]),
         "text": training["text"],
         "review_max_tokens": training["settings"]["review_max_tokens"],
         "encoder": training["encoder"],
@@ -197,29 +198,40 @@ def _golden(
         *({"events": [event.json() for event in history], "k": 5} for history in picked),
         {"events": unknown, "k": 3},
     ]
-    of_task = {
-        tasks.INTERESTS: [{"events": i["events"]} for i in instances],
-        tasks.RECOMMEND: instances,
-        tasks.SENTIMENT: [{"text": sentence} for sentence in _SENTENCES],
-    }
-    asked = {task: of_task[task] for task in session.models}
+    questions_of = {model: _golden_instances(model, instances) for model in session.models}
 
-    def answers(session: Session) -> list[dict[str, Any]]:
+    def record_answers(session: Session) -> list[dict[str, Any]]:
         return [
             answer
-            for model, questions in asked.items()
+            for model, questions in questions_of.items()
             for answer in session.answer(model, questions)
         ]
 
-    told = [(model, instance) for model, questions in asked.items() for instance in questions]
+    asked = [
+        (model, instance) for model, questions in questions_of.items() for instance in questions
+    ]
     return {
         "questions": [
             {"model": model, "instance": instance, "answer": answer}
-            for (model, instance), answer in zip(told, answers(session), strict=True)
+            for (model, instance), answer in zip(asked, record_answers(session), strict=True)
         ],
         "precision": precision,
-        "others": {other: answers(Session.open(directory, card, name)) for other, name in others},
+        "others": {
+            other: record_answers(Session.open(directory, card, name)) for other, name in others
+        },
     }
+
+
+def _golden_instances(model: str, histories: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """What a model's golden questions ask: the histories, each with its `k` where the model has a
+    default for it; or sentences.
+    """
+    served = answers.SERVED_MODELS[model]
+    if served.input.is_text:
+        return [{"text": sentence} for sentence in _SENTENCES]
+    if served.default_k is None:
+        return [{"events": instance["events"]} for instance in histories]
+    return histories
 
 
 def _readme(card: BundleCard) -> str:
@@ -231,7 +243,9 @@ def _readme(card: BundleCard) -> str:
         f"| {'yes' if c.good else 'no'} |"
         for name, c in runtime.candidates.items()
     )
-    missing = [tasks.why_absent(task) for task in tasks.TASKS if task not in card.answers]
+    missing = [
+        answers.why_absent(task) for task in answers.SERVED_MODELS if task not in card.answers
+    ]
     absent = "".join(f" {reason.capitalize()}." for reason in missing)
     tuned = f"fine-tuned for {' and '.join(card.tasks)}" if card.tasks else "as it came"
     return f"""# Tasteloop model card

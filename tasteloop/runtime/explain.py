@@ -13,20 +13,20 @@ without history, so their mean does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tasteloop.answers import INTERESTS, RECOMMEND, K, explained_models
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.text import in_order
 from tasteloop.errors import TasteloopError
 from tasteloop.recommender.recommend import Folded
-from tasteloop.runtime.session import K, Session
+from tasteloop.runtime.session import Session
 
 Matrix = NDArray[np.float32]
-EXPLAINED = ("interests", "recommend")
 _OF_LABELS = ("interest", "taste")
 _OF_LIKED = ("content", "collaborative", "factors_liked")
 _LABELS = 5  # that are explained where the question does not say
@@ -55,10 +55,11 @@ def explain(
     Raises:
         TasteloopError: a model that has no explanation.
     """
-    if model not in EXPLAINED:
-        raise TasteloopError(f"{model} has no explanation; those that have: {', '.join(EXPLAINED)}")
-    one = _interests if model == "interests" else _recommendations
-    return [one(session, question["events"], question["k"]) for question in questions]
+    if model not in explained_models():
+        known = ", ".join(explained_models())
+        raise TasteloopError(f"{model} has no explanation; those that have: {known}")
+    explain_one = _EXPLAIN[model]
+    return [explain_one(session, question["events"], question["k"]) for question in questions]
 
 
 def _places(history: Sequence[Event], limit: int) -> list[int]:
@@ -186,3 +187,9 @@ def _events(session: Session, history: Sequence[Event]) -> tuple[dict[int, int],
             if event.positive(session.text.positive):
                 liked.setdefault(position, place)
     return liked, seen
+
+
+_EXPLAIN: dict[str, Callable[[Session, Sequence[Event], int | None], dict[str, Any]]] = {
+    INTERESTS: _interests,
+    RECOMMEND: _recommendations,
+}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from tasteloop.answers import BOOL, BYTES, FP32, MOST_K, SERVED_MODELS
 from tasteloop.behaviour.events import (
     ITEM,
     KIND,
@@ -32,7 +33,7 @@ from tasteloop.behaviour.events import (
 from tasteloop.behaviour.kinds import KINDS
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_file
-from tasteloop.runtime.session import MOST_K, QUESTIONS, Session
+from tasteloop.runtime.session import Session
 
 if TYPE_CHECKING:
     import polars as pl
@@ -41,7 +42,6 @@ log = logging.getLogger(__name__)
 
 ROW = "row"
 _COLUMNS = (USER, KIND, ITEM, TIME, VALUE, TEXT)
-_NEEDED = {"interests": (USER, KIND), "recommend": (USER, KIND), "sentiment": (TEXT,)}
 _BATCH = 65_536  # rows read at once
 _PART = 500_000  # rows of one part,
 _PARTS = 256  # unless there would be more parts than files can be open; then they grow
@@ -87,20 +87,19 @@ def score(
     import pyarrow.parquet as pq
 
     began = time.monotonic()
-    if model not in QUESTIONS:
-        raise TasteloopError(f"unknown model {model!r}; known: {', '.join(QUESTIONS)}")
-    if k is not None and not (1 <= k <= MOST_K and model != "sentiment"):
-        raise TasteloopError(
-            f"k is {k}; it is a number from 1 to {MOST_K}, for interests and recommend"
-        )
+    if model not in SERVED_MODELS:
+        raise TasteloopError(f"unknown model {model!r}; known: {', '.join(SERVED_MODELS)}")
+    if k is not None and not (1 <= k <= MOST_K and "k" in SERVED_MODELS[model].input.options):
+        takes_k = " and ".join(name for name, m in SERVED_MODELS.items() if "k" in m.input.options)
+        raise TasteloopError(f"k is {k}; it is a number from 1 to {MOST_K}, for {takes_k}")
     if out.suffix != ".parquet":
         raise TasteloopError(f"{out}: answers are written as Parquet; name a .parquet file")
     source = _Source.open(events, model)  # a bad file is told before a model is loaded
     session = Session.load(bundle)
-    if model not in session.tasks and model != "recommend":
-        raise TasteloopError(
-            f"this model was not trained for {model}; it knows {', '.join(session.tasks)}, recommend"
-        )
+    if model not in session.models:
+        headless = [name for name in session.models if not SERVED_MODELS[name].has_head]
+        known = ", ".join([*session.tasks, *headless])
+        raise TasteloopError(f"this model was not trained for {model}; it knows {known}")
     schema = _schema(model, session).with_metadata(
         {
             "tasteloop.bundle": session.digest,
@@ -122,7 +121,7 @@ def score(
             scored, rows = scored + len(asked), rows + len(table)
             progress.scored(scored, sum(len(q.get("events", "1")) for _, q in asked))
     seconds = time.monotonic() - began
-    what = "texts" if model == "sentiment" else "users"
+    what = "texts" if SERVED_MODELS[model].input.is_text else "users"
     log.info("scored %d %s of %d events in %.1f s: %s", scored, what, source.read, seconds, out)
     return ScoreResult(source.read, scored, rows, session.digest, session.runtime, seconds)
 
@@ -147,7 +146,7 @@ class _Source:
         from tasteloop.datasets.reading import check_types
         from tasteloop.datasets.tables import collect, files_of, scan_table
 
-        needed = _NEEDED[model]
+        needed = (TEXT,) if SERVED_MODELS[model].input.is_text else (USER, KIND)
         table = scan_table(
             path, {c: c for c in needed}, {c: c for c in _COLUMNS if c not in needed}, empty=True
         )
@@ -163,7 +162,7 @@ class _Source:
         self, folder: Path, k: int | None, progress: _Progress
     ) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any]]]]:
         """Keys with checked questions, some hundred at a time."""
-        if self.model == "sentiment":
+        if SERVED_MODELS[self.model].input.is_text:
             yield from self._texts()
             return
         for part in self._parts(folder, progress):
@@ -311,45 +310,39 @@ class _Source:
 
 
 def _schema(model: str, session: Session) -> Any:
+    """The columns of the answers: whom or what each row is about, its rank, the model's fields and,
+    of a recommendation, a column for each of its terms.
+    """
     import pyarrow as pa
 
-    user, rank = (USER, pa.string()), ("rank", pa.int32())
-    if model == "interests":
-        said = [("probability", pa.float32()), ("predicted", pa.bool_()), ("confident", pa.bool_())]
-        return pa.schema([user, rank, ("label", pa.string()), *said])
-    if model == "sentiment":
-        columns = [(ROW, pa.int64()), user, (ITEM, pa.string()), ("sentiment", pa.string())]
-        return pa.schema([*columns, ("probability", pa.float32()), ("confident", pa.bool_())])
-    assert session.recommender is not None, "a sealed bundle has a recommender"
-    terms = [(term, pa.float32()) for term in session.recommender.weights]
-    return pa.schema(
-        [user, rank, (ITEM, pa.string()), ("title", pa.string()), ("score", pa.float32()), *terms]
-    )
+    served = SERVED_MODELS[model]
+    types = {BYTES: pa.string(), FP32: pa.float32(), BOOL: pa.bool_()}
+    columns = [(USER, pa.string())]
+    if served.input.is_text:
+        columns = [(ROW, pa.int64()), *columns, (ITEM, pa.string())]
+    if served.ranking:
+        columns.append(("rank", pa.int32()))
+    columns += [(field.name, types[field.datatype]) for field in served.fields if not field.is_json]
+    if served.has("reasons"):
+        assert session.recommender is not None, "a sealed bundle has a recommender"
+        columns += [(term, pa.float32()) for term in session.recommender.weights]
+    return pa.schema(columns)
 
 
 def _table(
     model: str, keys: list[tuple[Any, ...]], answers: list[dict[str, Any]], schema: Any
 ) -> Any:
-    """Answers as rows: ranked ones are a row for each place."""
+    """Answers as rows, one for each entry: a ranked answer has several."""
     import pyarrow as pa
 
-    if model == "sentiment":
-        rows = [
-            {ROW: row, USER: user, ITEM: item, **answer}
-            for (row, user, item), answer in zip(keys, answers, strict=True)
-        ]
-        return pa.Table.from_pylist(rows, schema)
-    name = "interests" if model == "interests" else "recommendations"
-    rows = [
-        {
-            USER: user,
-            "rank": place,
-            **entry,
-            **{r["term"]: r["contribution"] for r in entry.get("reasons", ())},
-        }
-        for (user,), answer in zip(keys, answers, strict=True)
-        for place, entry in enumerate(answer[name], 1)
-    ]
+    served = SERVED_MODELS[model]
+    key_columns = (ROW, USER, ITEM) if served.input.is_text else (USER,)
+    rows: list[dict[str, Any]] = []
+    for key, answer in zip(keys, answers, strict=True):
+        subject = dict(zip(key_columns, key, strict=True))
+        for rank, entry in enumerate(served.entries(answer), 1):
+            terms = {reason["term"]: reason["contribution"] for reason in entry.get("reasons", ())}
+            rows.append({**subject, "rank": rank, **entry, **terms})
     return pa.Table.from_pylist(rows, schema)
 
 

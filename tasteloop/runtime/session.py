@@ -4,7 +4,7 @@ and the server.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasteloop.behaviour.events import Event, whole
+from tasteloop.answers import INTERESTS, RECOMMEND, SENTIMENT, K, tasks_of_model, why_absent
+from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.text import TextSettings, behaviour_text
 from tasteloop.bundle.card import BundleCard
@@ -25,12 +26,10 @@ from tasteloop.errors import TasteloopError
 from tasteloop.metrics import top_k
 from tasteloop.recommender.recommend import Folded, Reading, Recommender, seen
 from tasteloop.runtime.engines import Encoder, choose
+from tasteloop.runtime.questions import parse
 from tasteloop.runtime.stages import stage
-from tasteloop.tasks import INTERESTS, RECOMMEND, SENTIMENT, tasks_of_model, why_absent
 
 Matrix = NDArray[np.float32]
-QUESTIONS = {INTERESTS: ("events", "k"), RECOMMEND: ("events", "k"), SENTIMENT: ("text",)}
-K, MOST_K = 10, 1000
 _ROWS = 256  # histories that are ranked at once, fewer where the catalogue is large:
 _SCORES = 2**22  # of one term
 CACHE_MEGABYTES = 64.0
@@ -164,7 +163,7 @@ class Session:
         unit: Matrix = (vectors / np.maximum(norm, 1e-9)).astype(np.float32)
         return unit
 
-    # --- the three answers ---
+    # --- the answers ---
 
     def interests(self, histories: Sequence[Sequence[Event]]) -> Matrix:
         """Calibrated probabilities [n, K]."""
@@ -256,26 +255,33 @@ class Session:
         )
 
     def answer(self, model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
-        """The public answers of one of the three models: `parse`, then `compute`."""
+        """The public answers of a served model: `parse`, then `compute`."""
         return self.compute(model, parse(model, instances))
 
     def compute(self, model: str, questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Answers to questions that `parse` checked, of one request or of many."""
         if not questions:
             return []
-        if model == "sentiment":
-            return [self._sentiment(p) for p in self.sentiment([q["text"] for q in questions])]
-        histories = [q["events"] for q in questions]
-        if model == INTERESTS:
-            return [
-                self._interests(p, q["k"])
-                for p, q in zip(self.interests(histories), questions, strict=True)
-            ]
+        return _COMPUTE[model](self, questions)
+
+    def _answer_interests(self, questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        probabilities = self.interests([question["events"] for question in questions])
+        return [
+            self._interests(row, question["k"])
+            for row, question in zip(probabilities, questions, strict=True)
+        ]
+
+    def _answer_recommend(self, questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        histories = [question["events"] for question in questions]
         interests = self.ranking_interests(histories)
-        wanted = [q["k"] or K for q in questions]
+        wanted = [question["k"] or K for question in questions]
         with stage("rank"):
             ranked = self.rank(histories, interests, wanted)
         return [self._recommendations(recommended) for recommended in ranked]
+
+    def _answer_sentiment(self, questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        probabilities = self.sentiment([question["text"] for question in questions])
+        return [self._sentiment(probability) for probability in probabilities]
 
     def confident(self, task: str, probabilities: Matrix) -> NDArray[np.bool_]:
         """Whether what is stated of each output is sure: right as often as the card's settings ask;
@@ -330,46 +336,11 @@ class Session:
         }
 
 
-def parse(model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
-    """Instances as the questions that `Session.compute` takes; no bundle is needed for that.
-
-    Args:
-        model: interests, recommend or sentiment.
-        instances: {"events": [...], "k": 10} or {"text": "..."}, see `Event.parse`; `k` is how many
-            to answer with, by default 10 items and all interests.
-
-    Raises:
-        TasteloopError: a bad instance, by its index.
-    """
-    if model not in QUESTIONS:
-        raise TasteloopError(f"unknown model {model!r}; known: {', '.join(QUESTIONS)}")
-    return [_parse(model, instance, f"instances[{n}]") for n, instance in enumerate(instances)]
-
-
-def _parse(model: str, instance: Any, where: str) -> dict[str, Any]:
-    """A checked instance: events as `Event`s, k a number, or text."""
-    if not isinstance(instance, Mapping):
-        raise TasteloopError(f"{where}: an instance is an object, not {type(instance).__name__}")
-    known = QUESTIONS[model]
-    if unknown := [key for key in instance if key not in known]:
-        raise TasteloopError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
-    if known[0] not in instance:
-        raise TasteloopError(f"{where}: {known[0]!r} is missing")
-    if model == "sentiment":
-        text = instance["text"]
-        if not isinstance(text, str) or not text.strip():
-            raise TasteloopError(f"{where}.text: a string that is not blank is expected")
-        return {"text": text}
-    events = instance["events"]
-    if not isinstance(events, list):
-        raise TasteloopError(f"{where}.events: a list is expected, not {type(events).__name__}")
-    asked = instance.get("k")
-    k = whole(asked)
-    if asked is not None and (k is None or not 1 <= k <= MOST_K):
-        raise TasteloopError(
-            f"{where}.k: a whole number from 1 to {MOST_K} is expected, not {asked!r}"
-        )
-    return {
-        "events": [Event.parse(event, f"{where}.events[{n}]") for n, event in enumerate(events)],
-        "k": k,
-    }
+_COMPUTE: dict[str, Callable[[Session, Sequence[Mapping[str, Any]]], list[dict[str, Any]]]] = {
+    INTERESTS: Session._answer_interests,
+    RECOMMEND: Session._answer_recommend,
+    SENTIMENT: Session._answer_sentiment,
+}
+"""How each served model (`tasteloop.answers.SERVED_MODELS`) is computed: from questions, of one
+request or of many, to an answer each.
+"""

@@ -32,8 +32,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
+from tasteloop.answers import INTERESTS, SENTIMENT
 from tasteloop.files import as_mapping
-from tasteloop.tasks import INTERESTS, SENTIMENT
 
 log = logging.getLogger(__name__)
 

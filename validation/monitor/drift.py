@@ -43,11 +43,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from tasteloop import metrics
+from tasteloop.answers import INTERESTS, RECOMMEND
 from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE, Event, positive
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.kinds import KINDS
 from tasteloop.behaviour.text import TextSettings, behaviour_text
-from tasteloop.tasks import INTERESTS, RECOMMEND
 from validation.monitor.decision import LESS_IS_BETTER, Finding, adjusted
 from validation.monitor.windows import CLICKED, MODEL, NAMES, NUMBERS, PREDICTED, RELEVANT
 

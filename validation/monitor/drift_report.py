@@ -24,11 +24,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasteloop.answers import INTERESTS, RECOMMEND
 from tasteloop.behaviour.events import ITEM, KIND, USER, VALUE
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_directory, atomic_write
-from tasteloop.tasks import INTERESTS, RECOMMEND
 from validation.monitor.decision import DecisionSettings, Evidence, Finding
 from validation.monitor.drift import Reader, findings, profile, qualities
 from validation.monitor.reference import LABEL, LENGTH, SCRIPT, TENTH, Reference, rows_of, windowed

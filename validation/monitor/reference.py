@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, Field
 
+from tasteloop.answers import INTERESTS, RECOMMEND
 from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.snapshots import TRAIN, Snapshots
@@ -37,7 +38,6 @@ from tasteloop.files import (
     write_json,
     write_parquet,
 )
-from tasteloop.tasks import INTERESTS, RECOMMEND
 from validation.monitor import drift
 from validation.monitor.drift import (
     WINDOW,

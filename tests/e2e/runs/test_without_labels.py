@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from tasteloop.runtime.explain import explain
+from tasteloop.runtime.questions import parse
 from tasteloop.runtime.scoring import score
-from tasteloop.runtime.session import Session, parse
+from tasteloop.runtime.session import Session
 from tests.support.homes import ROOT, Home, ratings, settings, wait_for, write_csv
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

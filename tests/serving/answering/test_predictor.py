@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.answering.predictor import Predictor, Tensor
+from serving.answering.predictor import Predictor
+from serving.answering.tensors import Tensor
 from serving.settings import Limits
 from tasteloop.errors import TasteloopError
 

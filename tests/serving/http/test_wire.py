@@ -12,13 +12,13 @@ from kserve.errors import InvalidInput
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.infer_type import InferInput, InferRequest, InferResponse
 
-from serving.answering.predictor import Tensor
+from serving.answering.tensors import InferenceRequest, InferenceResponse, Tensor
 from serving.http import v2
 
 TEXTS = st.lists(st.text(max_size=20), min_size=1, max_size=5)
 
 
-def elements(request: v2.Request) -> list[str]:
+def elements(request: InferenceRequest) -> list[str]:
     return [e.decode() if isinstance(e, bytes) else e for e in request.inputs[0].data]
 
 
@@ -48,8 +48,8 @@ def test_what_the_official_client_writes_is_read(texts: list[str]) -> None:
 
 @given(TEXTS, st.booleans())
 def test_what_is_written_is_read_by_the_official_client(texts: list[str], binary: bool) -> None:
-    asked = v2.Request("7", [], binary=binary)
-    response = v2.Response("7", "m", "3", outputs(texts), asked)
+    asked = InferenceRequest("7", [], binary=binary)
+    response = InferenceResponse("7", "m", "3", outputs(texts), asked)
     body, length = v2.to_rest(response)
     read = InferResponse.from_bytes(body, len(body) if length is None else length)
     message = v2.to_grpc(response)
@@ -66,10 +66,10 @@ def test_what_is_written_is_read_by_the_official_client(texts: list[str], binary
 
 
 def test_each_output_may_be_binary_or_not() -> None:
-    asked = v2.Request(
+    asked = InferenceRequest(
         "", [], outputs={"label": True, "probability": False, "predicted": None}, binary=True
     )
-    body, length = v2.to_rest(v2.Response("1", "m", "3", outputs(["ä", "b"]), asked))
+    body, length = v2.to_rest(InferenceResponse("1", "m", "3", outputs(["ä", "b"]), asked))
     label, probability, predicted = json.loads(body[:length])["outputs"]
     assert label["parameters"] == {"binary_data_size": 11} and "data" not in label
     assert probability["data"] == [0.0, 1.0]

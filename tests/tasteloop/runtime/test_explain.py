@@ -9,7 +9,8 @@ import pytest
 
 from tasteloop.errors import TasteloopError
 from tasteloop.runtime import explain as explaining
-from tasteloop.runtime.session import Session, parse
+from tasteloop.runtime.questions import parse
+from tasteloop.runtime.session import Session
 
 EVENTS: list[dict[str, Any]] = [
     {"kind": "rate", "item": "i3", "time": 30, "value": 1.0},

@@ -1,0 +1,70 @@
+"""An instance of a request as a question: checked and typed, before any bundle is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasteloop.answers import MOST_K, SERVED_MODELS
+from tasteloop.behaviour.events import Event, whole
+from tasteloop.errors import TasteloopError
+
+
+def parse(model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
+    """Instances as the questions that `Session.compute` takes; no bundle is needed for that.
+
+    >>> parse("sentiment", [{"text": "a warm film"}])
+    [{'text': 'a warm film'}]
+    >>> [question] = parse("recommend", [{"events": [{"kind": "click", "item": "50"}], "k": 3}])
+    >>> question["events"][0].item, question["k"]
+    ('50', 3)
+
+    Args:
+        model: a served model (`tasteloop.answers.SERVED_MODELS`).
+        instances: {"events": [...], "k": 10} or {"text": "..."}, see `Event.parse`; `k` is how many
+            to answer with, by default 10 items and all interests.
+
+    Returns:
+        {"events": a list of `Event`, "k": a number or None}, or {"text": a text that is not blank}.
+
+    Raises:
+        TasteloopError: an unknown model, or a bad instance, by its index.
+    """
+    if model not in SERVED_MODELS:
+        raise TasteloopError(f"unknown model {model!r}; known: {', '.join(SERVED_MODELS)}")
+    return [_parse(model, instance, f"instances[{n}]") for n, instance in enumerate(instances)]
+
+
+def _parse(model: str, instance: Any, where: str) -> dict[str, Any]:
+    if not isinstance(instance, Mapping):
+        raise TasteloopError(f"{where}: an instance is an object, not {type(instance).__name__}")
+    asked_about = SERVED_MODELS[model].input
+    known = asked_about.fields
+    if unknown := [key for key in instance if key not in known]:
+        raise TasteloopError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
+    if asked_about.field not in instance:
+        raise TasteloopError(f"{where}: {asked_about.field!r} is missing")
+    return _parse_text(instance, where) if asked_about.is_text else _parse_history(instance, where)
+
+
+def _parse_text(instance: Mapping[str, Any], where: str) -> dict[str, Any]:
+    text = instance["text"]
+    if not isinstance(text, str) or not text.strip():
+        raise TasteloopError(f"{where}.text: a string that is not blank is expected")
+    return {"text": text}
+
+
+def _parse_history(instance: Mapping[str, Any], where: str) -> dict[str, Any]:
+    events = instance["events"]
+    if not isinstance(events, list):
+        raise TasteloopError(f"{where}.events: a list is expected, not {type(events).__name__}")
+    wanted = instance.get("k")
+    k = whole(wanted)
+    if wanted is not None and (k is None or not 1 <= k <= MOST_K):
+        raise TasteloopError(
+            f"{where}.k: a whole number from 1 to {MOST_K} is expected, not {wanted!r}"
+        )
+    return {
+        "events": [Event.parse(event, f"{where}.events[{n}]") for n, event in enumerate(events)],
+        "k": k,
+    }
