@@ -22,7 +22,7 @@ def gate(
 
         from tasteloop.files import read_json, write_json
         from validation.gate.gates import GateSettings, decide
-        from validation.pages.report import write_report
+        from validation.pages.evaluation import write_report
 
         facts = read_json(Path(evaluation.path) / "evaluation.json")
         decision = decide(facts, GateSettings.model_validate_json(settings))

@@ -29,6 +29,7 @@ def validate(
         from tasteloop.behaviour.partitions import DataSettings
         from tasteloop.files import atomic_write, home
         from validation.data.expectations import ValidationSettings, validate
+        from validation.pages.dataset import write_page_beside
 
         out = Path(validation.path)
         accepted = home() / "accepted" / f"{source}.json" if source else None
@@ -42,6 +43,6 @@ def validate(
         )
         if accepted and result.passed:
             atomic_write(accepted, (out / "validation.json").read_bytes())
-        shutil.copy(out / "validation.html", page.path)
+        shutil.copy(write_page_beside(out), page.path)
         outputs.update(passed=result.passed, reason=result.reason)
     return result.passed, result.reason

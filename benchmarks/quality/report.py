@@ -6,7 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.quality.methods import OURS
-from validation.pages.html import Column, Scale, axis, interval, number, page, table, tag
+from tasteloop.intervals import Interval
+from validation.markup.elements import tag
+from validation.markup.environment import Column, page, table
+from validation.markup.formats import number
+from validation.markup.plots import Scale, axis, interval
 
 MAIN = "ndcg@10"
 _PUBLISHED = {
@@ -172,11 +176,13 @@ def plot(results: Mapping[str, Any]) -> str:
             rows.append(
                 [
                     name,
-                    interval(m, scale, "accent" if e["method"] in OURS else "quiet"),
+                    interval(
+                        Interval.parse(m), scale, "accent" if e["method"] in OURS else "quiet"
+                    ),
                     number(m["value"], 4),
                 ]
                 + [
-                    interval(d, gap, tone, zero=True),
+                    interval(Interval.parse(d), gap, tone, zero=True),
                     tag("span", number(d.get("value"), 4, signed=True), class_=tone),
                 ]
             )

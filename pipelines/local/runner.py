@@ -514,7 +514,7 @@ def page(run_id: str | None, output: Path | None) -> Path:
     for directory in candidates:
         target = output or home() / "reports" / f"{directory.name}.html"
         if (directory / "evaluation.json").is_file():
-            from validation.pages.report import write_report
+            from validation.pages.evaluation import write_report
 
             verdict = directory / "verdict.json"
             write_report(

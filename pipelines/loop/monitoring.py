@@ -53,7 +53,7 @@ from validation.monitor.ledger import (
 )
 from validation.monitor.rollback import ERRORS, Window, share, windows_of, worse
 from validation.monitor.windows import Span, beginning, closed, distinct, watermark
-from validation.pages.html import minute
+from validation.markup.formats import minute
 
 if TYPE_CHECKING:
     import polars as pl
@@ -295,6 +295,7 @@ class _Pass:
         from tasteloop.runtime.session import Session
         from validation.monitor.drift import Reader
         from validation.monitor.drift_report import examine
+        from validation.pages.window import window_page
 
         reader = Reader.of(session or Session.load(champion.path))
         listed = reader.catalogue.items
@@ -311,6 +312,7 @@ class _Pass:
                 listed,
                 self.settings.decision,
                 home() / LEDGER / WINDOWS / f"{span.start}-{span.end}-{champion.digest[:12]}",
+                window_page,
             )
             key = key_of(found.reference, found.window, found.champion)
             self.ledger.append(self.lease, "window", key, found.model_dump(mode="json"))

@@ -14,6 +14,7 @@ from validation.monitor.drift import DriftSettings, Reader
 from validation.monitor.drift_report import examine
 from validation.monitor.reference import Reference, WatchSettings, answers_schema
 from validation.monitor.windows import Span, WindowSettings
+from validation.pages.window import window_page
 
 HOURS = 200
 SETTINGS = WatchSettings(
@@ -88,5 +89,6 @@ def examined(
 ) -> tuple[Evidence, dict[str, Finding]]:
     """The evidence of a window, and its findings by measure."""
     reader = Reader.of(session)
-    evidence = examine(reference, reader, span, events, answers, reader.catalogue.items, RULES, out)
+    listed = reader.catalogue.items
+    evidence = examine(reference, reader, span, events, answers, listed, RULES, out, window_page)
     return evidence, {finding.measure: finding for finding in evidence.findings}

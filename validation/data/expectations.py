@@ -29,8 +29,7 @@ from tasteloop.behaviour.kinds import KINDS, words_needing
 from tasteloop.behaviour.partitions import DataSettings, count, scan
 from tasteloop.errors import TasteloopError
 from tasteloop.files import as_mapping, read_json, read_parquet, write_json
-from validation.pages.html import finite
-from validation.pages.report import write_data_report
+from tasteloop.intervals import finite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,7 +202,7 @@ def validate(
     previous: Path | None = None,
     data: DataSettings | None = None,
 ) -> ValidationResult:
-    """Check a data set directory and write validation.json and validation.html into `out`.
+    """Check a data set directory and write validation.json into `out`.
 
     Args:
         previous: a validation.json, or its "stats" alone, of the last accepted data set; where
@@ -240,7 +239,6 @@ def validate(
         "settings": settings.model_dump(mode="json"),
     }
     write_json(out / "validation.json", record)
-    write_data_report(record, out / "validation.html")
     if result.passed:
         log.info("data accepted: %s", reason)
     else:

@@ -20,7 +20,7 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from tasteloop.behaviour.events import ITEM, KIND, USER, VALUE
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_directory, atomic_write
+from tasteloop.intervals import finite
 from validation.monitor.decision import DecisionSettings, Evidence, Finding
 from validation.monitor.drift import Reader, findings, profile, qualities
 from validation.monitor.reference import LABEL, LENGTH, SCRIPT, TENTH, Reference, rows_of, windowed
@@ -43,7 +44,6 @@ from validation.monitor.windows import (
     outcomes,
     problems,
 )
-from validation.pages import html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +60,9 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _MOST_ITEMS = 3000  # Evidently's diversity holds a matrix of all pairs
 _K = 10
 
+Draw = Callable[[Mapping[str, Any], Sequence[Finding], DecisionSettings], str]
+"""From a report, its findings and the settings of the decision to the page."""
+
 
 def examine(
     reference: Reference,
@@ -70,6 +73,7 @@ def examine(
     listed: Sequence[str],
     decision: DecisionSettings,
     out: Path,
+    draw: Draw | None = None,
 ) -> Evidence:
     """Compare a closed window with the reference, and write the report.
 
@@ -79,6 +83,8 @@ def examine(
         answers: the champion's rows of the journal over the same time, with feedback.
         listed: the items of today's catalogue.
         decision: what the report shows beside each measure.
+        draw: makes the page of the report (`validation.pages.window.window_page`); without it none
+            is written.
     """
     import polars as pl
 
@@ -124,7 +130,8 @@ def examine(
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_directory(out) as directory:
         atomic_write(directory / REPORT, text)
-        atomic_write(directory / PAGE, _page(report, found, decision))
+        if draw is not None:
+            atomic_write(directory / PAGE, draw(report, found, decision))
         if page:
             atomic_write(directory / EVIDENTLY, page)
     return Evidence(
@@ -175,9 +182,7 @@ def evidently(
         for t in (reference, current)
     )
     run = Report(metrics).run(new, old)
-    scores = {
-        c: html.finite(m["value"]) for c, m in zip(methods, run.dict()["metrics"], strict=True)
-    }
+    scores = {c: finite(m["value"]) for c, m in zip(methods, run.dict()["metrics"], strict=True)}
     numbers: dict[str, Any] = {
         "version": _version(),
         "rows": [reference.height, current.height],
@@ -264,7 +269,7 @@ def _health(
         }
         values["Coverage"] = run.dict()["metrics"][-1]["value"]
         # some are NaN on small samples
-        known_ones = {key: html.finite(value) for key, value in values.items()}
+        known_ones = {key: finite(value) for key, value in values.items()}
         out[name] = {key: value for key, value in known_ones.items() if value is not None}
     return out
 
@@ -329,102 +334,3 @@ def seal(page: str) -> str:
     )
     meta = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
     return page[: head + 6] + meta + page[head + 6 :]
-
-
-# Our page
-
-
-def _page(report: dict[str, Any], found: Sequence[Finding], decision: DecisionSettings) -> str:
-    since, until = (html.minute(int(moment)) for moment in report["window"].split("/"))
-    lede = f"{since} to {until}, {report['facts']['events']:,} events of {report['facts']['users']:,} users."
-    body: list[html.Child] = [
-        html.tag("p", "Tasteloop · window", class_="over"),
-        html.tag("h1", f"Behaviour from {since}"),
-        html.tag("p", lede, class_="lede"),
-    ]
-    if report["problems"]:
-        said = [html.tag("li", problem) for problem in report["problems"]]
-        told = html.tag(
-            "p", "The data failed its checks; a human has to look, and nothing is trained on it."
-        )
-        body.append(
-            html.tag(
-                "section",
-                html.tag("h2", "Problems"),
-                told,
-                html.tag("ul", said),
-                class_="verdict bad",
-            )
-        )
-    if found:
-        body.append(html.tag("section", html.tag("h2", "Measures"), _measures(found, decision)))
-    columns = report["evidently"].get("columns", {})
-    if columns:
-        rows = [(name, c["method"], html.number(c["score"])) for name, c in columns.items()]
-        table = html.table(
-            "Evidently on samples of rows", ["Column", "Method", html.Column("Score", True)], rows
-        )
-        body.append(html.tag("section", html.tag("h2", "Columns"), table))
-    if health := report["evidently"].get("recommendations"):
-        names = sorted(health["reference"])
-        rows = [
-            (n, *(html.number(health[side].get(n)) for side in ("reference", "current")))
-            for n in names
-        ]
-        heads: list[html.Column | str] = [
-            "Measure",
-            html.Column("Reference", True),
-            html.Column("Window", True),
-        ]
-        table = html.table("Health of recommendations (Evidently)", heads, rows)
-        body.append(html.tag("section", html.tag("h2", "Recommendations"), table))
-    names = [(key, report[key]) for key in ("window", "reference", "champion")]
-    body.append(
-        html.tag(
-            "footer",
-            html.tag(
-                "dl", [(html.tag("dt", k), html.tag("dd", v)) for k, v in names], class_="facts"
-            ),
-        )
-    )
-    return html.page("A window beside the reference", body)
-
-
-def _measures(found: Sequence[Finding], decision: DecisionSettings) -> html.Safe:
-    rows = []
-    for f in sorted(found, key=lambda f: f.measure):
-        severity = decision.severity.get(f.measure)
-        sure = (
-            f.effect is not None
-            and f.p is not None
-            and f.p <= decision.alpha
-            and f.effect > (f.natural or 0.0)
-        )
-        if f.effect is None or f.n < decision.minimum:
-            mark = html.badge("cannot tell", "quiet")
-        elif severity is None or not sure or f.effect < severity.watch:
-            mark = html.badge("as before", "good")
-        else:
-            mark = (
-                html.badge("severe", "bad")
-                if f.effect >= severity.act
-                else html.badge("slight", "warn")
-            )
-        numbers = [
-            html.number(x)
-            for x in (f.effect, f.natural, severity.act if severity else None, f.detectable)
-        ]
-        rows.append([f.measure, mark, *numbers, html.number(f.p, 4), html.number(f.n)])
-    numeric = ("Effect", "Natural", "Acts from", "Detectable", "p", "n")
-    heads: list[html.Column | str] = [
-        "Measure",
-        "",
-        *(html.Column(title, True) for title in numeric),
-    ]
-    note = (
-        "Effect: how far from the reference. Natural: how far the reference's own windows lie apart. Detectable: the "
-        "smallest shift that this window would have shown in four of five cases. p: adjusted for all measures."
-    )
-    return html.join(
-        [html.tag("p", note, class_="quiet"), html.table("Beside the reference", heads, rows)]
-    )

@@ -24,6 +24,7 @@ from tasteloop.privacy.pseudonyms import pseudonym
 from tests.support import samples
 from tests.support.pages import Reader
 from validation.data.expectations import ValidationResult, ValidationSettings, validate
+from validation.pages.dataset import write_page_beside
 
 DAY = 86_400 * ev.SECOND
 USERS, ITEMS, EVENTS, REVIEWS = 20, 30, 400, 60
@@ -99,6 +100,7 @@ def run(
 ) -> tuple[ValidationResult, dict[str, Any]]:
     out = path / "out"
     result = validate(path, ValidationSettings(**bounds), out, previous)
+    write_page_beside(out)
     record = read_json(out / "validation.json")
     assert (out / "validation.html").is_file()
     assert (

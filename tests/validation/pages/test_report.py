@@ -17,8 +17,8 @@ from tests.support import samples
 from tests.support.pages import CHROMIUM, Reader
 from tests.support.samples import RULES
 from validation.gate.gates import decide
-from validation.pages.html import DARK, LIGHT
-from validation.pages.report import write_report
+from validation.markup.style import DARK, LIGHT
+from validation.pages.evaluation import write_report
 
 
 def written(tmp_path: Path, found: dict[str, Any], judged: bool = True) -> str:

@@ -28,6 +28,8 @@ from tests.support.pages import CHROMIUM, Reader, luminance
 from tests.support.registries import candidate, copy_empty_home, first_use_of_a_home, live_digest
 from tests.support.samples import RULES
 from validation.gate import gates
+from validation.markup.elements import tag
+from validation.markup.environment import page
 from validation.monitor.decision import (
     HOUR,
     SEVERITY,
@@ -39,7 +41,6 @@ from validation.monitor.decision import (
 )
 from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT
 from validation.monitor.ledger import Ledger, carry_out
-from validation.pages.html import page, tag
 from validation.pages.site import MARK, portable, write_site
 
 DAY = 24 * HOUR
@@ -290,7 +291,7 @@ def test_the_live_model_is_explained_from_its_data_to_today(site: Path) -> None:
         "in place of version 1",
         "77de01aa",
         "2026-10-23 00:00",
-        "1 rules: errors 0, warnings 1",
+        "1 rule: errors 0, warnings 1",
         "0.629 (0.617 to 0.641)",
         "13 of 13 checks hold",
         "must lie above 0",

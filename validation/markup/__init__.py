@@ -1,0 +1,1 @@
+"""What every page is made of: templates and their environment, style, plots, and the last check."""

@@ -1,0 +1,443 @@
+"""What the site is about, read once into types: models, runs, rollouts, windows and decisions.
+
+`SiteFacts` answers what several pages ask: which version a digest is, where a version stands, in
+which rollouts it was the challenger. Everything is read leniently: what is missing stays None, and
+pages say so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasteloop.errors import TasteloopError
+from tasteloop.evaluation.record import Evaluation
+from tasteloop.files import as_list, as_mapping, as_rows
+from tasteloop.intervals import finite
+from validation.monitor.decision import DecisionSettings, Evidence, Finding, drifted
+
+_FILE_NAME = re.compile(r"[\w-][\w.-]*", re.A)
+
+# a word for the outcome of a decision, of a run and of a rollout, and its tone
+OUTCOME_TONES = {
+    "healthy": "good",
+    "watch": "warn",
+    "retrain": "warn",
+    "alert-human": "bad",
+    "rollback": "bad",
+}
+RUN_TONES = {"promoted": "good", "unchanged": "quiet", "running": "warn"}
+ROLLOUT_TONES = {"promoted": "good", "running": "warn", "aborted": "warn"}
+WINDOW_STATES = {
+    "void": ("data refused", "bad"),
+    "severe": ("severe", "bad"),
+    "slight": ("slight", "warn"),
+    "none": ("as before", "good"),
+    "unclear": ("cannot tell", "quiet"),
+}
+
+
+@dataclass(frozen=True)
+class Link:
+    """Words that lead somewhere where `href` is given; `code`: a digest rather than a name."""
+
+    text: str
+    href: str | None = None
+    code: bool = False
+
+
+@dataclass(frozen=True)
+class Model:
+    """A version of the registry; times are µs since 1970 UTC, None where they are not known.
+
+    Attributes:
+        was: whether it was live before.
+        replaced: the version in whose place it was promoted.
+        evaluation, verdict, rehearsal: what is on record of each, empty where nothing is.
+        measured: the evaluation, parsed.
+        span: of the time of its data.
+    """
+
+    version: str
+    digest: str
+    created: Any
+    passed: bool
+    rehearsed: bool
+    live: bool
+    was: bool
+    promoted: float | None
+    replaced: str | None
+    evaluation: Mapping[str, Any]
+    measured: Evaluation
+    verdict: Mapping[str, Any]
+    rehearsal: Mapping[str, Any]
+    span: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, row: Mapping[str, Any]) -> Model:
+        """Raises KeyError where a version has no number or digest, and so cannot have a page."""
+        evaluation = as_mapping(row.get("evaluation"))
+        replaced = row.get("replaced")
+        return cls(
+            version=str(row["version"]),
+            digest=str(row["digest"]),
+            created=row.get("created"),
+            passed=bool(row.get("passed")),
+            rehearsed=bool(row.get("rehearsed")),
+            live=bool(row.get("live")),
+            was=bool(row.get("was")),
+            promoted=finite(row.get("promoted")),
+            replaced=None if replaced is None else str(replaced),
+            evaluation=evaluation,
+            measured=Evaluation.parse(evaluation),
+            verdict=as_mapping(row.get("verdict")),
+            rehearsal=as_mapping(row.get("rehearsal")),
+            span=as_mapping(row.get("span")),
+        )
+
+    @property
+    def folder(self) -> str:
+        """Of its evidence, below the site."""
+        return f"evidence/models/{self.version}"
+
+
+@dataclass(frozen=True)
+class RunStep:
+    """A step of a run; `reused`: an earlier run had done it."""
+
+    step: str
+    event: str
+    reused: bool
+    seconds: Any
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of the pipeline; `version`: the one that it registered."""
+
+    id: str
+    outcome: str
+    profile: str | None
+    started: Any
+    seconds: Any
+    reason: str | None
+    version: str | None
+    steps: list[RunStep]
+    validation: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    verdict: Mapping[str, Any] | None
+
+    @classmethod
+    def parse(cls, row: Mapping[str, Any]) -> Run:
+        return cls(
+            id=str(row["id"]),
+            outcome=str(row.get("outcome")),
+            profile=row.get("profile"),
+            started=row.get("started"),
+            seconds=row.get("seconds"),
+            reason=row.get("reason"),
+            version=str(row["version"]) if row.get("version") else None,
+            steps=[
+                RunStep(
+                    str(step.get("step")),
+                    str(step.get("event")),
+                    bool(step.get("reused")),
+                    step.get("seconds"),
+                )
+                for step in as_rows(row.get("steps"))
+            ],
+            validation=as_mapping(row.get("validation")),
+            evaluation=as_mapping(row.get("evaluation")),
+            verdict=row.get("verdict"),
+        )
+
+    @property
+    def folder(self) -> str:
+        """Of its evidence, below the site."""
+        return f"evidence/runs/{self.id}"
+
+    @property
+    def tone(self) -> str:
+        return RUN_TONES.get(self.outcome, "bad")
+
+
+@dataclass(frozen=True)
+class RolloutSide:
+    """What one side of a rollout did; seconds by quantile."""
+
+    name: str
+    version: Any
+    answers: Any
+    errors: Any
+    not_finite: Any
+    seconds: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A challenger beside the champion; `record` is what its file holds."""
+
+    id: str
+    state: str
+    shadow: bool
+    share: float
+    started: str | None
+    ended: str | None
+    challenger: str | None
+    reasons: tuple[str, ...]
+    because: tuple[str, ...]
+    sides: tuple[RolloutSide, ...]
+    record: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, row: Mapping[str, Any]) -> Rollout:
+        observed = as_mapping(row.get("observed"))
+        sides = []
+        for name in ("champion", "challenger"):
+            counts, side = as_mapping(observed.get(name)), as_mapping(row.get(name))
+            sides.append(
+                RolloutSide(
+                    name=name,
+                    version=side.get("version"),
+                    answers=counts.get("answers"),
+                    errors=counts.get("errors"),
+                    not_finite=counts.get("not_finite"),
+                    seconds=as_mapping(counts.get("seconds")),
+                )
+            )
+        return cls(
+            id=str(row["id"]),
+            state=str(row.get("state")),
+            shadow=bool(row.get("shadow")),
+            share=finite(row.get("share")) or 0.0,
+            started=row.get("started"),
+            ended=row.get("ended"),
+            challenger=as_mapping(row.get("challenger")).get("digest"),
+            reasons=tuple(map(str, as_list(row.get("reasons")))),
+            because=tuple(map(str, as_list(row.get("because")))),
+            sides=tuple(sides),
+            record=row,
+        )
+
+    @property
+    def file(self) -> str:
+        """Of its record, below the site."""
+        return f"evidence/rollouts/{self.id}.json"
+
+    @property
+    def tone(self) -> str:
+        return ROLLOUT_TONES.get(self.state, "bad")
+
+
+@dataclass(frozen=True)
+class Decided:
+    """An entry of `Ledger.history`: what was decided, and what came of it."""
+
+    number: Any
+    time: Any
+    outcome: str
+    champion: str | None
+    to: str | None
+    reasons: tuple[str, ...]
+    evidence: tuple[str, ...]
+    result: str | None
+    reason: str | None
+    version: str | None
+    run: str | None
+    training_run: str | None
+    attempts: int
+    alerted: bool
+
+    @classmethod
+    def parse(cls, row: Mapping[str, Any]) -> Decided:
+        return cls(
+            number=row.get("number"),
+            time=row.get("time"),
+            outcome=str(row.get("outcome")),
+            champion=row.get("champion"),
+            to=row.get("to"),
+            reasons=tuple(map(str, as_list(row.get("reasons")))),
+            evidence=tuple(map(str, as_list(row.get("evidence")))),
+            result=row.get("result"),
+            reason=row.get("reason"),
+            version=None if row.get("version") is None else str(row["version"]),
+            run=row.get("run"),
+            training_run=row.get("training_run"),
+            attempts=int(finite(row.get("attempts")) or 0),
+            alerted=bool(row.get("alerted")),
+        )
+
+    @property
+    def tone(self) -> str:
+        return OUTCOME_TONES.get(self.outcome, "quiet")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window as the pages show it.
+
+    Attributes:
+        state: void, severe, slight, none or unclear.
+        worst: the finding that lies furthest, beside the effect that is acted on.
+        level: its effect as a share of that one.
+        act: the effect that is acted on.
+        moved: the measures that drifted.
+        page, evidently: where its reports are, below the site; None where there is none.
+    """
+
+    evidence: Evidence
+    state: str
+    worst: Finding | None
+    level: float | None
+    act: float | None
+    moved: tuple[str, ...]
+    page: str | None
+    evidently: str | None
+
+    @classmethod
+    def judge(
+        cls,
+        evidence: Evidence,
+        decision: DecisionSettings,
+        page: str | None = None,
+        evidently: str | None = None,
+    ) -> Window:
+        """How far a window lies from its reference, by these settings."""
+        # 1. findings that can be judged, each beside the effect that is acted on
+        judged: list[tuple[float, Finding]] = []
+        for finding in evidence.findings:
+            severity = decision.severity.get(finding.measure)
+            if severity is None or finding.effect is None or finding.n < decision.minimum:
+                continue
+            judged.append((finding.effect / severity.act, finding))
+
+        # 2. those of them that drifted
+        drift = {finding.measure: drifted(finding, decision) for finding in evidence.findings}
+        beyond = [(level, finding) for level, finding in judged if drift[finding.measure] != "no"]
+        level, worst = max(beyond or judged, key=lambda pair: pair[0], default=(None, None))
+
+        # 3. a word for all of them
+        if evidence.problems:
+            state = "void"
+        elif "severe" in drift.values():
+            state = "severe"
+        elif beyond:
+            state = "slight"
+        else:
+            state = "none" if judged else "unclear"
+        return cls(
+            evidence=evidence,
+            state=state,
+            worst=worst,
+            level=level,
+            act=decision.severity[worst.measure].act if worst else None,
+            moved=tuple(sorted(finding.measure for _, finding in beyond)),
+            page=page,
+            evidently=evidently,
+        )
+
+    @property
+    def start(self) -> int | None:
+        first = self.evidence.window.partition("/")[0]
+        return int(first) if first.isdecimal() else None
+
+    @property
+    def word(self) -> str:
+        return WINDOW_STATES[self.state][0]
+
+    @property
+    def tone(self) -> str:
+        return WINDOW_STATES[self.state][1]
+
+
+class SiteFacts:
+    """All that the site is about, newest first."""
+
+    def __init__(self, facts: Mapping[str, Any], windows: Sequence[Window]) -> None:
+        """Raises TasteloopError where a version, a run or a rollout cannot name a file."""
+        self.made = facts.get("made")
+        self.notes = [str(note) for note in as_list(facts.get("notes"))]
+        self.models = [Model.parse(row) for row in as_rows(facts.get("versions"))]
+        self.runs = [Run.parse(row) for row in as_rows(facts.get("runs"))]
+        self.rollouts = [Rollout.parse(row) for row in as_rows(facts.get("rollouts"))]
+        self.decisions = [Decided.parse(row) for row in as_rows(facts.get("decisions"))]
+        self.windows = list(windows)
+        names = [("version", model.version) for model in self.models]
+        names += [("run", run.id) for run in self.runs]
+        names += [("rollout", rollout.id) for rollout in self.rollouts]
+        for kind, name in names:
+            if not _FILE_NAME.fullmatch(name):
+                raise TasteloopError(
+                    f"{kind} {name!r} cannot name a file of the site: letters, digits, '-', '_' and '.' can"
+                )
+        self._by_version = {model.version: model for model in reversed(self.models)}
+        self._by_digest = {model.digest: model for model in reversed(self.models)}
+        # of several runs the first one, which made it
+        self._run_of_version = {run.version: run for run in self.runs if run.version}
+        self._by_evidence = {window.evidence.id: window for window in self.windows}
+
+    @property
+    def live(self) -> Model | None:
+        return next((model for model in self.models if model.live), None)
+
+    def model(self, version: str | None) -> Model | None:
+        return self._by_version.get(str(version))
+
+    def run_of(self, model: Model) -> Run | None:
+        return self._run_of_version.get(model.version)
+
+    def run(self, id: str | None) -> Run | None:
+        return next((run for run in self.runs if run.id == id), None)
+
+    def window_of(self, evidence: str) -> Window | None:
+        return self._by_evidence.get(evidence)
+
+    def trials(self, model: Model) -> list[Rollout]:
+        """Rollouts in which a version was the challenger."""
+        return [rollout for rollout in self.rollouts if rollout.challenger == model.digest]
+
+    def version_link(self, version: str | None, up: str) -> Link:
+        """A version as a link to its page, where it has one."""
+        if version in (None, ""):
+            return Link("–")
+        href = f"{up}models/{version}.html" if self.model(version) else None
+        return Link(str(version), href)
+
+    def champion_link(self, digest: str | None, up: str) -> Link:
+        """The version of a digest, or the beginning of the digest."""
+        model = self._by_digest.get(str(digest))
+        if model is None:
+            return Link(str(digest)[:12], code=True)
+        return self.version_link(model.version, up)
+
+    def run_links(self, run: Run, up: str) -> list[Link]:
+        """A run's pages: of its data, and of its evaluation, which may be its version's."""
+        links = []
+        if run.validation:
+            links.append(Link("validation", f"{up}{run.folder}/validation.html"))
+        if run.evaluation:
+            model = self.model(run.version)
+            if model is None:
+                links.append(Link("evaluation", f"{up}{run.folder}/evaluation.html"))
+            elif model.evaluation:
+                links.append(Link("evaluation", f"{up}{model.folder}/evaluation.html"))
+        return links
+
+    def standing(self, model: Model) -> tuple[str, str]:
+        """Where a version stands, in a word and a tone."""
+        trial = next(iter(self.trials(model)), None)
+        if model.live:
+            return "live", "good"
+        if trial and trial.state == "running":
+            return "on trial", "warn"
+        if model.was:
+            return "was live", "quiet"
+        if model.promoted:
+            return "taken back", "warn"
+        if not model.passed:
+            return "refused", "bad"
+        if not model.rehearsed:
+            return "not rehearsed", "warn"
+        return ("rolled back", "warn") if trial else ("not promoted", "quiet")
