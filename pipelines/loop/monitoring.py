@@ -40,6 +40,7 @@ from tasteloop.behaviour.items import ITEMS_SCHEMA
 from tasteloop.behaviour.kinds import words_that_are_no_acts
 from tasteloop.errors import TasteloopError
 from tasteloop.files import home, write_json
+from validation.markup.formats import minute
 from validation.monitor.decision import Decision, Evidence, Facts, Outcome, Result, decide, key_of
 from validation.monitor.ledger import (
     Clock,
@@ -53,7 +54,6 @@ from validation.monitor.ledger import (
 )
 from validation.monitor.rollback import ERRORS, Window, share, windows_of, worse
 from validation.monitor.windows import Span, beginning, closed, distinct, watermark
-from validation.markup.formats import minute
 
 if TYPE_CHECKING:
     import polars as pl
