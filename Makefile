@@ -17,7 +17,7 @@ PY := $(firstword $(foreach name,$(PYTHONS),$(shell $(name) -c '$(USABLE)' >/dev
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup assets run serve demo-loop test test-cluster test-spark fuzz golden bench bench-loop bench-peers images manifests lint typecheck lock clean
+.PHONY: help setup assets run serve demo-loop test test-cluster test-spark fuzz golden bench bench-loop bench-peers images manifests lint typecheck lock lock-hashes clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ help: ## show this list
 
 setup: $(STAMP) ## make the virtual environment and install the locked packages into it
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock torch.lock pyproject.toml
 	@$(or $(PY),false) -c '$(USABLE)' 2>/dev/null || { printf '%s\n' \
 	"setup: no Python 3.11, 3.12 or 3.13 that can make environments here$(and $(PY),: PY=$(PY) is none). Get one:" \
 	"  Debian 13, Ubuntu 24.04  apt install python3 python3-venv" \
@@ -35,14 +35,19 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "setup: virtual environment $(VENV) with $$($(PY) --version)"
 	@$(PY) -m venv $(VENV)
 ifdef TORCH_INDEX
-	@echo "setup: downloading about 1 GB, 3 GB when installed: $$(grep '^torch==' requirements.lock) from TORCH_INDEX, then the rest"
-	@$(BIN)/python -m pip install --quiet --no-deps --index-url $(TORCH_INDEX) "$$(grep '^torch==' requirements.lock)"
+	@echo "setup: downloading about 1 GB, 3 GB when installed: requirements.lock, then $$(grep '^torch==' torch.lock) from TORCH_INDEX"
 else
 	@echo "setup: downloading requirements.lock: about 1 GB, and on Linux 2 GB more for torch's CUDA build (7 GB when installed)"
 	@echo "setup: without a GPU: make setup TORCH_INDEX=URL, of the index with CPU builds that PyTorch's installation page names"
 endif
-	@echo "setup: installing requirements.lock (some minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	@echo "setup: installing requirements.lock, each file checked against its hash (some minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
+	@echo "setup: installing torch"
+ifdef TORCH_INDEX
+	@$(BIN)/python -m pip install --quiet --no-deps --index-url $(TORCH_INDEX) --requirement torch.lock
+else
+	@$(BIN)/python -m pip install --quiet --requirement torch.lock
+endif
 	@echo "setup: installing tasteloop from this directory"
 	@$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
@@ -84,7 +89,8 @@ test-cluster: $(STAMP) ## images, containers, a Kubernetes API server and a node
 
 test-spark: $(STAMP) ## tests on a real Spark master and worker, where there is Java; installs [spark] into the environment
 	@echo "test-spark: pyspark"
-	@$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[spark]"
+	@sed -E -n 's/^([A-Za-z0-9._-]+==[^ ;\\]+).*/\1/p' requirements.lock torch.lock > $(VENV)/constraints.txt
+	@$(BIN)/python -m pip install --quiet --constraint $(VENV)/constraints.txt --editable ".[spark]"
 	@$(BIN)/python -m pytest -q -m slow tests/e2e/runs/test_spark.py
 
 fuzz: $(STAMP) ## the tests that make input at random, for much longer than `make test` does; stop it when you like
@@ -133,27 +139,11 @@ typecheck: $(STAMP) ## mypy, strict on tasteloop, validation and serving
 	@echo "typecheck: mypy"
 	@$(BIN)/mypy
 
-# From `pip freeze --all`: neither pip nor this package, no CUDA (the index in use decides), and setuptools, which torch wants
-# from Python 3.12 on, when it no longer comes with the environment.
-PINS := sed -E -e '/^(pip|tasteloop)[ =]|^(nvidia|cuda|triton)[-=_]/d' -e 's/^(torch==[^+]*)\+.*/\1/' \
-	-e 's/^setuptools==.*/&; python_version >= "3.12"/'
-lock: ## resolve pyproject.toml anew, with Python 3.11, and write requirements.lock
-	@echo "lock: resolving in a scratch environment"
-	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
-	$(LOWEST) -m venv "$$scratch" && \
-	"$$scratch/bin/python" -m pip install --quiet --upgrade setuptools ".[dev]" && \
-	{ sed '/^[^#]/,$$d' requirements.lock; "$$scratch/bin/python" -m pip freeze --all | $(PINS); \
-	} > requirements.lock.new && mv requirements.lock.new requirements.lock
-	@echo "lock: the images' subsets"
-	@for image in steps serving; do \
-	scratch=$$(mktemp -d) && $(LOWEST) -m venv "$$scratch" && \
-	asked=$$([ $$image = steps ] && echo . || echo "-r infra/docker/serving.in") && \
-	"$$scratch/bin/python" -m pip install --quiet --upgrade --constraint requirements.lock setuptools $$asked && \
-	{ sed '/^[^#]/,$$d' infra/docker/$$image.lock; \
-	  "$$scratch/bin/python" -m pip freeze --all | $(PINS) | if [ $$image = steps ]; then cat; else grep -v ^setuptools; fi; \
-	} > infra/docker/$$image.lock.new && mv infra/docker/$$image.lock.new infra/docker/$$image.lock; \
-	rm -rf "$$scratch"; done
-	@echo "lock: wrote requirements.lock, infra/docker/steps.lock and serving.lock"
+lock: ## resolve pyproject.toml anew, with Python 3.11, and write the lock files with hashes
+	@PYTHON=$(LOWEST) infra/lock.sh
+
+lock-hashes: ## keep every pin, and write the hashes of the lock files anew
+	@PYTHON=$(LOWEST) infra/lock.sh hashes
 
 clean: ## remove the environment and tools' caches (data, models and runs stay)
 	rm -rf $(VENV) $(PEERS) $(INFRA) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -13,7 +13,7 @@ COPY infra/docker/serving.lock /serving.lock
 # A read-only root keeps no bytecode, and compiling at every start costs seconds. A library may hold files that only a newer
 # Python can compile (torch does).
 RUN python3 -m venv /opt/venv \
- && /opt/venv/bin/pip install --no-cache-dir --no-compile --no-deps --disable-pip-version-check --requirement /serving.lock \
+ && /opt/venv/bin/pip install --no-cache-dir --no-compile --no-deps --require-hashes --disable-pip-version-check --requirement /serving.lock \
  && /opt/venv/bin/pip uninstall --quiet --yes openvino-telemetry setuptools pip \
  && cd /opt/venv/lib/python3*/site-packages/openvino/libs \
  && rm -f cache.json libopenvino_intel_gpu_* libopenvino_intel_npu_* \

@@ -8,12 +8,13 @@ ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_FIND_LINKS
 ARG PIP_CERT
-COPY infra/docker/steps.lock /steps.lock
+COPY infra/docker/steps.lock torch.lock /
 # Of OpenVINO the processor's plugin and the reader of ONNX are needed: the rest is a third of its size.
 # A read-only root keeps no bytecode, and compiling at every start costs seconds. A library may hold files that only a newer
 # Python can compile (torch does).
 RUN python3 -m venv /opt/venv \
- && /opt/venv/bin/pip install --no-cache-dir --no-compile --disable-pip-version-check --requirement /steps.lock \
+ && /opt/venv/bin/pip install --no-cache-dir --no-compile --no-deps --require-hashes --disable-pip-version-check --requirement /steps.lock \
+ && /opt/venv/bin/pip install --no-cache-dir --no-compile --disable-pip-version-check --requirement /torch.lock \
  && /opt/venv/bin/pip uninstall --quiet --yes openvino-telemetry \
  && cd /opt/venv/lib/python3*/site-packages/openvino/libs \
  && rm -f cache.json libopenvino_intel_gpu_* libopenvino_intel_npu_* \

@@ -14,11 +14,28 @@ DOCKER = ROOT / "infra" / "docker"
 
 
 def pins(path: Path) -> set[str]:
+    """The pins of a lock file, without the hashes below each."""
     return {
-        line.strip()
+        line.removesuffix("\\").strip()
         for line in path.read_text().splitlines()
-        if line.strip() and not line.startswith("#")
+        if line.strip() and not line.startswith(("#", "    --hash="))
     }
+
+
+@pytest.mark.parametrize(
+    "lock", ["requirements.lock", "infra/docker/steps.lock", "infra/docker/serving.lock"]
+)
+def test_every_pin_but_torchs_has_the_hashes_of_its_files(lock):
+    text = (ROOT / lock).read_text()
+
+    without = [
+        pin
+        for pin in pins(ROOT / lock)
+        if not re.search(re.escape(pin) + r" \\\n    --hash=sha256:[0-9a-f]{64}", text)
+    ]
+
+    assert without == []
+    assert [pin.partition("==")[0] for pin in pins(ROOT / "torch.lock")] == ["torch"]
 
 
 @pytest.mark.parametrize("image", ["steps", "serving"])

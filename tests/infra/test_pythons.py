@@ -21,7 +21,7 @@ def checkout(tmp_path):
     """What `make setup` reads, without an environment, and the only folder of programs that is
     searched.
     """
-    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+    for name in ("Makefile", "requirements.lock", "torch.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "bin").mkdir()
     return tmp_path
