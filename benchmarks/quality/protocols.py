@@ -312,6 +312,8 @@ def collect(behaviour: str, work: Path, prepared: PrepareSettings | None = None)
         raise TasteloopError(
             f"{work} holds a benchmark of {found!r}, not of {behaviour!r}; give another --out"
         )
+    if read_json(work / DATA / "ingest.json").get("times") == "none":
+        raise TasteloopError(f"{behaviour} has no times, and these protocols split by global time")
     settings = prepared or load("local").prepare
     meta = work / SNAPSHOTS / META
     if not meta.exists() or PrepareSettings.model_validate(read_json(meta)["settings"]) != settings:

@@ -200,6 +200,7 @@ def write_window(
             {
                 "source": source["source"],
                 "terms": source["terms"],
+                "times": source.get("times", "given"),
                 "base": _below_home(dataset),
                 "window": window,
             },

@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from tasteloop.answers import tasks_of_data
-from tasteloop.behaviour.events import KIND, TEXT, TIME, USER
+from tasteloop.behaviour.events import KIND, SECOND, TEXT, TIME, USER
 from tasteloop.behaviour.items import SENTIMENT, Catalogue
 from tasteloop.behaviour.kinds import words_that_are_no_acts
 from tasteloop.behaviour.partitions import DataSettings, count, scan, split, write_rows
@@ -43,6 +43,13 @@ from tasteloop.files import atomic_directory, read_json, read_parquet, write_jso
 log = logging.getLogger(__name__)
 
 _PART = "_part"
+# what splits are by, by what the source knows of times (`tasteloop.datasets.reading.Times`)
+_SPLIT_BY = {"given": "time", "order": "order of the rows", "none": "users at random"}
+
+# splitmix64 (Steele, Lea & Flood 2014): the step, and by what a state is shifted and multiplied
+_STEP = 0x9E3779B97F4A7C15
+_MIXERS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+_DRAWN_FROM, _WINDOW = 946_684_800 * SECOND, 1 << 47  # from 2000 on, three times four years
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ def prepare(
 ) -> PrepareResult:
     """Take snapshots of a data set, split them by time, and tell each as text.
 
+    A data set without times is split at random, which snapshots.json (`split_by`) and the log say.
+
     Args:
         dataset: what ingest wrote.
         settings: positions, horizon, shares.
@@ -70,11 +79,22 @@ def prepare(
         TasteloopError: a split would be empty.
     """
     data = data or DataSettings()
-    is_act = ~pl.col(KIND).is_in(words_that_are_no_acts())
-    rows = scan(dataset / EVENTS).filter(is_act)
+    # 1. the acts, and the times at which they are split
     catalogue, source = Catalogue.read(dataset / ITEMS), read_json(dataset / "ingest.json")
-    cuts = _cuts(rows.select(TIME).collect(engine="streaming").to_series(), settings)
+    times = source.get("times", "given")
+    rows = scan(dataset / EVENTS)
+    if times == "none":
+        rows, cuts = _in_drawn_order(rows, settings)
+        log.warning(
+            "the data have no times: the split is random, of users drawn with prepare.seed %d, "
+            "and not by time; what is measured on it says nothing of how the future is foreseen",
+            settings.seed,
+        )
+    rows = rows.filter(~pl.col(KIND).is_in(words_that_are_no_acts()))
+    if times != "none":
+        cuts = _cuts(rows.select(TIME).collect(engine="streaming").to_series(), settings)
     with atomic_directory(out) as directory:
+        # 2. events by user, and the snapshots of each user
         tally = _Tally(catalogue, settings.label_share)
         with data.work(directory) as work:
             if data.engine == "spark":
@@ -86,15 +106,20 @@ def prepare(
                 taken = _take_in_parts(directory / EVENTS, catalogue, settings, cuts, data)
             write_rows(directory / EVENTS, events, rows.collect_schema())
             write_rows(directory / SNAPSHOTS, map(tally.counted, taken), TABLE)
+
+        # 3. what can be learned of them
         if missing := [split for split in SPLITS if not tally.splits[split]]:
             raise TasteloopError(
                 f"no snapshots for {', '.join(missing)}: {count(rows.select(USER).unique())} users with {count(rows)} "
                 f"events give {dict(tally.splits)}; bring more users or a longer time, or lower prepare.minimum_future "
                 f"(now {settings.minimum_future}) or prepare.horizon (now {settings.horizon})"
             )
+
         labels = tally.learnable()
         reviews = _split_reviews(dataset / REVIEWS, settings)
         review_counts: dict[str, int] = dict(Counter(reviews[SPLIT])) if reviews is not None else {}
+
+        # 4. what is beside the snapshots
         shutil.copyfile(dataset / ITEMS, directory / ITEMS)
         if reviews is not None:
             write_parquet(directory / REVIEWS, reviews)
@@ -102,6 +127,7 @@ def prepare(
             directory / META,
             {
                 "labels": labels,
+                "split_by": _SPLIT_BY[times],
                 "validation_from": cuts[0],
                 "test_from": cuts[1],
                 "snapshots": dict(tally.splits),
@@ -116,6 +142,46 @@ def prepare(
     log.info("snapshots %s of %d users; reviews %s", dict(tally.splits), users, review_counts)
     log.info("tasks: %s", ", ".join(tasks_of_data(labels, reviews is not None)))
     return PrepareResult(dict(tally.splits), review_counts, labels)
+
+
+def _in_drawn_order(
+    rows: pl.LazyFrame, settings: PrepareSettings
+) -> tuple[pl.LazyFrame, tuple[int, int]]:
+    """The rows with times that are drawn at random, and where validation and test begin.
+
+    Each user is drawn into one of three windows, one a split, with the shares of the settings as
+    probabilities (strong generalisation: Liang et al. 2018, section 4.2); their acts lie there in a
+    random order. The same rows and seed give the same times, in any number of parts.
+    """
+    row, window = "row", "window"
+    users = rows.select(USER).unique().collect(engine="streaming")[USER].sort()
+    drawn_users = pl.LazyFrame({USER: users, window: [_window(u, settings) for u in users]})
+    state = (pl.col(row).cast(pl.UInt64) + 1) * pl.lit(_STEP, pl.UInt64)
+    state = state ^ pl.lit(settings.seed * _STEP % (1 << 64), pl.UInt64)
+    for shift, factor in _MIXERS:
+        state = (state ^ (state // (1 << shift))) * pl.lit(factor, pl.UInt64)
+    drawn = _DRAWN_FROM + pl.col(window) * _WINDOW + (state % _WINDOW).cast(pl.Int64)
+    columns = rows.collect_schema().names()
+    ordered = (
+        rows.with_row_index(row)
+        .join(drawn_users, on=USER, how="left", maintain_order="left")
+        .with_columns(drawn.alias(TIME))
+        .select(columns)
+    )
+    return ordered, (_DRAWN_FROM + _WINDOW, _DRAWN_FROM + 2 * _WINDOW)
+
+
+def _window(user: str, settings: PrepareSettings) -> int:
+    """0 to train, 1 to validate, 2 to test."""
+    place = _uniform(f"{settings.seed}\0{user}")
+    if place < settings.train_share:
+        return 0
+    return 1 if place < settings.train_share + settings.validation_share else 2
+
+
+def _uniform(text: str) -> float:
+    """A number in [0, 1) that is always the same of the same text."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def _cuts(times: pl.Series, settings: PrepareSettings) -> tuple[int, int]:
@@ -214,12 +280,7 @@ def _split_reviews(path: Path, settings: PrepareSettings) -> pl.DataFrame | None
     test, validation = settings.reviews_test_share, settings.reviews_validation_share
 
     def side(text: str) -> str:
-        u = (
-            int.from_bytes(
-                blake2b(" ".join(text.lower().split()).encode(), digest_size=8).digest(), "big"
-            )
-            / 2**64
-        )
+        u = _uniform(" ".join(text.lower().split()))
         return TEST if u < test else VALIDATION if u < test + validation else TRAIN
 
     splits = [side(text) for text in reviews[TEXT].to_list()]

@@ -3,7 +3,8 @@
 A snapshot's history is every event up to its time and its truth the positive events that come
 strictly after it, so events of one instant never stand on both sides. Splits are by global time: a
 training snapshot's horizon ends before the validation window begins, a validation one's before the
-test window; what straddles a cut is dropped.
+test window; what straddles a cut is dropped. Of data without times users are drawn into the
+windows at random (`tasteloop.behaviour.prepare`), and `split_by` of snapshots.json says so.
 """
 
 from __future__ import annotations
@@ -76,6 +77,9 @@ class PrepareSettings(BaseModel, frozen=True, extra="forbid"):
     )
     reviews_test_share: float = Field(0.2, gt=0, lt=1)
     reviews_validation_share: float = Field(0.08, gt=0, lt=1)
+    seed: int = Field(
+        0, ge=0, description="Of the random split of data without times; else unused."
+    )
 
     @model_validator(mode="after")
     def _leave_a_test(self) -> PrepareSettings:

@@ -203,6 +203,7 @@ def ingest(settings: IngestSettings, out: Path, data: DataSettings | None = None
                 "source": settings.behaviour,
                 "reviews_source": settings.reviews,
                 "scale": list(behaviour.scale),
+                "times": behaviour.times,
                 "rules": {rule: {"removed": n} for rule, n in removed.items()},
                 "kinds": _removed_by_kind(events, pl.scan_parquet(directory / QUARANTINE_FILE)),
                 "unlisted": unlisted,
@@ -332,8 +333,16 @@ def _read_dataset(path: Path) -> Behaviour:
         scan_table(path / EVENTS_FILE, {c: c for c in EVENTS_SCHEMA}), path / EVENTS_FILE, unit="us"
     )
     items = as_items(read_table(path / ITEMS_FILE, {c: c for c in ITEMS_SCHEMA}), path / ITEMS_FILE)
-    terms = read_json(path / INGEST_FILE)["terms"]
-    return Behaviour(rows, items, (0.0, 1.0), terms, hidden=True, path=path / EVENTS_FILE)
+    record = read_json(path / INGEST_FILE)
+    return Behaviour(
+        rows,
+        items,
+        (0.0, 1.0),
+        record["terms"],
+        hidden=True,
+        times=record.get("times", "given"),
+        path=path / EVENTS_FILE,
+    )
 
 
 def _read_reviews(name: str) -> pl.DataFrame:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 from pydantic_core import PydanticCustomError
 
 from tasteloop.behaviour.kinds import ALIASES, KINDS
-from tasteloop.datasets.reading import Behaviour, TimeUnit, as_events, as_items
+from tasteloop.datasets.reading import Behaviour, Times, TimeUnit, as_events, as_items
 from tasteloop.datasets.tables import read_table, scan_table
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_yaml
@@ -21,7 +21,7 @@ from tasteloop.files import read_yaml
 
 class _EventColumns(BaseModel, frozen=True, extra="forbid"):
     user: str
-    time: str
+    time: str | None = None
     item: str | None = None
     kind: str | None = None
     value: str | None = None
@@ -48,8 +48,17 @@ def _known_zone(name: str) -> str:
 
 
 class _Time(BaseModel, frozen=True, extra="forbid"):
+    """How times are written, or, of a source without any, whether the order of its rows counts."""
+
+    times: Times = "given"
     unit: TimeUnit = "iso"
     zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, value: object) -> object:
+        """`time: order` is short for `time: {times: order}`."""
+        return {"times": value} if isinstance(value, str) else value
 
 
 class _Items(BaseModel, frozen=True, extra="forbid"):
@@ -89,6 +98,13 @@ class Mapping(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 "give either `columns.kind`, a column, or `kind`, one kind for all rows"
             )
+        if self.time.times == "given" and self.columns.time is None:
+            raise ValueError(
+                "columns.time: Field required; of data without times say `time: order` where the order "
+                "of the rows is that of the acts, else `time: none`"
+            )
+        if self.time.times != "given" and self.columns.time is not None:
+            raise ValueError(f"give either `columns.time` or `time: {self.time.times}`")
         if not self.scale[0] < self.scale[1]:
             raise ValueError(f"scale is [lowest, highest], not {list(self.scale)}")
         return self
@@ -129,6 +145,7 @@ def read(path: Path) -> Behaviour:
         kinds={**ALIASES, **mapping.kinds},
         unit=mapping.time.unit,
         zone=mapping.time.zone,
+        times=mapping.time.times,
     )
     items = None
     if mapping.items:
@@ -139,4 +156,6 @@ def read(path: Path) -> Behaviour:
             separator=mapping.items.separator,
             domain=mapping.items.domain,
         )
-    return Behaviour(events, items, mapping.scale, mapping.terms, path=mapping.events)
+    return Behaviour(
+        events, items, mapping.scale, mapping.terms, path=mapping.events, times=mapping.time.times
+    )

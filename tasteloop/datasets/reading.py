@@ -17,6 +17,7 @@ from tasteloop.behaviour.events import (
     KIND,
     PER_UNIT,
     ROW,
+    SECOND,
     TEXT,
     TIME,
     TIME_WRITTEN,
@@ -33,6 +34,13 @@ from tasteloop.datasets.tables import collect, whole_table
 from tasteloop.errors import TasteloopError
 
 TimeUnit = Literal["iso", "s", "ms", "us", "ns"]
+
+Times = Literal["given", "order", "none"]
+"""What tells when a row happened: its own time, its place in the file, or nothing."""
+
+# Rows without times get times that are made up, in the order of the file: from 2000 on, and far
+# enough from each other that no row is taken for a repetition of the one before.
+FIRST_MADE_UP, BETWEEN_ROWS = 946_684_800 * SECOND, 2 * SECOND
 
 _SAMPLE = 1_000  # rows that say in which unit all times are: a file is written by one program
 
@@ -51,6 +59,7 @@ class Behaviour:
         truth: tables beside the data set, by path, that only a synthetic source has; a column USER
             in them holds raw ids too.
         hidden: users are pseudonyms already, and stay what they are.
+        times: whether the times are the source's own.
         path: the file that the rows are in, where they are in one.
     """
 
@@ -60,6 +69,7 @@ class Behaviour:
     terms: str
     truth: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     hidden: bool = False
+    times: Times = "given"
     path: Path | None = None
 
     @property
@@ -147,6 +157,7 @@ def as_events(
     kinds: Mapping[str, str] | None = None,
     unit: TimeUnit = "iso",
     zone: str = "UTC",
+    times: Times = "given",
 ) -> Table:
     """The frame that cleaning takes, from the columns of `read_table` or `scan_table`.
 
@@ -156,13 +167,23 @@ def as_events(
         kinds: their word -> our kind; other words stay as they are.
         unit: of numeric times; "iso" reads ISO 8601 text.
         zone: IANA name of the zone in which times that name none were written.
+        times: where they are not "given", the table has no TIME, and each row gets one that is made
+            up from its place in the file.
 
     Raises:
         TasteloopError: a column holds what cannot be read, or the times are of another unit.
     """
     check_types(table, path)
-    check_unit(table, path, unit)
     schema = table.collect_schema()
+    if times == "given":
+        check_unit(table, path, unit)
+        time, time_written = (
+            read_times(pl.col(TIME), schema[TIME], unit, zone),
+            read_text(pl.col(TIME)),
+        )
+    else:
+        time = FIRST_MADE_UP + pl.col(ROW) * BETWEEN_ROWS
+        time_written = pl.col(ROW).cast(pl.String)
     number = read_value(schema)
     words = pl.lit(kind) if kind is not None else read_ids(KIND, schema)
     return table.select(
@@ -170,9 +191,9 @@ def as_events(
         *(read_ids(c, schema).alias(c) for c in (USER, ITEM)),
         (words.replace(dict(kinds)) if kinds else words).alias(KIND),
         read_text(pl.col(TEXT)) if TEXT in schema else pl.lit(None, pl.String).alias(TEXT),
-        read_times(pl.col(TIME), schema[TIME], unit, zone).alias(TIME),
+        time.alias(TIME),
         pl.when(number.is_finite()).then(number).alias(VALUE),
-        read_text(pl.col(TIME)).alias(TIME_WRITTEN),
+        time_written.alias(TIME_WRITTEN),
         (read_text(pl.col(VALUE)) if VALUE in schema else pl.lit(None, pl.String)).alias(
             VALUE_WRITTEN
         ),

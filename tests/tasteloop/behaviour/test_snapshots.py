@@ -12,6 +12,7 @@ from polars.testing import assert_frame_equal
 
 from tasteloop.behaviour.events import EVENTS_SCHEMA
 from tasteloop.behaviour.items import ITEMS_SCHEMA
+from tasteloop.behaviour.partitions import DataSettings
 from tasteloop.behaviour.prepare import prepare
 from tasteloop.behaviour.snapshots import (
     EVENTS,
@@ -23,7 +24,7 @@ from tasteloop.behaviour.snapshots import (
 )
 from tasteloop.behaviour.text import behaviour_text
 from tasteloop.errors import TasteloopError
-from tasteloop.files import read_parquet, write_json, write_parquet
+from tasteloop.files import read_json, read_parquet, write_json, write_parquet
 
 
 @pytest.fixture
@@ -130,3 +131,46 @@ def test_what_was_merely_shown_changes_no_snapshot(
     for name in (EVENTS, SNAPSHOTS):
         ours, theirs = read_parquet(tmp_path / "out" / name), read_parquet(tiny_snapshots / name)
         assert_frame_equal(ours, theirs)
+
+
+def timeless(tiny_dataset: Path, folder: Path, times: str) -> Path:
+    shutil.copytree(tiny_dataset, folder)
+    write_json(folder / "ingest.json", read_json(folder / "ingest.json") | {"times": times})
+    return folder
+
+
+def test_data_without_times_are_split_at_random_by_the_seed(
+    tiny_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = timeless(tiny_dataset, tmp_path / "data", "none")
+    runs = []
+    for name, seed, rows in (("a", 0, 1_000_000), ("b", 0, 300), ("c", 1, 1_000_000)):
+        settings = PrepareSettings(horizon=5, stride=5, seed=seed)
+        with caplog.at_level("WARNING"):
+            prepare(folder, settings, tmp_path / name, DataSettings(rows_a_part=rows))
+        runs.append(Snapshots.read(tmp_path / name))
+
+    first, in_parts, other_seed = (run.table for run in runs)
+    assert_frame_equal(first, in_parts)
+    assert not first.equals(other_seed)
+    assert runs[0].meta["split_by"] == "users at random"
+    assert first.group_by("user").agg(pl.col("split").n_unique())["split"].max() == 1
+    assert "the split is random" in caplog.text and "prepare.seed 1" in caplog.text
+    # a user's acts lie in an order that is not that of the file
+    user = first["user"][0]
+    written = read_parquet(folder / EVENTS).filter(pl.col("user") == user)["item"].to_list()
+    drawn = runs[0].events.filter(pl.col("user") == user)["item"].to_list()
+    assert sorted(drawn) == sorted(written) and drawn != written
+
+
+def test_snapshots_say_what_they_are_split_by(
+    tiny_dataset: Path, tiny_snapshots: Path, tmp_path: Path
+) -> None:
+    prepare(
+        timeless(tiny_dataset, tmp_path / "data", "order"),
+        PrepareSettings(horizon=5, stride=5),
+        tmp_path / "out",
+    )
+
+    assert Snapshots.read(tiny_snapshots).meta["split_by"] == "time"
+    assert Snapshots.read(tmp_path / "out").meta["split_by"] == "order of the rows"

@@ -353,6 +353,31 @@ def test_words_of_the_specifications_need_no_line(tmp_path: Path) -> None:
     assert result.removed["incomplete"] == 0, "a comment without its text is an act"
 
 
+@pytest.mark.parametrize("word", ["order", "none"])
+def test_rows_without_times_stand_in_the_order_of_their_file(tmp_path: Path, word: str) -> None:
+    rows = [("u1", "a"), ("u1", "b"), ("u2", "a"), ("u1", "b"), ("u1", "b")]
+    write(tmp_path / "reads.csv", "reader,article\n" + "".join(f"{u},{i}\n" for u, i in rows))
+    mapping = write(
+        tmp_path / "reads.yaml",
+        f"events: reads.csv\ncolumns: {{user: reader, item: article}}\nkind: view\ntime: {word}\n",
+    )
+    settings = IngestSettings(behaviour=str(mapping), reviews=None, cleaning=ANY)
+
+    result = ingest(settings, tmp_path / "out")
+
+    events = pl.read_parquet(tmp_path / "out" / "events.parquet")
+    assert sum(result.removed.values()) == 0, "no row is taken for a repetition of the one before"
+    assert events["item"].to_list() == [item for _, item in rows]
+    assert events["time"].is_sorted() and events["time"].n_unique() == len(rows)
+    assert read_json(tmp_path / "out" / "ingest.json")["times"] == word
+    again = ingest(
+        IngestSettings(behaviour=str(tmp_path / "out"), reviews=None, cleaning=ANY),
+        tmp_path / "again",
+    )
+    assert again.rows_out == len(rows)
+    assert read_json(tmp_path / "again" / "ingest.json")["times"] == word
+
+
 def test_a_parquet_maps_like_its_csv(tmp_path: Path) -> None:
     mapping = shop(tmp_path)
     csv = mapped.read(mapping).events
@@ -376,6 +401,9 @@ def test_a_parquet_maps_like_its_csv(tmp_path: Path) -> None:
         ("unit: iso", "unit: minutes", "time.unit: Input should be 'iso'"),
         ("  kind: action\n", "", "give either `columns.kind`, a column, or `kind`"),
         ("  user: customer\n", "", "columns.user: Field required"),
+        ("  time: at\n", "", "columns.time: Field required"),
+        ("unit: iso", "times: order", "give either `columns.time` or `time: order`"),
+        ("unit: iso", "times: unknown", "Input should be 'given', 'order' or 'none'"),
         (
             "value: stars",
             "value: points",
