@@ -19,6 +19,8 @@ from pydantic import BaseModel, ValidationError
 
 from serving.journal.writer import Journal, JournalSettings
 from serving.observe import telemetry
+from serving.observe.observer import Observer
+from serving.observe.observer import access as access_log
 from serving.settings import Limits, QueueSettings, ServerSettings
 from tasteloop import process
 from tasteloop.errors import TasteloopError
@@ -166,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
     # kserve's way to answer
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
     logger.setLevel(min(logging.INFO, logging.getLogger().level))
-    telemetry.access.setLevel(logging.getLogger().level)
+    access_log.setLevel(logging.getLogger().level)
     for name in (signal.SIGTERM, signal.SIGINT):  # until the server takes over
         signal.signal(name, lambda *_: sys.exit(0))
     if arguments.exit_with_parent:
@@ -236,17 +238,18 @@ def _serve(arguments: argparse.Namespace) -> None:
         logger.warning(
             "listening on %s without a token: whoever reaches it can ask", arguments.host
         )
+    observer = Observer()
     if arguments.traces:
         from serving.observe.tracing import Tracing
 
-        telemetry.tracing = Tracing(arguments.traces)
+        observer = Observer(Tracing(arguments.traces))
     journal = _journal(arguments, follows)
     try:
         # With the variable set another process may journal what is answered here: its feedback
         # needs the same tokens.
         key = pseudonym_key() if follows or journal or KEY_VARIABLE in os.environ else None
         tokens = None if key is None else FeedbackTokens(key)
-        server = Server(settings, access, routes(lambda: live.status(), journal, tokens))
+        server = Server(settings, access, routes(lambda: live.status(), journal, tokens), observer)
         _set_threads(arguments.threads)
         live: Live
         if place is None:
@@ -262,8 +265,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         if place is None:
             following.stop()
     finally:
-        if telemetry.tracing is not None:
-            telemetry.tracing.close()
+        observer.close()
         if journal is not None:
             journal.close()
 

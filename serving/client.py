@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from serving import settings
-from serving.journal.tokens import TOKEN_HEADER
+from serving.headers import TOKEN_HEADER
 from tasteloop.errors import TasteloopError
 from tasteloop.redaction import redact
 

@@ -371,7 +371,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.argv[1:] = []  # kserve parses them as its own when it is imported
     from serving.http.access import Access
-    from serving.http.server import bind
+    from serving.http.addresses import bind
     from serving.settings import ServerSettings
 
     try:

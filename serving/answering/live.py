@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from serving.answering.call import Call
+from serving.answering.predictor import Predictor
 from serving.answering.users import route, take_users
 from serving.journal.tokens import FeedbackTokens, new_answer_id
 from serving.journal.writer import Answered, Journal
-
-if TYPE_CHECKING:
-    from serving.answering.batching import Call
-    from serving.answering.predictor import Predictor
 
 
 class Live:

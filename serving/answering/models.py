@@ -10,13 +10,12 @@ from typing import Any
 import kserve
 from kserve import ModelRepository
 from kserve.errors import InvalidInput, ModelNotFound
-from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
-from serving.answering.batching import CALL, Batcher, Call
+from serving.answering.batching import Batcher
+from serving.answering.call import CALL, Call
 from serving.answering.live import Live
 from serving.answering.predictor import Metadata, Predictor
 from serving.answering.tensors import InferenceRequest, InferenceResponse, v1_instances
-from serving.http.access import Access
 from tasteloop.answers import SERVED_MODELS, explained_models, why_absent
 
 _MANY = 8  # instances of a request whose check would keep the event loop from its other requests
@@ -163,24 +162,3 @@ class Models(ModelRepository):  # type: ignore[misc]
 
     def _model(self, name: str) -> TasteModel:
         return self._known.setdefault(name, TasteModel(name, self._batcher))
-
-
-class Repository(ModelRepositoryExtension):  # type: ignore[misc]
-    """Where every protocol's handlers load and unload: only for the admin, whichever way they were
-    reached.
-    """
-
-    def __init__(self, models: Models, access: Access) -> None:
-        super().__init__(models)
-        self._models = models
-        self._access = access
-
-    async def load(self, model_name: str) -> dict[str, Any]:
-        self._access.require_admin(CALL.get().is_admin)
-        self._models.load(model_name)
-        return {"name": model_name, "load": True}
-
-    async def unload(self, model_name: str) -> dict[str, Any]:
-        self._access.require_admin(CALL.get().is_admin)
-        self._models.unload(model_name)
-        return {"name": model_name, "unload": True}

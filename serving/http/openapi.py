@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tasteloop
 from serving.answering.users import LONGEST_USER
+from serving.headers import TOKEN_HEADER
 from serving.http import v2
-from serving.journal.tokens import TOKEN_HEADER
+from serving.http.admission import Admission
 from serving.journal.writer import LONGEST_REQUEST_ID, MOST_FEEDBACK
 from tasteloop.answers import MOST_K, SERVED_MODELS
 from tasteloop.behaviour.events import LATEST, PER_UNIT, likely_range
 from tasteloop.behaviour.kinds import KINDS
-
-if TYPE_CHECKING:
-    from serving.http.server import Server
 
 Schema = dict[str, Any]
 # among others
@@ -32,11 +30,11 @@ _USER: Schema = {
 }
 
 
-def document(server: Server) -> Schema:
+def document(admission: Admission) -> Schema:
     """OpenAPI 3.1 for one server's models, caps and tokens."""
-    predictor = server.live.current
+    predictor = admission.live.current
     limits = predictor.limits
-    models = list(server.registered_models.get_models())
+    models = list(admission.repository.get_models())
     paths: Schema = {
         "/": {"get": _get("Alive", _object(status={"const": "alive"}), "health", 403)},
         "/metrics": {"get": {**_get("Prometheus metrics", {}, "health", 401, 403), **_text()}},
@@ -110,7 +108,7 @@ def document(server: Server) -> Schema:
     paths["/v1/status"] = {
         "get": _get("What answers since when, and the journal", {"type": "object"}, "V1", 401, 403)
     }
-    if server.live.journal is not None:
+    if admission.live.journal is not None:
         entries = {**_list(_ref("Outcome")), "minItems": 1, "maxItems": MOST_FEEDBACK}
         taken = _object(accepted={"type": "integer"})
         feedback = _post("What came of answers", _object(feedback=entries), taken, "V1")
@@ -123,13 +121,13 @@ def document(server: Server) -> Schema:
             "title": "Tasteloop",
             "version": tasteloop.__version__,
             "description": f"{', '.join(models)} over KServe's V1 and the Open Inference Protocol (V2). "
-            f"A body has at most {server.settings.body} bytes. Header x-request-timeout-ms: the milliseconds after "
+            f"A body has at most {admission.settings.body} bytes. Header x-request-timeout-ms: the milliseconds after "
             "which the caller does not wait any more. Header x-request-id names a request, here and in the answer.",
         },
         "paths": paths,
         "components": {"schemas": _schemas(limits)}
-        | ({"securitySchemes": security} if server.access.asks else {}),
-        **({"security": [{"token": []}]} if server.access.asks else {}),
+        | ({"securitySchemes": security} if admission.access.asks else {}),
+        **({"security": [{"token": []}]} if admission.access.asks else {}),
     }
 
 

@@ -7,35 +7,32 @@ import contextlib
 import re
 import socket
 import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from kserve.errors import InvalidInput
+from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.rest.server import RESTServer
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.answering.batching import CALL, Call, QueueFull
+from serving.answering.batching import QueueFull
+from serving.answering.call import CALL, Call
+from serving.headers import REQUEST_ID_HEADER, TOKEN_HEADER
 from serving.http import openapi, v2
+from serving.http.admission import Admission
 from serving.http.bodies import read_body
+from serving.http.calls import deadline, request_id
 from serving.http.connections import GuardedServer
 from serving.http.faults import KINDS, Fault, fault
-from serving.journal.tokens import TOKEN_HEADER
-from serving.journal.writer import is_request_id
-from serving.observe import telemetry
+from serving.http.repository import Repository
 
-if TYPE_CHECKING:
-    from serving.http.server import Server
-
-TIMEOUT_HEADER = "x-request-timeout-ms"
-REQUEST_ID_HEADER = "x-request-id"
 _JSON = "application/json"
 _SECURITY = [
     (b"x-content-type-options", b"nosniff"),
@@ -47,22 +44,6 @@ _ASKS = re.compile(r"/(v[12])/models/([^/:]+)(:predict|:explain|/infer)?")
 _VERSIONED = re.compile(r"(/v2/models/([^/]+))/versions/([^/]+)(/.*)?")
 
 
-def request_id(given: str | None) -> str:
-    """The caller's, where it is a short plain one; a new one otherwise."""
-    return given if given is not None and is_request_id(given) else uuid.uuid4().hex
-
-
-def deadline(headers: Mapping[str, str], most: float) -> float:
-    """`time.monotonic()` at which the caller, or the server, stops waiting. Raises InvalidInput."""
-    given = headers.get(TIMEOUT_HEADER)
-    milliseconds = None if given is None else v2.whole_number(given)
-    if given is not None and not milliseconds:
-        raise InvalidInput(
-            f"{TIMEOUT_HEADER} is {given[:40]!r}; it must be a whole number of milliseconds above 0"
-        )
-    return time.monotonic() + (most if milliseconds is None else min(most, milliseconds / 1000))
-
-
 class Gate:
     """ASGI middleware: who may ask, how much, how long, which version; and what is known of it
     afterwards.
@@ -72,9 +53,9 @@ class Gate:
     request is under way from where its caller may ask until the caller has taken the answer.
     """
 
-    def __init__(self, app: ASGIApp, server: Server) -> None:
+    def __init__(self, app: ASGIApp, admission: Admission) -> None:
         self._app = app
-        self._server = server
+        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -91,11 +72,11 @@ class Gate:
             request_id(headers.get(REQUEST_ID_HEADER)),
             protocol,
             headers,
-            started + self._server.settings.timeout,
+            started + self._admission.settings.timeout,
         )
         status, answered = 0, started
 
-        with self._server.answers.share() as hold_answer:
+        with self._admission.answers.share() as hold_answer:
             begin: Message | None = None
 
             async def sending(message: Message) -> None:
@@ -128,16 +109,18 @@ class Gate:
             finally:
                 CALL.reset(token)
                 known = call.model or (
-                    asked[2] if asked and asked[3] and asked[2] in self._server.models else ""
+                    asked[2] if asked and asked[3] and asked[2] in self._admission.models else ""
                 )
                 quiet = not (asked and asked[3]) and status < 400
-                telemetry.answered(call, known, str(status), answered - started, quiet)
+                self._admission.observer.answered(
+                    call, known, str(status), answered - started, quiet
+                )
 
     def _headers(self, call: Call) -> list[tuple[bytes, bytes]]:
         more = [*_SECURITY, (REQUEST_ID_HEADER.encode(), call.id.encode())]
         if call.feedback_token:
             more.append((TOKEN_HEADER.encode(), call.feedback_token.encode()))
-        if self._server.draining:
+        if self._admission.draining:
             more.append((b"connection", b"close"))
         return more
 
@@ -148,18 +131,20 @@ class Gate:
         not under way.
         """
         try:
-            call.is_admin = self._server.access.check_http(scope["method"], scope["path"], headers)
-            with self._server.under_way() as hold:
+            call.is_admin = self._admission.access.check_http(
+                scope["method"], scope["path"], headers
+            )
+            with self._admission.under_way() as hold:
                 if scope["method"] != "POST" and scope["path"].endswith((":predict", ":explain")):
                     # kserve's route GET /v1/models/{model_name} would look for a model of that name
                     raise HTTPException(
                         HTTPStatus.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "POST"}
                     )
-                call.deadline = deadline(call.headers, self._server.settings.timeout)
-                self._server.admit(scope["path"])
+                call.deadline = deadline(call.headers, self._admission.settings.timeout)
+                self._admission.admit(scope["path"])
                 scope = self._versioned(scope, call)
                 body = await read_body(
-                    scope, receive, self._server.settings.body, call.deadline, hold
+                    scope, receive, self._admission.settings.body, call.deadline, hold
                 )
                 await self._ask(scope, receive, send, call, body)
         except HTTPException as error:
@@ -192,8 +177,8 @@ class Gate:
         if match is None:
             return scope
         model, name, version, rest = match.groups()
-        served = [predictor.version for predictor in self._server.live.serving]
-        if name in self._server.models and version not in served:
+        served = [predictor.version for predictor in self._admission.live.serving]
+        if name in self._admission.models and version not in served:
             text = (
                 f"model {name!r} has no version {version!r}; served: {', '.join(map(repr, served))}"
             )
@@ -216,21 +201,30 @@ class Rest(RESTServer):  # type: ignore[misc]
     know, and validate the answer once more.
     """
 
-    def __init__(self, listener: socket.socket, server: Server) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        admission: Admission,
+        dataplane: DataPlane,
+        repository: Repository,
+        keep_alive: int,
+        routes: Sequence[BaseRoute],
+    ) -> None:
+        settings = admission.settings
         super().__init__(
             "",  # see `create_application`
-            server.dataplane,
-            server.model_repository_extension,
+            dataplane,
+            repository,
             listener.getsockname()[1],
-            grace_period=server.settings.grace,
-            timeout_keep_alive=server.timeout_keep_alive,
+            grace_period=settings.grace,
+            timeout_keep_alive=keep_alive,
         )
-        settings = server.settings
         self._server = GuardedServer(
             self.config, settings.connections, settings.connections_of_one, settings.timeout
         )
         self._listener = listener
-        self._house = server
+        self._admission = admission
+        self._routes = routes
         self._server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]  # we have our own
 
     def create_application(self) -> None:
@@ -247,10 +241,10 @@ class Rest(RESTServer):  # type: ignore[misc]
             Route("/v1/models/{model}:predict", self._predict, methods=["POST"]),
             Route("/v1/models/{model}:explain", self._explain, methods=["POST"]),
             Route("/v2/models/{model}/infer", self._infer, methods=["POST"]),
-            *self._house.routes,
+            *self._routes,
         ]
         super()._register_endpoints(app)
-        app.openapi = lambda: openapi.document(self._house)  # type: ignore[method-assign]
+        app.openapi = lambda: openapi.document(self._admission)  # type: ignore[method-assign]
 
     def _add_exception_handlers(self, app: FastAPI) -> None:
         for kind in (*KINDS, Exception):
@@ -259,7 +253,7 @@ class Rest(RESTServer):  # type: ignore[misc]
         app.add_exception_handler(RequestValidationError, _answer_malformed)
 
     def _add_middlewares(self, app: FastAPI) -> None:
-        app.add_middleware(Gate, server=self._house)
+        app.add_middleware(Gate, admission=self._admission)
 
     @property
     def started(self) -> bool:
@@ -281,7 +275,7 @@ class Rest(RESTServer):  # type: ignore[misc]
 
     async def _v1(self, request: Request, ask: Callable[..., Any]) -> Response:
         name = request.path_params["model"]
-        await self._house.require(name)
+        await self._admission.require(name)
         headers = CALL.get().headers
         try:
             payload, attributes = self.dataplane.decode(
@@ -302,7 +296,7 @@ class Rest(RESTServer):  # type: ignore[misc]
 
     async def _infer(self, request: Request) -> Response:
         name = request.path_params["model"]
-        await self._house.require(name)
+        await self._admission.require(name)
         headers = CALL.get().headers
         payload = v2.from_rest(await request.body(), headers.get(v2.HEADER_LENGTH), name)
         answer, _ = await self.dataplane.infer(name, payload, headers)

@@ -5,25 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from kserve.errors import InvalidInput, ModelNotFound
+from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from kserve.protocol.grpc.server import GRPCServer
 from kserve.protocol.grpc.servicer import InferenceServicer
 
-from serving.answering.batching import CALL, Call
+from serving.answering.call import CALL, Call
+from serving.headers import REQUEST_ID_HEADER, TOKEN_HEADER
 from serving.http import connections, v2
+from serving.http.addresses import address, taken
+from serving.http.admission import Admission
+from serving.http.calls import deadline, request_id
 from serving.http.faults import fault
-from serving.http.rest import REQUEST_ID_HEADER, deadline, request_id
-from serving.journal.tokens import TOKEN_HEADER
-from serving.observe import telemetry
-
-if TYPE_CHECKING:
-    from serving.http.server import Server
+from serving.http.repository import Repository
 
 
 class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -33,8 +33,8 @@ class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     It takes the message as bytes and has it parsed only after the caller was let in.
     """
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
 
     async def intercept_service(
         self, continuation: Callable[..., Any], details: grpc.HandlerCallDetails
@@ -61,7 +61,7 @@ class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             for key, value in context.invocation_metadata()
             if isinstance(value, str)
         }
-        most = self._server.settings.timeout
+        most = self._admission.settings.timeout
         call = Call(request_id(headers.get(REQUEST_ID_HEADER)), "grpc", headers, started + most)
         token = CALL.set(call)
         asks = method.endswith("/ModelInfer")
@@ -69,17 +69,19 @@ class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         code = grpc.StatusCode.OK
         context.set_trailing_metadata(((REQUEST_ID_HEADER, call.id),))
         try:
-            call.is_admin = self._server.access.check(method, headers)
-            self._server.admit(method)
+            call.is_admin = self._admission.access.check(method, headers)
+            self._admission.admit(method)
             remaining = context.time_remaining()
             call.deadline = min(
                 deadline(headers, most), started + (most if remaining is None else remaining)
             )
-            with self._server.under_way() as hold:
+            with self._admission.under_way() as hold:
                 hold(len(message))
                 request = _parse(handler, message, method)
                 model = (
-                    request.model_name if asks and request.model_name in self._server.models else ""
+                    request.model_name
+                    if asks and request.model_name in self._admission.models
+                    else ""
                 )
                 answer = await handler.unary_unary(request, context)
             if call.feedback_token:
@@ -99,7 +101,7 @@ class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         finally:
             CALL.reset(token)
             quiet = not asks and code is grpc.StatusCode.OK
-            telemetry.answered(
+            self._admission.observer.answered(
                 call, call.model or model, code.name, time.monotonic() - started, quiet
             )
 
@@ -119,14 +121,14 @@ def _parse(handler: grpc.RpcMethodHandler, message: bytes, method: str) -> Any:
 class _Servicer(InferenceServicer):  # type: ignore[misc]
     """kserve's servicer, where versions are known."""
 
-    def __init__(self, server: Server) -> None:
-        super().__init__(server.dataplane, server.model_repository_extension)
-        self._server = server
+    def __init__(self, admission: Admission, dataplane: DataPlane, repository: Repository) -> None:
+        super().__init__(dataplane, repository)
+        self._admission = admission
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         call = CALL.get()
         call.version = request.model_version or None
-        await self._server.require(request.model_name)
+        await self._admission.require(request.model_name)
         answer, _ = await self._data_plane.infer(
             request.model_name, v2.from_grpc(request), dict(call.headers)
         )
@@ -142,7 +144,7 @@ class _Servicer(InferenceServicer):  # type: ignore[misc]
 
     def _check(self, name: str, version: str) -> None:
         if version and version not in [
-            predictor.version for predictor in self._server.live.serving
+            predictor.version for predictor in self._admission.live.serving
         ]:
             raise ModelNotFound(f"{name} version {version}")
 
@@ -150,24 +152,30 @@ class _Servicer(InferenceServicer):  # type: ignore[misc]
 class Rpc(GRPCServer):  # type: ignore[misc]
     """kserve's gRPC server on one address of its own, which it shares with nobody."""
 
-    def __init__(self, server: Server) -> None:
-        settings = server.settings
+    def __init__(
+        self,
+        admission: Admission,
+        dataplane: DataPlane,
+        repository: Repository,
+        keep_alive: int,
+    ) -> None:
+        settings = admission.settings
         super().__init__(
             settings.grpc_port,
-            server.dataplane,
-            server.model_repository_extension,
+            dataplane,
+            repository,
             {},
             grace_period=settings.grace,
         )
-        self._house = server
+        self._admission = admission
+        self._questions = _Servicer(admission, dataplane, repository)
+        self._keep_alive = keep_alive
         self.bound: int | None = None
 
     async def start(self, max_workers: int) -> None:
-        from serving.http.server import address, taken
-
-        settings = self._house.settings
+        settings = self._admission.settings
         self._server = grpc.aio.server(
-            interceptors=(_Gate(self._house),),
+            interceptors=(_Gate(self._admission),),
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", settings.body),
@@ -178,10 +186,10 @@ class Rpc(GRPCServer):  # type: ignore[misc]
                     connections.fit_open_files(settings.connections),
                 ),
                 ("grpc.server_handshake_timeout_ms", int(1000 * connections.HEAD_SECONDS)),
-                ("grpc.max_connection_idle_ms", 1000 * self._house.timeout_keep_alive),
+                ("grpc.max_connection_idle_ms", 1000 * self._keep_alive),
             ],
         )
-        add_GRPCInferenceServiceServicer_to_server(_Servicer(self._house), self._server)
+        add_GRPCInferenceServiceServicer_to_server(self._questions, self._server)
         try:
             port = self._server.add_insecure_port(address(settings.host, settings.grpc_port))
         except RuntimeError:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hmac
 import secrets
 
+from serving.headers import TOKEN_HEADER
 from tasteloop.errors import TasteloopError
 
-TOKEN_HEADER = "x-feedback-token"  # of an answer over REST; gRPC: its trailing metadata
 _LONGEST = 128  # characters that are looked at; a token has 65
 
 

@@ -1,21 +1,14 @@
-"""What can be seen of the server from outside: Prometheus metrics and one log line for each
-request.
-"""
+"""Prometheus metrics of the server, and how its log lines are written."""
 
 from __future__ import annotations
 
 import json
 import logging
-import re
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
-
-if TYPE_CHECKING:
-    from serving.answering.batching import Call
-    from serving.observe.tracing import Tracing
 
 STAGES = ("tokenise", "encode", "rank")
 
@@ -54,48 +47,39 @@ CLOSED = Counter(
 )
 READY = Gauge("tasteloop_ready", "1: warm and taking requests")
 
-_TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
-
-access = logging.getLogger("serving.http.access")
-tracing: Tracing | None = None  # where the server was told of a collector
-
 
 def batch_computed(
-    model: str, instances: int, found: Mapping[str, float], waits: Iterable[float]
+    model: str, instances: int, measured: Mapping[str, float], waits: Iterable[float]
 ) -> None:
+    """Counts one batch.
+
+    Args:
+        measured: seconds by stage, and how often the session's cache was hit and missed.
+        waits: seconds that each of its requests waited in the queue.
+    """
     BATCH_SIZE.labels(model).observe(instances)
     for wait in waits:
         STAGE_SECONDS.labels("queue").observe(wait)
     for stage in STAGES:
-        if stage in found:
-            STAGE_SECONDS.labels(stage).observe(found[stage])
+        if stage in measured:
+            STAGE_SECONDS.labels(stage).observe(measured[stage])
     for outcome, name in (("hit", "cache_hits"), ("miss", "cache_misses")):
-        CACHE.labels(outcome).inc(found.get(name, 0.0))
+        CACHE.labels(outcome).inc(measured.get(name, 0.0))
 
 
-def answered(call: Call, model: str, code: str, seconds: float, quiet: bool) -> None:
-    """Counts one request and logs it.
+class ObservedCall(Protocol):
+    """What is looked at of a request that was answered; see `serving.answering.call.Call`."""
 
-    Args:
-        model: one that is served, or "": a caller cannot make up label values.
-        quiet: a probe or a look at metadata that went well; logged at debug only.
-    """
-    version = call.answered_by or ""
-    REQUESTS.labels(call.protocol, model, version, code).inc()
-    if model:
-        SECONDS.labels(call.protocol, model).observe(seconds)
-    if tracing is not None and not quiet:
-        tracing.answered(call, model, code, seconds)
-    level = logging.DEBUG if quiet else logging.INFO
-    if access.isEnabledFor(level):
-        fields: dict[str, Any] = {"request": call.id, "protocol": call.protocol, "code": code}
-        if match := _TRACE.fullmatch(call.headers.get("traceparent", "")):
-            fields["trace"] = match[1]
-        if model:
-            fields |= {"model": model, "version": version}
-        fields["seconds"] = round(seconds, 6)
-        fields |= {name: round(value, 6) for name, value in call.timings.items()}
-        access.log(level, "answered", extra={"fields": fields})
+    @property
+    def id(self) -> str: ...
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def answered_by(self) -> str | None: ...
+    @property
+    def timings(self) -> Mapping[str, float]: ...
 
 
 class JsonLines(logging.Formatter):

@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from serving.observe import telemetry
+from serving.observe.telemetry import ObservedCall
 from tasteloop.errors import TasteloopError
-
-if TYPE_CHECKING:
-    from serving.answering.batching import Call
 
 STAGES = ("queue", *telemetry.STAGES)
 _EXAMPLE = "http://127.0.0.1:4318/v1/traces"
@@ -59,7 +56,7 @@ class Tracing:
         )
         self._tracer = self._provider.get_tracer("tasteloop.serving", tasteloop.__version__)
 
-    def answered(self, call: Call, model: str, code: str, seconds: float) -> None:
+    def answered(self, call: ObservedCall, model: str, code: str, seconds: float) -> None:
         """The spans of a request that has just been answered.
 
         A batch's stages are laid end to end from the request's arrival: what the queue, the

@@ -37,7 +37,7 @@ from serving.settings import Limits
 from tasteloop.errors import TasteloopError
 
 if TYPE_CHECKING:
-    from serving.answering.batching import Call
+    from serving.answering.call import Call
 
 logger = logging.getLogger(__name__)
 

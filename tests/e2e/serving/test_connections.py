@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from serving.answering.batching import CALL, Call
+from serving.answering.call import CALL, Call
 from serving.http import connections
 from serving.http.connections import RepeatedLines
 from serving.http.faults import Forbidden

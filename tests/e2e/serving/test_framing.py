@@ -385,7 +385,7 @@ def test_any_bytes_over_sockets(
     assert statuses(ask(address, request())) == [200]
     assert house.registered_models._unloaded == set()
     deadline = time.monotonic() + 30
-    while house.answers._used or house._under_way:
+    while house.admission.answers._used or house.admission._under_way:
         assert time.monotonic() < deadline, "what was held is not given back"
         time.sleep(0.001)
 

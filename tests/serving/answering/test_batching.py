@@ -15,14 +15,8 @@ from typing import Any
 import pytest
 from kserve.errors import ModelNotFound
 
-from serving.answering.batching import (
-    Answered,
-    Batcher,
-    Call,
-    DeadlineExceeded,
-    Disconnected,
-    QueueFull,
-)
+from serving.answering.batching import Answered, Batcher, DeadlineExceeded, Disconnected, QueueFull
+from serving.answering.call import Call
 from serving.answering.live import Live
 from serving.answering.predictor import Predictor
 from serving.settings import QueueSettings

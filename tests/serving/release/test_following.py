@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from serving.answering.batching import Batcher, Call
+from serving.answering.batching import Batcher
+from serving.answering.call import Call
 from serving.answering.users import route
 from serving.journal.writer import Journal, JournalSettings, read_failures, read_journal
 from serving.release.canary import Rollout, Side

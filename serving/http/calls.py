@@ -1,0 +1,38 @@
+"""What a request's headers say of it, over REST and gRPC alike."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+
+from kserve.errors import InvalidInput
+
+from serving.headers import TIMEOUT_HEADER
+from serving.http import v2
+from serving.journal.writer import is_request_id
+
+
+def request_id(header: str | None) -> str:
+    """The caller's, where it is a short plain one; a new one otherwise."""
+    return header if header is not None and is_request_id(header) else uuid.uuid4().hex
+
+
+def deadline(headers: Mapping[str, str], most: float) -> float:
+    """`time.monotonic()` at which the caller, or the server, stops waiting.
+
+    Args:
+        most: seconds that the server waits.
+
+    Raises:
+        InvalidInput: the header is no number of milliseconds.
+    """
+    header = headers.get(TIMEOUT_HEADER)
+    if header is None:
+        return time.monotonic() + most
+    milliseconds = v2.whole_number(header)
+    if not milliseconds:
+        raise InvalidInput(
+            f"{TIMEOUT_HEADER} is {header[:40]!r}; it must be a whole number of milliseconds above 0"
+        )
+    return time.monotonic() + min(most, milliseconds / 1000)
