@@ -471,14 +471,17 @@ def test_who_does_not_read_an_answer_is_let_go_and_holds_nothing(impatient: Any)
     with running(impatient) as address:
         deaf = [socket.create_connection(address) for _ in range(3)]
         deaf[0].sendall(asked)
-        while not impatient.answers.is_spent and impatient.answers._used < 8_000_000:
+        while (
+            not impatient.admission.answers.is_spent
+            and impatient.admission.answers._used < 8_000_000
+        ):
             time.sleep(0.01)
         for connection in deaf[1:]:
             connection.settimeout(30)
             connection.sendall(asked)
         refused = [statuses(read(connection)) for connection in deaf[1:]]
         deadline = time.monotonic() + 30
-        while impatient.answers._used:
+        while impatient.admission.answers._used:
             assert time.monotonic() < deadline, "what was held is not given back"
             time.sleep(0.05)
 
