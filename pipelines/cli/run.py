@@ -18,7 +18,9 @@ def run(profile: Profile = "local", set: Set = None, as_json: AsJson = False) ->
     """Run the training pipeline: ingest, validate, fine-tune, evaluate, gate, rehearse, promote."""
     from rich.console import Console
 
-    from pipelines.local import runner as local
+    from pipelines.local.progress import show_end
+    from pipelines.local.runner import Broken
+    from pipelines.local.runner import run as run_pipeline
     from pipelines.settings import load
 
     # named, since stdout is redirected while kfp runs
@@ -27,16 +29,16 @@ def run(profile: Profile = "local", set: Set = None, as_json: AsJson = False) ->
     log_to_stderr()
     settings = load(profile, set or [])
     try:
-        facts = local.run(settings, console.print)
+        facts = run_pipeline(settings, console.print)
     except KeyboardInterrupt:
         fail("interrupted; the same command carries on from here", 130)
-    except local.Broken as error:
+    except Broken as error:
         fail(str(error), 1)
     if as_json:
-        print_json(facts)
+        print_json(facts.json_facts())
     else:
-        local.tell(facts, console.print)
-    sys.exit(facts["code"])
+        show_end(facts, console.print)
+    sys.exit(facts.code)
 
 
 @commands.command(

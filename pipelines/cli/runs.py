@@ -24,24 +24,25 @@ def status(
     """Show the champion, the registered versions and the last runs."""
     from dataclasses import asdict
 
-    from pipelines.local.runner import runs
+    from pipelines.local.facts import list_runs
     from serving.release.registry import versions
     from tasteloop.home import Home
 
     home = Home.current()
     known = [asdict(version) for version in versions()]
     champion = next((version for version in known if version["champion"]), None)
-    latest = runs()[:last]
+    latest = list_runs()[:last]
     if as_json:
-        print_json({"home": str(home), "champion": champion, "versions": known, "runs": latest})
+        runs = [facts.json_facts() for facts in latest]
+        print_json({"home": str(home), "champion": champion, "versions": known, "runs": runs})
         return
     live = f"version {champion['version']} ({champion['digest'][:12]})" if champion else "none yet"
     typer.echo(f"champion  {live}\nversions  {len(known)}\nhome      {home}")
     for facts in latest:
-        version = f"version {facts['version']}" if facts.get("version") else ""
-        seconds = f"{facts['seconds']:.0f} s" if "seconds" in facts else ""
+        version = f"version {facts.version}" if facts.version else ""
+        seconds = f"{facts.seconds:.0f} s" if facts.seconds is not None else ""
         typer.echo(
-            f"{facts['id']}  {facts['profile']:<8} {facts['outcome']:<16} {seconds:>7}  {version}".rstrip()
+            f"{facts.id}  {facts.profile:<8} {facts.outcome:<16} {seconds:>7}  {version}".rstrip()
         )
 
 
@@ -84,10 +85,10 @@ def report(
             )
             typer.echo(f"{path}\n{counts}")
     else:
-        from pipelines.local.runner import page
+        from pipelines.local.report import write_page
 
         with process.shareable() if output else nullcontext():
-            path = page(run_id, output)
+            path = write_page(run_id, output)
         if as_json:
             print_json({"report": str(path)})
         else:

@@ -58,6 +58,7 @@ from validation.monitor.windows import Span, beginning, closed, distinct, waterm
 if TYPE_CHECKING:
     import polars as pl
 
+    from pipelines.local.facts import RunFacts
     from serving.release.versions import LocalVersion
     from tasteloop.runtime.session import Session
     from validation.monitor.reference import Reference
@@ -630,29 +631,25 @@ def reference_of(champion: LocalVersion, settings: Settings) -> tuple[Reference,
     return save_reference(session, snapshots, settings.watch, kept), session
 
 
-def run_of_bundle(digest: str) -> dict[str, Any] | None:
+def run_of_bundle(digest: str) -> RunFacts | None:
     """The newest run that made a bundle and whose artifacts are still here; None where there is
     none.
 
     Of a run on a cluster its promotion kept them; of that only `artifacts` are known.
     """
-    from pipelines.local.runner import runs
+    from pipelines.local.facts import RunFacts, list_runs
     from tasteloop.bundle.names import MANIFEST_FILE
     from tasteloop.files import sha256_file
     from validation.monitor.reference import DATASET, SNAPSHOTS, data_place
 
-    for facts in runs():
-        made = facts.get("artifacts", {})
-        manifest = Path(made.get("bundle", "")) / MANIFEST_FILE
-        if (
-            manifest.is_file()
-            and sha256_file(manifest) == digest
-            and Path(made["snapshots"]).is_dir()
-        ):
+    for facts in list_runs():
+        made = facts.artifacts
+        manifest = made.get("bundle", Path()) / MANIFEST_FILE
+        if manifest.is_file() and sha256_file(manifest) == digest and made["snapshots"].is_dir():
             return facts
     kept = data_place(digest)
     return (
-        {"artifacts": {name: str(kept / name) for name in (DATASET, SNAPSHOTS)}}
+        RunFacts(artifacts={name: kept / name for name in (DATASET, SNAPSHOTS)})
         if kept.is_dir()
         else None
     )
@@ -661,7 +658,7 @@ def run_of_bundle(digest: str) -> dict[str, Any] | None:
 def snapshots_of(digest: str) -> Path | None:
     """The snapshots that a bundle was trained on."""
     facts = run_of_bundle(digest)
-    return None if facts is None else Path(facts["artifacts"]["snapshots"])
+    return None if facts is None else facts.artifacts["snapshots"]
 
 
 # What it says

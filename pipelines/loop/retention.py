@@ -92,7 +92,7 @@ def _needed(champion: str) -> set[Path]:
             read = read_by(made)
             paths |= {
                 base_of(made),
-                *(Path(p) for p in made["artifacts"].values()),
+                *made.artifacts.values(),
                 *([read] if read else []),
             }
     return {path.absolute() for path in paths}

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.local.facts import RunFacts
 from pipelines.loop.monitoring import LEDGER, RETRAININGS, Incoming, Retraining, run_of_bundle
 from pipelines.settings import RetrainingSettings, Settings
 from tasteloop.behaviour.events import ITEM, TIME, USER
@@ -76,23 +77,23 @@ def retrain(asked: Retraining) -> dict[str, Any]:
                 "result": "unchanged",
                 "reason": "another version was promoted meanwhile; its own drift will tell",
             }
-        snapshots, rules = Path(made_by["artifacts"]["snapshots"]), asked.settings.retraining
+        snapshots, rules = made_by.artifacts["snapshots"], asked.settings.retraining
         write_window(base_of(made_by), snapshots, asked.source(0), asked.until, rules, data)
     settings = settings_of(
-        asked.settings, data, Path(made_by["artifacts"]["snapshots"]), registry.find(champion).path
+        asked.settings, data, made_by.artifacts["snapshots"], registry.find(champion).path
     )
     # not through the log: kfp makes the root logger write to where these lines come from
     facts = local.run(settings, lambda line: print(_plain(line), file=sys.stderr, flush=True))
-    result = RESULTS[facts["outcome"]]
+    result, version = RESULTS[facts.outcome], facts.version
     live = registry.pointer()
     if result == "unchanged" and live is not None and live[1] != asked.champion:
-        result, facts["version"] = "promoted", live[0]  # by this run, before it was killed
+        result, version = "promoted", live[0]  # by this run, before it was killed
     return {
         "result": result,
-        "reason": facts["reason"],
-        "training_run": facts["id"],
+        "reason": facts.reason,
+        "training_run": facts.id,
         "data": read_json(data / INGEST_FILE)["window"],
-        **({"version": facts["version"]} if facts.get("version") else {}),
+        **({"version": version} if version else {}),
         **({"forgetting": forgetting} if (forgetting := _forgetting(facts)) else {}),
     }
 
@@ -120,13 +121,13 @@ def settings_of(settings: Settings, data: Path, old: Path, champion: Path) -> Se
     return settings.model_copy(update=changed)
 
 
-def read_by(made_by: dict[str, Any]) -> Path | None:
+def read_by(made_by: RunFacts) -> Path | None:
     """What a run ingested; None where only its artifacts are known."""
-    read = made_by.get("settings", {}).get("ingest", {}).get("behaviour")
+    read = made_by.settings.get("ingest", {}).get("behaviour")
     return Path(read) if read else None
 
 
-def base_of(made_by: dict[str, Any]) -> Path:
+def base_of(made_by: RunFacts) -> Path:
     """The data set that was there before anything was monitored: of a retrained champion, what its
     own data began with.
 
@@ -137,11 +138,11 @@ def base_of(made_by: dict[str, Any]) -> Path:
     # a user's own data set has none
     base = read_json(window).get("base") if window and window.is_file() else None
     if base is None:
-        return Path(made_by["artifacts"]["dataset"])
-    from pipelines.local.runner import move_paths
+        return made_by.artifacts["dataset"]
+    from pipelines.local.moves import move_paths
 
     # relative to the home; of earlier versions absolute, below the home that the run was in
-    return home() / str(move_paths(base, made_by.get("home") or str(home()), str(home())))
+    return home() / str(move_paths(base, made_by.home or str(home()), str(home())))
 
 
 def write_window(
@@ -220,8 +221,8 @@ def _share(users: pl.Series, share: float, seed: int) -> pl.Series:
     return names.filter(names.is_in(kept))
 
 
-def _forgetting(facts: dict[str, Any]) -> dict[str, float | None]:
-    path = home() / "runs" / facts["id"] / "evaluation.json"
+def _forgetting(facts: RunFacts) -> dict[str, float | None]:
+    path = home() / "runs" / facts.id / "evaluation.json"
     if not path.is_file():
         return {}
     differences = read_json(path).get("old", {}).get("differences", {}).get("champion", {})

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.local.runner import runs
+from pipelines.local.facts import RunFacts, list_runs
 from pipelines.loop.monitoring import LEDGER, SETTINGS
 from tasteloop.errors import TasteloopError
 from tasteloop.files import home, read_json, sha256_file
@@ -57,7 +57,7 @@ def gather() -> dict[str, Any]:
     from validation.monitor.ledger import Ledger
 
     notes: list[str] = []
-    made = [_run(facts) for facts in runs()]
+    made = [_run(facts) for facts in list_runs()]
     ledger = Ledger(home() / LEDGER)
     windows: list[dict[str, Any]] = []
     decisions: list[dict[str, Any]] = []
@@ -84,12 +84,13 @@ def gather() -> dict[str, Any]:
     }
 
 
-def _run(facts: Mapping[str, Any]) -> dict[str, Any]:
-    directory = home() / "runs" / facts["id"]
+def _run(facts: RunFacts) -> dict[str, Any]:
+    directory = home() / "runs" / facts.id
+    written = facts.json_facts()
     kept = ("id", "profile", "outcome", "reason", "seconds", "version", "steps")
     return {
-        **{key: facts[key] for key in kept if key in facts},
-        "started": _micros(facts["started"]),
+        **{key: written[key] for key in kept if key in written},
+        "started": _micros(facts.started),
         "span": _span(facts),
         **{
             name: _json(directory / f"{name}.json")
@@ -160,16 +161,15 @@ def _promotion(
     return None, None
 
 
-def _span(facts: Mapping[str, Any]) -> dict[str, Any] | None:
+def _span(facts: RunFacts) -> dict[str, Any] | None:
     """The time that a run's data spans, where its artifacts are still there."""
     import polars as pl
 
     from tasteloop.behaviour.events import TIME
     from tasteloop.datasets.ingest import EVENTS_FILE
 
-    artifacts = facts.get("artifacts") or {}
     span: dict[str, Any] = {}
-    events = Path(artifacts.get("dataset", "")) / EVENTS_FILE
+    events = facts.artifacts.get("dataset", Path()) / EVENTS_FILE
     if events.is_file():
         try:
             ends = (
@@ -180,7 +180,7 @@ def _span(facts: Mapping[str, Any]) -> dict[str, Any] | None:
             span |= ends.row(0, named=True)
         except (OSError, pl.exceptions.PolarsError):
             pass  # no longer whole: the page says that it is not known
-    prepared = _json(Path(artifacts.get("snapshots", "")) / "snapshots.json") or {}
+    prepared = _json(facts.artifacts.get("snapshots", Path()) / "snapshots.json") or {}
     span |= {
         key: prepared[key]
         for key in ("validation_from", "test_from", "snapshots")

@@ -181,9 +181,9 @@ def found(root: Path, seasonal: float, overrides: Sequence[str], say: Say) -> tu
                 settings_for(data, overrides),
                 lambda line: logging.getLogger(__name__).debug("%s", line),
             )
-            if facts["outcome"] != "promoted":
+            if facts.outcome != "promoted":
                 raise TasteloopError(
-                    f"the replay's champion was not promoted: {facts['outcome']}, {facts['reason']}"
+                    f"the replay's champion was not promoted: {facts.outcome}, {facts.reason}"
                 )
     return place, world
 
