@@ -92,7 +92,7 @@ def submit(
     try:
         submitted = submission.submit(
             load(profile, set or []),
-            submission.Server(host, namespace),
+            submission.PipelineServer(host, namespace),
             experiment,
             cron=cron,
             wait=5.0 if wait else None,

@@ -56,7 +56,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Server:
+class PipelineServer:
     """Where to submit: `host` (none: the SDK finds one), `namespace` of a multi-user
     installation.
     """
@@ -67,7 +67,7 @@ class Server:
 
 def submit(
     settings: Settings,
-    server: Server,
+    server: PipelineServer,
     experiment: str,
     cron: str | None = None,
     wait: float | None = None,
@@ -92,56 +92,72 @@ def submit(
             f"profile {settings.profile!r} is for one machine; submit with --profile cluster, or a file of your "
             "own that has a section `cluster`"
         )
+    # 1. what can be wrong without a server
     schedule = _schedule(cron) if cron else None
     graph, name = graph_of(pipeline)(settings), f"tasteloop-{pipeline}"
-    given = _check_arguments(graph, pipeline, arguments or {})
+    parameters = _check_arguments(graph, pipeline, arguments or {})
     if server.host:
         check_address(server.host, "--host")
+
     with (
         tempfile.TemporaryDirectory(prefix="tasteloop-") as folder,
-        _told(server),
+        translate_api_errors(server),
         redirect_stdout(sys.stderr),
     ):
+        # 2. the graph as a version of the pipeline, and the experiment
         package = Path(folder) / f"{name}.yaml"
         write_graph(graph, package)
         client = _client(server)
-        told = _version(client, server, name, package)
+        version = upload_pipeline_version(client, server, name, package)
         say(
-            f"pipeline {name}, version {told['version']}{'' if told.pop('new') else ' (is there already)'}"
+            f"pipeline {name}, version {version.name}{'' if version.is_new else ' (is there already)'}"
         )
-        made = client.create_experiment(experiment, namespace=server.namespace)
-        told["experiment"] = made.experiment_id
-        where = {
-            "experiment_id": made.experiment_id,
-            "pipeline_id": told["pipeline"],
-            "version_id": told["version_id"],
-            "service_account": settings.cluster.service_account,
-            "params": given,
+        group = client.create_experiment(experiment, namespace=server.namespace)
+        submitted: dict[str, Any] = {
+            "pipeline": version.pipeline_id,
+            "version": version.name,
+            "version_id": version.version_id,
+            "experiment": group.experiment_id,
         }
+        job = {
+            "experiment_id": group.experiment_id,
+            "pipeline_id": version.pipeline_id,
+            "version_id": version.version_id,
+            "service_account": settings.cluster.service_account,
+            "params": parameters,
+        }
+
+        # 3. a schedule, or a run
         if schedule:
             return {
-                **told,
-                **_recur(client, server, f"{name} in {experiment}", schedule, where, say),
+                **submitted,
+                **_replace_schedule(client, server, f"{name} in {experiment}", schedule, job, say),
             }
-        run = client.run_pipeline(
-            job_name=told["version"], pipeline_root=settings.cluster.root, **where
-        )
+        run = client.run_pipeline(job_name=version.name, pipeline_root=settings.cluster.root, **job)
         say(f"run {run.run_id}")
-        told |= {"run": run.run_id, "state": run.state or "PENDING"}
+        submitted |= {"run": run.run_id, "state": run.state or "PENDING"}
         if server.host:
-            told["page"] = f"{server.host.rstrip('/')}/#/runs/details/{run.run_id}"
-        return told if wait is None else {**told, **_wait(client, run.run_id, wait, say)}
+            submitted["page"] = f"{server.host.rstrip('/')}/#/runs/details/{run.run_id}"
+        if wait is None:
+            return submitted
+        return {**submitted, **_wait(client, run.run_id, wait, say)}
 
 
 def arguments(pairs: Sequence[str]) -> dict[str, str]:
-    """Parameters of a pipeline from KEY=VALUE, values as they were written."""
-    split = [pair.partition("=") for pair in pairs]
-    for pair, (key, _, value) in zip(pairs, split, strict=True):
+    """Parameters of a pipeline from KEY=VALUE, values as they were written.
+
+    >>> arguments(["events=s3://bucket/events.parquet", "k=5"])
+    {'events': 's3://bucket/events.parquet', 'k': '5'}
+    """
+    values: dict[str, str] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
         if not (key and value):
             raise TasteloopError(f"--argument {pair!r} is not of the form KEY=VALUE")
-    if len(keys := [key for key, _, _ in split]) != len(set(keys)):
-        raise TasteloopError(f"--argument {max(keys, key=keys.count)} is there twice; give it once")
-    return {key: value for key, _, value in split}
+        if key in values:
+            raise TasteloopError(f"--argument {key} is there twice; give it once")
+        values[key] = value
+    return values
 
 
 def _schedule(cron: str) -> str:
@@ -155,14 +171,14 @@ def _schedule(cron: str) -> str:
     return " ".join(fields if len(fields) == 6 else ["0", *fields])
 
 
-def _client(server: Server) -> kfp.Client:
+def _client(server: PipelineServer) -> kfp.Client:
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # of its own retries
-    given = (
+    credentials = (
         {"credentials": ServiceAccountTokenVolumeCredentials()}
         if server.host and os.environ.get(TOKEN)
         else {}
     )
-    return _Client(host=server.host, namespace=server.namespace or "kubeflow", **given)
+    return _Client(host=server.host, namespace=server.namespace or "kubeflow", **credentials)
 
 
 class _Client(kfp.Client):
@@ -174,25 +190,23 @@ class _Client(kfp.Client):
 
 
 def _check_arguments(
-    graph: BaseComponent, pipeline: str, given: Mapping[str, Any]
+    graph: BaseComponent, pipeline: str, values: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The arguments by the names and types of the pipeline's parameters; text is read as the
     parameter's type.
     """
     parameters = graph.pipeline_spec.root.input_definitions.parameters
-    if unknown := sorted(given.keys() - parameters.keys()):
+    unknown = sorted(values.keys() - parameters.keys())
+    if unknown:
         raise TasteloopError(
             f"the pipeline {pipeline} has no parameter {unknown[0]!r}; it has {', '.join(parameters) or 'none'}"
         )
-    if missing := [
-        name for name, p in parameters.items() if name not in given and not p.is_optional
-    ]:
-        raise TasteloopError(
-            f"the pipeline {pipeline} needs {missing[0]}: --argument {missing[0]}=..."
-        )
+    for name, parameter in parameters.items():
+        if name not in values and not parameter.is_optional:
+            raise TasteloopError(f"the pipeline {pipeline} needs {name}: --argument {name}=...")
     return {
         name: read_argument(name, value, parameters[name].parameter_type)
-        for name, value in given.items()
+        for name, value in values.items()
     }
 
 
@@ -213,68 +227,95 @@ def read_argument(name: str, value: Any, parameter_type: int) -> Any:
     return value
 
 
-def _version(client: kfp.Client, server: Server, title: str, package: Path) -> dict[str, Any]:
-    """The pipeline and its version of this content, uploaded where it is not there yet."""
-    # the generated client, because the SDK's upload names a pipeline's first version by the
-    # pipeline
-    found = client.list_pipelines(filter=_named(title), namespace=server.namespace).pipelines or []
-    pipeline = (
-        found[0]
-        if found
-        else client.pipelines.pipeline_service_create_pipeline(
+@dataclass(frozen=True)
+class PipelineVersion:
+    """A graph on a server: a version of a pipeline, named by its content."""
+
+    pipeline_id: str
+    version_id: str
+    name: str
+    is_new: bool
+
+
+def upload_pipeline_version(
+    client: kfp.Client, server: PipelineServer, pipeline_name: str, package: Path
+) -> PipelineVersion:
+    """The pipeline's version with the content of a package, uploaded where it is not there yet."""
+    # 1. the pipeline; by the generated client, because the SDK's upload names a pipeline's first
+    # version by the pipeline
+    pipelines = client.list_pipelines(
+        filter=_name_filter(pipeline_name), namespace=server.namespace
+    ).pipelines
+    if pipelines:
+        pipeline = pipelines[0]
+    else:
+        pipeline = client.pipelines.pipeline_service_create_pipeline(
             pipeline=kfp_server_api.V2beta1Pipeline(
-                name=title, display_name=title, namespace=server.namespace
+                name=pipeline_name, display_name=pipeline_name, namespace=server.namespace
             )
         )
-    )
-    name = f"{title}-{sha256(package.read_bytes()).hexdigest()[:12]}"
+
+    # 2. its version
+    name = f"{pipeline_name}-{sha256(package.read_bytes()).hexdigest()[:12]}"
     versions = client.list_pipeline_versions(
-        pipeline.pipeline_id, filter=_named(name)
+        pipeline.pipeline_id, filter=_name_filter(name)
     ).pipeline_versions
-    version = (
-        versions[0]
-        if versions
-        else client.upload_pipeline_version(
+    if versions:
+        version = versions[0]
+    else:
+        version = client.upload_pipeline_version(
             str(package), pipeline_version_name=name, pipeline_id=pipeline.pipeline_id
         )
+    return PipelineVersion(
+        pipeline.pipeline_id, version.pipeline_version_id, name, is_new=not versions
     )
-    return {
-        "pipeline": pipeline.pipeline_id,
-        "version": name,
-        "version_id": version.pipeline_version_id,
-        "new": not versions,
-    }
 
 
-def _recur(
-    client: kfp.Client, server: Server, name: str, schedule: str, where: dict[str, Any], say: Say
+def _replace_schedule(
+    client: kfp.Client,
+    server: PipelineServer,
+    name: str,
+    schedule: str,
+    job: dict[str, Any],
+    say: Say,
 ) -> dict[str, Any]:
-    """One schedule of that name: the old one is deleted after the new one is there."""
-    before = (
+    """Make the one schedule of that name; the old one is deleted after the new one is there."""
+    existing = (
         client.list_recurring_runs(
-            experiment_id=where["experiment_id"], namespace=server.namespace, filter=_named(name)
+            experiment_id=job["experiment_id"],
+            namespace=server.namespace,
+            filter=_name_filter(name),
         ).recurring_runs
         or []
     )
-    for old in before:
-        reference = old.pipeline_version_reference
-        given = (old.runtime_config and old.runtime_config.parameters) or {}
-        same = (
-            reference
-            and reference.pipeline_version_id == where["version_id"]
-            and given == where["params"]
-        )
-        if same and old.trigger.cron_schedule and old.trigger.cron_schedule.cron == schedule:
+    for old in existing:
+        if _is_same_schedule(old, schedule, job):
             say(f"schedule {old.recurring_run_id} is there already")
             return {"schedule": old.recurring_run_id, "cron": schedule}
-    made = client.create_recurring_run(
-        job_name=name, cron_expression=schedule, max_concurrency=1, no_catchup=True, **where
+    new = client.create_recurring_run(
+        job_name=name, cron_expression=schedule, max_concurrency=1, no_catchup=True, **job
     )
-    say(f"schedule {made.recurring_run_id}: {schedule}")
-    for old in before:
+    say(f"schedule {new.recurring_run_id}: {schedule}")
+    for old in existing:
         client.delete_recurring_run(old.recurring_run_id)
         say(f"schedule {old.recurring_run_id} is deleted")
-    return {"schedule": made.recurring_run_id, "cron": schedule}
+    return {"schedule": new.recurring_run_id, "cron": schedule}
+
+
+def _is_same_schedule(
+    existing: kfp_server_api.V2beta1RecurringRun, schedule: str, job: dict[str, Any]
+) -> bool:
+    """Whether a schedule runs the same version with the same parameters at the same times."""
+    version = existing.pipeline_version_reference
+    parameters = (existing.runtime_config and existing.runtime_config.parameters) or {}
+    cron = existing.trigger.cron_schedule
+    return bool(
+        version
+        and version.pipeline_version_id == job["version_id"]
+        and parameters == job["params"]
+        and cron
+        and cron.cron == schedule
+    )
 
 
 def _wait(client: kfp.Client, run_id: str, seconds: float, say: Say) -> dict[str, Any]:
@@ -285,29 +326,29 @@ def _wait(client: kfp.Client, run_id: str, seconds: float, say: Say) -> dict[str
             state = run.state
             say(state.lower())
         if state in _FINAL:
-            why = {"error": run.error.message} if run.error and run.error.message else {}
-            return {"state": state, **why}
+            error = {"error": run.error.message} if run.error and run.error.message else {}
+            return {"state": state, **error}
         time.sleep(seconds)
 
 
-def _named(name: str) -> str:
+def _name_filter(name: str) -> str:
     return json.dumps(
         {"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]}
     )
 
 
 @contextmanager
-def _told(server: Server) -> Iterator[None]:
-    """A server's refusal, or its silence, as one sentence."""
-    place = server.host or os.environ.get("KF_PIPELINES_ENDPOINT") or "the server that kfp found"
+def translate_api_errors(server: PipelineServer) -> Iterator[None]:
+    """Turn a server's refusal, or its silence, into one sentence."""
+    address = server.host or os.environ.get("KF_PIPELINES_ENDPOINT") or "the server that kfp found"
     try:
         yield
     except kfp_server_api.ApiException as error:
-        raise TasteloopError(f"{place}: {_refusal(error)}") from None
+        raise TasteloopError(f"{address}: {_refusal(error)}") from None
     except (urllib3.exceptions.HTTPError, TimeoutError) as error:
         reason = getattr(error, "reason", None) or error
         raise TasteloopError(
-            f"{place} does not answer ({reason}); give --host, such as http://127.0.0.1:8888 after "
+            f"{address} does not answer ({reason}); give --host, such as http://127.0.0.1:8888 after "
             "`kubectl port-forward -n kubeflow svc/ml-pipeline 8888`"
         ) from None
     except OSError as error:

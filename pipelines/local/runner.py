@@ -56,7 +56,7 @@ def run(settings: Settings, say: Say) -> RunFacts:
             f"profile {settings.profile!r} asks for a cluster; here use --profile local, or --set "
             "cluster=null, or write the graph for the cluster: tasteloop compile -o training.yaml"
         )
-    from serving.release.registry import require_database
+    from serving.release.mlflow_store import require_database
 
     require_database()
     data_and_code = fingerprint(settings)

@@ -13,7 +13,7 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import ParameterType
 
 from pipelines.cli.app import main
 from pipelines.graphs.compile import compile_to
-from pipelines.graphs.submit import Server, arguments, read_argument, submit
+from pipelines.graphs.submit import PipelineServer, arguments, read_argument, submit
 from pipelines.graphs.training import NAME
 from pipelines.settings import CONFIGS, load
 from tasteloop.errors import TasteloopError
@@ -51,7 +51,7 @@ def kubeflow():
 
 
 def test_a_graph_is_uploaded_once_and_run_each_time(kubeflow):
-    server = Server(kubeflow.host)
+    server = PipelineServer(kubeflow.host)
     one = submit(load("cluster"), server, "nightly")
     other = submit(load("cluster"), server, "nightly")
     assert (one["version"], one["experiment"]) == (other["version"], other["experiment"])
@@ -67,7 +67,9 @@ def test_a_graph_is_uploaded_once_and_run_each_time(kubeflow):
 
 
 def test_the_object_store_is_the_runs_root(kubeflow):
-    told = submit(load("cluster", ["cluster.root=s3://bucket/runs"]), Server(kubeflow.host), "e")
+    told = submit(
+        load("cluster", ["cluster.root=s3://bucket/runs"]), PipelineServer(kubeflow.host), "e"
+    )
     assert (
         kubeflow.made["runs"][told["run"]]["runtime_config"]["pipeline_root"] == "s3://bucket/runs"
     )
@@ -76,7 +78,7 @@ def test_the_object_store_is_the_runs_root(kubeflow):
 
 def test_waiting_tells_each_state_and_how_it_ended(kubeflow):
     said = []
-    told = submit(load("cluster"), Server(kubeflow.host), "e", wait=0.01, say=said.append)
+    told = submit(load("cluster"), PipelineServer(kubeflow.host), "e", wait=0.01, say=said.append)
     assert told["state"] == "SUCCEEDED" and said[-1] == "succeeded"
 
 
@@ -94,7 +96,7 @@ def test_a_run_that_did_not_succeed_is_exit_code_1(kubeflow, monkeypatch, capsys
 
 
 def test_a_schedule_is_made_once_and_replaced_when_it_changes(kubeflow):
-    server = Server(kubeflow.host)
+    server = PipelineServer(kubeflow.host)
     one = submit(load("cluster"), server, "e", cron="0 2 * * *")
     assert one["cron"] == "0 0 2 * * *"
     assert submit(load("cluster"), server, "e", cron="0 2 * * *")["schedule"] == one["schedule"]
@@ -112,28 +114,28 @@ def test_a_schedule_that_is_none_is_refused_before_anything_is_sent(kubeflow, cr
     if not cron:
         cron = " "
     with pytest.raises(TasteloopError, match="five fields"):
-        submit(load("cluster"), Server(kubeflow.host), "e", cron=cron)
+        submit(load("cluster"), PipelineServer(kubeflow.host), "e", cron=cron)
     assert not kubeflow.asked
 
 
 def test_a_namespace_goes_along_where_there_are_several_users(kubeflow):
     kubeflow.multi_user = True
-    told = submit(load("cluster"), Server(kubeflow.host, "alice"), "e")
+    told = submit(load("cluster"), PipelineServer(kubeflow.host, "alice"), "e")
     assert kubeflow.made["experiments"][told["experiment"]]["namespace"] == "alice"
     with pytest.raises(TasteloopError, match="Namespace is empty"):
-        submit(load("cluster"), Server(kubeflow.host), "other")
+        submit(load("cluster"), PipelineServer(kubeflow.host), "other")
 
 
 def test_a_token_is_read_from_the_file_that_the_sdk_names(kubeflow, monkeypatch, tmp_path):
     kubeflow.token = "a-token-of-a-service-account"
     with pytest.raises(TasteloopError, match="401 Unauthenticated; .*KF_PIPELINES_SA_TOKEN_PATH"):
-        submit(load("cluster"), Server(kubeflow.host), "e")
+        submit(load("cluster"), PipelineServer(kubeflow.host), "e")
     (tmp_path / "token").write_text(kubeflow.token)
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "token"))
-    assert submit(load("cluster"), Server(kubeflow.host), "e")["run"]
+    assert submit(load("cluster"), PipelineServer(kubeflow.host), "e")["run"]
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "none"))
     with pytest.raises(TasteloopError, match="KF_PIPELINES_SA_TOKEN_PATH"):
-        submit(load("cluster"), Server(kubeflow.host), "e")
+        submit(load("cluster"), PipelineServer(kubeflow.host), "e")
 
 
 def test_a_server_that_is_not_there_is_one_sentence(tmp_path):
@@ -141,12 +143,12 @@ def test_a_server_that_is_not_there_is_one_sentence(tmp_path):
         free.bind(("127.0.0.1", 0))
         host = f"http://127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(TasteloopError, match="does not answer .*port-forward"):
-        submit(load("cluster"), Server(host), "e")
+        submit(load("cluster"), PipelineServer(host), "e")
 
 
 def test_settings_for_one_machine_are_not_submitted(kubeflow):
     with pytest.raises(TasteloopError, match="--profile cluster"):
-        submit(load("local"), Server(kubeflow.host), "e")
+        submit(load("local"), PipelineServer(kubeflow.host), "e")
 
 
 def test_the_server_refuses_what_the_api_does_not_know(tmp_path):
@@ -170,7 +172,7 @@ def test_the_server_refuses_what_the_api_does_not_know(tmp_path):
 
 
 def test_the_monitor_comes_back_on_its_schedule(kubeflow):
-    server = Server(kubeflow.host)
+    server = PipelineServer(kubeflow.host)
     one = submit(load("cluster"), server, "e", cron="0 0 * * * *", pipeline="monitoring")
     nightly = submit(load("cluster"), server, "e", cron="0 2 * * *")
     assert one["version"].startswith("tasteloop-monitoring-") and one["cron"] == "0 0 * * * *"
@@ -189,7 +191,10 @@ def test_the_monitor_comes_back_on_its_schedule(kubeflow):
 
 
 def test_parameters_are_those_of_the_pipeline_and_a_schedule_knows_them(kubeflow):
-    server, asked = Server(kubeflow.host), arguments(["events=s3://bucket/events.parquet", "k=5"])
+    server, asked = (
+        PipelineServer(kubeflow.host),
+        arguments(["events=s3://bucket/events.parquet", "k=5"]),
+    )
 
     def nightly(given):
         return submit(
@@ -218,7 +223,9 @@ def test_parameters_are_those_of_the_pipeline_and_a_schedule_knows_them(kubeflow
 def test_text_goes_out_as_it_was_written(kubeflow, written):
     asked = arguments([f"events={written}"])
 
-    told = submit(load("cluster"), Server(kubeflow.host), "e", pipeline="scoring", arguments=asked)
+    told = submit(
+        load("cluster"), PipelineServer(kubeflow.host), "e", pipeline="scoring", arguments=asked
+    )
 
     assert kubeflow.made["runs"][told["run"]]["runtime_config"]["parameters"] == {"events": written}
 
@@ -235,7 +242,9 @@ def test_an_argument_that_is_not_of_its_parameters_type_is_refused_before_anythi
     with pytest.raises(
         TasteloopError, match=r"^--argument k=.{1,50}: k is a whole number of 64 bits, such as 10$"
     ):
-        submit(load("cluster"), Server(kubeflow.host), "e", pipeline="scoring", arguments=asked)
+        submit(
+            load("cluster"), PipelineServer(kubeflow.host), "e", pipeline="scoring", arguments=asked
+        )
     with pytest.raises(TasteloopError, match="events is there twice"):
         arguments(["events=a", "events=b"])
     assert not kubeflow.asked
@@ -273,7 +282,7 @@ def test_every_type_of_a_parameter_is_read_as_json_writes_it(parameter_type, wri
 )
 def test_a_host_that_is_no_address_is_refused(host):
     with pytest.raises(TasteloopError, match="--host .* is no address of a server"):
-        submit(load("cluster"), Server(host), "e")
+        submit(load("cluster"), PipelineServer(host), "e")
 
 
 @pytest.mark.slow
@@ -298,7 +307,7 @@ def test_what_was_submitted_trains_scores_and_is_monitored(tmp_path, tiny_encode
     def run(pipeline, **given):
         told = submit(
             load(str(profile), small),
-            Server(host),
+            PipelineServer(host),
             "e",
             wait=0.5,
             pipeline=pipeline,
