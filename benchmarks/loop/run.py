@@ -201,17 +201,17 @@ def examined(base: Path, work: Path) -> None:
     from serving.release import registry
     from tasteloop.files import read_parquet, write_json
     from tasteloop.runtime.session import Session
-    from validation.monitor.decision import WEEK, DecisionSettings
-    from validation.monitor.drift import Reader
+    from validation.monitor.decision import DecisionSettings
     from validation.monitor.drift_report import examine
-    from validation.monitor.reference import Reference, place
-    from validation.monitor.windows import Span
+    from validation.monitor.reference import Reference, reference_path
+    from validation.monitor.sampling import Reader
+    from validation.monitor.windows import WEEK, Span
 
     began = time.perf_counter()
     with at(base):
         live = registry.champion()
         assert live is not None
-        reference = Reference.read(place(live.digest))
+        reference = Reference.read(reference_path(live.digest))
         session = Session.load(live.path)
     loaded = time.perf_counter()
     span = Span(FIRST + REFERENCE_WEEKS * WEEK, FIRST + (REFERENCE_WEEKS + 1) * WEEK)

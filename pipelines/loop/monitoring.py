@@ -294,8 +294,8 @@ class _Pass:
             )
             return [], f"no window has closed since {minute(since or learned)}; {seen}"
         from tasteloop.runtime.session import Session
-        from validation.monitor.drift import Reader
         from validation.monitor.drift_report import examine
+        from validation.monitor.sampling import Reader
         from validation.pages.window import window_page
 
         reader = Reader.of(session or Session.load(champion.path))
@@ -600,23 +600,23 @@ def journal(since: int, until: int, version: str) -> pl.DataFrame:
 
 
 def reference_of(champion: LocalVersion, settings: Settings) -> tuple[Reference, Session | None]:
-    """The champion's reference, made where it is missing or was made with other settings; the
-    session if it was loaded.
+    """The champion's reference, made where it is missing or was made with other settings or for
+    other measures; the session if it was loaded.
 
     Raises:
         TasteloopError: it is missing, and the data of the champion's run is no longer here.
     """
-    from validation.monitor.reference import META, Reference, place, save_reference
+    from validation.monitor.reference import META, Reference, reference_path, save_reference
 
-    kept = place(champion.digest)
+    kept = reference_path(champion.digest)
     there = Reference.read(kept) if (kept / META).is_file() else None
-    if there is not None and there.settings == settings.watch:
+    if there is not None and there.is_current(settings.watch):
         return there, None
     snapshots = snapshots_of(champion.digest)
     if snapshots is None:
         if there is not None:
             log.warning(
-                "the reference %s was made with other settings, and its data is gone: it stays",
+                "the reference %s was made with other settings or measures, and its data is gone: it stays",
                 kept,
             )
             return there, None
@@ -640,14 +640,14 @@ def run_of_bundle(digest: str) -> RunFacts | None:
     from pipelines.local.facts import RunFacts, list_runs
     from tasteloop.bundle.names import MANIFEST_FILE
     from tasteloop.files import sha256_file
-    from validation.monitor.reference import DATASET, SNAPSHOTS, data_place
+    from validation.monitor.reference import DATASET, SNAPSHOTS, data_path
 
     for facts in list_runs():
         made = facts.artifacts
         manifest = made.get("bundle", Path()) / MANIFEST_FILE
         if manifest.is_file() and sha256_file(manifest) == digest and made["snapshots"].is_dir():
             return facts
-    kept = data_place(digest)
+    kept = data_path(digest)
     return (
         RunFacts(artifacts={name: kept / name for name in (DATASET, SNAPSHOTS)})
         if kept.is_dir()

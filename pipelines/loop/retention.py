@@ -29,9 +29,9 @@ from pipelines.settings import Settings
 from tasteloop.behaviour.events import TIME
 from tasteloop.errors import TasteloopError
 from tasteloop.files import home
-from validation.monitor.decision import HOUR
 from validation.monitor.ledger import Lease
-from validation.monitor.reference import Reference, data_place, place
+from validation.monitor.reference import Reference, data_path, reference_path
+from validation.monitor.windows import HOUR
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ def prune(lease: Lease, settings: Settings, reference: Reference) -> list[Path]:
     root = home() / LEDGER
     gone = [
         *_reports(root / WINDOWS, rules.windows),
-        *_beyond(place("any").parent, rules.champions, needed),
-        *_beyond(data_place("any").parent, rules.champions, needed),
+        *_beyond(reference_path("any").parent, rules.champions, needed),
+        *_beyond(data_path("any").parent, rules.champions, needed),
         *_beyond(root / RETRAININGS, rules.champions, needed),
     ]
     if rules.incoming_days is not None:
@@ -87,7 +87,7 @@ def _needed(champion: str) -> set[Path]:
     before = registry.previous()
     paths: set[Path] = set()
     for digest in {champion, *([before[1]] if before else [])}:
-        paths |= {place(digest), data_place(digest)}
+        paths |= {reference_path(digest), data_path(digest)}
         if (made := run_of_bundle(digest)) is not None:
             read = read_by(made)
             paths |= {

@@ -30,9 +30,8 @@ from tasteloop.files import (
     write_parquet,
 )
 from validation.gate.gates import FORGETTING
-from validation.monitor.decision import HOUR
-from validation.monitor.drift import chosen
-from validation.monitor.windows import distinct
+from validation.monitor.sampling import chosen
+from validation.monitor.windows import HOUR, distinct
 
 if TYPE_CHECKING:
     import polars as pl

@@ -29,7 +29,7 @@ import numpy as np
 from tasteloop.behaviour.events import EVENTS_SCHEMA, ITEM, KIND, SECOND, TIME, USER, Event
 from tasteloop.behaviour.items import LABELS, RELEASED, TITLE
 from tasteloop.errors import TasteloopError
-from validation.monitor.decision import HOUR, WEEK
+from validation.monitor.windows import HOUR, WEEK
 
 if TYPE_CHECKING:
     import polars as pl

@@ -57,7 +57,7 @@ from tasteloop.files import (
     write_json,
     write_parquet,
 )
-from validation.monitor.decision import HOUR, WEEK
+from validation.monitor.windows import HOUR, WEEK
 
 if TYPE_CHECKING:
     import polars as pl

@@ -22,8 +22,9 @@ from typing import Any
 
 from tasteloop import files
 from validation.monitor import ledger as keeping
-from validation.monitor.decision import HOUR, DecisionSettings, Evidence, Finding, decide, key_of
+from validation.monitor.decision import DecisionSettings, Evidence, Finding, decide, key_of
 from validation.monitor.ledger import Held, LeaseLost, Ledger, carry_out, resume, wall
+from validation.monitor.windows import HOUR
 
 _WATCHED = {m.__file__ for m in (files, keeping)} | {__file__}
 _READING = (

@@ -9,11 +9,11 @@ import polars as pl
 
 from tasteloop.behaviour.events import SECOND
 from tasteloop.runtime.session import Session
-from validation.monitor.decision import HOUR, DecisionSettings, Evidence, Finding
-from validation.monitor.drift import DriftSettings, Reader
+from validation.monitor.decision import DecisionSettings, Evidence, Finding
 from validation.monitor.drift_report import examine
 from validation.monitor.reference import Reference, WatchSettings, answers_schema
-from validation.monitor.windows import Span, WindowSettings
+from validation.monitor.sampling import DriftSettings, Reader
+from validation.monitor.windows import HOUR, Span, WindowSettings
 from validation.pages.window import window_page
 
 HOURS = 200

@@ -22,8 +22,8 @@ from typing import Any
 from pipelines.loop.monitoring import Retraining, watch_once
 from pipelines.settings import Settings, load
 from tasteloop.files import atomic_write
-from validation.monitor.decision import HOUR
 from validation.monitor.ledger import Held, LeaseLost, wall
+from validation.monitor.windows import HOUR
 
 HOURS = 200
 

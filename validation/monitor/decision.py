@@ -34,63 +34,19 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from validation.monitor.measures import QUALITIES, Effect, Severity, default_severities
+from validation.monitor.windows import HOUR, WEEK
+
 Outcome = Literal["healthy", "watch", "retrain", "alert-human"]
-Answer = Literal["watch", "retrain", "alert-human"]
 Result = Literal["promoted", "unchanged", "rejected", "refused", "failed"]
 
-HOUR = 3_600_000_000  # µs
-WEEK = 7 * 24 * HOUR
-
-Effect = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 
 
-class Severity(BaseModel, frozen=True, extra="forbid"):
-    """From which effect on a measure is watched and acted upon, and what the act is."""
-
-    watch: Effect
-    act: Effect
-    answer: Answer = "retrain"
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Severity:
-        if self.watch > self.act:
-            raise ValueError(f"watch ({self.watch:g}) must not lie above act ({self.act:g})")
-        return self
-
-
-SEVERITY: dict[Name, Severity] = {
-    # shares moved (total variation), on behaviour
-    "kinds": Severity(watch=0.1, act=0.2),
-    "labels": Severity(watch=0.1, act=0.2),
-    "items": Severity(watch=0.08, act=0.15),  # a fifth of all acts on new items moves it by 0.2
-    "vocabulary": Severity(watch=0.1, act=0.25),
-    # another encoder, not another training
-    "language": Severity(watch=0.1, act=0.25, answer="alert-human"),
-    # standard deviations moved (Wasserstein)
-    "activity": Severity(watch=0.3, act=0.6, answer="watch"),
-    "value": Severity(watch=0.2, act=0.4),
-    "text_length": Severity(watch=0.3, act=0.6),
-    "sentiment": Severity(watch=0.3, act=0.6),
-    # how well windows can be told apart: 2 AUC - 1; the kernel's distance of means
-    "embedding.auc": Severity(watch=0.3, act=0.5),
-    "embedding.mmd": Severity(watch=0.15, act=0.3),
-    # predictions: what the model says changes because what it reads does, so these only explain
-    "prediction.interests": Severity(watch=0.1, act=0.2, answer="watch"),
-    "prediction.items": Severity(watch=0.15, act=0.3, answer="watch"),
-    "prediction.confidence": Severity(watch=0.3, act=0.6, answer="watch"),
-    "prediction.scores": Severity(watch=0.3, act=0.6, answer="watch"),
-    # how far below the reference
-    "quality.precision": Severity(watch=0.03, act=0.08),
-    "quality.recall": Severity(watch=0.03, act=0.08),
-    "quality.f1": Severity(watch=0.03, act=0.08),
-    "quality.ndcg@10": Severity(watch=0.02, act=0.05),
-    "quality.ctr": Severity(watch=0.02, act=0.05),
-    "quality.ece": Severity(watch=0.03, act=0.08),
-}
-LESS_IS_BETTER = ("quality.ece",)
+SEVERITY: dict[Name, Severity] = default_severities()
+LESS_IS_BETTER = tuple(measure.name for measure in QUALITIES if measure.less_is_better)
 
 
 class DecisionSettings(BaseModel, frozen=True, extra="forbid"):

@@ -31,8 +31,9 @@ from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_directory, atomic_write
 from tasteloop.intervals import finite
 from validation.monitor.decision import DecisionSettings, Evidence, Finding
-from validation.monitor.drift import Reader, findings, profile, qualities
+from validation.monitor.drift import distributions, findings, profile, qualities
 from validation.monitor.reference import LABEL, LENGTH, SCRIPT, TENTH, Reference, rows_of, windowed
+from validation.monitor.sampling import Reader
 from validation.monitor.windows import (
     MODEL,
     NAMES,
@@ -104,9 +105,11 @@ def examine(
     before = reference.answers()
     found: tuple[Finding, ...] = ()
     columns: dict[str, Any] = {}
+    spreads: dict[str, Any] = {}
     page = ""
     if inside.height:
         current = profile(inside, asked, reference.book, reader, settings.drift)
+        spreads = distributions(reference.book, reference.profile, current)
         quality = qualities(before, mature, reader.catalogue, settings.drift)
         found = findings(reference.profile, current, reference.natural, quality, settings.drift)
         rows = rows_of(inside, reference.book, reader.catalogue, settings)
@@ -125,6 +128,7 @@ def examine(
         "mature": mature.height,
         "problems": wrong,
         "findings": [finding.model_dump() for finding in found],
+        "distributions": spreads,
         "evidently": columns,
     }
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -38,8 +38,9 @@ from tasteloop.files import (
     write_json,
     write_parquet,
 )
-from validation.monitor import drift
-from validation.monitor.drift import (
+from validation.monitor.drift import codebook, natural_bounds, profile
+from validation.monitor.measures import declared
+from validation.monitor.sampling import (
     WINDOW,
     Codebook,
     DriftSettings,
@@ -48,8 +49,8 @@ from validation.monitor.drift import (
     Sample,
     Scale,
     chosen,
-    natural_bounds,
-    profile,
+    sampled,
+    script_of,
 )
 from validation.monitor.windows import (
     FEEDBACK,
@@ -88,6 +89,24 @@ META, PROFILE, ANSWERS, SAMPLE = (
 # columns of the sample
 LABEL, TENTH, LENGTH, SCRIPT = "label", "popularity", "text_length", "script"
 _NEW = "new"
+# what references held before they said so
+_FIRST_MEASURES = (
+    "kinds",
+    "labels",
+    "items",
+    "vocabulary",
+    "language",
+    "activity",
+    "value",
+    "text_length",
+    "sentiment",
+    "embedding.auc",
+    "embedding.mmd",
+    "prediction.interests",
+    "prediction.items",
+    "prediction.confidence",
+    "prediction.scores",
+)
 
 
 class WatchSettings(BaseModel, frozen=True, extra="forbid"):
@@ -111,7 +130,13 @@ class WatchSettings(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference read back; `digest` names it."""
+    """A reference read back.
+
+    Attributes:
+        digest: names it.
+        measures: those that were declared when it was made. One that the data had nothing for is
+            among them, and has no sample in the profile.
+    """
 
     directory: Path
     digest: str
@@ -122,6 +147,7 @@ class Reference:
     natural: dict[str, float]
     facts: list[dict[str, Any]]
     settings: WatchSettings
+    measures: frozenset[str]
 
     @classmethod
     def read(cls, directory: Path) -> Reference:
@@ -155,7 +181,13 @@ class Reference:
             meta["natural"],
             meta["facts"],
             WatchSettings.model_validate(meta["settings"]),
+            frozenset(meta.get("measures", _FIRST_MEASURES)),
         )
+
+    def is_current(self, settings: WatchSettings) -> bool:
+        """Whether it was made with these settings and for the measures that are declared today."""
+        names = {measure.name for measure in declared()}
+        return self.settings == settings and self.measures == names
 
     @property
     def end(self) -> int:
@@ -197,7 +229,7 @@ def save_reference(
         )
     events = windowed(behaviour, spans)
     answers = _answers(session, prepared, spans, settings)
-    book = drift.codebook(events, answers, reader, settings.drift)
+    book = codebook(events, answers, reader, settings.drift)
     made = profile(events, answers, book, reader, settings.drift)
     mature = answers.filter(pl.col(TIME) + settings.windows.horizon < last)
     mature = outcomes(mature, behaviour, settings.windows.horizon, session.text.positive)
@@ -214,6 +246,7 @@ def save_reference(
                 "format": FORMAT,
                 "champion": session.digest,
                 "settings": settings.model_dump(mode="json"),
+                "measures": [measure.name for measure in declared()],
                 "spans": [[span.start, span.end] for span in spans],
                 "units": {name: len(sample) for name, sample in made.items()},
                 "means": {
@@ -233,39 +266,39 @@ def save_reference(
 
 
 def keep_reference(bundle: Path, snapshots: Path, settings: WatchSettings) -> str:
-    """Save the reference of a bundle that is about to be promoted at its `place`; returns its
-    digest.
+    """Save the reference of a bundle that is about to be promoted at its `reference_path`.
 
-    "" where none can be made (the data is shorter than a window): that holds no promotion up, and
-    the monitor says so.
+    Returns:
+        its digest; "" where none can be made (the data is shorter than a window): that holds no
+        promotion up, and the monitor says so.
     """
     from tasteloop.runtime.session import Session
 
     session = Session.load(bundle)
     try:
-        return save_reference(session, snapshots, settings, place(session.digest)).digest
+        return save_reference(session, snapshots, settings, reference_path(session.digest)).digest
     except TasteloopError as error:
         log.warning("this model cannot be monitored: %s", error)
         return ""
 
 
 def keep_data(bundle: Path, dataset: Path, snapshots: Path) -> None:
-    """Copy what a bundle learned from to its `data_place`."""
+    """Copy what a bundle learned from to its `data_path`."""
     from tasteloop.bundle.manifest import verify
 
-    with atomic_directory(data_place(verify(bundle))) as directory:
+    with atomic_directory(data_path(verify(bundle))) as directory:
         for source, name in ((dataset, DATASET), (snapshots, SNAPSHOTS)):
             shutil.copytree(source, directory / name)
 
 
-def data_place(champion: str) -> Path:
-    """Where the data of a bundle that was trained elsewhere is, by its digest."""
-    return home() / "monitor" / "data" / champion
+def data_path(champion_digest: str) -> Path:
+    """Where the data of a bundle that was trained elsewhere is."""
+    return home() / "monitor" / "data" / champion_digest
 
 
-def place(champion: str) -> Path:
-    """Where the reference of a bundle is, by its digest."""
-    return home() / "monitor" / "references" / champion
+def reference_path(champion_digest: str) -> Path:
+    """Where the reference of a bundle is."""
+    return home() / "monitor" / "references" / champion_digest
 
 
 def windowed(frame: pl.DataFrame, spans: Sequence[Span]) -> pl.DataFrame:
@@ -282,14 +315,18 @@ def windowed(frame: pl.DataFrame, spans: Sequence[Span]) -> pl.DataFrame:
 def _answers(
     session: Session, prepared: Snapshots, spans: Sequence[Span], settings: WatchSettings
 ) -> pl.DataFrame:
-    """As the journal would have them, for snapshots that the champion was not trained on."""
+    """Answer held-out snapshots with the champion, in the journal's format. They are the reference
+    that later windows of the journal are compared with.
+    """
     import polars as pl
 
     held = windowed(prepared.table.filter(pl.col("split") != TRAIN), spans)
-    names = {f"{user}\0{time}": n for n, (user, time) in enumerate(held.select(USER, TIME).rows())}
-    rows = held[
-        sorted(names[name] for name in chosen(names, settings.answers, settings.drift.seed))
-    ]
+    place_of = {
+        f"{user}\0{time}": place
+        for place, (user, time) in enumerate(held.select(USER, TIME).rows())
+    }
+    sampled_keys = chosen(place_of, settings.answers, settings.drift.seed)
+    rows = held[sorted(place_of[key] for key in sampled_keys)]
     asked = [
         {"events": [event.json() for event in history]} for history in prepared.histories(rows)
     ]
@@ -354,7 +391,7 @@ def rows_of(
     """
     import polars as pl
 
-    units = drift.sampled(events, settings.drift)
+    units = sampled(events, settings.drift)
     if units.height > settings.rows:  # evenly over the ordered rows: seeded by the units' choice
         units = units[np.linspace(0, units.height - 1, settings.rows).astype(int)]
     items = units[ITEM].to_list()
@@ -373,5 +410,5 @@ def rows_of(
             TENTH, [None if i is None else str(book.tenths.get(i, _NEW)) for i in items], pl.String
         ),
         pl.Series(LENGTH, [None if t is None else float(len(t)) for t in texts], pl.Float64),
-        pl.Series(SCRIPT, [None if t is None else drift.script_of(t) for t in texts], pl.String),
+        pl.Series(SCRIPT, [None if t is None else script_of(t) for t in texts], pl.String),
     )

@@ -21,10 +21,12 @@ from pydantic import BaseModel, Field, model_validator
 
 from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE
 from tasteloop.behaviour.kinds import KINDS, words_needing, words_without
-from validation.monitor.decision import HOUR
 
 if TYPE_CHECKING:
     import polars as pl
+
+HOUR = 3_600_000_000  # µs
+WEEK = 7 * 24 * HOUR
 
 # Columns of the journal (`serving.journal.writer`), which this room reads and does not know.
 REQUEST, INSTANCE, MODEL, VERSION = "request", "instance", "model", "version"

@@ -20,7 +20,7 @@ from tasteloop.evaluation.record import (
     Metrics,
 )
 from tasteloop.files import as_list, as_rows, atomic_write
-from tasteloop.intervals import Interval, finite
+from tasteloop.intervals import MISSING, Interval, finite
 from validation.markup.elements import Child, Safe, join, tag
 from validation.markup.environment import render
 from validation.markup.formats import number
@@ -191,10 +191,13 @@ def strongest(evaluation: Evaluation, metric: str) -> tuple[str | None, Interval
     closest: tuple[float, str] | None = None
     for name in evaluation.differences:
         value = evaluation.difference(name, metric).value
-        if name != CHAMPION and value is not None and (closest is None or (value, name) < closest):
+        if name == CHAMPION or value is None:
+            continue
+        if closest is None or (value, name) < closest:
             closest = (value, name)
-    name = None if closest is None else closest[1]
-    return name, evaluation.difference(name or "", metric)
+    if closest is None:
+        return None, MISSING
+    return closest[1], evaluation.difference(closest[1], metric)
 
 
 @dataclass(frozen=True)

@@ -203,11 +203,11 @@ def _training(run: Run | None) -> Step:
 def _data_window(model: Model) -> Step:
     span = model.span
     if not span:
-        what = "What time its data spans is not on record in this home."
-        return Step("Data window", "unknown", "warn", what, _see("data"))
+        missing = "What time its data spans is not on record in this home."
+        return Step("Data window", "unknown", "warn", missing, _see("data"))
     what: list[Child] = []
     if span.get("first") or span.get("last"):
-        what = [moment(span.get("first")), " to ", moment(span.get("last"))]
+        what += [moment(span.get("first")), " to ", moment(span.get("last"))]
     if span.get("test_from"):
         what += ["; tested on what follows ", moment(span["test_from"])]
     return Step("Data window", "known", "good", what, _see("data"))

@@ -27,9 +27,9 @@ from tasteloop.runtime.session import Session
 from tests.support.champions import promote
 from tests.support.watching import HOURS, retrain, settings
 from tests.support.webhooks import Webhook
-from validation.monitor.decision import HOUR
 from validation.monitor.ledger import Held, Ledger
-from validation.monitor.reference import Reference, keep_reference, place
+from validation.monitor.reference import Reference, keep_reference, reference_path
+from validation.monitor.windows import HOUR
 
 HOUSE, WATCHING = Path(__file__).parents[3], Path(__file__).parents[2] / "support/watching.py"
 LENGTH = HOURS * HOUR
@@ -46,7 +46,7 @@ def made(
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         promote(tiny_bundle, home.parent)
         keep_reference(tiny_bundle, tiny_snapshots, settings().watch)
-        yield home, Reference.read(place(Session.load(tiny_bundle).digest))
+        yield home, Reference.read(reference_path(Session.load(tiny_bundle).digest))
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from pipelines.settings import load
 from tasteloop.bundle.manifest import seal, verify
 from tasteloop.files import write_json, write_parquet
 from tests.support.champions import promote
-from validation.monitor.decision import HOUR, Decision, Evidence, key_of
+from validation.monitor.decision import Decision, Evidence, key_of
 from validation.monitor.ledger import Lease, Ledger
+from validation.monitor.windows import HOUR
 
 DAY = 24 * HOUR
 END = 1000 * DAY  # of the reference

@@ -16,7 +16,7 @@ from tasteloop.datasets.ingest import IngestSettings, ingest, source_fingerprint
 from tasteloop.files import read_json, read_parquet, write_json, write_parquet
 from tests.support.samples import evaluation, worsened
 from validation.gate.gates import FORGETTING, GateSettings, decide
-from validation.monitor.decision import HOUR
+from validation.monitor.windows import HOUR
 
 DAY = 24 * HOUR
 

@@ -34,8 +34,8 @@ from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, read_parquet
 from tasteloop.metrics import wilson
 from tests.support.champions import promote
-from validation.monitor.decision import HOUR, WEEK
 from validation.monitor.reference import keep_reference
+from validation.monitor.windows import HOUR, WEEK
 
 KEY = b"a key of the tests"
 

@@ -11,20 +11,19 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from validation.monitor.decision import (
-    HOUR,
     SEVERITY,
-    WEEK,
     Decision,
     DecisionSettings,
     Evidence,
     Facts,
     Finding,
-    Severity,
     Trigger,
     adjusted,
     decide,
     key_of,
 )
+from validation.monitor.measures import Severity
+from validation.monitor.windows import HOUR, WEEK
 
 DAY = 24 * HOUR
 NOW = 100 * DAY

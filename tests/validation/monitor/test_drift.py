@@ -8,20 +8,14 @@ from scipy import stats
 
 from tasteloop import metrics
 from validation.monitor.decision import DecisionSettings, Evidence, decide
-from validation.monitor.drift import (
-    DriftSettings,
-    Profile,
+from validation.monitor.drift import findings, natural_bounds
+from validation.monitor.sampling import DriftSettings, Profile, Sample, Scale, chosen, script_of
+from validation.monitor.statistics import (
     Quality,
-    Sample,
-    Scale,
-    chosen,
     compare_classifier,
     compare_kernel,
     compare_means,
     compare_quality,
-    findings,
-    natural_bounds,
-    script_of,
 )
 
 DRAWS = 199

@@ -114,8 +114,8 @@ def test_without_answers_behaviour_alone_is_compared(
 
 
 def test_items_whose_names_are_numbers_have_a_health() -> None:
+    from tasteloop.answers import RECOMMEND
     from tasteloop.behaviour.items import Catalogue
-    from validation.monitor.drift import RECOMMEND
     from validation.monitor.drift_report import _health
     from validation.monitor.windows import MODEL, NAMES, NUMBERS, RELEVANT
 

@@ -16,7 +16,6 @@ from tasteloop.files import read_json
 from tasteloop.runtime.session import Session
 from tests.support.pages import CHROMIUM
 from tests.support.references import HOURS, RULES, SETTINGS, after, examined, journal
-from validation.monitor.decision import HOUR
 from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT, evidently, inert, seal
 from validation.monitor.reference import (
     META,
@@ -26,7 +25,7 @@ from validation.monitor.reference import (
     rows_of,
     save_reference,
 )
-from validation.monitor.windows import WindowSettings, distinct
+from validation.monitor.windows import HOUR, WindowSettings, distinct
 
 HOSTILE = (
     "</script><script>document.title='ran'</script><img src=x onerror=\"document.title='ran'\">"

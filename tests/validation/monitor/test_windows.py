@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasteloop.behaviour.events import EVENTS_SCHEMA
-from validation.monitor.decision import HOUR
 from validation.monitor.windows import (
     CLICKED,
+    HOUR,
     RELEVANT,
     CheckSettings,
     Span,

@@ -31,7 +31,6 @@ from validation.gate import gates
 from validation.markup.elements import tag
 from validation.markup.environment import page
 from validation.monitor.decision import (
-    HOUR,
     SEVERITY,
     DecisionSettings,
     Evidence,
@@ -41,6 +40,7 @@ from validation.monitor.decision import (
 )
 from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT
 from validation.monitor.ledger import Ledger, carry_out
+from validation.monitor.windows import HOUR
 from validation.pages.site import MARK, portable, write_site
 
 DAY = 24 * HOUR
