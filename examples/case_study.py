@@ -184,7 +184,7 @@ def compare(out: Path, shop: Any, seed: int, draws: int) -> list[Row]:
     from tasteloop.evaluation.baselines import own_frequencies
     from tasteloop.files import read_parquet
     from tasteloop.recommender.collaborative import Past, ease
-    from tasteloop.recommender.recommend import Folded, seen
+    from tasteloop.recommender.folding import FoldedHistories, mark_seen
     from tasteloop.runtime.session import Session
 
     data, session = Snapshots.read(out / "snapshots"), Session.load(out / "bundle")
@@ -194,10 +194,10 @@ def compare(out: Path, shop: Any, seed: int, draws: int) -> list[Row]:
 
     learned = session.interests(histories)
     past = Past.before(data.meta["test_from"], data)
-    hidden = seen(histories, data.catalogue)
+    hidden = mark_seen(histories, data.catalogue)
     counts = past.count().astype(np.float64)
     chance = np.random.default_rng(seed).random(len(data.catalogue))
-    liked = Folded.of(histories, data.catalogue, 1.0, data.text).liked
+    liked = FoldedHistories.of(histories, data.catalogue, 1.0, data.text).liked
     interests = {
         "tasteloop": learned,
         "own history": own_frequencies(histories, data),

@@ -25,7 +25,7 @@ from benchmarks.quality.protocols import Feedback, Matrix, Past, Rows, Task
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.text import TextSettings
 from tasteloop.errors import TasteloopError
-from tasteloop.recommender import collaborative, fitting, recommend
+from tasteloop.recommender import collaborative, fitting, folding, recommend
 from tasteloop.recommender.collaborative import ease, item_knn
 
 Settings = Mapping[str, Any]
@@ -422,7 +422,8 @@ class Tasteloop:
 
     def scores(self, rows: Rows) -> Matrix:
         nothing = np.zeros((len(rows), len(self.recommender.label_mean)), np.float32)
-        return self.recommender.read(_folded(rows, self.recommender.decay), nothing).scores()
+        folded = _folded(rows, self.recommender.decay)
+        return self.recommender.score_terms(folded, nothing).scores()
 
 
 def ours(name: str, about: str, encoder: str = "") -> Method:
@@ -458,9 +459,11 @@ def _several(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def _folded(rows: Rows, decay: float) -> recommend.Folded:
+def _folded(rows: Rows, decay: float) -> folding.FoldedHistories:
     length = np.array([len(history) for history in rows.histories])
-    return recommend.Folded.decayed(rows.matrix("liked", decay), rows.matrix("all", decay), length)
+    return folding.FoldedHistories.decayed(
+        rows.matrix("liked", decay), rows.matrix("all", decay), length
+    )
 
 
 def _events(past: Past) -> collaborative.Past:
@@ -497,7 +500,9 @@ class Bundle:
         interests = self.session.interests(histories)
         for start in range(0, len(rows), 256):
             part = slice(start, start + 256)
-            out[part] = self.session.reading(histories[part], interests[part]).scores()[:, theirs]
+            out[part] = self.session.score_terms(histories[part], interests[part]).scores()[
+                :, theirs
+            ]
         return out
 
 

@@ -332,6 +332,10 @@ _SHARED_CODE = (
     "behaviour/snapshots",
     "behaviour/items",
     "recommender/recommend",
+    "recommender/terms",
+    "recommender/folding",
+    "recommender/fitting",
+    "recommender/collaborative",
     "recommender/item_text",
     "metrics",
 )

@@ -33,7 +33,7 @@ from tasteloop.evaluation.rows import (
 from tasteloop.evaluation.settings import EvaluationSettings
 from tasteloop.metrics import Array
 from tasteloop.recommender.collaborative import Past, ease, item_knn
-from tasteloop.recommender.recommend import Folded, seen
+from tasteloop.recommender.folding import FoldedHistories, mark_seen
 
 if TYPE_CHECKING:
     import polars as pl
@@ -206,8 +206,8 @@ class _FoldedRows:
     @classmethod
     def of(cls, histories: list[list[Event]], data: Snapshots) -> _FoldedRows:
         return cls(
-            Folded.of(histories, data.catalogue, 1.0, data.text).liked,
-            seen(histories, data.catalogue),
+            FoldedHistories.of(histories, data.catalogue, 1.0, data.text).liked,
+            mark_seen(histories, data.catalogue),
         )
 
     def rank(self, weights: Array) -> Array:

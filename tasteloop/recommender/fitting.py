@@ -22,8 +22,10 @@ from tasteloop import metrics
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.text import TextSettings
 from tasteloop.recommender.collaborative import Past, als, ease, nearby, spectral
+from tasteloop.recommender.folding import FoldedHistories, Matrix
 from tasteloop.recommender.item_text import expected, features
-from tasteloop.recommender.recommend import TERMS, Folded, Matrix, Recommender, how_much
+from tasteloop.recommender.recommend import TERMS, Recommender
+from tasteloop.recommender.terms import centre_length
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ class Asked:
     users [n].
     """
 
-    folded: Callable[[float], Folded]
+    folded: Callable[[float], FoldedHistories]
     interests: Matrix
     relevant: Sequence[Sequence[int]]
     hidden: NDArray[np.bool_]
@@ -148,7 +150,7 @@ def tune(past: Past, ground: Ground, asked: Asked, settings: RecommenderSettings
     )
     chosen = Tuned(best[1], best[2], half_life)
     fitted = fit_terms(past, ground, settings, chosen)
-    terms = fitted.read(folded[chosen.decay], asked.interests).terms()
+    terms = fitted.score_terms(folded[chosen.decay], asked.interests).standardised()
     shrinkage, ndcg, weights_ = fit_weights(terms, folded[chosen.decay].length, asked, settings)
     middling = {name: round(a, 3) for name, (a, _) in weights_.items()}
     log.info("λ of a middling history %s, validation nDCG@10 %.4f", middling, ndcg)
@@ -169,13 +171,17 @@ def fit_new_weights(
     new = np.zeros(past.items, np.bool_)
     new[fitted.new] = True
     folded = asked.folded(chosen.decay)
-    folded = Folded.decayed(
+    folded = FoldedHistories.decayed(
         np.where(new, 0, folded.recent_liked), np.where(new, 0, folded.recent_seen), folded.length
     )
     wanted = [[j for j in relevant if new[j]] for relevant in asked.relevant]
     asked = replace(asked, hidden=asked.hidden | ~new, relevant=wanted)
     shrinkage, ndcg, weights = fit_weights(
-        fitted.read(folded, asked.interests).terms(), folded.length, asked, settings, cautious=True
+        fitted.score_terms(folded, asked.interests).standardised(),
+        folded.length,
+        asked,
+        settings,
+        cautious=True,
     )
     middling = {name: round(a, 3) for name, (a, _) in weights.items()}
     log.info("λ of a new item %s, validation nDCG@10 %.4f", middling, ndcg)
@@ -272,7 +278,7 @@ def fit_weights(
         (np.float32(w) * terms[n] for n, w in _START.items()), np.zeros_like(terms[TERMS[0]])
     )
     picked = metrics.top_k(np.where(asked.hidden, -np.inf, plain), max(size, 1))
-    known = how_much(length)[:, None, None]
+    known = centre_length(length)[:, None, None]
     features = np.stack([np.take_along_axis(terms[name], picked, 1) for name in TERMS], 2).astype(
         np.float64
     )

@@ -27,7 +27,7 @@ items held out on purpose.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property, reduce
 from pathlib import Path
@@ -36,18 +36,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasteloop.behaviour.events import Event
-from tasteloop.behaviour.items import Catalogue
-from tasteloop.behaviour.text import TextSettings, in_order
+from tasteloop.behaviour.text import TextSettings
 from tasteloop.bundle.arrays import mapped_arrays
 from tasteloop.bundle.card import BundleCard
 from tasteloop.bundle.names import RECOMMENDER_FILE
-
-Matrix = NDArray[np.float32]
-Positions = NDArray[np.integer[Any]] | slice
-# weight [n, 1] times a standardised term, at some items
-Term = Callable[[NDArray[np.float64], Positions], Matrix]
-Weights = dict[str, NDArray[np.float64]]  # of each term for each row [n, 1]
+from tasteloop.recommender.folding import FoldedHistories, Matrix
+from tasteloop.recommender.terms import (
+    Factors,
+    Positions,
+    SharedTerm,
+    Term,
+    Weights,
+    centre_length,
+    evaluate_weights,
+    rows_product,
+    sparse_scale,
+    standardise,
+    standardise_sparse,
+)
 
 TERMS = (
     "interest",
@@ -61,61 +67,35 @@ TERMS = (
     "nearby_whole",
     "popularity",
 )
-_MIDDLING = 3.5  # log(1 + n) of a history of middling length, about which λ turn
+_MIXED_IN = 5  # events of everybody's in the label shares of a history
 
 
 @dataclass(frozen=True)
-class Folded:
-    """Histories as rows over the J items, whatever else of the history is left out.
+class Comparison:
+    """Terms that compare items with those of the history, by the same item-item weights.
 
     Attributes:
-        liked, seen: [n, J] of 0 and 1: positive events, and any.
-        recent_liked, recent_seen: [n, J]: the decay to the power of how many events came after.
-        length: [n] events.
+        terms: names; histories: [n, J] for each of them, how much an item of the history counts.
+        weights: [E, E] between the compared items.
     """
 
-    liked: Matrix
-    seen: Matrix
-    recent_liked: Matrix
-    recent_seen: Matrix
-    length: NDArray[np.int64]
+    terms: tuple[str, ...]
+    histories: tuple[Matrix, ...]
+    weights: Matrix
 
-    @classmethod
-    def of(
-        cls,
-        histories: Sequence[Sequence[Event]],
-        catalogue: Catalogue,
-        decay: float,
-        text: TextSettings,
-    ) -> Folded:
-        shape = (len(histories), len(catalogue))
-        liked, seen = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        for row, history in enumerate(histories):
-            for rank, event in enumerate(reversed(in_order(history, text.history_limit))):
-                position = catalogue.index.get(event.item or "")
-                if position is not None:
-                    seen[row, position] = seen[row, position] or decay**rank
-                    if event.positive(text.positive):
-                        liked[row, position] = liked[row, position] or decay**rank
-        return cls.decayed(
-            liked,
-            seen,
-            np.array([sum(event.is_act for event in history) for history in histories], np.int64),
-        )
 
-    @classmethod
-    def decayed(
-        cls, recent_liked: Matrix, recent_seen: Matrix, length: NDArray[np.int64]
-    ) -> Folded:
-        """From the decayed matrices alone."""
-        one = np.float32(1)
-        return cls(
-            np.where(recent_liked > 0, one, 0),
-            np.where(recent_seen > 0, one, 0),
-            recent_liked,
-            recent_seen,
-            length,
-        )
+@dataclass(frozen=True)
+class TermParts:
+    """What one term of one history is made of, exactly: its deviation over the items is held fixed.
+
+    Attributes:
+        sources: [s] labels (of `label_mean` for interest, of `label_share` for taste), or positions
+            of the history's items.
+        contributions: [s, positions] of each source to the term at each position.
+    """
+
+    sources: NDArray[np.int64]
+    contributions: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -156,33 +136,120 @@ class Recommender:
     new: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     new_weights: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def read(self, folded: Folded, interests: Matrix) -> Reading:
-        """n histories, with this recommender's decay, and their calibrated probabilities [n, K] of
-        interests.
+    def score_terms(self, folded: FoldedHistories, interests: Matrix) -> TermScores:
+        """Compute every term of n histories, ready to be weighed and summed at any items.
+
+        Args:
+            folded: the histories, with this recommender's decay.
+            interests: [n, K] their calibrated probabilities.
+
+        >>> import numpy as np
+        >>> from tasteloop.behaviour.text import TextSettings
+        >>> one, none = np.ones((3, 1), np.float32), np.zeros((0, 3), np.float32)
+        >>> recommender = Recommender(
+        ...     vectors=one, compared=np.array([0, 1], np.int32), ease=np.eye(2, dtype=np.float32),
+        ...     nearby=np.eye(2, dtype=np.float32), ties=none, label_mean=none[:, 0],
+        ...     membership=none.T, label_share=none[:, 0], factors_liked=one, factors_seen=one,
+        ...     spectral=one, activity=one[:, 0], popularity=np.array([0, 1, 5], np.float32),
+        ...     weights={name: (float(name == "popularity"), 0.0) for name in TERMS}, decay=1.0,
+        ...     als=(4, 30), text=TextSettings(),
+        ... )
+        >>> nothing = np.zeros((1, 3), np.float32)
+        >>> folded = FoldedHistories.decayed(nothing, nothing, np.array([0]))
+        >>> scores = recommender.score_terms(folded, np.zeros((1, 0), np.float32))
+        >>> scores.scores().astype(float).round(2).tolist()  # popularity alone has a weight
+        [[-0.93, -0.46, 1.39]]
         """
-        terms = {
-            name: self.bases[name].standardised(x)
-            for name, x in self._inputs(folded, interests).items()
-        }
-        for names, histories, between in self._between(folded):
-            together = np.concatenate([history[:, self.compared] for history in histories])
-            for name, values in zip(
-                names, np.split(rows_product(together, between), len(names)), strict=True
-            ):
-                terms[name] = among(values, self._place, self.compared)
-        terms["popularity"] = lambda weight, at: _single(weight) * self._standard_popularity[:, at]
-        known = how_much(folded.length)[:, None]
-        return Reading(self, {name: terms[name] for name in TERMS}, known)
+        terms: dict[str, Term] = {}
+
+        # 1. a few numbers of the history times a fixed array
+        for name, x in self._inputs(folded, interests).items():
+            terms[name] = self.factors[name].term(x)
+
+        # 2. item-item weights, for terms that share them at once
+        for comparison in self._comparisons(folded):
+            together = np.concatenate([rows[:, self.compared] for rows in comparison.histories])
+            product = rows_product(together, comparison.weights)
+            by_term = np.split(product, len(comparison.terms))
+            for name, values in zip(comparison.terms, by_term, strict=True):
+                terms[name] = standardise_sparse(values, self._position_of_item, self.compared)
+
+        # 3. the same for everybody
+        terms["popularity"] = SharedTerm(self._standard_popularity)
+        known = centre_length(folded.length)[:, None]
+        return TermScores(self, {name: terms[name] for name in TERMS}, known)
+
+    def explain(
+        self, folded: FoldedHistories, interests: Matrix, positions: Sequence[int]
+    ) -> dict[str, TermParts]:
+        """Take the terms of one history apart at some positions.
+
+        Returns:
+            The parts by term; popularity has none.
+        """
+        weights = self._weights_at(positions, folded)
+        inputs = self._inputs(folded, interests)
+        explained = {}
+
+        # 1. terms that are a few numbers of the history times a fixed array
+        for name, (sources, x) in self._input_parts(folded, inputs).items():
+            factors = self.factors[name]
+            scale = weights[name] * factors.per_deviation(inputs[name])
+            centred = x @ factors.items[:, positions] - (x @ factors.mean)[:, None]
+            explained[name] = TermParts(sources, scale * centred)
+
+        # 2. terms that compare items with those of the history
+        place = self._position_of_item
+        place_asked = place[np.asarray(positions, np.int64)]
+        for comparison in self._comparisons(folded):
+            for name, history in zip(comparison.terms, comparison.histories, strict=True):
+                items = history.shape[1]
+                sources = np.flatnonzero((history[0] > 0) & (place >= 0))
+                values = history[0, sources, None] * comparison.weights[place[sources]]
+                scale = weights[name] * sparse_scale(values.sum(0, keepdims=True), items)[0]
+                at = np.where(place_asked >= 0, values[:, np.maximum(place_asked, 0)], 0)
+                mean = values.sum(1, keepdims=True) / items
+                explained[name] = TermParts(sources, scale * (at - mean))
+        return explained
+
+    def _weights_at(self, positions: Sequence[int], folded: FoldedHistories) -> Weights:
+        """λ of one history by term, [1, 1], or [1, positions] where some items are new."""
+        known = centre_length(folded.length)[:, None]
+        weights = evaluate_weights(self.weights, known)
+        if not self.new_weights:
+            return weights
+        is_new = np.isin(positions, self.new)
+        of_new = evaluate_weights(self.new_weights, known)
+        return {name: np.where(is_new, of_new[name], own) for name, own in weights.items()}
+
+    def _input_parts(
+        self, folded: FoldedHistories, inputs: Mapping[str, Matrix]
+    ) -> dict[str, tuple[NDArray[np.int64], NDArray[Any]]]:
+        """By term the sources [s] of one history's inputs, and what each adds to them [s, d]."""
+        liked, seen = np.flatnonzero(folded.liked[0]), np.flatnonzero(folded.seen[0])
+        parts: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {}
+        for name in ("interest", "taste"):
+            parts[name] = np.arange(inputs[name].shape[1]), np.diag(inputs[name][0])
+        profile = folded.recent_liked[0, liked, None] * self.vectors[liked]
+        length = np.linalg.norm(profile.sum(0))
+        parts["content"] = liked, profile / length if length > 0 else 0 * profile
+        for name, sources in (("factors_liked", liked), ("factors_seen", seen)):
+            # the user's ridge solution is linear in the right-hand side: a column for each item
+            alpha, own = self.als[0], getattr(self, name)[sources]
+            gram = self.grams[name] + alpha * own.T @ own
+            parts[name] = sources, np.linalg.solve(gram, (1 + alpha) * own.T).T
+        parts["spectral"] = seen, self.spectral[seen] / self._root[seen, None]
+        return parts
 
     @cached_property
-    def _place(self) -> NDArray[np.int64]:
+    def _position_of_item(self) -> NDArray[np.int64]:
         """[J] where an item stands among the compared; -1 where it does not."""
-        place = np.full(len(self.popularity), -1)
-        place[self.compared] = np.arange(len(self.compared))
-        return place
+        position = np.full(len(self.popularity), -1)
+        position[self.compared] = np.arange(len(self.compared))
+        return position
 
-    def _inputs(self, folded: Folded, interests: Matrix) -> dict[str, Matrix]:
-        """What each of `bases` is multiplied with, [n, d]."""
+    def _inputs(self, folded: FoldedHistories, interests: Matrix) -> dict[str, Matrix]:
+        """What each of `factors` is multiplied with, [n, d]."""
         profile = rows_product(folded.recent_liked, self.vectors)
         norm = np.linalg.norm(profile, axis=1, keepdims=True)
         return {
@@ -194,82 +261,22 @@ class Recommender:
             "spectral": rows_product(folded.seen / self._root, self.spectral),
         }
 
-    def _between(
-        self, folded: Folded
-    ) -> tuple[tuple[tuple[str, ...], tuple[Matrix, ...], Matrix], ...]:
-        """The terms that compare items with those of the history: which of it, and with what
-        weights.
-        """
+    def _comparisons(self, folded: FoldedHistories) -> tuple[Comparison, ...]:
         return (
-            (("collaborative",), (folded.recent_liked,), self.ease),
-            (("nearby", "nearby_whole"), (folded.recent_seen, folded.seen), self.nearby),
+            Comparison(("collaborative",), (folded.recent_liked,), self.ease),
+            Comparison(("nearby", "nearby_whole"), (folded.recent_seen, folded.seen), self.nearby),
         )
 
-    def parts(
-        self, folded: Folded, interests: Matrix, positions: Sequence[int]
-    ) -> dict[str, tuple[NDArray[np.int64], NDArray[Any]]]:
-        """What the terms of one history are made of at some positions, exactly: each deviation is
-        held fixed.
-
-        Returns:
-            By term the sources [p] with their parts [p, positions] of the contribution: labels (of
-            `label_mean` for interest, of `label_share` for taste) and positions of the history's
-            items for all others but popularity, which has no parts.
-        """
-        known = how_much(folded.length)[:, None]
-        weights = lambdas(self.weights, known)
-        if self.new_weights:
-            new = np.isin(positions, self.new)
-            of_new = lambdas(self.new_weights, known)
-            weights = {name: np.where(new, of_new[name], own) for name, own in weights.items()}
-        inputs = self._inputs(folded, interests)
-        sources: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {
-            name: (np.arange(inputs[name].shape[1]), np.diag(inputs[name][0]))
-            for name in ("interest", "taste")
-        }
-        liked, seen = np.flatnonzero(folded.liked[0]), np.flatnonzero(folded.seen[0])
-        profile = folded.recent_liked[0, liked, None] * self.vectors[liked]
-        length = np.linalg.norm(profile.sum(0))
-        sources["content"] = liked, profile / length if length > 0 else 0 * profile
-        for name, items in (("factors_liked", liked), ("factors_seen", seen)):
-            mine = getattr(self, name)[items]
-            sources[name] = (
-                items,
-                np.linalg.solve(
-                    self.grams[name] + self.als[0] * mine.T @ mine, (1 + self.als[0]) * mine.T
-                ).T,
-            )
-        sources["spectral"] = seen, self.spectral[seen] / self._root[seen, None]
-        out = {}
-        for name, (which, x) in sources.items():
-            base = self.bases[name]
-            scale = weights[name] * base.per_deviation(inputs[name])
-            out[name] = which, scale * (x @ base.items[:, positions] - (x @ base.mean)[:, None])
-        place = self._place
-        at = place[np.asarray(positions, np.int64)]
-        compared = [
-            (n, h, between)
-            for names, hs, between in self._between(folded)
-            for n, h in zip(names, hs, strict=True)
-        ]
-        for name, history, between in compared:
-            which = np.flatnonzero((history[0] > 0) & (place >= 0))
-            values = history[0, which, None] * between[place[which]]
-            scale = weights[name] * among_scale(values.sum(0, keepdims=True), history.shape[1])[0]
-            there = np.where(at >= 0, values[:, np.maximum(at, 0)], 0)
-            out[name] = which, scale * (there - values.sum(1, keepdims=True) / history.shape[1])
-        return out
-
     @cached_property
-    def bases(self) -> dict[str, Base]:
+    def factors(self) -> dict[str, Factors]:
         """The terms that are a few numbers of the history times a fixed array."""
         return {
-            "interest": Base.of(self.ties),
-            "taste": Base.of(self.membership.T),
-            "content": Base.of(self.vectors.T),
-            "factors_liked": Base.of(self.factors_liked.T),
-            "factors_seen": Base.of(self.factors_seen.T),
-            "spectral": Base.of((self.spectral * self._root[:, None]).T),
+            "interest": Factors.of(self.ties),
+            "taste": Factors.of(self.membership.T),
+            "content": Factors.of(self.vectors.T),
+            "factors_liked": Factors.of(self.factors_liked.T),
+            "factors_seen": Factors.of(self.factors_seen.T),
+            "spectral": Factors.of((self.spectral * self._root[:, None]).T),
         }
 
     @cached_property
@@ -284,8 +291,8 @@ class Recommender:
         """log of the labels' shares in a history over those in all; five events of everybody's are
         mixed in.
         """
-        count = rows_product(seen, self.membership) + 5 * self.label_share
-        share = count / (seen.sum(1, keepdims=True) + 5)
+        count = rows_product(seen, self.membership) + _MIXED_IN * self.label_share
+        share = count / (seen.sum(1, keepdims=True) + _MIXED_IN)
         ratio: Matrix = np.log(share / np.maximum(self.label_share, 1e-4) + 0.05)
         return ratio
 
@@ -297,15 +304,16 @@ class Recommender:
         return {name: items.T @ items + diagonal for name, items in factors.items()}
 
     def _fold(self, history: Matrix, name: str) -> Matrix:
-        """A user's ridge solution given the items' factors (Hu et al. 2008, eq. 4)."""
+        """A user's ridge solution given the items' factors (Hu et al. 2008, eq. 4):
+        x_u = (YᵀY + α Y_uᵀY_u + λI)⁻¹ (1 + α) Σ y_i over the items i of the history, with Y [J, f]
+        all items' factors, Y_u those of the history, and YᵀY + λI in `grams`.
+        """
         alpha, factors, gram = self.als[0], getattr(self, name), self.grams[name]
         users = np.zeros((len(history), factors.shape[1]), np.float32)
         for row, weights in enumerate(history):
-            mine = factors[np.flatnonzero(weights)]
-            if len(mine):
-                users[row] = np.linalg.solve(
-                    gram + alpha * mine.T @ mine, (1 + alpha) * mine.sum(0)
-                )
+            own = factors[np.flatnonzero(weights)]
+            if len(own):
+                users[row] = np.linalg.solve(gram + alpha * own.T @ own, (1 + alpha) * own.sum(0))
         return users
 
     def save(self, directory: Path) -> None:
@@ -335,172 +343,57 @@ class Recommender:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What n histories say of the items: every term standardised, to be read at all of them or at
-    some.
+class TermScores:
+    """The terms of n histories, to be weighed and summed at all items or at some.
 
-    A history bears few items, so only their rows of the large arrays were read; and mean and
-    deviation over the items come from the few numbers that a term multiplies its array with, so
-    that no [n, J] is gone over for them.
+    A history bears few items, so only their rows of the large arrays were read.
 
     Attributes:
-        standardised: by term; known: [n, 1], what λ turn with.
+        terms: standardised, by name; known: [n, 1], what λ turn with.
     """
 
     recommender: Recommender
-    standardised: dict[str, Term]
+    terms: dict[str, Term]
     known: NDArray[np.float64]
 
-    def terms(self) -> dict[str, Matrix]:
+    def standardised(self) -> dict[str, Matrix]:
         """s_m by term, each [n, J]."""
         one = np.ones_like(self.known)
-        return {name: term(one, slice(None)) for name, term in self.standardised.items()}
+        return {name: term(one, slice(None)) for name, term in self.terms.items()}
 
     def contributions(self, positions: NDArray[np.int64] | None = None) -> dict[str, Matrix]:
         """λ_m(n) · s_m by term, each [n, J], or [n, p] at some positions; a row's score is their
         sum.
         """
-        of = self.recommender
-        out = dict(self._weighted(of.weights, slice(None) if positions is None else positions))
-        new = of.new if positions is None else np.flatnonzero(np.isin(positions, of.new))
-        if of.new_weights and len(new):
-            for name, matrix in self._weighted(
-                of.new_weights, new if positions is None else positions[new]
-            ):
-                out[name][:, new] = matrix
-        return out
+        own = self.recommender.weights
+        new: NDArray[np.integer[Any]] = self.recommender.new
+        columns, new_positions = new, new
+        if positions is None:
+            contributions = dict(self._weighed(own, slice(None)))
+        else:
+            contributions = dict(self._weighed(own, positions))
+            columns = np.flatnonzero(np.isin(positions, new))
+            new_positions = positions[columns]
+        if self.recommender.new_weights and len(columns):
+            for name, values in self._weighed(self.recommender.new_weights, new_positions):
+                contributions[name][:, columns] = values
+        return contributions
 
     def scores(self) -> Matrix:
         """The sum of `contributions`, [n, J], with no matrix kept for each."""
-        of = self.recommender
-        out = self._sum(of.weights, slice(None))
-        if of.new_weights and len(of.new):
-            out[:, of.new] = self._sum(of.new_weights, of.new)
-        return out
+        new, new_weights = self.recommender.new, self.recommender.new_weights
+        scores = self._sum(self.recommender.weights, slice(None))
+        if new_weights and len(new):
+            scores[:, new] = self._sum(new_weights, new)
+        return scores
 
     def _sum(self, weights: Mapping[str, tuple[float, float]], at: Positions) -> Matrix:
-        return reduce(np.add, (matrix for _, matrix in self._weighted(weights, at)))
+        return reduce(np.add, (values for _, values in self._weighed(weights, at)))
 
-    def _weighted(
+    def _weighed(
         self, weights: Mapping[str, tuple[float, float]], at: Positions
     ) -> Iterator[tuple[str, Matrix]]:
-        weight = lambdas(weights, self.known)
-        for name, term in self.standardised.items():
+        """Each term at some items, times its λ."""
+        weight = evaluate_weights(weights, self.known)
+        for name, term in self.terms.items():
             yield name, term(weight[name], at)
-
-
-@dataclass(frozen=True)
-class Base:
-    """A fixed array [d, J] that a term multiplies d numbers of a history with, and its moments over
-    the J items.
-    """
-
-    items: Matrix
-    mean: NDArray[np.float64]
-    covariance: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, items: Matrix) -> Base:
-        mean = items.mean(1, dtype=np.float64)
-        covariance = np.zeros((len(items), len(items)))
-        for start in range(0, items.shape[1], 8192):
-            centred = items[:, start : start + 8192] - mean[:, None]
-            covariance += centred @ centred.T
-        return cls(items, mean, covariance / items.shape[1])
-
-    def per_deviation(self, x: Matrix) -> NDArray[np.float64]:
-        """1 over the deviation of `x @ items` [n, 1], 0 where that is constant."""
-        exact = x.astype(np.float64)
-        return inverse_root(((exact @ self.covariance) * exact).sum(1, keepdims=True))
-
-    def standardised(self, x: Matrix) -> Term:
-        """`standardise(x @ items)`, x [n, d]."""
-        scaled = self.per_deviation(x) * x
-        shift = scaled @ self.mean[:, None]
-        return lambda weight, at: (
-            (weight * scaled).astype(np.float32) @ self.items[:, at] - _single(weight * shift)
-        )
-
-
-def among(values: Matrix, place: NDArray[np.int64], compared: NDArray[np.int32]) -> Term:
-    """`standardise` of what is `values` [n, E] at the compared items and 0 at all others.
-
-    Args:
-        place: [J] where an item stands among the compared, -1 where it does not.
-    """
-    scale, shift = among_scale(values, len(place))
-    scaled = _single(scale) * values
-
-    def read(weight: NDArray[np.float64], at: Positions) -> Matrix:
-        where = place[at]
-        out = np.repeat(_single(-weight * shift), len(where), 1)
-        there = compared if isinstance(at, slice) else np.flatnonzero(where >= 0)
-        out[:, there] += _single(weight) * (
-            scaled if isinstance(at, slice) else scaled[:, where[there]]
-        )
-        return out
-
-    return read
-
-
-def among_scale(values: Matrix, items: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scale and shift [n, 1] with which scale · x - shift is the standardised x over `items` items,
-    of which `values` [n, E] are all that are not 0.
-    """
-    mean = values.mean(1, dtype=np.float64, keepdims=True) * (values.shape[1] / items)
-    square = np.einsum("ij,ij->i", values, values, dtype=np.float64)[:, None] / items
-    scale = inverse_root(square - mean**2)
-    return scale, scale * mean
-
-
-def inverse_root(variance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 / deviation; 0 where there is none."""
-    deviation = np.sqrt(np.maximum(variance, 0))
-    return np.divide(1, deviation, out=np.zeros_like(deviation), where=deviation > 1e-7)
-
-
-def how_much(length: NDArray[np.int64]) -> NDArray[np.float64]:
-    """What is known of histories of so many events: log(1 + n) beside a middling one's."""
-    known: NDArray[np.float64] = np.log1p(length) - _MIDDLING
-    return known
-
-
-def lambdas(weights: Mapping[str, tuple[float, float]], known: NDArray[np.float64]) -> Weights:
-    """λ of each term for each row [n, 1], by `how_much`."""
-    return {name: a + b * known for name, (a, b) in weights.items()}
-
-
-def _single(x: NDArray[np.float64]) -> Matrix:
-    return x.astype(np.float32)
-
-
-def rows_product(weights: Matrix, rows: Matrix) -> Matrix:
-    """`weights @ rows`, [n, m] by [m, d]; where few rows have a weight only those are read."""
-    used = np.flatnonzero(weights.any(0))
-    if 4 * len(used) > weights.shape[1]:
-        return weights @ rows
-    product: Matrix = weights[:, used] @ rows[used]
-    return product
-
-
-def standardise(scores: NDArray[Any]) -> Matrix:
-    """Mean 0 and deviation 1 over each row's items; a constant row becomes 0."""
-    centred: Matrix = scores.astype(np.float32)
-    centred = centred - centred.mean(1, keepdims=True)
-    deviation = centred.std(1, keepdims=True)
-    out: Matrix = np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 1e-7)
-    return out
-
-
-def seen(histories: Sequence[Sequence[Event]], catalogue: Catalogue) -> NDArray[np.bool_]:
-    """[n, J]: items of the history that are not recommended again, as the events' kinds say."""
-    out = np.zeros((len(histories), len(catalogue)), np.bool_)
-    for row, history in enumerate(histories):
-        for event in history:
-            position = catalogue.index.get(event.item or "")
-            if position is not None and event.consumes:
-                out[row, position] = True
-    return out
-
-
-# --- fitting

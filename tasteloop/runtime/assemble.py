@@ -30,7 +30,7 @@ from tasteloop.bundle.names import (
 from tasteloop.files import atomic_directory, atomic_write, read_json, write_json
 from tasteloop.recommender.collaborative import Past
 from tasteloop.recommender.fitting import Asked, Ground, RecommenderSettings, fit_terms, tune
-from tasteloop.recommender.recommend import Folded, Matrix, seen
+from tasteloop.recommender.folding import FoldedHistories, Matrix, mark_seen
 from tasteloop.runtime.engines import precisions
 from tasteloop.version import code_version
 
@@ -88,10 +88,10 @@ def fit_recommender(
         truth = data.truth(train)
         interests = predictions.get(answers.INTERESTS, np.zeros((len(validation), 0), np.float32))
         asked = Asked(
-            lambda decay: Folded.of(histories, data.catalogue, decay, data.text),
+            lambda decay: FoldedHistories.of(histories, data.catalogue, decay, data.text),
             interests,
             validation[FUTURE].to_list(),
-            seen(histories, data.catalogue),
+            mark_seen(histories, data.catalogue),
             validation[USER].to_numpy(),
         )
         ground = Ground(

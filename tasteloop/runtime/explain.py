@@ -23,7 +23,7 @@ from tasteloop.answers import INTERESTS, RECOMMEND, K, explained_models
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.text import in_order
 from tasteloop.errors import TasteloopError
-from tasteloop.recommender.recommend import Folded
+from tasteloop.recommender.folding import FoldedHistories
 from tasteloop.runtime.session import Session
 
 Matrix = NDArray[np.float32]
@@ -152,30 +152,30 @@ def _parts(
     """By term, for each position the parts of its contribution, largest first."""
     recommender = session.recommender
     assert recommender is not None, "a sealed bundle has a recommender"
-    folded = Folded.of([history], session.catalogue, recommender.decay, session.text)
+    folded = FoldedHistories.of([history], session.catalogue, recommender.decay, session.text)
     liked, seen = _events(session, history)
     out = {}
-    for term, (sources, parts) in recommender.parts(folded, interests, positions).items():
+    for term, parts in recommender.explain(folded, interests, positions).items():
         if term in _OF_LABELS:
             labels = session.labels if term == "interest" else session.catalogue.label_names
-            names: list[dict[str, Any]] = [{"label": labels[k]} for k in sources]
+            names: list[dict[str, Any]] = [{"label": labels[k]} for k in parts.sources]
         else:
             events = liked if term in _OF_LIKED else seen
-            names = [{"event": events[int(item)]} for item in sources]
+            names = [{"event": events[int(item)]} for item in parts.sources]
         out[term] = [
             [
                 {**names[p], "contribution": float(column[p])}
                 for p in np.argsort(-np.abs(column), kind="stable")
                 if column[p] != 0
             ]
-            for column in parts.T
+            for column in parts.contributions.T
         ]
     return out
 
 
 def _events(session: Session, history: Sequence[Event]) -> tuple[dict[int, int], dict[int, int]]:
     """Position of each item -> place of its newest positive event, and of its newest event, as
-    `Folded` weighs it.
+    `FoldedHistories` weighs it.
     """
     liked: dict[int, int] = {}
     seen: dict[int, int] = {}

@@ -24,7 +24,8 @@ from tasteloop.encoder.calibration import apply_calibration, confidence, from_lo
 from tasteloop.encoder.habits import Habits
 from tasteloop.errors import TasteloopError
 from tasteloop.metrics import top_k
-from tasteloop.recommender.recommend import Folded, Reading, Recommender, seen
+from tasteloop.recommender.folding import FoldedHistories, mark_seen
+from tasteloop.recommender.recommend import Recommender, TermScores
 from tasteloop.runtime.engines import Encoder, choose
 from tasteloop.runtime.questions import parse
 from tasteloop.runtime.stages import stage
@@ -204,11 +205,11 @@ class Session:
             logits = logits + task.bag_of_words * self._bag.logits(texts)[:, None]
         return apply_calibration(logits, task.calibration)[:, 0]
 
-    def reading(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> Reading:
-        """What histories say of every item."""
+    def score_terms(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> TermScores:
+        """The terms of the ranking for histories [n] with their interests [n, K]."""
         assert self.recommender is not None, "a sealed bundle has a recommender"
-        folded = Folded.of(histories, self.catalogue, self.recommender.decay, self.text)
-        return self.recommender.read(folded, interests)
+        folded = FoldedHistories.of(histories, self.catalogue, self.recommender.decay, self.text)
+        return self.recommender.score_terms(folded, interests)
 
     def recommend(
         self, histories: Sequence[Sequence[Event]], k: int = K
@@ -229,13 +230,13 @@ class Session:
         size = max(1, min(_ROWS, _SCORES // len(self.catalogue)))
         for start in range(0, len(histories), size):
             block = histories[start : start + size]
-            reading = self.reading(block, interests[start : start + size])
-            scores = reading.scores()
-            scores[seen(block, self.catalogue)] = -np.inf
+            term_scores = self.score_terms(block, interests[start : start + size])
+            scores = term_scores.scores()
+            scores[mark_seen(block, self.catalogue)] = -np.inf
             block_k = wanted[start : start + size]
             best = [row[:n] for row, n in zip(top_k(scores, max(block_k)), block_k, strict=True)]
             positions = np.unique(np.concatenate(best))
-            terms = reading.contributions(positions)
+            terms = term_scores.contributions(positions)
             for row, ranked in enumerate(best):
                 found = [
                     self._recommendation(

@@ -35,7 +35,7 @@ from tasteloop.behaviour.snapshots import PrepareSettings, Snapshots
 from tasteloop.behaviour.text import TextSettings
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, read_parquet, write_parquet
-from tasteloop.recommender.recommend import Folded, seen
+from tasteloop.recommender.folding import FoldedHistories, mark_seen
 
 SOURCE = "made in a test"
 PREPARED = PrepareSettings(horizon=5, stride=5)
@@ -115,7 +115,7 @@ def test_the_rows_of_time_are_those_of_the_pipeline(tasks: dict[str, Task], work
         for t, f, h in zip(
             test["time"].to_list(),
             test["future"].to_list(),
-            seen(data.histories(test), data.catalogue),
+            mark_seen(data.histories(test), data.catalogue),
             strict=True,
         )
     }
@@ -201,7 +201,7 @@ def test_slices_divide_the_rows(tasks: dict[str, Task]) -> None:
 
 def test_a_history_folds_in_as_the_library_folds_it_in(tasks: dict[str, Task]) -> None:
     task = tasks["time"]
-    theirs = Folded.of(
+    theirs = FoldedHistories.of(
         task.test.event_lists(task.catalogue), task.catalogue, 0.9, TextSettings()
     ).recent_liked
     assert task.test.matrix("liked", 0.9) == pytest.approx(theirs, rel=1e-5)

@@ -30,7 +30,9 @@ from tasteloop.recommender.fitting import (
     fit_weights,
     leading,
 )
-from tasteloop.recommender.recommend import TERMS, Folded, Recommender, rows_product, standardise
+from tasteloop.recommender.folding import FoldedHistories
+from tasteloop.recommender.recommend import TERMS, Recommender
+from tasteloop.recommender.terms import rows_product, standardise
 from tasteloop.runtime.session import Recommendation, Session
 
 MATRIX = np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1]], np.float32)
@@ -92,7 +94,7 @@ def test_history_folds_in_with_decay_and_likes_only(tiny_snapshots: Path) -> Non
         Event("click", "i5", 3),
         Event("click", "new", 4),
     ]
-    folded = Folded.of([history], catalogue, 0.5, TextSettings())
+    folded = FoldedHistories.of([history], catalogue, 0.5, TextSettings())
     assert folded.recent_liked[0, [3, 4, 5]].tolist() == [0.125, 0, 0.5]
     assert folded.recent_liked.sum() == 0.625
     assert folded.recent_seen[0, [3, 4, 5]].tolist() == [0.125, 0.25, 0.5]
@@ -132,7 +134,7 @@ def test_weights_find_the_term_that_tells_and_turn_with_activity() -> None:
     relevant = [list(row) for row in np.argsort(-telling, axis=1)[:, :3]]
     hidden = np.zeros((n, items), np.bool_)
 
-    def folded(decay: float) -> Folded:
+    def folded(decay: float) -> FoldedHistories:
         raise AssertionError("not asked for")
 
     asked = Asked(folded, np.zeros((n, 1), np.float32), relevant, hidden, np.arange(n))
@@ -207,11 +209,11 @@ def test_a_new_item_is_ranked_by_its_text_with_weights_of_its_own_and_its_reason
     assert recommender.new.tolist() == [0, 1]
     history = np.zeros((2, 30), np.float32)
     history[0, [2, 4]] = history[1, [3, 5]] = 1
-    folded = Folded.decayed(history, history, np.array([2, 2]))
+    folded = FoldedHistories.decayed(history, history, np.array([2, 2]))
     nothing = np.zeros((2, 1), np.float32)
     terms, parts = (
-        recommender.read(folded, nothing).terms(),
-        recommender.read(folded, nothing).contributions(),
+        recommender.score_terms(folded, nothing).standardised(),
+        recommender.score_terms(folded, nothing).contributions(),
     )
     score = sum(parts.values())
     _agree(recommender, folded, nothing)
@@ -231,7 +233,7 @@ def test_weights_of_new_items_are_fitted_on_items_held_out() -> None:
     relevant = [
         [int(j) for j in range(30) if j % 2 == u % 2 and not history[u, j]] for u in range(40)
     ]
-    folded = Folded.decayed(history, history, length)
+    folded = FoldedHistories.decayed(history, history, length)
     asked = Asked(
         lambda decay: folded, np.zeros((40, 1), np.float32), relevant, history > 0, np.arange(40)
     )
@@ -297,34 +299,34 @@ def test_the_contributions_are_the_plain_formulas(session: Session) -> None:
     assert recommender
     weights = {name: (0.1 + n / 10, 0.05 * n) for n, name in enumerate(TERMS)}
     recommender = replace(recommender, weights=weights)
-    folded = Folded.of(HISTORIES, session.catalogue, recommender.decay, session.text)
+    folded = FoldedHistories.of(HISTORIES, session.catalogue, recommender.decay, session.text)
     interests = session.interests(HISTORIES).astype(np.float64)
     plain = plain_terms(recommender, folded, interests)
     for rows in ([0], [1], [2], [0, 1, 2, 3]):
-        some = Folded(**{name: value[rows] for name, value in vars(folded).items()})
-        found = recommender.read(some, interests[rows].astype(np.float32)).contributions()
+        some = FoldedHistories(**{name: value[rows] for name, value in vars(folded).items()})
+        found = recommender.score_terms(some, interests[rows].astype(np.float32)).contributions()
         assert list(found) == list(TERMS)
         known = np.log1p(folded.length[rows])[:, None] - 3.5
         for name, (a, b) in weights.items():
             assert found[name].dtype == np.float32
             assert found[name] == pytest.approx((a + b * known) * plain[name][rows], abs=1e-4), name
         _agree(recommender, some, interests[rows].astype(np.float32))
-    terms = recommender.read(folded, interests.astype(np.float32)).terms()
+    terms = recommender.score_terms(folded, interests.astype(np.float32)).standardised()
     for name in TERMS:
         # items' vectors are alike, so digits cancel
         assert terms[name] == pytest.approx(plain[name], abs=1e-4), name
 
 
-def _agree(recommender: Recommender, folded: Folded, interests: np.ndarray) -> None:
+def _agree(recommender: Recommender, folded: FoldedHistories, interests: np.ndarray) -> None:
     """What ranks is the sum of what is told, and what is told of some items is what is told of
     all.
     """
-    whole = recommender.read(folded, interests).contributions()
-    assert recommender.read(folded, interests).scores() == pytest.approx(
+    whole = recommender.score_terms(folded, interests).contributions()
+    assert recommender.score_terms(folded, interests).scores() == pytest.approx(
         sum(whole.values()), abs=1e-5
     )
     positions = np.array([0, 3, len(recommender.popularity) - 1])
-    for name, values in recommender.read(folded, interests).contributions(positions).items():
+    for name, values in recommender.score_terms(folded, interests).contributions(positions).items():
         assert values == pytest.approx(whole[name][:, positions], abs=1e-5), name
 
 
@@ -343,7 +345,7 @@ def test_item_vectors_keep_their_products_in_the_leading_axes() -> None:
 
 
 def plain_terms(
-    recommender: Recommender, folded: Folded, interests: np.ndarray
+    recommender: Recommender, folded: FoldedHistories, interests: np.ndarray
 ) -> dict[str, np.ndarray]:
     exact = {
         n: v.astype(np.float64) for n, v in vars(recommender).items() if isinstance(v, np.ndarray)
