@@ -173,7 +173,7 @@ def _conclude(record: RunRecord, is_complete: bool) -> None:
     _copy_verdicts(record)
     if not is_complete:
         _raise_failure(record)
-    record.update(**_outcome(outputs))
+    record.update(**outcome_of(outputs))
 
 
 def _artifacts(outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Path]:
@@ -194,7 +194,7 @@ def _raise_failure(record: RunRecord) -> None:
     raise Broken(f"step {failed.step} broke: {message}; log: {record.directory / LOG_FILE}")
 
 
-def _outcome(outputs: Mapping[str, Any]) -> dict[str, Any]:
+def outcome_of(outputs: Mapping[str, Any]) -> dict[str, Any]:
     """How a run ended in which every step that began has finished: outcome, reason and exit code.
 
     Args:
