@@ -188,7 +188,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     follows = arguments.bundle == CHAMPION and arguments.version is None
     place = None if follows else _resolve(arguments.bundle, arguments.version)
 
-    from serving.release.follow import Following, first, reach_registry
+    from serving.release.following import Following, first, reach_registry
 
     away: str | None = None
     if follows:

@@ -40,7 +40,7 @@ def start_rollout(
     as_json: AsJson = False,
 ) -> None:
     """Begin a rollout: by default it ends by itself, promoted or rolled back."""
-    from serving.release import canary
+    from serving.release import rollout as canary
 
     started = canary.start(version, share, shadow, not manual, canary.rules(rule or []))
     if as_json:
@@ -56,7 +56,7 @@ def start_rollout(
 @commands.command("status")
 def rollout_status(as_json: AsJson = False) -> None:
     """The running or the last rollout: what was seen, what the rules say of it and why."""
-    from serving.release import canary
+    from serving.release import rollout as canary
 
     rollout = canary.status()
     if as_json:
@@ -95,7 +95,7 @@ def rollout_status(as_json: AsJson = False) -> None:
 @commands.command("promote")
 def promote_challenger() -> None:
     """End the rollout: its version is the champion."""
-    from serving.release import canary
+    from serving.release import rollout as canary
 
     typer.echo(f"version {canary.promote().challenger.version} is the champion")
 
@@ -103,7 +103,7 @@ def promote_challenger() -> None:
 @commands.command("abort")
 def abort_rollout() -> None:
     """End the rollout: the champion answers everything again."""
-    from serving.release import canary
+    from serving.release import rollout as canary
 
     ended = canary.abort()
     typer.echo(

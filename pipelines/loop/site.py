@@ -49,11 +49,11 @@ def gather() -> dict[str, Any]:
         time).
     runs: id, profile, outcome, reason, started, seconds, version, steps, validation, evaluation,
         verdict.
-    rollouts: `serving.release.canary.tell`. decisions: `Ledger.history`.
+    rollouts: `serving.release.rollout.tell`. decisions: `Ledger.history`.
     windows: `validation.monitor.decision.Evidence`, and `report`, the directory whose report.json
         has the evidence's hash.
     """
-    from serving.release import canary
+    from serving.release import rollout as canary
     from validation.monitor.ledger import Ledger
 
     notes: list[str] = []

@@ -22,7 +22,7 @@ import pytest
 
 from serving.client import Client
 from serving.journal.writer import read_journal
-from serving.release import canary, promotion, registry
+from serving.release import rollout as canary, promotion, registry
 from tasteloop import files
 from tasteloop.bundle.manifest import seal
 from tasteloop.errors import TasteloopError

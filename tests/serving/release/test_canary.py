@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from serving.release import canary
-from serving.release.canary import (
+from serving.release import rollout as canary
+from serving.release.rollout import (
     Observed,
     Rollout,
     Rules,
@@ -349,7 +349,7 @@ def test_past_rollouts_are_kept(home: Path) -> None:
 
 
 ADD = """
-from serving.release import canary
+from serving.release import rollout as canary
 for _ in range(50):
     canary.observe("r1", canary.Observed(champion=canary.Tally(answers=1)))
 """

@@ -18,8 +18,8 @@ from serving.answering.batching import Batcher
 from serving.answering.call import Call
 from serving.answering.users import route
 from serving.journal.writer import Journal, JournalSettings, read_failures, read_journal
-from serving.release.canary import Rollout, Side
-from serving.release.follow import Checked, Following, Trial
+from serving.release.rollout import Rollout, Side
+from serving.release.following import Checked, Following, Trial
 from tasteloop.errors import TasteloopError
 
 
@@ -160,7 +160,7 @@ def test_a_shadow_answers_nobody_and_is_scored_in_spare_time(
 def test_a_busy_server_has_no_time_for_the_shadow(
     live: Following, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.release.follow._SPARE", 0.05)
+    monkeypatch.setattr("serving.release.following._SPARE", 0.05)
     trial = live._trial = Trial(tried(shadow=True), version(2))
     trial.start(lambda: False)
     batcher = Batcher(live, on_answer=live.on_answer)

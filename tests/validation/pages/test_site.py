@@ -19,8 +19,8 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
-from serving.release import canary, promotion
-from serving.release.canary import Observed, Rollout, Side, Tally
+from serving.release import rollout as canary, promotion
+from serving.release.rollout import Observed, Rollout, Side, Tally
 from tasteloop import files
 from tasteloop.errors import TasteloopError
 from tests.support import samples

@@ -27,8 +27,9 @@ from serving.answering.live import Live
 from serving.answering.predictor import Predictor, Question
 from serving.answering.tensors import Answer
 from serving.journal.writer import CHALLENGER, CHAMPION, Answered, Journal, now
-from serving.release import bundles, canary, registry
-from serving.release.canary import Agreement, Observed, Rollout, Tally, agreement, finite, tally
+from serving.release import bundles, registry
+from serving.release import rollout as canary
+from serving.release.rollout import Agreement, Observed, Rollout, Tally, agreement, finite, tally
 from serving.release.database import address, change_stamp
 from serving.release.last_versions import note_served, served_version
 from serving.release.rehearsal import check
