@@ -188,7 +188,8 @@ def _serve(arguments: argparse.Namespace) -> None:
     follows = arguments.bundle == CHAMPION and arguments.version is None
     place = None if follows else _resolve(arguments.bundle, arguments.version)
 
-    from serving.release.following import Following, first, reach_registry
+    from serving.release.following import Following
+    from serving.release.startup import load_first_version, registry_problem
 
     away: str | None = None
     if follows:
@@ -196,7 +197,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         # retries.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        away = reach_registry()
+        away = registry_problem()
 
     from serving.answering.batching import Batcher
     from serving.answering.live import Live
@@ -253,7 +254,9 @@ def _serve(arguments: argparse.Namespace) -> None:
         _set_threads(arguments.threads)
         live: Live
         if place is None:
-            live = following = Following(first(limits, away), journal, key, limits, away=away)
+            live = following = Following(
+                load_first_version(limits, away), journal, key, limits, away=away
+            )
             batcher = Batcher(live, queue, live.on_answer)
             following.start(lambda: batcher.idle)
         else:

@@ -30,8 +30,9 @@ from typing import Any
 HOUSE = Path(__file__).parents[2]
 sys.path.insert(0, str(HOUSE))
 
+from serving.answering.tensors import from_v2  # noqa: E402
 from serving.release import promotion, registry  # noqa: E402
-from serving.release.rehearsal import compare, from_v2  # noqa: E402
+from serving.release.answer_comparison import compare  # noqa: E402
 from tasteloop import files  # noqa: E402
 
 TOLERANCE = 1e-4

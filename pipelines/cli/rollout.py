@@ -18,7 +18,7 @@ commands = typer.Typer(
 
 
 @commands.command("start")
-def start_rollout(
+def start_command(
     version: Annotated[str, typer.Option(metavar="N", help="The registered version to try.")],
     share: Annotated[float, typer.Option(help="Of the requests, above 0 and up to 1.")] = 0.1,
     shadow: Annotated[
@@ -40,11 +40,14 @@ def start_rollout(
     as_json: AsJson = False,
 ) -> None:
     """Begin a rollout: by default it ends by itself, promoted or rolled back."""
-    from serving.release import rollout as canary
+    from serving.release.rollout import rollout_status
+    from serving.release.rollout_control import start_rollout
+    from serving.release.rollout_decision import parse_rules
 
-    started = canary.start(version, share, shadow, not manual, canary.rules(rule or []))
+    started = start_rollout(version, share, shadow, not manual, parse_rules(rule or []))
     if as_json:
-        print_json(canary.status())
+        status = rollout_status()
+        print_json(status.model_dump(mode="json") if status else None)
         return
     how = "scores in the shadow" if shadow else "answers"
     typer.echo(
@@ -54,58 +57,56 @@ def start_rollout(
 
 
 @commands.command("status")
-def rollout_status(as_json: AsJson = False) -> None:
+def status_command(as_json: AsJson = False) -> None:
     """The running or the last rollout: what was seen, what the rules say of it and why."""
-    from serving.release import rollout as canary
+    from serving.release.rollout import rollout_status
 
-    rollout = canary.status()
+    rollout = rollout_status()
     if as_json:
-        print_json(rollout)
+        print_json(rollout.model_dump(mode="json") if rollout else None)
         return
     if rollout is None:
         typer.echo(
             "no rollout yet; begin one with `tasteloop rollout start --version N --share 0.1`"
         )
         return
-    kind = "shadow" if rollout["shadow"] else "canary"
+    kind = "shadow" if rollout.shadow else "canary"
     typer.echo(
-        f"{kind} of version {rollout['challenger']['version']} beside {rollout['champion']['version']}, share "
-        f"{rollout['share']:g}, since {rollout['started']}: {rollout['state']}"
+        f"{kind} of version {rollout.challenger.version} beside {rollout.champion.version}, share "
+        f"{rollout.share:g}, since {rollout.started}: {rollout.state}"
     )
-    for side in ("champion", "challenger"):
-        observed = rollout["observed"][side]
-        p95 = observed["seconds"]["p95"]
+    observed = rollout.observed
+    for role, side in (("champion", observed.champion), ("challenger", observed.challenger)):
+        p95 = side.seconds.p95
         latency = f", p95 {1000 * p95:.1f} ms" if p95 is not None else ""
+        typer.echo(f"{role:<10} {side.answers} answers, {side.errors} errors{latency}")
+    for model, agreement in observed.agreement.items():
         typer.echo(
-            f"{side:<10} {observed['answers']} answers, {observed['errors']} errors{latency}"
+            f"{model:<10} {agreement.compared} compared, "
+            f"first differs in {agreement.first_differs:.1%}, "
+            f"overlap {agreement.overlap:.1%}, mean distance {agreement.distance:.4f}"
         )
-    for model, agreement in rollout["observed"]["agreement"].items():
-        typer.echo(
-            f"{model:<10} {agreement['compared']} compared, "
-            f"first differs in {agreement['first_differs']:.1%}, "
-            f"overlap {agreement['overlap']:.1%}, mean distance {agreement['distance']:.4f}"
-        )
-    if rollout["state"] == "running":
-        typer.echo(f"verdict    {rollout['verdict']}")
-    reasons = rollout["because"] if rollout["state"] == "running" else rollout["reasons"]
+    if rollout.state == "running":
+        typer.echo(f"verdict    {rollout.verdict}")
+    reasons = rollout.because if rollout.state == "running" else rollout.reasons
     for reason in reasons:
         typer.echo(f"  {reason}")
 
 
 @commands.command("promote")
-def promote_challenger() -> None:
+def promote_command() -> None:
     """End the rollout: its version is the champion."""
-    from serving.release import rollout as canary
+    from serving.release.rollout_control import promote_challenger
 
-    typer.echo(f"version {canary.promote().challenger.version} is the champion")
+    typer.echo(f"version {promote_challenger().challenger.version} is the champion")
 
 
 @commands.command("abort")
-def abort_rollout() -> None:
+def abort_command() -> None:
     """End the rollout: the champion answers everything again."""
-    from serving.release import rollout as canary
+    from serving.release.rollout_control import abort_rollout
 
-    ended = canary.abort()
+    ended = abort_rollout()
     typer.echo(
         f"version {ended.champion.version} answers everything; version {ended.challenger.version} is out"
     )

@@ -49,11 +49,11 @@ def gather() -> dict[str, Any]:
         time).
     runs: id, profile, outcome, reason, started, seconds, version, steps, validation, evaluation,
         verdict.
-    rollouts: `serving.release.rollout.tell`. decisions: `Ledger.history`.
+    rollouts: `serving.release.rollout.RolloutStatus`. decisions: `Ledger.history`.
     windows: `validation.monitor.decision.Evidence`, and `report`, the directory whose report.json
         has the evidence's hash.
     """
-    from serving.release import rollout as canary
+    from serving.release.rollout import rollout_history
     from validation.monitor.ledger import Ledger
 
     notes: list[str] = []
@@ -69,7 +69,7 @@ def gather() -> dict[str, Any]:
     except TasteloopError as error:
         notes.append(str(error))
     try:
-        rollouts = [canary.tell(rollout) for rollout in canary.history()]
+        rollouts = [rollout.status().model_dump(mode="json") for rollout in rollout_history()]
     except TasteloopError as error:
         rollouts = []
         notes.append(str(error))

@@ -1,1 +1,1 @@
-"""Which version answers: registry, rehearsal, canary, and the server that follows them."""
+"""Which version answers: registry, promotion, rehearsal, rollout, and following them."""

@@ -22,7 +22,10 @@ import pytest
 
 from serving.client import Client
 from serving.journal.writer import read_journal
-from serving.release import rollout as canary, promotion, registry
+from serving.release import promotion, registry
+from serving.release.rollout import current_rollout, rollout_status
+from serving.release.rollout_control import abort_rollout, start_rollout
+from serving.release.rollout_decision import Rules
 from tasteloop import files
 from tasteloop.bundle.manifest import seal
 from tasteloop.errors import TasteloopError
@@ -215,11 +218,9 @@ def test_a_canary_keeps_its_users_and_is_promoted(
     start: Callable[..., Running], home: Path
 ) -> None:
     server = start()
-    canary.start(
-        "2", 0.4, rules=canary.Rules(answers=30, shift=1, latency_ratio=100, latency_seconds=10)
-    )
+    start_rollout("2", 0.4, rules=Rules(answers=30, shift=1, latency_ratio=100, latency_seconds=10))
     with pytest.raises(TasteloopError, match="version 2 is being rolled out"):
-        canary.start("2", 0.4)
+        start_rollout("2", 0.4)
     until(lambda: status(server)["challenger"])
     assert status(server)["challenger"] == {"version": "2", "share": 0.4, "shadow": False}
     by_user: dict[int, set[str]] = {}
@@ -242,11 +243,11 @@ def test_a_canary_keeps_its_users_and_is_promoted(
     assert [httpx.get(url).status_code for url in asked.values()] == [200, 200, 404]
 
     for user in range(200):
-        if not canary.current().running:  # type: ignore[union-attr]
+        if not current_rollout().running:  # type: ignore[union-attr]
             break
         sentiment(server, user=f"user {user}")
     until(lambda: status(server)["version"] == "2")
-    ended = canary.current()
+    ended = current_rollout()
     assert ended is not None and ended.state == "promoted"
     assert any("error rate 0.0000" in reason for reason in ended.reasons)
     assert registry.pointer()[0] == "2"  # type: ignore[index]
@@ -260,7 +261,7 @@ def test_a_shadow_answers_nobody_and_is_compared(
     start: Callable[..., Running], asked: Asked
 ) -> None:
     server = start()
-    canary.start("2", 1.0, shadow=True, automatic=False)
+    start_rollout("2", 1.0, shadow=True, automatic=False)
     until(lambda: status(server)["challenger"])
     for _ in range(4):
         for model, instances in asked.items():
@@ -272,19 +273,20 @@ def test_a_shadow_answers_nobody_and_is_compared(
             time.sleep(0.1)
 
     def compared() -> bool:
-        told = canary.status()
-        assert told is not None
-        return set(told["observed"]["agreement"]) == set(asked)
+        rollout = rollout_status()
+        assert rollout is not None
+        return set(rollout.observed.agreement) == set(asked)
 
     until(compared)
-    told = canary.status()
-    assert told is not None
-    assert told["observed"]["champion"]["answers"] == told["observed"]["challenger"]["answers"] > 0
-    assert told["observed"]["agreement"]["sentiment"]["distance"] > 0.01, (
+    rollout = rollout_status()
+    assert rollout is not None
+    observed = rollout.observed
+    assert observed.champion.answers == observed.challenger.answers > 0
+    assert observed.agreement["sentiment"].distance > 0.01, (
         "the other bundle's probabilities are moved"
     )
-    assert told["observed"]["agreement"]["recommend"]["overlap"] > 0
-    canary.abort()
+    assert observed.agreement["recommend"].overlap > 0
+    abort_rollout()
     until(lambda: status(server)["challenger"] is None)
     assert status(server)["version"] == "1"
 
@@ -294,9 +296,9 @@ def test_a_challenger_that_fails_the_rehearsal_answers_nobody(
 ) -> None:
     server = start()
     bad = swaps.register(spoilt(other_bundle, tmp_path / "spoilt"), tmp_path, 3)
-    canary.start(bad, 0.5)
-    until(lambda: not canary.current().running)  # type: ignore[union-attr]
-    ended = canary.current()
+    start_rollout(bad, 0.5)
+    until(lambda: not current_rollout().running)  # type: ignore[union-attr]
+    ended = current_rollout()
     assert ended is not None and ended.state == "rolled back"
     assert "served answers differ" in ended.reasons[0]
     assert {sentiment(server, user=str(n))["model_version"] for n in range(10)} == {"1"}
@@ -308,11 +310,11 @@ def test_a_rollout_ends_where_the_champion_moved(
     server = start()
     for version in ("1", "9"):
         with pytest.raises(TasteloopError):
-            canary.start(version, 0.5)
-    canary.start("2", 0.5)
+            start_rollout(version, 0.5)
+    start_rollout("2", 0.5)
     until(lambda: status(server)["challenger"])
     swaps.promote("2")  # by hand, past the rollout
-    until(lambda: canary.current().state == "promoted")  # type: ignore[union-attr]
+    until(lambda: current_rollout().state == "promoted")  # type: ignore[union-attr]
     until(lambda: status(server)["version"] == "2" and status(server)["challenger"] is None)
 
 

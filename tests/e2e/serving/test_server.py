@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from serving.client import Client, ServingError
-from serving.release.rehearsal import compare
+from serving.release.answer_comparison import compare
 from tests.support.processes import VERSION, Running, run_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:ORJSONResponse is deprecated")]

@@ -18,8 +18,9 @@ from serving.answering.batching import Batcher
 from serving.answering.call import Call
 from serving.answering.users import route
 from serving.journal.writer import Journal, JournalSettings, read_failures, read_journal
+from serving.release.following import Following
 from serving.release.rollout import Rollout, Side
-from serving.release.following import Checked, Following, Trial
+from serving.release.trial import CheckedPredictor, Trial
 from tasteloop.errors import TasteloopError
 
 
@@ -46,8 +47,8 @@ class Session:
         ]
 
 
-def version(number: int, moody: bool = False) -> Checked:
-    return Checked(Session(number / 1000, moody), str(number))  # type: ignore[arg-type]
+def version(number: int, moody: bool = False) -> CheckedPredictor:
+    return CheckedPredictor(Session(number / 1000, moody), str(number))  # type: ignore[arg-type]
 
 
 def tried(share: float = 1.0, shadow: bool = False) -> Rollout:
@@ -160,7 +161,7 @@ def test_a_shadow_answers_nobody_and_is_scored_in_spare_time(
 def test_a_busy_server_has_no_time_for_the_shadow(
     live: Following, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.release.following._SPARE", 0.05)
+    monkeypatch.setattr("serving.release.trial._SPARE_SECONDS", 0.05)
     trial = live._trial = Trial(tried(shadow=True), version(2))
     trial.start(lambda: False)
     batcher = Batcher(live, on_answer=live.on_answer)

@@ -19,8 +19,9 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
-from serving.release import rollout as canary, promotion
-from serving.release.rollout import Observed, Rollout, Side, Tally
+from serving.release import promotion
+from serving.release.observations import Observation, Tally
+from serving.release.rollout import Rollout, Side
 from tasteloop import files
 from tasteloop.errors import TasteloopError
 from tests.support import samples
@@ -124,19 +125,18 @@ def run(number: int, **changes: Any) -> dict[str, Any]:
 
 def rollout() -> dict[str, Any]:
     seen = Tally(answers=510, latency={40: 300, 45: 210}, outcomes={"interests": {"Drama": 510}})
-    return canary.tell(
-        Rollout(
-            id="r1",
-            state="promoted",
-            champion=Side(version="1", digest=DIGESTS[1]),
-            challenger=Side(version="2", digest=DIGESTS[2]),
-            share=0.1,
-            started="2026-11-03T10:00:00+00:00",
-            ended="2026-11-03T12:00:00+00:00",
-            reasons=("error rate 0.0000 against the champion's 0.0002, allowed 0.0052",),
-            observed=Observed(champion=seen, challenger=seen),
-        )
+    rollout = Rollout(
+        id="r1",
+        state="promoted",
+        champion=Side(version="1", digest=DIGESTS[1]),
+        challenger=Side(version="2", digest=DIGESTS[2]),
+        share=0.1,
+        started="2026-11-03T10:00:00+00:00",
+        ended="2026-11-03T12:00:00+00:00",
+        reasons=("error rate 0.0000 against the champion's 0.0002, allowed 0.0052",),
+        observed=Observation(champion=seen, challenger=seen),
     )
+    return rollout.status().model_dump(mode="json")
 
 
 def monitored(

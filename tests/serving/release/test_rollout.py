@@ -16,19 +16,22 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from serving.release import rollout as canary
+from serving.release.observations import Observation, Tally, compare_answers, tally_answers
 from serving.release.rollout import (
-    Observed,
+    PAST_DIRECTORY,
+    ROLLOUT_FILE,
     Rollout,
-    Rules,
     Side,
-    Tally,
-    agreement,
-    decide,
+    add_observation,
+    change_rollout,
+    current_rollout,
     draw,
-    tally,
-    variation,
+    end_rollout,
+    rollout_history,
+    rollout_status,
 )
+from serving.release.rollout_control import abort_rollout, promote_challenger
+from serving.release.rollout_decision import Rules, decide, total_variation
 from tasteloop import files
 from tasteloop.errors import TasteloopError
 
@@ -47,20 +50,20 @@ def sentiments(n: int, positive: float = 0.5, seconds: float = 0.01, seed: int =
             "sentiment": "positive" if probability > 0.5 else "negative",
             "probability": probability,
         }
-        total += tally("sentiment", [answer], seconds * chance.uniform(0.9, 1.1))
+        total += tally_answers("sentiment", [answer], seconds * chance.uniform(0.9, 1.1))
     return total
 
 
-SAME = Observed(champion=sentiments(1000), challenger=sentiments(600, seed=1))
-FEW = Observed(champion=sentiments(1000), challenger=sentiments(40, seed=1))
-NAN = tally("sentiment", [{"sentiment": "positive", "probability": math.nan}], 0.01)
+SAME = Observation(champion=sentiments(1000), challenger=sentiments(600, seed=1))
+FEW = Observation(champion=sentiments(1000), challenger=sentiments(40, seed=1))
+NAN = tally_answers("sentiment", [{"sentiment": "positive", "probability": math.nan}], 0.01)
 
 
-def worse(**changes: Any) -> Observed:
+def worse(**changes: Any) -> Observation:
     return SAME.model_copy(update={"challenger": SAME.challenger.model_copy(update=changes)})
 
 
-CASES: list[tuple[str, Observed, dict[str, Any], str, str]] = [
+CASES: list[tuple[str, Observation, dict[str, Any], str, str]] = [
     ("identical", SAME, {}, "promote", "error rate 0.0000"),
     ("identical in the shadow", SAME, {"shadow": True}, "promote", "latency is not judged"),
     ("too few answers", FEW, {}, "wait", "40 of the challenger; 500 of each are needed"),
@@ -71,10 +74,10 @@ CASES: list[tuple[str, Observed, dict[str, Any], str, str]] = [
         "roll back",
         "after 73 hours there are only",
     ),
-    ("nothing seen", Observed(), {}, "wait", "0 answers of the champion"),
+    ("nothing seen", Observation(), {}, "wait", "0 answers of the champion"),
     (
         "nothing of the champion",
-        Observed(challenger=sentiments(900)),
+        Observation(challenger=sentiments(900)),
         {},
         "wait",
         "0 answers of the champion",
@@ -88,58 +91,64 @@ CASES: list[tuple[str, Observed, dict[str, Any], str, str]] = [
     ),
     (
         "many errors early",
-        FEW + Observed(challenger=Tally(errors=10)),
+        FEW + Observation(challenger=Tally(errors=10)),
         {},
         "roll back",
         "error rate 0.2000",
     ),
     (
         "two errors early are not enough to tell",
-        FEW + Observed(challenger=Tally(errors=2)),
+        FEW + Observation(challenger=Tally(errors=2)),
         {},
         "wait",
         "40 of",
     ),
     (
         "errors of both",
-        SAME + Observed(champion=Tally(errors=40), challenger=Tally(errors=20)),
+        SAME + Observation(champion=Tally(errors=40), challenger=Tally(errors=20)),
         {},
         "promote",
         "",
     ),
     ("one error among many", worse(errors=1), {}, "promote", "error rate 0.0017"),
-    ("one NaN", SAME + Observed(challenger=NAN), {}, "roll back", "1 answers that are not finite"),
+    (
+        "one NaN",
+        SAME + Observation(challenger=NAN),
+        {},
+        "roll back",
+        "1 answers that are not finite",
+    ),
     (
         "one NaN early",
-        FEW + Observed(challenger=NAN),
+        FEW + Observation(challenger=NAN),
         {},
         "roll back",
         "1 answers that are not finite",
     ),
     (
         "a NaN of the champion",
-        SAME + Observed(champion=NAN),
+        SAME + Observation(champion=NAN),
         {},
         "promote",
         "0 answers that are not finite",
     ),
     (
         "slow",
-        Observed(champion=SAME.champion, challenger=sentiments(600, seconds=0.02, seed=1)),
+        Observation(champion=SAME.champion, challenger=sentiments(600, seconds=0.02, seed=1)),
         {},
         "roll back",
         "p95",
     ),
     (
         "slow in the shadow",
-        Observed(champion=SAME.champion, challenger=sentiments(600, seconds=0.02, seed=1)),
+        Observation(champion=SAME.champion, challenger=sentiments(600, seconds=0.02, seed=1)),
         {"shadow": True},
         "promote",
         "not judged",
     ),
     (
         "slower by what does not matter",
-        Observed(
+        Observation(
             champion=sentiments(600, seconds=0.001), challenger=sentiments(600, seconds=0.003)
         ),
         {},
@@ -148,14 +157,14 @@ CASES: list[tuple[str, Observed, dict[str, Any], str, str]] = [
     ),
     (
         "other answers",
-        Observed(champion=sentiments(1000, 0.9), challenger=sentiments(600, 0.1, seed=1)),
+        Observation(champion=sentiments(1000, 0.9), challenger=sentiments(600, 0.1, seed=1)),
         {},
         "roll back",
         "first answers of sentiment differ by",
     ),
     (
         "somewhat other answers",
-        Observed(champion=sentiments(1000, 0.5), challenger=sentiments(600, 0.6, seed=1)),
+        Observation(champion=sentiments(1000, 0.5), challenger=sentiments(600, 0.6, seed=1)),
         {},
         "promote",
         "first answers of sentiment differ by",
@@ -167,7 +176,7 @@ CASES: list[tuple[str, Observed, dict[str, Any], str, str]] = [
     ("name", "observed", "how", "verdict", "reason"), CASES, ids=[case[0] for case in CASES]
 )
 def test_decisions(
-    name: str, observed: Observed, how: dict[str, Any], verdict: str, reason: str
+    name: str, observed: Observation, how: dict[str, Any], verdict: str, reason: str
 ) -> None:
     decision = decide(observed, RULES, **how)
     assert decision.verdict == verdict, decision
@@ -181,9 +190,9 @@ def test_a_constant_answer_is_rolled_back_though_it_is_fast_and_without_errors()
     ]
     champion, challenger = Tally(), Tally()
     for n in range(600):
-        champion += tally("interests", [ranked[n % 8]], 0.01)
-        challenger += tally("interests", [ranked[0]], 0.01)
-    decision = decide(Observed(champion=champion, challenger=challenger), RULES)
+        champion += tally_answers("interests", [ranked[n % 8]], 0.01)
+        challenger += tally_answers("interests", [ranked[0]], 0.01)
+    decision = decide(Observation(champion=champion, challenger=challenger), RULES)
     assert decision.verdict == "roll back"
     assert "first answers of interests differ by 0.875" in decision.reasons[0]
 
@@ -200,9 +209,9 @@ def test_chance_is_not_taken_for_a_difference() -> None:
 
     for n, m in ((50, 50), (500, 60), (2000, 2000)):
         for _ in range(30):
-            distance, bound = variation(sample(n, weights), sample(m, weights), 0.001)
+            distance, bound = total_variation(sample(n, weights), sample(m, weights), 0.001)
             assert distance < bound
-    distance, bound = variation(sample(2000, weights), sample(2000, weights[::-1]), 0.001)
+    distance, bound = total_variation(sample(2000, weights), sample(2000, weights[::-1]), 0.001)
     assert distance > 2 * bound
 
 
@@ -221,29 +230,31 @@ def test_tallies_add_up_in_any_order() -> None:
     assert parts[0] + parts[1] + parts[2] + parts[3] == parts[3] + (
         parts[2] + (parts[1] + parts[0])
     )
-    whole = Observed(champion=parts[0], challenger=parts[1], skipped=2)
-    assert Observed.model_validate(json.loads(whole.model_dump_json())) == whole
+    whole = Observation(champion=parts[0], challenger=parts[1], skipped=2)
+    assert Observation.model_validate(json.loads(whole.model_dump_json())) == whole
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-5, 0.0012, 0.05, 3.0, 1e9])
 def test_a_quantile_is_within_a_tenth(seconds: float) -> None:
-    found = tally("sentiment", [{"sentiment": "positive", "probability": 0.5}], seconds).quantile(
-        0.95
-    )
+    found = tally_answers(
+        "sentiment", [{"sentiment": "positive", "probability": 0.5}], seconds
+    ).latency_quantile(0.95)
     assert found is not None
     if 1e-4 < seconds < 1e4:
         assert seconds <= found * 1.0001 <= seconds * 1.101
-    assert Tally().quantile(0.95) is None
+    assert Tally().latency_quantile(0.95) is None
 
 
 def test_outcomes_are_bounded_however_many_items_there_are() -> None:
     total = Tally()
     for n in range(1000):
-        total += tally(
+        total += tally_answers(
             "recommend", [{"recommendations": [{"item": f"item {n}", "score": 1.0}]}], None
         )
     assert len(total.outcomes["recommend"]) == 32
-    assert tally("recommend", [{"recommendations": []}], None).outcomes == {"recommend": {"": 1}}
+    assert tally_answers("recommend", [{"recommendations": []}], None).outcomes == {
+        "recommend": {"": 1}
+    }
 
 
 def test_agreement() -> None:
@@ -254,12 +265,14 @@ def test_agreement() -> None:
             ]
         }
 
-    said = agreement([ranked("a", "b"), ranked("a", "b")], [ranked("a", "c"), ranked("b", "a")])
+    said = compare_answers(
+        [ranked("a", "b"), ranked("a", "b")], [ranked("a", "c"), ranked("b", "a")]
+    )
     assert (said.compared, said.first) == (2, 1)
     assert said.overlap == pytest.approx(0.5 + 1.0)
     assert said.distance == pytest.approx(0.0 + 0.5)
 
-    said = agreement(
+    said = compare_answers(
         [
             {"sentiment": "positive", "probability": 0.75},
             {"sentiment": "positive", "probability": 0.75},
@@ -305,53 +318,54 @@ def running(home: Path) -> Rollout:
         share=0.1,
         started="2026-11-24T10:00:00+00:00",
     )
-    files.write_json(home / canary.STATE, json.loads(rollout.model_dump_json()))
+    files.write_json(home / ROLLOUT_FILE, json.loads(rollout.model_dump_json()))
     return rollout
 
 
 def test_no_rollout_is_none(home: Path) -> None:
-    assert canary.current() is None
-    assert canary.status() is None
-    for act in (canary.promote, canary.abort):
+    assert current_rollout() is None
+    assert rollout_status() is None
+    for act in (promote_challenger, abort_rollout):
         with pytest.raises(TasteloopError, match="no rollout is running"):
             act()
 
 
 def test_what_servers_saw_is_added_and_the_end_is_final(home: Path) -> None:
     rollout = running(home)
-    assert canary.current() == rollout
+    assert current_rollout() == rollout
     for _ in range(2):
-        canary.observe("r1", Observed(champion=Tally(answers=3), skipped=1))
-    assert canary.current().observed == Observed(champion=Tally(answers=6), skipped=2)  # type: ignore[union-attr]
-    canary.observe("another", Observed(champion=Tally(answers=3)))
-    ended = canary.end("r1", "rolled back", ["too slow"])
+        add_observation("r1", Observation(champion=Tally(answers=3), skipped=1))
+    assert current_rollout().observed == Observation(champion=Tally(answers=6), skipped=2)  # type: ignore[union-attr]
+    add_observation("another", Observation(champion=Tally(answers=3)))
+    ended = end_rollout("r1", "rolled back", ["too slow"])
     assert ended is not None and (ended.state, ended.reasons) == ("rolled back", ("too slow",))
-    canary.observe("r1", Observed(champion=Tally(answers=3)))
-    canary.end("r1", "promoted", ["late"])
-    assert canary.current() == ended
-    told = canary.status()
-    assert told is not None and told["observed"]["champion"]["answers"] == 6
-    json.dumps(told, allow_nan=False)
+    add_observation("r1", Observation(champion=Tally(answers=3)))
+    end_rollout("r1", "promoted", ["late"])
+    assert current_rollout() == ended
+    status = rollout_status()
+    assert status is not None and status.observed.champion.answers == 6
+    json.dumps(status.model_dump(mode="json"), allow_nan=False)
 
 
 def test_past_rollouts_are_kept(home: Path) -> None:
-    assert canary.history() == []
+    assert rollout_history() == []
     first = running(home)
-    ended = canary.end("r1", "aborted", ["by hand"])
+    ended = end_rollout("r1", "aborted", ["by hand"])
     second = first.model_copy(update={"id": "r2", "started": "2026-11-25T10:00:00+00:00"})
-    canary._change(lambda _: second)
-    assert canary.current() == second
-    assert canary.history() == [second, ended]
-    canary.end("r2", "promoted", ["all is well"])
+    change_rollout(lambda _: second)
+    assert current_rollout() == second
+    assert rollout_history() == [second, ended]
+    end_rollout("r2", "promoted", ["all is well"])
     # a kill before it was moved
-    files.write_json(home / canary.PAST / "r2.json", json.loads(second.model_dump_json()))
-    assert [(r.id, r.state) for r in canary.history()] == [("r2", "promoted"), ("r1", "aborted")]
+    files.write_json(home / PAST_DIRECTORY / "r2.json", json.loads(second.model_dump_json()))
+    assert [(r.id, r.state) for r in rollout_history()] == [("r2", "promoted"), ("r1", "aborted")]
 
 
 ADD = """
-from serving.release import rollout as canary
+from serving.release.observations import Observation, Tally
+from serving.release.rollout import add_observation
 for _ in range(50):
-    canary.observe("r1", canary.Observed(champion=canary.Tally(answers=1)))
+    add_observation("r1", Observation(champion=Tally(answers=1)))
 """
 
 
@@ -359,7 +373,7 @@ def test_two_servers_lose_no_count(home: Path) -> None:
     running(home)
     both = [subprocess.Popen([sys.executable, "-c", ADD], cwd=HOUSE) for _ in range(2)]
     assert [process.wait(120) for process in both] == [0, 0]
-    assert canary.current().observed.champion.answers == 100  # type: ignore[union-attr]
+    assert current_rollout().observed.champion.answers == 100  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -377,9 +391,9 @@ def test_a_spoilt_state_is_an_error_that_says_what_to_do(
     home: Path, spoil: Callable[[str], str]
 ) -> None:
     running(home)
-    path = home / canary.STATE
+    path = home / ROLLOUT_FILE
     before = path.read_text()
     path.write_text(spoil(before))
     assert path.read_text() != before
     with pytest.raises(TasteloopError, match=r"rollout\.json"):
-        canary.current()
+        current_rollout()

@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from serving.client import Client
-from serving.release import rehearsal as rollout
-from serving.release.rehearsal import compare, rehearse
+from serving.release import answer_comparison, rehearsal
+from serving.release.answer_comparison import compare
+from serving.release.rehearsal import rehearse
 from tasteloop import files
 from tasteloop.bundle.manifest import seal
 from tests.support.processes import HOUSE
@@ -117,7 +118,7 @@ def test_a_ruined_bundle_is_an_outcome_too(tmp_path: Path, content: str | None) 
 def test_a_server_that_dies_is_the_reason(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollout.sys, "executable", "/bin/false")
+    monkeypatch.setattr(rehearsal.sys, "executable", "/bin/false")
     outcome = rehearse(tiny_bundle, tmp_path)
     assert (outcome.passed, outcome.reason) == (False, "the server ended with 1: it logged nothing")
 
@@ -125,7 +126,7 @@ def test_a_server_that_dies_is_the_reason(
 def test_a_server_that_does_not_get_ready_is_the_reason(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollout, "START_SECONDS", 0.1)
+    monkeypatch.setattr(rehearsal, "START_SECONDS", 0.1)
     assert "was not ready within 0 s" in rehearse(tiny_bundle, tmp_path).reason
 
 
@@ -263,9 +264,18 @@ def test_elsewhere_int8_may_differ_a_little_and_decide_otherwise() -> None:
     question = {"model": "interests", "instance": {}}
     near = changed(INTERESTS, lambda a: a["interests"][2].update(probability=0.49, predicted=False))
     far = changed(INTERESTS, lambda a: a["interests"][2].update(probability=0.4))
-    assert rollout._differences([question], [INTERESTS], [(near, near)], 1e-4, 0.05) == []
-    assert len(rollout._differences([question], [INTERESTS], [(near, None)], 1e-4, 1e-4)) == 1
-    assert len(rollout._differences([question], [INTERESTS], [(far, far)], 1e-4, 0.05)) == 2
+    assert (
+        answer_comparison.find_differences([question], [INTERESTS], [(near, near)], 1e-4, 0.05)
+        == []
+    )
+    assert (
+        len(answer_comparison.find_differences([question], [INTERESTS], [(near, None)], 1e-4, 1e-4))
+        == 1
+    )
+    assert (
+        len(answer_comparison.find_differences([question], [INTERESTS], [(far, far)], 1e-4, 0.05))
+        == 2
+    )
 
 
 @pytest.mark.parametrize(("model", "recorded", "change", "message"), DIFFER)
