@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from serving.release.database import ARTIFACTS_DIRECTORY, tracking_uri
+from serving.release.database import tracking_uri
 from serving.release.versions import DIGEST_TAG, LocalVersion
 from tasteloop import files
 from tasteloop.bundle.manifest import verify
 from tasteloop.errors import TasteloopError
+from tasteloop.home import Home
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -68,7 +69,7 @@ def find_bundle(digest: str) -> Path:
     Raises:
         TasteloopError: it is not here, or not complete.
     """
-    artifacts = files.home() / ARTIFACTS_DIRECTORY
+    artifacts = Home.current().registry_artifacts
     for path in [files.cache() / "bundles" / digest, *artifacts.glob("*/artifacts/bundle")]:
         manifest = path / "manifest.json"
         if manifest.is_file() and files.sha256_file(manifest) == digest:

@@ -15,12 +15,11 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from tasteloop import files
+from tasteloop.home import Home
 from tasteloop.redaction import redact
 
 logger = logging.getLogger(__name__)
 
-DATABASE_FILE, ARTIFACTS_DIRECTORY = "mlflow.db", "mlartifacts"  # both in the home
 _PLAIN_PATH = re.compile(r"[\w/ .,+=~-]+")  # paths that need no escape in an SQLite URI
 _LOCATION_COLUMNS = (  # where MLflow's database has the absolute locations of artifacts
     ("experiments", "artifact_location"),
@@ -32,8 +31,8 @@ _LOCATION_COLUMNS = (  # where MLflow's database has the absolute locations of a
 
 
 def tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, else the SQLite file under `home()`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(files.home() / DATABASE_FILE)
+    """`MLFLOW_TRACKING_URI`, else the SQLite file in the home."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(Home.current().registry)
 
 
 def sqlite_uri(path: Path) -> str:
@@ -77,12 +76,12 @@ def sqlite_path(uri: str) -> Path | None:
 def remote_address() -> str | None:
     """The registry's address without a password; None where it is the file of this home."""
     uri = tracking_uri()
-    return None if sqlite_path(uri) == files.home() / DATABASE_FILE else redact(uri)
+    return None if sqlite_path(uri) == Home.current().registry else redact(uri)
 
 
 def address() -> str:
     """Where the registry is, for messages: without a password."""
-    return remote_address() or str(files.home() / DATABASE_FILE)
+    return remote_address() or str(Home.current().registry)
 
 
 def change_stamp() -> tuple[int, ...] | None:
@@ -111,7 +110,8 @@ def relocate_artifacts(database: Path, location: str, experiment: str) -> None:
         query = "SELECT artifact_location FROM experiments WHERE name = ?"
         row = connection.execute(query, (experiment,)).fetchone()
         recorded = str(row[0]) if row else location
-        of_a_home = recorded.startswith("file:") and recorded.endswith(f"/{ARTIFACTS_DIRECTORY}")
+        artifacts = Home.current().registry_artifacts.name
+        of_a_home = recorded.startswith("file:") and Path(recorded).name == artifacts
         if recorded == location or not of_a_home:
             return
         with connection:  # one transaction

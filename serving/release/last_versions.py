@@ -14,16 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.release.database import ARTIFACTS_DIRECTORY, remote_address
+from serving.release.database import remote_address
 from serving.release.versions import VersionId
 from tasteloop import files
 from tasteloop.errors import TasteloopError
+from tasteloop.home import Home
 
 logger = logging.getLogger(__name__)
-
-LAST_CHAMPION_FILE = "champion.json"
-SERVED_FILE = "served.json"
-_LEDGER = Path("monitor", "ledger.jsonl")  # whose entries are about champions
 
 
 class RegistryLost(TasteloopError):
@@ -77,7 +74,7 @@ def note_champion(champion: VersionId) -> None:
 
 
 def _note(last: LastChampion) -> None:
-    path = files.home() / LAST_CHAMPION_FILE
+    path = Home.current().champion_pointer
     try:
         if _noted() != last:
             _write(last)
@@ -87,12 +84,12 @@ def _note(last: LastChampion) -> None:
 
 def _write(last: LastChampion) -> None:
     noted = {"version": last.version, "digest": last.digest, "registry": last.registry}
-    files.write_json(files.home() / LAST_CHAMPION_FILE, noted)
+    files.write_json(Home.current().champion_pointer, noted)
 
 
 def _noted() -> LastChampion | None:
     """What `champion.json` holds; None without one."""
-    path = files.home() / LAST_CHAMPION_FILE
+    path = Home.current().champion_pointer
     return LastChampion.parse(_read(path)) if path.exists() else None
 
 
@@ -102,11 +99,11 @@ def last_champion() -> str | None:
     A home of a version that wrote no `champion.json` knows from what its server or its monitor
     wrote.
     """
-    home, noted = files.home(), _noted()
-    if noted is None and (home / SERVED_FILE).exists():
-        noted = LastChampion.parse(_read(home / SERVED_FILE))
+    home, noted = Home.current(), _noted()
+    if noted is None and home.served_version.exists():
+        noted = LastChampion.parse(_read(home.served_version))
     if noted is None:
-        ledger = home / _LEDGER
+        ledger = home.ledger
         has_entries = ledger.exists() and ledger.stat().st_size > 0
         return f"one that {ledger} is about" if has_entries else None
     return None if noted.was_reset else noted.describe()
@@ -119,13 +116,13 @@ def had_versions() -> bool:
     noted = _noted()
     if noted is not None and noted.was_reset:
         return False
-    artifacts = files.home() / ARTIFACTS_DIRECTORY
+    artifacts = Home.current().registry_artifacts
     return last_champion() is not None or (artifacts.is_dir() and any(artifacts.iterdir()))
 
 
 def forget_versions() -> None:
     """Begin without a champion and without a version that was served."""
-    (files.home() / SERVED_FILE).unlink(missing_ok=True)
+    Home.current().served_version.unlink(missing_ok=True)
     _write(LastChampion(was_reset=True))
 
 
@@ -141,7 +138,7 @@ def registry_lost(loss: str) -> RegistryLost:
 
 def served_version() -> VersionId | None:
     """The version that a server of this home served last; None where none is known."""
-    value = _read(files.home() / SERVED_FILE)
+    value = _read(Home.current().served_version)
     if not isinstance(value, Mapping) or not {"version", "digest"} <= value.keys():
         return None
     return VersionId(str(value["version"]), str(value["digest"]))
@@ -153,7 +150,7 @@ def note_served(version: VersionId) -> None:
     """
     if version == served_version():
         return
-    path = files.home() / SERVED_FILE
+    path = Home.current().served_version
     try:
         files.write_json(path, {"version": version.version, "digest": version.digest})
     except OSError as error:

@@ -1,6 +1,6 @@
 """MLflow's store (tracking and registry), opened by one process at a time.
 
-All work on it happens under one file lock in `home()`, so that compare-and-swap is atomic between
+All work on it happens under one file lock in the home, so that compare-and-swap is atomic between
 the processes of a machine (and of machines that share that directory). MLflow's own API has no
 compare-and-swap: two machines with homes of their own and one remote store can still promote at the
 same moment, and the later one wins.
@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from serving.release.database import (
-    ARTIFACTS_DIRECTORY,
-    DATABASE_FILE,
     address,
     relocate_artifacts,
     sqlite_path,
@@ -29,6 +27,7 @@ from serving.release.database import (
 from serving.release.last_versions import had_versions, last_champion, registry_lost
 from tasteloop import files
 from tasteloop.errors import TasteloopError
+from tasteloop.home import Home
 from tasteloop.redaction import redact
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def open_store(artifacts: bool = True) -> Iterator[MlflowClient]:
         RegistryLost: the store is damaged, or has no champion although this home has had one.
         TasteloopError: the store does not answer.
     """
-    home, uri = files.home(), tracking_uri()
+    home, uri = Home.current(), tracking_uri()
     database = sqlite_path(uri)
     with lock_store(), _translate_errors(database):
         if database is not None:
@@ -67,13 +66,13 @@ def open_store(artifacts: bool = True) -> Iterator[MlflowClient]:
         client = connect(uri, home)
         if database is not None:
             _reopen_if_replaced(client, uri, database)
-            if artifacts and database.absolute() == home / DATABASE_FILE:
-                relocate_artifacts(database, (home / ARTIFACTS_DIRECTORY).as_uri(), MODEL)
+            if artifacts and database.absolute() == home.registry:
+                relocate_artifacts(database, home.registry_artifacts.as_uri(), MODEL)
         yield client
 
 
 def lock_store() -> AbstractContextManager[None]:
-    return files.locked(files.home() / "registry.lock", _LOCK_SECONDS, 0.05)
+    return files.locked(Home.current().registry_lock, _LOCK_SECONDS, 0.05)
 
 
 def is_unused() -> bool:
@@ -83,7 +82,7 @@ def is_unused() -> bool:
     Raises:
         RegistryLost: it was in use, and is missing or empty now.
     """
-    database = files.home() / DATABASE_FILE
+    database = Home.current().registry
     if os.environ.get("MLFLOW_TRACKING_URI") or (database.exists() and database.stat().st_size):
         return False
     _check_database(database)
@@ -140,7 +139,7 @@ def _translate_errors(database: Path | None) -> Iterator[None]:
 
 
 @cache
-def connect(uri: str, home: Path) -> MlflowClient:
+def connect(uri: str, home: Home) -> MlflowClient:
     """A client of the store, in which the model and its experiment exist.
 
     Raises:
@@ -160,7 +159,7 @@ def connect(uri: str, home: Path) -> MlflowClient:
         raise registry_lost(f"the registry {address()} has no model {MODEL!r}")
     if client.get_experiment_by_name(MODEL) is None:
         is_local = urlparse(uri).scheme not in ("http", "https")
-        location = (home / ARTIFACTS_DIRECTORY).as_uri() if is_local else None
+        location = home.registry_artifacts.as_uri() if is_local else None
         client.create_experiment(MODEL, location)
     if not model_exists:
         client.create_registered_model(MODEL)

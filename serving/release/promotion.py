@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from serving.release.bundles import fetch_bundle
-from serving.release.database import DATABASE_FILE, address, sqlite_path, tracking_uri
+from serving.release.database import address, sqlite_path, tracking_uri
 from serving.release.last_versions import RegistryLost, forget_versions, note_champion
 from serving.release.mlflow_store import MODEL, connect, is_unused, lock_store, open_store
 from serving.release.registry import (
@@ -29,6 +29,7 @@ from serving.release.registry import (
 )
 from serving.release.versions import DIGEST_TAG, PROMOTED_TAG, LocalVersion, Promotion
 from tasteloop.errors import TasteloopError
+from tasteloop.home import Home
 
 _LONGEST_HISTORY = 1000  # champions
 
@@ -140,13 +141,14 @@ def reset() -> Path | None:
 
 def _set_aside(database: Path) -> Path:
     """Rename a database and the files that SQLite keeps beside it, the database last."""
+    name = Home.current().registry.name
     stamp = f"lost-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
     for suffix in ("-wal", "-shm", "-journal", ""):
         with suppress(FileNotFoundError):
             database.with_name(database.name + suffix).rename(
-                database.with_name(f"{DATABASE_FILE}{suffix}.{stamp}")
+                database.with_name(f"{name}{suffix}.{stamp}")
             )
-    return database.with_name(f"{DATABASE_FILE}.{stamp}")
+    return database.with_name(f"{name}.{stamp}")
 
 
 def _describe(digest: str | None) -> str:

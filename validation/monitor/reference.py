@@ -31,13 +31,13 @@ from tasteloop.behaviour.snapshots import TRAIN, Snapshots
 from tasteloop.errors import TasteloopError
 from tasteloop.files import (
     atomic_directory,
-    home,
     read_json,
     read_parquet,
     sha256_tree,
     write_json,
     write_parquet,
 )
+from tasteloop.home import Home
 from validation.monitor.drift import codebook, natural_bounds, profile
 from validation.monitor.measures import declared
 from validation.monitor.sampling import (
@@ -293,12 +293,12 @@ def keep_data(bundle: Path, dataset: Path, snapshots: Path) -> None:
 
 def data_path(champion_digest: str) -> Path:
     """Where the data of a bundle that was trained elsewhere is."""
-    return home() / "monitor" / "data" / champion_digest
+    return Home.current().training_data(champion_digest)
 
 
 def reference_path(champion_digest: str) -> Path:
     """Where the reference of a bundle is."""
-    return home() / "monitor" / "references" / champion_digest
+    return Home.current().reference(champion_digest)
 
 
 def windowed(frame: pl.DataFrame, spans: Sequence[Span]) -> pl.DataFrame:

@@ -28,9 +28,10 @@ from typer.testing import CliRunner
 
 from serving.release import mlflow_store, promotion, registry
 from serving.release.database import change_stamp, sqlite_path, sqlite_uri, tracking_uri
-from serving.release.last_versions import LAST_CHAMPION_FILE, SERVED_FILE, RegistryLost
+from serving.release.last_versions import RegistryLost
 from tasteloop import files
 from tasteloop.errors import TasteloopError
+from tasteloop.home import Home
 from tests.support.registries import (
     SETTINGS,
     VERDICT,
@@ -397,12 +398,12 @@ def test_a_lost_registry_is_reset_by_an_explicit_command_alone(home: Path, tmp_p
     with pytest.raises(TasteloopError, match="has a champion, version 1"):
         promotion.reset()
     lose(home, "no database")
-    files.write_json(home / SERVED_FILE, {"version": "1", "digest": "d"})
+    files.write_json(Home(home).served_version, {"version": "1", "digest": "d"})
 
     aside = promotion.reset()
     assert aside is not None and aside.read_bytes().startswith(b"not a database")
     assert registry.champion() is None and registry.versions() == []
-    assert not (home / SERVED_FILE).exists()
+    assert not Home(home).served_version.exists()
 
 
 @pytest.mark.parametrize("witness", ["served.json", "monitor/ledger.jsonl", "mlartifacts"])
@@ -411,7 +412,7 @@ def test_a_home_of_an_earlier_version_knows_that_it_had_a_champion(
 ) -> None:
     promoted(tmp_path, "a")
     shutil.rmtree(home / "mlartifacts")
-    (home / LAST_CHAMPION_FILE).unlink()
+    Home(home).champion_pointer.unlink()
     if witness == "mlartifacts":
         (home / witness / "run").mkdir(parents=True)
     else:
@@ -423,17 +424,17 @@ def test_a_home_of_an_earlier_version_knows_that_it_had_a_champion(
 
 def test_who_finds_a_champion_remembers_it(home: Path, tmp_path: Path) -> None:
     promoted(tmp_path, "a")
-    noted = (home / LAST_CHAMPION_FILE).read_text()
+    noted = Home(home).champion_pointer.read_text()
     # a process that was killed just after it promoted, or an earlier version
-    (home / LAST_CHAMPION_FILE).unlink()
+    Home(home).champion_pointer.unlink()
     assert registry.pointer() is not None
-    assert (home / LAST_CHAMPION_FILE).read_text() == noted
+    assert Home(home).champion_pointer.read_text() == noted
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '"text"', "{}", "\0"])
 def test_a_damaged_memory_is_still_one(home: Path, tmp_path: Path, damage: str) -> None:
     promoted(tmp_path, "a")
-    (home / LAST_CHAMPION_FILE).write_text(damage)
+    Home(home).champion_pointer.write_text(damage)
     lose(home, "missing")
     with pytest.raises(RegistryLost):
         registry.champion()
@@ -545,7 +546,7 @@ def test_an_mlflow_server_that_has_lost_the_champion_or_does_not_answer_is_no_ne
 ) -> None:
     database, server = remote
     promoted(tmp_path, "a")
-    assert "SECRET" not in (home / LAST_CHAMPION_FILE).read_text()
+    assert "SECRET" not in Home(home).champion_pointer.read_text()
 
     for tables, why in (
         (("registered_model_aliases",), "has no champion"),
