@@ -24,7 +24,7 @@ def history(
     """Show what the monitor decided, newest first: when, why, on what evidence, and what came of
     it.
     """
-    from pipelines.loop.monitoring import tell
+    from pipelines.loop.summaries import summarise_entry
     from tasteloop.home import Home
     from validation.monitor.ledger import Ledger
 
@@ -35,7 +35,7 @@ def history(
     if not entries:
         typer.echo("no decision yet")
     for entry in entries:
-        typer.echo(tell(entry))
+        typer.echo(summarise_entry(entry))
 
 
 @commands.command()
@@ -67,7 +67,11 @@ def monitor(
     retraining; its sections watch, decision, retraining, rollback and alerts are the monitor's.
     Webhook: --set alerts.webhook=https://...
     """
-    from pipelines.loop import monitoring
+    from pipelines.loop.incoming import source_of_files
+    from pipelines.loop.metrics import write_metrics
+    from pipelines.loop.monitoring import watch_once
+    from pipelines.loop.summaries import summarise_pass
+    from pipelines.loop.watching import watch_every
     from pipelines.settings import load
     from validation.monitor.ledger import Held
 
@@ -78,29 +82,29 @@ def monitor(
     log_to_stderr()
     logging.getLogger("pipelines").setLevel(logging.INFO)  # a retraining's steps
     settings = load(profile, set or [])
-    source = None if events is None else monitoring.directory(events)
+    source = None if events is None else source_of_files(events)
     if every is not None:
         seconds = parse_duration(every)
         typer.echo(f"a pass every {every}; stop with Ctrl-C or SIGTERM", err=True)
-        monitoring.watch_every(
+        watch_every(
             settings,
             seconds,
             lambda line: typer.echo(line, err=as_json),
-            (lambda watched: print(json.dumps(watched.json()), flush=True)) if as_json else None,
+            (lambda report: print(json.dumps(report.json()), flush=True)) if as_json else None,
             source,
         )
         return
     try:
-        watched = monitoring.watch_once(settings, source=source)
+        report = watch_once(settings, source=source)
     except Held as error:
         fail(str(error), 5)
     except KeyboardInterrupt:
         fail("interrupted; the next pass carries on from here", 130)
-    monitoring.write_metrics()
+    write_metrics()
     if as_json:
-        print_json(watched.json())
+        print_json(report.json())
     else:
-        typer.echo(monitoring.line(watched))
+        typer.echo(summarise_pass(report))
 
 
 _SECONDS_OF_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -1,9 +1,9 @@
 """What the monitor no longer needs is removed, so that a disk does not fill: old reports,
 references, data, events.
 
-Never removed: the ledger, and what the champion or the one before it was made from or is compared
-with. A directory is renamed before it is emptied, so a reader finds it whole or not at all; what a
-kill left over is removed by the next pass.
+The ledger is never removed, nor what the champion or the one before it was made from or is compared
+with. A directory is renamed before it is emptied, so that a reader finds all of it or nothing; what
+a kill left over is removed by the next pass.
 """
 
 from __future__ import annotations
@@ -11,31 +11,24 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from pipelines.loop.monitoring import (
-    INCOMING,
-    LEDGER,
-    RETRAININGS,
-    WINDOWS,
-    event_files,
-    run_of_bundle,
-    scan_events,
-)
-from pipelines.loop.retraining import base_of, read_by
+from pipelines.loop.incoming import event_files, scan_events
+from pipelines.loop.provenance import find_provenance
 from pipelines.settings import Settings
+from serving.release import registry
 from tasteloop.behaviour.events import TIME
 from tasteloop.errors import TasteloopError
-from tasteloop.files import home
+from tasteloop.home import Home
 from validation.monitor.ledger import Lease
 from validation.monitor.reference import Reference, data_path, reference_path
 from validation.monitor.windows import HOUR
 
 log = logging.getLogger(__name__)
 
-_GONE = ".gone-"  # begins the name of a directory that is being removed
+_REMOVING = ".gone-"  # begins the name of a directory that is being removed
 _WINDOW = re.compile(r"\d+-(\d+)-[0-9a-f]+")
 
 
@@ -45,76 +38,78 @@ def prune(lease: Lease, settings: Settings, reference: Reference) -> list[Path]:
     Args:
         reference: the live champion's. Nothing is removed while a retraining is under way.
     """
-    for left in (home() / LEDGER).glob(f"*/{_GONE}*"):
+    home = Home.current()
+    for left in home.monitor.glob(f"*/{_REMOVING}*"):
         shutil.rmtree(left, ignore_errors=True)
     if any(trigger.result is None for trigger in lease.ledger.triggers()):
         return []
-    rules, newest = (
-        settings.retention,
-        max((e.end for e in lease.ledger.evidence()), default=reference.end),
-    )
-    needed = _needed(reference.champion)
-    root = home() / LEDGER
-    gone = [
-        *_reports(root / WINDOWS, rules.windows),
-        *_beyond(reference_path("any").parent, rules.champions, needed),
-        *_beyond(data_path("any").parent, rules.champions, needed),
-        *_beyond(root / RETRAININGS, rules.champions, needed),
-    ]
+
+    # 1. what is too old
+    rules = settings.retention
+    needed = _needed_paths(reference.champion)
+    old = _old_reports(home.windows, rules.windows)
+    for directory in (reference_path("any").parent, data_path("any").parent, home.retrainings):
+        old += _old_directories(directory, rules.champions, needed)
     if rules.incoming_days is not None:
+        ends = [evidence.end for evidence in lease.ledger.evidence()]
+        newest = max(ends, default=reference.end)
         days = max(rules.incoming_days, settings.retraining.recent_days)
-        before = min(
-            newest - int(days * 24 * HOUR), reference.end - reference.settings.windows.horizon
-        )
-        gone += _ended(home() / INCOMING, before)
-    if gone:
-        names = [str(path.relative_to(home())) for path in gone]
-        lease.ledger.append(lease, "pruned", "", {"removed": names}, once=False)
-        for path in gone:
-            _remove(path)
-        log.info(
-            "retention: removed %d old files and directories, such as %s", len(names), names[0]
-        )
-    return gone
+        # answers before the reference's end have their horizon after it
+        matures = reference.end - reference.settings.windows.horizon
+        old += _old_event_files(home.incoming, min(newest - int(days * 24 * HOUR), matures))
+    if not old:
+        return []
+
+    # 2. the ledger first, then the disk
+    names = [str(path.relative_to(home.path)) for path in old]
+    lease.ledger.append(lease, "pruned", "", {"removed": names}, once=False)
+    for path in old:
+        _remove(path)
+    log.info("retention: removed %d old files and directories, such as %s", len(names), names[0])
+    return old
 
 
-def _needed(champion: str) -> set[Path]:
+def _needed_paths(champion: str) -> set[Path]:
     """Paths that the champion and the one before it are compared with, or would be trained anew
     from.
     """
-    from serving.release import registry
-
-    before = registry.previous()
+    previous = registry.previous()
+    digests = {champion, *([previous[1]] if previous else [])}
     paths: set[Path] = set()
-    for digest in {champion, *([before[1]] if before else [])}:
+    for digest in digests:
         paths |= {reference_path(digest), data_path(digest)}
-        if (made := run_of_bundle(digest)) is not None:
-            read = read_by(made)
-            paths |= {
-                base_of(made),
-                *made.artifacts.values(),
-                *([read] if read else []),
-            }
+        made_from = find_provenance(digest)
+        if made_from is not None:
+            paths |= {made_from.base_dataset, *made_from.artifacts.values()}
+            if made_from.ingested is not None:
+                paths.add(made_from.ingested)
     return {path.absolute() for path in paths}
 
 
-def _reports(directory: Path, most: int) -> list[Path]:
-    ends = {
-        path: int(found[1]) for path in _in(directory) if (found := _WINDOW.fullmatch(path.name))
-    }
-    return sorted(ends, key=lambda path: (ends[path], path.name))[:-most]
+def _old_reports(directory: Path, count: int) -> list[Path]:
+    """The reports of windows but for so many of the newest."""
+    ends: dict[Path, int] = {}
+    for path in _directories(directory):
+        match = _WINDOW.fullmatch(path.name)
+        if match:
+            ends[path] = int(match[1])
+    return sorted(ends, key=lambda path: (ends[path], path.name))[:-count]
 
 
-def _beyond(directory: Path, most: int, needed: Collection[Path]) -> list[Path]:
-    """All but the newest, and but those in which something that is needed lies."""
-    free = [
-        p for p in _in(directory) if not any(path.is_relative_to(p.absolute()) for path in needed)
-    ]
+def _old_directories(directory: Path, count: int, needed: Collection[Path]) -> list[Path]:
+    """The directories in one but for so many of the newest, and but for those in which something
+    lies that is needed.
+    """
+
+    def holds_what_is_needed(path: Path) -> bool:
+        return any(each.is_relative_to(path.absolute()) for each in needed)
+
+    free = [path for path in _directories(directory) if not holds_what_is_needed(path)]
     free.sort(key=lambda path: (path.stat().st_mtime, path.name))
-    return free[: max(0, len(free) - most)]
+    return free[: max(0, len(free) - count)]
 
 
-def _ended(directory: Path, before: int) -> list[Path]:
+def _old_event_files(directory: Path, before: int) -> list[Path]:
     """Files of events that all lie before a time, µs; one that cannot be read is left to the pass
     to complain of.
     """
@@ -122,25 +117,25 @@ def _ended(directory: Path, before: int) -> list[Path]:
 
     from tasteloop.datasets.tables import collect
 
-    found = []
+    old = []
     for path in event_files(directory):
         try:
             last: Any = collect(scan_events(path).select(pl.col(TIME).max()), path).item()
         except TasteloopError:
             continue
         if last is not None and last < before:
-            found.append(path)
-    return found
+            old.append(path)
+    return old
 
 
-def _in(directory: Path) -> Iterable[Path]:
-    return [path for path in directory.glob("[!.]*") if path.is_dir()]
+def _directories(parent: Path) -> list[Path]:
+    return [path for path in parent.glob("[!.]*") if path.is_dir()]
 
 
 def _remove(path: Path) -> None:
     try:
         if path.is_dir():
-            hidden = path.with_name(f"{_GONE}{path.name}")
+            hidden = path.with_name(f"{_REMOVING}{path.name}")
             path.rename(hidden)
             shutil.rmtree(hidden)
         else:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.local.facts import RunFacts, list_runs
-from pipelines.loop.monitoring import LEDGER, SETTINGS
 from tasteloop.errors import TasteloopError
-from tasteloop.files import home, read_json, sha256_file
+from tasteloop.files import read_json, sha256_file
+from tasteloop.home import Home
 from validation.monitor.decision import DecisionSettings
 
 
@@ -28,7 +28,7 @@ def write(out: Path) -> dict[str, Any]:
 
 def _decision(notes: list[str]) -> DecisionSettings:
     """By which the last pass of the monitor decided; the defaults before the first one."""
-    path = home() / LEDGER / SETTINGS
+    path = Home.current().monitor_settings
     try:
         return (
             DecisionSettings.model_validate(read_json(path)["decision"])
@@ -58,7 +58,7 @@ def gather() -> dict[str, Any]:
 
     notes: list[str] = []
     made = [_run(facts) for facts in list_runs()]
-    ledger = Ledger(home() / LEDGER)
+    ledger = Ledger(Home.current().monitor)
     windows: list[dict[str, Any]] = []
     decisions: list[dict[str, Any]] = []
     try:
@@ -85,7 +85,7 @@ def gather() -> dict[str, Any]:
 
 
 def _run(facts: RunFacts) -> dict[str, Any]:
-    directory = home() / "runs" / facts.id
+    directory = Home.current().run(facts.id)
     written = facts.json_facts()
     kept = ("id", "profile", "outcome", "reason", "seconds", "version", "steps")
     return {

@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import tasteloop
-from pipelines.loop.monitoring import CATALOGUE, Incoming, Watched, watch_once
+from pipelines.loop.contracts import Incoming, PassReport
+from pipelines.loop.incoming import CATALOGUE_FILE
+from pipelines.loop.monitoring import watch_once
 from pipelines.settings import Settings, load
 from pipelines.simulation.replay import (
     DAY,
@@ -127,7 +129,9 @@ def champion_data(world: World, seasonal: float, out: Path) -> None:
             directory / "events.parquet",
             events.with_columns(pseudonymise(events[USER], pseudonym_key()).alias(USER)),
         )
-        write_parquet(directory / CATALOGUE, world.items.filter(~pl.col(ITEM).is_in(world.new)))
+        write_parquet(
+            directory / CATALOGUE_FILE, world.items.filter(~pl.col(ITEM).is_in(world.new))
+        )
         write_json(
             directory / "ingest.json",
             {"source": "ml-100k, replayed", "terms": SOURCES["ml-100k"].terms, "base": str(out)},
@@ -615,7 +619,7 @@ def _qualities(
     return out
 
 
-def _window(week: int, replay: Replay, watched: Watched) -> dict[str, Any]:
+def _window(week: int, replay: Replay, watched: PassReport) -> dict[str, Any]:
     decision = watched.decision or {}
     return {
         "week": week,

@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pipelines.loop.monitoring import Retraining, watch_once
+from pipelines.loop.contracts import Retraining
+from pipelines.loop.monitoring import watch_once
 from pipelines.settings import Settings, load
 from tasteloop.files import atomic_write
 from validation.monitor.ledger import Held, LeaseLost, wall

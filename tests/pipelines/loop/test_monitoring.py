@@ -17,7 +17,11 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from pipelines.loop.monitoring import Watched, journal, watch_once, write_metrics
+from pipelines.loop.answers import read_answers
+from pipelines.loop.contracts import PassReport
+from pipelines.loop.metrics import write_metrics
+from pipelines.loop.monitoring import watch_once
+from pipelines.loop.rollback import restore_previous_champion, roll_back_if_worse
 from pipelines.settings import Settings
 from serving.journal.writer import Answered, Journal, JournalSettings
 from serving.release import registry
@@ -97,7 +101,7 @@ def arrive(home: Path, reference: Reference, windows: list[pl.DataFrame], name: 
     )
 
 
-def once(chosen: Settings | None = None, **options: Any) -> Watched:
+def once(chosen: Settings | None = None, **options: Any) -> PassReport:
     return watch_once(chosen or settings(), **{"retrain": retrain, **options})
 
 
@@ -188,7 +192,7 @@ def test_answers_of_the_journal_are_judged_when_their_truth_is_mature(
     once()
     (evidence,) = Ledger(home / "monitor").evidence()
     found = {f.measure: f for f in evidence.findings}
-    assert journal(start, start + LENGTH, "1").height == 2 * 60  # the champion's only
+    assert read_answers(start, start + LENGTH, "1").height == 2 * 60  # the champion's only
     assert found["quality.f1"].n >= 50 and found["quality.ndcg@10"].n >= 50
     assert found["quality.f1"].low is not None and found["prediction.interests"].n >= 50
 
@@ -256,7 +260,6 @@ def test_a_worse_champion_is_rolled_back_and_the_ledger_says_why(
     """The evidence of two versions is in the ledger as their windows left it; the registry is the
     real one.
     """
-    from pipelines.loop.monitoring import _Pass, directory
     from tasteloop.bundle.manifest import seal
     from validation.monitor.decision import Evidence, Finding, key_of
 
@@ -285,12 +288,9 @@ def test_a_worse_champion_is_rolled_back_and_the_ledger_says_why(
             ledger.append(
                 lease, "window", key_of("r", seen.window, champion), seen.model_dump(mode="json")
             )
-        work = _Pass(
-            lease, settings(), ledger.clock, directory(home / "incoming"), retrain, journal
-        )
-        evidence = ledger.evidence()
-        assert work.roll_back(evidence[:3], evidence[2]) is None  # one window
-        entry = work.roll_back(evidence, evidence[3])
+        rules, evidence = settings().rollback, ledger.evidence()
+        assert roll_back_if_worse(lease, rules, evidence[:3], evidence[2]) is None  # one window
+        entry = roll_back_if_worse(lease, rules, evidence, evidence[3])
     assert (
         entry is not None
         and entry["result"] == "rolled back"
@@ -309,14 +309,12 @@ def test_a_worse_champion_is_rolled_back_and_the_ledger_says_why(
 def test_a_rollback_that_was_killed_before_it_was_told_is_not_done_twice(
     home: Path, made: tuple[Path, Reference]
 ) -> None:
-    from pipelines.loop.monitoring import _roll_back
-
     first = made[1].champion
-    assert _roll_back({"champion": "b" * 64, "to": first}) == {
+    assert restore_previous_champion({"champion": "b" * 64, "to": first}) == {
         "result": "rolled back",
         "version": "1",
     }
-    assert _roll_back({"champion": "b" * 64, "to": "a" * 64})["result"] == "moved"
+    assert restore_previous_champion({"champion": "b" * 64, "to": "a" * 64})["result"] == "moved"
     assert registry.pointer() == ("1", first)
 
 

@@ -8,8 +8,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from pipelines.loop.monitoring import Incoming
-from pipelines.loop.retraining import base_of, settings_of, write_window
+from pipelines.local.facts import RunFacts
+from pipelines.loop.contracts import Incoming
+from pipelines.loop.data_window import write_window
+from pipelines.loop.provenance import Provenance, find_provenance, find_snapshots
+from pipelines.loop.retraining import settings_of_run
 from pipelines.settings import RetrainingSettings, load
 from tasteloop.behaviour.snapshots import TEST, Snapshots
 from tasteloop.datasets.ingest import IngestSettings, ingest, source_fingerprint
@@ -129,6 +132,11 @@ def test_ingest_reads_it_and_leaves_pseudonyms_alone(
     assert source_fingerprint(settings) != before
 
 
+def base_dataset(facts: dict[str, Any]) -> Path:
+    """The data set that the next retraining begins with, after a run with these facts."""
+    return Provenance.of_run(RunFacts.model_validate(facts)).base_dataset
+
+
 def test_the_next_retraining_begins_with_the_same_base(
     dataset: Path, tiny_snapshots: Path, tmp_path: Path
 ) -> None:
@@ -141,12 +149,12 @@ def test_the_next_retraining_begins_with_the_same_base(
         "settings": {"ingest": {"behaviour": str(tmp_path / "data")}},
         "artifacts": {"dataset": "elsewhere"},
     }
-    assert base_of(first) == base_of(retrained) == dataset
+    assert base_dataset(first) == base_dataset(retrained) == dataset
     own = {
         "settings": {"ingest": {"behaviour": str(dataset)}},
         "artifacts": {"dataset": "made/by/ingest"},
     }
-    assert base_of(own) == Path("made/by/ingest")  # a directory that no retraining wrote
+    assert base_dataset(own) == Path("made/by/ingest")  # a directory that no retraining wrote
 
 
 @pytest.mark.parametrize("warm", [True, False])
@@ -156,14 +164,14 @@ def test_a_warm_start_begins_with_the_champion_s_encoder(tmp_path: Path, warm: b
     settings = load(
         "smoke", [f"retraining.warm_start={str(warm).lower()}", "retraining.forgetting=0.07"]
     )
-    made = settings_of(settings, tmp_path / "data", tmp_path / "old", tmp_path)
+    run = settings_of_run(settings, tmp_path / "data", tmp_path / "old", tmp_path)
     encoder = (
         str(tmp_path / "models" / "interests+sentiment") if warm else settings.training.encoder
     )
-    assert made.training.encoder == encoder
-    assert (made.ingest.behaviour, made.ingest.max_users) == (str(tmp_path / "data"), None)
-    assert (made.evaluation.old, made.gate.forgetting) == (tmp_path / "old", 0.07)
-    assert made.gate.floors == settings.gate.floors and "alerts" not in made.of_training()
+    assert run.training.encoder == encoder
+    assert (run.ingest.behaviour, run.ingest.max_users) == (str(tmp_path / "data"), None)
+    assert (run.evaluation.old, run.gate.forgetting) == (tmp_path / "old", 0.07)
+    assert run.gate.floors == settings.gate.floors and "alerts" not in run.of_training()
 
 
 # What was forgotten
@@ -208,18 +216,17 @@ def test_data_that_a_promotion_elsewhere_kept_is_found(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from pipelines.loop.monitoring import run_of_bundle, snapshots_of
     from tasteloop.bundle.manifest import verify
     from validation.monitor.reference import keep_data
 
     monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path))
     digest = verify(tiny_bundle)
-    assert run_of_bundle(digest) is None and snapshots_of(digest) is None
+    assert find_provenance(digest) is None and find_snapshots(digest) is None
     keep_data(tiny_bundle, dataset, tiny_snapshots)
-    found, there = run_of_bundle(digest), snapshots_of(digest)
-    assert found is not None and there is not None
-    kept = base_of(found)
-    assert kept != dataset and read_parquet(kept / "events.parquet").equals(
+    provenance, snapshots = find_provenance(digest), find_snapshots(digest)
+    assert provenance is not None and snapshots is not None
+    base = provenance.base_dataset
+    assert base != dataset and read_parquet(base / "events.parquet").equals(
         read_parquet(dataset / "events.parquet")
     )
-    assert Snapshots.read(there).split(TEST).equals(Snapshots.read(tiny_snapshots).split(TEST))
+    assert Snapshots.read(snapshots).split(TEST).equals(Snapshots.read(tiny_snapshots).split(TEST))

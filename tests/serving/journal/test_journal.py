@@ -366,7 +366,7 @@ def test_what_a_damaged_segment_lost_is_described_and_monitored(
     from typer.testing import CliRunner
 
     from pipelines.cli.app import app
-    from pipelines.loop.monitoring import write_metrics
+    from pipelines.loop.metrics import write_metrics
 
     monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path))
     journal = keep(tmp_path / "journal")

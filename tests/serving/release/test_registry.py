@@ -480,13 +480,13 @@ def test_every_command_says_in_one_message_that_the_registry_is_lost(
 def test_a_monitor_carries_nothing_on_while_the_registry_is_lost(
     home: Path, tmp_path: Path
 ) -> None:
-    from pipelines.loop.monitoring import LEDGER, watch_once
+    from pipelines.loop.monitoring import watch_once
     from pipelines.settings import load
     from validation.monitor.decision import Decision
     from validation.monitor.ledger import Ledger
 
     promoted(tmp_path, "a")
-    ledger = Ledger(home / LEDGER)
+    ledger = Ledger(home / "monitor")
     decided = Decision(outcome="retrain", reasons=("r",), evidence=("e",), key="k")
     with ledger.lease() as lease:
         ledger.append(lease, "decided", "k", {**decided.model_dump(mode="json"), "now": 1})

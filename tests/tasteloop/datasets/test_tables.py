@@ -22,8 +22,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pipelines.loop.monitoring import directory, scan_events
-from pipelines.loop.retention import _ended
+from pipelines.loop.incoming import scan_events, source_of_files
+from pipelines.loop.retention import _old_event_files
 from tasteloop import decompression
 from tasteloop.behaviour.events import (
     CleaningSettings,
@@ -71,7 +71,7 @@ def by_score(path: Path) -> pl.DataFrame:
 
 
 def by_monitor(path: Path) -> pl.DataFrame:
-    return directory(path)(0).events
+    return source_of_files(path)(0).events
 
 
 READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
@@ -283,8 +283,8 @@ def test_retention_reads_times_as_the_monitor_does(tmp_path: Path) -> None:
     for name, unit in (("a", "ms"), ("b", "ns")):
         parquet(tmp_path / f"{name}.parquet", time=stamps(unit, None))
 
-    assert _ended(tmp_path, MICROS) == []
-    assert len(_ended(tmp_path, MICROS + 1)) == 2
+    assert _old_event_files(tmp_path, MICROS) == []
+    assert len(_old_event_files(tmp_path, MICROS + 1)) == 2
 
 
 # ids

@@ -327,12 +327,11 @@ def test_history_is_read_by_people_and_scripts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pipelines.cli.app import app
-    from pipelines.loop.monitoring import LEDGER as PLACE
 
     monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path))
     assert CliRunner().invoke(app, ["history"]).stdout == "no decision yet\n"
     assert json.loads(CliRunner().invoke(app, ["history", "--json"]).stdout) == []
-    ledger = Ledger(tmp_path / PLACE)
+    ledger = Ledger(tmp_path / "monitor")
     with ledger.lease() as lease:
         window = {
             "window": "0/86400000000",

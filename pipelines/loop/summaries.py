@@ -1,0 +1,48 @@
+"""A pass of the monitor, and an entry of its ledger, in a few lines for a console."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.loop.contracts import PassReport
+from validation.markup.formats import minute
+
+
+def summarise_pass(report: PassReport) -> str:
+    """One pass in one line."""
+    count = len(report.windows)
+    parts = [
+        f"version {report.champion or 'none'}",
+        "1 new window" if count == 1 else f"{count} new windows",
+    ]
+    parts += [
+        f"carried on: {entry['outcome']} {entry['result'] or ''}".rstrip()
+        for entry in report.resumed
+    ]
+    if report.rollback is not None:
+        reasons = "; ".join(report.rollback["reasons"])
+        parts.append(f"rollback: {report.rollback['result']}: {reasons}")
+    elif report.decision is not None:
+        result = f" ({report.decision['result']})" if report.decision["result"] else ""
+        parts.append(f"{report.outcome}{result}: {'; '.join(report.decision['reasons'])}")
+    else:
+        parts.append(report.note)
+    return ", ".join(parts)
+
+
+def summarise_entry(entry: Mapping[str, Any]) -> str:
+    """An entry of the ledger's history in a few lines."""
+    start, _, end = (entry["window"] or "/").partition("/")
+    span = f"{minute(int(start))} to {minute(int(end))}" if start and end else "unknown window"
+    lines = [f"{entry['number']:>5}  {entry['outcome']:<12} {span}  {entry['key'][:12]}"]
+    lines += [f"       {reason}" for reason in entry["reasons"]]
+    if entry["outcome"] == "rollback":
+        lines.append(f"       to {entry['to'][:12]}: {entry['result'] or 'under way'}")
+    elif entry["attempts"] or entry["result"]:
+        result = entry["result"] or f"under way, attempt {entry['attempts']}"
+        reason = f" ({entry['reason']})" if "reason" in entry else ""
+        lines.append(f"       run {entry.get('run', '?')}: {result}{reason}")
+    if entry["alerted"]:
+        lines.append("       a human was told")
+    return "\n".join(lines)
