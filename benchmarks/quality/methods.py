@@ -25,7 +25,7 @@ from benchmarks.quality.protocols import Feedback, Matrix, Past, Rows, Task
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.text import TextSettings
 from tasteloop.errors import TasteloopError
-from tasteloop.recommender import collaborative, fitting, folding, recommend
+from tasteloop.recommender import collaborative, fitting, folding, recommend, tuning, weights
 from tasteloop.recommender.collaborative import ease, item_knn
 
 Settings = Mapping[str, Any]
@@ -432,7 +432,9 @@ def ours(name: str, about: str, encoder: str = "") -> Method:
     """
 
     def fit(past: Past, settings: Settings) -> Scorer:
-        tuned = fitting.Tuned(**{name: value for name, value in settings.items() if name != "seed"})
+        tuned = fitting.TunedSettings(
+            **{name: value for name, value in settings.items() if name != "seed"}
+        )
         ground = _ground(past.catalogue, encoder)
         return Tasteloop(
             fitting.fit_terms(_events(past), ground, fitting.RecommenderSettings(), tuned)
@@ -444,11 +446,11 @@ def ours(name: str, about: str, encoder: str = "") -> Method:
         """
         rows = task.validation
         nothing = np.zeros((len(rows), 1), np.float32)
-        asked = fitting.Asked(
+        asked = weights.ValidationRows(
             lambda decay: _folded(rows, decay), nothing, rows.relevant, rows.hidden, rows.group
         )
         ground = _ground(task.catalogue, encoder)
-        tuned = fitting.tune(_events(task.tune), ground, asked, fitting.RecommenderSettings())
+        tuned = tuning.tune(_events(task.tune), ground, asked, fitting.RecommenderSettings())
         return asdict(tuned), tuned.ndcg
 
     search = ({name: _several(value) for name, value in fitting.RecommenderSettings()},)
@@ -476,12 +478,12 @@ def _events(past: Past) -> collaborative.Past:
     )
 
 
-def _ground(catalogue: Catalogue, encoder: str) -> fitting.Ground:
+def _ground(catalogue: Catalogue, encoder: str) -> fitting.FittingData:
     """Without a fine-tuned model nothing is known of interests, and that term is 0."""
     vectors, truth = np.zeros((len(catalogue), 1), np.float32), np.zeros((1, 1), np.float32)
     if encoder:
         vectors = text_vectors(item_texts(catalogue, False), encoder)
-    return fitting.Ground(
+    return fitting.FittingData(
         vectors, catalogue, catalogue.label_names[:1], truth, [[]], TextSettings()
     )
 

@@ -335,6 +335,8 @@ _SHARED_CODE = (
     "recommender/terms",
     "recommender/folding",
     "recommender/fitting",
+    "recommender/tuning",
+    "recommender/weights",
     "recommender/collaborative",
     "recommender/item_text",
     "metrics",

@@ -29,8 +29,10 @@ from tasteloop.bundle.names import (
 )
 from tasteloop.files import atomic_directory, atomic_write, read_json, write_json
 from tasteloop.recommender.collaborative import Past
-from tasteloop.recommender.fitting import Asked, Ground, RecommenderSettings, fit_terms, tune
+from tasteloop.recommender.fitting import FittingData, RecommenderSettings, fit_terms
 from tasteloop.recommender.folding import FoldedHistories, Matrix, mark_seen
+from tasteloop.recommender.tuning import tune
+from tasteloop.recommender.weights import ValidationRows
 from tasteloop.runtime.engines import precisions
 from tasteloop.version import code_version
 
@@ -73,33 +75,40 @@ def fit_recommender(
     data = replace(Snapshots.read(snapshots), labels=training["labels"])
     validation = data.split(VALIDATION)
     with atomic_directory(out) as directory:
+        # 1. what answers without a recommender: encoders, items, habits
         shutil.copytree(model / MODELS_DIRECTORY, directory / MODELS_DIRECTORY)
         shutil.copyfile(snapshots / ITEMS_FILE, directory / ITEMS_FILE)
         if (model / HABITS_FILE).exists():
             shutil.copyfile(model / HABITS_FILE, directory / HABITS_FILE)
+
+        # 2. the runtime, measured on the validation window
         card = _card(data, training)
         predictions = load_file(model / PREDICTIONS)
         runtime = compile_bundle(directory, card, _judged(data, predictions))
         card = card.model_copy(update={"runtime": runtime})
+
+        # 3. the terms and λ: tuned on the validation window, fitted again on all before the test
         session = Session.open(directory, card)
         vectors = session.item_vectors()
         histories = data.histories(validation)
         train = data.split(TRAIN)
         truth = data.truth(train)
         interests = predictions.get(answers.INTERESTS, np.zeros((len(validation), 0), np.float32))
-        asked = Asked(
+        rows = ValidationRows(
             lambda decay: FoldedHistories.of(histories, data.catalogue, decay, data.text),
             interests,
             validation[FUTURE].to_list(),
             mark_seen(histories, data.catalogue),
             validation[USER].to_numpy(),
         )
-        ground = Ground(
+        fitting_data = FittingData(
             vectors, data.catalogue, data.labels, truth, train[FUTURE].to_list(), data.text
         )
-        tuned = tune(Past.before(data.meta["validation_from"], data), ground, asked, settings)
-        final = fit_terms(Past.before(data.meta["test_from"], data), ground, settings, tuned)
+        tuned = tune(Past.before(data.meta["validation_from"], data), fitting_data, rows, settings)
+        final = fit_terms(Past.before(data.meta["test_from"], data), fitting_data, settings, tuned)
         final.save(directory)
+
+        # 4. what the bundle says of itself
         recommender = RecommenderCard(
             weights=tuned.weights,
             new_weights=tuned.new_weights,

@@ -20,19 +20,18 @@ from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json
 from tasteloop.recommender.collaborative import Past, ease, item_knn, nearby, spectral
 from tasteloop.recommender.fitting import (
-    Asked,
-    Ground,
+    FittingData,
     RecommenderSettings,
-    Tuned,
-    fit_new_weights,
+    TunedSettings,
     fit_terms,
     fit_ties,
-    fit_weights,
     leading,
 )
 from tasteloop.recommender.folding import FoldedHistories
 from tasteloop.recommender.recommend import TERMS, Recommender
 from tasteloop.recommender.terms import rows_product, standardise
+from tasteloop.recommender.tuning import fit_new_weights
+from tasteloop.recommender.weights import ValidationRows, fit_weights
 from tasteloop.runtime.session import Recommendation, Session
 
 MATRIX = np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1]], np.float32)
@@ -137,7 +136,7 @@ def test_weights_find_the_term_that_tells_and_turn_with_activity() -> None:
     def folded(decay: float) -> FoldedHistories:
         raise AssertionError("not asked for")
 
-    asked = Asked(folded, np.zeros((n, 1), np.float32), relevant, hidden, np.arange(n))
+    asked = ValidationRows(folded, np.zeros((n, 1), np.float32), relevant, hidden, np.arange(n))
     settings = RecommenderSettings(candidates=60, shrinkage=(0.001, 10.0))
     shrinkage, ndcg, weights = fit_weights(terms, length, asked, settings)
     assert shrinkage == 0.001
@@ -156,7 +155,7 @@ def test_few_users_pull_hard() -> None:
         for n, name in enumerate(TERMS)
     }
     relevant = [[int(row.argmax())] for row in terms["content"]]
-    asked = Asked(
+    asked = ValidationRows(
         lambda decay: None,  # type: ignore[arg-type, return-value]
         np.zeros((3, 1), np.float32),
         relevant,
@@ -172,7 +171,7 @@ def test_few_users_pull_hard() -> None:
 
 def test_without_anything_to_learn_weights_stay_at_the_start() -> None:
     terms = {name: np.zeros((4, 20), np.float32) for name in TERMS}
-    asked = Asked(
+    asked = ValidationRows(
         lambda decay: None,  # type: ignore[arg-type, return-value]
         np.zeros((4, 1), np.float32),
         [[]] * 4,
@@ -184,7 +183,7 @@ def test_without_anything_to_learn_weights_stay_at_the_start() -> None:
     assert weights["content"] == (0.0, 0.0)
 
 
-def _two_kinds(new: list[int]) -> tuple[Past, Ground]:
+def _two_kinds(new: list[int]) -> tuple[Past, FittingData]:
     """30 items of two labels, 40 users who like those of one label; nobody has met `new`."""
     labels = [["War"], ["Love"]] * 15
     user, item = zip(
@@ -197,14 +196,14 @@ def _two_kinds(new: list[int]) -> tuple[Past, Ground]:
     )
     vectors, truth = np.zeros((30, 1), np.float32), np.zeros((1, 1), np.float32)
     held = np.isin(np.arange(30), new)
-    return past.without(held), Ground(vectors, catalogue, ["War"], truth, [[]], TextSettings())
+    return past.without(held), FittingData(vectors, catalogue, ["War"], truth, [[]], TextSettings())
 
 
 def test_a_new_item_is_ranked_by_its_text_with_weights_of_its_own_and_its_reasons_add_up() -> None:
     past, ground = _two_kinds(new=[0, 1])
     own = {name: (3.0 if name == "factors_seen" else 0.0, 0.0) for name in TERMS}
     recommender = fit_terms(
-        past, ground, RecommenderSettings(factors=4), Tuned(1.0, 1.0, 30, new_weights=own)
+        past, ground, RecommenderSettings(factors=4), TunedSettings(1.0, 1.0, 30, new_weights=own)
     )
     assert recommender.new.tolist() == [0, 1]
     history = np.zeros((2, 30), np.float32)
@@ -234,11 +233,11 @@ def test_weights_of_new_items_are_fitted_on_items_held_out() -> None:
         [int(j) for j in range(30) if j % 2 == u % 2 and not history[u, j]] for u in range(40)
     ]
     folded = FoldedHistories.decayed(history, history, length)
-    asked = Asked(
+    asked = ValidationRows(
         lambda decay: folded, np.zeros((40, 1), np.float32), relevant, history > 0, np.arange(40)
     )
     weights = fit_new_weights(
-        past, ground, asked, RecommenderSettings(factors=4), Tuned(1.0, 1.0, 30)
+        past, ground, asked, RecommenderSettings(factors=4), TunedSettings(1.0, 1.0, 30)
     )
     assert set(weights) == set(TERMS)
     middling = {name: a for name, (a, _) in weights.items()}
@@ -248,7 +247,7 @@ def test_weights_of_new_items_are_fitted_on_items_held_out() -> None:
         ground,
         replace(asked, relevant=[[]] * 40),
         RecommenderSettings(factors=4),
-        Tuned(1.0, 1.0, 30),
+        TunedSettings(1.0, 1.0, 30),
     )
     assert nobody["collaborative"] == (0.5, 0.0)
 
@@ -260,7 +259,7 @@ def test_the_cautious_take_the_strongest_pull_that_is_not_proven_worse() -> None
     settings = RecommenderSettings(candidates=30, shrinkage=(0.01, 10.0))
 
     def pull(relevant: list[list[int]]) -> float:
-        asked = Asked(
+        asked = ValidationRows(
             lambda decay: None,  # type: ignore[arg-type, return-value]
             np.zeros((300, 1), np.float32),
             relevant,

@@ -1,0 +1,103 @@
+"""What the validation window chooses of the recommender: settings of its terms, then λ."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+
+from tasteloop.recommender.collaborative import Past, ease
+from tasteloop.recommender.fitting import (
+    FittingData,
+    RecommenderSettings,
+    TunedSettings,
+    compared_items,
+    fit_terms,
+)
+from tasteloop.recommender.folding import FoldedHistories
+from tasteloop.recommender.weights import ValidationRows, fit_weights
+
+log = logging.getLogger(__name__)
+
+
+def tune(
+    past: Past, data: FittingData, rows: ValidationRows, settings: RecommenderSettings
+) -> TunedSettings:
+    """Choose EASE's regularisation with the decay of the history, and popularity's half-life, each
+    by its own nDCG; then fit λ.
+
+    Args:
+        past: the events before the validation window.
+        data: what the terms are fitted on beside the past.
+        rows: the validation window.
+        settings: grids.
+    """
+    # 1. EASE's regularisation and the decay of the history, together
+    columns = compared_items(past, settings)
+    best = (-1.0, 0.0, 0.0)
+    folded = {decay: rows.folded(decay) for decay in settings.history_decay}
+    for regularisation in settings.ease_regularisation:
+        weights = ease(past.matrix[:, columns], regularisation)
+        for decay, histories in folded.items():
+            scores = np.zeros_like(histories.liked)
+            scores[:, columns] = histories.recent_liked[:, columns] @ weights
+            best = max(best, (rows.ndcg(scores), regularisation, decay))
+    _, regularisation, decay = best
+
+    # 2. popularity's half-life
+    def popularity_ndcg(days: float) -> float:
+        return rows.ndcg(np.broadcast_to(past.popularity(days), rows.hidden.shape))
+
+    half_life = max(settings.half_life_days, key=popularity_ndcg)
+    tuned = TunedSettings(regularisation, decay, half_life)
+
+    # 3. λ, with all terms fitted by these settings
+    recommender = fit_terms(past, data, settings, tuned)
+    terms = recommender.score_terms(folded[decay], rows.interests).standardised()
+    fitted = fit_weights(terms, folded[decay].length, rows, settings)
+    middling = {name: round(a, 3) for name, (a, _) in fitted.weights.items()}
+    log.info("λ of a middling history %s, validation nDCG@10 %.4f", middling, fitted.ndcg)
+
+    # 4. λ of items that nobody has met
+    return replace(
+        tuned,
+        shrinkage=fitted.shrinkage,
+        weights=fitted.weights,
+        new_weights=fit_new_weights(past, data, rows, settings, tuned),
+        ndcg=fitted.ndcg,
+    )
+
+
+def fit_new_weights(
+    past: Past,
+    data: FittingData,
+    rows: ValidationRows,
+    settings: RecommenderSettings,
+    tuned: TunedSettings,
+) -> dict[str, tuple[float, float]]:
+    """λ of items that nobody has met: some are held out of what is fitted and folded in, and new
+    ones alone ranked.
+    """
+    # 1. the terms, as if nobody had met the items that are held out
+    held_out = np.random.default_rng(0).random(past.items) < settings.held_out
+    recommender = fit_terms(past.without(held_out), data, settings, tuned)
+    is_new = np.zeros(past.items, np.bool_)
+    is_new[recommender.new] = True
+
+    # 2. histories without the new items, and new items alone as candidates
+    folded = rows.folded(tuned.decay)
+    folded = FoldedHistories.decayed(
+        np.where(is_new, 0, folded.recent_liked),
+        np.where(is_new, 0, folded.recent_seen),
+        folded.length,
+    )
+    relevant = [[item for item in items if is_new[item]] for items in rows.relevant]
+    new_rows = replace(rows, hidden=rows.hidden | ~is_new, relevant=relevant)
+
+    # 3. λ
+    terms = recommender.score_terms(folded, rows.interests).standardised()
+    fitted = fit_weights(terms, folded.length, new_rows, settings, cautious=True)
+    middling = {name: round(a, 3) for name, (a, _) in fitted.weights.items()}
+    log.info("λ of a new item %s, validation nDCG@10 %.4f", middling, fitted.ndcg)
+    return fitted.weights
