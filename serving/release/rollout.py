@@ -23,8 +23,8 @@ from serving.release.rollout_decision import RolloutDecision, Rules, Verdict, de
 from serving.release.versions import VersionId
 from tasteloop import files
 from tasteloop.errors import TasteloopError
+from tasteloop.home import Home
 
-ROLLOUT_FILE, PAST_DIRECTORY = "rollout.json", "rollouts"
 _LOCK_SECONDS = 30.0
 
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -101,14 +101,14 @@ def current_rollout() -> Rollout | None:
     Raises:
         TasteloopError: a file that is not a rollout's.
     """
-    path = files.home() / ROLLOUT_FILE
+    path = Home.current().rollout
     return _read(path) if path.exists() else None
 
 
 def rollout_history() -> list[Rollout]:
     """All rollouts of this home, the last one first."""
     last = current_rollout()
-    past = [_read(path) for path in (files.home() / PAST_DIRECTORY).glob("*.json")]
+    past = [_read(path) for path in Home.current().past_rollouts.glob("*.json")]
     # The last one may just be moving there: it counts once, as it was read first.
     by_id = {rollout.id: rollout for rollout in past}
     if last is not None:
@@ -155,14 +155,14 @@ def add_observation(rollout_id: str, observation: Observation) -> Rollout | None
 
 def change_rollout(change: Callable[[Rollout | None], Changed]) -> Changed:
     """Replace the last rollout by what `change` makes of it, alone among processes."""
-    home = files.home()
-    with files.locked(home / "rollout.lock", _LOCK_SECONDS, 0.01):
+    home = Home.current()
+    with files.locked(home.rollout_lock, _LOCK_SECONDS, 0.01):
         before = current_rollout()
         after = change(before)
         if after is not None and after is not before:
             if before is not None and before.id != after.id:
-                _write(home / PAST_DIRECTORY / f"{before.id}.json", before)
-            _write(home / ROLLOUT_FILE, after)
+                _write(home.past_rollouts / f"{before.id}.json", before)
+            _write(home.rollout, after)
         return after
 
 

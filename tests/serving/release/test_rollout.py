@@ -18,8 +18,6 @@ from pydantic import ValidationError
 
 from serving.release.observations import Observation, Tally, compare_answers, tally_answers
 from serving.release.rollout import (
-    PAST_DIRECTORY,
-    ROLLOUT_FILE,
     Rollout,
     Side,
     add_observation,
@@ -34,6 +32,7 @@ from serving.release.rollout_control import abort_rollout, promote_challenger
 from serving.release.rollout_decision import Rules, decide, total_variation
 from tasteloop import files
 from tasteloop.errors import TasteloopError
+from tasteloop.home import Home
 
 HOUSE = Path(__file__).parents[3]
 RULES = Rules(answers=500)
@@ -318,7 +317,7 @@ def running(home: Path) -> Rollout:
         share=0.1,
         started="2026-11-24T10:00:00+00:00",
     )
-    files.write_json(home / ROLLOUT_FILE, json.loads(rollout.model_dump_json()))
+    files.write_json(Home(home).rollout, json.loads(rollout.model_dump_json()))
     return rollout
 
 
@@ -357,7 +356,7 @@ def test_past_rollouts_are_kept(home: Path) -> None:
     assert rollout_history() == [second, ended]
     end_rollout("r2", "promoted", ["all is well"])
     # a kill before it was moved
-    files.write_json(home / PAST_DIRECTORY / "r2.json", json.loads(second.model_dump_json()))
+    files.write_json(Home(home).past_rollouts / "r2.json", json.loads(second.model_dump_json()))
     assert [(r.id, r.state) for r in rollout_history()] == [("r2", "promoted"), ("r1", "aborted")]
 
 
@@ -391,7 +390,7 @@ def test_a_spoilt_state_is_an_error_that_says_what_to_do(
     home: Path, spoil: Callable[[str], str]
 ) -> None:
     running(home)
-    path = home / ROLLOUT_FILE
+    path = Home(home).rollout
     before = path.read_text()
     path.write_text(spoil(before))
     assert path.read_text() != before
