@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 from prometheus_client import disable_created_metrics
 from pydantic import BaseModel, ValidationError
 
-from serving.journal.writer import Journal, JournalSettings
+from serving.journal.writer import Journal
 from serving.observe import telemetry
 from serving.observe.observer import Observer
 from serving.observe.observer import access as access_log
-from serving.settings import Limits, QueueSettings, ServerSettings
+from serving.settings import JournalSettings, Limits, QueueSettings, ServerSettings
 from tasteloop import process
 from tasteloop.errors import TasteloopError
 from tasteloop.home import Home

@@ -26,21 +26,21 @@ import orjson
 
 from serving.answering.tensors import from_v2, v1_instances, v2_instances
 from serving.answering.users import take_users
-from serving.journal.writer import (
-    CHAMPION,
+from serving.journal.answered import (
     CLOCK_SKEW,
     LONGEST_REQUEST_ID,
     Answered,
-    Journal,
-    JournalSettings,
     is_request_id,
     now,
     rows,
 )
+from serving.journal.writer import Journal
+from serving.settings import JournalSettings
 from tasteloop import process
 from tasteloop.answers import RECOMMEND, SENTIMENT, SERVED_MODELS, TEXT, model_of
 from tasteloop.behaviour.events import microseconds
 from tasteloop.errors import TasteloopError
+from tasteloop.journal import CHAMPION
 from tasteloop.privacy.pseudonyms import pseudonym_key
 
 if TYPE_CHECKING:

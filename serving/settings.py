@@ -83,6 +83,26 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
     events: int = Field(default=2_000, ge=1, description="events of one history")
 
 
+class JournalSettings(BaseModel, frozen=True, extra="forbid"):
+    """How the journal is kept."""
+
+    directory: Path = Field(description="Where the segments go.")
+    bound: int = Field(
+        1000,
+        ge=1,
+        description="Rows accepted and not yet on the disk: what a kill loses at most. Above it rows drop.",
+    )
+    seconds: float = Field(
+        1.0, gt=0, allow_inf_nan=False, description="How long a row waits for its segment."
+    )
+    days: int = Field(
+        30, ge=1, description="Days of segments that are kept, the day of writing not counted."
+    )
+    text: bool = Field(
+        False, description="Whether the questions themselves, raw text included, are written."
+    )
+
+
 def token(name: str) -> str | None:
     """The token in the variable `name`, or in the file that `name`_FILE names; None where neither
     is set.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from serving.answering.predictor import Predictor
-from serving.journal.writer import read_journal
+from serving.journal.reader import read_journal
 from validation.monitor.ledger import Ledger
 
 EARLIER = Path(__file__).parent / "fixtures/before-rooms"

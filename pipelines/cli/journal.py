@@ -26,7 +26,7 @@ def describe_journal(
     """How many answers there are by model and version, from when to when, how many have feedback,
     and what is lost.
     """
-    from serving.journal.writer import describe
+    from serving.journal.reader import describe
     from tasteloop.home import Home
 
     summary = describe(directory or Home.current().journal)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from serving.journal.writer import REQUEST, VERSION, read_failures, read_journal
+from serving.journal.reader import read_failures, read_journal
 from tasteloop.home import Home
+from tasteloop.journal import REQUEST, VERSION
 from validation.monitor.reference import answers_schema
 from validation.monitor.rollback import Interval, share
 

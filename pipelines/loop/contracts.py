@@ -35,7 +35,7 @@ Source = Callable[[int], Incoming]
 
 Answers = Callable[[int, int, str], "pl.DataFrame"]
 """From a span (µs, the end excluded) and a version to its rows of the journal, as
-`serving.journal.writer.read_journal` gives them."""
+`serving.journal.reader.read_journal` gives them."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
-from serving.journal.writer import damaged
+from serving.journal.segments import damaged
 from tasteloop.home import Home
 from validation.monitor.decision import Evidence, Outcome, Result
 from validation.monitor.ledger import Ledger

@@ -46,7 +46,7 @@ from pipelines.simulation.replay import (
     World,
     placed,
 )
-from serving.journal.writer import LATEST, MODEL, MOST_FEEDBACK, NAMES, REQUEST, TOKEN, VERSION
+from serving.journal.feedback import MOST_FEEDBACK, TOKEN
 from tasteloop.answers import INTERESTS, RECOMMEND
 from tasteloop.behaviour.events import EVENTS_SCHEMA, ITEM, KIND, TIME, USER, Event
 from tasteloop.errors import TasteloopError
@@ -59,6 +59,7 @@ from tasteloop.files import (
     write_json,
     write_parquet,
 )
+from tasteloop.journal import LATEST, MODEL, NAMES, REQUEST, VERSION
 from validation.monitor.windows import HOUR, WEEK
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ class InProcess:
         pass
 
     def ask(self, model: str, users: Sequence[str], instances: Sequence[Mapping[str, Any]]) -> None:
-        from serving.journal.writer import Answered, now
+        from serving.journal.answered import Answered, now
         from serving.release import registry
         from tasteloop.privacy.pseudonyms import pseudonym, pseudonym_key
         from tasteloop.runtime.session import Session
@@ -235,14 +236,16 @@ class InProcess:
             journal.answered(answered)
 
     def feed(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        from serving.journal.writer import now, parse_feedback
+        from serving.journal.answered import now
+        from serving.journal.feedback import parse_feedback
 
         with self._journal() as journal:
             journal.feedback(parse_feedback({"feedback": list(rows)}, now()))
 
     @contextmanager
     def _journal(self) -> Iterator[Any]:
-        from serving.journal.writer import Journal, JournalSettings
+        from serving.journal.writer import Journal
+        from serving.settings import JournalSettings
 
         journal = Journal(JournalSettings(directory=self.directory, bound=100_000))
         try:
@@ -355,7 +358,7 @@ def _journal(place: Path) -> pl.DataFrame:
     """
     import polars as pl
 
-    from serving.journal.writer import read_journal
+    from serving.journal.reader import read_journal
 
     directory = place / "journal"
     if not directory.is_dir():

@@ -22,7 +22,7 @@ from serving.answering.call import Call, abandon_nothing
 from serving.answering.live import Live
 from serving.answering.predictor import Predictor
 from serving.answering.tensors import Answer
-from serving.journal.writer import Answered
+from serving.journal.answered import Answered
 from serving.observe import telemetry
 from serving.settings import QueueSettings
 

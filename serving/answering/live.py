@@ -7,8 +7,9 @@ from typing import Any
 from serving.answering.call import Call
 from serving.answering.predictor import Predictor
 from serving.answering.users import route, take_users
+from serving.journal.answered import Answered
 from serving.journal.tokens import FeedbackTokens, new_answer_id
-from serving.journal.writer import Answered, Journal
+from serving.journal.writer import Journal
 
 
 class Live:

@@ -10,7 +10,7 @@ from kserve.errors import InvalidInput
 
 from serving.headers import TIMEOUT_HEADER
 from serving.http import v2
-from serving.journal.writer import is_request_id
+from serving.journal.answered import is_request_id
 
 
 def request_id(header: str | None) -> str:

@@ -9,7 +9,8 @@ from serving.answering.users import LONGEST_USER
 from serving.headers import TOKEN_HEADER
 from serving.http import v2
 from serving.http.admission import Admission
-from serving.journal.writer import LONGEST_REQUEST_ID, MOST_FEEDBACK
+from serving.journal.answered import LONGEST_REQUEST_ID
+from serving.journal.feedback import MOST_FEEDBACK
 from tasteloop.answers import MOST_K, SERVED_MODELS
 from tasteloop.behaviour.events import LATEST, PER_UNIT, likely_range
 from tasteloop.behaviour.kinds import KINDS

@@ -14,8 +14,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from serving.answering.batching import QueueFull
+from serving.journal.answered import now
+from serving.journal.feedback import parse_feedback
 from serving.journal.tokens import FeedbackTokens
-from serving.journal.writer import Journal, now, parse_feedback
+from serving.journal.writer import Journal
 from tasteloop.errors import TasteloopError
 
 

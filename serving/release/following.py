@@ -19,7 +19,8 @@ from prometheus_client import Counter
 
 from serving.answering.live import Live
 from serving.answering.predictor import Predictor
-from serving.journal.writer import CHALLENGER, CHAMPION, Answered, Journal, now
+from serving.journal.answered import Answered, now
+from serving.journal.writer import Journal
 from serving.release.background import lower_priority, return_freed_memory
 from serving.release.champion_watch import ChampionWatch
 from serving.release.last_versions import note_served
@@ -31,6 +32,7 @@ from serving.release.trial import Trial
 from serving.release.versions import VersionId
 from serving.settings import Limits
 from tasteloop.errors import TasteloopError
+from tasteloop.journal import CHALLENGER, CHAMPION
 
 if TYPE_CHECKING:
     from serving.answering.call import Call

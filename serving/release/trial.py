@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from serving.answering.predictor import Predictor, Question
 from serving.answering.tensors import Answer
-from serving.journal.writer import CHALLENGER, Answered
+from serving.journal.answered import Answered
 from serving.release.background import lower_priority
 from serving.release.observations import (
     Agreement,
@@ -22,6 +22,7 @@ from serving.release.observations import (
     tally_answers,
 )
 from serving.release.rollout import Rollout, draw
+from tasteloop.journal import CHALLENGER
 
 if TYPE_CHECKING:
     from serving.answering.batching import Call

@@ -24,7 +24,10 @@ from hypothesis import strategies as st
 from serving import collector
 from serving.collector import REQUEST, RESPONSE, Pairs, application
 from serving.http.access import Access
-from serving.journal.writer import Journal, JournalSettings, now, read_journal
+from serving.journal.answered import now
+from serving.journal.reader import read_journal
+from serving.journal.writer import Journal
+from serving.settings import JournalSettings
 from tasteloop.errors import TasteloopError
 from tasteloop.privacy.pseudonyms import pseudonym
 

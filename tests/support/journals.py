@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from serving.journal.writer import Answered, Journal, JournalSettings
+from serving.journal.answered import Answered
+from serving.journal.writer import Journal
+from serving.settings import JournalSettings
 
 SECRET = "my therapist said"
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 HOUR = 3_600_000_000  # µs
 WEEK = 7 * 24 * HOUR
 
-# Columns of the journal (`serving.journal.writer`), which this room reads and does not know.
+# Columns of the journal (`tasteloop.journal`).
 REQUEST, INSTANCE, MODEL, VERSION = "request", "instance", "model", "version"
 NAMES, NUMBERS, PREDICTED, FEEDBACK = "names", "numbers", "predicted", "feedback"
 RELEVANT, CLICKED = "relevant", "clicked"  # what `outcomes` adds

@@ -24,7 +24,8 @@ from serving.answering.call import CALL, Call
 from serving.http import connections
 from serving.http.connections import RepeatedLines
 from serving.http.faults import Forbidden
-from serving.journal.writer import Journal, JournalSettings
+from serving.journal.writer import Journal
+from serving.settings import JournalSettings
 from tests.support.edge import (
     ADMIN,
     API,

@@ -21,7 +21,7 @@ import polars as pl
 import pytest
 
 from serving.client import Client
-from serving.journal.writer import read_journal
+from serving.journal.reader import read_journal
 from serving.release import promotion, registry
 from serving.release.rollout import current_rollout, rollout_status
 from serving.release.rollout_control import abort_rollout, start_rollout

@@ -23,8 +23,10 @@ from pipelines.loop.metrics import write_metrics
 from pipelines.loop.monitoring import watch_once
 from pipelines.loop.rollback import restore_previous_champion, roll_back_if_worse
 from pipelines.settings import Settings
-from serving.journal.writer import Answered, Journal, JournalSettings
+from serving.journal.answered import Answered
+from serving.journal.writer import Journal
 from serving.release import registry
+from serving.settings import JournalSettings
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, read_parquet, write_parquet
 from tasteloop.runtime.session import Session

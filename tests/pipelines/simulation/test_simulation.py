@@ -27,7 +27,7 @@ from pipelines.simulation.replay import (
     searching,
 )
 from pipelines.simulation.simulator import at, cuts_of, fresh, judged, replayed
-from serving.journal.writer import read_journal
+from serving.journal.reader import read_journal
 from serving.release.database import tracking_uri
 from tasteloop.behaviour.events import EVENTS_SCHEMA, Event
 from tasteloop.errors import TasteloopError

@@ -19,17 +19,13 @@ import polars as pl
 import pytest
 
 from serving.journal import writer as module
+from serving.journal.answered import rows
+from serving.journal.feedback import parse_feedback
+from serving.journal.reader import describe, read_failures, read_journal
+from serving.journal.segments import segments
 from serving.journal.tokens import FeedbackTokens
-from serving.journal.writer import (
-    ANSWERS,
-    FEEDBACK,
-    describe,
-    parse_feedback,
-    read_failures,
-    read_journal,
-    segments,
-)
 from tasteloop.errors import TasteloopError
+from tasteloop.journal import ANSWERS, FEEDBACK, schema
 from tests.support.journals import SECRET, SENTIMENT, answer, keep
 
 HOUSE = Path(__file__).parents[3]
@@ -288,9 +284,9 @@ def test_half_written_files_are_passed_over_and_old_days_removed(tmp_path: Path)
     for days in (40, 31, 30, 1):
         day = tmp_path / (now - timedelta(days=days)).isoformat()
         day.mkdir()
-        pl.DataFrame(
-            module.rows(answer(days), "champion"), schema=module.schema(ANSWERS)
-        ).write_parquet(day / f"answers-abc-{days:08d}-{days:08d}.parquet")
+        pl.DataFrame(rows(answer(days), "champion"), schema=schema(ANSWERS)).write_parquet(
+            day / f"answers-abc-{days:08d}-{days:08d}.parquet"
+        )
     (tmp_path / now.isoformat()).mkdir()
     (tmp_path / now.isoformat() / ".answers-abc-00000000-00000000.parquet.0123.tmp").write_bytes(
         b"PAR1"
@@ -618,4 +614,4 @@ def test_feedback_from_beyond_the_clocks_skew_is_refused(time_: object) -> None:
 def test_feedback_has_a_time_of_its_own_or_the_servers() -> None:
     rows = parse_feedback({"feedback": [{"request": "r", "kind": "click"}]}, at=7)
     assert (rows[0]["time"], rows[0]["instance"], rows[0]["arrived"]) == (7, 0, 7)
-    assert FEEDBACK == "feedback" and set(rows[0]) == set(module.schema(FEEDBACK))
+    assert FEEDBACK == "feedback" and set(rows[0]) == set(schema(FEEDBACK))

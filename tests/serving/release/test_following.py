@@ -17,10 +17,12 @@ import pytest
 from serving.answering.batching import Batcher
 from serving.answering.call import Call
 from serving.answering.users import route
-from serving.journal.writer import Journal, JournalSettings, read_failures, read_journal
+from serving.journal.reader import read_failures, read_journal
+from serving.journal.writer import Journal
 from serving.release.following import Following
 from serving.release.rollout import Rollout, Side
 from serving.release.trial import CheckedPredictor, Trial
+from serving.settings import JournalSettings
 from tasteloop.errors import TasteloopError
 
 

@@ -1,0 +1,163 @@
+"""Reading the journal: answers with what came of them, failures, and an overview."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from serving.journal.answered import iso_time
+from serving.journal.segments import damaged, scan_segments, segments, set_damaged_aside
+from tasteloop.behaviour.events import ITEM, KIND, TIME, VALUE, microseconds
+from tasteloop.behaviour.events import LATEST as LATEST_TIME
+from tasteloop.errors import TasteloopError
+from tasteloop.journal import (
+    ANSWER,
+    ANSWERS,
+    ARRIVED,
+    FAILURES,
+    FEEDBACK,
+    INSTANCE,
+    KINDS,
+    MODEL,
+    REQUEST,
+    ROLE,
+    VERSION,
+    schema,
+)
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_READS = 3  # of a journal whose segments are merged or set aside meanwhile
+
+
+def read_journal(
+    directory: Path, since: datetime | None = None, until: datetime | None = None
+) -> pl.DataFrame:
+    """Answers from `since` on and before `until`, oldest first, each with its outcomes.
+
+    Returns:
+        the columns of `schema(ANSWERS)` but `answer`, and `feedback`, a list of {kind, item, value,
+        time}: all that was told of the answer by whenever, of one kind for one item what arrived
+        last; empty where nothing was.
+
+    Raises:
+        TasteloopError: no such directory, or one that cannot be read; segments that are damaged are
+            set aside.
+    """
+    import polars as pl
+
+    def joined(scan: _Scan) -> pl.LazyFrame:
+        answers = scan(ANSWERS)
+        if since is not None:
+            answers = answers.filter(pl.col(TIME) >= microseconds(since))
+        if until is not None:
+            answers = answers.filter(pl.col(TIME) < microseconds(until))
+        return _with_outcomes(answers, scan(ANSWERS), scan(FEEDBACK)).sort(TIME, REQUEST, INSTANCE)
+
+    return _read(directory, joined)
+
+
+def _with_outcomes(
+    answers: pl.LazyFrame, all_answers: pl.LazyFrame, feedback: pl.LazyFrame
+) -> pl.LazyFrame:
+    """Each answer with the outcomes that name it.
+
+    Outcomes are joined by the answer's id. Answers that have none (a collector's, or an older
+    version's) are joined by the request's id, unless several answers bear it: nobody knows then
+    whose outcome it is.
+    """
+    import polars as pl
+
+    # What arrived last comes last. Before `arrived` was written, the time that the caller gave had
+    # to do.
+    old = pl.when(pl.col(ARRIVED).is_null()).then(TIME)
+    ordered = feedback.sort(pl.col(ARRIVED), old, nulls_last=False, maintain_order=True)
+
+    def outcomes(rows: pl.LazyFrame, name: str) -> pl.LazyFrame:
+        last = rows.unique([name, INSTANCE, KIND, ITEM], keep="last", maintain_order=True)
+        told = pl.struct(KIND, ITEM, VALUE, TIME).alias(FEEDBACK)
+        return last.group_by(name, INSTANCE, maintain_order=True).agg(told)
+
+    bearers = all_answers.join(feedback, on=REQUEST, how="semi").group_by(REQUEST, INSTANCE).len()
+    alone = bearers.filter(pl.col("len") == 1)
+    by_answer = outcomes(ordered.filter(pl.col(ANSWER).is_not_null()), ANSWER)
+    by_request = outcomes(
+        ordered.join(alone, on=[REQUEST, INSTANCE], how="semi", maintain_order="left"), REQUEST
+    )
+    named = answers.filter(pl.col(ANSWER).is_not_null()).join(
+        by_answer, on=[ANSWER, INSTANCE], how="left"
+    )
+    unnamed = answers.filter(pl.col(ANSWER).is_null()).join(
+        by_request, on=[REQUEST, INSTANCE], how="left"
+    )
+    return pl.concat([named, unnamed]).with_columns(pl.col(FEEDBACK).fill_null([])).drop(ANSWER)
+
+
+def read_failures(directory: Path, since: int, until: int) -> pl.DataFrame:
+    """The failures from `since` on and before `until` (µs), oldest first.
+
+    Raises:
+        TasteloopError: no such directory, or one that cannot be read; segments that are damaged are
+            set aside.
+    """
+    import polars as pl
+
+    inside = (pl.col(TIME) >= since) & (pl.col(TIME) < until)
+    return _read(directory, lambda scan: scan(FAILURES).filter(inside).sort(TIME, REQUEST))
+
+
+_Scan = Callable[[str], "pl.LazyFrame"]
+"""From a kind to all rows of its segments."""
+
+
+def _read(directory: Path, query: Callable[[_Scan], pl.LazyFrame]) -> pl.DataFrame:
+    """A query's rows, without those of damaged segments, which are set aside.
+
+    It is asked again where a segment was set aside, or where a writer merged segments between their
+    listing and their reading.
+    """
+    import polars as pl
+
+    passed_over: set[Path] = set()  # damaged, in a directory that this process cannot write
+
+    def scan(kind: str) -> pl.LazyFrame:
+        paths = [path for path in segments(directory, kind) if path not in passed_over]
+        return scan_segments(kind, paths) if paths else pl.LazyFrame(schema=schema(kind))
+
+    problem: BaseException | None = None
+    for _ in range(_READS):
+        try:
+            return query(scan).collect()
+        except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            problem = error
+            passed_over |= set_damaged_aside(directory)
+    raise TasteloopError(
+        f"the journal {directory} cannot be read: {problem}; read it again"
+    ) from problem
+
+
+def describe(directory: Path) -> dict[str, Any]:
+    """How many answers there are of each model and version, from when to when, how many were given
+    feedback, and what is lost: segments that were set aside as damaged, and answers whose time is
+    none that can be.
+    """
+    import polars as pl
+
+    frame = read_journal(directory)
+    told = frame.filter(pl.col(FEEDBACK).list.len() > 0)
+    by = frame.group_by(MODEL, VERSION, ROLE).len("answers").sort(MODEL, VERSION, ROLE)
+    times = frame[TIME].filter(frame[TIME].is_between(0, LATEST_TIME))
+    span = [iso_time(times.min()), iso_time(times.max())] if len(times) else None
+    return {
+        "directory": str(directory),
+        "segments": {kind: len(segments(directory, kind)) for kind in KINDS},
+        "answers": frame.height,
+        "span": span,
+        "with_feedback": told.height,
+        "impossible_times": frame.height - len(times),
+        "damaged": damaged(directory),
+        "by": by.to_dicts(),
+    }

@@ -1,0 +1,84 @@
+"""The journal's tables: what the server writes of its answers, and the monitor reads.
+
+Rows are written by `serving.journal`; the names of the columns and their types stand here, since
+both rooms must know them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tasteloop.answers import CONFIDENT, PREDICTED
+from tasteloop.behaviour.events import ITEM, KIND, TIME, USER, VALUE
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ANSWERS, FEEDBACK, FAILURES = "answers", "feedback", "failures"
+KINDS = (ANSWERS, FEEDBACK, FAILURES)
+"""Kinds of segments; a reader joins feedback to answers as a column of the same name."""
+
+REQUEST, ANSWER, INSTANCE = "request", "answer", "instance"
+MODEL, VERSION, ROLE = "model", "version", "role"
+PROTOCOL, SECONDS = "protocol", "seconds"
+EVENTS, LATEST, CHARACTERS, K, INPUT = "events", "latest", "characters", "k", "input"
+NAMES, NUMBERS = "names", "numbers"
+ARRIVED = "arrived"
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+"""What a version was when it answered: the values of `role`."""
+
+
+def schema(kind: str) -> dict[str, pl.DataType]:
+    """The columns of a kind of segment; times in µs since 1970 UTC.
+
+    answers: `request` and `instance` (its place in the request) name the row; `answer` is an id
+    that no other request has, to which feedback is joined, null where a collector wrote the row;
+    `role` is what the version was then, champion or challenger; `seconds` from its arrival in the
+    queue. In outline what was asked: how many `events`, the time of the `latest`, how many
+    `characters` of text, `k`; `input` is null unless text is allowed. `names` and `numbers` are
+    labels with probabilities or items with scores, best first; `predicted` only for interests,
+    `confident` for them and for sentiment.
+    feedback: `time` is when it happened, as the caller says; `arrived` is when it came; `answer` is
+        that of the token.
+    failures: requests that a version failed on for our reasons, whether or not another one answered
+        them.
+
+    Segments of an older version lack columns, which are read as null.
+    """
+    import polars as pl
+
+    if kind == FAILURES:
+        return {REQUEST: pl.String(), TIME: pl.Int64(), MODEL: pl.String(), VERSION: pl.String()}
+    if kind == FEEDBACK:
+        return {
+            REQUEST: pl.String(),
+            ANSWER: pl.String(),
+            INSTANCE: pl.Int32(),
+            TIME: pl.Int64(),
+            ARRIVED: pl.Int64(),
+            KIND: pl.String(),
+            ITEM: pl.String(),
+            VALUE: pl.Float32(),
+        }
+    return {
+        REQUEST: pl.String(),
+        ANSWER: pl.String(),
+        INSTANCE: pl.Int32(),
+        TIME: pl.Int64(),
+        USER: pl.String(),
+        MODEL: pl.String(),
+        VERSION: pl.String(),
+        ROLE: pl.String(),
+        PROTOCOL: pl.String(),
+        SECONDS: pl.Float32(),
+        EVENTS: pl.Int32(),
+        LATEST: pl.Int64(),
+        CHARACTERS: pl.Int32(),
+        K: pl.Int32(),
+        INPUT: pl.String(),
+        NAMES: pl.List(pl.String()),
+        NUMBERS: pl.List(pl.Float32()),
+        PREDICTED: pl.List(pl.Boolean()),
+        CONFIDENT: pl.List(pl.Boolean()),
+    }
