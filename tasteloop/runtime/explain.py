@@ -58,7 +58,7 @@ def explain(
     if model not in explained_models():
         known = ", ".join(explained_models())
         raise TasteloopError(f"{model} has no explanation; those that have: {known}")
-    explain_one = _EXPLAIN[model]
+    explain_one = EXPLAIN[model]
     return [explain_one(session, question["events"], question["k"]) for question in questions]
 
 
@@ -189,7 +189,10 @@ def _events(session: Session, history: Sequence[Event]) -> tuple[dict[int, int],
     return liked, seen
 
 
-_EXPLAIN: dict[str, Callable[[Session, Sequence[Event], int | None], dict[str, Any]]] = {
+EXPLAIN: dict[str, Callable[[Session, Sequence[Event], int | None], dict[str, Any]]] = {
     INTERESTS: _interests,
     RECOMMEND: _recommendations,
 }
+"""How each model that is explained (`ServedModel.is_explained`) is: from a session, a history and
+how many entries are wanted.
+"""

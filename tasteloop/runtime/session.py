@@ -263,7 +263,7 @@ class Session:
         """Answers to questions that `parse` checked, of one request or of many."""
         if not questions:
             return []
-        return _COMPUTE[model](self, questions)
+        return COMPUTE[model](self, questions)
 
     def _answer_interests(self, questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         probabilities = self.interests([question["events"] for question in questions])
@@ -337,7 +337,7 @@ class Session:
         }
 
 
-_COMPUTE: dict[str, Callable[[Session, Sequence[Mapping[str, Any]]], list[dict[str, Any]]]] = {
+COMPUTE: dict[str, Callable[[Session, Sequence[Mapping[str, Any]]], list[dict[str, Any]]]] = {
     INTERESTS: Session._answer_interests,
     RECOMMEND: Session._answer_recommend,
     SENTIMENT: Session._answer_sentiment,
