@@ -44,12 +44,13 @@ def work(engine: str, mapping: Path, out: Path, rows_a_part: int) -> dict[str, A
         from tasteloop.behaviour.items import Catalogue
         from tasteloop.datasets import mapped
         from tasteloop.files import write_parquet
+        from tasteloop.privacy.pseudonyms import pseudonym_key
 
         out.mkdir(parents=True)
         items = mapped.read(mapping).items
         assert items is not None
         write_parquet(out / "items.parquet", items)
-        events = plain.clean(mapping.parent, out, CleaningSettings())
+        events = plain.clean(mapping.parent, out, CleaningSettings(), pseudonym_key())
         cleaned = time.perf_counter()
         snapshots = plain.prepare(
             events, Catalogue.read(out / "items.parquet"), PrepareSettings(), out

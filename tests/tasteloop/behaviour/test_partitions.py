@@ -23,6 +23,7 @@ from tasteloop.behaviour.spark import session
 from tasteloop.datasets.ingest import IngestSettings, ingest
 from tasteloop.errors import TasteloopError
 from tasteloop.files import sha256_tree
+from tasteloop.privacy.pseudonyms import pseudonym_key
 
 EVENTS = 12_000
 ROOT = Path(__file__).parents[3]
@@ -73,7 +74,7 @@ def test_a_damaged_end_of_the_file_leaves_nothing(tmp_path: Path) -> None:
 def test_plain_pandas_says_the_same(source: Path, tmp_path: Path) -> None:
     ingest(IngestSettings(behaviour=str(source), reviews=None), tmp_path / "dataset")
     prepare(tmp_path / "dataset", PrepareSettings(), tmp_path / "snapshots")
-    events = plain.clean(source.parent, tmp_path, CleaningSettings())
+    events = plain.clean(source.parent, tmp_path, CleaningSettings(), pseudonym_key())
     ours = pl.read_parquet(tmp_path / "dataset" / "events.parquet")
     assert_frame_equal(pl.from_pandas(events), ours)
     quarantine = pl.read_parquet(tmp_path / "dataset" / "quarantine.parquet")
