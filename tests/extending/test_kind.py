@@ -25,7 +25,7 @@ import json, sys
 from pathlib import Path
 import narwhals as nw
 import polars as pl
-from serving.journal.writer import parse_feedback
+from serving.journal.feedback import parse_feedback
 from tasteloop.behaviour.events import Event, positive
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.text import TextSettings, behaviour_text
