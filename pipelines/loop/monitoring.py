@@ -28,15 +28,8 @@ from tasteloop.files import write_json
 from tasteloop.home import Home
 from validation.markup.formats import minute
 from validation.monitor.decision import Decision, Evidence, Facts, decide, key_of
-from validation.monitor.ledger import (
-    Clock,
-    Lease,
-    Ledger,
-    carry_out,
-    resume,
-    resume_rollbacks,
-    wall,
-)
+from validation.monitor.execution import carry_out, resume, resume_rollbacks
+from validation.monitor.ledger import Clock, Lease, Ledger, wall
 from validation.monitor.windows import Span, beginning, closed, distinct, watermark
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import Any
 from pipelines.loop.answers import error_share
 from serving.release import promotion, registry
 from validation.monitor.decision import Evidence
-from validation.monitor.ledger import Lease, roll_back
+from validation.monitor.execution import roll_back
+from validation.monitor.ledger import Lease
 from validation.monitor.rollback import ERRORS, RollbackSettings, Window, windows_of, worse
 
 

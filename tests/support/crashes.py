@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from tasteloop import files
+from validation.monitor import execution
 from validation.monitor import ledger as keeping
 from validation.monitor.decision import DecisionSettings, Evidence, Finding, decide, key_of
-from validation.monitor.ledger import Held, LeaseLost, Ledger, carry_out, resume, wall
+from validation.monitor.execution import carry_out, resume
+from validation.monitor.ledger import Held, LeaseLost, Ledger, wall
 from validation.monitor.windows import HOUR
 
-_WATCHED = {m.__file__ for m in (files, keeping)} | {__file__}
+_WATCHED = {m.__file__ for m in (files, keeping, execution)} | {__file__}
 _READING = (
     "_parse",
     "_read",

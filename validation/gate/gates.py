@@ -24,8 +24,7 @@ behaviour or as its reviews, and listed as not asked elsewhere.
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,7 +32,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from tasteloop.answers import INTERESTS, SENTIMENT
-from tasteloop.files import as_mapping
+from tasteloop.evaluation.record import CHAMPION, Comparison, Evaluation, Metrics
+from tasteloop.intervals import MISSING, SoundInterval, UnsoundInterval
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class GateSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 @dataclass(frozen=True)
-class Check:
+class GateCheck:
     """One rule applied: its name, its outcome and the sentence that says why."""
 
     name: str
@@ -142,7 +142,7 @@ class Verdict:
 
     passed: bool
     reasons: list[str] = field(default_factory=list)
-    checks: list[Check] = field(default_factory=list)
+    checks: list[GateCheck] = field(default_factory=list)
     unchanged: bool = False
 
     @property
@@ -150,36 +150,27 @@ class Verdict:
         return self.passed and not self.unchanged
 
 
-class _Missing(Exception):
-    """A number the gate needs cannot be used; the text says why."""
+def decide(evaluation: Evaluation | Mapping[str, Any], settings: GateSettings) -> Verdict:
+    """Apply every rule of the settings to an evaluation.
 
+    Args:
+        evaluation: evaluation.json, or the record that was read from it.
 
-@dataclass(frozen=True)
-class _Measure:
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-def decide(evaluation: Mapping[str, Any], settings: GateSettings) -> Verdict:
-    """Apply every rule of the settings to an evaluation (evaluation.json)."""
-    gate = _Gate(as_mapping(evaluation), settings)
-    gate.bounds(settings.floors, settings.ceilings)
-    for source, bounds in settings.sources.items():
-        gate.source(source, bounds)
-    for beat in settings.beats:
-        gate.beats(beat)
-    for least in settings.at_least:
-        gate.at_least(least)
-    for name in dict.fromkeys([*settings.required_slices, *settings.slice_floors]):
-        gate.slice(name, settings.slice_floors.get(name, {}))
-    gate.champion()
-    gate.forgetting()
+    >>> settings = GateSettings(floors={"sentiment.accuracy": 0.75})
+    >>> interval = {"value": 0.8, "low": 0.78, "high": 0.82, "n": 900}
+    >>> decide({"metrics": {"sentiment.accuracy": interval}, "champion": None}, settings).passed
+    True
+    >>> decide({"metrics": {}, "champion": None, "tasks": ["sentiment"]}, settings).reasons[0]
+    'sentiment.accuracy is missing'
+    """
+    record = evaluation if isinstance(evaluation, Evaluation) else Evaluation.parse(evaluation)
+    gate = Gate(record, settings)
+    for rule in RULES:
+        rule(gate)
     checks = gate.checks
     if not any(check.outcome == "pass" for check in checks):
         checks.append(
-            Check(
+            GateCheck(
                 "gate", "fail", "nothing was checked: the settings name no rule that applies here"
             )
         )
@@ -195,28 +186,27 @@ def decide(evaluation: Mapping[str, Any], settings: GateSettings) -> Verdict:
     return verdict
 
 
-class _Gate:
-    """One evaluation under one set of rules; each method adds its checks."""
+class Gate:
+    """One evaluation under one set of settings; each rule adds its checks."""
 
-    def __init__(self, evaluation: Mapping[str, Any], settings: GateSettings) -> None:
+    def __init__(self, evaluation: Evaluation, settings: GateSettings) -> None:
         self.evaluation, self.settings = evaluation, settings
-        self.checks: list[Check] = []
+        self.checks: list[GateCheck] = []
         self.unchanged = False
-        tasks = evaluation.get("tasks")
-        self.tasks = [str(task) for task in tasks] if isinstance(tasks, list | tuple) else None
+        self.tasks = evaluation.tasks
 
     def add(self, name: str, passed: bool, reason: str) -> None:
-        self.checks.append(Check(name, "pass" if passed else "fail", reason))
+        self.checks.append(GateCheck(name, "pass" if passed else "fail", reason))
 
     def skip(self, name: str, reason: str) -> None:
-        self.checks.append(Check(name, "skip", reason))
+        self.checks.append(GateCheck(name, "skip", reason))
 
     def absent(self, name: str, metric: str) -> bool:
         """Whether a check is skipped: the data set has no such task, and the settings allow
         that.
         """
         task = metric.partition(".")[0]
-        measured = metric in as_mapping(self.evaluation.get("metrics"))
+        measured = metric in self.evaluation.metrics
         if (
             self.tasks is None
             or task in self.tasks
@@ -237,8 +227,7 @@ class _Gate:
 
     def source(self, source: str, bounds: Bounds) -> None:
         """The bounds of one source, if that is what was read."""
-        lineage = as_mapping(self.evaluation.get("lineage"))
-        read = [str(name) for key in ("source", "reviews_source") if (name := lineage.get(key))]
+        read = self.evaluation.lineage.sources
         if not read:
             self.add(
                 f"bounds of {source}",
@@ -256,45 +245,25 @@ class _Gate:
         if self.absent(name, metric):
             return None
         try:
-            m = _measure(as_mapping(self.evaluation.get("metrics")).get(metric), metric)
-        except _Missing as missing:
-            return self.add(name, False, str(missing))
+            m = self.evaluation.metric(metric).require(metric)
+        except UnsoundInterval as unsound:
+            return self.add(name, False, str(unsound))
         self.add(name, *_against(metric, m, limit, sign))
-
-    def compared(self, metric: str, other: str, others: Any) -> _Measure:
-        """The difference to another model, after checking that it is one."""
-        mine = _measure(as_mapping(self.evaluation.get("metrics")).get(metric), metric)
-        theirs = _measure(as_mapping(others).get(metric), f"{metric} of {other}")
-        differences = as_mapping(as_mapping(self.evaluation.get("differences")).get(other))
-        what = f"the comparison with {other} in {metric}"
-        difference = _measure(differences.get(metric), what)
-        if not mine.n == theirs.n == difference.n:
-            raise _Missing(
-                f"{what} was not made on the same rows: {mine.n:,} for the candidate, {theirs.n:,} for it, "
-                f"{difference.n:,} for the difference"
-            )
-        if abs(mine.value - theirs.value - difference.value) > SAME_ROWS:
-            raise _Missing(
-                f"{what} says {difference.value:+.4f}, the values {mine.value:.4f} and {theirs.value:.4f}: "
-                "not measured on the same rows"
-            )
-        return difference
 
     def beats(self, beat: Beat) -> None:
         name = f"beats {beat.baseline} {beat.metric}"
         if self.absent(name, beat.metric):
             return None
-        if beat.baseline == "champion":
+        if beat.baseline == CHAMPION:
             return self.add(
                 name, False, "the champion is not a baseline: list the metric under not_worse"
             )
         try:
-            baselines = as_mapping(self.evaluation.get("baselines"))
-            d = _turned(
-                beat.metric, self.compared(beat.metric, beat.baseline, baselines.get(beat.baseline))
-            )
-        except _Missing as missing:
-            return self.add(name, False, str(missing))
+            baseline = self.evaluation.other(beat.baseline)
+            difference = compared(self.evaluation, beat.metric, beat.baseline, baseline)
+            d = _turned(beat.metric, difference)
+        except UnsoundInterval as unsound:
+            return self.add(name, False, str(unsound))
         if d.value == d.low == d.high == 0:
             return self.add(
                 name,
@@ -311,18 +280,17 @@ class _Gate:
         name = f"at least {baseline} {metric}"
         if self.absent(name, metric):
             return None
-        if baseline == "champion":
+        if baseline == CHAMPION:
             return self.add(
                 name, False, "the champion is not a baseline: list the metric under not_worse"
             )
         try:
-            theirs = as_mapping(as_mapping(self.evaluation.get("baselines")).get(baseline))
             # raises unless both were measured on the same rows
-            self.compared(metric, baseline, theirs)
-            mine = _measure(as_mapping(self.evaluation.get("metrics")).get(metric), metric)
-            theirs_value = _measure(theirs.get(metric), metric).value
-        except _Missing as missing:
-            return self.add(name, False, str(missing))
+            compared(self.evaluation, metric, baseline, self.evaluation.other(baseline))
+            mine = self.evaluation.metric(metric).require(metric)
+            theirs_value = self.evaluation.baseline(baseline, metric).require(metric).value
+        except UnsoundInterval as unsound:
+            return self.add(name, False, str(unsound))
         if mine.value <= 0:
             return self.add(
                 name, False, f"{metric} is {mine.value:.4f} (n = {mine.n:,}): nothing was right"
@@ -334,24 +302,22 @@ class _Gate:
         self.add(name, passed, f"{metric} is {mine.value:.4f}, {where} ({of}; n = {mine.n:,})")
 
     def slice(self, wanted: str, floors: Mapping[str, float]) -> None:
-        rows = self.evaluation.get("slices")
-        rows = [as_mapping(row) for row in rows] if isinstance(rows, list | tuple) else []
-        rows = [row for row in rows if row.get("slice") == wanted]
+        rows = [
+            (part.metric, part.interval) for part in self.evaluation.slices if part.name == wanted
+        ]
         if not rows:
             return self.add(f"slice {wanted}", False, f"slice {wanted} was not measured")
-        for metric in floors:
-            if all(row.get("metric") != metric for row in rows):
-                rows.append({"metric": metric})
-        for row in rows:
-            metric = str(row.get("metric"))
+        measured = {metric for metric, _ in rows}
+        rows += [(metric, MISSING) for metric in floors if metric not in measured]
+        for metric, interval in rows:
             what, floor = f"{metric} for {wanted}", floors.get(metric)
             name = f"slice {wanted} {metric}" if floor is None else f"slice floor {wanted} {metric}"
             if self.absent(name, metric):
                 continue
             try:
-                m = _measure(row, what)
-            except _Missing as missing:
-                self.add(name, False, str(missing))
+                m = interval.require(what)
+            except UnsoundInterval as unsound:
+                self.add(name, False, str(unsound))
                 continue
             if floor is None:
                 self.add(name, True, f"{what} was measured: {m.value:.4f} (n = {m.n:,})")
@@ -359,19 +325,15 @@ class _Gate:
                 self.add(name, *_against(what, m, floor, -1 if _less_is_better(metric) else +1))
 
     def champion(self) -> None:
-        if "champion" not in self.evaluation:
+        if not self.evaluation.says_champion:
             return self.add(
                 "champion", False, "the evaluation does not say whether there is a champion"
             )
-        champion = self.evaluation["champion"]
+        champion = self.evaluation.champion
         if champion is None:
             return self.skip("champion", "no champion: first model, nothing to compare with")
-        champion = as_mapping(champion)
-        theirs, mine = (
-            champion.get("digest"),
-            as_mapping(self.evaluation.get("lineage")).get("bundle"),
-        )
-        if not (isinstance(theirs, str) and theirs and isinstance(mine, str) and mine):
+        theirs, mine = champion.digest, self.evaluation.lineage.bundle
+        if theirs is None or mine is None:
             return self.add(
                 "champion",
                 False,
@@ -383,9 +345,7 @@ class _Gate:
                 "champion", f"the candidate is the champion ({theirs[:12]}): nothing to promote"
             )
         lost = [
-            t
-            for t in _listed(champion.get("tasks"))
-            if self.tasks is not None and t not in self.tasks
+            task for task in champion.tasks if self.tasks is not None and task not in self.tasks
         ]
         if lost:
             self.add(
@@ -398,12 +358,12 @@ class _Gate:
         differences = []
         for metric in self.settings.not_worse:
             name = f"not worse {metric}"
-            if metric not in as_mapping(champion.get("metrics")) and self.absent(name, metric):
+            if metric not in champion.metrics and self.absent(name, metric):
                 continue
             try:
-                difference = self.compared(metric, "champion", champion.get("metrics"))
-            except _Missing as missing:
-                self.add(name, False, str(missing))
+                difference = compared(self.evaluation, metric, CHAMPION, champion.metrics)
+            except UnsoundInterval as unsound:
+                self.add(name, False, str(unsound))
                 continue
             differences.append(difference)
             d, epsilon = (
@@ -426,18 +386,18 @@ class _Gate:
 
     def forgetting(self) -> None:
         margin = self.settings.forgetting
-        if margin is None or self.unchanged or self.evaluation.get("champion") is None:
+        if margin is None or self.unchanged or self.evaluation.champion is None:
             return
-        old = as_mapping(self.evaluation.get("old"))
-        theirs = as_mapping(old.get("baselines")).get("champion")
+        old = self.evaluation.old or Comparison()
+        theirs = old.baselines.get(CHAMPION, {})
         for metric in FORGETTING:
             name = f"forgetting {metric}"
             if self.absent(name, metric):
                 continue
             try:
-                d = _Gate(old, self.settings).compared(metric, "champion", theirs)
-            except _Missing as missing:
-                self.add(name, False, f"on earlier data, {missing}")
+                d = compared(old, metric, CHAMPION, theirs)
+            except UnsoundInterval as unsound:
+                self.add(name, False, f"on earlier data, {unsound}")
                 continue
             verb = "is not worse" if d.low > -margin else "may be worse"
             self.add(
@@ -447,35 +407,30 @@ class _Gate:
             )
 
 
-def _measure(found: object, what: str) -> _Measure:
-    """Four sound numbers, or `_Missing`."""
-    if not isinstance(found, Mapping):
-        raise _Missing(f"{what} is missing")
-    numbers = {}
-    for key in ("value", "low", "high"):
-        number = found.get(key)
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise _Missing(f"{what} has no number as its {key}: {_shown(number)}")
-        if not math.isfinite(number):
-            raise _Missing(f"{what} is not a finite number ({key}: {number})")
-        numbers[key] = float(number)
-    n = found.get("n")
-    if (
-        isinstance(n, bool)
-        or not isinstance(n, int | float)
-        or not math.isfinite(n)
-        or n != int(n)
-        or n < 0
-    ):
-        raise _Missing(f"{what} does not say on how many rows it was measured (n: {_shown(n)})")
-    if n == 0:
-        raise _Missing(f"{what} was measured on an empty test set (n = 0)")
-    if numbers["low"] > numbers["high"]:
-        raise _Missing(f"{what} has an interval upside down: {numbers['low']} to {numbers['high']}")
-    return _Measure(numbers["value"], numbers["low"], numbers["high"], int(n))
+def compared(measured: Comparison, metric: str, other: str, others: Metrics) -> SoundInterval:
+    """The difference to another model, after checking that it is one.
+
+    Raises:
+        UnsoundInterval: a number cannot be relied on, or the rows were not the same.
+    """
+    mine = measured.metric(metric).require(metric)
+    theirs = others.get(metric, MISSING).require(f"{metric} of {other}")
+    what = f"the comparison with {other} in {metric}"
+    difference = measured.difference(other, metric).require(what)
+    if not mine.n == theirs.n == difference.n:
+        raise UnsoundInterval(
+            f"{what} was not made on the same rows: {mine.n:,} for the candidate, {theirs.n:,} for it, "
+            f"{difference.n:,} for the difference"
+        )
+    if abs(mine.value - theirs.value - difference.value) > SAME_ROWS:
+        raise UnsoundInterval(
+            f"{what} says {difference.value:+.4f}, the values {mine.value:.4f} and {theirs.value:.4f}: "
+            "not measured on the same rows"
+        )
+    return difference
 
 
-def _against(what: str, m: _Measure, limit: float, sign: int) -> tuple[bool, str]:
+def _against(what: str, m: SoundInterval, limit: float, sign: int) -> tuple[bool, str]:
     bound = "floor" if sign > 0 else "ceiling"
     passed = sign * (m.value - limit) >= 0
     where = ("above" if sign > 0 else "below") if passed else ("below" if sign > 0 else "above")
@@ -488,18 +443,52 @@ def _less_is_better(metric: str) -> bool:
     return metric.rpartition(".")[2] in LESS_IS_BETTER
 
 
-def _turned(metric: str, d: _Measure) -> _Measure:
+def _turned(metric: str, d: SoundInterval) -> SoundInterval:
     """The difference so that more is better."""
-    return _Measure(-d.value, -d.high, -d.low, d.n) if _less_is_better(metric) else d
+    return SoundInterval(-d.value, -d.high, -d.low, d.n) if _less_is_better(metric) else d
 
 
-def _spread(d: _Measure) -> str:
+def _spread(d: SoundInterval) -> str:
     return f"difference {d.value:+.4f}, interval {d.low:+.4f} to {d.high:+.4f} (n = {d.n:,})"
 
 
-def _listed(value: object) -> list[str]:
-    return [str(entry) for entry in value] if isinstance(value, list | tuple) else []
+# The rules, in the order in which their checks are listed
 
 
-def _shown(value: object) -> str:
-    return repr(value)[:60]
+def _floors_and_ceilings(gate: Gate) -> None:
+    gate.bounds(gate.settings.floors, gate.settings.ceilings)
+
+
+def _bounds_of_sources(gate: Gate) -> None:
+    for source, bounds in gate.settings.sources.items():
+        gate.source(source, bounds)
+
+
+def _better_than_baselines(gate: Gate) -> None:
+    for beat in gate.settings.beats:
+        gate.beats(beat)
+
+
+def _shares_of_baselines(gate: Gate) -> None:
+    for least in gate.settings.at_least:
+        gate.at_least(least)
+
+
+def _slices(gate: Gate) -> None:
+    settings = gate.settings
+    for name in dict.fromkeys([*settings.required_slices, *settings.slice_floors]):
+        gate.slice(name, settings.slice_floors.get(name, {}))
+
+
+Rule = Callable[[Gate], None]
+"""Reads `gate.evaluation` and `gate.settings`, and adds checks with `gate.add` or `gate.skip`."""
+
+RULES: tuple[Rule, ...] = (
+    _floors_and_ceilings,
+    _bounds_of_sources,
+    _better_than_baselines,
+    _shares_of_baselines,
+    _slices,
+    Gate.champion,
+    Gate.forgetting,
+)

@@ -123,7 +123,7 @@ def distributions(book: Codebook, reference: Profile, current: Profile) -> dict[
 
 def _head(names: list[str], shares: np.ndarray[Any, Any]) -> tuple[list[str], np.ndarray[Any, Any]]:
     """The cells [2, d] that either side has most of, in their order, and one for all others."""
-    present = [place for place in range(len(names)) if shares[:, place].max() > 0]
+    present = [place for place in range(len(names)) if shares[:, place].max() >= 0.0005]
     if len(present) > _CELLS:
         present.sort(key=lambda place: (-shares[:, place].max(), place))
         present = sorted(present[: _CELLS - 1])

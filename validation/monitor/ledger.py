@@ -26,29 +26,33 @@ import hashlib
 import json
 import logging
 import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
 from tasteloop import files
 from tasteloop.errors import TasteloopError
-from validation.monitor.decision import Decision, Evidence, Result, Trigger, key_of
+from validation.monitor.decision import Evidence, Trigger
+from validation.monitor.entries import (
+    DecidedEntry,
+    Entry,
+    FinishedEntry,
+    Kind,
+    WindowEntry,
+    parse_entry,
+)
+from validation.monitor.holder import is_alive, name_of, this_process
 
 log = logging.getLogger(__name__)
 
 LEDGER, HEAD, LEASE, LOCK = "ledger.jsonl", "ledger.head.json", "lease.json", "lock"
-Kind = Literal[
-    "window", "decided", "alerted", "started", "finished", "rolling-back", "rolled-back", "pruned"
-]
-ATTEMPTS = 3  # a retraining that ends so often without a word is given up
 
 _NOTHING = "0" * 16  # what the first record names as the line before
 _LEASE_SECONDS = 60.0
@@ -121,25 +125,40 @@ class Ledger:
 
     def evidence(self) -> list[Evidence]:
         """What each window said, in the order in which it was recorded."""
-        return [Evidence.model_validate(r.body) for r in self.records() if r.kind == "window"]
+        return [entry for _, entry in self._entries("window") if isinstance(entry, WindowEntry)]
 
     def triggers(self) -> list[Trigger]:
         """All retrainings that were decided, with what came of them."""
-        found = self.records()
-        results: dict[str, Result] = {
-            r.key: r.body["result"] for r in found if r.kind == "finished"
-        }
-        champions = {r.key: str(r.body["champion"]) for r in found if r.kind == "window"}
+        # 1. what is said elsewhere about the key of a decision
+        entries = self._entries("window", "decided", "finished")
+        champions: dict[str, str] = {}
+        results: dict[str, str] = {}
+        for record, entry in entries:
+            if isinstance(entry, WindowEntry):
+                champions[record.key] = entry.champion
+            elif isinstance(entry, FinishedEntry):
+                results[record.key] = entry.result
+
+        # 2. the decisions
+        triggers = []
+        for record, entry in entries:
+            if isinstance(entry, DecidedEntry) and entry.outcome == "retrain":
+                trigger = {
+                    "key": record.key,
+                    "at": entry.now,
+                    "champion": champions.get(record.key, "unknown"),
+                    "result": results.get(record.key),
+                    "causes": entry.causes,
+                }
+                triggers.append(Trigger.model_validate(trigger))
+        return triggers
+
+    def _entries(self, *kinds: Kind) -> list[tuple[Record, Entry]]:
+        """The records of these kinds with what they say, oldest first."""
         return [
-            Trigger(
-                key=r.key,
-                at=r.body["now"],
-                champion=champions.get(r.key, "unknown"),
-                result=results.get(r.key),
-                causes=tuple(r.body["causes"]),
-            )
-            for r in found
-            if r.kind == "decided" and r.body["outcome"] == "retrain"
+            (record, parse_entry(record.kind, record.body))
+            for record in self.records()
+            if record.kind in kinds
         ]
 
     def history(self) -> list[dict[str, Any]]:
@@ -218,9 +237,9 @@ class Ledger:
         """
         with self._locked():
             now, last = self.clock(), self._lease()
-            if last["until"] > now and _lives(last["holder"]):
+            if last["until"] > now and is_alive(last["holder"]):
                 raise Held(
-                    f"another monitor is at work: {_named(last['holder'])}, for {(last['until'] - now) / 1e6:.0f} s "
+                    f"another monitor is at work: {name_of(last['holder'])}, for {(last['until'] - now) / 1e6:.0f} s "
                     f"more unless it renews; wait for it, or end it ({self.directory / LEASE})"
                 )
             lease = Lease(self, last["token"] + 1, seconds)
@@ -240,7 +259,7 @@ class Ledger:
         with self._locked():
             if (held := self._lease())["token"] != lease.token:
                 raise LeaseLost(
-                    f"the lease {lease.token} was taken over by {_named(held['holder'])} (lease {held['token']}); "
+                    f"the lease {lease.token} was taken over by {name_of(held['holder'])} (lease {held['token']}); "
                     f"nothing was written"
                 )
             path = self.directory / LEDGER
@@ -303,7 +322,7 @@ class Lease:
 
     def __init__(self, ledger: Ledger, token: int, seconds: float) -> None:
         self.ledger, self.token, self.seconds = ledger, token, seconds
-        self.holder = _self()
+        self.holder = this_process()
         self._ended = threading.Event()
         self._lost = threading.Event()
 
@@ -344,152 +363,6 @@ class Lease:
             # a full disk, a share that is away: try again until the lease has run out
             except Exception:
                 log.exception("the lease could not be renewed")
-
-
-# Carrying out
-
-
-def run_of(key: str) -> str:
-    """The id of the one retraining that a key can have."""
-    return f"retrain-{key[:16]}"
-
-
-def carry_out(
-    lease: Lease,
-    decision: Decision,
-    now: int,
-    train: Callable[[str, Decision], dict[str, Any]],
-    alert: Callable[[Decision], None],
-) -> dict[str, Any]:
-    """Record a decision and do what it says, once, whatever happens in between.
-
-    Args:
-        now: the time on which the decision rests, µs.
-        train: from the run's id and the decision to {"result", ...}. It may be called again with
-            the same id after a kill, and then carries on or answers what it answered before.
-        alert: may be called again with the same decision after a kill, so receivers tell
-            repetitions by the key. One that fails holds nothing up: it is left to the next
-            `resume`.
-
-    Returns:
-        the decision's entry of `Ledger.history`: where this evidence was decided on before, that
-        decision's.
-
-    Raises:
-        LeaseLost: another monitor has taken over, and carries on.
-    """
-    lease.ledger.append(
-        lease, "decided", decision.key, {**decision.model_dump(mode="json"), "now": now}
-    )
-    return _complete(lease, decision.key, train, alert)
-
-
-def resume(
-    lease: Lease,
-    train: Callable[[str, Decision], dict[str, Any]],
-    alert: Callable[[Decision], None],
-) -> list[dict[str, Any]]:
-    """Carry on what a monitor that was killed had begun."""
-    return [
-        _complete(lease, entry["key"], train, alert)
-        for entry in lease.ledger.history()
-        if (entry["outcome"] == "retrain" and entry["result"] is None)
-        or (entry["outcome"] == "alert-human" and not entry["alerted"])
-    ]
-
-
-def _complete(
-    lease: Lease,
-    key: str,
-    train: Callable[[str, Decision], dict[str, Any]],
-    alert: Callable[[Decision], None],
-) -> dict[str, Any]:
-    entry = _entry(lease.ledger, key)
-    decision = Decision.model_validate({name: entry[name] for name in Decision.model_fields})
-    if decision.outcome == "alert-human" and not entry["alerted"]:
-        try:
-            alert(decision)
-        except Exception:
-            log.warning(
-                "the alert on %s did not get through; the next pass sends it again",
-                key[:12],
-                exc_info=True,
-            )
-        else:
-            lease.ledger.append(lease, "alerted", key, {})
-    if decision.outcome == "retrain" and entry["result"] is None:
-        run = run_of(key)
-        if entry["attempts"] >= ATTEMPTS:
-            reason = f"{entry['attempts']} attempts ended without a word (out of memory?); see the run's log"
-            made: dict[str, Any] = {"result": "failed", "reason": reason}
-        else:
-            lease.ledger.append(
-                lease, "started", key, {"run": run, "attempt": entry["attempts"] + 1}, once=False
-            )
-            try:
-                made = train(run, decision)
-            except LeaseLost:
-                raise
-            # a retraining that fails is an outcome; one that is interrupted is carried on
-            except Exception as error:
-                log.exception("the retraining %s failed", run)
-                made = {"result": "failed", "reason": f"{type(error).__name__}: {error}"}
-        lease.ledger.append(lease, "finished", key, {"run": run, **made})
-    return _entry(lease.ledger, key)
-
-
-def roll_back(
-    lease: Lease,
-    newest: Evidence,
-    to: str,
-    reasons: Sequence[str],
-    act: Callable[[dict[str, Any]], dict[str, Any]],
-) -> dict[str, Any]:
-    """Record that the champion of the newest evidence is worse than the one before it (`to`, a
-    digest), and act.
-
-    Args:
-        act: from the entry, with `champion` and `to`, to {"result", ...}; called again after a
-            kill.
-
-    Returns:
-        the entry of `Ledger.history`.
-    """
-    key = hashlib.sha256(
-        f"rollback\0{key_of(newest.reference, newest.window, newest.champion)}".encode()
-    ).hexdigest()
-    body = {
-        "window": newest.window,
-        "champion": newest.champion,
-        "to": to,
-        "reasons": list(reasons),
-    }
-    lease.ledger.append(lease, "rolling-back", key, {**body, "evidence": [newest.id]})
-    return _rolled_back(lease, key, act)
-
-
-def resume_rollbacks(
-    lease: Lease, act: Callable[[dict[str, Any]], dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Carry on what a monitor that was killed had begun."""
-    return [
-        _rolled_back(lease, entry["key"], act)
-        for entry in lease.ledger.history()
-        if entry["outcome"] == "rollback" and entry["result"] is None
-    ]
-
-
-def _rolled_back(
-    lease: Lease, key: str, act: Callable[[dict[str, Any]], dict[str, Any]]
-) -> dict[str, Any]:
-    entry = _entry(lease.ledger, key)
-    if entry["result"] is None:
-        lease.ledger.append(lease, "rolled-back", key, act(entry))
-    return _entry(lease.ledger, key)
-
-
-def _entry(ledger: Ledger, key: str) -> dict[str, Any]:
-    return next(entry for entry in ledger.history() if entry["key"] == key)
 
 
 # Lines
@@ -559,49 +432,3 @@ def _cut(path: Path, anchor: Path, head: Head, left: int) -> TasteloopError:
         f"the ledger {path} was cut: {gone} gone, the last of which was {last}. {_REMEDY}; or, to go on without what "
         f"is gone, remove {anchor}"
     )
-
-
-# Processes
-
-
-def _self() -> dict[str, Any]:
-    """This process, so that another one on the same machine can see whether it lives."""
-    return {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "born": _born(os.getpid()),
-        "space": _space(),
-    }
-
-
-def _lives(holder: dict[str, Any]) -> bool:
-    """Whether a holder may be alive: of those elsewhere only the lease's end says that it is
-    not.
-    """
-    if not holder:
-        return False
-    mine = _self()
-    here = holder.get("host") == mine["host"] and holder.get("space") == mine["space"] is not None
-    return not here or _born(holder["pid"]) == holder["born"]
-
-
-def _space() -> str | None:
-    """This boot and this namespace of process ids; None where that cannot be told."""
-    with suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    return None
-
-
-def _born(pid: int) -> str | None:
-    """When a process began, in ticks since the boot, so that a number used again is not taken for
-    it.
-    """
-    with suppress(OSError, IndexError):
-        after = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if after[0] == "Z" else after[19]
-    return None
-
-
-def _named(holder: dict[str, Any]) -> str:
-    return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"

@@ -14,18 +14,8 @@ from typer.testing import CliRunner
 
 from tasteloop.errors import TasteloopError
 from validation.monitor.decision import Decision, Outcome
-from validation.monitor.ledger import (
-    ATTEMPTS,
-    HEAD,
-    LEASE,
-    LEDGER,
-    Held,
-    LeaseLost,
-    Ledger,
-    carry_out,
-    resume,
-    run_of,
-)
+from validation.monitor.execution import ATTEMPTS, carry_out, resume, run_of
+from validation.monitor.ledger import HEAD, LEASE, LEDGER, Held, LeaseLost, Ledger
 
 CRASHES = Path(__file__).parents[2] / "support/crashes.py"
 HOUSE = Path(__file__).parents[3]

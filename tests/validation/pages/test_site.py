@@ -40,7 +40,8 @@ from validation.monitor.decision import (
     key_of,
 )
 from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT
-from validation.monitor.ledger import Ledger, carry_out
+from validation.monitor.execution import carry_out
+from validation.monitor.ledger import Ledger
 from validation.monitor.windows import HOUR
 from validation.pages.site import MARK, portable, write_site
 
