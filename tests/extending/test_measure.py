@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from tasteloop.behaviour.events import TIME
 from tasteloop.files import read_json, read_parquet
 from tasteloop.runtime.session import Session
-from tests.support.references import HOURS, RULES, SETTINGS, after, journal
+from tests.support.references import HOURS, RULES, SETTINGS, after
 from validation.monitor import measures
 from validation.monitor.drift_report import PAGE, REPORT, examine
 from validation.monitor.measures import Measure, Severity, Side
-from validation.monitor.reference import save_reference
+from validation.monitor.reference import answers_schema, save_reference
 from validation.monitor.sampling import UNIT, Reader, Sample
 from validation.monitor.windows import HOUR
 from validation.pages.window import window_page
@@ -62,7 +63,7 @@ def test_a_declared_measure_is_in_the_reference_the_report_and_the_page(
     decision = RULES.model_copy(
         update={"severity": {**RULES.severity, TOY.name: measures.default_severities()[TOY.name]}}
     )
-    answers = journal(session, morning, span.start)
+    answers = pl.DataFrame(schema=answers_schema()).drop("window")
     listed = reader.catalogue.items
     out = tmp_path / "out"
     evidence = examine(reference, reader, span, rows, answers, listed, decision, out, window_page)

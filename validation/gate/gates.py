@@ -33,7 +33,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from tasteloop.answers import INTERESTS, SENTIMENT
 from tasteloop.evaluation.record import CHAMPION, Comparison, Evaluation, Metrics
-from tasteloop.intervals import MISSING, SoundInterval, UnsoundInterval
+from tasteloop.intervals import MISSING, Interval, SoundInterval, UnsoundInterval
 
 log = logging.getLogger(__name__)
 
@@ -308,7 +308,7 @@ class Gate:
         if not rows:
             return self.add(f"slice {wanted}", False, f"slice {wanted} was not measured")
         measured = {metric for metric, _ in rows}
-        rows += [(metric, MISSING) for metric in floors if metric not in measured]
+        rows += [(metric, Interval.parse({})) for metric in floors if metric not in measured]
         for metric, interval in rows:
             what, floor = f"{metric} for {wanted}", floors.get(metric)
             name = f"slice {wanted} {metric}" if floor is None else f"slice floor {wanted} {metric}"
