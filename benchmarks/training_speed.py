@@ -6,7 +6,7 @@ run.
     accuracies
 
 Methods:
-- tasteloop: `tasteloop.encoder.training.train` with the sentiment task alone, as the `local`
+- tasteloop: `tasteloop.encoder.loop.train` with the sentiment task alone, as the `local`
   profile sets it, and with more of the encoder frozen;
 - trainer: Hugging Face `Trainer`, fp32, dynamic padding, all weights trained;
 - listing: the source paper's recipe, every review padded to 512 tokens, fp32, a head on the
@@ -58,8 +58,9 @@ def tasteloop(encoder: Path, data: Any, epochs: int, frozen: int, rate: float) -
     import torch
 
     from tasteloop.encoder.batches import TaskData, load_tokenizer, pad, tokenize
+    from tasteloop.encoder.loop import train
     from tasteloop.encoder.model import TasteModel, load_encoder
-    from tasteloop.encoder.training import TrainingSettings, train
+    from tasteloop.encoder.settings import TrainingSettings
 
     texts, labels, test, truth = data
     settings = TrainingSettings(

@@ -34,7 +34,8 @@ def finetune(
 
             run(trainjob, Path(snapshots.path), settings, Path(model.path), place or str(work))
         else:
-            from tasteloop.encoder.training import TrainingSettings, finetune
+            from tasteloop.encoder.settings import TrainingSettings
+            from tasteloop.encoder.training import finetune
 
             checked = TrainingSettings.model_validate_json(settings)
             finetune(Path(snapshots.path), checked, Path(model.path), work, place)

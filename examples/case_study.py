@@ -114,7 +114,8 @@ def study(options: argparse.Namespace, out: Path) -> list[Row]:
     from tasteloop.behaviour.text import TextSettings
     from tasteloop.datasets.ingest import IngestSettings, ingest
     from tasteloop.datasets.synthetic import SyntheticSettings
-    from tasteloop.encoder.training import TrainingSettings, finetune
+    from tasteloop.encoder.settings import TrainingSettings
+    from tasteloop.encoder.training import finetune
     from tasteloop.evaluation.evaluate import evaluate
     from tasteloop.evaluation.settings import EvaluationSettings
     from tasteloop.recommender.fitting import RecommenderSettings

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from tasteloop.behaviour.partitions import DataSettings
 from tasteloop.behaviour.snapshots import PrepareSettings
 from tasteloop.datasets.ingest import IngestSettings
-from tasteloop.encoder.training import TrainingSettings
+from tasteloop.encoder.settings import TrainingSettings
 from tasteloop.errors import TasteloopError
 from tasteloop.evaluation.settings import EvaluationSettings
 from tasteloop.files import read_yaml

@@ -68,7 +68,8 @@ def tiny_snapshots(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory)
 def tiny_model(
     tiny_encoder: Path, tiny_snapshots: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    from tasteloop.encoder.training import TrainingSettings, finetune
+    from tasteloop.encoder.settings import TrainingSettings
+    from tasteloop.encoder.training import finetune
 
     settings = TrainingSettings(
         encoder=str(tiny_encoder),

@@ -116,7 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
 
-    from tasteloop.encoder.training import TrainingSettings
+    from tasteloop.encoder.settings import TrainingSettings
 
     given = {
         key: parse_yaml(value) for key, _, value in (pair.partition("=") for pair in options.set)

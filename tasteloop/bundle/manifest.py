@@ -45,6 +45,20 @@ def verify(directory: Path) -> str:
         TasteloopError: no bundle, another format, or a file changed, missing, added, or of a kind
             that is not allowed. Nothing but plain files is opened, and no more of one than its kind
             may have.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as name:
+    ...     card = Path(name, "card.json")
+    ...     _ = card.write_text("{}")
+    ...     digest = seal(Path(name))
+    ...     print(verify(Path(name)) == digest)
+    ...     _ = card.write_text("[]")
+    ...     try:
+    ...         verify(Path(name))
+    ...     except TasteloopError as error:
+    ...         print(str(error).partition(": ")[2])
+    True
+    card.json is changed; restore it or train again
     """
     try:
         if not (directory / MANIFEST_FILE).is_file():

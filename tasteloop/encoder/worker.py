@@ -29,7 +29,8 @@ def work(place: str, settings: str) -> None:
     Raises:
         TasteloopError: no snapshots there, or what `finetune` raises.
     """
-    from tasteloop.encoder.training import TrainingSettings, finetune
+    from tasteloop.encoder.settings import TrainingSettings
+    from tasteloop.encoder.training import finetune
     from tasteloop.errors import TasteloopError
 
     if storage.there(f"{place}/{MODEL}"):

@@ -69,6 +69,11 @@ def evaluate(
 
     Raises:
         TasteloopError: a bundle that is not whole, or no snapshots.
+
+    >>> evaluate(Path("bundle"), Path("none"), EvaluationSettings(bootstrap=100), Path("out"))
+    Traceback (most recent call last):
+        ...
+    tasteloop.errors.TasteloopError: no file none/snapshots.json; run the step that writes it
     """
     # 1. what is measured, and on which rows
     data = Snapshots.read(snapshots)

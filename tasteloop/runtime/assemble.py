@@ -62,6 +62,14 @@ def fit_recommender(
         snapshots: what `prepare` wrote.
         settings: grids.
         out: the bundle directory.
+
+    Raises:
+        TasteloopError: no such model, or no snapshots.
+
+    >>> fit_recommender(Path("none"), Path("none"), RecommenderSettings(), Path("bundle"))
+    Traceback (most recent call last):
+        ...
+    tasteloop.errors.TasteloopError: no file none/training.json; run the step that writes it
     """
     from safetensors.numpy import load_file
 

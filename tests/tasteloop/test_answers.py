@@ -14,7 +14,8 @@ from tasteloop.answers import tasks_of_data
 from tasteloop.behaviour.items import LABELS
 from tasteloop.behaviour.prepare import prepare
 from tasteloop.behaviour.snapshots import PrepareSettings, Snapshots
-from tasteloop.encoder.training import TrainingSettings, finetune
+from tasteloop.encoder.settings import TrainingSettings
+from tasteloop.encoder.training import finetune
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, read_parquet, write_json, write_parquet
 

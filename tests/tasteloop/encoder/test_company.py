@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 
 from tasteloop import storage
-from tasteloop.encoder.training import TrainingSettings, finetune
+from tasteloop.encoder.settings import TrainingSettings
+from tasteloop.encoder.training import finetune
 from tasteloop.encoder.worker import CHECKPOINTS, MODEL, SNAPSHOTS
 from tasteloop.files import read_json
 

@@ -12,8 +12,10 @@ import torch
 from tasteloop.encoder import checkpoint
 from tasteloop.encoder.batches import TaskData, length_buckets, load_tokenizer, pad, tokenize
 from tasteloop.encoder.calibration import apply_calibration, calibrate
+from tasteloop.encoder.loop import Trained, _turn, train
 from tasteloop.encoder.model import TasteModel, load, load_encoder, save
-from tasteloop.encoder.training import Trained, TrainingSettings, _turn, finetune, train
+from tasteloop.encoder.settings import TrainingSettings
+from tasteloop.encoder.training import finetune
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json
 
