@@ -38,7 +38,7 @@ from serving.journal.writer import Journal
 from serving.settings import JournalSettings
 from tasteloop import process
 from tasteloop.answers import RECOMMEND, SENTIMENT, SERVED_MODELS, TEXT, model_of
-from tasteloop.behaviour.events import microseconds
+from tasteloop.behaviour.times import microseconds
 from tasteloop.errors import TasteloopError
 from tasteloop.journal import CHAMPION
 from tasteloop.privacy.pseudonyms import pseudonym_key

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from tasteloop.behaviour.events import CleaningSettings
+    from tasteloop.behaviour.cleaning import CleaningSettings
     from tasteloop.behaviour.items import Catalogue
     from tasteloop.behaviour.snapshots import PrepareSettings
     from tasteloop.behaviour.text import TextSettings

@@ -32,7 +32,7 @@ POLARS_TIMES, POLARS_SHARE, EXPONENT, GIGABYTES = 3.0, 1 / 3, 1.1, 4.0  # what i
 
 def work(engine: str, mapping: Path, out: Path, rows_a_part: int) -> dict[str, Any]:
     """One engine on one source, in this process: seconds of each half."""
-    from tasteloop.behaviour.events import CleaningSettings
+    from tasteloop.behaviour.cleaning import CleaningSettings
     from tasteloop.behaviour.partitions import DataSettings
     from tasteloop.behaviour.prepare import prepare
     from tasteloop.behaviour.snapshots import PrepareSettings

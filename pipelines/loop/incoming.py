@@ -7,18 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.loop.contracts import Incoming, Source
-from tasteloop.behaviour.events import (
-    EVENTS_SCHEMA,
-    ITEM,
-    KIND,
-    PER_UNIT,
-    TEXT,
-    TIME,
-    USER,
-    likely_range,
-)
+from tasteloop.behaviour.events import EVENTS_SCHEMA, ITEM, KIND, TEXT, TIME, USER
 from tasteloop.behaviour.items import ITEMS_SCHEMA
 from tasteloop.behaviour.kinds import words_that_are_no_acts
+from tasteloop.behaviour.times import PER_UNIT, likely_range
 from tasteloop.errors import TasteloopError
 
 if TYPE_CHECKING:

@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasteloop.behaviour.events import EVENTS_SCHEMA, ITEM, KIND, SECOND, TIME, USER, Event
+from tasteloop.behaviour.events import EVENTS_SCHEMA, ITEM, KIND, TIME, USER, Event
 from tasteloop.behaviour.items import LABELS, RELEASED, TITLE
+from tasteloop.behaviour.times import SECOND
 from tasteloop.errors import TasteloopError
 from validation.monitor.windows import HOUR, WEEK
 

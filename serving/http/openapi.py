@@ -12,8 +12,8 @@ from serving.http.admission import Admission
 from serving.journal.answered import LONGEST_REQUEST_ID
 from serving.journal.feedback import MOST_FEEDBACK
 from tasteloop.answers import MOST_K, SERVED_MODELS
-from tasteloop.behaviour.events import LATEST, PER_UNIT, likely_range
 from tasteloop.behaviour.kinds import KINDS
+from tasteloop.behaviour.times import LATEST, PER_UNIT, likely_range
 
 Schema = dict[str, Any]
 # among others

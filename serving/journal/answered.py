@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
 from tasteloop.answers import CONFIDENT, PREDICTED, SERVED_MODELS
-from tasteloop.behaviour.events import SECOND, TEXT, TIME, USER, Event, whole
+from tasteloop.behaviour.events import TEXT, TIME, USER, Event
+from tasteloop.behaviour.times import SECOND, whole
 from tasteloop.journal import (
     ANSWER,
     CHARACTERS,

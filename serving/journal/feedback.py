@@ -7,7 +7,8 @@ from typing import Any
 
 from serving.journal.answered import CLOCK_SKEW, LONGEST_REQUEST_ID, iso_time
 from serving.journal.tokens import FeedbackTokens
-from tasteloop.behaviour.events import ITEM, KIND, SECOND, TIME, VALUE, Event, whole
+from tasteloop.behaviour.events import ITEM, KIND, TIME, VALUE, Event
+from tasteloop.behaviour.times import SECOND, whole
 from tasteloop.errors import TasteloopError
 from tasteloop.journal import ANSWER, ARRIVED, INSTANCE, REQUEST
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from serving.journal.answered import iso_time
 from serving.journal.segments import damaged, scan_segments, segments, set_damaged_aside
-from tasteloop.behaviour.events import ITEM, KIND, TIME, VALUE, microseconds
-from tasteloop.behaviour.events import LATEST as LATEST_TIME
+from tasteloop.behaviour.events import ITEM, KIND, TIME, VALUE
+from tasteloop.behaviour.times import LATEST as LATEST_TIME
+from tasteloop.behaviour.times import microseconds
 from tasteloop.errors import TasteloopError
 from tasteloop.journal import (
     ANSWER,

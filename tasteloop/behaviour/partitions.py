@@ -18,17 +18,9 @@ import narwhals as nw
 import polars as pl
 from pydantic import BaseModel, Field
 
-from tasteloop.behaviour import events
-from tasteloop.behaviour.events import (
-    ROW,
-    TIME,
-    USER,
-    CleaningSettings,
-    accepted,
-    enough,
-    judge,
-    rejected,
-)
+from tasteloop.behaviour import cleaning
+from tasteloop.behaviour.cleaning import ROW, CleaningSettings, accepted, enough, judge, rejected
+from tasteloop.behaviour.events import TIME, USER
 from tasteloop.files import atomic_file, read_parquet
 from tasteloop.process import shared_with_group
 
@@ -133,12 +125,12 @@ def clean(
     data: DataSettings,
     work: Path,
 ) -> tuple[Iterator[pl.DataFrame], Iterator[pl.DataFrame]]:
-    """`tasteloop.behaviour.events.clean` piece by piece: what is accepted by time, and what is
+    """`tasteloop.behaviour.cleaning.clean` piece by piece: what is accepted by time, and what is
     rejected by row.
     """
     parts = -(-height // data.rows_a_part)
     if parts <= 1:
-        whole = events.clean(nw.from_native(rows), scale, settings)
+        whole = cleaning.clean(nw.from_native(rows), scale, settings)
         return iter([whole.events.to_native()]), iter([whole.quarantine.to_native()])
 
     passes: dict[int, int] = {}

@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from tasteloop.answers import tasks_of_data
-from tasteloop.behaviour.events import KIND, SECOND, TEXT, TIME, USER
+from tasteloop.behaviour.events import KIND, TEXT, TIME, USER
 from tasteloop.behaviour.items import SENTIMENT, Catalogue
 from tasteloop.behaviour.kinds import words_that_are_no_acts
 from tasteloop.behaviour.partitions import DataSettings, count, scan, split, write_rows
@@ -37,6 +37,7 @@ from tasteloop.behaviour.snapshots import (
     present_labels,
     take,
 )
+from tasteloop.behaviour.times import SECOND
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_directory, read_json, read_parquet, write_json, write_parquet
 

@@ -1,4 +1,4 @@
-"""Cleaning and snapshots on Spark: the rules of `tasteloop.behaviour.events` as Spark's own
+"""Cleaning and snapshots on Spark: the rules of `tasteloop.behaviour.cleaning` as Spark's own
 expressions, and the very function of `tasteloop.behaviour.snapshots`, a part of the users in a
 task.
 
@@ -21,18 +21,8 @@ from urllib.parse import urlsplit
 import narwhals as nw
 import polars as pl
 
-from tasteloop.behaviour.events import (
-    EVENTS_SCHEMA,
-    ITEM,
-    ROW,
-    TIME,
-    USER,
-    CleaningSettings,
-    accepted,
-    enough,
-    judge,
-    rejected,
-)
+from tasteloop.behaviour.cleaning import ROW, CleaningSettings, accepted, enough, judge, rejected
+from tasteloop.behaviour.events import EVENTS_SCHEMA, ITEM, TIME, USER
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.partitions import DataSettings
 from tasteloop.behaviour.snapshots import TABLE, PrepareSettings

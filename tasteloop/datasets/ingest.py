@@ -20,15 +20,8 @@ import polars as pl
 from pydantic import BaseModel, Field
 
 from tasteloop.behaviour import partitions
-from tasteloop.behaviour.events import (
-    EVENTS_SCHEMA,
-    KIND,
-    REASON,
-    ROW,
-    RULES,
-    USER,
-    CleaningSettings,
-)
+from tasteloop.behaviour.cleaning import REASON, ROW, RULES, CleaningSettings
+from tasteloop.behaviour.events import EVENTS_SCHEMA, KIND, USER
 from tasteloop.behaviour.items import ITEM, ITEMS_SCHEMA, LABELS, REVIEW, TITLE
 from tasteloop.behaviour.kinds import KINDS
 from tasteloop.behaviour.partitions import DataSettings, count, write_rows

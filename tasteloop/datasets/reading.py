@@ -11,25 +11,18 @@ from typing import Literal, TypeVar
 
 import polars as pl
 
-from tasteloop.behaviour.events import (
+from tasteloop.behaviour.cleaning import ROW, TIME_WRITTEN, VALUE_WRITTEN
+from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE
+from tasteloop.behaviour.items import DOMAIN, ITEMS_SCHEMA, LABELS, RELEASED, SENTIMENT, TITLE
+from tasteloop.behaviour.times import (
     ISO,
-    ITEM,
-    KIND,
     PER_UNIT,
-    ROW,
     SECOND,
-    TEXT,
-    TIME,
-    TIME_WRITTEN,
     UNIT_NAMES,
-    USER,
-    VALUE,
-    VALUE_WRITTEN,
     Unit,
     in_words,
     likely_range,
 )
-from tasteloop.behaviour.items import DOMAIN, ITEMS_SCHEMA, LABELS, RELEASED, SENTIMENT, TITLE
 from tasteloop.datasets.tables import collect, whole_table
 from tasteloop.errors import TasteloopError
 
@@ -52,7 +45,7 @@ class Behaviour:
     """A source before cleaning.
 
     Attributes:
-        rows: what `tasteloop.behaviour.events.clean` takes, read when it is asked for; users are
+        rows: what `tasteloop.behaviour.cleaning.clean` takes, read when it is asked for; users are
             still raw ids.
         items: the items table, or None where the source has none.
         scale: the lowest and the highest value.
@@ -346,7 +339,7 @@ def _read_numbers(written: pl.Expr, unit: Unit) -> pl.Expr:
 
 
 def _read_iso(written: pl.Expr, zone: str) -> pl.Expr:
-    """As `tasteloop.behaviour.events.parse_iso`, in a zone."""
+    """As `tasteloop.behaviour.times.parse_iso`, in a zone."""
     parts = written.str.extract_groups(ISO).struct
     date, time = [
         [parts.field(name) for name in names] for names in (("year", "month", "day"), _CLOCK)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tasteloop.behaviour.events import REASON, ROW
+from tasteloop.behaviour.cleaning import REASON, ROW
 from tasteloop.behaviour.items import ITEM, REVIEW, REVIEWS_SCHEMA, SENTIMENT, TEXT
 from tasteloop.datasets.reading import check_types, read_ids, read_text
 from tasteloop.datasets.tables import read_table
@@ -28,7 +28,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class CleanedReviews:
-    """As `tasteloop.behaviour.events.Cleaned`: every row is in one of the two frames."""
+    """As `tasteloop.behaviour.cleaning.Cleaned`: every row is in one of the two frames."""
 
     reviews: pl.DataFrame
     quarantine: pl.DataFrame

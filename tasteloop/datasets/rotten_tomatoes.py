@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tasteloop.behaviour.events import ROW
+from tasteloop.behaviour.cleaning import ROW
 from tasteloop.behaviour.items import ITEM, SENTIMENT, TEXT
 from tasteloop.datasets.tables import UNREADABLE
 from tasteloop.decompression import read_bounded

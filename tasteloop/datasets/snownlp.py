@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from tasteloop.behaviour.events import ROW
+from tasteloop.behaviour.cleaning import ROW
 from tasteloop.behaviour.items import SENTIMENT, TEXT
 from tasteloop.errors import TasteloopError
 

@@ -20,21 +20,10 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
-from tasteloop.behaviour.events import (
-    EVENTS_SCHEMA,
-    ITEM,
-    KIND,
-    ROW,
-    SECOND,
-    TEXT,
-    TIME,
-    TIME_WRITTEN,
-    USER,
-    VALUE,
-    VALUE_WRITTEN,
-    microseconds,
-)
+from tasteloop.behaviour.cleaning import ROW, TIME_WRITTEN, VALUE_WRITTEN
+from tasteloop.behaviour.events import EVENTS_SCHEMA, ITEM, KIND, TEXT, TIME, USER, VALUE
 from tasteloop.behaviour.items import DOMAIN, ITEMS_SCHEMA, LABELS, RELEASED, TITLE
+from tasteloop.behaviour.times import SECOND, microseconds
 from tasteloop.datasets.reading import Behaviour
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_parquet

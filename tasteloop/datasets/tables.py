@@ -24,7 +24,7 @@ from zoneinfo import available_timezones
 import narwhals as nw
 import polars as pl
 
-from tasteloop.behaviour.events import ROW
+from tasteloop.behaviour.cleaning import ROW
 from tasteloop.decompression import most_bytes, read_bounded, too_large
 from tasteloop.errors import TasteloopError
 from tasteloop.redaction import column_names

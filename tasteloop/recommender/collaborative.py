@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tasteloop.behaviour.events import ITEM, SECOND, TIME, USER, positive
+from tasteloop.behaviour.events import ITEM, TIME, USER, positive
 from tasteloop.behaviour.snapshots import Snapshots
+from tasteloop.behaviour.times import SECOND
 
 if TYPE_CHECKING:
     import polars as pl

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasteloop.answers import MOST_K, SERVED_MODELS
-from tasteloop.behaviour.events import Event, whole
+from tasteloop.behaviour.events import Event
+from tasteloop.behaviour.times import whole
 from tasteloop.errors import TasteloopError
 
 

@@ -18,19 +18,9 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from tasteloop.answers import BOOL, BYTES, FP32, MOST_K, SERVED_MODELS
-from tasteloop.behaviour.events import (
-    ITEM,
-    KIND,
-    LATEST,
-    PER_UNIT,
-    TEXT,
-    TIME,
-    USER,
-    VALUE,
-    Event,
-    likely_range,
-)
+from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE, Event
 from tasteloop.behaviour.kinds import KINDS
+from tasteloop.behaviour.times import LATEST, PER_UNIT, likely_range
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_file
 from tasteloop.runtime.session import Session

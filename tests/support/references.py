@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from tasteloop.behaviour.events import SECOND
+from tasteloop.behaviour.times import SECOND
 from tasteloop.runtime.session import Session
 from validation.monitor.decision import DecisionSettings, Evidence, Finding
 from validation.monitor.drift_report import examine

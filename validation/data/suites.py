@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tasteloop.behaviour import events as ev
 from tasteloop.behaviour import items as it
 from tasteloop.behaviour.kinds import KINDS, words_needing
+from tasteloop.behaviour.times import microseconds
 from validation.data.checks import Severity
 from validation.data.settings import ValidationSettings
 from validation.data.tables import (
@@ -111,8 +112,8 @@ def rules_of_events(
     from great_expectations.expectations.row_conditions import Column
 
     now = datetime.now(UTC)
-    first = ev.microseconds(datetime(s.earliest.year, s.earliest.month, s.earliest.day, tzinfo=UTC))
-    last = ev.microseconds(now + timedelta(hours=s.future_hours))
+    first = microseconds(datetime(s.earliest.year, s.earliest.month, s.earliest.day, tzinfo=UTC))
+    last = microseconds(now + timedelta(hours=s.future_hours))
     rate = Column(ev.KIND).is_in(words_needing("value"))
     search = Column(ev.KIND).is_in(words_needing("text"))
     yield _expect(
@@ -148,7 +149,7 @@ def rules_of_events(
         )
     if s.max_age_days is not None:
         about = f"the newest event is at most {s.max_age_days:g} days old"
-        oldest = ev.microseconds(now - timedelta(days=s.max_age_days))
+        oldest = microseconds(now - timedelta(days=s.max_age_days))
         yield _expect("fresh", about, _MAX, column=ev.TIME, min_value=oldest)
     yield from _volume("events", s, before, _ROWS)
     yield from _volume("users", s, before, _DISTINCT, column=ev.USER)

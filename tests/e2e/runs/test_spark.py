@@ -23,7 +23,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from benchmarks.data.generated import generate
-from tasteloop.behaviour.events import CleaningSettings
+from tasteloop.behaviour.cleaning import CleaningSettings
 from tasteloop.behaviour.partitions import DataSettings
 from tasteloop.behaviour.prepare import prepare
 from tasteloop.behaviour.snapshots import PrepareSettings

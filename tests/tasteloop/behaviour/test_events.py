@@ -12,20 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from tasteloop.behaviour.events import (
-    EVENTS_SCHEMA,
-    REASON,
-    ROW,
-    RULES,
-    SECOND,
-    Cleaned,
-    CleaningSettings,
-    Event,
-    clean,
-    microseconds,
-    positive,
-)
+from tasteloop.behaviour.cleaning import REASON, ROW, RULES, Cleaned, CleaningSettings, clean
+from tasteloop.behaviour.events import EVENTS_SCHEMA, Event, positive
 from tasteloop.behaviour.kinds import KINDS
+from tasteloop.behaviour.times import SECOND, microseconds
 from tasteloop.errors import TasteloopError
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

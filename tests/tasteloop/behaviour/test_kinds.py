@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tasteloop.behaviour.events import RULES, Event
+from tasteloop.behaviour.cleaning import RULES
+from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.kinds import ALIASES, DECLARED, KINDS, words_needing, words_without
 from tasteloop.behaviour.text import TextSettings, behaviour_text, in_order

@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 from benchmarks.data import plain
 from benchmarks.data.generated import generate
 from benchmarks.data.run import exponent, summary
-from tasteloop.behaviour.events import CleaningSettings
+from tasteloop.behaviour.cleaning import CleaningSettings
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.partitions import DataSettings
 from tasteloop.behaviour.prepare import prepare

@@ -13,8 +13,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tasteloop.behaviour.events import EVENTS_SCHEMA, CleaningSettings, microseconds
+from tasteloop.behaviour.cleaning import CleaningSettings
+from tasteloop.behaviour.events import EVENTS_SCHEMA
 from tasteloop.behaviour.items import ITEMS_SCHEMA, REVIEWS_SCHEMA
+from tasteloop.behaviour.times import microseconds
 from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes, snownlp
 from tasteloop.datasets.catalogue import CATALOGUE
 from tasteloop.datasets.ingest import IngestSettings, ingest, source_fingerprint

@@ -25,13 +25,9 @@ from hypothesis import strategies as st
 from pipelines.loop.incoming import scan_events, source_of_files
 from pipelines.loop.retention import _old_event_files
 from tasteloop import decompression
-from tasteloop.behaviour.events import (
-    CleaningSettings,
-    Event,
-    likely_range,
-    microseconds,
-    parse_iso,
-)
+from tasteloop.behaviour.cleaning import CleaningSettings
+from tasteloop.behaviour.events import Event
+from tasteloop.behaviour.times import likely_range, microseconds, parse_iso
 from tasteloop.datasets import mapped, reviews, tables
 from tasteloop.datasets.ingest import IngestSettings, ingest, source_fingerprint
 from tasteloop.datasets.reading import read_times

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from tasteloop.behaviour import events as ev
 from tasteloop.behaviour import items as it
 from tasteloop.behaviour.kinds import KINDS
+from tasteloop.behaviour.times import SECOND
 from tasteloop.files import read_json, write_json, write_parquet
 from tasteloop.privacy.pseudonyms import pseudonym
 from tests.support import samples
@@ -26,7 +27,7 @@ from tests.support.pages import Reader
 from validation.data.expectations import ValidationResult, ValidationSettings, validate
 from validation.pages.dataset import write_page_beside
 
-DAY = 86_400 * ev.SECOND
+DAY = 86_400 * SECOND
 USERS, ITEMS, EVENTS, REVIEWS = 20, 30, 400, 60
 
 
@@ -44,7 +45,7 @@ def events() -> pl.DataFrame:
                 None if kind == "search" else f"i{i % ITEMS}" for i, kind in enumerate(kinds)
             ],
             ev.KIND: kinds,
-            ev.TIME: [10_000 * DAY + i * 60 * ev.SECOND for i in range(EVENTS)],
+            ev.TIME: [10_000 * DAY + i * 60 * SECOND for i in range(EVENTS)],
             ev.VALUE: [(i % 5) / 4 if kind == "rate" else None for i, kind in enumerate(kinds)],
             ev.TEXT: ["a query" if kind == "search" else None for kind in kinds],
         },
@@ -124,7 +125,7 @@ def test_a_sound_data_set_passes_and_leaves_its_counts(tmp_path: Path) -> None:
         "events": EVENTS,
         "users": USERS,
         "kinds": {**dict.fromkeys(KINDS, 0), "rate": 200, "view": 100, "search": 100},
-        "newest": 10_000 * DAY + (EVENTS - 1) * 60 * ev.SECOND,
+        "newest": 10_000 * DAY + (EVENTS - 1) * 60 * SECOND,
         "items": ITEMS,
         "labels": 3,
         "reviews": REVIEWS,
@@ -419,7 +420,7 @@ def test_freshness_is_off_until_set(tmp_path: Path) -> None:
     old = dataset(tmp_path / "old")
     result, record = run(old, max_age_days=30)
     assert failed(record) == ["error events fresh"] and "found 1997-05-19" in result.reason
-    now = int(time.time() * ev.SECOND)
+    now = int(time.time() * SECOND)
     late = events().with_columns(pl.col(ev.TIME) - pl.col(ev.TIME).max() + now)
     assert failed(run(dataset(tmp_path / "new", events=late), max_age_days=30)[1]) == []
 
