@@ -53,8 +53,8 @@ def simulations(
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
+    from pipelines.simulation.champion import make_champion
     from pipelines.simulation.replay import Options
-    from pipelines.simulation.simulator import found
     from tasteloop.files import read_json
 
     results, ahead = [], []
@@ -74,7 +74,7 @@ def simulations(
         {options.size if options.shift == "seasonal" else 0.0 for options in ahead}
     ):
         # champions are trained once, before the processes would each train one
-        found(root, swing, (), say)
+        make_champion(root, swing, (), say)
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         for future in as_completed(
             [pool.submit(simulated, options, out, root) for options in ahead]
@@ -158,8 +158,8 @@ def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def window(base: Path, work: Path, say: Say) -> dict[str, Any]:
     """Examine a window of a million rows; seconds, and the peak memory of the process that did."""
 
+    from pipelines.simulation.homes import use_home
     from pipelines.simulation.replay import Options, Replay, World
-    from pipelines.simulation.simulator import at
     from tasteloop.files import read_json, read_parquet, write_parquet
     from tasteloop.privacy.pseudonyms import pseudonym_key
 
@@ -168,7 +168,7 @@ def window(base: Path, work: Path, say: Say) -> dict[str, Any]:
         read_parquet(base / "ml-100k" / "items.parquet"),
     )
     replay = Replay(world, Options(visitors=12_000))
-    with at(base):
+    with use_home(base):
         events = replay.arrivals(replay.week(0), 0, pseudonym_key()).drop("arrives")
     if events.height < ROWS:
         raise SystemExit(f"only {events.height} rows were made")
@@ -196,8 +196,8 @@ def examined(base: Path, work: Path) -> None:
     """
     import polars as pl
 
+    from pipelines.simulation.homes import use_home
     from pipelines.simulation.replay import FIRST, REFERENCE_WEEKS
-    from pipelines.simulation.simulator import at
     from serving.release import registry
     from tasteloop.files import read_parquet, write_json
     from tasteloop.runtime.session import Session
@@ -208,7 +208,7 @@ def examined(base: Path, work: Path) -> None:
     from validation.monitor.windows import WEEK, Span
 
     began = time.perf_counter()
-    with at(base):
+    with use_home(base):
         live = registry.champion()
         assert live is not None
         reference = Reference.read(reference_path(live.digest))
@@ -317,8 +317,8 @@ def main() -> None:
         examined(asked.base, asked.examine)
         return
 
+    from pipelines.simulation.champion import make_champion
     from pipelines.simulation.replay import SHIFTS
-    from pipelines.simulation.simulator import found
     from tasteloop.files import write_json
     from tasteloop.home import Home
 
@@ -337,7 +337,7 @@ def main() -> None:
     )
     million = None
     if WINDOW in names:
-        base, _ = found(root, 0.0, (), say)
+        base, _ = make_champion(root, 0.0, (), say)
         (out / WINDOW).mkdir(exist_ok=True)
         million = window(base, out / WINDOW, say)
     everything = {"scenarios": summary(results), WINDOW: million}

@@ -58,8 +58,10 @@ def simulate(
     The first time a champion is trained (profile smoke). Every simulation has a home of its own:
     your registry is not touched. Exit code 1 where an expectation is not met.
     """
-    from pipelines.simulation import simulator as simulation
+    from pipelines.simulation.conclusions import summarise_result
+    from pipelines.simulation.homes import simulation_path
     from pipelines.simulation.replay import SHIFTS, Options
+    from pipelines.simulation.simulator import simulate as run_simulation
     from tasteloop.home import Home
 
     log_to_stderr(rooms=False)
@@ -70,9 +72,9 @@ def simulate(
     results = []
     for name in SHIFTS if shift == "all" else [shift]:
         options = Options(name, seed, weeks, start, visitors, severity, not in_process, retrain)
-        home_of_simulation = directory or simulation.default_place(name, seed)
+        home_of_simulation = directory or simulation_path(name, seed)
         results.append(
-            simulation.simulate(
+            run_simulation(
                 options,
                 home_of_simulation,
                 Home.current().simulations,
@@ -81,7 +83,7 @@ def simulate(
             )
         )
         if not as_json:
-            typer.echo("\n".join(simulation.concluded(results[-1])))
+            typer.echo("\n".join(summarise_result(results[-1])))
     if as_json:
         print_json(results if shift == "all" else results[0])
     sys.exit(0 if all(result["met"] for result in results) else 1)

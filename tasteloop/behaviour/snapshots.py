@@ -190,7 +190,7 @@ def take(
     taken: dict[str, list[Any]] = {name: [] for name in (USER, TIME, SPLIT, TEXT, EVENTS_SEEN)}
     for begin, end in pairwise(starts):
         liked = [i for i in range(begin, end) if wanted[i]]
-        for cut in _positions(times[begin:end], settings):
+        for cut in history_lengths(times[begin:end], settings):
             after = bisect_left(liked, begin + cut)
             future = liked[after : after + settings.horizon]
             if len(future) < settings.minimum_future:
@@ -213,7 +213,7 @@ def take(
     return frame.with_columns(history[HISTORY], pl.Series(FUTURE, lists)).select(TABLE.names())
 
 
-def _positions(times: list[int], settings: PrepareSettings) -> list[int]:
+def history_lengths(times: list[int], settings: PrepareSettings) -> list[int]:
     """History lengths to look at, moved forward to where the next event is strictly later."""
     wanted = [
         *settings.positions,

@@ -15,6 +15,9 @@ import pytest
 
 from benchmarks.loop.run import summary
 from pipelines.settings import load
+from pipelines.simulation.conclusions import judge
+from pipelines.simulation.homes import begin_home, use_home
+from pipelines.simulation.quality import question_points
 from pipelines.simulation.replay import (
     BREAK,
     DAY,
@@ -26,7 +29,7 @@ from pipelines.simulation.replay import (
     placed,
     searching,
 )
-from pipelines.simulation.simulator import at, cuts_of, fresh, judged, replayed
+from pipelines.simulation.simulator import run_weeks
 from serving.journal.reader import read_journal
 from serving.release.database import tracking_uri
 from tasteloop.behaviour.events import EVENTS_SCHEMA, Event
@@ -207,9 +210,9 @@ def test_questions_are_asked_where_something_follows() -> None:
     settings = load("smoke")
     # two events an instant
     life: Life = tuple(Event("rate", f"i{n}", (n // 2) * HOUR, 1.0) for n in range(20))
-    cuts = cuts_of(life, settings)
+    cuts = question_points(life, settings)
     assert cuts == [2, 4, 6, 8]  # 1, 3 and 5 part an instant; after 18 too little follows
-    assert cuts_of(tuple(replace(event, value=0.0) for event in life), settings) == []
+    assert question_points(tuple(replace(event, value=0.0) for event in life), settings) == []
 
 
 def test_a_visit_moves_as_a_whole() -> None:
@@ -278,7 +281,7 @@ def test_what_was_expected_is_held_against_what_was_done(
     failures: list[str],
 ) -> None:
     start = 99 if SHIFTS[shift].expected == "nothing" else 2
-    found = judged(passes(*outcomes, start=start, result=result), SHIFTS[shift], Options(shift))
+    found = judge(passes(*outcomes, start=start, result=result), SHIFTS[shift], Options(shift))
     assert found["detected_after"] == detected
     assert len(found["failures"]) == len(failures) and found["met"] == (not failures)
     assert all(words in told for words, told in zip(failures, found["failures"], strict=True))
@@ -304,11 +307,11 @@ def test_a_home_that_is_no_simulation_is_left_alone(tmp_path: Path) -> None:
         place.mkdir()
         (place / "pseudonym.key").write_text("mine")
     with pytest.raises(TasteloopError, match="is no simulation's"):
-        fresh(base, home)
+        begin_home(base, home)
     assert [path.name for path in home.iterdir()] == ["pseudonym.key"]
     (base / "pipeline").mkdir()
     for _ in range(2):  # the second takes the place of the first
-        fresh(base, tmp_path / "new")
+        begin_home(base, tmp_path / "new")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
         "pseudonym.key",
         "simulation.json",
@@ -320,7 +323,7 @@ def test_a_simulation_sees_no_registry_but_its_own(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
     monkeypatch.setenv("TASTELOOP_HOME", "before")
-    with at(tmp_path / "own"):
+    with use_home(tmp_path / "own"):
         assert tracking_uri() == f"sqlite:///{tmp_path / 'own' / 'mlflow.db'}"
     assert (os.environ["MLFLOW_TRACKING_URI"], os.environ["TASTELOOP_HOME"]) == (
         "http://elsewhere",
@@ -336,11 +339,11 @@ def test_the_monitor_is_driven_through_the_weeks(
         "smoke", ["watch.windows.hours=168", "watch.drift.draws=199", "watch.drift.texts=60"]
     )
     options = Options("broken-field", weeks=2, start=1, visitors=40, serve=False, retrain=False)
-    with at(tmp_path / "home"):
+    with use_home(tmp_path / "home"):
         promote(tiny_bundle, tmp_path)
         keep_reference(tiny_bundle, tiny_snapshots, settings.watch)
     said: list[str] = []
-    result = replayed(Replay(world, options), settings, tmp_path / "home", said.append)
+    result = run_weeks(Replay(world, options), settings, tmp_path / "home", said.append)
     assert result["met"], result["failures"]
     assert [w["shifted"] for w in result["windows"]] == [False, True] and len(said) == 2
     assert result["windows"][1]["outcome"] == "alert-human" and "ratings without a value" in said[1]
@@ -383,7 +386,7 @@ def test_results_of_seeds_are_counted() -> None:
             "severity": 4.0,
             "quality": {},
             "seconds": 2.0,
-            **judged(passes(*o), shift, Options("bots")),
+            **judge(passes(*o), shift, Options("bots")),
         }
         for o in seeds
     ]
