@@ -344,6 +344,10 @@ _SHARED_CODE = (
 _OUR_CODE = (
     "runtime/session",
     "runtime/engines",
+    "runtime/encoders",
+    "runtime/choice",
+    "bundle/card",
+    "bundle/arrays",
     "encoder/habits",
     "encoder/calibration",
     "encoder/model",

@@ -21,7 +21,7 @@ SHAPES = [(batch, tokens) for batch in (1, 16) for tokens in (27, 64, 128, 256)]
 def main() -> None:
     from tasteloop.bundle.card import BundleCard
     from tasteloop.bundle.names import MODELS_DIRECTORY
-    from tasteloop.runtime import engines
+    from tasteloop.runtime import choice, engines, machine
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -37,20 +37,20 @@ def main() -> None:
     for name in engines.ON_CPU:
         if not engines.available(name, directory):
             continue
-        rows[name] = engines.speed(engines.Runner(name, directory), SHAPES, arguments.seconds)
+        rows[name] = choice.speed(engines.Runner(name, directory), SHAPES, arguments.seconds)
     recorded = {} if card.runtime is None else card.runtime.candidates
     if arguments.json:
         print(
             json.dumps(
                 {
-                    "processor": engines.processor(),
-                    "threads": engines.threads(),
+                    "processor": machine.processor(),
+                    "threads": machine.threads(),
                     "texts_per_second": rows,
                 }
             )
         )
         return
-    print(f"{engines.processor()}, {engines.threads()} threads; texts/s, batch x tokens")
+    print(f"{machine.processor()}, {machine.threads()} threads; texts/s, batch x tokens")
     columns = [f"{batch}x{tokens}" for batch, tokens in SHAPES]
     print("| engine | " + " | ".join(columns) + " | difference | good |")
     print("|---|" + "---|" * (len(columns) + 2))

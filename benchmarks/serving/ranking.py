@@ -29,7 +29,8 @@ EVENTS = 40
 
 def main() -> None:
     from tasteloop.bundle.card import BundleCard
-    from tasteloop.runtime.session import Session, engines
+    from tasteloop.runtime import choice, machine
+    from tasteloop.runtime.session import Session
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -43,10 +44,10 @@ def main() -> None:
         if arguments.items:
             directory = Path(folder) / "bundle"
             card = synthetic(arguments.bundle, card, arguments.items, directory)
-        session = Session.open(directory, card, engines.choose(card, directory))
+        session = Session.open(directory, card, choice.choose(card, directory))
         count = len(session.catalogue)
         print(
-            f"{engines.processor()}, {engines.threads()} threads, {session.runtime}, {count} items, {EVENTS} events"
+            f"{machine.processor()}, {machine.threads()} threads, {session.runtime}, {count} items, {EVENTS} events"
         )
         print("| what | p50 ms | p99 ms |\n|---|---|---|")
         for what, seconds in measure(session, arguments.runs).items():

@@ -211,7 +211,7 @@ def _differences_from_recorded(
     """How the answers differ from the trainer's, unless all are those recorded for one other
     precision.
     """
-    from tasteloop.runtime import engines
+    from tasteloop.runtime import choice
 
     questions = golden["questions"]
     recorded = {
@@ -226,7 +226,7 @@ def _differences_from_recorded(
             answers,
             served,
             exact=tolerance,
-            tolerance=engines.tolerance(precision, runtime, tolerance),
+            tolerance=choice.tolerance(precision, runtime, tolerance),
         )
         for precision, answers in recorded.items()
     ]

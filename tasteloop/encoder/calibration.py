@@ -61,7 +61,7 @@ def calibrate(
     True
     >>> calibration.thresholds
     (0.5,)
-    >>> apply_calibration(logits, calibration).ravel().round(1).tolist()
+    >>> apply_calibration(logits, calibration).ravel().astype(float).round(1).tolist()
     [0.1, 0.3, 0.4, 0.5, 0.7]
     """
     import numpy as np

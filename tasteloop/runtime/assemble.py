@@ -33,7 +33,7 @@ from tasteloop.recommender.fitting import FittingData, RecommenderSettings, fit_
 from tasteloop.recommender.folding import FoldedHistories, Matrix, mark_seen
 from tasteloop.recommender.tuning import tune
 from tasteloop.recommender.weights import ValidationRows
-from tasteloop.runtime.engines import precisions
+from tasteloop.runtime.choice import precisions
 from tasteloop.version import code_version
 
 if TYPE_CHECKING:

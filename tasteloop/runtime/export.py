@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from tasteloop import metrics
 from tasteloop.bundle.card import BundleCard, RuntimeCandidate, RuntimeCard
 from tasteloop.bundle.names import MODELS_DIRECTORY
-from tasteloop.runtime import engines
+from tasteloop.runtime import engines, machine
+from tasteloop.runtime.choice import overall
 from tasteloop.runtime.engines import ON_CPU, ONNX, ONNX_QUANTISED, TORCH_FP32
 from tasteloop.runtime.session import Session
 
@@ -145,7 +146,7 @@ def compile_bundle(directory: Path, card: BundleCard, judged: Mapping[str, Judge
     # fastest goes first.
     known = [({task: r.trainer for task, r in sample.items()}, trainer)]
     candidates: dict[str, RuntimeCandidate] = {}
-    for name in sorted(sessions, key=lambda n: -engines.overall(speeds[n])):
+    for name in sorted(sessions, key=lambda n: -overall(speeds[n])):
         session = sessions[name]
         found = {task: _probabilities(session, task, r) for task, r in sample.items()}
         same = [
@@ -160,9 +161,7 @@ def compile_bundle(directory: Path, card: BundleCard, judged: Mapping[str, Judge
             good=name == TORCH_FP32
             or all(values.get(t, 0) >= trainer[t] - TOLERANCE for t in trainer),
         )
-    measured = {
-        name: engines.overall(c.texts_per_second) for name, c in candidates.items() if c.good
-    }
+    measured = {name: overall(c.texts_per_second) for name, c in candidates.items() if c.good}
     chosen = max(measured, key=lambda name: measured[name])
     log.info(
         "runtime %s, %.0f texts/s (%s); measured in %.0f s",
@@ -173,8 +172,8 @@ def compile_bundle(directory: Path, card: BundleCard, judged: Mapping[str, Judge
     )
     return RuntimeCard(
         chosen=chosen,
-        processor=engines.processor(),
-        threads=engines.threads(),
+        processor=machine.processor(),
+        threads=machine.threads(),
         tolerance=TOLERANCE,
         trainer=trainer,
         candidates=candidates,

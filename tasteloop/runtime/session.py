@@ -26,7 +26,8 @@ from tasteloop.errors import TasteloopError
 from tasteloop.metrics import top_k
 from tasteloop.recommender.folding import FoldedHistories, mark_seen
 from tasteloop.recommender.recommend import Recommender, TermScores
-from tasteloop.runtime.engines import Encoder, choose
+from tasteloop.runtime.choice import choose
+from tasteloop.runtime.encoders import Encoder
 from tasteloop.runtime.questions import parse
 from tasteloop.runtime.stages import stage
 
@@ -87,7 +88,7 @@ class Session:
 
     @classmethod
     def load(cls, directory: Path, cache_megabytes: float = CACHE_MEGABYTES) -> Session:
-        """From a sealed bundle, with the runtime that `engines.choose` says.
+        """From a sealed bundle, with the runtime that `choice.choose` says.
 
         Args:
             cache_megabytes: room for the vectors of texts that were read before.

@@ -19,7 +19,8 @@ from tasteloop.bundle.names import MODELS_DIRECTORY
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json
 from tasteloop.runtime import engines
-from tasteloop.runtime.engines import Encoder, VectorCache, choose
+from tasteloop.runtime.choice import choose, overall
+from tasteloop.runtime.encoders import Encoder, VectorCache
 from tasteloop.runtime.export import Judged, compile_bundle
 from tasteloop.runtime.session import Session
 
@@ -130,9 +131,7 @@ def test_the_card_tells_what_was_measured(card: BundleCard, directory: Path) -> 
     runtime = card.json_value()["runtime"]
     assert set(runtime["candidates"]) == set(here(directory))
     speeds = {
-        n: engines.overall(c["texts_per_second"])
-        for n, c in runtime["candidates"].items()
-        if c["good"]
+        n: overall(c["texts_per_second"]) for n, c in runtime["candidates"].items() if c["good"]
     }
     assert runtime["chosen"] == max(speeds, key=lambda name: speeds[name])
     for candidate in runtime["candidates"].values():

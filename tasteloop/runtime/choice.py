@@ -1,0 +1,127 @@
+"""Which engine runs a bundle's encoders on this machine, by what was measured where it was made."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tasteloop.bundle.card import BundleCard, RuntimeCard
+from tasteloop.bundle.names import MODELS_DIRECTORY
+from tasteloop.errors import TasteloopError
+from tasteloop.runtime import engines, machine
+
+log = logging.getLogger(__name__)
+
+# of the chosen one's speed where the bundle was made: below, an engine is not measured again
+# elsewhere
+_WORTH = 0.5
+_ELSEWHERE = 0.05  # see `tolerance`
+_AGAIN_SECONDS = 0.15  # for each shape, when another machine measures again
+
+
+def speed(
+    runner: engines.Runner, shapes: Sequence[tuple[int, int]], seconds: float
+) -> dict[str, float]:
+    """Texts a second by shape `batch x tokens`, the best of the runs that fit into `seconds` for
+    each shape.
+    """
+    rng = np.random.default_rng(0)
+    measured = {}
+    for batch, tokens in shapes:
+        ids = rng.integers(1, 90, (batch, tokens))
+        most = runner.most(batch)
+        calls = [
+            (part, np.ones_like(part))
+            for part in (ids[n : n + most] for n in range(0, batch, most))
+        ]
+        best, began, runs = np.inf, time.perf_counter(), 0
+        while runs < 2 or time.perf_counter() - began < seconds:
+            start = time.perf_counter()
+            runner(calls)
+            best, runs = min(best, time.perf_counter() - start), runs + 1
+        measured[f"{batch}x{tokens}"] = round(batch / best, 1)
+    return measured
+
+
+def overall(speeds: Mapping[str, float]) -> float:
+    """One number for speeds of several shapes: their geometric mean, in which every shape weighs
+    the same.
+    """
+    return float(np.exp(np.mean(np.log(list(speeds.values())))))
+
+
+def precisions(recorded: RuntimeCard) -> dict[str, str]:
+    """Each precision that is good enough -> a runtime that has it: first the chosen one's."""
+    good = {name.split("-")[1]: name for name, c in recorded.candidates.items() if c.good}
+    chosen = recorded.chosen
+    return {chosen.split("-")[1]: chosen} | {
+        p: name for p, name in good.items() if p != chosen.split("-")[1]
+    }
+
+
+def tolerance(precision: str, recorded: RuntimeCard | None, exact: float) -> float:
+    """How far probabilities and scores of this machine may be from those recorded where the bundle
+    was made: `exact` for fp32 and on the same processor. `recorded` is None of a bundle that was
+    made before runtimes were measured.
+
+    Programs that compute in fp32 agree to 1e-6. int8 is exactly reproducible on one processor; on
+    another, fp32 arithmetic between the integer products rounds an activation to its neighbour now
+    and then, which moved a probability by 0.011 at most when it was provoked by other graph
+    optimisations. bf16 has 8 bits itself.
+    """
+    same = recorded is not None and recorded.processor == machine.processor()
+    return exact if precision == "fp32" or same else max(exact, _ELSEWHERE)
+
+
+def choose(card: BundleCard, directory: Path) -> str:
+    """The runtime for a bundle on this machine.
+
+    `TASTELOOP_RUNTIME` decides where it is set. Otherwise the one that was fastest where the bundle
+    was made; on another processor those that were about as fast there are measured again, in
+    seconds. Only runtimes whose quality was measured are taken.
+
+    Raises:
+        TasteloopError: TASTELOOP_RUNTIME names none.
+    """
+    first = directory / MODELS_DIRECTORY / card.reading_model
+    if forced := os.environ.get(engines.VARIABLE):
+        if forced not in engines.RUNTIMES:
+            raise TasteloopError(
+                f"{engines.VARIABLE}={forced}: no such runtime; known: {', '.join(engines.RUNTIMES)}"
+            )
+        return forced
+    if machine.has_gpu():
+        return engines.TORCH_CUDA
+    recorded = card.runtime
+    if recorded is None:
+        return engines.TORCH_FP32
+    chosen = recorded.chosen
+    if not engines.available(chosen, first):
+        level, why = (
+            logging.WARNING,
+            f"{chosen}, the fastest where the bundle was made, cannot run here",
+        )
+    elif recorded.processor != machine.processor():
+        level, why = logging.INFO, "another processor than the bundle's"
+    else:
+        return chosen
+    measured = {n: c for n, c in recorded.candidates.items() if c.good}
+    enough = _WORTH * overall(measured[chosen].texts_per_second)
+    here = [name for name in measured if engines.available(name, first)]
+    worth = [name for name in here if overall(measured[name].texts_per_second) >= enough] or here
+    found = dict.fromkeys(worth or [engines.TORCH_FP32], 0.0)
+    if len(worth) > 1:
+        shapes = [
+            tuple(int(part) for part in s.split("x")) for s in measured[chosen].texts_per_second
+        ]
+        for name in worth:
+            found[name] = overall(speed(engines.Runner(name, first), shapes, _AGAIN_SECONDS))  # type: ignore[arg-type]
+        why += f"; texts/s: {', '.join(f'{name} {value:.0f}' for name, value in found.items())}"
+    best: str = max(found, key=lambda name: found[name])
+    log.log(level, "%s; %s answers", why, best)
+    return best
