@@ -146,5 +146,5 @@ lock-hashes: ## keep every pin, and write the hashes of the lock files anew
 	@PYTHON=$(LOWEST) infra/lock.sh hashes
 
 clean: ## remove the environment and tools' caches (data, models and runs stay)
-	rm -rf $(VENV) $(PEERS) $(INFRA) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(INFRA) .venv-gpu build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
