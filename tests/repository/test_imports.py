@@ -24,7 +24,6 @@ PROVIDED_BY = {"google": "protobuf", "pydantic_core": "pydantic"}
 # Circles that are still there; no new one may come. It is to be empty.
 KNOWN_CIRCLES = (
     {"pipelines.loop.monitoring", "pipelines.loop.retention", "pipelines.loop.retraining"},
-    {"tasteloop.behaviour.snapshots", "tasteloop.behaviour.spark"},
 )
 
 
