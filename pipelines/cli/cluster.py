@@ -74,15 +74,15 @@ def cluster_deploy(
     as_json: AsJson = False,
 ) -> None:
     """Make a version the stable one at once: the first, or one that needs no trial."""
-    from serving.cluster import inference_service
+    from serving.cluster import manifest
+    from serving.cluster.api import connect
+    from serving.cluster.inference_service import Service
 
-    options = inference_service.given(set or [])
+    options = manifest.given(set or [])
     # a mistake is refused before the registry and the cluster are asked
-    inference_service.settings(name, namespace, **options)
-    release = inference_service.release(version, image, uri, digest, store)
-    service = inference_service.Service(
-        inference_service.connect(context), name, namespace, **options
-    )
+    manifest.settings(name, namespace, **options)
+    release = manifest.release(version, image, uri, digest, store)
+    service = Service(connect(context), name, namespace, **options)
     _print_releases(service, service.deploy(release), wait, as_json)
 
 
@@ -101,12 +101,14 @@ def cluster_canary(
     as_json: AsJson = False,
 ) -> None:
     """Send a share of the requests to a version; the same version again changes its share."""
-    from serving.cluster import inference_service
+    from serving.cluster import manifest
+    from serving.cluster.api import connect
+    from serving.cluster.inference_service import Service
 
-    service = inference_service.Service(inference_service.connect(context), name, namespace)
+    service = Service(connect(context), name, namespace)
     _print_releases(
         service,
-        service.canary(inference_service.release(version, image, uri, digest, store), percent),
+        service.canary(manifest.release(version, image, uri, digest, store), percent),
         wait,
         as_json,
     )
@@ -124,9 +126,10 @@ def cluster_promote(
     """Make the version that is tried the stable one; in Standard mode its pods go on as they
     are.
     """
-    from serving.cluster import inference_service
+    from serving.cluster.api import connect
+    from serving.cluster.inference_service import Service
 
-    service = inference_service.Service(inference_service.connect(context), name, namespace)
+    service = Service(connect(context), name, namespace)
     _print_releases(service, service.promote(version), wait, as_json)
 
 
@@ -139,9 +142,10 @@ def cluster_rollback(
     as_json: AsJson = False,
 ) -> None:
     """End a canary; without one, make the version before the stable one again."""
-    from serving.cluster import inference_service
+    from serving.cluster.api import connect
+    from serving.cluster.inference_service import Service
 
-    service = inference_service.Service(inference_service.connect(context), name, namespace)
+    service = Service(connect(context), name, namespace)
     _print_releases(service, service.rollback(), wait, as_json)
 
 
@@ -153,9 +157,10 @@ def cluster_status(
     as_json: AsJson = False,
 ) -> None:
     """Which versions answer, with which share, and what KServe has still to do."""
-    from serving.cluster import inference_service
+    from serving.cluster.api import connect
+    from serving.cluster.inference_service import Service
 
-    service = inference_service.Service(inference_service.connect(context), name, namespace)
+    service = Service(connect(context), name, namespace)
     _print_releases(service, service.releases(), 0, as_json)
 
 
@@ -173,12 +178,12 @@ def cluster_manifest(
     """Print the InferenceService that `deploy` would apply, as YAML; asks no cluster."""
     import yaml
 
-    from serving.cluster import inference_service
+    from serving.cluster import manifest
 
-    settings = inference_service.settings(name, namespace, **inference_service.given(set or []))
-    service = inference_service.manifest(
+    settings = manifest.settings(name, namespace, **manifest.given(set or []))
+    service = manifest.manifest(
         settings,
-        inference_service.Releases(inference_service.release(version, image, uri, digest, store)),
+        manifest.Releases(manifest.release(version, image, uri, digest, store)),
     )
     typer.echo(yaml.safe_dump(service, sort_keys=False), nl=False)
 

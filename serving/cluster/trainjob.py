@@ -16,11 +16,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from serving.cluster.api import ConnectionLost, Refusal, call, connect, first_dropped_field
 from tasteloop import storage
 from tasteloop.encoder.worker import MODEL, SNAPSHOTS
 from tasteloop.errors import TasteloopError
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 RUN = "tasteloop/run"  # a label
@@ -43,8 +44,6 @@ def run(template: str, snapshots: Path, settings: str, model: Path, place: str) 
         TasteloopError: refused, failed (with the condition's message), too late, or it left no
             model.
     """
-    from serving.cluster.inference_service import connect
-
     try:
         namespace = _NAMESPACE.read_text().strip()
     except OSError:
@@ -91,6 +90,7 @@ class Jobs:
 
     def __init__(self, api: Any, namespace: str) -> None:
         self._api, self._namespace = api, namespace
+        self._path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}"
 
     def submit(self, template: Mapping[str, Any], place: str, settings: str) -> str:
         """The name of the run's job that is under way or has left its model, or of the next one,
@@ -101,12 +101,12 @@ class Jobs:
             found = self.read(name)
             if found is None:
                 self._create(complete(template, name, place, settings))
-                log.info("TrainJob %s/%s is asked for", self._namespace, name)
+                logger.info("TrainJob %s/%s is asked for", self._namespace, name)
                 return name
             if not _failure(found) and (
                 not _is(found, "Complete") or storage.there(f"{place}/{MODEL}")
             ):
-                log.info(
+                logger.info(
                     "TrainJob %s/%s of an earlier try is carried on with", self._namespace, name
                 )
                 return name
@@ -131,11 +131,11 @@ class Jobs:
                 if _is(found, "Complete"):
                     return
                 now = _words(found)
-            except _Lost as error:
+            except ConnectionLost as error:
                 now = str(error)
             if now != said:
                 said = now
-                log.info("TrainJob %s/%s: %s", self._namespace, name, now)
+                logger.info("TrainJob %s/%s: %s", self._namespace, name, now)
             if time.monotonic() > deadline:
                 raise TasteloopError(
                     f"TrainJob {self._namespace}/{name} was not complete within {seconds:.0f} s: {said}; look at it "
@@ -145,62 +145,54 @@ class Jobs:
 
     def read(self, name: str) -> dict[str, Any] | None:
         """The object as it is; None where there is none."""
-        found: dict[str, Any] | None = self._call(
-            "get", lambda api, where: api.get_namespaced_custom_object(*where, name), name
-        )
-        return found
+        try:
+            return call(self._api, "GET", f"{self._path}/{name}")
+        except Refusal as refusal:
+            if refusal.status == 404 and refusal.name == name:
+                return None
+            raise self._explain(refusal, "get") from None
 
     def _create(self, job: Mapping[str, Any]) -> None:
         """Created, after a dry run has shown that the server keeps all of it."""
-        from serving.cluster.inference_service import missing
-
-        def create(**options: str) -> Any:
-            return self._call(
-                "create",
-                lambda api, where: api.create_namespaced_custom_object(*where, job, **options),
-            )
-
-        if lost := missing(job["spec"], create(dry_run="All")["spec"], "spec"):
+        kept = self._call("POST", self._path, "create", [("dryRun", "All")], job)
+        dropped = first_dropped_field(job["spec"], kept["spec"], "spec")
+        if dropped:
             raise TasteloopError(
-                f"this cluster's Trainer would drop {lost} without a word: install Kubeflow Trainer 2.2 or newer, "
+                f"this cluster's Trainer would drop {dropped} without a word: install Kubeflow Trainer 2.2 or newer, "
                 "which knows runtimePatches"
             )
-        create()
+        self._call("POST", self._path, "create", body=job)
 
-    def _call(self, verb: str, ask: Any, name: str | None = None) -> Any:
-        from kubernetes.client import ApiException, CustomObjectsApi
-        from urllib3.exceptions import HTTPError
-
-        from serving.cluster.inference_service import said
-
+    def _call(
+        self,
+        method: str,
+        path: str,
+        verb: str,
+        query: list[tuple[str, str]] | None = None,
+        body: Any = None,
+    ) -> dict[str, Any]:
         try:
-            return ask(CustomObjectsApi(self._api), (GROUP, VERSION, self._namespace, PLURAL))
-        except ApiException as error:
-            told = said(error)
-            message = told.get("message") or error.reason
-            if error.status == 404 and name and (told.get("details") or {}).get("name") == name:
-                return None
-            if error.status == 404:
-                raise TasteloopError(
-                    f"this cluster has no {PLURAL}.{GROUP}: install Kubeflow Trainer, or set cluster.finetune.gpu and "
-                    f"cluster.finetune.nodes to 1 ({message})"
-                ) from None
-            if error.status in (401, 403):
-                raise TasteloopError(
-                    f"the step may not {verb} {PLURAL} in {self._namespace}: {message}; "
-                    "infra/k8s/components/trainer has the role"
-                ) from None
-            if error.status in (400, 422):
-                raise TasteloopError(f"the cluster refuses the TrainJob: {message}") from None
-            if error.status < 500 and error.status != 429:
-                raise TasteloopError(f"the cluster answered {error.status}: {message}") from None
-            raise _Lost(f"the cluster answered {error.status}: {message}") from None
-        except (HTTPError, OSError) as error:
-            raise _Lost(f"the connection to the cluster was lost or refused ({error})") from None
+            return call(self._api, method, path, query, body)
+        except Refusal as refusal:
+            raise self._explain(refusal, verb) from None
 
-
-class _Lost(TasteloopError):
-    """No answer, or none that says anything."""
+    def _explain(self, error: Refusal, verb: str) -> TasteloopError:
+        """A refusal with what to do about it."""
+        if error.status == 404:
+            return TasteloopError(
+                f"this cluster has no {PLURAL}.{GROUP}: install Kubeflow Trainer, or set cluster.finetune.gpu and "
+                f"cluster.finetune.nodes to 1 ({error.message})"
+            )
+        if error.status in (401, 403):
+            return TasteloopError(
+                f"the step may not {verb} {PLURAL} in {self._namespace}: {error.message}; "
+                "infra/k8s/components/trainer has the role"
+            )
+        if error.status in (400, 422):
+            return TasteloopError(f"the cluster refuses the TrainJob: {error.message}")
+        if error.status < 500 and error.status != 429:
+            return TasteloopError(f"the cluster answered {error.status}: {error.message}")
+        return ConnectionLost(f"the cluster answered {error.status}: {error.message}")
 
 
 def _conditions(job: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -25,7 +25,7 @@ from serving.release.rollout import Rollout, draw
 from tasteloop.journal import CHALLENGER
 
 if TYPE_CHECKING:
-    from serving.answering.batching import Call
+    from serving.answering.call import Call
 
 logger = logging.getLogger(__name__)
 

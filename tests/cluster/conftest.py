@@ -50,7 +50,7 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def api(kubeconfig: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The administrator's client."""
-    from serving.cluster.inference_service import connect
+    from serving.cluster.api import connect
 
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
     return connect()

@@ -21,7 +21,7 @@ import yaml
 from graph import LAUNCHER, MOUNT, environment, read, threads
 from stores import Stores
 
-from serving.cluster.inference_service import Release, Releases, ServiceSettings, manifest
+from serving.cluster.manifest import Release, Releases, ServiceSettings, manifest
 
 NETWORK = Path("/run/netns/k8s")  # k8s-node.sh's
 HOST = "10.99.0.1"  # the node's address in it

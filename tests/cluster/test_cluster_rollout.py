@@ -20,15 +20,9 @@ import pytest
 import yaml
 from accounts import account
 
-from serving.cluster.inference_service import (
-    MANAGER,
-    PLURAL,
-    Moved,
-    Release,
-    Releases,
-    Service,
-    connect,
-)
+from serving.cluster.api import connect
+from serving.cluster.inference_service import Moved, Service
+from serving.cluster.manifest import MANAGER, PLURAL, Release, Releases
 from tasteloop.errors import TasteloopError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]

@@ -69,7 +69,8 @@ def test_accounts_of_an_overlay_are_bound_in_its_own_namespace():
 
 
 def test_the_golden_inference_service_is_taken_whole(api, namespace):
-    from serving.cluster.inference_service import PLURAL, Service
+    from serving.cluster.inference_service import Service
+    from serving.cluster.manifest import PLURAL
 
     golden = yaml.safe_load((ROOT / "tests/golden/inferenceservice.yaml").read_text())
     golden["metadata"]["namespace"] = namespace

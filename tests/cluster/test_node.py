@@ -20,7 +20,7 @@ from paths import BIN, ROOT, TOOLS
 from stores import BUCKET, stores
 
 from serving.client import Client
-from serving.cluster.inference_service import Release
+from serving.cluster.manifest import Release
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 

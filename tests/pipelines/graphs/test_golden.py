@@ -15,7 +15,7 @@ import yaml
 from pipelines.graphs.compile import GRAPHS, compile_to
 from pipelines.graphs.trainjob import manifest as trainjob
 from pipelines.settings import load
-from serving.cluster.inference_service import Release, Releases, manifest, settings
+from serving.cluster.manifest import Release, Releases, manifest, settings
 from serving.cluster.trainjob import complete
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")

@@ -9,8 +9,8 @@ from copy import deepcopy
 
 import pytest
 
-from serving.cluster import inference_service as cluster
-from serving.cluster.inference_service import (
+from serving.cluster import manifest as cluster
+from serving.cluster.manifest import (
     MODE,
     RELEASES,
     Release,
@@ -18,8 +18,8 @@ from serving.cluster.inference_service import (
     given,
     manifest,
     settings,
-    unready,
 )
+from serving.cluster.readiness import unready
 from tasteloop.errors import TasteloopError
 
 ONE, TWO = (
