@@ -34,7 +34,7 @@ from tasteloop.datasets.reading import read_times
 from tasteloop.datasets.tables import read_table
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json
-from tasteloop.runtime.scoring import _Progress, _Source
+from tasteloop.runtime.event_file import EventFile, Progress
 
 MOMENT = datetime(2026, 3, 2, 9, 0, 0, tzinfo=UTC)
 MICROS = microseconds(MOMENT)
@@ -59,7 +59,7 @@ def by_ingest(path: Path, unit: str = "us") -> pl.DataFrame:
 
 
 def by_score(path: Path) -> pl.DataFrame:
-    source = _Source.open(path, "interests")
+    source = EventFile.open(path, "interests")
     frames = list(source._frames())
     for frame in frames:
         source._check(frame)
@@ -799,8 +799,8 @@ def whole_ingest(path: Path) -> None:
 
 
 def whole_score(path: Path) -> None:
-    source = _Source.open(path, "interests")
-    for _ in source.questions(path.parent, None, _Progress(source.expected)):
+    source = EventFile.open(path, "interests")
+    for _ in source.questions(path.parent, None, Progress(source.expected)):
         pass
 
 

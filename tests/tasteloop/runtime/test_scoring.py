@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tasteloop.errors import TasteloopError
-from tasteloop.runtime import scoring
+from tasteloop.runtime import event_file
 from tasteloop.runtime.scoring import score
 from tasteloop.runtime.session import Session
 
@@ -100,9 +100,9 @@ def test_parts_on_the_disk_change_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scoring, "_PART", 10)
-    monkeypatch.setattr(scoring, "_BATCH", 8)
-    monkeypatch.setattr(scoring, "_USERS", 2)
+    monkeypatch.setattr(event_file, "_PART", 10)
+    monkeypatch.setattr(event_file, "_BATCH", 8)
+    monkeypatch.setattr(event_file, "_USERS", 2)
     score(tiny_bundle, parquet, tmp_path / "out.parquet", "interests")
     check(session, tmp_path / "out.parquet", "interests", None)
 
