@@ -24,10 +24,10 @@ def finetune(
     with step("finetune", model=model.path):
         from pathlib import Path
 
-        from tasteloop.files import home
+        from tasteloop.home import Home
         from tasteloop.storage import discard
 
-        work = home() / "checkpoints" / checkpoints
+        work = Home.current().checkpoints / checkpoints
         place = f"{store}/{checkpoints}" if store else None
         if trainjob:
             from serving.cluster.trainjob import run

@@ -27,12 +27,13 @@ def validate(
         from pathlib import Path
 
         from tasteloop.behaviour.partitions import DataSettings
-        from tasteloop.files import atomic_write, home
+        from tasteloop.files import atomic_write
+        from tasteloop.home import Home
         from validation.data.expectations import ValidationSettings, validate
         from validation.pages.dataset import write_page_beside
 
         out = Path(validation.path)
-        accepted = home() / "accepted" / f"{source}.json" if source else None
+        accepted = Home.current().accepted(source) if source else None
         engine = DataSettings.model_validate_json(data)
         result = validate(
             Path(dataset.path),

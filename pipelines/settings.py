@@ -33,7 +33,7 @@ from validation.monitor.rollback import RollbackSettings
 CONFIGS = Path(__file__).parent / "configs"
 _SHORT = reprlib.Repr()  # a message quotes what came, but not a whole file of it
 _SHORT.maxstring = _SHORT.maxother = 100
-_MOST = 10  # faults of one file that are told at once
+_MOST = 10  # faults of one file that one message names
 
 
 Cpu = Annotated[
@@ -311,11 +311,15 @@ def profiles() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
-def load(profile: str, overrides: Sequence[str] = ()) -> Settings:
+def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
     """The settings of a profile (a name, or a YAML file of your own) with `section.key=value`
     overrides.
 
     A value is read as YAML, so `3`, `true`, `null` and `[a, b]` mean what they do there.
+
+    >>> settings = load_settings("smoke", ["ingest.max_users=7"])
+    >>> settings.profile, settings.ingest.max_users
+    ('smoke', 7)
 
     Raises:
         TasteloopError: no such profile, an unknown key (with the nearest known), a value that does
@@ -332,22 +336,22 @@ def load(profile: str, overrides: Sequence[str] = ()) -> Settings:
         raise TasteloopError(
             f"{path} holds {type(data).__name__}; a profile is a mapping of sections"
         )
-    settings = _checked({"profile": path.stem, **data}, str(path))
+    settings = _validate({"profile": path.stem, **data}, str(path))
     if not overrides:
         return settings
     # so that an override of one key keeps the defaults beside it
     resolved = settings.model_dump(mode="json")
     for override in overrides:
         _apply(override, resolved)
-    return _checked(resolved, "--set")
+    return _validate(resolved, "--set")
 
 
-def _checked(data: dict[str, Any], where: str) -> Settings:
+def _validate(data: dict[str, Any], origin: str) -> Settings:
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
         raise TasteloopError(
-            "\n".join(f"{where}: {_explain(problem)}" for problem in error.errors()[:_MOST])
+            "\n".join(f"{origin}: {_explain(problem)}" for problem in error.errors()[:_MOST])
         ) from None
 
 

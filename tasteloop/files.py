@@ -26,13 +26,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def home() -> Path:
-    """Where runs, the model registry and the pseudonym key live: `TASTELOOP_HOME`, else
-    `~/.tasteloop`.
-    """
-    return Home.current().path
-
-
 def cache() -> Path:
     """What can be fetched again: `TASTELOOP_CACHE`, else `~/.cache/tasteloop`."""
     return Path(os.environ.get("TASTELOOP_CACHE") or "~/.cache/tasteloop").expanduser().absolute()
@@ -42,7 +35,7 @@ def make_directory(path: Path) -> None:
     """Make a directory and those above it; the home, the cache and what is in them are open to
     their user alone.
     """
-    own = (home(), cache())
+    own = (Home.current().path, cache())
     missing = [each for each in (path, *path.parents) if not each.exists()]
     for each in reversed(missing):
         private = any(each.is_relative_to(root) for root in own)

@@ -303,7 +303,7 @@ def collect(behaviour: str, work: Path, prepared: PrepareSettings | None = None)
         behaviour: a name of the catalogue, or what else `tasteloop.datasets.ingest` reads.
         prepared: settings of the snapshots; those of the profile `local` when absent.
     """
-    from pipelines.settings import load
+    from pipelines.settings import load_settings
     from tasteloop.datasets.ingest import IngestSettings, ingest
 
     if not (work / DATA).exists():
@@ -314,7 +314,7 @@ def collect(behaviour: str, work: Path, prepared: PrepareSettings | None = None)
         )
     if read_json(work / DATA / "ingest.json").get("times") == "none":
         raise TasteloopError(f"{behaviour} has no times, and these protocols split by global time")
-    settings = prepared or load("local").prepare
+    settings = prepared or load_settings("local").prepare
     meta = work / SNAPSHOTS / META
     if not meta.exists() or PrepareSettings.model_validate(read_json(meta)["settings"]) != settings:
         prepare(work / DATA, settings, work / SNAPSHOTS)

@@ -28,12 +28,12 @@ def compile_graph(
 ) -> None:
     """Write a pipeline's graph as IR YAML for a Kubeflow Pipelines server."""
     from pipelines.graphs.compile import compile_to, graph_of
-    from pipelines.settings import load
+    from pipelines.settings import load_settings
 
     if output.suffix not in (".yaml", ".yml"):
         raise TasteloopError(f"-o {output}: the graph is YAML; name a .yaml file")
     with process.shareable():
-        compile_to(load(profile, set or []), output, graph_of(pipeline))
+        compile_to(load_settings(profile, set or []), output, graph_of(pipeline))
     typer.echo(str(output))
 
 
@@ -83,7 +83,7 @@ def submit(
     Where the server asks for a token, name a file with it in KF_PIPELINES_SA_TOKEN_PATH.
     """
     from pipelines.graphs import submit as submission
-    from pipelines.settings import load
+    from pipelines.settings import load_settings
 
     if cron and wait:
         raise TasteloopError(
@@ -91,7 +91,7 @@ def submit(
         )
     try:
         submitted = submission.submit(
-            load(profile, set or []),
+            load_settings(profile, set or []),
             submission.PipelineServer(host, namespace),
             experiment,
             cron=cron,

@@ -72,7 +72,7 @@ def monitor(
     from pipelines.loop.monitoring import watch_once
     from pipelines.loop.summaries import summarise_pass
     from pipelines.loop.watching import watch_every
-    from pipelines.settings import load
+    from pipelines.settings import load_settings
     from validation.monitor.ledger import Held
 
     if once == (every is not None):
@@ -81,7 +81,7 @@ def monitor(
         raise TasteloopError(f"--events {events}: no such file or directory")
     log_to_stderr()
     logging.getLogger("pipelines").setLevel(logging.INFO)  # a retraining's steps
-    settings = load(profile, set or [])
+    settings = load_settings(profile, set or [])
     source = None if events is None else source_of_files(events)
     if every is not None:
         seconds = parse_duration(every)

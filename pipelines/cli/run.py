@@ -21,13 +21,13 @@ def run(profile: Profile = "local", set: Set = None, as_json: AsJson = False) ->
     from pipelines.local.progress import show_end
     from pipelines.local.runner import Broken
     from pipelines.local.runner import run as run_pipeline
-    from pipelines.settings import load
+    from pipelines.settings import load_settings
 
     # named, since stdout is redirected while kfp runs
     stream = sys.stderr if as_json else sys.stdout
     console = Console(file=stream, highlight=False, soft_wrap=True)
     log_to_stderr()
-    settings = load(profile, set or [])
+    settings = load_settings(profile, set or [])
     try:
         facts = run_pipeline(settings, console.print)
     except KeyboardInterrupt:

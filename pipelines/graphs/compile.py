@@ -38,10 +38,10 @@ def compile_to(settings: Settings, path: Path, graph: Graph = training) -> None:
     """Write a pipeline's graph for these settings as IR YAML; needs no torch.
 
     >>> import tempfile
-    >>> from pipelines.settings import load
+    >>> from pipelines.settings import load_settings
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "training.yaml"
-    ...     compile_to(load("local"), path)
+    ...     compile_to(load_settings("local"), path)
     ...     path.read_text().splitlines()[1]
     '# Name: tasteloop-training'
     """

@@ -16,7 +16,7 @@ from kfp.dsl.types import type_annotations
 
 from pipelines.graphs.step import OUTPUT, Step, section_json
 from pipelines.graphs.training import STEPS
-from pipelines.settings import Settings, load
+from pipelines.settings import Settings, load_settings
 from tasteloop.errors import TasteloopError
 
 Emit = Callable[[dict[str, Any], bool], None]
@@ -66,9 +66,9 @@ def run(step: Step, arguments: Sequence[str]) -> tuple[int, dict[str, Any]]:
         elif type_annotations.is_artifact_wrapped_in_Input(annotation):
             inputs[name] = _artifact(annotation, name, Path(getattr(options, name)))
         elif name == "settings":
-            inputs[name] = _settings(step, load(options.profile, options.set))
+            inputs[name] = _settings(step, load_settings(options.profile, options.set))
         elif name == "data":
-            inputs[name] = section_json(load(options.profile, options.set), "data")
+            inputs[name] = section_json(load_settings(options.profile, options.set), "data")
         else:
             inputs[name] = getattr(options, name)
 

@@ -74,12 +74,12 @@ def watch_once(
     In a home where nothing was trained yet there is nothing to watch:
 
     >>> import os, tempfile
-    >>> from pipelines.settings import load
+    >>> from pipelines.settings import load_settings
     >>> before = dict(os.environ)
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     os.environ["TASTELOOP_HOME"] = directory
     ...     _ = os.environ.pop("MLFLOW_TRACKING_URI", None)
-    ...     report = watch_once(load("smoke"))
+    ...     report = watch_once(load_settings("smoke"))
     >>> os.environ.clear(); os.environ.update(before)
     >>> report.champion, report.note
     (None, 'there is no champion yet; train one with `tasteloop run`')

@@ -17,7 +17,7 @@ from launcher import OUTPUT
 from stores import BUCKET, Stores
 
 from pipelines.graphs.compile import compile_to
-from pipelines.settings import load
+from pipelines.settings import load_settings
 from tasteloop.datasets.fetch import fetch
 from tasteloop.files import cache
 
@@ -72,7 +72,7 @@ def compiled(path: Path, image: str, tracking: str, more: Sequence[str] = ()) ->
             "cluster.secrets={TASTELOOP_PSEUDONYM_KEY: tasteloop/pseudonym-key}",
             "cluster.finetune.gpu=0",
         ]
-        compile_to(load("smoke", [*asked, *more]), path)
+        compile_to(load_settings("smoke", [*asked, *more]), path)
     return path
 
 

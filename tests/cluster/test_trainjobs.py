@@ -18,7 +18,7 @@ import yaml
 from accounts import account
 
 from pipelines.graphs.trainjob import manifest
-from pipelines.settings import load
+from pipelines.settings import load_settings
 from serving.cluster import trainjob
 from serving.cluster.trainjob import GROUP, PLURAL, RUN, VERSION, Jobs, complete
 from tasteloop import storage
@@ -36,7 +36,7 @@ def jobs(api: Any, namespace: str) -> Jobs:
 
 
 def template(*options: str) -> dict[str, Any]:
-    cluster = load(
+    cluster = load_settings(
         "cluster", ["cluster.finetune.gpu=4", "cluster.finetune.nodes=2", *options]
     ).cluster
     assert cluster is not None

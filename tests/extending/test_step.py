@@ -22,7 +22,7 @@ from pipelines.graphs.compile import compile_to
 from pipelines.graphs.step import OUTPUT, Refusal, Step
 from pipelines.local import runner
 from pipelines.local import step as single_step
-from pipelines.settings import Settings, load
+from pipelines.settings import Settings, load_settings
 
 # 1. The function, in the room of its subject.
 
@@ -109,7 +109,7 @@ def dataset(tmp_path):
 
 
 def test_the_graph_gives_it_its_settings_its_pod_and_its_cache(audited, tmp_path):
-    settings = load("cluster", ["audit.fewest_events=7", "cluster.heavy.memory=64Gi"])
+    settings = load_settings("cluster", ["audit.fewest_events=7", "cluster.heavy.memory=64Gi"])
 
     compile_to(settings, tmp_path / "graph.yaml", graph_with_audit)
 

@@ -16,7 +16,7 @@ import yaml
 from pipelines.alerts import TYPE
 from pipelines.cli.app import app
 from pipelines.loop.retraining import RESULTS
-from pipelines.settings import load
+from pipelines.settings import load_settings
 from serving.__main__ import _arguments
 from validation.monitor.decision import Result
 
@@ -67,7 +67,7 @@ def test_every_setting_exists() -> None:
     assert len(COMMANDS) >= 15, COMMANDS
     given = set(re.findall(r"--set ([a-z_]+\.[^`\s]+)", TEXT))
     assert len(given) >= 4
-    load("local", sorted(given))
+    load_settings("local", sorted(given))
 
 
 def rules() -> set[str]:

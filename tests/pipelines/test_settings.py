@@ -8,7 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from pipelines.settings import MONITORING, Settings, load, profiles
+from pipelines.settings import MONITORING, Settings, load_settings, profiles
 from tasteloop.errors import TasteloopError
 
 
@@ -18,7 +18,7 @@ def test_the_profiles_are_the_three_that_are_documented():
 
 @pytest.mark.parametrize("profile", profiles())
 def test_every_profile_loads_and_survives_a_round_trip(profile):
-    settings = load(profile)
+    settings = load_settings(profile)
     assert settings.profile == profile
     assert Settings.model_validate(settings.model_dump(mode="json")) == settings
     for section in (
@@ -36,13 +36,13 @@ def test_every_profile_loads_and_survives_a_round_trip(profile):
 
 
 def test_only_the_cluster_profile_asks_for_a_cluster():
-    assert load("cluster").cluster is not None
-    assert load("local").cluster is None
-    assert load("smoke").cluster is None
+    assert load_settings("cluster").cluster is not None
+    assert load_settings("local").cluster is None
+    assert load_settings("smoke").cluster is None
 
 
 def test_a_run_records_no_webhook_and_nothing_that_only_the_monitor_reads():
-    settings = load(
+    settings = load_settings(
         "smoke",
         [
             "alerts.webhook=https://hooks.example/secret",
@@ -50,13 +50,13 @@ def test_a_run_records_no_webhook_and_nothing_that_only_the_monitor_reads():
         ],
     )
     assert settings.decision.severity["labels"].act == 2
-    assert settings.decision.severity["kinds"] == load("smoke").decision.severity["kinds"]
+    assert settings.decision.severity["kinds"] == load_settings("smoke").decision.severity["kinds"]
     assert "secret" not in str(settings.of_training())
     assert set(settings.model_dump()) - set(settings.of_training()) == set(MONITORING)
 
 
 def test_settings_are_frozen():
-    settings = load("smoke")
+    settings = load_settings("smoke")
     with pytest.raises(ValidationError):
         settings.profile = "other"
     with pytest.raises(ValidationError):
@@ -80,14 +80,14 @@ def test_settings_are_frozen():
 )
 def test_a_wrong_override_is_named(override, said):
     with pytest.raises(TasteloopError, match="--set") as caught:
-        load("smoke", [override])
+        load_settings("smoke", [override])
     assert said in str(caught.value)
 
 
 def test_an_override_changes_one_setting_and_keeps_the_rest():
     before, after = (
-        load("smoke"),
-        load("smoke", ["ingest.max_users=7", "ingest.cleaning.min_user_events=2"]),
+        load_settings("smoke"),
+        load_settings("smoke", ["ingest.max_users=7", "ingest.cleaning.min_user_events=2"]),
     )
     assert after.ingest.max_users == 7
     assert after.ingest.cleaning.min_user_events == 2
@@ -96,28 +96,28 @@ def test_an_override_changes_one_setting_and_keeps_the_rest():
 
 
 def test_an_override_of_one_floor_keeps_the_other_floors():
-    before = load("local").gate.floors
-    after = load("local", ["gate.floors.sentiment.accuracy=0.99"]).gate.floors
+    before = load_settings("local").gate.floors
+    after = load_settings("local", ["gate.floors.sentiment.accuracy=0.99"]).gate.floors
     assert after == {**before, "sentiment.accuracy": 0.99}
 
 
 @pytest.mark.parametrize("profile", profiles())
 def test_no_profile_asks_an_absolute_floor_of_any_data(profile):
-    gate = load(profile).gate
+    gate = load_settings(profile).gate
     assert not gate.floors
     assert not gate.slice_floors
 
 
 @pytest.mark.parametrize("profile", ["local", "cluster"])
 def test_the_floors_of_a_profile_belong_to_sources_that_can_be_ingested(profile):
-    gate, ingest = load(profile).gate, load(profile).ingest
+    gate, ingest = load_settings(profile).gate, load_settings(profile).ingest
     assert set(gate.sources) == {ingest.behaviour, ingest.reviews}
     assert gate.sources["ml-100k"].floors["recommend.ndcg@10"] == 0.1
 
 
 @pytest.mark.parametrize("profile", ["local", "cluster"])
 def test_precision_recall_and_f1_are_compared_with_baselines_and_with_the_champion(profile):
-    gate = load(profile).gate
+    gate = load_settings(profile).gate
     compared = {rule.metric for rule in (*gate.beats, *gate.at_least)}
     named = {f"sentiment.{measure}" for measure in ("precision", "recall", "f1")}
     named |= {"interests.precision", "interests.recall", "interests.micro_f1"}
@@ -128,17 +128,17 @@ def test_precision_recall_and_f1_are_compared_with_baselines_and_with_the_champi
 
 @pytest.mark.parametrize(("text", "value"), [("null", None), ("12", 12)])
 def test_an_override_is_read_as_yaml(text, value):
-    assert load("smoke", [f"ingest.max_reviews={text}"]).ingest.max_reviews == value
+    assert load_settings("smoke", [f"ingest.max_reviews={text}"]).ingest.max_reviews == value
 
 
 def test_a_file_of_ones_own_is_a_profile_and_its_unknown_keys_are_named(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("ingest: {max_users: 9}\n")
-    assert load(str(path)).profile == "mine"
-    assert load(str(path)).ingest.max_users == 9
+    assert load_settings(str(path)).profile == "mine"
+    assert load_settings(str(path)).ingest.max_users == 9
     path.write_text("ingest: {max_usres: 9}\n")
     with pytest.raises(TasteloopError, match="'ingest.max_usres'; did you mean max_users"):
-        load(str(path))
+        load_settings(str(path))
 
 
 @pytest.mark.parametrize("text", ["- a\n", "a: [\n", "\xff"])
@@ -146,12 +146,12 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
     path = tmp_path / "mine.yaml"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(TasteloopError, match=r"mine\.yaml"):
-        load(str(path))
+        load_settings(str(path))
 
 
 def test_an_unknown_profile_names_the_known_ones():
     with pytest.raises(TasteloopError, match="no profile 'tiny'; known: cluster, local, smoke"):
-        load("tiny")
+        load_settings("tiny")
 
 
 @pytest.mark.parametrize(
@@ -169,12 +169,12 @@ def test_an_unknown_profile_names_the_known_ones():
 )
 def test_what_kubernetes_would_refuse_is_refused_before(override):
     with pytest.raises(TasteloopError, match=override.partition("=")[0]):
-        load("cluster", [override])
+        load_settings("cluster", [override])
 
 
 @pytest.mark.parametrize("profile", profiles())
 def test_no_profile_holds_a_secret(profile):
-    values = load(profile).model_dump(mode="json")
+    values = load_settings(profile).model_dump(mode="json")
     references = (values["cluster"] or {}).pop("secrets", {})
     # where it is, not what it is
     assert all(re.fullmatch(r"[a-z-]+/[a-z-]+", place) for place in references.values())

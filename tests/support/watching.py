@@ -21,7 +21,7 @@ from typing import Any
 
 from pipelines.loop.contracts import Retraining
 from pipelines.loop.monitoring import watch_once
-from pipelines.settings import Settings, load
+from pipelines.settings import Settings, load_settings
 from tasteloop.files import atomic_write
 from validation.monitor.ledger import Held, LeaseLost, wall
 from validation.monitor.windows import HOUR
@@ -38,7 +38,9 @@ def settings() -> Settings:
         "decision.alpha": 0.05,
         "decision.windows": 2,
     }
-    return load("smoke", [f"{name}={json.dumps(value)}" for name, value in changed.items()])
+    return load_settings(
+        "smoke", [f"{name}={json.dumps(value)}" for name, value in changed.items()]
+    )
 
 
 def retrain(asked: Retraining) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from tasteloop.files import (
     atomic_directory,
     atomic_write,
     cache,
-    home,
     read_json,
     read_parquet,
     sha256_file,
@@ -22,6 +21,7 @@ from tasteloop.files import (
     write_json,
     write_parquet,
 )
+from tasteloop.home import Home
 
 
 def test_places_come_from_the_environment_and_are_not_made(
@@ -29,11 +29,14 @@ def test_places_come_from_the_environment_and_are_not_made(
 ) -> None:
     monkeypatch.setenv("TASTELOOP_HOME", str(tmp_path / "h"))
     monkeypatch.setenv("TASTELOOP_CACHE", str(tmp_path / "c"))
-    assert (home(), cache()) == (tmp_path / "h", tmp_path / "c")
+    assert (Home.current().path, cache()) == (tmp_path / "h", tmp_path / "c")
     assert list(tmp_path.iterdir()) == []
     monkeypatch.delenv("TASTELOOP_HOME")
     monkeypatch.setenv("TASTELOOP_CACHE", "")
-    assert (home(), cache()) == (Path.home() / ".tasteloop", Path.home() / ".cache" / "tasteloop")
+    assert (Home.current().path, cache()) == (
+        Path.home() / ".tasteloop",
+        Path.home() / ".cache" / "tasteloop",
+    )
 
 
 def test_a_write_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:

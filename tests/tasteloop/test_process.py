@@ -15,14 +15,15 @@ WRITE = """
 import os, pathlib, sqlite3
 os.umask(0)
 from tasteloop import process
-from tasteloop.files import atomic_directory, atomic_file, cache, home, write_json
+from tasteloop.files import atomic_directory, atomic_file, cache, write_json
+from tasteloop.home import Home
 from tasteloop.privacy.pseudonyms import pseudonym_key
 process.begin()
 pseudonym_key()
-write_json(home() / "runs" / "x" / "run.json", {})
-with atomic_directory(home() / "bundle") as folder, atomic_file(folder / "a" / "b") as path:
+write_json(Home.current().run("x") / "run.json", {})
+with atomic_directory(Home.current().path / "bundle") as folder, atomic_file(folder / "a" / "b") as path:
     path.write_text("b")
-database = sqlite3.connect(home() / "mlflow.db")
+database = sqlite3.connect(Home.current().registry)
 database.execute("PRAGMA journal_mode=WAL")
 database.execute("CREATE TABLE t (x)")
 database.commit()
@@ -78,7 +79,8 @@ def test_home_and_cache_are_open_to_their_user_alone(tmp_path: Path) -> None:
 
 def test_a_home_made_by_a_program_that_only_imports_us_is_closed_too(tmp_path: Path) -> None:
     program = (
-        "from tasteloop.files import home, write_json\nwrite_json(home() / 'runs' / 'x.json', {})"
+        "from tasteloop.files import write_json\nfrom tasteloop.home import Home\n"
+        "write_json(Home.current().runs / 'x.json', {})"
     )
 
     found = modes(program, tmp_path)

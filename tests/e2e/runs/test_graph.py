@@ -14,7 +14,7 @@ from components.image import IMAGE, image
 from pipelines.alerts import WEBHOOK
 from pipelines.graphs.compile import GRAPHS, compile_to
 from pipelines.graphs.training import STEPS, training
-from pipelines.settings import load
+from pipelines.settings import load_settings
 from tasteloop.errors import TasteloopError
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
@@ -30,7 +30,7 @@ DECISIONS = {  # the task each condition waits for, outermost first
 
 def compiled(tmp_path, profile="cluster", overrides=()):
     path = tmp_path / f"{profile}.yaml"
-    compile_to(load(profile, overrides), path)
+    compile_to(load_settings(profile, overrides), path)
     return path, next(yaml.safe_load_all(path.read_text()))
 
 
@@ -111,8 +111,8 @@ def test_for_several_gpus_or_nodes_the_step_waits_for_a_trainjob_and_asks_for_no
 
 def test_several_gpus_without_a_place_in_common_are_refused():
     with pytest.raises(TasteloopError, match=r"cluster\.volume.*cluster\.checkpoints"):
-        load("cluster", ["cluster.finetune.gpu=2", "cluster.volume=null"])
-    assert load(
+        load_settings("cluster", ["cluster.finetune.gpu=2", "cluster.volume=null"])
+    assert load_settings(
         "cluster",
         ["cluster.finetune.gpu=2", "cluster.volume=null", "cluster.checkpoints=s3://bucket/a"],
     )
@@ -176,7 +176,7 @@ def test_no_step_runs_as_root_and_each_finds_its_home_and_secrets(tmp_path):
     for container in executors(graph).values():
         env = {e["name"]: e["value"] for e in container["env"]}
         assert env["TASTELOOP_HOME"] == "/var/lib/tasteloop/home"
-        assert env["MLFLOW_TRACKING_URI"] == load("cluster").cluster.tracking
+        assert env["MLFLOW_TRACKING_URI"] == load_settings("cluster").cluster.tracking
 
     path, _ = compiled(tmp_path, overrides=["cluster.volume=null"])
     for config in platform(path).values():
@@ -276,7 +276,7 @@ def test_no_step_installs_anything_and_shells_are_thin(tmp_path):
 
 
 def test_a_fingerprint_changes_the_first_step_and_so_all_that_follow():
-    one, other = (training(load("local"), fingerprint=f).pipeline_spec for f in ("a", "b"))
+    one, other = (training(load_settings("local"), fingerprint=f).pipeline_spec for f in ("a", "b"))
     assert one.root.dag.tasks["ingest"] != other.root.dag.tasks["ingest"]
     assert one.root.dag.tasks["validate"] == other.root.dag.tasks["validate"]
 
@@ -286,7 +286,7 @@ def test_a_fingerprint_changes_the_first_step_and_so_all_that_follow():
 
 def other(tmp_path, name, overrides=()):
     path = tmp_path / f"{name}.yaml"
-    compile_to(load("cluster", overrides), path, GRAPHS[name])
+    compile_to(load_settings("cluster", overrides), path, GRAPHS[name])
     return path, next(yaml.safe_load_all(path.read_text()))
 
 
@@ -332,8 +332,10 @@ def test_a_pass_gets_the_settings_as_they_are_on_one_machine(tmp_path):
     _, graph = other(tmp_path, "monitoring", ["training.learning_rate=1e-5", "decision.weekly=0"])
     profile = tmp_path / "monitor.yaml"
     profile.write_text(yaml.safe_dump(json.loads(given(graph))))  # as the step does
-    wanted = load("cluster", ["training.learning_rate=1e-5", "decision.weekly=0", "cluster=null"])
-    assert load(str(profile)) == wanted
+    wanted = load_settings(
+        "cluster", ["training.learning_rate=1e-5", "decision.weekly=0", "cluster=null"]
+    )
+    assert load_settings(str(profile)) == wanted
 
 
 def test_the_file_to_score_is_a_parameter(tmp_path):

@@ -15,7 +15,7 @@ from pipelines.cli.app import main
 from pipelines.graphs.compile import compile_to
 from pipelines.graphs.submit import PipelineServer, arguments, read_argument, submit
 from pipelines.graphs.training import NAME
-from pipelines.settings import CONFIGS, load
+from pipelines.settings import CONFIGS, load_settings
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_parquet, write_parquet
 from tests.support.homes import movielens, settings
@@ -52,8 +52,8 @@ def kubeflow():
 
 def test_a_graph_is_uploaded_once_and_run_each_time(kubeflow):
     server = PipelineServer(kubeflow.host)
-    one = submit(load("cluster"), server, "nightly")
-    other = submit(load("cluster"), server, "nightly")
+    one = submit(load_settings("cluster"), server, "nightly")
+    other = submit(load_settings("cluster"), server, "nightly")
     assert (one["version"], one["experiment"]) == (other["version"], other["experiment"])
     assert one["run"] != other["run"]
     assert one["page"] == f"{kubeflow.host}/#/runs/details/{one['run']}"
@@ -62,13 +62,15 @@ def test_a_graph_is_uploaded_once_and_run_each_time(kubeflow):
     run = kubeflow.made["runs"][one["run"]]
     assert run["pipeline_version_reference"]["pipeline_version_id"] == one["version_id"]
     assert run["service_account"] == "tasteloop-steps"
-    changed = submit(load("cluster", ["cluster.finetune.gpu=2"]), server, "nightly")
+    changed = submit(load_settings("cluster", ["cluster.finetune.gpu=2"]), server, "nightly")
     assert changed["version"] != one["version"] and len(kubeflow.made["versions"]) == 2
 
 
 def test_the_object_store_is_the_runs_root(kubeflow):
     told = submit(
-        load("cluster", ["cluster.root=s3://bucket/runs"]), PipelineServer(kubeflow.host), "e"
+        load_settings("cluster", ["cluster.root=s3://bucket/runs"]),
+        PipelineServer(kubeflow.host),
+        "e",
     )
     assert (
         kubeflow.made["runs"][told["run"]]["runtime_config"]["pipeline_root"] == "s3://bucket/runs"
@@ -78,7 +80,9 @@ def test_the_object_store_is_the_runs_root(kubeflow):
 
 def test_waiting_tells_each_state_and_how_it_ended(kubeflow):
     said = []
-    told = submit(load("cluster"), PipelineServer(kubeflow.host), "e", wait=0.01, say=said.append)
+    told = submit(
+        load_settings("cluster"), PipelineServer(kubeflow.host), "e", wait=0.01, say=said.append
+    )
     assert told["state"] == "SUCCEEDED" and said[-1] == "succeeded"
 
 
@@ -97,13 +101,18 @@ def test_a_run_that_did_not_succeed_is_exit_code_1(kubeflow, monkeypatch, capsys
 
 def test_a_schedule_is_made_once_and_replaced_when_it_changes(kubeflow):
     server = PipelineServer(kubeflow.host)
-    one = submit(load("cluster"), server, "e", cron="0 2 * * *")
+    one = submit(load_settings("cluster"), server, "e", cron="0 2 * * *")
     assert one["cron"] == "0 0 2 * * *"
-    assert submit(load("cluster"), server, "e", cron="0 2 * * *")["schedule"] == one["schedule"]
+    assert (
+        submit(load_settings("cluster"), server, "e", cron="0 2 * * *")["schedule"]
+        == one["schedule"]
+    )
     made = kubeflow.made["recurringruns"][one["schedule"]]
     assert (made["mode"], made["max_concurrency"], made["no_catchup"]) == ("ENABLE", "1", True)
-    other = submit(load("cluster"), server, "e", cron="0 3 * * *")
-    newer = submit(load("cluster", ["cluster.finetune.gpu=2"]), server, "e", cron="0 3 * * *")
+    other = submit(load_settings("cluster"), server, "e", cron="0 3 * * *")
+    newer = submit(
+        load_settings("cluster", ["cluster.finetune.gpu=2"]), server, "e", cron="0 3 * * *"
+    )
     assert len({one["schedule"], other["schedule"], newer["schedule"]}) == 3
     assert list(kubeflow.made["recurringruns"]) == [newer["schedule"]]
     assert not kubeflow.made["runs"]
@@ -114,28 +123,28 @@ def test_a_schedule_that_is_none_is_refused_before_anything_is_sent(kubeflow, cr
     if not cron:
         cron = " "
     with pytest.raises(TasteloopError, match="five fields"):
-        submit(load("cluster"), PipelineServer(kubeflow.host), "e", cron=cron)
+        submit(load_settings("cluster"), PipelineServer(kubeflow.host), "e", cron=cron)
     assert not kubeflow.asked
 
 
 def test_a_namespace_goes_along_where_there_are_several_users(kubeflow):
     kubeflow.multi_user = True
-    told = submit(load("cluster"), PipelineServer(kubeflow.host, "alice"), "e")
+    told = submit(load_settings("cluster"), PipelineServer(kubeflow.host, "alice"), "e")
     assert kubeflow.made["experiments"][told["experiment"]]["namespace"] == "alice"
     with pytest.raises(TasteloopError, match="Namespace is empty"):
-        submit(load("cluster"), PipelineServer(kubeflow.host), "other")
+        submit(load_settings("cluster"), PipelineServer(kubeflow.host), "other")
 
 
 def test_a_token_is_read_from_the_file_that_the_sdk_names(kubeflow, monkeypatch, tmp_path):
     kubeflow.token = "a-token-of-a-service-account"
     with pytest.raises(TasteloopError, match="401 Unauthenticated; .*KF_PIPELINES_SA_TOKEN_PATH"):
-        submit(load("cluster"), PipelineServer(kubeflow.host), "e")
+        submit(load_settings("cluster"), PipelineServer(kubeflow.host), "e")
     (tmp_path / "token").write_text(kubeflow.token)
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "token"))
-    assert submit(load("cluster"), PipelineServer(kubeflow.host), "e")["run"]
+    assert submit(load_settings("cluster"), PipelineServer(kubeflow.host), "e")["run"]
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "none"))
     with pytest.raises(TasteloopError, match="KF_PIPELINES_SA_TOKEN_PATH"):
-        submit(load("cluster"), PipelineServer(kubeflow.host), "e")
+        submit(load_settings("cluster"), PipelineServer(kubeflow.host), "e")
 
 
 def test_a_server_that_is_not_there_is_one_sentence(tmp_path):
@@ -143,12 +152,12 @@ def test_a_server_that_is_not_there_is_one_sentence(tmp_path):
         free.bind(("127.0.0.1", 0))
         host = f"http://127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(TasteloopError, match="does not answer .*port-forward"):
-        submit(load("cluster"), PipelineServer(host), "e")
+        submit(load_settings("cluster"), PipelineServer(host), "e")
 
 
 def test_settings_for_one_machine_are_not_submitted(kubeflow):
     with pytest.raises(TasteloopError, match="--profile cluster"):
-        submit(load("local"), PipelineServer(kubeflow.host), "e")
+        submit(load_settings("local"), PipelineServer(kubeflow.host), "e")
 
 
 def test_the_server_refuses_what_the_api_does_not_know(tmp_path):
@@ -159,7 +168,7 @@ def test_the_server_refuses_what_the_api_does_not_know(tmp_path):
         check("V2beta1RecurringRun", {"mode": "MAYBE"})
     with pytest.raises(Refused, match="bool expected"):
         check("V2beta1RecurringRun", {"no_catchup": "yes"})
-    compile_to(load("cluster"), tmp_path / "g.yaml")
+    compile_to(load_settings("cluster"), tmp_path / "g.yaml")
     spec, platform = yaml.safe_load_all((tmp_path / "g.yaml").read_text())
     assert len(parse(yaml.safe_dump_all([spec, platform]))) == 2
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
@@ -173,8 +182,8 @@ def test_the_server_refuses_what_the_api_does_not_know(tmp_path):
 
 def test_the_monitor_comes_back_on_its_schedule(kubeflow):
     server = PipelineServer(kubeflow.host)
-    one = submit(load("cluster"), server, "e", cron="0 0 * * * *", pipeline="monitoring")
-    nightly = submit(load("cluster"), server, "e", cron="0 2 * * *")
+    one = submit(load_settings("cluster"), server, "e", cron="0 0 * * * *", pipeline="monitoring")
+    nightly = submit(load_settings("cluster"), server, "e", cron="0 2 * * *")
     assert one["version"].startswith("tasteloop-monitoring-") and one["cron"] == "0 0 * * * *"
     # neither replaces the other
     assert set(kubeflow.made["recurringruns"]) == {one["schedule"], nightly["schedule"]}
@@ -198,10 +207,15 @@ def test_parameters_are_those_of_the_pipeline_and_a_schedule_knows_them(kubeflow
 
     def nightly(given):
         return submit(
-            load("cluster"), server, "e", cron="0 2 * * *", pipeline="scoring", arguments=given
+            load_settings("cluster"),
+            server,
+            "e",
+            cron="0 2 * * *",
+            pipeline="scoring",
+            arguments=given,
         )["schedule"]
 
-    told = submit(load("cluster"), server, "e", pipeline="scoring", arguments=asked)
+    told = submit(load_settings("cluster"), server, "e", pipeline="scoring", arguments=asked)
     run = kubeflow.made["runs"][told["run"]]
     assert run["runtime_config"]["parameters"] == {"events": "s3://bucket/events.parquet", "k": 5}
     assert nightly(asked) == nightly(asked) != nightly({**asked, "k": 10})
@@ -211,9 +225,9 @@ def test_parameters_are_those_of_the_pipeline_and_a_schedule_knows_them(kubeflow
         ({**asked, "modle": "x"}, "no parameter 'modle'; it has"),
     ):
         with pytest.raises(TasteloopError, match=match):
-            submit(load("cluster"), server, "e", pipeline="scoring", arguments=given)
+            submit(load_settings("cluster"), server, "e", pipeline="scoring", arguments=given)
     with pytest.raises(TasteloopError, match="known: training, monitoring, scoring"):
-        submit(load("cluster"), server, "e", pipeline="monitor")
+        submit(load_settings("cluster"), server, "e", pipeline="monitor")
     with pytest.raises(TasteloopError, match="KEY=VALUE"):
         arguments(["events"])
     assert len(kubeflow.asked) == before
@@ -224,7 +238,11 @@ def test_text_goes_out_as_it_was_written(kubeflow, written):
     asked = arguments([f"events={written}"])
 
     told = submit(
-        load("cluster"), PipelineServer(kubeflow.host), "e", pipeline="scoring", arguments=asked
+        load_settings("cluster"),
+        PipelineServer(kubeflow.host),
+        "e",
+        pipeline="scoring",
+        arguments=asked,
     )
 
     assert kubeflow.made["runs"][told["run"]]["runtime_config"]["parameters"] == {"events": written}
@@ -243,7 +261,11 @@ def test_an_argument_that_is_not_of_its_parameters_type_is_refused_before_anythi
         TasteloopError, match=r"^--argument k=.{1,50}: k is a whole number of 64 bits, such as 10$"
     ):
         submit(
-            load("cluster"), PipelineServer(kubeflow.host), "e", pipeline="scoring", arguments=asked
+            load_settings("cluster"),
+            PipelineServer(kubeflow.host),
+            "e",
+            pipeline="scoring",
+            arguments=asked,
         )
     with pytest.raises(TasteloopError, match="events is there twice"):
         arguments(["events=a", "events=b"])
@@ -282,7 +304,7 @@ def test_every_type_of_a_parameter_is_read_as_json_writes_it(parameter_type, wri
 )
 def test_a_host_that_is_no_address_is_refused(host):
     with pytest.raises(TasteloopError, match="--host .* is no address of a server"):
-        submit(load("cluster"), PipelineServer(host), "e")
+        submit(load_settings("cluster"), PipelineServer(host), "e")
 
 
 @pytest.mark.slow
@@ -306,7 +328,7 @@ def test_what_was_submitted_trains_scores_and_is_monitored(tmp_path, tiny_encode
 
     def run(pipeline, **given):
         told = submit(
-            load(str(profile), small),
+            load_settings(str(profile), small),
             PipelineServer(host),
             "e",
             wait=0.5,

@@ -66,9 +66,9 @@ def test_help_imports_nothing_heavy():
 def test_settings_graph_and_compile_import_no_torch(tmp_path):
     loaded = loaded_by(
         "from pathlib import Path\n"
-        "from pipelines.settings import load\n"
+        "from pipelines.settings import load_settings\n"
         "from pipelines.graphs.compile import compile_to\n"
-        f"compile_to(load('cluster'), Path({str(tmp_path / 'graph.yaml')!r}))"
+        f"compile_to(load_settings('cluster'), Path({str(tmp_path / 'graph.yaml')!r}))"
     )
     assert "kfp" in loaded
     assert not loaded & set(HEAVY)

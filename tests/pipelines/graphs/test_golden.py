@@ -14,7 +14,7 @@ import yaml
 
 from pipelines.graphs.compile import GRAPHS, compile_to
 from pipelines.graphs.trainjob import manifest as trainjob
-from pipelines.settings import load
+from pipelines.settings import load_settings
 from serving.cluster.manifest import Release, Releases, manifest, settings
 from serving.cluster.trainjob import complete
 
@@ -37,7 +37,7 @@ def same(name: str, made: str) -> None:
 @pytest.mark.parametrize("name", GRAPHS)
 def test_each_graph_for_a_cluster(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TASTELOOP_IMAGE", "registry.example/tasteloop-python@sha256:" + "0" * 64)
-    compile_to(load("cluster"), tmp_path / f"{name}.yaml", GRAPHS[name])
+    compile_to(load_settings("cluster"), tmp_path / f"{name}.yaml", GRAPHS[name])
     documents = list(yaml.safe_load_all((tmp_path / f"{name}.yaml").read_text()))
     documents[0]["sdkVersion"] = "kfp"  # a newer kfp is no change of ours
     same(f"{name}.yaml", yaml.safe_dump_all(documents, width=120))
@@ -61,7 +61,7 @@ def test_the_trainjob_of_two_nodes_with_four_gpus():
         "cluster.finetune.nodes=2",
         "cluster.checkpoints=s3://bucket/checkpoints",
     ]
-    cluster = load("cluster", options).cluster
+    cluster = load_settings("cluster", options).cluster
     made = trainjob(cluster, "registry.example/tasteloop-python@sha256:" + "0" * 64)
     job = complete(made, "tasteloop-run-0", "s3://bucket/checkpoints/run", '{"epochs": 3}')
     same("trainjob.yaml", yaml.safe_dump(job, sort_keys=False, width=120))

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from pipelines.loop.retention import prune
-from pipelines.settings import load
+from pipelines.settings import load_settings
 from tasteloop.bundle.manifest import seal, verify
 from tasteloop.files import write_json, write_parquet
 from tests.support.champions import promote
@@ -53,9 +53,11 @@ def lease(home: Path) -> Iterator[Lease]:
 def remove(lease: Lease, live: Path, **rules: Any) -> set[str]:
     """What a pass removes, by its path in the home."""
     home = lease.ledger.directory.parent
-    watch = load("smoke").watch
+    watch = load_settings("smoke").watch
     reference: Any = SimpleNamespace(champion=verify(live), end=END, settings=watch)
-    settings = load("smoke", [f"retention.{name}={value}" for name, value in rules.items()])
+    settings = load_settings(
+        "smoke", [f"retention.{name}={value}" for name, value in rules.items()]
+    )
     gone = prune(lease, settings, reference)
     assert not any(path.exists() for path in gone) and not list(home.rglob(".gone-*"))
     return {str(path.relative_to(home)) for path in gone}
@@ -143,7 +145,9 @@ def test_files_of_events_that_ended_long_ago_go_once_nothing_needs_them(
     assert remove(lease, two[1], incoming_days="null") == set()
     assert remove(lease, two[1], incoming_days=500) == set()
     assert remove(lease, two[1], incoming_days=365) == {"incoming/old.parquet"}
-    recent = load("smoke").retraining.recent_days  # such users come with their whole history
+    recent = load_settings(
+        "smoke"
+    ).retraining.recent_days  # such users come with their whole history
     assert recent < 101 and remove(lease, two[1], incoming_days=1) == {"incoming/spanning.parquet"}
     seen = Evidence(
         id="e", window=f"0/{END + 500 * DAY}", end=END + 500 * DAY, reference="r", champion="c"

@@ -13,7 +13,7 @@ from pipelines.loop.contracts import Incoming
 from pipelines.loop.data_window import write_window
 from pipelines.loop.provenance import Provenance, find_provenance, find_snapshots
 from pipelines.loop.retraining import settings_of_run
-from pipelines.settings import RetrainingSettings, load
+from pipelines.settings import RetrainingSettings, load_settings
 from tasteloop.behaviour.snapshots import TEST, Snapshots
 from tasteloop.datasets.ingest import IngestSettings, ingest, source_fingerprint
 from tasteloop.files import read_json, read_parquet, write_json, write_parquet
@@ -161,7 +161,7 @@ def test_the_next_retraining_begins_with_the_same_base(
 def test_a_warm_start_begins_with_the_champion_s_encoder(tmp_path: Path, warm: bool) -> None:
     card = {"labels": [], "tasks": {}, "models": {"interests+sentiment": {}}, "text": {}}
     write_json(tmp_path / "card.json", card)
-    settings = load(
+    settings = load_settings(
         "smoke", [f"retraining.warm_start={str(warm).lower()}", "retraining.forgetting=0.07"]
     )
     run = settings_of_run(settings, tmp_path / "data", tmp_path / "old", tmp_path)

@@ -481,7 +481,7 @@ def test_a_monitor_carries_nothing_on_while_the_registry_is_lost(
     home: Path, tmp_path: Path
 ) -> None:
     from pipelines.loop.monitoring import watch_once
-    from pipelines.settings import load
+    from pipelines.settings import load_settings
     from validation.monitor.decision import Decision
     from validation.monitor.ledger import Ledger
 
@@ -493,7 +493,10 @@ def test_a_monitor_carries_nothing_on_while_the_registry_is_lost(
     lose(home, "missing")
 
     with pytest.raises(RegistryLost):
-        watch_once(load("smoke"), retrain=lambda _: pytest.fail("a retraining would end as failed"))
+        watch_once(
+            load_settings("smoke"),
+            retrain=lambda _: pytest.fail("a retraining would end as failed"),
+        )
     assert [record.kind for record in ledger.records()] == ["decided"]
 
 
