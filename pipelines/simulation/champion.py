@@ -12,7 +12,7 @@ import numpy as np
 
 import tasteloop
 from pipelines.local import runner
-from pipelines.settings import Settings, load
+from pipelines.settings import Settings, load_settings
 from pipelines.simulation.homes import use_home
 from pipelines.simulation.replay import (
     FIRST,
@@ -56,7 +56,9 @@ OVERRIDES = (
 
 
 def settings_for(data: Path, overrides: Sequence[str] = ()) -> Settings:
-    return load(PROFILE, [f"ingest.behaviour={json.dumps(str(data))}", *OVERRIDES, *overrides])
+    return load_settings(
+        PROFILE, [f"ingest.behaviour={json.dumps(str(data))}", *OVERRIDES, *overrides]
+    )
 
 
 def write_champion_data(world: World, seasonal: float, out: Path) -> None:

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from benchmarks.loop.run import summary
-from pipelines.settings import load
+from pipelines.settings import load_settings
 from pipelines.simulation.conclusions import judge
 from pipelines.simulation.homes import begin_home, use_home
 from pipelines.simulation.quality import question_points
@@ -207,7 +207,7 @@ def test_a_season_comes_back(world: World) -> None:
 
 
 def test_questions_are_asked_where_something_follows() -> None:
-    settings = load("smoke")
+    settings = load_settings("smoke")
     # two events an instant
     life: Life = tuple(Event("rate", f"i{n}", (n // 2) * HOUR, 1.0) for n in range(20))
     cuts = question_points(life, settings)
@@ -335,7 +335,7 @@ def test_a_simulation_sees_no_registry_but_its_own(
 def test_the_monitor_is_driven_through_the_weeks(
     world: World, tiny_bundle: Path, tiny_snapshots: Path, tmp_path: Path
 ) -> None:
-    settings = load(
+    settings = load_settings(
         "smoke", ["watch.windows.hours=168", "watch.drift.draws=199", "watch.drift.texts=60"]
     )
     options = Options("broken-field", weeks=2, start=1, visitors=40, serve=False, retrain=False)
