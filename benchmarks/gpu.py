@@ -2,7 +2,7 @@
 
 Fine-tuning is measured in steps of the model alone (forward, backward, AdamW) on batches of one
 shape: in fp32, in bf16, compiled, and under DistributedDataParallel, which torchrun starts with one
-process. A last row is `tasteloop.encoder.training.train` as the pipeline calls it. Encoding is a
+process. A last row is `tasteloop.encoder.loop.train` as the pipeline calls it. Encoding is a
 bundle's engine, serving is `python -m serving` with callers on loopback.
 
 TFLOP/s count what the mathematics needs, whatever a program computes beyond it. With L layers,
@@ -120,7 +120,7 @@ def device_name() -> tuple[str, str]:
 
     if torch.cuda.is_available():
         return "cuda", torch.cuda.get_device_name()
-    from tasteloop.runtime.engines import processor
+    from tasteloop.runtime.machine import processor
 
     return "cpu", processor()
 
@@ -200,8 +200,10 @@ def pipeline_rate(sizes: Sizes, work: Path) -> tuple[float, str]:
     import numpy as np
 
     from tasteloop.encoder.batches import TaskData
+    from tasteloop.encoder.loop import train
     from tasteloop.encoder.model import TasteModel
-    from tasteloop.encoder.training import TrainingSettings, Workers, train
+    from tasteloop.encoder.settings import TrainingSettings
+    from tasteloop.encoder.workers import Workers
 
     rng = np.random.default_rng(0)
     ids = rng.integers(5, 1000, (sizes.texts, sizes.tokens)).tolist()
@@ -294,7 +296,8 @@ def make_bundle(sizes: Sizes, work: Path) -> Path:
     from tasteloop.behaviour.snapshots import PrepareSettings
     from tasteloop.datasets.ingest import IngestSettings, ingest
     from tasteloop.datasets.synthetic import SyntheticSettings
-    from tasteloop.encoder.training import TrainingSettings, finetune
+    from tasteloop.encoder.settings import TrainingSettings
+    from tasteloop.encoder.training import finetune
     from tasteloop.recommender.fitting import RecommenderSettings
     from tasteloop.runtime.assemble import fit_recommender
 
@@ -328,13 +331,13 @@ def encoding(sizes: Sizes, bundle: Path) -> dict[str, Any]:
     """Texts a second of the engine that answers on this device, by shape."""
     from tasteloop.bundle.card import BundleCard
     from tasteloop.bundle.names import MODELS_DIRECTORY
-    from tasteloop.runtime import engines
+    from tasteloop.runtime import choice, engines
 
     card = BundleCard.read(bundle)
     directory = bundle / MODELS_DIRECTORY / card.reading_model
-    name = engines.choose(card, bundle)
+    name = choice.choose(card, bundle)
     shapes = [(batch, sizes.tokens) for batch in (1, sizes.batch, 4 * sizes.batch)]
-    rates = engines.speed(engines.Runner(name, directory), shapes, sizes.seconds / 3)
+    rates = choice.speed(engines.Runner(name, directory), shapes, sizes.seconds / 3)
     return {"engine": name, "texts_per_second": rates}
 
 
