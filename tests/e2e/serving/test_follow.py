@@ -119,6 +119,7 @@ def spoilt(bundle: Path, out: Path) -> Path:
 # Swaps
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("mode", "count"), [((), "6"), (("--kill",), "3")], ids=["load", "kill"])
 def test_every_answer_is_one_versions_whatever_happens(
     tiny_bundle: Path, mode: tuple[str, ...], count: str

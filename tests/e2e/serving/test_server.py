@@ -667,6 +667,7 @@ def test_mistakes_are_said(tmp_path: Path) -> None:
         assert "Traceback" not in output
 
 
+@pytest.mark.alone
 def test_sigterm_ends_with_0_and_quietly(serve: Callable[..., Running], tiny_bundle: Path) -> None:
     running = serve("--bundle", str(tiny_bundle), "--log-level", "error")
     with Client(running.http) as client:
