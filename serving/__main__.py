@@ -12,15 +12,15 @@ import sys
 import threading
 import warnings
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from prometheus_client import disable_created_metrics
-from pydantic import BaseModel, ValidationError
 
 from serving.journal.writer import Journal
 from serving.observe import telemetry
 from serving.observe.observer import Observer
 from serving.observe.observer import access as access_log
+from serving.options import CHAMPION, OPTIONS, Option, read_options, settings_of
 from serving.settings import JournalSettings, Limits, QueueSettings, ServerSettings
 from tasteloop import process
 from tasteloop.errors import TasteloopError
@@ -28,8 +28,6 @@ from tasteloop.home import Home
 
 logger = logging.getLogger("serving")
 
-CHAMPION = "champion"
-Settings = TypeVar("Settings", bound=BaseModel)
 
 _EXAMPLES = """\
 examples:
@@ -68,42 +66,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         help="with the registry: the version to serve instead of the champion; with DIR: what answers call "
         "its version (default: the first 12 digits of the bundle's digest)",
     )
-    settings, queue, limits = (
-        ServerSettings.model_fields,
-        QueueSettings.model_fields,
-        Limits.model_fields,
-    )
-    for title, options in {
-        "where": [
-            ("--host", str, settings["host"]),
-            ("--port", int, settings["port"]),
-            ("--grpc-port", int, settings["grpc_port"]),
-        ],
-        "how much": [
-            ("--queue", int, queue["instances"]),
-            ("--max-wait", float, queue["wait"]),
-            ("--batch", int, queue["batch"]),
-            ("--max-requests", int, settings["requests"]),
-            ("--max-body", int, settings["body"]),
-            ("--max-bodies", int, settings["bodies"]),
-            ("--max-answers", int, settings["answers"]),
-            ("--max-connections", int, settings["connections"]),
-            ("--max-connections-per-address", int, settings["connections_of_one"]),
-            ("--max-instances", int, limits["instances"]),
-            ("--max-rows", int, limits["rows"]),
-            ("--max-characters", int, limits["characters"]),
-            ("--max-events", int, limits["events"]),
-        ],
-        "how long": [
-            ("--timeout", float, settings["timeout"]),
-            ("--linger", float, settings["linger"]),
-            ("--grace", int, settings["grace"]),
-        ],
-    }.items():
+    for title in ("where", "how much", "how long"):
         group = parser.add_argument_group(title)
-        for option, kind, known in options:
-            text = f"{known.description} (default: %(default)s)"
-            group.add_argument(option, type=kind, default=known.default, help=text)
+        for option in OPTIONS[title]:
+            _add_option(group, option)
     parser.add_argument(
         "--threads",
         type=int,
@@ -115,10 +81,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         metavar="DIR|off",
         help="where answers are written (default: journal under TASTELOOP_HOME for the champion, else off)",
     )
-    kept = JournalSettings.model_fields
-    for option, known in (("--journal-rows", kept["bound"]), ("--journal-days", kept["days"])):
-        text = f"{known.description} (default: %(default)s)"
-        group.add_argument(option, type=int, default=known.default, metavar="N", help=text)
+    for option in OPTIONS["the journal"]:
+        if option.info.annotation is int:
+            _add_option(group, option, metavar="N")
     group.add_argument(
         "--journal-text", action="store_true", help="write the questions too, raw text included"
     )
@@ -152,7 +117,28 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
         choices=("text", "json"),
         help="json: one object a line (default: text)",
     )
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        metavar="FILE",
+        help="take what is not given here from the section `serving` of this YAML file, under the same names",
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.settings is None:
+        return arguments
+    try:
+        parser.set_defaults(**read_options(arguments.settings))
+    except TasteloopError as error:
+        parser.error(str(error))
     return parser.parse_args(argv)
+
+
+def _add_option(group: argparse._ArgumentGroup, option: Option, metavar: str | None = None) -> None:
+    kind: Any = option.info.annotation
+    text = f"{option.info.description} (default: %(default)s)"
+    group.add_argument(
+        option.flag, type=kind, default=option.info.default, metavar=metavar, help=text
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -208,32 +194,10 @@ def _serve(arguments: argparse.Namespace) -> None:
     from serving.journal.tokens import FeedbackTokens
     from tasteloop.privacy.pseudonyms import KEY_VARIABLE, pseudonym_key
 
-    limits = _settings(
-        Limits,
-        instances=arguments.max_instances,
-        rows=arguments.max_rows,
-        characters=arguments.max_characters,
-        events=arguments.max_events,
-    )
-    queue = _settings(
-        QueueSettings, instances=arguments.queue, wait=arguments.max_wait, batch=arguments.batch
-    )
-    settings = _settings(
-        ServerSettings,
-        host=arguments.host,
-        port=arguments.port,
-        grpc_port=arguments.grpc_port,
-        requests=arguments.max_requests,
-        body=arguments.max_body,
-        bodies=arguments.max_bodies,
-        answers=arguments.max_answers,
-        connections=arguments.max_connections,
-        connections_of_one=arguments.max_connections_per_address,
-        timeout=arguments.timeout,
-        linger=arguments.linger,
-        grace=arguments.grace,
-        ready_file=arguments.ready_file,
-    )
+    options = vars(arguments)
+    limits = settings_of(Limits, options)
+    queue = settings_of(QueueSettings, options)
+    settings = settings_of(ServerSettings, options)
     access = Access.of(arguments.host, arguments.without_token)
     if not loopback(arguments.host) and not access.asks:
         logger.warning(
@@ -274,28 +238,10 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _journal(arguments: argparse.Namespace, follows: bool) -> Journal | None:
-    given = arguments.journal or (str(Home.current().journal) if follows else "off")
-    if given == "off":
+    directory = arguments.journal or (str(Home.current().journal) if follows else "off")
+    if directory == "off":
         return None
-    return Journal(
-        _settings(
-            JournalSettings,
-            directory=Path(given),
-            bound=arguments.journal_rows,
-            days=arguments.journal_days,
-            text=arguments.journal_text,
-        )
-    )
-
-
-def _settings(kind: type[Settings], **given: Any) -> Settings:
-    """Raises TasteloopError for a value that is not allowed, by its description."""
-    try:
-        return kind(**given)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        described = kind.model_fields[str(problem["loc"][0])].description
-        raise TasteloopError(f"{described}: {problem['msg']}, not {problem['input']!r}") from None
+    return Journal(settings_of(JournalSettings, vars(arguments), directory=Path(directory)))
 
 
 def _resolve(bundle: str, version: str | None) -> tuple[Path, str | None]:
