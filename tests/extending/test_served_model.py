@@ -26,7 +26,7 @@ from serving.http.server import Server
 from serving.journal.reader import read_journal
 from serving.journal.tokens import FeedbackTokens
 from serving.journal.writer import Journal
-from serving.release.rehearsal import compare
+from serving.release.answer_comparison import compare
 from serving.settings import JournalSettings, ServerSettings
 from tasteloop.answers import BYTES, FP32, HISTORY, SERVED_MODELS, Field, ServedModel
 from tasteloop.runtime import session as runtime
