@@ -21,11 +21,6 @@ PACKAGES = ("tasteloop", "validation", "serving", "components", "pipelines")
 # Packages with a distribution that is named otherwise, or that several distributions share.
 PROVIDED_BY = {"google": "protobuf", "pydantic_core": "pydantic"}
 
-# Circles that are still there; no new one may come. It is to be empty.
-KNOWN_CIRCLES = (
-    {"pipelines.loop.monitoring", "pipelines.loop.retention", "pipelines.loop.retraining"},
-)
-
 
 @cache
 def modules() -> dict[str, Path]:
@@ -118,12 +113,9 @@ def test_a_circle_is_found() -> None:
 def test_no_modules_import_each_other_in_a_circle_of_any_kind() -> None:
     graph = {module: imports_of(module) for module in modules()}
 
-    circles = [component for component in strong_components(graph) if len(component) > 1]
+    circles = [sorted(nodes) for nodes in strong_components(graph) if len(nodes) > 1]
 
-    new = [
-        sorted(circle) for circle in circles if not any(circle <= known for known in KNOWN_CIRCLES)
-    ]
-    assert new == [], "modules that import each other"
+    assert circles == [], "modules that import each other"
 
 
 def test_importing_a_room_runs_nothing() -> None:
