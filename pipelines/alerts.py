@@ -56,7 +56,7 @@ def send(
 
     body = json.dumps(event(what, key, window, data, now), ensure_ascii=False).encode()
     headers = {"content-type": "application/cloudevents+json; charset=utf-8"}
-    said = ""
+    failure = ""
     for attempt in range(settings.tries):
         if attempt:
             time.sleep(_BETWEEN * 2 ** (attempt - 1))
@@ -69,13 +69,13 @@ def send(
                 follow_redirects=False,
             )
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            said = type(error).__name__  # its text may hold the address, and that a secret
+            failure = type(error).__name__  # its text may hold the address, and that a secret
             continue
         if response.is_success:
             return True
-        said = f"HTTP {response.status_code}"
+        failure = f"HTTP {response.status_code}"
         if 400 <= response.status_code < 500 and response.status_code not in (408, 429):
             break
     raise Unreached(
-        f"the alert webhook did not take the event: {said}; check alerts.webhook or {WEBHOOK}, and who listens there"
+        f"the alert webhook did not take the event: {failure}; check alerts.webhook or {WEBHOOK}, and who listens there"
     )

@@ -23,16 +23,16 @@ def manifest(cluster: ClusterSettings, image: str) -> dict[str, Any]:
     """The TrainJob without its name, place and training settings, which the step knows when it
     runs.
     """
-    asked = cluster.finetune
-    requests: dict[str, Any] = {"cpu": asked.cpu, "memory": asked.memory}
-    limits: dict[str, Any] = {"memory": asked.memory_limit or asked.memory}
-    if asked.cpu_limit:
-        limits["cpu"] = asked.cpu_limit
-    if asked.gpu:
-        requests[asked.accelerator] = limits[asked.accelerator] = str(asked.gpu)
+    training = cluster.finetune
+    requests: dict[str, Any] = {"cpu": training.cpu, "memory": training.memory}
+    limits: dict[str, Any] = {"memory": training.memory_limit or training.memory}
+    if training.cpu_limit:
+        limits["cpu"] = training.cpu_limit
+    if training.gpu:
+        requests[training.accelerator] = limits[training.accelerator] = str(training.gpu)
     # Torchruns of several nodes do not agree which attempt it is: there all end, and each pod's
     # container starts again.
-    restarts = _RESTARTS if asked.nodes == 1 else 0
+    restarts = _RESTARTS if training.nodes == 1 else 0
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "TrainJob",
@@ -43,15 +43,19 @@ def manifest(cluster: ClusterSettings, image: str) -> dict[str, Any]:
             }
         },
         "spec": {
-            "runtimeRef": {"apiGroup": GROUP, "kind": asked.runtime_kind, "name": asked.runtime},
-            "activeDeadlineSeconds": asked.timeout,
+            "runtimeRef": {
+                "apiGroup": GROUP,
+                "kind": training.runtime_kind,
+                "name": training.runtime,
+            },
+            "activeDeadlineSeconds": training.timeout,
             "trainer": {
                 "image": image,
                 "command": ["python", "-m", "torch.distributed.run", f"--max-restarts={restarts}"]
                 + ["-m", "tasteloop.encoder.worker"],
                 "env": _environment(cluster),
-                "numNodes": asked.nodes,
-                "numProcPerNode": max(asked.gpu, 1),
+                "numNodes": training.nodes,
+                "numProcPerNode": max(training.gpu, 1),
                 "resourcesPerNode": {"requests": requests, "limits": limits},
             },
             "runtimePatches": [
@@ -65,16 +69,20 @@ def manifest(cluster: ClusterSettings, image: str) -> dict[str, Any]:
 
 
 def _environment(cluster: ClusterSettings) -> list[dict[str, Any]]:
-    plain = {**QUIET, **cluster.places}
-    found: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in plain.items()]
+    values = {**QUIET, **cluster.places}
+    variables: list[dict[str, Any]] = [
+        {"name": name, "value": value} for name, value in values.items()
+    ]
     for variable, reference in cluster.secrets.items():
         name, key = secret(reference)
-        found.append({"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}})
-    return found
+        variables.append(
+            {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
+        )
+    return variables
 
 
 def _patch(cluster: ClusterSettings) -> dict[str, Any]:
-    asked = cluster.finetune
+    training = cluster.finetune
     home = (
         {"persistentVolumeClaim": {"claimName": cluster.volume}}
         if cluster.volume
@@ -107,10 +115,10 @@ def _patch(cluster: ClusterSettings) -> dict[str, Any]:
             {"name": "shared", "emptyDir": {"medium": "Memory"}},
         ],
     }
-    if asked.node_selector:
-        pod["nodeSelector"] = asked.node_selector
-    if asked.tolerations:
-        pod["tolerations"] = [t.model_dump(exclude_none=True) for t in asked.tolerations]
+    if training.node_selector:
+        pod["nodeSelector"] = training.node_selector
+    if training.tolerations:
+        pod["tolerations"] = [t.model_dump(exclude_none=True) for t in training.tolerations]
     if cluster.service_account:
         pod["serviceAccountName"] = cluster.service_account
     if cluster.pull_secrets:
