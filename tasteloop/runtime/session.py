@@ -95,6 +95,12 @@ class Session:
 
         Raises:
             TasteloopError: a file is not what the manifest says.
+
+        >>> Session.load(Path("none"))
+        Traceback (most recent call last):
+            ...
+        tasteloop.errors.TasteloopError: none is not a bundle: it has no manifest.json; `tasteloop
+        run` makes one
         """
         digest, card = verify(directory), BundleCard.read(directory)
         return cls(directory, card, digest, choose(card, directory), cache_megabytes)
@@ -261,7 +267,16 @@ class Session:
         return self.compute(model, parse(model, instances))
 
     def compute(self, model: str, questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Answers to questions that `parse` checked, of one request or of many."""
+        """Answers to questions that `parse` checked, of one request or of many.
+
+        Args:
+            model: interests, recommend or sentiment.
+            questions: {"events": [Event, ..], "k": int | None}, or {"text": str}.
+
+        Returns:
+            One answer a question, as the server sends it: {"interests": [{"label", "probability",
+            ..}]}, {"recommendations": [{"item", "score", "reasons", ..}]} or {"sentiment", ..}.
+        """
         if not questions:
             return []
         return COMPUTE[model](self, questions)
