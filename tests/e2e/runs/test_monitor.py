@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -11,18 +12,32 @@ import pytest
 
 from tasteloop.files import read_json, read_parquet, write_parquet
 from tests.support.homes import Home, movielens, wait_for
+from tests.support.shared import make_once
 from tests.support.turning import chosen, turned
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
+@pytest.fixture(scope="session")
+def champion_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`ml`, behaviour; and `home`, with the champion trained on it, to which changed behaviour has
+    come. The whole test run has one of it.
+    """
+
+    def make(folder: Path) -> None:
+        behaviour = movielens(folder / "ml", users=80, each=30)
+        home = Home(folder / "home")
+        assert home.run(*chosen(behaviour))["outcome"] == "promoted"
+        write_parquet(home.path / "incoming" / "a.parquet", turned())
+
+    return make_once(tmp_path_factory, "champion-before", make)
+
+
 @pytest.fixture
-def watched(home: Home, tmp_path: Path) -> tuple[Home, Path]:
-    """A home with a champion, and changed behaviour that has come."""
-    folder = movielens(tmp_path / "ml", users=80, each=30)
-    assert home.run(*chosen(folder))["outcome"] == "promoted"
-    write_parquet(home.path / "incoming" / "a.parquet", turned())
-    return home, folder
+def watched(home: Home, champion_before: Path) -> tuple[Home, Path]:
+    """A copy of the home with a champion and changed behaviour, and what the champion read."""
+    shutil.copytree(champion_before / "home", home.path, symlinks=True)
+    return home, champion_before / "ml"
 
 
 def test_taste_changes_and_the_model_follows(watched: tuple[Home, Path]) -> None:
