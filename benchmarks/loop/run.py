@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.simulation.replay import Options
+    from pipelines.simulation.shifts import Options
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def simulations(
     from multiprocessing import get_context
 
     from pipelines.simulation.champion import make_champion
-    from pipelines.simulation.replay import Options
+    from pipelines.simulation.shifts import Options
     from tasteloop.files import read_json
 
     results, ahead = [], []
@@ -159,7 +159,9 @@ def window(base: Path, work: Path, say: Say) -> dict[str, Any]:
     """Examine a window of a million rows; seconds, and the peak memory of the process that did."""
 
     from pipelines.simulation.homes import use_home
-    from pipelines.simulation.replay import Options, Replay, World
+    from pipelines.simulation.replay import Replay
+    from pipelines.simulation.shifts import Options
+    from pipelines.simulation.world import World
     from tasteloop.files import read_json, read_parquet, write_parquet
     from tasteloop.privacy.pseudonyms import pseudonym_key
 
@@ -318,7 +320,7 @@ def main() -> None:
         return
 
     from pipelines.simulation.champion import make_champion
-    from pipelines.simulation.replay import SHIFTS
+    from pipelines.simulation.shifts import SHIFTS
     from tasteloop.files import write_json
     from tasteloop.home import Home
 

@@ -60,7 +60,7 @@ def simulate(
     """
     from pipelines.simulation.conclusions import summarise_result
     from pipelines.simulation.homes import simulation_path
-    from pipelines.simulation.replay import SHIFTS, Options
+    from pipelines.simulation.shifts import SHIFTS, Options
     from pipelines.simulation.simulator import simulate as run_simulation
     from tasteloop.home import Home
 

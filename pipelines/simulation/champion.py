@@ -14,17 +14,9 @@ import tasteloop
 from pipelines.local import runner
 from pipelines.settings import Settings, load_settings
 from pipelines.simulation.homes import use_home
-from pipelines.simulation.replay import (
-    FIRST,
-    LEAST,
-    NEW,
-    PARTS,
-    REFERENCE_WEEKS,
-    Options,
-    Replay,
-    World,
-    placed,
-)
+from pipelines.simulation.replay import FIRST, REFERENCE_WEEKS, Replay, placed
+from pipelines.simulation.shifts import Options
+from pipelines.simulation.world import LEAST, NEW, PARTS, World
 from serving.release import registry
 from tasteloop.behaviour.events import EVENTS_SCHEMA, ITEM, TIME, USER
 from tasteloop.datasets.catalogue import CATALOGUE as SOURCES

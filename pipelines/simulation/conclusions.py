@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.loop.contracts import PassReport
-from pipelines.simulation.replay import Options, Replay, Shift
+from pipelines.simulation.replay import Replay
+from pipelines.simulation.shifts import Options, Shift
 
 
 def record_window(week: int, replay: Replay, report: PassReport) -> dict[str, Any]:

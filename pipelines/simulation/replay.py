@@ -17,217 +17,31 @@ So two weeks without a shift differ by chance alone.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tasteloop.behaviour.events import EVENTS_SCHEMA, ITEM, KIND, TIME, USER, Event
-from tasteloop.behaviour.items import LABELS, RELEASED, TITLE
+from pipelines.simulation.shifts import SEASON, Options
+from pipelines.simulation.world import Life, World
+from tasteloop.behaviour.events import EVENTS_SCHEMA, ITEM, TIME, USER, Event
 from tasteloop.behaviour.times import SECOND
-from tasteloop.errors import TasteloopError
 from validation.monitor.windows import HOUR, WEEK
 
 if TYPE_CHECKING:
     import polars as pl
 
-Life = tuple[Event, ...]  # times from its beginning, µs
-
 DAY = 24 * HOUR
-BREAK = 3 * HOUR
-NEW = date(1997, 1, 1)
-LEAST = 5  # events of a life
 # on the grid of weekly windows
 FIRST = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp() * SECOND) // WEEK * WEEK
 # the first and the last are never whole for the monitor: no event lies on their edges
 REFERENCE_WEEKS = 10
-PARTS = {"champion": 0.5, "visitors": 0.38, "judges": 0.12}
 LATE = 2 * DAY  # that an event or a click comes late where labels are delayed
-_SEASON = 4  # weeks of the seasonal swing
-_BANDS = 3  # of popularity, within which tastes change places
 _SEARCHES = 0.05  # of events that follow a search
 _SCRIPT = str.maketrans("abcdefghijklmnopqrstuvwxyz", "абкдефгхижклмнопярстувшьыз")
-
-
-@dataclass(frozen=True)
-class Shift:
-    """What changes, what the monitor is expected to do, and what a severity is."""
-
-    about: str
-    expected: str  # nothing, retrain, alert-human
-    unit: str = "not used"
-    severity: float = 1.0
-
-
-SHIFTS: dict[str, Shift] = {
-    "stationary": Shift("nothing", "nothing"),
-    "seasonal": Shift(
-        f"who comes and how many, in a swing of {_SEASON} weeks that the reference has seen",
-        "nothing",
-        "swing of the number of visitors and of who they are",
-        0.3,
-    ),
-    "new-catalogue": Shift(
-        f"films from {NEW.year} on appear", "retrain", "share of their real events that happen"
-    ),
-    "taste-change": Shift(
-        "visitors turn to other films of like popularity, with rarer labels",
-        "retrain",
-        "share of visitors",
-    ),
-    "bots": Shift(
-        "two users flood the log", "alert-human", "events of each, in the busiest user's", 4.0
-    ),
-    "broken-field": Shift(
-        "a field comes empty: values, or items where the seed is odd",
-        "alert-human",
-        "share of rows",
-        0.5,
-    ),
-    "language": Shift("searches in Cyrillic letters", "alert-human", "share of visitors"),
-    "delayed-labels": Shift(
-        "events and feedback arrive late, out of order and twice",
-        "nothing",
-        "share that is up to two days late",
-        0.3,
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Options:
-    """One simulation.
-
-    Attributes:
-        start: the first week with the shift; the weeks before are as the reference.
-        visitors: a week.
-        severity: in the shift's unit; None: its default.
-        serve: ask a real server over HTTP; False: the same session and journal in this process.
-        retrain: carry a retraining out; False: the replay ends with the decision.
-    """
-
-    shift: str = "stationary"
-    seed: int = 0
-    weeks: int = 6
-    start: int = 2
-    visitors: int = 100
-    severity: float | None = None
-    serve: bool = True
-    retrain: bool = True
-
-    def __post_init__(self) -> None:
-        if self.shift not in SHIFTS:
-            raise TasteloopError(f"no shift {self.shift!r}; known: {', '.join(SHIFTS)}")
-        if not (0 <= self.start < self.weeks and self.visitors >= 1 and self.seed >= 0):
-            raise TasteloopError(
-                "weeks count from 0: the shift starts before the last; visitors are 1 or more"
-            )
-        if not 0 < self.size < float("inf"):
-            raise TasteloopError(
-                f"a severity is above 0 (here: {SHIFTS[self.shift].unit}), not {self.severity}"
-            )
-
-    @property
-    def size(self) -> float:
-        return SHIFTS[self.shift].severity if self.severity is None else self.severity
-
-
-# The world
-
-
-@dataclass(frozen=True)
-class World:
-    """Lives by part, and the films."""
-
-    lives: Mapping[str, Sequence[Life]]
-    items: pl.DataFrame
-
-    @classmethod
-    def of(cls, events: pl.DataFrame, items: pl.DataFrame) -> World:
-        """From a data set as ingest writes it. Which part a life is in depends on what it holds,
-        not on a pseudonym.
-        """
-        new = set(items.filter(items[RELEASED] >= NEW)[ITEM])
-        parts: dict[str, list[tuple[str, Life]]] = {part: [] for part in PARTS}
-        for rows in events.sort(USER, TIME, ITEM).partition_by(USER, maintain_order=True):
-            written = [Event(*row) for row in rows.select(KIND, ITEM, TIME, "value", "text").rows()]
-            if sum(event.item not in new for event in written) < LEAST:
-                continue
-            name = hashlib.blake2b(repr(written).encode(), digest_size=8).hexdigest()
-            parts[_part(int(name, 16) / 16**16)].append((name, _life(written)))
-        return cls(
-            {part: [life for _, life in sorted(found)] for part, found in parts.items()}, items
-        )
-
-    @cached_property
-    def new(self) -> frozenset[str]:
-        return frozenset(self.items.filter(self.items[RELEASED] >= NEW)[ITEM])
-
-    @cached_property
-    def titles(self) -> dict[str, str]:
-        return dict(self.items.select(ITEM, TITLE).rows())
-
-    @cached_property
-    def labels(self) -> dict[str, list[str]]:
-        return dict(self.items.select(ITEM, LABELS).rows())
-
-    def before(self, life: Life) -> Life:
-        """Without the films that do not exist yet."""
-        return tuple(event for event in life if event.item not in self.new)
-
-    @cached_property
-    def busiest(self) -> int:
-        return max(len(life) for life in self.lives["champion"])
-
-    @cached_property
-    def tastes(self) -> dict[str, str]:
-        """Which film takes whose place when tastes change: within a band of popularity, the most
-        watched one's goes to the one whose labels are the rarest, and so on. One to one, so that
-        what is liked together stays together.
-        """
-        counts: dict[str, int] = dict.fromkeys(sorted(set(self.items[ITEM]) - self.new), 0)
-        mass: dict[str, float] = {}
-        for event in (e for life in self.lives["champion"] for e in self.before(life) if e.item):
-            counts[event.item or ""] += 1
-            for label in (known := self.labels[event.item or ""]):
-                mass[label] = mass.get(label, 0.0) + 1 / len(known)
-
-        def common(item: str) -> float:
-            known = self.labels[item]
-            return sum(mass.get(label, 0.0) for label in known) / max(1, len(known))
-
-        order = sorted(counts, key=lambda item: (-counts[item], item))
-        bands = [[str(item) for item in band] for band in np.array_split(np.array(order), _BANDS)]
-        return {a: b for band in bands for a, b in zip(band, sorted(band, key=common), strict=True)}
-
-    def leaning(self, life: Life) -> float:
-        """Share of a life's films that are dramas or romances: what the seasonal swing goes by."""
-        films = [self.labels[event.item] for event in self.before(life) if event.item]
-        return float(np.mean([bool({"Drama", "Romance"} & set(labels)) for labels in films]))
-
-
-def _part(u: float) -> str:
-    for part, share in PARTS.items():
-        if u < share:
-            return part
-        u -= share
-    return part
-
-
-def _life(events: Sequence[Event]) -> Life:
-    out: list[Event] = []
-    now, before = 0, events[0].time
-    for event in events:
-        assert event.time is not None and before is not None
-        now, before = now + min(event.time - before, BREAK), event.time
-        out.append(replace(event, time=now))
-    if now >= WEEK - HOUR:
-        out = [replace(event, time=int((event.time or 0) * (WEEK - HOUR) / now)) for event in out]
-    return tuple(out)
 
 
 def searching(life: Life, titles: Mapping[str, str], chance: np.random.Generator) -> Life:
@@ -265,7 +79,19 @@ class Visit:
 
 @dataclass(frozen=True)
 class Replay:
-    """What happens, week by week: deterministic in the world and the options."""
+    """What happens, week by week: the same for the same world and options.
+
+    A week of a world with one life, which ten visitors live:
+
+    >>> import polars as pl
+    >>> life = tuple(Event("rate", f"film {n}", n * HOUR, 1.0) for n in range(6))
+    >>> films = {ITEM: [f"film {n}" for n in range(6)], "title": ["Some Film"] * 6}
+    >>> items = pl.DataFrame(films).with_columns(released=pl.lit(None, pl.Date))
+    >>> world = World({"champion": [life], "visitors": [life], "judges": []}, items)
+    >>> visits = Replay(world, Options("stationary", visitors=10)).week(0)
+    >>> len(visits), [event.item for event in visits[0].events if event.kind == "rate"][:2]
+    (10, ['film 0', 'film 1'])
+    """
 
     world: World
     options: Options
@@ -323,7 +149,7 @@ class Replay:
         """
         if self.options.shift != "seasonal":
             return 1.0, 0.5
-        wave = self.options.size * float(np.sin(2 * np.pi * week / _SEASON))
+        wave = self.options.size * float(np.sin(2 * np.pi * week / SEASON))
         return 1 + wave, 0.5 + wave
 
     def _drawn(self, n: int, lean: float, chance: np.random.Generator) -> list[Life]:

@@ -23,8 +23,9 @@ from pipelines.simulation.champion import make_champion, settings_for
 from pipelines.simulation.conclusions import judge, record_window, summarise_window
 from pipelines.simulation.homes import RESULT_FILE, begin_home, check_replaceable, use_home
 from pipelines.simulation.quality import compare_qualities, question_points
-from pipelines.simulation.replay import DAY, LATE, SHIFTS, Options, Replay, Visit
+from pipelines.simulation.replay import DAY, LATE, Replay, Visit
 from pipelines.simulation.server import InProcess, SimulatedServer, read_journal_of
+from pipelines.simulation.shifts import SHIFTS, Options
 from serving.journal.feedback import MOST_FEEDBACK
 from serving.release import registry
 from tasteloop.answers import INTERESTS, RECOMMEND

@@ -18,18 +18,10 @@ from pipelines.settings import load_settings
 from pipelines.simulation.conclusions import judge
 from pipelines.simulation.homes import begin_home, use_home
 from pipelines.simulation.quality import question_points
-from pipelines.simulation.replay import (
-    BREAK,
-    DAY,
-    SHIFTS,
-    Life,
-    Options,
-    Replay,
-    World,
-    placed,
-    searching,
-)
+from pipelines.simulation.replay import DAY, Replay, placed, searching
+from pipelines.simulation.shifts import SHIFTS, Options
 from pipelines.simulation.simulator import run_weeks
+from pipelines.simulation.world import BREAK, Life, World
 from serving.journal.reader import read_journal
 from serving.release.database import tracking_uri
 from tasteloop.behaviour.events import EVENTS_SCHEMA, Event

@@ -1,0 +1,95 @@
+"""The shifts that a simulation can inject, what the monitor is expected to do about each, and the
+options of a simulation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipelines.simulation.world import NEW
+from tasteloop.errors import TasteloopError
+
+SEASON = 4  # weeks of the seasonal swing
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What changes, what the monitor is expected to do, and what a severity is."""
+
+    about: str
+    expected: str  # nothing, retrain, alert-human
+    unit: str = "not used"
+    severity: float = 1.0
+
+
+SHIFTS: dict[str, Shift] = {
+    "stationary": Shift("nothing", "nothing"),
+    "seasonal": Shift(
+        f"who comes and how many, in a swing of {SEASON} weeks that the reference has seen",
+        "nothing",
+        "swing of the number of visitors and of who they are",
+        0.3,
+    ),
+    "new-catalogue": Shift(
+        f"films from {NEW.year} on appear", "retrain", "share of their real events that happen"
+    ),
+    "taste-change": Shift(
+        "visitors turn to other films of like popularity, with rarer labels",
+        "retrain",
+        "share of visitors",
+    ),
+    "bots": Shift(
+        "two users flood the log", "alert-human", "events of each, in the busiest user's", 4.0
+    ),
+    "broken-field": Shift(
+        "a field comes empty: values, or items where the seed is odd",
+        "alert-human",
+        "share of rows",
+        0.5,
+    ),
+    "language": Shift("searches in Cyrillic letters", "alert-human", "share of visitors"),
+    "delayed-labels": Shift(
+        "events and feedback arrive late, out of order and twice",
+        "nothing",
+        "share that is up to two days late",
+        0.3,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """One simulation.
+
+    Attributes:
+        start: the first week with the shift; the weeks before are as the reference.
+        visitors: a week.
+        severity: in the shift's unit; None: its default.
+        serve: ask a real server over HTTP; False: the same session and journal in this process.
+        retrain: carry a retraining out; False: the replay ends with the decision.
+    """
+
+    shift: str = "stationary"
+    seed: int = 0
+    weeks: int = 6
+    start: int = 2
+    visitors: int = 100
+    severity: float | None = None
+    serve: bool = True
+    retrain: bool = True
+
+    def __post_init__(self) -> None:
+        if self.shift not in SHIFTS:
+            raise TasteloopError(f"no shift {self.shift!r}; known: {', '.join(SHIFTS)}")
+        if not (0 <= self.start < self.weeks and self.visitors >= 1 and self.seed >= 0):
+            raise TasteloopError(
+                "weeks count from 0: the shift starts before the last; visitors are 1 or more"
+            )
+        if not 0 < self.size < float("inf"):
+            raise TasteloopError(
+                f"a severity is above 0 (here: {SHIFTS[self.shift].unit}), not {self.severity}"
+            )
+
+    @property
+    def size(self) -> float:
+        return SHIFTS[self.shift].severity if self.severity is None else self.severity
