@@ -64,6 +64,10 @@ def check_address(url: str, name: str) -> None:
 class Client:
     """Questions to one server.
 
+    >>> with Client("http://127.0.0.1:9") as client:  # nobody listens there
+    ...     client.ready()
+    False
+
     Args:
         url: such as `http://127.0.0.1:8080`.
         timeout: seconds for one request.

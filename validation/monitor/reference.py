@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, Field
 
-from tasteloop.answers import INTERESTS, RECOMMEND
+from tasteloop.answers import SERVED_MODELS
 from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.snapshots import TRAIN, Snapshots
@@ -331,18 +331,14 @@ def _answers(
         {"events": [event.json() for event in history]} for history in prepared.histories(rows)
     ]
     table: list[dict[str, Any]] = []
-    models = [model for model in (INTERESTS, RECOMMEND) if model in session.models]
-    for model in models:
-        key, name, number = (
-            ("interests", "label", "probability")
-            if model == INTERESTS
-            else ("recommendations", "item", "score")
-        )
+    ranked_models = [name for name in session.models if SERVED_MODELS[name].ranking]
+    for model in ranked_models:
+        served = SERVED_MODELS[model]
         units = rows.select(USER, TIME, WINDOW).rows()
         for n, (answer, (user, time, window)) in enumerate(
             zip(session.answer(model, asked), units, strict=True)
         ):
-            ranked = answer[key]
+            entries = served.entries(answer)
             table.append(
                 {
                     REQUEST: f"{model}-{n}",
@@ -351,10 +347,10 @@ def _answers(
                     USER: user,
                     MODEL: model,
                     VERSION: session.digest[:12],
-                    NAMES: [entry[name] for entry in ranked],
-                    NUMBERS: [entry[number] for entry in ranked],
-                    PREDICTED: [entry["predicted"] for entry in ranked]
-                    if model == INTERESTS
+                    NAMES: [entry[served.label] for entry in entries],
+                    NUMBERS: [entry[served.number] for entry in entries],
+                    PREDICTED: [entry[PREDICTED] for entry in entries]
+                    if served.has(PREDICTED)
                     else None,
                     FEEDBACK: [],
                     WINDOW: window,
