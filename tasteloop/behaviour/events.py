@@ -126,10 +126,10 @@ class Event:
                 f"{where}: unknown event kind {_shown(kind)}; known: {', '.join(KINDS)}"
             )
         item, text, value = event.get(ITEM), event.get(TEXT), event.get(VALUE)
-        for name, given in ((ITEM, item), (TEXT, text)):
-            if not (given is None or (isinstance(given, str) and given.strip())):
+        for name, words in ((ITEM, item), (TEXT, text)):
+            if not (words is None or (isinstance(words, str) and words.strip())):
                 raise TasteloopError(
-                    f"{where}: {name} is a string that is not blank, or null, not {_shown(given)}"
+                    f"{where}: {name} is a string that is not blank, or null, not {_shown(words)}"
                 )
         if value is not None:
             number = isinstance(value, int | float) and not isinstance(value, bool)

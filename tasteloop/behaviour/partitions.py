@@ -110,10 +110,12 @@ def split(rows: pl.LazyFrame, key: pl.Expr, parts: int, folder: Path) -> list[pl
     target = pl.PartitionBy(folder, key=key.cast(pl.Int64).alias(_PART), include_key=False)
     rows.sink_parquet(target, compression="lz4", statistics=False, mkdir=True, engine="streaming")
     schema = rows.collect_schema()
-    there = [folder / f"{_PART}={part}" for part in range(parts)]
+    directories = [folder / f"{_PART}={part}" for part in range(parts)]
     return [
-        pl.scan_parquet(f, hive_partitioning=False) if f.is_dir() else pl.LazyFrame(schema=schema)
-        for f in there
+        pl.scan_parquet(directory, hive_partitioning=False)
+        if directory.is_dir()
+        else pl.LazyFrame(schema=schema)
+        for directory in directories
     ]
 
 

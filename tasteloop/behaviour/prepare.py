@@ -174,10 +174,10 @@ def _in_drawn_order(
 
 def _window(user: str, settings: PrepareSettings) -> int:
     """0 to train, 1 to validate, 2 to test."""
-    place = _uniform(f"{settings.seed}\0{user}")
-    if place < settings.train_share:
+    share = _uniform(f"{settings.seed}\0{user}")
+    if share < settings.train_share:
         return 0
-    return 1 if place < settings.train_share + settings.validation_share else 2
+    return 1 if share < settings.train_share + settings.validation_share else 2
 
 
 def _uniform(text: str) -> float:

@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field, model_validator
 from tasteloop.answers import tasks_of_data
 from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE, Event
 from tasteloop.behaviour.items import Catalogue
-from tasteloop.behaviour.text import Retold, TextSettings
+from tasteloop.behaviour.text import TextSettings, TextsOfEvents
 from tasteloop.files import read_json, read_parquet
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def take(
     import pyarrow as pa
 
     events, times, users = _events(table), table[TIME].to_list(), table[USER].to_list()
-    told = Retold(events, catalogue, settings.text)
+    texts = TextsOfEvents(events, catalogue, settings.text)
     wanted = [e.item in catalogue.index and e.positive(settings.text.positive) for e in events]
     starts = [i for i in range(len(users)) if i == 0 or users[i] != users[i - 1]] + [len(users)]
     seen: list[tuple[int, int]] = []  # begin and end of each history
@@ -203,7 +203,7 @@ def take(
             futures += [catalogue.index[events[i].item or ""] for i in future]
             ends.append(len(futures))
             for name, value in zip(
-                taken, (users[begin], now, side, told.text(*seen[-1]), cut), strict=True
+                taken, (users[begin], now, side, texts.text(*seen[-1]), cut), strict=True
             ):
                 taken[name].append(value)
     frame = pl.DataFrame(taken, schema={name: TABLE[name] for name in taken})

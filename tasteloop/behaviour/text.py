@@ -56,7 +56,7 @@ def behaviour_text(history: Sequence[Event], catalogue: Catalogue, settings: Tex
 
     Args:
         history: one user's events; `in_order` decides their order.
-        catalogue: titles and labels; an item that it does not know is told by its id.
+        catalogue: titles and labels; an item that it does not know appears with its id.
         settings: token and event budgets.
 
     Returns:
@@ -64,16 +64,14 @@ def behaviour_text(history: Sequence[Event], catalogue: Catalogue, settings: Tex
     """
     events = in_order(history, settings.history_limit)
     recent = events[-settings.max_events :]
-    verbs, told = (
-        [_verb(event, settings) for event in recent],
-        [_told(event, catalogue) for event in recent],
-    )
-    return _composed(
-        [_liked(event, catalogue, settings) for event in events], verbs, told, settings
+    verbs = [_verb(event, settings) for event in recent]
+    subjects = [_subject(event, catalogue) for event in recent]
+    return _compose(
+        [_liked_labels(event, catalogue, settings) for event in events], verbs, subjects, settings
     )
 
 
-class Retold:
+class TextsOfEvents:
     """`behaviour_text` of many histories of events that lie in a row; what an event adds to a text
     is made once.
     """
@@ -82,13 +80,13 @@ class Retold:
         self, events: Sequence[Event], catalogue: Catalogue, settings: TextSettings
     ) -> None:
         self._settings = settings
-        self._liked = [_liked(event, catalogue, settings) for event in events]
+        self._liked = [_liked_labels(event, catalogue, settings) for event in events]
         self._verbs = [_verb(event, settings) for event in events]
         items: dict[tuple[str | None, str | None], str] = {}
-        self._told = [
+        self._subjects = [
             items[key]
             if (key := (e.item, e.text)) in items
-            else items.setdefault(key, _told(e, catalogue))
+            else items.setdefault(key, _subject(e, catalogue))
             for e in events
         ]
 
@@ -97,15 +95,15 @@ class Retold:
         cut.
         """
         recent = slice(max(begin, end - self._settings.max_events), end)
-        return _composed(
-            self._liked[begin:end], self._verbs[recent], self._told[recent], self._settings
+        return _compose(
+            self._liked[begin:end], self._verbs[recent], self._subjects[recent], self._settings
         )
 
 
-def _composed(
+def _compose(
     liked: Sequence[Sequence[str] | None],
     verbs: Sequence[str],
-    told: Sequence[str],
+    subjects: Sequence[str],
     settings: TextSettings,
 ) -> str:
     """From the labels of each event (None where it is no like) and, of the newest, what was done
@@ -115,7 +113,7 @@ def _composed(
         return "no history"
     parts = [_summary(liked, settings)]
     last = ""
-    for verb, what in zip(reversed(verbs), reversed(told), strict=True):
+    for verb, what in zip(reversed(verbs), reversed(subjects), strict=True):
         parts.append(what if verb == last else f"{verb} {what}")
         last = verb
     return "; ".join(filter(None, parts))
@@ -132,7 +130,7 @@ def _summary(liked: Sequence[Sequence[str] | None], settings: TextSettings) -> s
     return f"mostly {shares} of {len(liked)} events"
 
 
-def _liked(event: Event, catalogue: Catalogue, settings: TextSettings) -> list[str] | None:
+def _liked_labels(event: Event, catalogue: Catalogue, settings: TextSettings) -> list[str] | None:
     """The labels of an item that is known and wanted."""
     known = event.item in catalogue.index and event.positive(settings.positive)
     return _labels(event, catalogue) if known else None
@@ -153,7 +151,7 @@ def _verb(event: Event, settings: TextSettings) -> str:
     return low if event.value < settings.negative else middling
 
 
-def _told(event: Event, catalogue: Catalogue) -> str:
+def _subject(event: Event, catalogue: Catalogue) -> str:
     words = []
     if event.item is not None:
         position = catalogue.index.get(event.item)

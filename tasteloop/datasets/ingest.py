@@ -162,7 +162,7 @@ def ingest(settings: IngestSettings, out: Path, data: DataSettings | None = None
         write_parquet(directory / ITEMS_FILE, items)
         for name, table in behaviour.truth.items():
             write_parquet(directory / name, _hidden(table))
-        kept = 0
+        review_count = 0
         if sentiment is not None and settings.reviews is not None:
             _report(
                 settings.reviews,
@@ -173,7 +173,7 @@ def ingest(settings: IngestSettings, out: Path, data: DataSettings | None = None
             # ids are hashes: the smallest are a fixed random sample
             if settings.max_reviews is not None:
                 texts = texts.filter(pl.col(REVIEW).rank("ordinal") <= settings.max_reviews)
-            kept = texts.height
+            review_count = texts.height
             write_parquet(directory / REVIEWS_FILE, texts)
             write_parquet(directory / REVIEWS_QUARANTINE_FILE, sentiment.quarantine)
             if settings.reviews in CATALOGUE:
@@ -184,7 +184,7 @@ def ingest(settings: IngestSettings, out: Path, data: DataSettings | None = None
             rows_out=count(events),
             users=count(events.select(USER).unique()),
             items=items.height,
-            reviews=kept,
+            reviews=review_count,
             removed=removed,
             sha256=sha256_tree(directory),
             terms="\n".join(terms),
@@ -266,8 +266,8 @@ def _clean(
 
         clean = spark.clean
     with data.work(directory) as work:
-        kept, refused = clean(rows, height, behaviour.scale, settings.cleaning, data, work)
-        write_rows(directory / EVENTS_FILE, kept, EVENTS_SCHEMA.to_polars())
+        accepted, refused = clean(rows, height, behaviour.scale, settings.cleaning, data, work)
+        write_rows(directory / EVENTS_FILE, accepted, EVENTS_SCHEMA.to_polars())
         write_rows(directory / QUARANTINE_FILE, refused, _QUARANTINE)
     reasons = (
         pl.scan_parquet(directory / QUARANTINE_FILE)
@@ -367,8 +367,8 @@ def _is_null_word(ids: pl.Series) -> pl.Series:
 
 def _null_words(rows: pl.LazyFrame, column: str) -> dict[str, dict[str, int]]:
     """How many rows have each of `NULL_WORDS` for an id; nothing where none has."""
-    said = rows.filter(pl.col(column).str.to_lowercase().is_in(NULL_WORDS)).group_by(column).len()
-    words = dict(said.collect(engine="streaming").sort(column).iter_rows())
+    counts = rows.filter(pl.col(column).str.to_lowercase().is_in(NULL_WORDS)).group_by(column).len()
+    words = dict(counts.collect(engine="streaming").sort(column).iter_rows())
     return {column: words} if words else {}
 
 

@@ -49,14 +49,14 @@ def read_100k(directory: Path, terms: str) -> Behaviour:
 
 def files(folder: Path) -> list[Path]:
     """The two files of a MovieLens folder; TasteloopError when one is missing."""
-    found = [folder / "ratings.csv", folder / "movies.csv"]
-    if absent := [path.name for path in found if not path.is_file()]:
+    paths = [folder / "ratings.csv", folder / "movies.csv"]
+    if absent := [path.name for path in paths if not path.is_file()]:
         raise TasteloopError(
             f"{folder} is no MovieLens folder: it has no {' and no '.join(absent)}; give a folder with "
             "ratings.csv "
             "and movies.csv, or describe your files in a mapping (docs/data.md)"
         )
-    return found
+    return paths
 
 
 def read_folder(folder: Path) -> Behaviour:
@@ -79,9 +79,9 @@ def _films(items: pl.DataFrame) -> pl.DataFrame:
     """Titles as one says them: 'Postino, Il (1994)' is 'Il Postino', released in 1994."""
     year = pl.col(TITLE).str.extract(_YEAR).str.to_date("%Y", strict=False)
     bare = pl.col(TITLE).str.replace(_YEAR, "")
-    said = bare.str.replace(_ARTICLE, "$2 $1$3").str.replace("^L' ", "L'")
+    spoken = bare.str.replace(_ARTICLE, "$2 $1$3").str.replace("^L' ", "L'")
     return items.with_columns(
-        pl.when(said != "").then(said).otherwise(pl.col(TITLE)).alias(TITLE),
+        pl.when(spoken != "").then(spoken).otherwise(pl.col(TITLE)).alias(TITLE),
         pl.coalesce(RELEASED, year).alias(RELEASED),
         pl.col(LABELS).list.set_difference(_NO_GENRE).list.unique(maintain_order=True),
     )

@@ -97,9 +97,9 @@ def _parse(data: NDArray[np.uint8]) -> tuple[dict[str, Any], dict[str, Array]]:
     width, layers, heads, inner, vocabulary, positions, types = sizes
     if min(sizes) < 1 or width % heads or layers > 100:
         raise ValueError(f"impossible sizes {sizes}")
-    pad, place = _skip_tokenizer(data, _HEADER.size)
+    pad, offset = _skip_tokenizer(data, _HEADER.size)
     shapes = _shapes(width, layers, inner, vocabulary, positions, types)
-    kept = _directory(data, place)
+    kept = _directory(data, offset)
     if missing := sorted(shapes.keys() - kept.keys()):
         raise ValueError(
             f"tensor {missing[0]} is missing"
@@ -124,28 +124,28 @@ def _parse(data: NDArray[np.uint8]) -> tuple[dict[str, Any], dict[str, Array]]:
     }
 
 
-def _skip_tokenizer(data: NDArray[np.uint8], place: int) -> tuple[int, int]:
+def _skip_tokenizer(data: NDArray[np.uint8], offset: int) -> tuple[int, int]:
     """The padding's id, and where the directory of tensors begins."""
     pieces, _, _, pad, _, letters = _TOKENIZER.unpack(
-        data[place : place + _TOKENIZER.size].tobytes()
+        data[offset : offset + _TOKENIZER.size].tobytes()
     )
-    place += _TOKENIZER.size + 4 * (pieces + 1) + 4 * pieces + letters
-    _, size = struct.unpack("<iI", data[place : place + 8].tobytes())
-    return pad, place + 8 + size
+    offset += _TOKENIZER.size + 4 * (pieces + 1) + 4 * pieces + letters
+    _, size = struct.unpack("<iI", data[offset : offset + 8].tobytes())
+    return pad, offset + 8 + size
 
 
-def _directory(data: NDArray[np.uint8], place: int) -> dict[str, tuple[int, int, int]]:
-    """Name -> type, place, size in bytes."""
+def _directory(data: NDArray[np.uint8], offset: int) -> dict[str, tuple[int, int, int]]:
+    """Name -> type, offset, size in bytes."""
     entries = {}
-    [count] = struct.unpack("<i", data[place : place + 4].tobytes())
-    place += 4
+    [count] = struct.unpack("<i", data[offset : offset + 4].tobytes())
+    offset += 4
     for _ in range(count):
-        [letters] = struct.unpack("<H", data[place : place + 2].tobytes())
-        name = data[place + 2 : place + 2 + letters].tobytes().decode("ascii")
-        place += 2 + letters
-        kind, _, at, size = struct.unpack("<BIQQ", data[place : place + 21].tobytes())
+        [letters] = struct.unpack("<H", data[offset : offset + 2].tobytes())
+        name = data[offset + 2 : offset + 2 + letters].tobytes().decode("ascii")
+        offset += 2 + letters
+        kind, _, at, size = struct.unpack("<BIQQ", data[offset : offset + 21].tobytes())
         entries[name] = (kind, at, size)
-        place += 21
+        offset += 21
     return entries
 
 
@@ -169,15 +169,15 @@ def _shapes(
 
 
 def _tensor(
-    data: NDArray[np.uint8], name: str, kind: int, place: int, size: int, shape: tuple[int, ...]
+    data: NDArray[np.uint8], name: str, kind: int, offset: int, size: int, shape: tuple[int, ...]
 ) -> Array:
     count = int(np.prod(shape))
     expected = {_FLOAT32: 4 * count, _PACKED: count // BLOCK * _Q4_0.itemsize}.get(kind)
     if expected is None or size != expected or (kind == _PACKED and shape[-1] % BLOCK):
         raise ValueError(f"tensor {name} of shape {list(shape)} has type {kind} and {size} bytes")
-    if place + size > len(data):
-        raise ValueError(f"tensor {name} ends {place + size - len(data)} bytes after the file")
-    raw = data[place : place + size]
+    if offset + size > len(data):
+        raise ValueError(f"tensor {name} ends {offset + size - len(data)} bytes after the file")
+    raw = data[offset : offset + size]
     values = (
         dequantize(raw)
         if kind == _PACKED

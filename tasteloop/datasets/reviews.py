@@ -53,20 +53,20 @@ def clean(table: pl.DataFrame) -> CleanedReviews:
         read_text(pl.col(SENTIMENT)).str.to_lowercase(),
         read_ids(ITEM, table.schema),
     ).sort(ROW)
-    text, said = pl.col(TEXT), pl.col(SENTIMENT)
+    text, sentiment = pl.col(TEXT), pl.col(SENTIMENT)
     reason = (
         pl.when(text.fill_null("") == "")
         .then(pl.lit("missing_text"))
-        .when(~said.is_in(POSITIVE + NEGATIVE).fill_null(False))
+        .when(~sentiment.is_in(POSITIVE + NEGATIVE).fill_null(False))
         .then(pl.lit("unknown_sentiment"))
     )
-    judged = written.with_columns(reason.alias(REASON), _words(text).alias(_WORDS))
+    marked = written.with_columns(reason.alias(REASON), _words(text).alias(_WORDS))
     usable = pl.col(REASON).is_null()
-    positive = said.is_in(POSITIVE)
+    positive = sentiment.is_in(POSITIVE)
     same = (_WORDS, usable)
     disputed = positive.any().over(same) & ~positive.all().over(same)
     repeated = pl.col(ROW) > pl.col(ROW).min().over(same)
-    judged = judged.with_columns(
+    marked = marked.with_columns(
         pl.when(usable & disputed)
         .then(pl.lit("disputed_text"))
         .when(usable & repeated)
@@ -74,15 +74,15 @@ def clean(table: pl.DataFrame) -> CleanedReviews:
         .otherwise(REASON)
         .alias(REASON)
     )
-    kept = judged.filter(pl.col(REASON).is_null())
-    ids = [hashlib.sha256(t.encode()).hexdigest()[:16] for t in kept[TEXT]]
-    reviews = kept.select(
+    usable_rows = marked.filter(pl.col(REASON).is_null())
+    ids = [hashlib.sha256(t.encode()).hexdigest()[:16] for t in usable_rows[TEXT]]
+    reviews = usable_rows.select(
         pl.Series(REVIEW, ids, pl.String),
         TEXT,
-        said.is_in(POSITIVE).cast(pl.Int8).alias(SENTIMENT),
+        sentiment.is_in(POSITIVE).cast(pl.Int8).alias(SENTIMENT),
         ITEM,
     )
-    quarantine = judged.filter(pl.col(REASON).is_not_null()).select(
+    quarantine = marked.filter(pl.col(REASON).is_not_null()).select(
         TEXT, SENTIMENT, ITEM, REASON, ROW
     )
     counts = dict(quarantine[REASON].value_counts().iter_rows())

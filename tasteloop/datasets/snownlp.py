@@ -19,7 +19,7 @@ def read(directory: Path) -> pl.DataFrame:
     """What `reviews.clean` takes: every line that is not blank, those of pos.txt first; rows count
     both files on.
     """
-    lines, said = [], []
+    lines, sentiments = [], []
     for name in _FILES:
         path = directory / name
         try:
@@ -29,8 +29,8 @@ def read(directory: Path) -> pl.DataFrame:
                 f"{path} cannot be read ({error}); remove {directory} and fetch again"
             ) from error
         lines += read
-        said += [path.stem] * len(read)
+        sentiments += [path.stem] * len(read)
     return pl.DataFrame(
-        {ROW: range(1, len(lines) + 1), TEXT: lines, SENTIMENT: said},
+        {ROW: range(1, len(lines) + 1), TEXT: lines, SENTIMENT: sentiments},
         schema={ROW: pl.Int64, TEXT: pl.String, SENTIMENT: pl.String},
     )

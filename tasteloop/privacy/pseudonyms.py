@@ -31,8 +31,8 @@ def pseudonym_key() -> bytes:
         TasteloopError: a key under 16 bytes, or a file that others may read.
     """
     path = Home.current().pseudonym_key
-    if given := os.environ.get(KEY_VARIABLE):
-        return _long_enough(given.encode(), KEY_VARIABLE)
+    if from_environment := os.environ.get(KEY_VARIABLE):
+        return _long_enough(from_environment.encode(), KEY_VARIABLE)
     if not path.exists():
         _generate(path)
     if not path.is_file():
