@@ -20,7 +20,7 @@ from tasteloop.behaviour.snapshots import (
     SPLITS,
     PrepareSettings,
     Snapshots,
-    _positions,
+    history_lengths,
 )
 from tasteloop.behaviour.text import behaviour_text
 from tasteloop.errors import TasteloopError
@@ -76,8 +76,8 @@ def test_truth_by_hand(snapshots: Snapshots) -> None:
 
 def test_a_cut_never_falls_within_one_instant() -> None:
     settings = PrepareSettings(positions=(1, 2, 3), stride=2)
-    assert _positions([0, 0, 0, 5, 5, 9, 10], settings) == [3, 5]
-    assert _positions([7, 7, 7], settings) == []
+    assert history_lengths([0, 0, 0, 5, 5, 9, 10], settings) == [3, 5]
+    assert history_lengths([7, 7, 7], settings) == []
 
 
 def test_a_review_repeated_is_on_one_side(tiny_dataset: Path, tmp_path: Path) -> None:
