@@ -250,16 +250,16 @@ def decide(
         )
 
     persistent = _persistent(sound, settings)
-    beyond = [found for found in persistent if settings.severity[found[0]].answer == "alert-human"]
-    moved = [found for found in persistent if settings.severity[found[0]].answer == "retrain"]
+    beyond = [pair for pair in persistent if settings.severity[pair[0]].answer == "alert-human"]
+    moved = [pair for pair in persistent if settings.severity[pair[0]].answer == "retrain"]
     settling = _settling(ordered, newest, triggers) if len(mine) < settings.settle else set()
-    pressing = [found for found in moved if found[0] not in settling]
+    pressing = [pair for pair in moved if pair[0] not in settling]
     pressing += _below_floors(newest, settings)
     if beyond:
         why = "a retraining would not answer " + ", ".join(name for name, _ in beyond)
-        told = [*beyond, *pressing]
+        reasoned = [*beyond, *pressing]
         return answer(
-            "alert-human", [*(r for _, r in told), why], sound, (name for name, _ in told)
+            "alert-human", [*(r for _, r in reasoned), why], sound, (name for name, _ in reasoned)
         )
     routine = _routine(triggers, facts or Facts(), now, settings)
     causes = [*pressing, *routine]
@@ -272,17 +272,19 @@ def decide(
         return answer(outcome, [*reasons, why], [*sound, *void], names)
     noted = _noticed(sound, settings)
     if noted:
-        told_of = [reason for _, reason in noted]
+        reasons = [reason for _, reason in noted]
         if answered := sorted({name for name, _ in moved} & settling):
-            told_of.append(
+            reasons.append(
                 f"the last retraining answered {', '.join(answered)}, and most of what its champion is compared with "
                 f"is from before; {settings.settle - len(mine)} windows more are waited for, unless it moves further"
             )
-        return answer("watch", told_of, sound, (name for name, _ in noted))
-    judged = [f for f in newest.findings if f.measure in settings.severity and f.effect is not None]
-    enough = [f for f in judged if f.n >= settings.minimum]
+        return answer("watch", reasons, sound, (name for name, _ in noted))
+    with_effect = [
+        f for f in newest.findings if f.measure in settings.severity and f.effect is not None
+    ]
+    enough = [f for f in with_effect if f.n >= settings.minimum]
     if not enough:
-        most = max((f.n for f in judged), default=0)
+        most = max((f.n for f in with_effect), default=0)
         return answer(
             "watch",
             [f"too little to judge by: {most} users or rows at most, of {settings.minimum} needed"],
@@ -321,7 +323,9 @@ def _persistent(sound: Sequence[Evidence], settings: DecisionSettings) -> list[t
     for name, finding in severe[-1].items() if severe else ():
         count = sum(name in found for found in severe)
         if count >= settings.needed:
-            out.append((name, f"{_told(finding, settings)}; so in {count} of {len(sound)} windows"))
+            out.append(
+                (name, f"{_describe(finding, settings)}; so in {count} of {len(sound)} windows")
+            )
     return sorted(out)
 
 
@@ -351,12 +355,15 @@ def _noticed(sound: Sequence[Evidence], settings: DecisionSettings) -> list[tupl
     """What is severe for the first time, or slight again and again."""
     out = []
     for finding in sound[-1].findings:
-        found = drifted(finding, settings)
+        state = drifted(finding, settings)
         past = [f for e in sound[:-1] for f in e.findings if f.measure == finding.measure]
         again = 1 + sum(drifted(f, settings) != "no" for f in past)
-        if found == "severe" or (found == "slight" and again >= settings.needed):
+        if state == "severe" or (state == "slight" and again >= settings.needed):
             out.append(
-                (finding.measure, f"{_told(finding, settings)}; in {again} of {len(sound)} windows")
+                (
+                    finding.measure,
+                    f"{_describe(finding, settings)}; in {again} of {len(sound)} windows",
+                )
             )
     return sorted(out)
 
@@ -404,8 +411,8 @@ def _routine(
         and facts.new_events is not None
         and facts.trained_events is not None
     ):
-        wanted = settings.new_data * facts.trained_events
-        if facts.new_events >= max(wanted, 1):
+        needed = settings.new_data * facts.trained_events
+        if facts.new_events >= max(needed, 1):
             out.append(
                 (
                     "new_data",
@@ -460,7 +467,7 @@ def _hindrance(
     return None
 
 
-def _told(finding: Finding, settings: DecisionSettings) -> str:
+def _describe(finding: Finding, settings: DecisionSettings) -> str:
     severity = settings.severity[finding.measure]
     natural = "" if finding.natural is None else f", {finding.natural:.3f} natural"
     level = "act" if (finding.effect or 0.0) >= severity.act else "watch"

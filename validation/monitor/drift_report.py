@@ -96,22 +96,22 @@ def examine(
     delivered = raw.height
     inside = windowed(distinct(raw), [span])
     del raw
-    now = facts(inside, listed, delivered)
-    wrong = problems(inside, now, reference.facts, settings.checks)
-    asked = windowed(answers, [span])
+    counts = facts(inside, listed, delivered)
+    failures = problems(inside, counts, reference.facts, settings.checks)
+    answered = windowed(answers, [span])
     horizon = settings.windows.horizon
     mature = outcomes(span.of(answers, shift=horizon), events, horizon, reader.text.positive)
     mature = mature.with_columns(pl.lit(0, pl.Int32).alias("window"))
     before = reference.answers()
-    found: tuple[Finding, ...] = ()
+    compared: tuple[Finding, ...] = ()
     columns: dict[str, Any] = {}
     spreads: dict[str, Any] = {}
     page = ""
     if inside.height:
-        current = profile(inside, asked, reference.book, reader, settings.drift)
+        current = profile(inside, answered, reference.book, reader, settings.drift)
         spreads = distributions(reference.book, reference.profile, current)
         quality = qualities(before, mature, reader.catalogue, settings.drift)
-        found = findings(reference.profile, current, reference.natural, quality, settings.drift)
+        compared = findings(reference.profile, current, reference.natural, quality, settings.drift)
         rows = rows_of(inside, reference.book, reader.catalogue, settings)
         try:
             page, columns = evidently(reference.sample(), rows, before, mature, reader.catalogue)
@@ -123,11 +123,11 @@ def examine(
         "end": span.end,
         "reference": reference.digest,
         "champion": reference.champion,
-        "facts": now,
-        "answers": {m: asked.filter(pl.col(MODEL) == m).height for m in (INTERESTS, RECOMMEND)},
+        "facts": counts,
+        "answers": {m: answered.filter(pl.col(MODEL) == m).height for m in (INTERESTS, RECOMMEND)},
         "mature": mature.height,
-        "problems": wrong,
-        "findings": [finding.model_dump() for finding in found],
+        "problems": failures,
+        "findings": [finding.model_dump() for finding in compared],
         "distributions": spreads,
         "evidently": columns,
     }
@@ -135,7 +135,7 @@ def examine(
     with atomic_directory(out) as directory:
         atomic_write(directory / REPORT, text)
         if draw is not None:
-            atomic_write(directory / PAGE, draw(report, found, decision))
+            atomic_write(directory / PAGE, draw(report, compared, decision))
         if page:
             atomic_write(directory / EVIDENTLY, page)
     return Evidence(
@@ -144,8 +144,8 @@ def examine(
         end=span.end,
         reference=reference.digest,
         champion=reference.champion,
-        findings=found,
-        problems=tuple(wrong),
+        findings=compared,
+        problems=tuple(failures),
     )
 
 
@@ -244,13 +244,15 @@ def _health(
         categorical_columns=["user_id", "item_id"],
         numerical_columns=["prediction", "target", *features],
     )
-    seen = (
+    acted_on = (
         behaviour.filter(pl.col(ITEM).is_not_null())
         .select(USER, ITEM)
         .unique(maintain_order=True)
         .to_pandas()
     )
-    train = seen.rename(columns={USER: "user_id", ITEM: "item_id"}).assign(target=1, prediction=1.0)
+    train = acted_on.rename(columns={USER: "user_id", ITEM: "item_id"}).assign(
+        target=1, prediction=1.0
+    )
     for n, feature in enumerate(features):
         train[feature] = [float(member[i][n]) if i in member else 0.0 for i in train["item_id"]]
     for column in ("user_id", "item_id"):

@@ -92,20 +92,20 @@ def _complete(
         run = run_of(key)
         if entry["attempts"] >= ATTEMPTS:
             reason = f"{entry['attempts']} attempts ended without a word (out of memory?); see the run's log"
-            made: dict[str, Any] = {"result": "failed", "reason": reason}
+            result: dict[str, Any] = {"result": "failed", "reason": reason}
         else:
             lease.ledger.append(
                 lease, "started", key, {"run": run, "attempt": entry["attempts"] + 1}, once=False
             )
             try:
-                made = train(run, decision)
+                result = train(run, decision)
             except LeaseLost:
                 raise
             # a retraining that fails is an outcome; one that is interrupted is carried on
             except Exception as error:
                 log.exception("the retraining %s failed", run)
-                made = {"result": "failed", "reason": f"{type(error).__name__}: {error}"}
-        lease.ledger.append(lease, "finished", key, {"run": run, **made})
+                result = {"result": "failed", "reason": f"{type(error).__name__}: {error}"}
+        lease.ledger.append(lease, "finished", key, {"run": run, **result})
     return _entry(lease.ledger, key)
 
 

@@ -230,12 +230,12 @@ def save_reference(
     events = windowed(behaviour, spans)
     answers = _answers(session, prepared, spans, settings)
     book = codebook(events, answers, reader, settings.drift)
-    made = profile(events, answers, book, reader, settings.drift)
+    samples = profile(events, answers, book, reader, settings.drift)
     mature = answers.filter(pl.col(TIME) + settings.windows.horizon < last)
     mature = outcomes(mature, behaviour, settings.windows.horizon, session.text.positive)
     with atomic_directory(out) as directory:
         arrays: dict[str, Any] = {}
-        for name, sample in made.items():
+        for name, sample in samples.items():
             arrays |= {f"{name}:z": np.ascontiguousarray(sample.z), f"{name}:window": sample.window}
         save_file(arrays, directory / PROFILE)
         write_parquet(directory / ANSWERS, mature)
@@ -248,13 +248,13 @@ def save_reference(
                 "settings": settings.model_dump(mode="json"),
                 "measures": [measure.name for measure in declared()],
                 "spans": [[span.start, span.end] for span in spans],
-                "units": {name: len(sample) for name, sample in made.items()},
+                "units": {name: len(sample) for name, sample in samples.items()},
                 "means": {
                     name: [round(float(x), 6) for x in s.z.mean(0)]
-                    for name, s in made.items()
+                    for name, s in samples.items()
                     if s.z.shape[1] < 64
                 },
-                "natural": natural_bounds(made, settings.drift),
+                "natural": natural_bounds(samples, settings.drift),
                 "facts": [facts(span.of(behaviour), session.catalogue.items) for span in spans],
                 "scales": {name: asdict(scale) for name, scale in book.scales.items()},
                 "labels": list(book.labels),
@@ -327,7 +327,7 @@ def _answers(
     }
     sampled_keys = chosen(place_of, settings.answers, settings.drift.seed)
     rows = held[sorted(place_of[key] for key in sampled_keys)]
-    asked = [
+    requests = [
         {"events": [event.json() for event in history]} for history in prepared.histories(rows)
     ]
     table: list[dict[str, Any]] = []
@@ -336,7 +336,7 @@ def _answers(
         served = SERVED_MODELS[model]
         units = rows.select(USER, TIME, WINDOW).rows()
         for n, (answer, (user, time, window)) in enumerate(
-            zip(session.answer(model, asked), units, strict=True)
+            zip(session.answer(model, requests), units, strict=True)
         ):
             entries = served.entries(answer)
             table.append(
@@ -363,7 +363,9 @@ def answers_schema() -> dict[str, pl.DataType]:
     """Of the journal's columns those that are read here, with WINDOW."""
     import polars as pl
 
-    told = pl.Struct({KIND: pl.String(), ITEM: pl.String(), VALUE: pl.Float32(), TIME: pl.Int64()})
+    feedback = pl.Struct(
+        {KIND: pl.String(), ITEM: pl.String(), VALUE: pl.Float32(), TIME: pl.Int64()}
+    )
     return {
         REQUEST: pl.String(),
         INSTANCE: pl.Int32(),
@@ -374,7 +376,7 @@ def answers_schema() -> dict[str, pl.DataType]:
         NAMES: pl.List(pl.String()),
         NUMBERS: pl.List(pl.Float32()),
         PREDICTED: pl.List(pl.Boolean()),
-        FEEDBACK: pl.List(told),
+        FEEDBACK: pl.List(feedback),
         WINDOW: pl.Int32(),
     }
 
@@ -392,8 +394,8 @@ def rows_of(
         units = units[np.linspace(0, units.height - 1, settings.rows).astype(int)]
     items = units[ITEM].to_list()
     first = {
-        item: (found[0] if found else None)
-        for item, found in zip(catalogue.items, catalogue.labels, strict=True)
+        item: (of_item[0] if of_item else None)
+        for item, of_item in zip(catalogue.items, catalogue.labels, strict=True)
     }
     texts = units[TEXT].to_list()
     return units.select(

@@ -88,7 +88,7 @@ def windows_of(evidence: Sequence[Evidence], champion: str) -> dict[str, dict[st
     """What the evidence says of one champion's qualities, by window, oldest first; void windows are
     left out.
     """
-    found = {
+    mine = {
         e.window: e for e in sorted(evidence, key=lambda e: (e.end, e.id)) if e.champion == champion
     }
     return {
@@ -97,7 +97,7 @@ def windows_of(evidence: Sequence[Evidence], champion: str) -> dict[str, dict[st
             for f in e.findings
             if f.value is not None and f.low is not None and f.high is not None
         }
-        for window, e in found.items()
+        for window, e in mine.items()
         if not e.problems
     }
 

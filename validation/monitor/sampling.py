@@ -102,12 +102,12 @@ class Scale:
         """Cells between quantiles; fewer where values repeat."""
         edges = np.unique(np.quantile(values, np.linspace(0, 1, cells + 1)[1:-1]))
         cell = np.searchsorted(edges, values, side="left")
-        found = [values[cell == k] for k in range(len(edges) + 1)]
+        held = [values[cell == k] for k in range(len(edges) + 1)]
         low, high = float(values.min()), float(values.max())
         around = [low, *edges, high]
         places = [
             float(v.mean()) if len(v) else (around[k] + around[k + 1]) / 2
-            for k, v in enumerate(found)
+            for k, v in enumerate(held)
         ]
         return cls(tuple(map(float, edges)), tuple(places), max(float(values.std()), 1e-3))
 
@@ -177,9 +177,9 @@ def sampled(frame: pl.DataFrame, settings: DriftSettings) -> pl.DataFrame:
     units = frame.select(USER, WINDOW).unique()
     if units.height > settings.units:
         names = {f"{user}\0{window}": (user, window) for user, window in units.rows()}
-        kept = [names[name] for name in chosen(names, settings.units, settings.seed)]
-        keep = pl.DataFrame(kept, schema=units.schema, orient="row")
-        frame = frame.join(keep, on=[USER, WINDOW], how="semi")
+        selected = [names[name] for name in chosen(names, settings.units, settings.seed)]
+        table = pl.DataFrame(selected, schema=units.schema, orient="row")
+        frame = frame.join(table, on=[USER, WINDOW], how="semi")
     return frame.sort(WINDOW, USER, maintain_order=True)
 
 

@@ -109,8 +109,8 @@ def compare_kernel(
     weights = np.concatenate(
         [taken / m - (1 - taken) / n, [np.r_[np.full(n, -1 / n), np.full(m, 1 / m)]]]
     )
-    found = np.sqrt(np.maximum(((weights @ kernel) * weights).sum(1), 0))
-    return _tested(float(found[-1]), found[:-1], level)
+    distances = np.sqrt(np.maximum(((weights @ kernel) * weights).sum(1), 0))
+    return _tested(float(distances[-1]), distances[:-1], level)
 
 
 def compare_classifier(
@@ -143,8 +143,8 @@ def compare_classifier(
         zeros = len(inside) - ones
         with np.errstate(invalid="ignore", divide="ignore"):
             areas.append(((ranks * inside).sum(0) - ones * (ones + 1) / 2) / (ones * zeros))
-    found = 2 * np.nanmean(np.stack(areas), 0) - 1
-    return _tested(float(found[-1]), found[:-1], level, noisy=False)
+    distances = 2 * np.nanmean(np.stack(areas), 0) - 1
+    return _tested(float(distances[-1]), distances[:-1], level, noisy=False)
 
 
 def compare_quality(

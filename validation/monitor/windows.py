@@ -248,12 +248,12 @@ def problems(
         out.append(
             f"{repeated:.0%} of the rows repeat others exactly (allowed: {settings.duplicates:.0%})"
         )
-    for name, found in now["shares"].items():
+    for name, share in now["shares"].items():
         before = [f["shares"][name] for f in reference if f["shares"][name]["n"] >= settings.enough]
         usual = max((f["share"] for f in before), default=0.0)
-        if found["n"] >= settings.enough and found["share"] > usual + settings.rise:
+        if share["n"] >= settings.enough and share["share"] > usual + settings.rise:
             out.append(
-                f"{found['share']:.0%} {name}, where the reference's windows had at most {usual:.0%}"
+                f"{share['share']:.0%} {name}, where the reference's windows had at most {usual:.0%}"
             )
     if now["invalid"] > settings.invalid:
         out.append(
