@@ -132,10 +132,11 @@ manifests: $(INFRA)/.stamp ## render infra/k8s and hold it against Kubernetes' s
 lint: $(STAMP) ## ruff and the import contracts
 	@echo "lint: ruff"
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
 	@echo "lint: import contracts"
 	@$(BIN)/lint-imports --no-cache
 
-typecheck: $(STAMP) ## mypy, strict on tasteloop, validation and serving
+typecheck: $(STAMP) ## mypy, strict on every package
 	@echo "typecheck: mypy"
 	@$(BIN)/mypy
 
