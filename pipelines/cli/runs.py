@@ -73,6 +73,7 @@ def report(
         if run_id or output:
             raise TasteloopError("--site is about all runs; leave --run and --output out")
         from pipelines.loop.site import write
+        from validation.markup.formats import plural
 
         with process.shareable():
             summary = write(site)
@@ -81,7 +82,9 @@ def report(
             print_json(summary)
         else:
             counts = ", ".join(
-                f"{count} {name}" for name, count in summary.items() if isinstance(count, int)
+                plural(count, name.removesuffix("s"))
+                for name, count in summary.items()
+                if isinstance(count, int)
             )
             typer.echo(f"{path}\n{counts}")
     else:
