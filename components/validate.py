@@ -42,8 +42,9 @@ def validate(
             accepted,
             engine,
         )
+        written = write_page_beside(out)
         if accepted and result.passed:
             atomic_write(accepted, (out / "validation.json").read_bytes())
-        shutil.copy(write_page_beside(out), page.path)
+        shutil.copy(written, page.path)
         outputs.update(passed=result.passed, reason=result.reason)
     return result.passed, result.reason

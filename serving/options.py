@@ -81,7 +81,7 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
 """The options that are settings of the server, by the heading under which `--help` has them."""
 
 
-class StartSettings(BaseModel, frozen=True, extra="forbid"):
+class StartSettings(BaseModel, frozen=True, extra="forbid", coerce_numbers_to_str=True):
     """What is served, and how the process starts."""
 
     bundle: str = Field(CHAMPION, description="a bundle's directory, or champion")

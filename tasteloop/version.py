@@ -8,6 +8,8 @@ from pathlib import Path
 
 import tasteloop
 
+# Templates and style sheets are code: the pages of a run change with them.
+_SOURCES = (".py", ".html", ".css")
 _PACKAGES = ("tasteloop", "validation", "serving", "components", "pipelines")
 
 
@@ -17,6 +19,7 @@ def code_version() -> str:
     root = Path(tasteloop.__file__).parent.parent
     total = hashlib.sha256()
     for package in _PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
+        files = (root / package).rglob("*")
+        for path in sorted(file for file in files if file.suffix in _SOURCES):
             total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return f"{tasteloop.__version__}+{total.hexdigest()[:12]}"

@@ -197,7 +197,9 @@ def markdown(rows: Sequence[Mapping[str, Any]], summed: Mapping[str, Any]) -> st
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("benchmarks.data.run", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        "benchmarks.data.run", description=" ".join((__doc__ or "").partition("\n\n")[0].split())
+    )
     parser.add_argument("--events", default="1e6,1e7", help="sizes, 1e6,1e7,5e7 (1e6,1e7)")
     parser.add_argument(
         "--engines", default=",".join(ENGINES), help="of polars, pandas, spark (all)"

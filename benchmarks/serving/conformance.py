@@ -104,7 +104,9 @@ def table(found: dict[str, Outcomes]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        description=" ".join((__doc__ or "").partition("\n\n")[0].split())
+    )
     parser.add_argument("--bundle", type=Path, required=True, help="what ours serves")
     parser.add_argument("--encoder", type=Path, required=True, help="what the peer serves")
     arguments = parser.parse_args()

@@ -12,7 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 [[ ${BASE:-} == *sha256:* ]] || { echo "images: name the base by digest: make images BASE=python:3.11-slim-bookworm@sha256:…" >&2; exit 2; }
 command -v docker >/dev/null || { echo "images: there is no docker here; install one, or set DOCKER_HOST" >&2; exit 2; }
 OUT=${OUT:-dist/images} revision=$(git rev-parse HEAD) tag=$(git rev-parse --short=12 HEAD)
-[[ -z $(git status --porcelain -- tasteloop validation serving components pipelines infra/docker) ]] || tag+=-dirty
+[[ -z $(git status --porcelain -- tasteloop validation serving components pipelines infra/docker torch.lock) ]] || tag+=-dirty
 source=$(git config --get remote.origin.url || true)
 [[ $source =~ ^https:// ]] || source=
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -25,10 +25,10 @@ for kind in "${@:-steps serving}"; do for kind in $kind; do
         --build-arg "SOURCE=$source" --build-arg "VERSION=$version" --file "infra/docker/$kind.Dockerfile" --tag "$name" .
     docker image inspect --format "images: {{.Size}} bytes, user {{.Config.User}}" "$name"
     if [[ -n ${TOOLS:-} ]]; then
-        "$TOOLS/cyclonedx-py" requirements "infra/docker/$kind.lock" --output-reproducible --of JSON -o "$OUT/$kind.cdx.json"
-        echo "images: SBOM $OUT/$kind.cdx.json"
         locks=("infra/docker/$kind.lock")
         [[ $kind != steps ]] || locks+=(torch.lock)
+        "$TOOLS/cyclonedx-py" requirements <(cat "${locks[@]}") --output-reproducible --of JSON -o "$OUT/$kind.cdx.json"
+        echo "images: SBOM $OUT/$kind.cdx.json"
         for lock in "${locks[@]}"; do  # one by one: torch.lock has no hashes, and where one file has them all must
             [[ ${AUDIT:-on} == off ]] || "$TOOLS/pip-audit" --strict --requirement "$lock" --no-deps --disable-pip --progress-spinner off
         done

@@ -18,14 +18,16 @@ commands = typer.Typer()
 @commands.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def serve(
     ctx: typer.Context,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="REST port; 0: any free one.")] = 8080,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="REST port; 0: any free one.", show_default="8080"),
+    ] = None,
 ) -> None:
-    """Serve the champion over KServe's V1 and V2 protocols; more options: `python -m serving
-    --help`.
-    """
+    """Serve the champion over KServe's V1 and V2; more options: `python -m serving --help`."""
     from serving.__main__ import main as serving
 
-    sys.exit(serving(["--port", str(port), *ctx.args]))
+    named = [] if port is None else ["--port", str(port)]
+    sys.exit(serving([*named, *ctx.args]))
 
 
 @commands.command()
@@ -74,8 +76,7 @@ def score(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Answer for every user of a file, offline: the same answers as the server's, in bounded
-    memory.
+    """Answer for every user of a file, offline, as the server does, in bounded memory.
 
     Users are the pseudonyms of the events contract and are written as they came. Every row must be
     an event; the first that is none is told by its number, and nothing is written.

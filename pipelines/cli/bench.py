@@ -44,9 +44,7 @@ def quality(
     ] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Recommenders on ml-100k under stated protocols, each peer tuned; prints one table
-    (docs/benchmarks.md).
-    """
+    """Recommenders on ml-100k, each peer tuned; prints one table (docs/benchmarks.md)."""
     root = Path(tasteloop.__file__).parents[1]
     if not (root / "benchmarks" / "quality" / "run.py").is_file():
         raise TasteloopError(

@@ -123,9 +123,7 @@ def cluster_promote(
     wait: Seconds = 300,
     as_json: AsJson = False,
 ) -> None:
-    """Make the version that is tried the stable one; in Standard mode its pods go on as they
-    are.
-    """
+    """Make the version that is tried the stable one; in Standard mode its pods go on."""
     from serving.cluster.api import connect
     from serving.cluster.inference_service import Service
 

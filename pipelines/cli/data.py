@@ -39,9 +39,7 @@ def list_sources(as_json: AsJson = False) -> None:
 
 @commands.command()
 def fetch(names: Annotated[list[str], typer.Argument(help="Names of the catalogue.")]) -> None:
-    """Download sources into the cache, checked against their SHA-256; one that is there is left
-    alone.
-    """
+    """Download sources into the cache, checked by their SHA-256; those present are left alone."""
     from tasteloop.datasets.fetch import fetch as fetch_source
     from tasteloop.datasets.fetch import lookup
 

@@ -23,9 +23,7 @@ def describe_journal(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """How many answers there are by model and version, from when to when, how many have feedback,
-    and what is lost.
-    """
+    """Count answers by model and version, their span, their feedback, and what is lost."""
     from serving.journal.reader import describe
     from tasteloop.home import Home
 

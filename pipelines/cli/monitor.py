@@ -21,9 +21,7 @@ def history(
     as_json: AsJson = False,
     last: Annotated[int, typer.Option(min=1, max=MOST, help="How many decisions to show.")] = 10,
 ) -> None:
-    """Show what the monitor decided, newest first: when, why, on what evidence, and what came of
-    it.
-    """
+    """Show what the monitor decided, newest first: when, why, and what came of it."""
     from pipelines.loop.summaries import summarise_entry
     from tasteloop.home import Home
     from validation.monitor.ledger import Ledger
@@ -60,8 +58,7 @@ def monitor(
     set: Set = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare what has come with what the champion learned from; decide, and retrain, alert or roll
-    back.
+    """Compare what has come with what the champion learned; retrain, alert or roll back.
 
     One monitor works at a time (exit code 5 where another does). The profile is that of a
     retraining; its sections watch, decision, retraining, rollback and alerts are the monitor's.

@@ -26,8 +26,7 @@ def rollback(as_json: AsJson = False) -> None:
 
 @commands.command("reset-registry")
 def reset_registry() -> None:
-    """Begin without a champion, where the registry was lost and no backup is there; a registry that
-    is whole stays.
+    """Begin without a champion, where the registry was lost; one that is sound stays.
 
     The database is set aside. Bundles and runs stay; the next run's model is compared with
     baselines alone.

@@ -62,8 +62,7 @@ def report(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a run's evaluation as one self-contained HTML page, or its validation where it ended
-    there.
+    """Write a run's evaluation as one HTML page, or its validation where it ended there.
 
     With --site DIR: static pages over all models, runs, drift windows and decisions, each with its
     evidence, which can be moved or published as they are. A site that is there is replaced; a

@@ -52,8 +52,7 @@ def simulate(
     set: Set = None,
     as_json: AsJson = False,
 ) -> None:
-    """Replay real behaviour through a server, with a shift, and see whether the monitor does what
-    it should.
+    """Replay real behaviour with a shift, and see whether the monitor does what it should.
 
     The first time a champion is trained (profile smoke). Every simulation has a home of its own:
     your registry is not touched. Exit code 1 where an expectation is not met.

@@ -76,8 +76,8 @@ class Step:
 
     @property
     def summary(self) -> str:
-        """The first line of what it does."""
-        return (self.function.__doc__ or "").strip().partition("\n")[0]
+        """The first paragraph of what it does, on one line."""
+        return " ".join((self.function.__doc__ or "").strip().partition("\n\n")[0].split())
 
     def task(self, settings: Settings, /, **inputs: Any) -> dsl.PipelineTask:
         """Its task in the graph that is being made, with the image, caching and pod of `settings`.

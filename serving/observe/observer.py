@@ -10,7 +10,7 @@ from serving.observe import telemetry
 from serving.observe.telemetry import ObservedCall
 from serving.observe.tracing import Tracing
 
-access = logging.getLogger("serving.http.access")
+access = logging.getLogger("serving.access")
 
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 

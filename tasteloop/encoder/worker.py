@@ -69,7 +69,8 @@ def main() -> None:
 
     process.begin()
     parser = argparse.ArgumentParser(
-        "tasteloop.encoder.worker", description=(__doc__ or "").partition("\n")[0]
+        "tasteloop.encoder.worker",
+        description=" ".join((__doc__ or "").partition("\n\n")[0].split()),
     )
     parser.add_argument("--place", required=True)
     parser.add_argument("--settings", required=True)

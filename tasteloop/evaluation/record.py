@@ -294,8 +294,8 @@ class Lineage:
         return cls(
             bundle=_digest(value.get("bundle")),
             data=_text(value.get("data")),
-            source=_text(value.get("source")),
-            reviews_source=_text(value.get("reviews_source")),
+            source=_name(value.get("source")),
+            reviews_source=_name(value.get("reviews_source")),
             code=_text(value.get("code")),
             encoder=_text(value.get("encoder")),
             snapshots=_text(value.get("snapshots")),
@@ -439,6 +439,11 @@ def _matrix(raw: object) -> tuple[tuple[int, ...], ...]:
         counts = [finite(count) for count in as_list(row)]
         rows.append(tuple(int(count) for count in counts if count is not None))
     return tuple(rows)
+
+
+def _name(value: object) -> str | None:
+    """The value as text; what is empty names nothing."""
+    return str(value) if value else None
 
 
 def _text(value: object) -> str | None:

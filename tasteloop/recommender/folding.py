@@ -52,7 +52,9 @@ class FoldedHistories:
                     seen[row, position] = seen[row, position] or decay**rank
                     if event.positive(text.positive):
                         liked[row, position] = liked[row, position] or decay**rank
-        return cls.decayed(liked, seen, np.array([len(history) for history in histories]))
+        # What was merely shown says nothing of how much is known of a user.
+        lengths = [sum(event.is_act for event in history) for history in histories]
+        return cls.decayed(liked, seen, np.array(lengths))
 
     @classmethod
     def decayed(
@@ -70,11 +72,11 @@ class FoldedHistories:
 
 
 def mark_seen(histories: Sequence[Sequence[Event]], catalogue: Catalogue) -> NDArray[np.bool_]:
-    """[n, J]: items of the history, whatever the act; they are not recommended again."""
+    """[n, J]: items that the history consumed; they are not recommended again."""
     marked = np.zeros((len(histories), len(catalogue)), np.bool_)
     for row, history in enumerate(histories):
         for event in history:
             position = catalogue.index.get(event.item or "")
-            if position is not None:
+            if position is not None and event.consumes:
                 marked[row, position] = True
     return marked

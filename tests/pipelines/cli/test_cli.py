@@ -518,3 +518,17 @@ def test_data_list_and_describe(cli):
     assert len(facts["sha256"]) == 64
     assert "redistribution" in facts["terms"]
     assert "terms: " in cli("data", "describe", "ml-100k").stdout
+
+
+def test_the_list_of_commands_breaks_no_sentence() -> None:
+    """Typer keeps a line break inside a docstring's first paragraph in the list of commands."""
+    import inspect
+
+    def commands(group: typer.Typer) -> list[object]:
+        nested = [g.typer_instance for g in group.registered_groups]
+        own = [command.callback for command in group.registered_commands]
+        return own + [one for inner in nested if inner for one in commands(inner)]
+
+    for command in commands(app):
+        first = (inspect.getdoc(command) or "").partition("\n\n")[0]
+        assert first and "\n" not in first, command

@@ -65,3 +65,11 @@ def test_the_trainjob_of_two_nodes_with_four_gpus():
     made = trainjob(cluster, "registry.example/tasteloop-python@sha256:" + "0" * 64)
     job = complete(made, "tasteloop-run-0", "s3://bucket/checkpoints/run", '{"epochs": 3}')
     same("trainjob.yaml", yaml.safe_dump(job, sort_keys=False, width=120))
+
+
+def test_what_a_step_does_is_described_in_whole_sentences() -> None:
+    from pipelines.graphs.training import STEPS
+
+    for step in STEPS:
+        assert step.summary.endswith("."), step.name
+        assert "\n" not in step.summary and step.summary.count("`") % 2 == 0, step.name

@@ -290,6 +290,20 @@ def test_reasons_add_up_and_nothing_seen_is_recommended(session: Session) -> Non
             assert sum(r.terms.values()) == pytest.approx(r.score, abs=1e-5)
 
 
+def test_what_was_merely_shown_stays_recommendable_and_changes_no_score(session: Session) -> None:
+    history = next(history for history in HISTORIES if history)
+    shown = session.recommend([history], 1)[0][0].item
+    newest = max(event.time or 0 for event in history)
+    impression = Event("impression", shown, newest + 1)
+
+    without, with_impression = (
+        session.recommend([one], 5)[0] for one in (history, [*history, impression])
+    )
+
+    assert [r.item for r in with_impression] == [r.item for r in without]
+    assert [r.score for r in with_impression] == pytest.approx([r.score for r in without])
+
+
 def test_the_contributions_are_the_plain_formulas(session: Session) -> None:
     """Every term in float64, with whole matrices and standardised over all items, as the module's
     docstring says it.

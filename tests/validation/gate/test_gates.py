@@ -213,10 +213,13 @@ SOURCES = GateSettings(
         ("mine/ml-100k.yaml", "mine/reviews.csv", []),
         # it cannot say, so nothing passes
         (None, None, ["bounds of ml-100k", "bounds of rotten-tomatoes"]),
+        # what is empty names no source, whatever its type
+        (0, False, ["bounds of ml-100k", "bounds of rotten-tomatoes"]),
+        ([], {}, ["bounds of ml-100k", "bounds of rotten-tomatoes"]),
     ],
 )
 def test_bounds_of_a_source_are_asked_of_its_data_alone(
-    source: str | None, reviews_source: str | None, failed: list[str]
+    source: Any, reviews_source: Any, failed: list[str]
 ) -> None:
     found = samples.evaluation()
     found["lineage"] |= {"source": source, "reviews_source": reviews_source}
