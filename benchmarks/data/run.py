@@ -25,6 +25,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tasteloop.words import first_paragraph
+
 ROOT = Path(__file__).parents[2]
 ENGINES = ("polars", "pandas", "spark")
 POLARS_TIMES, POLARS_SHARE, EXPONENT, GIGABYTES = 3.0, 1 / 3, 1.1, 4.0  # what is asked for
@@ -197,9 +199,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], summed: Mapping[str, Any]) -> st
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        "benchmarks.data.run", description=" ".join((__doc__ or "").partition("\n\n")[0].split())
-    )
+    parser = argparse.ArgumentParser("benchmarks.data.run", description=first_paragraph(__doc__))
     parser.add_argument("--events", default="1e6,1e7", help="sizes, 1e6,1e7,5e7 (1e6,1e7)")
     parser.add_argument(
         "--engines", default=",".join(ENGINES), help="of polars, pandas, spark (all)"

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from servers import HOUSE, Running, ours, plain
 
+from tasteloop.words import first_paragraph
+
 ROOMS = {
     "test_v1": "V1",
     "test_v2": "V2 REST, binary tensor data",
@@ -104,9 +106,7 @@ def table(found: dict[str, Outcomes]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=" ".join((__doc__ or "").partition("\n\n")[0].split())
-    )
+    parser = argparse.ArgumentParser(description=first_paragraph(__doc__))
     parser.add_argument("--bundle", type=Path, required=True, help="what ours serves")
     parser.add_argument("--encoder", type=Path, required=True, help="what the peer serves")
     arguments = parser.parse_args()

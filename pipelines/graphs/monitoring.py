@@ -14,6 +14,7 @@ from pipelines.alerts import WEBHOOK
 from pipelines.graphs.step import Step, read_now
 from pipelines.settings import ClusterSettings, Settings, secret
 from tasteloop.errors import TasteloopError
+from tasteloop.words import first_paragraph
 
 MONITOR = Step(monitor, size="monitor")
 
@@ -33,7 +34,7 @@ def monitoring(settings: Settings) -> BaseComponent:
         )
     # to the pass, its pod is the machine
     settings_of_pass = settings.model_copy(update={"cluster": None})
-    description = (monitoring.__doc__ or "").partition("\n")[0]
+    description = first_paragraph(monitoring.__doc__)
 
     @dsl.pipeline(
         name="tasteloop-monitoring",

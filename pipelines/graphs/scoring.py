@@ -12,6 +12,7 @@ from kfp.dsl.base_component import BaseComponent
 from components.score import score
 from pipelines.graphs.step import Step, read_now
 from pipelines.settings import Settings
+from tasteloop.words import first_paragraph
 
 SCORE = Step(score, size="heavy")
 
@@ -19,7 +20,7 @@ SCORE = Step(score, size="heavy")
 def scoring(settings: Settings) -> BaseComponent:
     """The champion's answers for a file of events; parameters: events (a URI), model, k."""
     cluster = settings.cluster
-    description = (scoring.__doc__ or "").partition("\n")[0]
+    description = first_paragraph(scoring.__doc__)
 
     @dsl.pipeline(
         name="tasteloop-scoring",

@@ -17,6 +17,7 @@ from components.image import IMAGE, image
 from pipelines.graphs.pods import apply_kubernetes_settings
 from pipelines.settings import ClusterSettings, FinetuneSettings, Settings, StepSettings
 from serving.cluster.trainjob import SLACK
+from tasteloop.words import first_paragraph
 
 OUTPUT = "Output"  # kfp's local runner takes a condition on any other output for false
 
@@ -77,7 +78,7 @@ class Step:
     @property
     def summary(self) -> str:
         """The first paragraph of what it does, on one line."""
-        return " ".join((self.function.__doc__ or "").strip().partition("\n\n")[0].split())
+        return first_paragraph(self.function.__doc__)
 
     def task(self, settings: Settings, /, **inputs: Any) -> dsl.PipelineTask:
         """Its task in the graph that is being made, with the image, caching and pod of `settings`.

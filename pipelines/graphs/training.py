@@ -38,6 +38,7 @@ from components.validate import validate
 from pipelines.graphs.step import OUTPUT, Refusal, Step, section_json
 from pipelines.graphs.trainjob import manifest
 from pipelines.settings import Settings
+from tasteloop.words import first_paragraph
 
 NAME = "tasteloop-training"
 
@@ -94,7 +95,7 @@ def training(
     source = sha256(section_json(settings, "ingest").encode()).hexdigest()[:16]
     root = settings.cluster.root if settings.cluster else None
 
-    @dsl.pipeline(name=NAME, pipeline_root=root, description=(__doc__ or "").partition("\n")[0])
+    @dsl.pipeline(name=NAME, pipeline_root=root, description=first_paragraph(__doc__))
     def graph():  # no annotation: kfp would read it
         ingested = INGEST.task(settings, fingerprint=fingerprint)
         dataset = ingested.outputs["dataset"]

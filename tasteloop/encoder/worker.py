@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from tasteloop import process, storage
+from tasteloop.words import first_paragraph
 
 SNAPSHOTS, MODEL, CHECKPOINTS = "snapshots", "model", "checkpoints"  # in PLACE
 
@@ -70,7 +71,7 @@ def main() -> None:
     process.begin()
     parser = argparse.ArgumentParser(
         "tasteloop.encoder.worker",
-        description=" ".join((__doc__ or "").partition("\n\n")[0].split()),
+        description=first_paragraph(__doc__),
     )
     parser.add_argument("--place", required=True)
     parser.add_argument("--settings", required=True)

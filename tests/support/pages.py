@@ -14,6 +14,19 @@ CHROMIUM = next(
     None,
 )
 
+# A browser without a window that asks nothing of the network.
+HEADLESS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+)
+
 
 class Reader(HTMLParser):
     """What a browser makes of a page: its elements, attributes and text."""

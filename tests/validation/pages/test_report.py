@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support import samples
-from tests.support.pages import CHROMIUM, Reader
+from tests.support.pages import CHROMIUM, HEADLESS, Reader
 from tests.support.samples import RULES
 from validation.gate.gates import decide
 from validation.markup.style import DARK, LIGHT
@@ -141,15 +141,7 @@ def photograph(page: Path, scheme: str, width: int = 1200, height: int = 1600) -
     picture = page.with_name(f"{page.stem}-{scheme}.png")
     command = [
         str(CHROMIUM),
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--hide-scrollbars",
+        *HEADLESS,
         f"--user-data-dir={page.with_name('profile-' + scheme)}",
         f"--window-size={width},{height}",
         "--virtual-time-budget=3000",

@@ -25,7 +25,7 @@ from serving.release.rollout import Rollout, Side
 from tasteloop import files
 from tasteloop.errors import TasteloopError
 from tests.support import samples
-from tests.support.pages import CHROMIUM, Reader, luminance
+from tests.support.pages import CHROMIUM, HEADLESS, Reader, luminance
 from tests.support.registries import candidate, copy_empty_home, first_use_of_a_home, live_digest
 from tests.support.samples import RULES
 from validation.gate import gates
@@ -569,15 +569,7 @@ def browser(folder: Path) -> Iterator[Callable[..., Any]]:
         port = free.getsockname()[1]
     command = [
         str(CHROMIUM),
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--hide-scrollbars",
+        *HEADLESS,
         f"--user-data-dir={folder / 'profile'}",
         f"--remote-debugging-port={port}",
         "about:blank",
