@@ -22,7 +22,7 @@ if [[ ! -x $python ]]; then
         touch .venv-gpu/.complete
     fi
 fi
-export HF_HUB_OFFLINE=1 PYTHONPATH=$PWD
+export HF_HUB_OFFLINE=1 PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 TASTELOOP_HOME=$(mktemp -d)
 export TASTELOOP_HOME
 trap 'rm -rf "$TASTELOOP_HOME"' EXIT
