@@ -78,10 +78,10 @@ def cluster_deploy(
     from serving.cluster.api import connect
     from serving.cluster.inference_service import Service
 
-    options = manifest.given(set or [])
+    options = manifest.parse_options(set or [])
     # a mistake is refused before the registry and the cluster are asked
-    manifest.settings(name, namespace, **options)
-    release = manifest.release(version, image, uri, digest, store)
+    manifest.check_settings(name, namespace, **options)
+    release = manifest.resolve_release(version, image, uri, digest, store)
     service = Service(connect(context), name, namespace, **options)
     _print_releases(service, service.deploy(release), wait, as_json)
 
@@ -108,7 +108,7 @@ def cluster_canary(
     service = Service(connect(context), name, namespace)
     _print_releases(
         service,
-        service.canary(manifest.release(version, image, uri, digest, store), percent),
+        service.canary(manifest.resolve_release(version, image, uri, digest, store), percent),
         wait,
         as_json,
     )
@@ -178,10 +178,10 @@ def cluster_manifest(
 
     from serving.cluster import manifest
 
-    settings = manifest.settings(name, namespace, **manifest.given(set or []))
-    service = manifest.manifest(
+    settings = manifest.check_settings(name, namespace, **manifest.parse_options(set or []))
+    service = manifest.build_inference_service(
         settings,
-        manifest.Releases(manifest.release(version, image, uri, digest, store)),
+        manifest.Releases(manifest.resolve_release(version, image, uri, digest, store)),
     )
     typer.echo(yaml.safe_dump(service, sort_keys=False), nl=False)
 

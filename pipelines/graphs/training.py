@@ -36,7 +36,7 @@ from components.record import record
 from components.rehearse import rehearse
 from components.validate import validate
 from pipelines.graphs.step import OUTPUT, Refusal, Step, section_json
-from pipelines.graphs.trainjob import manifest
+from pipelines.graphs.trainjob import build_trainjob
 from pipelines.settings import Settings
 from tasteloop.words import first_paragraph
 
@@ -108,7 +108,7 @@ def training(
                 settings,
                 snapshots=snapshots,
                 checkpoints=checkpoints,
-                **_elsewhere(settings),
+                **_cluster_inputs(settings),
             )
             fitted = FIT_RECOMMENDER.task(
                 settings, model=tuned.outputs["model"], snapshots=snapshots
@@ -146,11 +146,13 @@ def training(
     return graph
 
 
-def _elsewhere(settings: Settings) -> dict[str, Any]:
-    """Where a cluster's fine-tuning keeps its checkpoints and trains, if not in the step."""
+def _cluster_inputs(settings: Settings) -> dict[str, Any]:
+    """Inputs of fine-tuning on a cluster: the store of its checkpoints, and the TrainJob in which
+    it trains; empty where the step does both itself.
+    """
     inputs: dict[str, Any] = {}
     if settings.cluster and settings.cluster.checkpoints:
         inputs["store"] = settings.cluster.checkpoints
     if settings.cluster and settings.cluster.finetune.together:
-        inputs["trainjob"] = json.dumps(manifest(settings.cluster, image()))
+        inputs["trainjob"] = json.dumps(build_trainjob(settings.cluster, image()))
     return inputs

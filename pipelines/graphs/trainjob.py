@@ -1,9 +1,9 @@
-"""The TrainJob that a fine-tuning step asks for: the profile in the words of Kubeflow Trainer, from
-2.2 on.
+"""The TrainJob that a fine-tuning step submits, built from the profile for Kubeflow Trainer 2.2 or
+newer.
 
-It refers to a runtime of the cluster's, by default Trainer's own `torch-distributed`, whose job and
-container are both called `node`. Trainer tells torchrun of nodes, processes and their meeting place
-by `PET_*` variables.
+It refers to a runtime of the cluster, by default Trainer's own `torch-distributed`, whose job and
+container are both called `node`. Trainer sets `PET_*` variables, by which torchrun knows the nodes,
+the processes and the address where they meet.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ from typing import Any
 
 from components.step import QUIET
 from pipelines.settings import ClusterSettings, secret
-from serving.cluster.trainjob import GROUP, VERSION
+from serving.cluster.api import KubernetesObject
+from serving.cluster.trainjob import TRAIN_JOBS
 
 _NODE = "node"
-_RESTARTS = 3  # of all workers, by torchrun, where they are on one node
+_RESTARTS = 3  # torchrun restarts all workers so often, where they are on one node
 _SHARED = "/dev/shm"
 
 
-def manifest(cluster: ClusterSettings, image: str) -> dict[str, Any]:
-    """The TrainJob without its name, place and training settings, which the step knows when it
+def build_trainjob(cluster: ClusterSettings, image: str) -> KubernetesObject:
+    """The TrainJob without its name, directory and training settings, which the step knows when it
     runs.
     """
+    # 1. what each pod requests
     training = cluster.finetune
     requests: dict[str, Any] = {"cpu": training.cpu, "memory": training.memory}
     limits: dict[str, Any] = {"memory": training.memory_limit or training.memory}
@@ -30,11 +32,16 @@ def manifest(cluster: ClusterSettings, image: str) -> dict[str, Any]:
         limits["cpu"] = training.cpu_limit
     if training.gpu:
         requests[training.accelerator] = limits[training.accelerator] = str(training.gpu)
-    # Torchruns of several nodes do not agree which attempt it is: there all end, and each pod's
-    # container starts again.
+
+    # 2. restarts: on several nodes, torchrun's processes do not agree which attempt it is; there
+    # all end, and each pod's container starts again
     restarts = _RESTARTS if training.nodes == 1 else 0
+    command = ["python", "-m", "torch.distributed.run", f"--max-restarts={restarts}"]
+    command += ["-m", "tasteloop.encoder.worker"]
+
+    # 3. the object
     return {
-        "apiVersion": f"{GROUP}/{VERSION}",
+        "apiVersion": TRAIN_JOBS.api_version,
         "kind": "TrainJob",
         "metadata": {
             "labels": {
@@ -44,15 +51,14 @@ def manifest(cluster: ClusterSettings, image: str) -> dict[str, Any]:
         },
         "spec": {
             "runtimeRef": {
-                "apiGroup": GROUP,
+                "apiGroup": TRAIN_JOBS.group,
                 "kind": training.runtime_kind,
                 "name": training.runtime,
             },
             "activeDeadlineSeconds": training.timeout,
             "trainer": {
                 "image": image,
-                "command": ["python", "-m", "torch.distributed.run", f"--max-restarts={restarts}"]
-                + ["-m", "tasteloop.encoder.worker"],
+                "command": command,
                 "env": _environment(cluster),
                 "numNodes": training.nodes,
                 "numProcPerNode": max(training.gpu, 1),
@@ -61,7 +67,7 @@ def manifest(cluster: ClusterSettings, image: str) -> dict[str, Any]:
             "runtimePatches": [
                 {
                     "manager": "tasteloop/pipelines",
-                    "trainingRuntimeSpec": {"template": _patch(cluster)},
+                    "trainingRuntimeSpec": {"template": _build_patch(cluster)},
                 }
             ],
         },
@@ -81,13 +87,14 @@ def _environment(cluster: ClusterSettings) -> list[dict[str, Any]]:
     return variables
 
 
-def _patch(cluster: ClusterSettings) -> dict[str, Any]:
+def _build_patch(cluster: ClusterSettings) -> dict[str, Any]:
+    """What is added to the runtime's job: user, volumes, nodes and secrets of its pods."""
     training = cluster.finetune
-    home = (
-        {"persistentVolumeClaim": {"claimName": cluster.volume}}
-        if cluster.volume
-        else {"emptyDir": {}}
-    )
+    home: dict[str, Any] = {"emptyDir": {}}
+    if cluster.volume:
+        home = {"persistentVolumeClaim": {"claimName": cluster.volume}}
+
+    # 1. the pod
     pod: dict[str, Any] = {
         "securityContext": {
             "runAsNonRoot": True,
@@ -111,19 +118,22 @@ def _patch(cluster: ClusterSettings) -> dict[str, Any]:
         ],
         "volumes": [
             {"name": "home", **home},
-            # NCCL's; a container's own has 64 MB
+            # NCCL's; a container's own /dev/shm has 64 MB
             {"name": "shared", "emptyDir": {"medium": "Memory"}},
         ],
     }
     if training.node_selector:
         pod["nodeSelector"] = training.node_selector
     if training.tolerations:
-        pod["tolerations"] = [t.model_dump(exclude_none=True) for t in training.tolerations]
+        pod["tolerations"] = [
+            toleration.model_dump(exclude_none=True) for toleration in training.tolerations
+        ]
     if cluster.service_account:
         pod["serviceAccountName"] = cluster.service_account
     if cluster.pull_secrets:
         pod["imagePullSecrets"] = [{"name": name} for name in cluster.pull_secrets]
-    # workers speak to each other by address
+
+    # 2. the patch; workers connect to each other by address, which a mesh would not pass on
     metadata = {"annotations": {"sidecar.istio.io/inject": "false"}}
     return {
         "spec": {

@@ -1,10 +1,12 @@
-"""Calls of the Kubernetes API, and its refusals as records: the one way in which this room asks."""
+"""Calls of the Kubernetes API, and its refusals as records."""
 
 from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -13,9 +15,54 @@ from tasteloop.errors import TasteloopError
 
 _TIMEOUT = (5, 30)  # seconds, of connecting and of reading
 
+KubernetesObject = dict[str, Any]
+"""An object of the cluster as the API reads and writes it: its fields are Kubernetes' own."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A kind of objects in the API.
+
+    >>> jobs = Resource("batch", "v1", "jobs")
+    >>> jobs.api_version, jobs.full_name, jobs.path("default")
+    ('batch/v1', 'jobs.batch', '/apis/batch/v1/namespaces/default/jobs')
+    """
+
+    group: str
+    version: str
+    plural: str
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}"
+
+    @property
+    def full_name(self) -> str:
+        """The name of its definition (CRD)."""
+        return f"{self.plural}.{self.group}"
+
+    def path(self, namespace: str) -> str:
+        """The path of all its objects in a namespace."""
+        return f"/apis/{self.api_version}/namespaces/{namespace}/{self.plural}"
+
+
+class Condition(BaseModel, frozen=True):
+    """One of the conditions that a controller writes into the status of an object."""
+
+    type: str
+    status: str = "Unknown"
+    reason: str | None = None
+    message: str | None = None
+
+
+def read_conditions(kubernetes_object: Mapping[str, Any]) -> tuple[Condition, ...]:
+    """The conditions of an object; none where its controller has not written any."""
+    status = kubernetes_object.get("status") or {}
+    return tuple(Condition.model_validate(entry) for entry in status.get("conditions") or [])
+
 
 class ConnectionLost(TasteloopError):
-    """No answer, or none that says anything: what was asked may have been done."""
+    """No answer, or none that says anything: the server may have done what was requested."""
 
 
 class Cause(BaseModel, frozen=True):
@@ -55,14 +102,16 @@ class Refusal(Exception):
     """The API server refused a call.
 
     Attributes:
-        status: of HTTP.
-        name, kind: of what it is about; None where it does not say.
+        status: the HTTP status.
+        message: the server's own, else the reason phrase of HTTP.
+        name, kind: of the object that it is about; None where the response does not name one.
+        causes: the fields that it is about.
     """
 
-    def __init__(self, status: int, reason: str, said: ApiStatus) -> None:
-        details = said.details or Details()
+    def __init__(self, status: int, reason: str, response: ApiStatus) -> None:
+        details = response.details or Details()
         self.status = status
-        self.message = said.message or reason
+        self.message = response.message or reason
         self.name, self.kind = details.name, details.kind
         self.causes = details.causes or ()
         super().__init__(self.message)
@@ -84,7 +133,7 @@ def connect(context: str | None = None) -> Any:
             f"no cluster to talk to: {error}; set KUBECONFIG, or give --context"
         ) from None
     configuration = client.Configuration.get_default_copy()
-    configuration.retries = False  # a write that is repeated in the dark is not ours to repeat
+    configuration.retries = False  # a write may have arrived although no answer came
     return client.ApiClient(configuration)
 
 
@@ -94,8 +143,8 @@ def call(
     path: str,
     query: list[tuple[str, str]] | None = None,
     body: Any = None,
-) -> dict[str, Any]:
-    """One call; returns the object that the server answers with.
+) -> KubernetesObject:
+    """Make one call; returns the object that the server answers with.
 
     Args:
         client: a `kubernetes.client.ApiClient`; `connect()` makes one.
@@ -114,7 +163,7 @@ def call(
     elif method == "PATCH":
         content_type = "application/apply-patch+yaml"
     try:
-        response: dict[str, Any] = client.call_api(
+        response: KubernetesObject = client.call_api(
             path,
             method,
             query_params=query or [],
@@ -135,24 +184,56 @@ def call(
     return response
 
 
-def first_dropped_field(wanted: Any, kept: Any, path: str) -> str | None:
-    """The first field of what was asked that the server did not keep; None where it kept all.
+class ResourceClient(ABC):
+    """Calls about the objects of one kind in a namespace. A refusal is raised as a TasteloopError
+    that says what to do about it.
+
+    Args:
+        api: a `kubernetes.client.ApiClient`; `connect()` makes one.
+    """
+
+    def __init__(self, api: Any, resource: Resource, namespace: str) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._path = resource.path(namespace)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        verb: str,
+        query: list[tuple[str, str]] | None = None,
+        body: Any = None,
+    ) -> KubernetesObject:
+        """As `call`; `verb` is how Kubernetes calls the method, for the error's text."""
+        try:
+            return call(self._api, method, path, query, body)
+        except Refusal as refusal:
+            raise self._explain(refusal, verb) from None
+
+    @abstractmethod
+    def _explain(self, refusal: Refusal, verb: str) -> TasteloopError:
+        """The error for a refusal, with what to do about it."""
+
+
+def first_dropped_field(requested: Any, stored: Any, path: str) -> str | None:
+    """The first field of a request that the server did not store; None where it stored all.
 
     >>> first_dropped_field({"a": 1, "b": [{"c": 2}]}, {"a": 1, "b": [{}], "d": 3}, "spec")
     'spec.b[0].c'
     """
-    if isinstance(wanted, Mapping):
-        if not isinstance(kept, Mapping):
+    if isinstance(requested, Mapping):
+        if not isinstance(stored, Mapping):
             return path
-        pairs = [(value, kept.get(key), f"{path}.{key}") for key, value in wanted.items()]
-    elif isinstance(wanted, list):
-        if not isinstance(kept, list) or len(wanted) > len(kept):
+        pairs = [(value, stored.get(key), f"{path}.{key}") for key, value in requested.items()]
+    elif isinstance(requested, list):
+        if not isinstance(stored, list) or len(requested) > len(stored):
             return path
-        pairs = [(value, kept[n], f"{path}[{n}]") for n, value in enumerate(wanted)]
+        pairs = [(value, stored[n], f"{path}[{n}]") for n, value in enumerate(requested)]
     else:
-        return None if kept == wanted else path
-    for value, kept_value, field in pairs:
-        dropped = first_dropped_field(value, kept_value, field)
+        return None if stored == requested else path
+    for value, stored_value, field in pairs:
+        dropped = first_dropped_field(value, stored_value, field)
         if dropped:
             return dropped
     return None

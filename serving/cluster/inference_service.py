@@ -1,12 +1,12 @@
-"""The serving image on a cluster: an InferenceService that is applied, tried, promoted and taken
-back.
+"""The serving image on a cluster: an InferenceService whose releases are deployed, tried, promoted
+and rolled back.
 
 The object is the only state: its annotation `tasteloop/releases` says which release is stable,
 which is tried and which was stable before; another holds the settings. Every change reads the
-object, makes the next one and applies it on the server's side under the version that was read, so
-of two promoters one is told that it lost. What the server would keep is compared with what was
-asked, in a dry run first: a field that an older KServe does not know would vanish without a word
-otherwise.
+object, builds the next one and applies it on the server's side under the version that was read, so
+of two promoters the slower one is refused. A dry run comes first, and what the server would store
+is compared with the request: otherwise a field that an older KServe does not know would vanish
+without a word.
 """
 
 from __future__ import annotations
@@ -17,27 +17,32 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from serving.cluster.api import ConnectionLost, Refusal, call, first_dropped_field
+from serving.cluster.api import (
+    ConnectionLost,
+    KubernetesObject,
+    Refusal,
+    ResourceClient,
+    first_dropped_field,
+)
 from serving.cluster.manifest import (
-    GROUP,
+    INFERENCE_SERVICES,
     MANAGER,
     MODE,
-    PLURAL,
     RELEASES,
     SETTINGS,
-    VERSION,
     Release,
     Releases,
     ServiceSettings,
-    manifest,
-    settings,
+    build_inference_service,
+    check_settings,
 )
-from serving.cluster.readiness import unready
+from serving.cluster.readiness import describe_pending
 from tasteloop.errors import TasteloopError
 
 logger = logging.getLogger(__name__)
 
-_RETRY = 2.0  # seconds between two looks
+_RETRY = 2.0  # seconds between two reads of an object that is waited for
+_READS_AFTER_LOSS = 5  # of an object, where the answer to a change was lost
 
 
 class Moved(TasteloopError):
@@ -48,7 +53,7 @@ class _Absent(TasteloopError):
     """There is no such object."""
 
 
-class Service:
+class Service(ResourceClient):
     """One InferenceService on the cluster that `api` reaches.
 
     Every method raises TasteloopError for what the cluster refuses or does not answer, with what to
@@ -56,36 +61,41 @@ class Service:
 
     Args:
         api: a `kubernetes.client.ApiClient`; `api.connect()` makes one.
-        settings: what is to be other than the object says, or than the default where there is none.
+        settings: those that shall differ from the object's, or from the defaults where there is no
+            object yet.
     """
 
     def __init__(
         self, api: Any, name: str = "tasteloop", namespace: str = "tasteloop", **settings: Any
     ) -> None:
-        self._api, self._name, self._namespace, self._given = api, name, namespace, settings
-        self._path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}"
-        self._mode = self._settings().mode  # and a wrong setting is told before anything is asked
+        super().__init__(api, INFERENCE_SERVICES, namespace)
+        self._name = name
+        self._own_path = f"{self._path}/{name}"
+        self._label = f"InferenceService {namespace}/{name}"
+        self._changed_settings = settings
+        # a wrong setting is refused here, before the cluster is called
+        self._mode: str | None = self._merge_settings(None).mode
 
-    def read(self) -> dict[str, Any] | None:
+    def read(self) -> KubernetesObject | None:
         """The object as it is; None where there is none."""
         try:
-            return self._call("GET", f"{self._path}/{self._name}", "read")
+            return self._call("GET", self._own_path, "read")
         except _Absent:
             return None
 
     def releases(self) -> Releases:
-        """What it is made of."""
-        found = self.read()
-        if found is None:
+        """The releases that the object holds."""
+        service = self.read()
+        if service is None:
             raise TasteloopError(
-                f"there is no {self._called}; make it with `tasteloop cluster deploy`"
+                f"there is no {self._label}; make it with `tasteloop cluster deploy`"
             )
-        return self._of(found)
+        return self._read_releases(service)
 
     def pending(self) -> str | None:
         """What KServe has still to do, in words; None where it has done what the object says."""
-        found = self.read()
-        return unready(found) if found else f"there is no {self._called}"
+        service = self.read()
+        return describe_pending(service) if service else f"there is no {self._label}"
 
     def deploy(self, release: Release) -> Releases:
         """Make a release the stable one at once: the first, or one that needs no trial."""
@@ -93,7 +103,7 @@ class Service:
         def change(now: Releases | None) -> Releases:
             if now is None:
                 return Releases(release)
-            self._not_trying(now)
+            self._refuse_second_trial(now)
             return now if now.stable == release else Releases(release, before=now.stable)
 
         return self._change(change)
@@ -109,7 +119,7 @@ class Service:
                     f"there is no stable release to try {release.name} beside: deploy one"
                 )
             if now.tried != release:
-                self._not_trying(now)
+                self._refuse_second_trial(now)
             if now.stable.version == release.version:  # its Deployment would bear the same name
                 raise TasteloopError(
                     f"{release.name} is the stable release already; with another image, deploy it"
@@ -145,193 +155,196 @@ class Service:
                     "there is nothing to go back to: no canary, and no release before this one"
                 )
             if now.tried and self._mode == "Knative" and now.percent:
-                # pins the revision before, whose pods are there
+                # no share for the newest revision: Knative goes on with the one before, whose pods
+                # still run
                 return Releases(now.stable, now.tried, 0, now.before)
             if now.tried:
                 return Releases(now.stable, before=now.before)
-            return Releases(now.before)  # type: ignore[arg-type]  # there is one: asked above
+            assert now.before is not None  # checked above
+            return Releases(now.before)
 
         return self._change(change)
 
     def wait(self, seconds: float, say: Callable[[str], None] = logger.info) -> None:
-        """Until the controller has done what the object says: pods ready, the share of the requests
-        as asked.
+        """Wait until the controller has done what the object says: the pods are ready, and the
+        requests are shared as requested.
         """
         deadline = time.monotonic() + seconds
-        waiting = "nothing was seen of it yet"
+        reported = "nothing was seen of it yet"
         while True:
             try:
-                found = self.read()
-                if found is None:
-                    raise TasteloopError(f"{self._called} is gone")
-                now = unready(found)
+                service = self.read()
+                if service is None:
+                    raise TasteloopError(f"{self._label} is gone")
+                pending = describe_pending(service)
             except ConnectionLost as error:
-                now = str(error)
-            if now is None:
+                pending = str(error)
+            if pending is None:
                 return
-            if now != waiting:
-                waiting = now
-                say(f"{self._called}: {waiting}")
+            if pending != reported:
+                reported = pending
+                say(f"{self._label}: {reported}")
             if time.monotonic() > deadline:
                 raise TasteloopError(
-                    f"{self._called} was not ready within {seconds:.0f} s: {waiting}; look at it with `kubectl "
+                    f"{self._label} was not ready within {seconds:.0f} s: {reported}; look at it with `kubectl "
                     f"describe inferenceservice -n {self._namespace} {self._name}`"
                 )
             time.sleep(min(_RETRY, seconds / 10))
 
-    @property
-    def _called(self) -> str:
-        return f"InferenceService {self._namespace}/{self._name}"
-
-    def _of(self, found: Mapping[str, Any]) -> Releases:
-        annotations = found["metadata"].get("annotations", {})
+    def _read_releases(self, service: Mapping[str, Any]) -> Releases:
+        """The releases of an object that we made; its mode becomes this client's."""
+        annotations = service["metadata"].get("annotations", {})
         if RELEASES not in annotations:
             raise TasteloopError(
-                f"{self._called} was not made by tasteloop (no annotation {RELEASES}); choose another name"
+                f"{self._label} was not made by tasteloop (no annotation {RELEASES}); choose another name"
             )
         self._mode = annotations.get(MODE)
-        if self._mode != self._given.get("mode", self._mode):
+        requested_mode = self._changed_settings.get("mode", self._mode)
+        if self._mode != requested_mode:
             raise TasteloopError(
-                f"{self._called} is in mode {self._mode}, not {self._given['mode']}; KServe does not change "
+                f"{self._label} is in mode {self._mode}, not {requested_mode}; KServe does not change "
                 "the mode of a service: give the same, or delete it first"
             )
         return Releases.read(annotations[RELEASES])
 
-    def _settings(self, found: Mapping[str, Any] | None = None) -> ServiceSettings:
-        annotations = found["metadata"]["annotations"] if found else {}
-        kept = {**json.loads(annotations[SETTINGS]), "mode": annotations[MODE]} if found else {}
-        return settings(self._name, self._namespace, **{**kept, **self._given})
+    def _merge_settings(self, service: Mapping[str, Any] | None) -> ServiceSettings:
+        """The settings of the object, if there is one, with those that this client changes."""
+        settings: dict[str, Any] = {}
+        if service is not None:
+            annotations = service["metadata"]["annotations"]
+            settings = {**json.loads(annotations[SETTINGS]), "mode": annotations[MODE]}
+        settings |= self._changed_settings
+        return check_settings(self._name, self._namespace, **settings)
 
-    def _not_trying(self, now: Releases) -> None:
-        # Knative's at 0 was rolled back
+    def _refuse_second_trial(self, now: Releases) -> None:
+        # in Knative mode, one that is tried with 0 percent was rolled back
         if now.tried and (now.percent or self._mode == "Standard"):
             raise TasteloopError(
                 f"{now.tried.name} is tried with {now.percent} percent: promote it or roll it back first"
             )
 
     def _change(self, change: Callable[[Releases | None], Releases]) -> Releases:
-        found = self.read()
-        releases = change(self._of(found) if found else None)
-        wanted = manifest(self._settings(found), releases)
-        if found:
-            wanted["metadata"]["resourceVersion"] = self._owned(found)["metadata"][
-                "resourceVersion"
-            ]
-        self._kept(wanted, self._apply(wanted, dry=True))
+        """Apply the releases that `change` makes of the present ones (None where there is no
+        object); returns them.
+        """
+        # 1. the next object, under the version that was read
+        service = self.read()
+        releases = change(self._read_releases(service) if service else None)
+        requested = build_inference_service(self._merge_settings(service), releases)
+        if service:
+            applied = self._take_over_updates(service)
+            requested["metadata"]["resourceVersion"] = applied["metadata"]["resourceVersion"]
+
+        # 2. what the server would store of it
+        self._refuse_dropped_field(requested, self._apply(requested, dry=True))
+
+        # 3. the change
         try:
-            self._apply(wanted)
-        except ConnectionLost as error:  # it may have arrived: the object tells
-            after = self._after(error)
-            if (
-                after is None
-                or after["metadata"].get("annotations", {}).get(RELEASES) != releases.write()
-            ):
+            self._apply(requested)
+        except ConnectionLost as error:  # it may have arrived: the object shows whether it did
+            present = self._read_after_loss(error)
+            annotations = present["metadata"].get("annotations", {}) if present else {}
+            if annotations.get(RELEASES) != releases.write():
                 raise TasteloopError(
                     f"{error}; nothing was changed: the same command again does it"
                 ) from None
         return releases
 
-    def _owned(self, found: dict[str, Any]) -> dict[str, Any]:
-        """What a create left us with as an update becomes an apply's: else no later apply could
-        take a field away.
-        """
-        metadata = found["metadata"]
-        fields = metadata.get("managedFields", [])
-        ours = [
-            f
-            for f in fields
-            if (f["manager"], f["operation"]) == (MANAGER, "Update") and "subresource" not in f
-        ]
-        if not ours:
-            return found
-        fields = [{**f, "operation": "Apply"} if f in ours else f for f in fields]
-        change = [
-            {"op": "replace", "path": "/metadata/managedFields", "value": fields},
-            {
-                "op": "replace",
-                "path": "/metadata/resourceVersion",
-                "value": metadata["resourceVersion"],
-            },
-        ]
-        return self._call("PATCH", f"{self._path}/{self._name}", "patch", body=change)
+    def _take_over_updates(self, service: KubernetesObject) -> KubernetesObject:
+        """Make an apply's fields of those that our create left as an update's; returns the object
+        after that.
 
-    def _after(self, lost: Exception) -> dict[str, Any] | None:
-        for left in reversed(range(5)):
+        A later apply can take a field away only where an apply set it.
+        """
+        metadata = service["metadata"]
+        entries = []
+        has_changed = False
+        for entry in metadata.get("managedFields", []):
+            is_ours = (entry["manager"], entry["operation"]) == (MANAGER, "Update")
+            if is_ours and "subresource" not in entry:
+                entry = {**entry, "operation": "Apply"}
+                has_changed = True
+            entries.append(entry)
+        if not has_changed:
+            return service
+        version = metadata["resourceVersion"]
+        patch = [
+            {"op": "replace", "path": "/metadata/managedFields", "value": entries},
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
+        ]
+        return self._call("PATCH", self._own_path, "patch", body=patch)
+
+    def _read_after_loss(self, lost: ConnectionLost) -> KubernetesObject | None:
+        """The object after a change whose answer was lost.
+
+        Raises:
+            TasteloopError: it cannot be read either.
+        """
+        for attempt in range(_READS_AFTER_LOSS):
+            if attempt:
+                time.sleep(_RETRY / 4)
             try:
                 return self.read()
             except ConnectionLost:
-                if not left:
-                    raise TasteloopError(
-                        f"{lost}; whether the change arrived is not known: see `tasteloop cluster status` later"
-                    ) from None
-                time.sleep(_RETRY / 4)
-        raise AssertionError
+                continue
+        raise TasteloopError(
+            f"{lost}; whether the change arrived is not known: see `tasteloop cluster status` later"
+        ) from None
 
-    def _apply(self, wanted: Mapping[str, Any], dry: bool = False) -> dict[str, Any]:
-        query = [("fieldManager", MANAGER), *([("dryRun", "All")] if dry else [])]
-        place = f"{self._path}/{self._name}"
+    def _apply(self, requested: Mapping[str, Any], dry: bool = False) -> KubernetesObject:
+        query = [("fieldManager", MANAGER)]
+        if dry:
+            query.append(("dryRun", "All"))
         try:
-            # an apply would change one that appeared meanwhile
-            if "resourceVersion" not in wanted["metadata"]:
-                return self._call("POST", self._path, "create", query, wanted)
-            return self._call("PATCH", place, "patch", query, wanted)
+            # A create, since an apply would change an object that appeared meanwhile.
+            if "resourceVersion" not in requested["metadata"]:
+                return self._call("POST", self._path, "create", query, requested)
+            return self._call("PATCH", self._own_path, "patch", query, requested)
         except _Absent:
-            raise TasteloopError(f"{self._called} was deleted meanwhile") from None
+            raise TasteloopError(f"{self._label} was deleted meanwhile") from None
 
-    def _kept(self, wanted: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
-        dropped = first_dropped_field(wanted["spec"], kept["spec"], "spec")
+    def _refuse_dropped_field(
+        self, requested: Mapping[str, Any], stored: Mapping[str, Any]
+    ) -> None:
+        dropped = first_dropped_field(requested["spec"], stored["spec"], "spec")
         if dropped:
             raise TasteloopError(
                 f"this cluster's KServe would drop {dropped} without a word; spec.canary is known from KServe 0.20 on: "
                 "upgrade KServe and its CRDs, or use --mode Knative"
             )
 
-    def _call(
-        self,
-        method: str,
-        path: str,
-        verb: str,
-        query: list[tuple[str, str]] | None = None,
-        body: Any = None,
-    ) -> dict[str, Any]:
-        try:
-            return call(self._api, method, path, query, body)
-        except Refusal as refusal:
-            raise self._explain(refusal, verb) from None
-
-    def _explain(self, error: Refusal, verb: str) -> TasteloopError:
-        """A refusal with what to do about it."""
-        message = error.message
-        if error.status == 404 and error.name == self._name:
+    def _explain(self, refusal: Refusal, verb: str) -> TasteloopError:
+        message = refusal.message
+        if refusal.status == 404 and refusal.name == self._name:
             return _Absent(message)
-        if error.status == 404 and error.kind == "namespaces":
+        if refusal.status == 404 and refusal.kind == "namespaces":
             return TasteloopError(
                 f"there is no namespace {self._namespace}; docs/cluster.md says how it is made"
             )
-        if error.status == 404:
+        if refusal.status == 404:
             return TasteloopError(
-                f"this cluster has no {PLURAL}.{GROUP}: install KServe with its CRDs ({message})"
+                f"this cluster has no {INFERENCE_SERVICES.full_name}: install KServe with its CRDs ({message})"
             )
-        if error.status == 401:
+        if refusal.status == 401:
             return TasteloopError(
                 "the cluster does not know who asks; log in again (kubectl auth whoami tells)"
             )
-        if error.status == 403:
+        if refusal.status == 403:
             return TasteloopError(
-                f"whoever asks may not {verb} {PLURAL} in {self._namespace}: {message}; "
+                f"whoever asks may not {verb} {INFERENCE_SERVICES.plural} in {self._namespace}: {message}; "
                 "infra/k8s/base/rbac.yaml has the role tasteloop-promoter"
             )
-        if error.status == 409 and any(
-            cause.reason == "FieldManagerConflict" for cause in error.causes
+        if refusal.status == 409 and any(
+            cause.reason == "FieldManagerConflict" for cause in refusal.causes
         ):
-            fields = ", ".join(str(cause.field) for cause in error.causes)
+            fields = ", ".join(str(cause.field) for cause in refusal.causes)
             return TasteloopError(
-                f"someone else manages a part of {self._called} ({fields}): {message}"
+                f"someone else manages a part of {self._label} ({fields}): {message}"
             )
-        if error.status == 409:
+        if refusal.status == 409:
             return Moved(
-                f"{self._called} was changed by someone else meanwhile: see `tasteloop cluster status`"
+                f"{self._label} was changed by someone else meanwhile: see `tasteloop cluster status`"
             )
-        if error.status in (400, 422):
+        if refusal.status in (400, 422):
             return TasteloopError(f"the cluster refuses the manifest: {message}")
-        return TasteloopError(f"the cluster answered {error.status}: {message}")
+        return TasteloopError(f"the cluster answered {refusal.status}: {message}")

@@ -1,8 +1,8 @@
 """The InferenceService as an object: its settings, its releases, and the manifest that they make.
 
-A canary is what the mode understands: in Standard mode an entry of `spec.canary`, a Deployment of
-its own that a promotion makes the stable one, its pods untouched; in Knative mode the next revision
-under `canaryTrafficPercent`.
+A canary depends on KServe's mode. In Standard mode it is an entry of `spec.canary`, with a
+Deployment of its own; a promotion makes that the stable one and leaves its pods as they are. In
+Knative mode it is the next revision, with its share in `canaryTrafficPercent`.
 """
 
 from __future__ import annotations
@@ -15,17 +15,25 @@ from urllib.parse import urlparse
 
 from pydantic import BaseModel, Field, ValidationError
 
+from serving.cluster.api import KubernetesObject, Resource
 from serving.release import registry
 from tasteloop.errors import TasteloopError
 from tasteloop.yaml12 import parse_yaml
 
-GROUP, VERSION, PLURAL = "serving.kserve.io", "v1beta1", "inferenceservices"
-MANAGER = "tasteloop"
-RELEASES, SETTINGS = "tasteloop/releases", "tasteloop/settings"  # annotations
+INFERENCE_SERVICES = Resource("serving.kserve.io", "v1beta1", "inferenceservices")
+MANAGER = "tasteloop"  # of the fields that we apply
+
+# annotations of the object
+RELEASES = "tasteloop/releases"
+SETTINGS = "tasteloop/settings"
 MODE = "serving.kserve.io/deploymentMode"
+
 _NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _SCHEMES = ("s3://", "gs://", "pvc://", "https://", "hdfs://", "oci://")
 _MODELS = "/mnt/models"  # where KServe's storage initialiser puts what STORAGE_URI names
+
+# seconds of a pod's end: in which endpoints forget it, then in which requests under way end
+_LINGER, _GRACE = 5, 25
 
 
 class ServiceSettings(BaseModel, frozen=True, extra="forbid"):
@@ -57,8 +65,11 @@ class ServiceSettings(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True)
 class Release:
-    """A registered version, where KServe finds its bundle (s3://, gs://, pvc://, https://), and the
-    serving image.
+    """A registered version and the serving image.
+
+    Attributes:
+        uri: where KServe finds the bundle (s3://, gs://, pvc://, https://).
+        digest: of the bundle.
     """
 
     version: str
@@ -73,7 +84,13 @@ class Release:
 
 @dataclass(frozen=True)
 class Releases:
-    """What the service is made of; `percent` of the requests go to the one that is tried."""
+    """The releases of the service.
+
+    Attributes:
+        stable: it gets the requests that `tried` does not get.
+        tried: the canary, which gets `percent` of the requests; None where none is tried.
+        before: the stable release before this one, to which a rollback returns.
+    """
 
     stable: Release
     tried: Release | None = None
@@ -82,38 +99,40 @@ class Releases:
 
     @classmethod
     def read(cls, text: str) -> Releases:
-        told = json.loads(text)
-        release = {
-            key: Release(**told[key]) if told.get(key) else None
-            for key in ("stable", "tried", "before")
-        }
-        return cls(**{**told, **release})
+        """From the annotation `RELEASES`, as `write` made it."""
+        fields = json.loads(text)
+        for name in ("stable", "tried", "before"):
+            fields[name] = Release(**fields[name]) if fields.get(name) else None
+        return cls(**fields)
 
     def write(self) -> str:
+        """As JSON for the annotation `RELEASES`."""
         return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
 
 
-def manifest(settings: ServiceSettings, releases: Releases) -> dict[str, Any]:
-    """The whole InferenceService for these releases; what is left out of it, an apply takes
-    away.
+def build_inference_service(settings: ServiceSettings, releases: Releases) -> KubernetesObject:
+    """The InferenceService for these releases, with every field that we manage: an apply takes away
+    what an object leaves out.
     """
     stable, tried = releases.stable, releases.tried
-    knative = settings.mode == "Knative"
-    shown = tried if knative and tried else stable
+    is_knative = settings.mode == "Knative"
+    # Knative knows one predictor: the next revision, to which it sends a share of the requests
+    newest = tried if is_knative and tried else stable
     predictor = {
-        **_pod(settings, shown),
+        **_build_pod(settings, newest),
         "minReplicas": settings.replicas,
         "maxReplicas": max(settings.most, settings.replicas),
-        "scaleMetric": "concurrency" if knative else "cpu",
+        "scaleMetric": "concurrency" if is_knative else "cpu",
         "scaleTarget": settings.busy,
     }
     spec: dict[str, Any] = {"predictor": predictor}
-    if tried and knative:
+    if tried and is_knative:
         predictor["canaryTrafficPercent"] = releases.percent
     elif tried:
-        spec["canary"] = [{"trafficPercent": releases.percent, "predictor": _pod(settings, tried)}]
+        canary = _build_pod(settings, tried)
+        spec["canary"] = [{"trafficPercent": releases.percent, "predictor": canary}]
     return {
-        "apiVersion": f"{GROUP}/{VERSION}",
+        "apiVersion": INFERENCE_SERVICES.api_version,
         "kind": "InferenceService",
         "metadata": {
             "name": settings.name,
@@ -132,19 +151,12 @@ def manifest(settings: ServiceSettings, releases: Releases) -> dict[str, Any]:
     }
 
 
-def _pod(settings: ServiceSettings, release: Release) -> dict[str, Any]:
-    linger, grace = 5, 25  # seconds: endpoints forget a pod, then requests under way end
-    arguments = [
-        "--bundle",
-        _MODELS,
-        "--version",
-        release.version,
-        "--host",
-        "0.0.0.0",
-        "--log-format",
-        "json",
-    ]
-    arguments += ["--linger", str(linger), "--grace", str(grace)]
+def _build_pod(settings: ServiceSettings, release: Release) -> dict[str, Any]:
+    """The specification of a release's pods."""
+    # 1. the server's arguments and environment
+    arguments = ["--bundle", _MODELS, "--version", release.version]
+    arguments += ["--host", "0.0.0.0", "--log-format", "json"]
+    arguments += ["--linger", str(_LINGER), "--grace", str(_GRACE)]
     env: list[dict[str, Any]] = [
         {"name": "STORAGE_URI", "value": release.uri},
         {"name": "TASTELOOP_HOME", "value": "/tmp/home"},
@@ -154,18 +166,21 @@ def _pod(settings: ServiceSettings, release: Release) -> dict[str, Any]:
         env.append({"name": "TASTELOOP_API_TOKEN", "valueFrom": {"secretKeyRef": reference}})
     else:
         arguments.append("--without-token")
+
+    # 2. ports, resources and probes
     ports = [{"name": "http1", "containerPort": 8080, "protocol": "TCP"}]
     if settings.mode == "Standard":  # Knative takes one port
         ports.append({"name": "grpc", "containerPort": 8081, "protocol": "TCP"})
     resources = {"cpu": settings.cpu, "memory": settings.memory}
 
-    def probe(path: str, **more: int) -> dict[str, Any]:
-        return {"httpGet": {"path": path, "port": 8080}, "timeoutSeconds": 2, **more}
+    def probe(path: str, **timing: int) -> dict[str, Any]:
+        return {"httpGet": {"path": path, "port": 8080}, "timeoutSeconds": 2, **timing}
 
+    # 3. the pod
     pod: dict[str, Any] = {
         "name": release.name,
         "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": linger + grace + 5,
+        "terminationGracePeriodSeconds": _LINGER + _GRACE + 5,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": settings.user,
@@ -205,22 +220,23 @@ def _pod(settings: ServiceSettings, release: Release) -> dict[str, Any]:
     return pod
 
 
-def release(
+def resolve_release(
     version: str,
     image: str,
     uri: str | None = None,
     digest: str | None = None,
     store: str | None = None,
 ) -> Release:
-    """A release of a registered version; the registry is asked where no `uri` and `digest` are
-    given.
+    """The release of a registered version.
 
     Args:
-        store: what MLflow's server keeps proxied artifacts in (its --artifacts-destination),
-            s3://bucket/path.
+        uri, digest: where the bundle is and which it is; without them the registry says so.
+        store: where MLflow's server keeps the artifacts that it proxies (its
+            --artifacts-destination), s3://bucket/path.
 
     Raises:
-        TasteloopError: it has not passed gate and rehearsal, or lies where KServe cannot fetch it.
+        TasteloopError: the version has not passed gate and rehearsal, or its bundle lies where
+            KServe cannot fetch it.
     """
     if (uri is None) != (digest is None):
         raise TasteloopError(
@@ -238,8 +254,12 @@ def release(
     return Release(version, uri, digest, image)
 
 
-def given(options: Sequence[str]) -> dict[str, Any]:
-    """Settings from `key=value`, a value read as YAML."""
+def parse_options(options: Sequence[str]) -> dict[str, Any]:
+    """Settings of the service from options `key=value`; a value is read as YAML.
+
+    >>> parse_options(["replicas=3", "token=null"])
+    {'replicas': 3, 'token': None}
+    """
     values = {}
     for option in options:
         key, equals, text = option.partition("=")
@@ -254,10 +274,14 @@ def given(options: Sequence[str]) -> dict[str, Any]:
     return values
 
 
-def settings(name: str, namespace: str, **given: Any) -> ServiceSettings:
-    """Raises TasteloopError for a setting that is not known or does not fit."""
+def check_settings(name: str, namespace: str, **values: Any) -> ServiceSettings:
+    """The settings of the service of that name.
+
+    Raises:
+        TasteloopError: a setting that is not known, or a value that is not allowed.
+    """
     try:
-        return ServiceSettings(**{**given, "name": name, "namespace": namespace})
+        return ServiceSettings(**{**values, "name": name, "namespace": namespace})
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"])

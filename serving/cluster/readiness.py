@@ -5,53 +5,68 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from serving.cluster.api import Condition, read_conditions
 from serving.cluster.manifest import MODE
 from tasteloop.errors import TasteloopError
 
 
-def unready(found: Mapping[str, Any]) -> str | None:
-    """What the controller has still to do for an object, in words; None where it is done.
+def describe_pending(service: Mapping[str, Any]) -> str | None:
+    """What the controller has still to do for an InferenceService, in words; None where it has done
+    everything.
 
     Raises:
         TasteloopError: it cannot be done.
     """
-    status = found.get("status") or {}
+    metadata = service["metadata"]
+    status = service.get("status") or {}
+
+    # 1. what no waiting will change
     model = status.get("modelStatus") or {}
     if model.get("transitionStatus") in ("BlockedByFailedLoad", "InvalidSpec"):
-        why = model.get("lastFailureInfo") or {}
-        raise TasteloopError(
-            f"the model cannot be loaded: {why.get('reason', '')} {why.get('message', '')}".strip()
-        )
-    if status.get("observedGeneration", 0) < found["metadata"].get("generation", 1):
+        failure = model.get("lastFailureInfo") or {}
+        reason, message = failure.get("reason", ""), failure.get("message", "")
+        raise TasteloopError(f"the model cannot be loaded: {reason} {message}".strip())
+    if status.get("observedGeneration", 0) < metadata.get("generation", 1):
         return "KServe has not seen the change yet"
-    annotations = found["metadata"].get("annotations", {})
+    requested_mode = metadata.get("annotations", {}).get(MODE)
     mode = status.get("deploymentMode")
-    if mode and mode != annotations.get(MODE):
+    if mode and mode != requested_mode:
         raise TasteloopError(
-            f"KServe runs it in mode {mode}, not {annotations.get(MODE)}: it is not offered there"
+            f"KServe runs it in mode {mode}, not {requested_mode}: it is not offered there"
         )
-    conditions = {c["type"]: c for c in status.get("conditions", [])}
-    for kind in ("Ready", *(["CanaryReady"] if "CanaryReady" in conditions else [])):
-        condition = conditions.get(kind, {"status": "Unknown"})
-        if condition["status"] != "True":
-            why = condition.get("message") or condition.get("reason") or "no reason given"
-            return f"{kind} is {condition['status']}: {why}"
-    return _split(found, status)
+
+    # 2. pods
+    conditions = {condition.type: condition for condition in read_conditions(service)}
+    for kind in ("Ready", "CanaryReady"):
+        if kind == "CanaryReady" and kind not in conditions:
+            continue
+        condition = conditions.get(kind, Condition(type=kind))
+        if condition.status != "True":
+            reason = condition.message or condition.reason or "no reason given"
+            return f"{kind} is {condition.status}: {reason}"
+
+    # 3. the share of the requests
+    return _describe_wrong_shares(service["spec"], status)
 
 
-def _split(found: Mapping[str, Any], status: Mapping[str, Any]) -> str | None:
-    """Whether the requests are shared out as the object says."""
-    for canary in found["spec"].get("canary", []):
+def _describe_wrong_shares(spec: Mapping[str, Any], status: Mapping[str, Any]) -> str | None:
+    """Which canary does not get its share of the requests; None where each does."""
+    statuses = {canary["name"]: canary for canary in status.get("canaryStatuses", [])}
+    for canary in spec.get("canary", []):
         name, percent = canary["predictor"]["name"], canary["trafficPercent"]
-        seen = next((c for c in status.get("canaryStatuses", []) if c["name"] == name), None)
-        if seen is None or not seen["ready"]:
+        reported = statuses.get(name)
+        if reported is None or not reported["ready"]:
             return f"canary {name} is not ready"
-        if seen["trafficPercent"] != percent:
-            return f"canary {name} gets {seen['trafficPercent']} percent, not {percent}"
-    percent = found["spec"]["predictor"].get("canaryTrafficPercent")
+        if reported["trafficPercent"] != percent:
+            return f"canary {name} gets {reported['trafficPercent']} percent, not {percent}"
+
+    percent = spec["predictor"].get("canaryTrafficPercent")
     if percent is not None:
-        traffic = (status.get("components") or {}).get("predictor", {}).get("traffic", [])
-        latest = sum(t.get("percent", 0) for t in traffic if t.get("latestRevision"))
+        predictor = (status.get("components") or {}).get("predictor", {})
+        latest = 0
+        for target in predictor.get("traffic", []):
+            if target.get("latestRevision"):
+                latest += target.get("percent", 0)
         if latest != percent:
             return f"the newest revision gets {latest} percent, not {percent}"
     return None

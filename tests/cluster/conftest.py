@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from paths import BIN, ROOT, TOOLS
+
+from tests.support.cluster.paths import BIN, ROOT, TOOLS
 
 
 @pytest.fixture(scope="session")
@@ -61,9 +62,9 @@ def namespace(api: Any) -> Iterator[str]:
     from kubernetes.client import CoreV1Api
 
     core = CoreV1Api(api)
-    made = core.create_namespace({"metadata": {"generateName": "tasteloop-"}}).metadata.name
-    yield made
-    core.delete_namespace(made)
+    name = core.create_namespace({"metadata": {"generateName": "tasteloop-"}}).metadata.name
+    yield name
+    core.delete_namespace(name)
 
 
 @pytest.fixture(scope="session")
@@ -108,19 +109,19 @@ def images(engine: None) -> dict[str, str]:
     """The steps and serving images by kind: TASTELOOP_IMAGE and SERVING, else built as `make
     images` does.
     """
-    named = {
+    names = {
         "steps": os.environ.get("TASTELOOP_IMAGE", ""),
         "serving": os.environ.get("SERVING", ""),
     }
-    if all(named.values()):
-        return named
-    base = os.environ.get("BASE") or _base()
+    if all(names.values()):
+        return names
+    base = os.environ.get("BASE") or _make_base()
     pip = {name: os.environ[name] for name in ("PIP_INDEX_URL", "PIP_CERT") if name in os.environ}
     with ExitStack() as serving:
         wheels = Path(os.environ.get("PIP_FIND_LINKS", ""))
         # no folder of this machine is seen by a build
         if "PIP_FIND_LINKS" in os.environ and wheels.is_dir():
-            pip["PIP_FIND_LINKS"] = serving.enter_context(_shown(wheels))
+            pip["PIP_FIND_LINKS"] = serving.enter_context(_serve_folder(wheels))
         arguments = [
             "--network",
             "host",
@@ -139,31 +140,35 @@ def images(engine: None) -> dict[str, str]:
             },
         )
     assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
-    found = re.findall(r"^images: (tasteloop-\S*python:\S+)$", built.stdout, re.MULTILINE)
-    return {"serving" if name.startswith("tasteloop-serving") else "steps": name for name in found}
+    matches = re.findall(r"^images: (tasteloop-\S*python:\S+)$", built.stdout, re.MULTILINE)
+    return {
+        "serving" if name.startswith("tasteloop-serving") else "steps": name for name in matches
+    }
 
 
-def _base() -> str:
-    """A base image that `engine.sh` makes without a registry."""
+def _make_base() -> str:
+    """The digest of a base image that `engine.sh` makes without a registry."""
     name = "tasteloop-test-base:1"
-    found = subprocess.run(
+    inspection = subprocess.run(
         ["docker", "image", "inspect", "--format", "{{.Id}}", name], capture_output=True, text=True
     )
-    if found.returncode:
+    if inspection.returncode:
         if not (TOOLS / "engine.sh").is_file() or os.geteuid() != 0:
             pytest.skip(
                 "BASE names no base image (name@sha256:…), and engine.sh makes one as root only"
             )
-        made = subprocess.run(
+        build = subprocess.run(
             [TOOLS / "engine.sh", "base", name], capture_output=True, text=True, timeout=900
         )
-        assert made.returncode == 0, made.stdout + made.stderr
-        return _base()
-    return found.stdout.strip()
+        assert build.returncode == 0, build.stdout + build.stderr
+        return _make_base()
+    return inspection.stdout.strip()
 
 
 @contextmanager
-def _shown(folder: Path) -> Iterator[str]:
+def _serve_folder(folder: Path) -> Iterator[str]:
+    """The URL under which a folder of wheels can be read while the block runs."""
+
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
             pass
@@ -176,10 +181,10 @@ def _shown(folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Tells what was measured, captured output or not."""
+    """Print what was measured, whether output is captured or not."""
 
-    def told(text: str) -> None:
+    def say_uncaptured(text: str) -> None:
         with capsys.disabled():
             print(f"\n  {text}", end="", flush=True)
 
-    return told
+    return say_uncaptured

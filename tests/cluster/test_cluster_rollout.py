@@ -18,12 +18,12 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from accounts import account
 
 from serving.cluster.api import connect
 from serving.cluster.inference_service import Moved, Service
-from serving.cluster.manifest import MANAGER, PLURAL, Release, Releases
+from serving.cluster.manifest import INFERENCE_SERVICES, MANAGER, Release, Releases
 from tasteloop.errors import TasteloopError
+from tests.support.cluster.accounts import make_account
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -31,7 +31,8 @@ ONE, TWO, THREE = (
     Release(v, f"s3://models/{v}", v * 64, f"registry.example/serving@sha256:{v * 64}")
     for v in "123"
 )
-CRD = f"{PLURAL}.serving.kserve.io"
+CRD = INFERENCE_SERVICES.full_name
+PLURAL = INFERENCE_SERVICES.plural
 
 
 @pytest.fixture
@@ -40,31 +41,33 @@ def service(api: Any, namespace: str) -> Service:
 
 
 def spec(service: Service) -> dict[str, Any]:
-    found = service.read()
-    assert found is not None
-    return found["spec"]
+    present = service.read()
+    assert present is not None
+    return present["spec"]
 
 
 def report(service: Service, **status: Any) -> None:
     """What the controller would write."""
     from kubernetes.client import CustomObjectsApi
 
-    found = service.read()
-    assert found is not None
-    seen = {
-        "observedGeneration": found["metadata"]["generation"],
+    present = service.read()
+    assert present is not None
+    metadata = present["metadata"]
+    written = {
+        "observedGeneration": metadata["generation"],
         "deploymentMode": "Standard",
         "conditions": [{"type": "Ready", "status": "True"}],
         **status,
     }
-    where = (
-        "serving.kserve.io",
-        "v1beta1",
-        found["metadata"]["namespace"],
-        PLURAL,
-        found["metadata"]["name"],
+    resource = INFERENCE_SERVICES
+    CustomObjectsApi(service._api).patch_namespaced_custom_object_status(
+        resource.group,
+        resource.version,
+        metadata["namespace"],
+        resource.plural,
+        metadata["name"],
+        {"status": written},
     )
-    CustomObjectsApi(service._api).patch_namespaced_custom_object_status(*where, {"status": seen})
 
 
 def test_deploy_canary_promote_and_rollback(service):
@@ -127,9 +130,10 @@ def test_settings_stay_with_the_object_and_one_can_be_changed(api, namespace):
 def test_all_of_it_is_managed_by_us_as_applied(service):
     service.deploy(ONE)
     service.canary(TWO, 10)
-    found = service.read()
-    assert found is not None
-    ours = {(f["manager"], f["operation"]) for f in found["metadata"]["managedFields"]}
+    present = service.read()
+    assert present is not None
+    entries = present["metadata"]["managedFields"]
+    ours = {(entry["manager"], entry["operation"]) for entry in entries}
     assert ours == {(MANAGER, "Apply")}
 
 
@@ -146,14 +150,15 @@ def test_the_server_refuses_a_wrong_manifest_and_says_where(api, namespace):
 
 def between(service: Service, what: Callable[[], Any]) -> None:
     """Let something happen once between this service's reading and its writing."""
-    kept, done = service._kept, []
+    check = service._refuse_dropped_field
+    results: list[Any] = []
 
-    def then(*arguments: Any) -> None:
-        kept(*arguments)
-        if not done:
-            done.append(what())
+    def check_and_let_happen(*arguments: Any) -> None:
+        check(*arguments)
+        if not results:
+            results.append(what())
 
-    service._kept = then  # type: ignore[method-assign]
+    service._refuse_dropped_field = check_and_let_happen  # type: ignore[method-assign]
 
 
 def test_of_two_promoters_one_is_told_that_it_lost(api, namespace, service):
@@ -206,9 +211,9 @@ def test_someone_elses_field_is_not_taken_over(api, namespace, service):
         "metadata": {"name": "tasteloop", "namespace": namespace},
         "spec": {"predictor": {"minReplicas": 9}},
     }
-    place = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/{PLURAL}/tasteloop"
+    path = f"{INFERENCE_SERVICES.path(namespace)}/tasteloop"
     service._call(
-        "PATCH", place, "patch", [("fieldManager", "autoscaler"), ("force", "true")], theirs
+        "PATCH", path, "patch", [("fieldManager", "autoscaler"), ("force", "true")], theirs
     )
     with pytest.raises(TasteloopError, match="someone else manages a part of .*minReplicas"):
         service.promote("2")
@@ -301,17 +306,17 @@ def test_a_server_that_is_not_there_is_one_sentence(kubeconfig, tmp_path, monkey
 
 
 def test_the_promoters_role_suffices_for_all_and_the_monitors_for_looking(api, namespace):
-    promoter = Service(account(api, namespace, "tasteloop-promoter"), namespace=namespace)
+    promoter = Service(make_account(api, namespace, "tasteloop-promoter"), namespace=namespace)
     promoter.deploy(ONE)
     promoter.canary(TWO, 10)
     promoter.promote("2")
     promoter.rollback()
-    monitor = Service(account(api, namespace, "tasteloop-monitor"), namespace=namespace)
+    monitor = Service(make_account(api, namespace, "tasteloop-monitor"), namespace=namespace)
     assert monitor.releases() == Releases(ONE)
     with pytest.raises(TasteloopError, match=f"may not patch {PLURAL}.*tasteloop-promoter"):
         monitor.canary(TWO, 10)
     with pytest.raises(TasteloopError, match=f"may not read {PLURAL}"):
-        Service(account(api, namespace, "tasteloop-serving"), namespace=namespace).releases()
+        Service(make_account(api, namespace, "tasteloop-serving"), namespace=namespace).releases()
     with pytest.raises(TasteloopError, match="may not read"):  # a promoter of this service only
         Service(promoter._api, "other", namespace).releases()
 
@@ -346,14 +351,13 @@ def test_waiting_ends_when_the_controller_has_done_it(service):
 
 
 def test_a_foreign_service_of_that_name_is_left_alone(api, namespace, service):
-    place = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/{PLURAL}"
     theirs = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
         "metadata": {"name": "tasteloop"},
         "spec": {"predictor": {"minReplicas": 1}},
     }
-    service._call("POST", place, "create", body=theirs)
+    service._call("POST", INFERENCE_SERVICES.path(namespace), "create", body=theirs)
     with pytest.raises(TasteloopError, match="was not made by tasteloop"):
         service.deploy(ONE)
 
@@ -366,21 +370,19 @@ def another_crd(api: Any, change: Callable[[dict[str, Any]], Any]) -> Iterator[N
     from kubernetes.client import ApiextensionsV1Api
 
     extensions = ApiextensionsV1Api(api)
-    place = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{CRD}"
-    kept = Service(api)._call("GET", place, "read")
-    changed = json.loads(json.dumps(kept))
+    path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{CRD}"
+    original = Service(api)._call("GET", path, "read")
+    changed = json.loads(json.dumps(original))
     change(changed)
     service = Service(api)
-    service._call("PUT", place, "update", body=changed)
+    service._call("PUT", path, "update", body=changed)
     time.sleep(3)  # the server takes a new schema into use when it gets to it
     try:
         yield
     finally:
-        kept["metadata"].pop("resourceVersion")
-        kept["metadata"]["resourceVersion"] = extensions.read_custom_resource_definition(
-            CRD
-        ).metadata.resource_version
-        service._call("PUT", place, "update", body=kept)
+        present = extensions.read_custom_resource_definition(CRD)
+        original["metadata"]["resourceVersion"] = present.metadata.resource_version
+        service._call("PUT", path, "update", body=original)
         time.sleep(3)
 
 

@@ -12,26 +12,39 @@ import os
 import socket
 
 import pytest
-from graph import LAUNCHER, MOUNT, check, compiled, environment, execute, local, sources, threads
-from stores import stores
+
+from tests.support.cluster.graph import (
+    LAUNCHER,
+    MOUNT,
+    check_stores,
+    compile_for_cluster,
+    fetch_sources,
+    launcher_variables,
+    local_runner,
+    run_graph,
+    thread_variables,
+)
+from tests.support.cluster.stores import run_stores
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory):
-    with stores(tmp_path_factory.mktemp("stores"), "127.0.0.1", (free(), free())) as running:
+def stores(tmp_path_factory):
+    with run_stores(
+        tmp_path_factory.mktemp("stores"), "127.0.0.1", (free_port(), free_port())
+    ) as running:
         yield running
 
 
-def free() -> int:
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
 
 
 def test_the_training_graph_runs_in_containers_that_share_no_disk(
-    images, places, tmp_path, monkeypatch
+    images, stores, tmp_path, monkeypatch
 ):
     from docker.types import Mount
     from kfp.local import DockerRunner
@@ -50,12 +63,16 @@ def test_the_training_graph_runs_in_containers_that_share_no_disk(
         entrypoint=["python", "/launcher.py"],
         mounts=[
             Mount("/launcher.py", str(LAUNCHER), type="bind", read_only=True),
-            Mount(f"{MOUNT}/cache/sources", str(sources()), type="bind", read_only=True),
+            Mount(f"{MOUNT}/cache/sources", str(fetch_sources()), type="bind", read_only=True),
         ],
-        environment={**environment(places, root), **threads(), "TASTELOOP_PSEUDONYM_KEY": "0" * 64},
+        environment={
+            **launcher_variables(stores, root),
+            **thread_variables(),
+            "TASTELOOP_PSEUDONYM_KEY": "0" * 64,
+        },
     )
-    package = compiled(tmp_path / "training.yaml", images["steps"], places.tracking)
-    with local(runner, root):
-        execute(package)
-    live = check(places, root, tmp_path / "home", monkeypatch)
+    package = compile_for_cluster(tmp_path / "training.yaml", images["steps"], stores.tracking)
+    with local_runner(runner, root):
+        run_graph(package)
+    live = check_stores(stores, root, tmp_path / "home", monkeypatch)
     assert live.version == "1"

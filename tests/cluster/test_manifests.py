@@ -19,61 +19,61 @@ UNKNOWN = {"PodMonitor", "PrometheusRule"}
 NEWER = {"PodDisruptionBudget": "policy/v1beta1"}
 
 
-def rendered(place: str, root: Path = ROOT / "infra/k8s") -> list[dict[str, Any]]:
+def render(directory: str, root: Path = ROOT / "infra/k8s") -> list[dict[str, Any]]:
     if not shutil.which("kubectl"):
         pytest.skip("no kubectl")
-    made = subprocess.run(
-        ["kubectl", "kustomize", root / place], capture_output=True, text=True, check=True
-    )
-    return list(yaml.safe_load_all(made.stdout))
+    command = ["kubectl", "kustomize", root / directory]
+    rendering = subprocess.run(command, capture_output=True, text=True, check=True)
+    return list(yaml.safe_load_all(rendering.stdout))
 
 
-@pytest.mark.parametrize("place", ["overlays/dev", "overlays/prod"])
-def test_the_server_takes_every_object(api, namespace, place):
+@pytest.mark.parametrize("directory", ["overlays/dev", "overlays/prod"])
+def test_the_server_takes_every_object(api, namespace, directory):
     from kubernetes.dynamic import DynamicClient
 
     client = DynamicClient(api)
-    for found in rendered(place):
-        if found["kind"] in UNKNOWN:
+    for document in render(directory):
+        if document["kind"] in UNKNOWN:
             continue
-        version = NEWER.get(found["kind"], found["apiVersion"])
-        found["apiVersion"] = version
-        if found["kind"] != "Namespace":
-            found["metadata"]["namespace"] = namespace
-        client.resources.get(api_version=version, kind=found["kind"]).create(
-            body=found, namespace=found["metadata"].get("namespace"), dry_run="All"
+        version = NEWER.get(document["kind"], document["apiVersion"])
+        document["apiVersion"] = version
+        if document["kind"] != "Namespace":
+            document["metadata"]["namespace"] = namespace
+        client.resources.get(api_version=version, kind=document["kind"]).create(
+            body=document, namespace=document["metadata"].get("namespace"), dry_run="All"
         )
 
 
 def test_the_trainer_component_gives_the_steps_what_an_overlay_alone_does_not(tmp_path):
     shutil.copytree(ROOT / "infra/k8s", tmp_path / "k8s")
     overlay = tmp_path / "k8s/overlays/prod/kustomization.yaml"
-    assert not [d for d in rendered("overlays/prod") if "trainjobs" in d["metadata"]["name"]]
+    assert not [d for d in render("overlays/prod") if "trainjobs" in d["metadata"]["name"]]
     overlay.write_text(overlay.read_text() + "components: [../../components/trainer]\n")
-    found = [
-        d
-        for d in rendered("overlays/prod", tmp_path / "k8s")
-        if "trainjobs" in d["metadata"]["name"]
+    added = [
+        document
+        for document in render("overlays/prod", tmp_path / "k8s")
+        if "trainjobs" in document["metadata"]["name"]
     ]
-    assert {d["kind"] for d in found} == {"NetworkPolicy", "Role", "RoleBinding"}
-    assert {d["metadata"]["namespace"] for d in found} == {"tasteloop"}
+    assert {document["kind"] for document in added} == {"NetworkPolicy", "Role", "RoleBinding"}
+    assert {document["metadata"]["namespace"] for document in added} == {"tasteloop"}
 
 
 def test_accounts_of_an_overlay_are_bound_in_its_own_namespace():
-    for place, name in (("overlays/dev", "tasteloop-dev"), ("overlays/prod", "tasteloop")):
-        for found in rendered(place):
-            if found["kind"] == "RoleBinding":
-                assert {s["namespace"] for s in found["subjects"]} == {name}
-            if found["kind"] == "Namespace":
-                assert found["metadata"]["name"] == name
+    for directory, name in (("overlays/dev", "tasteloop-dev"), ("overlays/prod", "tasteloop")):
+        for document in render(directory):
+            if document["kind"] == "RoleBinding":
+                assert {s["namespace"] for s in document["subjects"]} == {name}
+            if document["kind"] == "Namespace":
+                assert document["metadata"]["name"] == name
 
 
 def test_the_golden_inference_service_is_taken_whole(api, namespace):
     from serving.cluster.inference_service import Service
-    from serving.cluster.manifest import PLURAL
+    from serving.cluster.manifest import INFERENCE_SERVICES
 
     golden = yaml.safe_load((ROOT / "tests/golden/inferenceservice.yaml").read_text())
     golden["metadata"]["namespace"] = namespace
-    place = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/{PLURAL}"
+    path = INFERENCE_SERVICES.path(namespace)
     service = Service(api, namespace=namespace)
-    service._kept(golden, service._call("POST", place, "create", [("dryRun", "All")], golden))
+    stored = service._call("POST", path, "create", [("dryRun", "All")], golden)
+    service._refuse_dropped_field(golden, stored)

@@ -11,16 +11,32 @@ import time
 from datetime import datetime
 
 import httpx
-import launcher
-import node
 import pytest
-from graph import STEPS, check, compiled, execute, kept, local, sources
-from node import Load, apply, deployment, get, is_ready, kubectl, pods, rolled
-from paths import BIN, ROOT, TOOLS
-from stores import BUCKET, stores
 
 from serving.client import Client
 from serving.cluster.manifest import Release
+from tests.support.cluster import launcher, node
+from tests.support.cluster.graph import (
+    STEPS,
+    check_stores,
+    compile_for_cluster,
+    fetch_sources,
+    list_keys,
+    local_runner,
+    run_graph,
+)
+from tests.support.cluster.node import (
+    Load,
+    apply,
+    deployment,
+    get,
+    is_ready,
+    kubectl,
+    pods,
+    wait_until_rolled_out,
+)
+from tests.support.cluster.paths import BIN, ROOT, TOOLS
+from tests.support.cluster.stores import BUCKET, run_stores
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 
@@ -66,53 +82,52 @@ def cluster(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def places(cluster, tmp_path_factory):
-    with stores(tmp_path_factory.mktemp("stores"), node.HOST, (5000, 5001)) as running:
+def stores(cluster, tmp_path_factory):
+    with run_stores(tmp_path_factory.mktemp("stores"), node.HOST, (5000, 5001)) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def trained(cluster, places, tmp_path_factory):
+def trained(cluster, stores, tmp_path_factory):
     """The champion that the Jobs made, and how many seconds each took."""
     from kfp.local import DockerRunner, docker_task_handler
 
     folder = tmp_path_factory.mktemp("jobs")
-    package = compiled(folder / "training.yaml", cluster["steps"], places.tracking)
-    jobs = node.Jobs(package, places, sources())
-    with pytest.MonkeyPatch.context() as patch, local(DockerRunner(), folder / "root"):
+    package = compile_for_cluster(folder / "training.yaml", cluster["steps"], stores.tracking)
+    jobs = node.Jobs(package, stores, fetch_sources())
+    with pytest.MonkeyPatch.context() as patch, local_runner(DockerRunner(), folder / "root"):
         patch.setattr(docker_task_handler, "DockerTaskHandler", jobs.handler)
         # the map of runners is looked up by this name when a task starts
-        execute(package)
+        run_graph(package)
     with pytest.MonkeyPatch.context() as patch:
-        yield check(places, folder / "root", folder / "home", patch), jobs.seconds
+        yield check_stores(stores, folder / "root", folder / "home", patch), jobs.seconds
 
 
 @pytest.fixture(scope="module")
-def releases(cluster, places, trained, tiny_bundle):
+def releases(cluster, stores, trained, tiny_bundle):
     """Version 1 is what the Jobs promoted, where MLflow keeps it; version 2 another bundle beside
     it.
     """
     from tasteloop.bundle.manifest import verify
 
     end = "/manifest.json"
-    (where,) = {
-        key.removesuffix(end) for key in kept(places, "mlflow/") if key.endswith(f"bundle{end}")
-    }
+    manifests = [key for key in list_keys(stores, "mlflow/") if key.endswith(f"bundle{end}")]
+    (directory,) = {key.removesuffix(end) for key in manifests}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("STORE", places.s3)
+        patch.setenv("STORE", stores.s3)
         launcher.send(tiny_bundle, f"s3://{BUCKET}/other")
     image = cluster["serving"]
     return (
-        Release("1", f"s3://{BUCKET}/{where}", trained[0].digest, image),
+        Release("1", f"s3://{BUCKET}/{directory}", trained[0].digest, image),
         Release("2", f"s3://{BUCKET}/other", verify(tiny_bundle), image),
     )
 
 
 @pytest.fixture(scope="module")
-def url(releases, places):
+def url(releases, stores):
     """The Service's address by its ClusterIP, version 1 behind it."""
-    apply(deployment(releases[0], places), node.service())
-    rolled()
+    apply(deployment(releases[0], stores), node.service())
+    wait_until_rolled_out()
     return f"http://{get('service', node.DEPLOYMENT)['spec']['clusterIP']}"
 
 
@@ -141,10 +156,10 @@ def test_a_serving_pod_is_ready_within_20_seconds(url, say):
         }
         (state,) = pod["status"]["containerStatuses"]
         began = datetime.fromisoformat(state["state"]["running"]["startedAt"])
-        taken = (at["Ready"] - began).total_seconds()
-        whole = (at["Ready"] - at["PodScheduled"]).total_seconds()
-        say(f"ready after {taken:.0f} s, {whole:.0f} s since it was scheduled")
-        assert taken <= 20
+        after_start = (at["Ready"] - began).total_seconds()
+        after_scheduling = (at["Ready"] - at["PodScheduled"]).total_seconds()
+        say(f"ready after {after_start:.0f} s, {after_scheduling:.0f} s since it was scheduled")
+        assert after_start <= 20
 
 
 def test_v1_and_v2_answer_through_the_cluster_ip(url, releases):
@@ -157,11 +172,11 @@ def test_v1_and_v2_answer_through_the_cluster_ip(url, releases):
             "recommend", [{"k": 3, "events": [{"kind": "click", "item": "50"}]}]
         )
         assert len(shown["recommendations"]) == 3
-        whole = client.infer(
+        response = client.infer(
             "sentiment",
             [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["A delight."]}],
         )
-        assert whole["model_version"] == releases[0].version and whole["outputs"]
+        assert response["model_version"] == releases[0].version and response["outputs"]
 
 
 def test_a_pod_killed_under_load_loses_no_more_than_was_under_way(url, say):
@@ -191,10 +206,11 @@ def test_a_pod_killed_under_load_loses_no_more_than_was_under_way(url, say):
 def crash(name):
     """End the server's process as the kernel would for want of memory."""
     (state,) = get("pod", name)["status"]["containerStatuses"]
-    made = state["containerID"].removeprefix("containerd://")
+    container = state["containerID"].removeprefix("containerd://")
     socket = os.path.join(os.path.dirname(os.environ["KUBECONFIG"]), "containerd.sock")
     subprocess.run(
-        ["ctr", "-a", socket, "-n", "k8s.io", "task", "kill", "-s", "SIGKILL", made], check=True
+        ["ctr", "-a", socket, "-n", "k8s.io", "task", "kill", "-s", "SIGKILL", container],
+        check=True,
     )
 
 
@@ -203,14 +219,14 @@ def restarted(name):
     return is_ready(pod) and pod["status"]["containerStatuses"][0]["restartCount"] == 1
 
 
-def test_rolling_to_a_second_version_and_back_fails_no_request(url, releases, places, say):
+def test_rolling_to_a_second_version_and_back_fails_no_request(url, releases, stores, say):
     one, two = releases
     with Load(url) as load:
         time.sleep(3)
         for release in (two, one):
             began = time.monotonic()
-            apply(deployment(release, places))
-            rolled()
+            apply(deployment(release, stores))
+            wait_until_rolled_out()
             say(f"rolled to version {release.version} in {time.monotonic() - began:.0f} s")
             time.sleep(3)
             assert {version for at, _, version in load.answers if at > time.monotonic() - 2} == {

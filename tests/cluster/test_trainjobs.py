@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 import yaml
-from accounts import account
 
-from pipelines.graphs.trainjob import manifest
+from pipelines.graphs.trainjob import build_trainjob
 from pipelines.settings import load_settings
 from serving.cluster import trainjob
-from serving.cluster.trainjob import GROUP, PLURAL, RUN, VERSION, Jobs, complete
+from serving.cluster.trainjob import RUN, TRAIN_JOBS, Jobs, complete_job
 from tasteloop import storage
 from tasteloop.encoder.worker import MODEL, SNAPSHOTS
 from tasteloop.errors import TasteloopError
+from tests.support.cluster.accounts import make_account
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -40,16 +40,18 @@ def template(*options: str) -> dict[str, Any]:
         "cluster", ["cluster.finetune.gpu=4", "cluster.finetune.nodes=2", *options]
     ).cluster
     assert cluster is not None
-    return manifest(cluster, "registry.example/tasteloop-python:1")
+    return build_trainjob(cluster, "registry.example/tasteloop-python:1")
 
 
-def report(jobs: Jobs, name: str, kind: str, message: str = "told", reason: str = "Told") -> None:
+def report(
+    jobs: Jobs, name: str, kind: str, message: str = "message", reason: str = "Reason"
+) -> None:
     """What Trainer's controller would write."""
     from kubernetes.client import CustomObjectsApi
 
-    told = {"type": kind, "status": "True", "reason": reason, "message": message}
+    condition = {"type": kind, "status": "True", "reason": reason, "message": message}
     status = {
-        "conditions": [{**told, "lastTransitionTime": "2026-11-25T00:00:00Z"}],
+        "conditions": [{**condition, "lastTransitionTime": "2026-11-25T00:00:00Z"}],
         "jobsStatus": [
             {
                 "name": "node",
@@ -58,19 +60,24 @@ def report(jobs: Jobs, name: str, kind: str, message: str = "told", reason: str 
         ],
     }
     CustomObjectsApi(jobs._api).patch_namespaced_custom_object_status(
-        GROUP, VERSION, jobs._namespace, PLURAL, name, {"status": status}
+        TRAIN_JOBS.group,
+        TRAIN_JOBS.version,
+        jobs._namespace,
+        TRAIN_JOBS.plural,
+        name,
+        {"status": status},
     )
 
 
 def test_the_golden_trainjob_is_taken_whole(jobs):
     jobs._create(yaml.safe_load(GOLDEN.read_text()))
-    found = jobs.read("tasteloop-run-0")
-    assert found["spec"]["trainer"]["numNodes"] == 2
-    assert found["metadata"]["labels"][RUN] == "run"
+    stored = jobs.read("tasteloop-run-0")
+    assert stored["spec"]["trainer"]["numNodes"] == 2
+    assert stored["metadata"]["labels"][RUN] == "run"
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "message"),
     [
         (("trainer", "numNodes"), "two", "numNodes"),
         (("trainer", "numNodes"), -1, "numNodes"),
@@ -79,19 +86,19 @@ def test_the_golden_trainjob_is_taken_whole(jobs):
         (("activeDeadlineSeconds",), "a day", "activeDeadlineSeconds"),
     ],
 )
-def test_a_wrong_manifest_is_refused_and_nothing_begins(jobs, path, value, told):
-    job = complete(template(), "tasteloop-wrong-0", "/place/wrong", "{}")
+def test_a_wrong_manifest_is_refused_and_nothing_begins(jobs, path, value, message):
+    job = complete_job(template(), "tasteloop-wrong-0", "/place/wrong", "{}")
     inner = job["spec"] = json.loads(json.dumps(job["spec"]))
     for key in path[:-1]:
         inner = inner[key]
     inner[path[-1]] = value
-    with pytest.raises(TasteloopError, match=rf"refuses the TrainJob: .*{told}"):
+    with pytest.raises(TasteloopError, match=rf"refuses the TrainJob: .*{message}"):
         jobs._create(job)
     assert jobs.read("tasteloop-wrong-0") is None
 
 
 def test_what_an_older_trainer_would_drop_is_not_ignored(jobs):
-    job = complete(template(), "tasteloop-old-0", "/place/old", "{}")
+    job = complete_job(template(), "tasteloop-old-0", "/place/old", "{}")
     job["spec"] = {
         **job["spec"],
         "podTemplateOverrides": [],
@@ -153,8 +160,8 @@ def test_a_lost_server_is_waited_for(jobs, tmp_path, monkeypatch, caplog):
     report(jobs, name, "Complete")
     nowhere = Configuration()
     nowhere.host, nowhere.retries = "http://127.0.0.1:1", False
-    there, jobs._api = jobs._api, ApiClient(nowhere)
-    Timer(1, setattr, (jobs, "_api", there)).start()
+    reachable, jobs._api = jobs._api, ApiClient(nowhere)
+    Timer(1, setattr, (jobs, "_api", reachable)).start()
     jobs.wait(name, 30, 0.1)
     assert "was lost or refused" in caplog.text
 
@@ -164,14 +171,17 @@ def test_the_steps_may_begin_and_look_where_the_component_is_added_and_no_more(
 ):
     from kubernetes.client import ApiException, CustomObjectsApi
 
-    bare = Jobs(account(api, namespace, "tasteloop-monitor"), namespace)
-    with pytest.raises(TasteloopError, match=f"may not get {PLURAL}.*components/trainer"):
+    bare = Jobs(make_account(api, namespace, "tasteloop-monitor"), namespace)
+    with pytest.raises(TasteloopError, match="may not get trainjobs.*components/trainer"):
         bare.submit(template(), f"{tmp_path}/a", "{}")
-    steps = Jobs(account(api, namespace, "tasteloop-steps", "trainer"), namespace)
+    steps = Jobs(make_account(api, namespace, "tasteloop-steps", "trainer"), namespace)
     name = steps.submit(template(), f"{tmp_path}/a", "{}")
     assert steps.read(name) is not None
     for refused in ("delete", "patch"):
-        arguments = (GROUP, VERSION, namespace, PLURAL, name, *([{}] if refused == "patch" else []))
+        arguments: list[Any] = [TRAIN_JOBS.group, TRAIN_JOBS.version, namespace]
+        arguments += [TRAIN_JOBS.plural, name]
+        if refused == "patch":
+            arguments.append({})
         with pytest.raises(ApiException, match="Forbidden"):
             getattr(CustomObjectsApi(steps._api), f"{refused}_namespaced_custom_object")(*arguments)
 
@@ -211,9 +221,9 @@ def test_a_step_hands_over_the_snapshots_and_takes_the_model(
 
     def work() -> None:
         assert storage.fetch(f"{place}/{SNAPSHOTS}", tmp_path / "seen")
-        (tmp_path / "made").mkdir()
-        (tmp_path / "made/training.json").write_text("{}")
-        storage.send(tmp_path / "made", f"{place}/{MODEL}")
+        (tmp_path / "trained").mkdir()
+        (tmp_path / "trained/training.json").write_text("{}")
+        storage.send(tmp_path / "trained", f"{place}/{MODEL}")
         report(jobs, "tasteloop-run-9-0", "Complete")
 
     with controller(jobs, "tasteloop-run-9-0", work):

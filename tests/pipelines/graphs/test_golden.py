@@ -13,10 +13,15 @@ import pytest
 import yaml
 
 from pipelines.graphs.compile import GRAPHS, compile_to
-from pipelines.graphs.trainjob import manifest as trainjob
+from pipelines.graphs.trainjob import build_trainjob
 from pipelines.settings import load_settings
-from serving.cluster.manifest import Release, Releases, manifest, settings
-from serving.cluster.trainjob import complete
+from serving.cluster.manifest import (
+    Release,
+    Releases,
+    build_inference_service,
+    check_settings,
+)
+from serving.cluster.trainjob import complete_job
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 
@@ -24,12 +29,12 @@ GOLDEN = Path(__file__).parents[2] / "golden"
 RENEW = "TASTELOOP_RENEW_GOLDEN"
 
 
-def same(name: str, made: str) -> None:
+def same(name: str, content: str) -> None:
     """Compare with the file of that name; write it where the environment says so."""
     path = GOLDEN / name
     if os.environ.get(RENEW):
-        path.write_text(made)
-    assert path.is_file() and made == path.read_text(), (
+        path.write_text(content)
+    assert path.is_file() and content == path.read_text(), (
         f"{path.name} differs; where that is meant: make golden"
     )
 
@@ -48,11 +53,9 @@ def test_the_inference_service_with_a_canary():
         Release(v, f"s3://models/{v}", v * 64, f"registry.example/serving@sha256:{v * 64}")
         for v in ("1", "2")
     ]
-    asked = settings("tasteloop", "tasteloop", journal="http://tasteloop-journal:8082")
-    same(
-        "inferenceservice.yaml",
-        yaml.safe_dump(manifest(asked, Releases(*releases, 10)), sort_keys=False, width=120),
-    )
+    settings = check_settings("tasteloop", "tasteloop", journal="http://tasteloop-journal:8082")
+    service = build_inference_service(settings, Releases(*releases, 10))
+    same("inferenceservice.yaml", yaml.safe_dump(service, sort_keys=False, width=120))
 
 
 def test_the_trainjob_of_two_nodes_with_four_gpus():
@@ -62,8 +65,8 @@ def test_the_trainjob_of_two_nodes_with_four_gpus():
         "cluster.checkpoints=s3://bucket/checkpoints",
     ]
     cluster = load_settings("cluster", options).cluster
-    made = trainjob(cluster, "registry.example/tasteloop-python@sha256:" + "0" * 64)
-    job = complete(made, "tasteloop-run-0", "s3://bucket/checkpoints/run", '{"epochs": 3}')
+    template = build_trainjob(cluster, "registry.example/tasteloop-python@sha256:" + "0" * 64)
+    job = complete_job(template, "tasteloop-run-0", "s3://bucket/checkpoints/run", '{"epochs": 3}')
     same("trainjob.yaml", yaml.safe_dump(job, sort_keys=False, width=120))
 
 

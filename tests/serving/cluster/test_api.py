@@ -19,7 +19,7 @@ JOB = {"metadata": {"name": "a"}, "spec": {"trainer": {"args": ["x"]}}}
 
 
 class Server(ThreadingHTTPServer):
-    """Answers every request with `response`, and keeps what was asked."""
+    """Answers every request with `response`, and keeps the requests."""
 
     response: tuple[int, Any] = (200, {})
 
@@ -39,9 +39,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        asked = json.loads(body) if body else None
+        content = json.loads(body) if body else None
         content_type = self.headers.get("Content-Type", "")
-        self.server.requests.append((self.command, self.path, content_type, asked))
+        self.server.requests.append((self.command, self.path, content_type, content))
         status, response = self.server.response
         text = response if isinstance(response, str) else json.dumps(response)
         self.send_response(status)

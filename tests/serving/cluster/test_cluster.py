@@ -9,17 +9,17 @@ from copy import deepcopy
 
 import pytest
 
-from serving.cluster import manifest as cluster
 from serving.cluster.manifest import (
     MODE,
     RELEASES,
     Release,
     Releases,
-    given,
-    manifest,
-    settings,
+    build_inference_service,
+    check_settings,
+    parse_options,
+    resolve_release,
 )
-from serving.cluster.readiness import unready
+from serving.cluster.readiness import describe_pending
 from tasteloop.errors import TasteloopError
 
 ONE, TWO = (
@@ -28,58 +28,58 @@ ONE, TWO = (
 )
 
 
-def made(releases: Releases, **ask) -> dict:
-    return manifest(settings("tasteloop", "tasteloop", **ask), releases)
+def build(releases: Releases, **options) -> dict:
+    return build_inference_service(check_settings("tasteloop", "tasteloop", **options), releases)
 
 
-def ready(found: dict, **status) -> dict:
+def ready(service: dict, **status) -> dict:
     """The object as a controller that has done everything leaves it."""
-    found = deepcopy(found)
-    found["metadata"]["generation"] = 3
-    found["status"] = {
+    service = deepcopy(service)
+    service["metadata"]["generation"] = 3
+    service["status"] = {
         "observedGeneration": 3,
-        "deploymentMode": found["metadata"]["annotations"][MODE],
+        "deploymentMode": service["metadata"]["annotations"][MODE],
         "conditions": [{"type": "Ready", "status": "True"}],
         **status,
     }
-    return found
+    return service
 
 
 def test_releases_survive_a_round_trip():
     for releases in (Releases(ONE), Releases(ONE, TWO, 10), Releases(TWO, before=ONE)):
         assert Releases.read(releases.write()) == releases
-        assert Releases.read(made(releases)["metadata"]["annotations"][RELEASES]) == releases
+        assert Releases.read(build(releases)["metadata"]["annotations"][RELEASES]) == releases
 
 
 def test_a_promotion_in_standard_mode_leaves_the_pods_of_the_canary_as_they_are():
-    tried, promoted = made(Releases(ONE, TWO, 10)), made(Releases(TWO, before=ONE))
+    tried, promoted = build(Releases(ONE, TWO, 10)), build(Releases(TWO, before=ONE))
     (canary,) = tried["spec"]["canary"]
     assert canary["trafficPercent"] == 10 and "canary" not in promoted["spec"]
     assert canary["predictor"].items() <= promoted["spec"]["predictor"].items()
     # and those of the stable one
-    assert tried["spec"]["predictor"] == made(Releases(ONE))["spec"]["predictor"]
+    assert tried["spec"]["predictor"] == build(Releases(ONE))["spec"]["predictor"]
     # KServe refuses them there
     assert not {"minReplicas", "maxReplicas", "scaleMetric"} & canary["predictor"].keys()
 
 
 def test_a_canary_in_knative_mode_is_the_next_revision_with_its_share():
-    tried = made(Releases(ONE, TWO, 10), mode="Knative")
+    tried = build(Releases(ONE, TWO, 10), mode="Knative")
     assert "canary" not in tried["spec"]
     assert tried["spec"]["predictor"]["canaryTrafficPercent"] == 10
     assert tried["spec"]["predictor"]["containers"][0]["image"] == TWO.image
     assert len(tried["spec"]["predictor"]["containers"][0]["ports"]) == 1
     assert (
         "canaryTrafficPercent"
-        not in made(Releases(TWO, before=ONE), mode="Knative")["spec"]["predictor"]
+        not in build(Releases(TWO, before=ONE), mode="Knative")["spec"]["predictor"]
     )
 
 
 def test_the_server_understands_its_arguments_and_gets_its_token_from_a_secret():
     from serving.__main__ import _arguments
 
-    (container,) = made(Releases(ONE))["spec"]["predictor"]["containers"]
-    told = _arguments(container["args"])
-    assert (told.bundle, told.version, told.host, told.without_token) == (
+    (container,) = build(Releases(ONE))["spec"]["predictor"]["containers"]
+    arguments = _arguments(container["args"])
+    assert (arguments.bundle, arguments.version, arguments.host, arguments.without_token) == (
         "/mnt/models",
         "1",
         "0.0.0.0",
@@ -90,7 +90,7 @@ def test_the_server_understands_its_arguments_and_gets_its_token_from_a_secret()
         "name": "TASTELOOP_API_TOKEN",
         "valueFrom": {"secretKeyRef": {"name": "tasteloop", "key": "api-token"}},
     }
-    (container,) = made(Releases(ONE), token=None)["spec"]["predictor"]["containers"]
+    (container,) = build(Releases(ONE), token=None)["spec"]["predictor"]["containers"]
     assert _arguments(container["args"]).without_token
 
 
@@ -98,19 +98,19 @@ def test_probes_ask_what_is_answered_without_a_token_and_a_pod_has_time_to_end()
     from serving.__main__ import _arguments
     from serving.http.access import OPEN
 
-    predictor = made(Releases(ONE))["spec"]["predictor"]
+    predictor = build(Releases(ONE))["spec"]["predictor"]
     (container,) = predictor["containers"]
     probes = [
         container[f"{kind}Probe"]["httpGet"]["path"]
         for kind in ("startup", "readiness", "liveness")
     ]
     assert set(probes) <= OPEN
-    told = _arguments(container["args"])
-    assert predictor["terminationGracePeriodSeconds"] > told.linger + told.grace
+    arguments = _arguments(container["args"])
+    assert predictor["terminationGracePeriodSeconds"] > arguments.linger + arguments.grace
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "message"),
     [
         ("replica=3", "unknown setting 'replica' of the service; known: name"),
         ("replicas=0", "replicas = 0"),
@@ -119,10 +119,10 @@ def test_probes_ask_what_is_answered_without_a_token_and_a_pod_has_time_to_end()
         ("replicas", "not of the form"),
     ],
 )
-def test_a_wrong_setting_is_named(option, said):
+def test_a_wrong_setting_is_named(option, message):
     with pytest.raises(TasteloopError) as caught:
-        settings("tasteloop", "tasteloop", **given([option]))
-    assert said in str(caught.value)
+        check_settings("tasteloop", "tasteloop", **parse_options([option]))
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_wrong_setting_is_named(option, said):
 )
 def test_a_bundle_that_kserve_cannot_fetch_is_refused(uri):
     with pytest.raises(TasteloopError, match="KServe cannot fetch version 1"):
-        cluster.release("1", "image", uri, "0" * 64)
+        resolve_release("1", "image", uri, "0" * 64)
 
 
 def test_what_mlflow_proxies_is_found_in_its_store(monkeypatch):
@@ -139,30 +139,30 @@ def test_what_mlflow_proxies_is_found_in_its_store(monkeypatch):
         lambda version: ("mlflow-artifacts:/1/run/artifacts/bundle", "d"),
     )
     assert (
-        cluster.release("1", "i", store="s3://b/mlflow/").uri
+        resolve_release("1", "i", store="s3://b/mlflow/").uri
         == "s3://b/mlflow/1/run/artifacts/bundle"
     )
     with pytest.raises(TasteloopError, match="--store"):
-        cluster.release("1", "i")
+        resolve_release("1", "i")
 
 
 def test_where_and_which_belong_together():
     with pytest.raises(TasteloopError, match="belong together"):
-        cluster.release("1", "image", "s3://models/1")
+        resolve_release("1", "image", "s3://models/1")
 
 
 def test_a_service_that_is_done_waits_for_nothing():
-    assert unready(ready(made(Releases(ONE)))) is None
-    canary = made(Releases(ONE, TWO, 10))
+    assert describe_pending(ready(build(Releases(ONE)))) is None
+    canary = build(Releases(ONE, TWO, 10))
     seen = [{"name": "v2", "ready": True, "trafficPercent": 10}]
-    assert unready(ready(canary, canaryStatuses=seen)) is None
+    assert describe_pending(ready(canary, canaryStatuses=seen)) is None
     traffic = [{"latestRevision": True, "percent": 10}, {"revisionName": "x-00001", "percent": 90}]
-    knative = made(Releases(ONE, TWO, 10), mode="Knative")
-    assert unready(ready(knative, components={"predictor": {"traffic": traffic}})) is None
+    knative = build(Releases(ONE, TWO, 10), mode="Knative")
+    assert describe_pending(ready(knative, components={"predictor": {"traffic": traffic}})) is None
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "message"),
     [
         ({"observedGeneration": 2}, "not seen the change"),
         ({"conditions": []}, "Ready is Unknown"),
@@ -181,27 +181,27 @@ def test_a_service_that_is_done_waits_for_nothing():
         ),
     ],
 )
-def test_what_is_still_to_be_done_is_said(status, said):
-    waiting = unready(ready(made(Releases(ONE, TWO, 10)), **status))
-    assert waiting is not None and said in waiting
+def test_what_is_still_to_be_done_is_said(status, message):
+    waiting = describe_pending(ready(build(Releases(ONE, TWO, 10)), **status))
+    assert waiting is not None and message in waiting
 
 
 def test_a_knative_split_that_is_not_the_one_asked_for_is_not_ready():
-    knative = made(Releases(ONE, TWO, 10), mode="Knative")
-    assert unready(ready(knative)) == "the newest revision gets 0 percent, not 10"
+    knative = build(Releases(ONE, TWO, 10), mode="Knative")
+    assert describe_pending(ready(knative)) == "the newest revision gets 0 percent, not 10"
 
 
 def test_a_mode_that_the_cluster_does_not_offer_and_a_model_that_does_not_load_end_the_wait():
     with pytest.raises(TasteloopError, match="in mode Knative, not Standard"):
-        unready(ready(made(Releases(ONE)), deploymentMode="Knative"))
+        describe_pending(ready(build(Releases(ONE)), deploymentMode="Knative"))
     failed = {
         "transitionStatus": "BlockedByFailedLoad",
         "lastFailureInfo": {"reason": "ModelLoadFailed", "message": "x"},
     }
     with pytest.raises(TasteloopError, match="cannot be loaded: ModelLoadFailed x"):
-        unready(ready(made(Releases(ONE)), modelStatus=failed))
+        describe_pending(ready(build(Releases(ONE)), modelStatus=failed))
 
 
 def test_annotations_hold_no_secret():
-    text = json.dumps(made(Releases(ONE))["metadata"]["annotations"])
+    text = json.dumps(build(Releases(ONE))["metadata"]["annotations"])
     assert "api-token" not in text

@@ -14,7 +14,7 @@ import pytest
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json
 from tasteloop.runtime.session import Session
-from tests.support.pages import CHROMIUM
+from tests.support.pages import CHROMIUM, HEADLESS
 from tests.support.references import HOURS, RULES, SETTINGS, after, examined, journal
 from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT, evidently, inert, seal
 from validation.monitor.reference import (
@@ -147,13 +147,7 @@ def dom(page: Path) -> str:
     """The document after its scripts have run."""
     command = [
         str(CHROMIUM),
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--no-first-run",
-        "--disable-sync",
-        "--disable-background-networking",
-        "--disable-component-update",
+        *HEADLESS,
         f"--user-data-dir={page.with_name('profile')}",
         "--virtual-time-budget=5000",
         "--dump-dom",

@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from conformance_target import Target
 
+from tests.support.conformance import Target
 from tests.support.processes import VERSION
 
 
@@ -32,10 +32,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    given, sys.argv = sys.argv, sys.argv[:1]  # kserve parses them as its own when it is imported
+    arguments, sys.argv = (
+        sys.argv,
+        sys.argv[:1],
+    )  # kserve parses them as its own when it is imported
     import kserve  # noqa: F401
 
-    sys.argv = given
+    sys.argv = arguments
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conformance_target import refused
+
+from tests.support.conformance import refused
 
 FINE = {"text": "a fine film"}
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
-from conformance_target import refused
+
+from tests.support.conformance import refused
 
 DATATYPES = "BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 BYTES".split()  # noqa: SIM905
 

@@ -18,10 +18,16 @@ from typing import Any
 
 import httpx
 import yaml
-from graph import LAUNCHER, MOUNT, environment, read, threads
-from stores import Stores
 
-from serving.cluster.manifest import Release, Releases, ServiceSettings, manifest
+from serving.cluster.manifest import Release, Releases, ServiceSettings, build_inference_service
+from tests.support.cluster.graph import (
+    LAUNCHER,
+    MOUNT,
+    launcher_variables,
+    read_object,
+    thread_variables,
+)
+from tests.support.cluster.stores import Stores
 
 NETWORK = Path("/run/netns/k8s")  # k8s-node.sh's
 HOST = "10.99.0.1"  # the node's address in it
@@ -37,8 +43,8 @@ def inside() -> Iterator[None]:
     libc = ctypes.CDLL(None, use_errno=True)
 
     def enter(path: Path) -> None:
-        with path.open("rb") as place:
-            if libc.setns(place.fileno(), 0x40000000):  # CLONE_NEWNET
+        with path.open("rb") as network:
+            if libc.setns(network.fileno(), 0x40000000):  # CLONE_NEWNET
                 raise OSError(ctypes.get_errno(), f"setns {path}")
 
     own = Path(f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net")
@@ -51,17 +57,17 @@ def inside() -> Iterator[None]:
                 raise OSError(ctypes.get_errno(), "setns back")
 
 
-def kubectl(*arguments: str, given: Any = None, check: bool = True) -> str:
-    done = subprocess.run(
+def kubectl(*arguments: str, objects: Any = None, check: bool = True) -> str:
+    process = subprocess.run(
         ["kubectl", *arguments],
-        input=None if given is None else yaml.safe_dump_all(given),
+        input=None if objects is None else yaml.safe_dump_all(objects),
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
     )
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert not check or process.returncode == 0, process.stdout + process.stderr
+    return process.stdout
 
 
 def get(*what: str) -> Any:
@@ -70,17 +76,17 @@ def get(*what: str) -> Any:
 
 def apply(*objects: Mapping[str, Any]) -> None:
     # the server still validates
-    kubectl("apply", "--validate=false", "-f", "-", given=list(objects))
+    kubectl("apply", "--validate=false", "-f", "-", objects=list(objects))
 
 
 def prepare(root: Path) -> None:
     """The namespace with our accounts and roles, its Secret, and the launcher."""
     kinds = ("Namespace", "ServiceAccount", "Role", "RoleBinding")
-    made = yaml.safe_load_all(kubectl("kustomize", str(root / "infra/k8s/base")))
+    rendered = yaml.safe_load_all(kubectl("kustomize", str(root / "infra/k8s/base")))
     meta = {"name": "tasteloop", "namespace": SPACE}
     secret = {"api-token": TOKEN, "pseudonym-key": "0" * 64}
     apply(
-        *(found for found in made if found["kind"] in kinds),
+        *(document for document in rendered if document["kind"] in kinds),
         {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": secret},
         {
             "apiVersion": "v1",
@@ -131,17 +137,19 @@ class Jobs:
         finally:
             print(kubectl("logs", "-n", SPACE, f"job/{step}", check=False))
         self.seconds[step] = time.monotonic() - began
-        told = json.loads(command[command.index("--executor_input") + 1])["outputs"]["outputFile"]
-        Path(told).parent.mkdir(parents=True, exist_ok=True)
-        Path(told).write_bytes(read(self.stores, "runs" + told.removeprefix(str(root))))
+        executor_input = json.loads(command[command.index("--executor_input") + 1])
+        output = Path(executor_input["outputs"]["outputFile"])
+        output.parent.mkdir(parents=True, exist_ok=True)
+        key = "runs" + str(output).removeprefix(str(root))
+        output.write_bytes(read_object(self.stores, key))
         return Status.SUCCESS
 
     def job(
         self, step: str, image: str, command: list[str], root: Path, env: dict[str, str]
     ) -> dict[str, Any]:
-        asked = self.executors[f"exec-{step}"]
+        requested = self.executors[f"exec-{step}"]
         user = {
-            k: v if isinstance(v, bool) else int(v) for k, v in asked["securityContext"].items()
+            k: v if isinstance(v, bool) else int(v) for k, v in requested["securityContext"].items()
         }
         assert user == {"runAsUser": 10001, "runAsGroup": 10001, "runAsNonRoot": True}
         secrets = [
@@ -149,12 +157,12 @@ class Jobs:
                 "name": k["envVar"],
                 "valueFrom": {"secretKeyRef": {"name": s["secretName"], "key": k["secretKey"]}},
             }
-            for s in asked["secretAsEnv"]
+            for s in requested["secretAsEnv"]
             for k in s["keyToEnv"]
         ]
-        places = {"tmp": "/tmp", "s3": "/s3", "root": str(root), "cache": f"{MOUNT}/cache"}
-        places |= {m["volumeName"]: m["mountPath"] for m in asked["emptyDirMounts"]}
-        plain = {**env, **environment(self.stores, root), **threads()}
+        mounts = {"tmp": "/tmp", "s3": "/s3", "root": str(root), "cache": f"{MOUNT}/cache"}
+        mounts |= {m["volumeName"]: m["mountPath"] for m in requested["emptyDirMounts"]}
+        plain = {**env, **launcher_variables(self.stores, root), **thread_variables()}
         container = {
             "name": "main",
             "image": image,
@@ -172,7 +180,7 @@ class Jobs:
                 "capabilities": {"drop": ["ALL"]},
             },
             "volumeMounts": [
-                *({"name": name, "mountPath": place} for name, place in places.items()),
+                *({"name": name, "mountPath": path} for name, path in mounts.items()),
                 {"name": "launcher", "mountPath": "/launcher"},
                 {"name": "sources", "mountPath": f"{MOUNT}/cache/sources", "readOnly": True},
             ],
@@ -186,7 +194,7 @@ class Jobs:
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "volumes": [
-                *({"name": name, "emptyDir": {}} for name in places),
+                *({"name": name, "emptyDir": {}} for name in mounts),
                 LAUNCHED,
                 {"name": "sources", "hostPath": {"path": str(self.sources), "type": "Directory"}},
             ],
@@ -197,7 +205,7 @@ class Jobs:
             "metadata": {"name": step, "namespace": SPACE},
             "spec": {
                 "backoffLimit": 0,
-                "activeDeadlineSeconds": int(asked["activeDeadlineSeconds"]),
+                "activeDeadlineSeconds": int(requested["activeDeadlineSeconds"]),
                 "template": {"spec": pod},
             },
         }
@@ -208,11 +216,13 @@ def deployment(release: Release, stores: Stores) -> dict[str, Any]:
     by another.
     """
     settings = ServiceSettings(namespace=SPACE, cpu="250m", memory="1Gi", replicas=REPLICAS)
-    pod = manifest(settings, Releases(release))["spec"]["predictor"]
+    pod = build_inference_service(settings, Releases(release))["spec"]["predictor"]
     for key in ("name", "minReplicas", "maxReplicas", "scaleMetric", "scaleTarget"):
         pod.pop(key)
     (container,) = pod["containers"]
-    container["env"] = [given for given in container["env"] if given["name"] != "STORAGE_URI"]
+    container["env"] = [
+        variable for variable in container["env"] if variable["name"] != "STORAGE_URI"
+    ]
     models = {"name": "models", "mountPath": "/mnt/models"}
     bring = {
         "name": "storage-initializer",
@@ -270,8 +280,8 @@ def is_ready(pod: Mapping[str, Any]) -> bool:
     )
 
 
-def rolled(seconds: float = 300) -> None:
-    """Wait until the Deployment is as asked, and the pods before are gone."""
+def wait_until_rolled_out(seconds: float = 300) -> None:
+    """Wait until the Deployment is as requested, and the pods before are gone."""
     kubectl(
         "rollout", "status", "-n", SPACE, f"deployment/{DEPLOYMENT}", f"--timeout={seconds:.0f}s"
     )
@@ -283,8 +293,8 @@ def rolled(seconds: float = 300) -> None:
 
 @dataclass
 class Load:
-    """Questions to the Service from some callers at once, each with its own connection, until told
-    to stop.
+    """Questions to the Service from some callers at once, each with its own connection, until the
+    block ends.
 
     A caller that is refused a connection tries again, as any does: the server has not seen its
     question. A question that was sent and got no answer is lost, and is not asked again.
@@ -298,14 +308,14 @@ class Load:
     refused: list[float] = field(default_factory=list)
 
     def __enter__(self) -> Load:
-        self.done = threading.Event()
+        self.stop = threading.Event()
         self.running = [threading.Thread(target=self.ask, args=(n,)) for n in range(self.callers)]
         for thread in self.running:
             thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.done.set()
+        self.stop.set()
         for thread in self.running:
             thread.join(60)
 
@@ -314,7 +324,7 @@ class Load:
         with httpx.Client(
             timeout=20, trust_env=False, headers={"authorization": f"Bearer {TOKEN}"}
         ) as client:
-            while not self.done.is_set():
+            while not self.stop.is_set():
                 n += 1
                 question = {
                     "instances": [{"text": f"Question {n} of caller {caller}: a good film."}]
@@ -329,4 +339,4 @@ class Load:
                     self.refused.append(began)
                 except (httpx.HTTPError, KeyError, ValueError) as error:
                     self.lost.append((began, repr(error)))
-                self.done.wait(self.pause)
+                self.stop.wait(self.pause)

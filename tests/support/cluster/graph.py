@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import launcher
 import pytest
-from launcher import OUTPUT
-from stores import BUCKET, Stores
 
 from pipelines.graphs.compile import compile_to
 from pipelines.settings import load_settings
 from tasteloop.datasets.fetch import fetch
 from tasteloop.files import cache
+from tests.support.cluster import launcher
+from tests.support.cluster.launcher import OUTPUT
+from tests.support.cluster.stores import BUCKET, Stores
 
 MOUNT = "/var/lib/tasteloop"
 PREFIX = f"s3://{BUCKET}/runs"
@@ -54,31 +54,33 @@ ARTIFACTS = {
 }
 
 
-def sources() -> Path:
+def fetch_sources() -> Path:
     """The folder with MovieLens, the reviews and MiniLM, fetched where they are not there yet."""
     for name in ("ml-100k", "rotten-tomatoes", "minilm"):
         fetch(name)
     return cache() / "sources"
 
 
-def compiled(path: Path, image: str, tracking: str, more: Sequence[str] = ()) -> Path:
-    """The IR YAML; no volume, so that steps share nothing but the object store and MLflow."""
+def compile_for_cluster(path: Path, image: str, tracking: str, more: Sequence[str] = ()) -> Path:
+    """Write the graph as IR YAML; without a volume, so that steps share nothing but the object
+    store and MLflow.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TASTELOOP_IMAGE", image)
-        asked = [
+        options = [
             f"cluster.tracking={tracking}",
             "cluster.volume=null",
             f"cluster.mount={MOUNT}",
             "cluster.secrets={TASTELOOP_PSEUDONYM_KEY: tasteloop/pseudonym-key}",
             "cluster.finetune.gpu=0",
         ]
-        compile_to(load_settings("smoke", [*asked, *more]), path)
+        compile_to(load_settings("smoke", [*options, *more]), path)
     return path
 
 
 @contextmanager
-def local(runner: Any, root: Path) -> Iterator[None]:
-    """kfp.local set up inside, and as it was afterwards."""
+def local_runner(runner: Any, root: Path) -> Iterator[None]:
+    """kfp.local set up with a runner inside the block, and as it was before afterwards."""
     from kfp import local as kfp_local
     from kfp.local.config import LocalExecutionConfig
 
@@ -90,33 +92,33 @@ def local(runner: Any, root: Path) -> Iterator[None]:
         LocalExecutionConfig.instance = before
 
 
-def execute(package: Path) -> None:
+def run_graph(package: Path) -> None:
     from kfp import components
 
     components.load_component_from_file(str(package))()
 
 
-def environment(stores: Stores, root: Path) -> dict[str, str]:
+def launcher_variables(stores: Stores, root: Path) -> dict[str, str]:
     """What the launcher needs to know."""
     return {"STORE": stores.s3, "BUCKET": PREFIX, "ROOT": str(root)}
 
 
-def kept(stores: Stores, prefix: str) -> list[str]:
+def list_keys(stores: Stores, prefix: str) -> list[str]:
     """The keys in the store that begin so."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORE", stores.s3)
         return launcher.keys(BUCKET, prefix)
 
 
-def check(stores: Stores, root: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The champion, after everything that went from step to step was found in the store and nothing
-    on a disk.
+def check_stores(stores: Stores, root: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Check that everything that went from step to step is in the store and nothing on a disk;
+    returns the champion.
     """
     from serving.release.registry import champion, evidence
 
-    (run,) = {key.split("/")[1] for key in kept(stores, "runs/")}
-    found = {"/".join(key.split("/")[2:4]) for key in kept(stores, "runs/")}
-    assert {name for name in found if not name.endswith(OUTPUT)} == ARTIFACTS, run
+    (run,) = {key.split("/")[1] for key in list_keys(stores, "runs/")}
+    stored = {"/".join(key.split("/")[2:4]) for key in list_keys(stores, "runs/")}
+    assert {name for name in stored if not name.endswith(OUTPUT)} == ARTIFACTS, run
     left = {path.name for path in root.rglob("*") if path.is_file()}
     assert left <= {OUTPUT}, f"a step left {left} on a disk that it shares"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", stores.tracking)
@@ -127,16 +129,16 @@ def check(stores: Stores, root: Path, home: Path, monkeypatch: pytest.MonkeyPatc
         "verdict.json",
         "rehearsal.json",
     }
-    assert any(key.endswith("bundle/manifest.json") for key in kept(stores, "mlflow/"))
+    assert any(key.endswith("bundle/manifest.json") for key in list_keys(stores, "mlflow/"))
     return live
 
 
-def read(stores: Stores, key: str) -> bytes:
+def read_object(stores: Stores, key: str) -> bytes:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORE", stores.s3)
         return launcher.call("GET", f"/{BUCKET}/{quote(key)}")
 
 
-def threads() -> dict[str, str]:
-    """Processors are few where tests run; a step takes what its pod would get."""
+def thread_variables() -> dict[str, str]:
+    """Processors are few where tests run; a step takes as many as its pod would get."""
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}

@@ -30,48 +30,52 @@ SIGNED = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, S
 def call(method: str, path: str, data: bytes | None = None) -> bytes:
     """One request to the store; `path` is /bucket/key, or /bucket?query."""
     headers = {"Authorization": SIGNED, "Content-Type": "application/octet-stream"}
-    asked = Request(os.environ["STORE"] + path, data=data, method=method, headers=headers)
-    with urlopen(asked, timeout=120) as answer:
+    request = Request(os.environ["STORE"] + path, data=data, method=method, headers=headers)
+    with urlopen(request, timeout=120) as answer:
         return bytes(answer.read())
 
 
 def keys(bucket: str, prefix: str) -> list[str]:
-    found: list[str] = []
+    """All keys of a bucket with this prefix."""
+    names: list[str] = []
     after = ""
     while True:
-        query = f"/{bucket}?list-type=2&prefix={quote(prefix)}" + (
-            f"&start-after={quote(after)}" if after else ""
-        )
+        query = f"/{bucket}?list-type=2&prefix={quote(prefix)}"
+        if after:
+            query += f"&start-after={quote(after)}"
         page = ET.fromstring(call("GET", query))
         space = page.tag.partition("}")[0] + "}" if page.tag.startswith("{") else ""
-        found += [str(key.text) for key in page.iter(f"{space}Key")]
+        names += [str(key.text) for key in page.iter(f"{space}Key")]
         if page.findtext(f"{space}IsTruncated") != "true":
-            return found
-        after = found[-1]
+            return names
+        after = names[-1]
 
 
-def fetch(uri: str, place: Path) -> None:
-    """The object of that URI, or all below it."""
+def fetch(uri: str, destination: Path) -> None:
+    """Write the object of that URI, or all objects below it, to a file or a directory."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    found = [
+    selected = [
         key
         for key in keys(bucket, prefix)
         if key == prefix or key.startswith(prefix.rstrip("/") + "/")
     ]
-    if not found:
+    if not selected:
         raise SystemExit(f"nothing at {uri}")
-    for key in found:
-        target = place / key[len(prefix) :].lstrip("/") if key != prefix else place
+    for key in selected:
+        target = destination
+        if key != prefix:
+            target = destination / key[len(prefix) :].lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(call("GET", f"/{bucket}/{quote(key)}"))
 
 
-def send(place: Path, uri: str) -> None:
-    files = (
-        [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
-    )
+def send(source: Path, uri: str) -> None:
+    """Put a file, or all files of a directory, into the store."""
+    files = [source]
+    if not source.is_file():
+        files = sorted(path for path in source.rglob("*") if path.is_file())
     for path in files:
-        below = "" if path == place else f"/{path.relative_to(place).as_posix()}"
+        below = "" if path == source else f"/{path.relative_to(source).as_posix()}"
         call("PUT", "/" + quote(uri.removeprefix("s3://") + below), path.read_bytes())
 
 
@@ -85,20 +89,20 @@ def artifacts(side: dict[str, Any]) -> list[dict[str, Any]]:
 
 def run(command: list[str]) -> int:
     at = command.index("--executor_input") + 1
-    given = json.loads(command[at])
-    inputs, outputs = given.get("inputs", {}), given["outputs"]
+    executor_input = json.loads(command[at])
+    inputs, outputs = executor_input.get("inputs", {}), executor_input["outputs"]
     for artifact in artifacts(outputs):
         artifact["uri"] = os.environ["BUCKET"] + artifact["uri"].removeprefix(os.environ["ROOT"])
     for artifact in artifacts(inputs):
         fetch(artifact["uri"], Path("/s3") / artifact["uri"].removeprefix("s3://"))
-    command[at] = json.dumps(given)
+    command[at] = json.dumps(executor_input)
     code = subprocess.run(command, check=False).returncode
     if code == 0:
         for artifact in artifacts(outputs):
             send(Path("/s3") / artifact["uri"].removeprefix("s3://"), artifact["uri"])
-        told = Path(outputs["outputFile"])
-        if told.is_file():
-            send(told, os.environ["BUCKET"] + str(told).removeprefix(os.environ["ROOT"]))
+        output = Path(outputs["outputFile"])
+        if output.is_file():
+            send(output, os.environ["BUCKET"] + str(output).removeprefix(os.environ["ROOT"]))
     return code
 
 

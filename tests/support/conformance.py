@@ -35,12 +35,12 @@ class Target:
         return {"inputs": [self.tensor(*(texts or ("a fine film",)))], **more}
 
     def infer(self, body: Any, **options: Any) -> httpx.Response:
-        given = {"content": body} if isinstance(body, bytes) else {"json": body}
-        return self.http.post(self.v2("/infer"), **given, **options)
+        content = {"content": body} if isinstance(body, bytes) else {"json": body}
+        return self.http.post(self.v2("/infer"), **content, **options)
 
     def predict(self, body: Any, **options: Any) -> httpx.Response:
-        given = {"content": body} if isinstance(body, bytes) else {"json": body}
-        return self.http.post(f"/v1/models/{self.model}:predict", **given, **options)
+        content = {"content": body} if isinstance(body, bytes) else {"json": body}
+        return self.http.post(f"/v1/models/{self.model}:predict", **content, **options)
 
     def metadata(self) -> list[tuple[str, str]]:
         return [("authorization", f"Bearer {self.token}")] if self.token else []

@@ -27,7 +27,7 @@ class Stores:
 
 
 @contextmanager
-def stores(folder: Path, host: str, ports: tuple[int, int]) -> Iterator[Stores]:
+def run_stores(folder: Path, host: str, ports: tuple[int, int]) -> Iterator[Stores]:
     """Both, on these ports of `host`, until the block ends."""
     s3, tracking = (f"http://{host}:{port}" for port in ports)
     folder.mkdir(parents=True, exist_ok=True)
