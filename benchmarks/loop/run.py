@@ -171,7 +171,7 @@ def window(base: Path, work: Path, say: Say) -> dict[str, Any]:
     )
     replay = Replay(world, Options(visitors=12_000))
     with use_home(base):
-        events = replay.arrivals(replay.week(0), 0, pseudonym_key()).drop("arrives")
+        events = replay.arrivals(replay.visits(0), 0, pseudonym_key()).drop("arrives")
     if events.height < ROWS:
         raise SystemExit(f"only {events.height} rows were made")
     kept = events.head(ROWS)
@@ -199,7 +199,7 @@ def examined(base: Path, work: Path) -> None:
     import polars as pl
 
     from pipelines.simulation.homes import use_home
-    from pipelines.simulation.replay import FIRST, REFERENCE_WEEKS
+    from pipelines.simulation.replay import FIRST_WEEK, REFERENCE_WEEKS
     from serving.release import registry
     from tasteloop.files import read_parquet, write_json
     from tasteloop.runtime.session import Session
@@ -216,7 +216,7 @@ def examined(base: Path, work: Path) -> None:
         reference = Reference.read(reference_path(live.digest))
         session = Session.load(live.path)
     loaded = time.perf_counter()
-    span = Span(FIRST + REFERENCE_WEEKS * WEEK, FIRST + (REFERENCE_WEEKS + 1) * WEEK)
+    span = Span(FIRST_WEEK + REFERENCE_WEEKS * WEEK, FIRST_WEEK + (REFERENCE_WEEKS + 1) * WEEK)
     events = read_parquet(work / "window.parquet")
     rows = events.height
     before = reference.answers()

@@ -57,7 +57,6 @@ def simulate(
     The first time a champion is trained (profile smoke). Every simulation has a home of its own:
     your registry is not touched. Exit code 1 where an expectation is not met.
     """
-    from pipelines.simulation.conclusions import summarise_result
     from pipelines.simulation.homes import simulation_path
     from pipelines.simulation.shifts import SHIFTS, Options
     from pipelines.simulation.simulator import simulate as run_simulation
@@ -82,7 +81,8 @@ def simulate(
             )
         )
         if not as_json:
-            typer.echo("\n".join(summarise_result(results[-1])))
+            typer.echo("\n".join(results[-1].lines()))
     if as_json:
-        print_json(results if shift == "all" else results[0])
-    sys.exit(0 if all(result["met"] for result in results) else 1)
+        records = [result.json() for result in results]
+        print_json(records if shift == "all" else records[0])
+    sys.exit(0 if all(result.met for result in results) else 1)

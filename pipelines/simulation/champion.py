@@ -14,9 +14,16 @@ import tasteloop
 from pipelines.local import runner
 from pipelines.settings import Settings, load_settings
 from pipelines.simulation.homes import use_home
-from pipelines.simulation.replay import FIRST, REFERENCE_WEEKS, Replay, placed
+from pipelines.simulation.replay import (
+    FIRST_WEEK,
+    REFERENCE_WEEKS,
+    Replay,
+    Visit,
+    event_rows,
+    place_in_week,
+)
 from pipelines.simulation.shifts import Options
-from pipelines.simulation.world import LEAST, NEW, PARTS, World
+from pipelines.simulation.world import MIN_EVENTS, NEW_FROM, PARTS, World
 from serving.release import registry
 from tasteloop.behaviour.events import EVENTS_SCHEMA, ITEM, TIME, USER
 from tasteloop.datasets.catalogue import CATALOGUE as SOURCES
@@ -37,6 +44,7 @@ log = logging.getLogger(__name__)
 Say = Callable[[str], None]
 
 PROFILE = "smoke"
+# on top of the profile, for a world of hundreds of lives that is watched week by week
 OVERRIDES = (
     "ingest.max_users=null",
     "training.snapshots_an_epoch=1500",
@@ -47,10 +55,10 @@ OVERRIDES = (
 )
 
 
-def settings_for(data: Path, overrides: Sequence[str] = ()) -> Settings:
-    return load_settings(
-        PROFILE, [f"ingest.behaviour={json.dumps(str(data))}", *OVERRIDES, *overrides]
-    )
+def load_simulation_settings(data: Path, overrides: Sequence[str] = ()) -> Settings:
+    """The settings of a simulation whose champion learns from a data set."""
+    behaviour = f"ingest.behaviour={json.dumps(str(data))}"
+    return load_settings(PROFILE, [behaviour, *OVERRIDES, *overrides])
 
 
 def write_champion_data(world: World, seasonal: float, out: Path) -> None:
@@ -61,51 +69,74 @@ def write_champion_data(world: World, seasonal: float, out: Path) -> None:
     """
     import polars as pl
 
-    chance = np.random.default_rng(0)
+    # 1. each of the champion's lives in one of the reference weeks
+    events = pl.DataFrame(
+        event_rows(_reference_visits(world, seasonal)),
+        schema=dict(EVENTS_SCHEMA.to_polars()),
+        orient="row",
+    ).sort(TIME, USER)
+
+    # 2. a data set as ingest writes it, without the films that do not exist yet
+    with atomic_directory(out) as directory:
+        pseudonyms = pseudonymise(events[USER], pseudonym_key()).alias(USER)
+        write_parquet(directory / EVENTS_FILE, events.with_columns(pseudonyms))
+        write_parquet(directory / ITEMS_FILE, world.items.filter(~pl.col(ITEM).is_in(world.new)))
+        record = {
+            "source": "ml-100k, replayed",
+            "terms": SOURCES["ml-100k"].terms,
+            "base": str(out),
+        }
+        write_json(directory / INGEST_FILE, record)
+
+
+def _reference_visits(world: World, seasonal: float) -> list[Visit]:
+    """The champion's lives, each once, in a week that is drawn by how many come in it: with a
+    swing, those who lean to dramas come in other weeks than the others.
+    """
+    # 1. weights of the weeks, for those who lean to dramas (True) and for the others
     reference = Replay(world, Options("seasonal", severity=seasonal) if seasonal else Options())
+    swing = [reference.swing(week) for week in range(REFERENCE_WEEKS)]
+    weights = {
+        True: np.array([size * lean for size, lean in swing]),
+        False: np.array([size * (1 - lean) for size, lean in swing]),
+    }
+
+    # 2. a week for each life
+    chance = np.random.default_rng(0)
     lives = world.lives["champion"]
     middle = float(np.median([world.leaning(life) for life in lives]))
-    swing = [reference.swing(week) for week in range(REFERENCE_WEEKS)]
-    weight = {
-        side: np.array([n * (lean if side else 1 - lean) for n, lean in swing])
-        for side in (True, False)
-    }  # of the weeks, for those who lean to dramas and for the others
-    rows = []
-    for k, life in enumerate(lives):
-        chances = weight[world.leaning(life) > middle]
-        week = int(chance.choice(REFERENCE_WEEKS, p=chances / chances.sum()))
-        visit = placed(
-            f"reference-{k}", reference.lived(life, chance, False), FIRST + week * WEEK, chance
-        )
-        rows += [(visit.user, e.item, e.kind, e.time, e.value, e.text) for e in visit.events]
-    events = pl.DataFrame(rows, schema=dict(EVENTS_SCHEMA.to_polars()), orient="row").sort(
-        TIME, USER
-    )
-    with atomic_directory(out) as directory:
-        write_parquet(
-            directory / EVENTS_FILE,
-            events.with_columns(pseudonymise(events[USER], pseudonym_key()).alias(USER)),
-        )
-        write_parquet(directory / ITEMS_FILE, world.items.filter(~pl.col(ITEM).is_in(world.new)))
-        write_json(
-            directory / INGEST_FILE,
-            {"source": "ml-100k, replayed", "terms": SOURCES["ml-100k"].terms, "base": str(out)},
-        )
+    visits = []
+    for number, life in enumerate(lives):
+        weight = weights[world.leaning(life) > middle]
+        week = int(chance.choice(REFERENCE_WEEKS, p=weight / weight.sum()))
+        events = reference.apply_shift(life, chance, False)
+        begin = FIRST_WEEK + week * WEEK
+        visits.append(place_in_week(f"reference-{number}", events, begin, chance))
+    return visits
 
 
 def make_champion(
     root: Path, seasonal: float, overrides: Sequence[str], say: Say
 ) -> tuple[Path, World]:
-    """A home with a champion that was trained on the first part of the world: made once, and used
-    again.
+    """The home of a champion that was trained on the first part of the world, and the world.
+
+    The champion is trained once; the same arguments find it again.
 
     Raises:
-        TasteloopError: the pipeline promoted none.
+        TasteloopError: the pipeline did not promote it.
     """
-    made_from = repr(
-        (tasteloop.__version__, PARTS, LEAST, NEW, OVERRIDES, tuple(overrides), seasonal)
+    origin = repr(
+        (
+            tasteloop.__version__,
+            PARTS,
+            MIN_EVENTS,
+            NEW_FROM,
+            OVERRIDES,
+            tuple(overrides),
+            seasonal,
+        )
     )
-    home = root.absolute() / f"champion-{hashlib.sha256(made_from.encode()).hexdigest()[:12]}"
+    home = root.absolute() / f"champion-{hashlib.sha256(origin.encode()).hexdigest()[:12]}"
     with use_home(home):
         source, data = home / "ml-100k", home / "data"
         if not source.is_dir():
@@ -115,10 +146,8 @@ def make_champion(
             if not data.is_dir():
                 write_champion_data(world, seasonal, data)
             say(f"training the champion, once, in {home}")
-            facts = runner.run(
-                settings_for(data, overrides),
-                lambda line: log.debug("%s", line),
-            )
+            settings = load_simulation_settings(data, overrides)
+            facts = runner.run(settings, lambda line: log.debug("%s", line))
             if facts.outcome != "promoted":
                 raise TasteloopError(
                     f"the replay's champion was not promoted: {facts.outcome}, {facts.reason}"

@@ -27,9 +27,7 @@ _OUTSIDE = (
 
 @contextmanager
 def use_home(path: Path) -> Iterator[None]:
-    """Work in another home, without what the environment says of the user's registry and tracking
-    server.
-    """
+    """Work in another home, without the environment's registry, tracking server and tokens."""
     before = dict(os.environ)
     os.environ["TASTELOOP_CACHE"] = str(cache())
     os.environ["TASTELOOP_HOME"] = str(path.absolute())
@@ -43,6 +41,7 @@ def use_home(path: Path) -> Iterator[None]:
 
 
 def simulation_path(shift: str, seed: int) -> Path:
+    """Where a simulation's home is, if no other place is named for it."""
     return Home.current().simulations / f"{shift}-{seed}"
 
 
@@ -52,10 +51,11 @@ def check_replaceable(path: Path) -> None:
         raise TasteloopError(
             f"{path} is there and is no simulation's; name another --home, or remove it"
         )
-    if parents := [parent for parent in path.absolute().parents if parent.is_file()]:
-        raise TasteloopError(
-            f"{parents[0]} is a file, so that --home {path} cannot be made; name another"
-        )
+    for parent in path.absolute().parents:
+        if parent.is_file():
+            raise TasteloopError(
+                f"{parent} is a file, so that --home {path} cannot be made; name another"
+            )
 
 
 def begin_home(base: Path, path: Path) -> None:
@@ -68,7 +68,7 @@ def begin_home(base: Path, path: Path) -> None:
     check_replaceable(path)
     if path.exists():
         shutil.rmtree(path)
-    left_out = shutil.ignore_patterns("pipeline", "ml-100k", "data")
+    not_copied = shutil.ignore_patterns("pipeline", "ml-100k", "data")
     with atomic_directory(path) as directory:
-        shutil.copytree(base, directory, dirs_exist_ok=True, ignore=left_out)
+        shutil.copytree(base, directory, dirs_exist_ok=True, ignore=not_copied)
         write_json(directory / RESULT_FILE, {})

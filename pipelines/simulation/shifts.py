@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipelines.simulation.world import NEW
+from pipelines.simulation.world import NEW_FROM
 from tasteloop.errors import TasteloopError
 
 SEASON = 4  # weeks of the seasonal swing
@@ -14,10 +14,17 @@ SEASON = 4  # weeks of the seasonal swing
 
 @dataclass(frozen=True)
 class Shift:
-    """What changes, what the monitor is expected to do, and what a severity is."""
+    """One way in which behaviour or its log changes.
 
-    about: str
-    expected: str  # nothing, retrain, alert-human
+    Attributes:
+        description: what changes.
+        expected: what the monitor is expected to do: nothing, retrain or alert-human.
+        unit: what a severity is a number of.
+        severity: the default.
+    """
+
+    description: str
+    expected: str
     unit: str = "not used"
     severity: float = 1.0
 
@@ -31,7 +38,7 @@ SHIFTS: dict[str, Shift] = {
         0.3,
     ),
     "new-catalogue": Shift(
-        f"films from {NEW.year} on appear", "retrain", "share of their real events that happen"
+        f"films from {NEW_FROM.year} on appear", "retrain", "share of their real events that happen"
     ),
     "taste-change": Shift(
         "visitors turn to other films of like popularity, with rarer labels",
@@ -62,9 +69,12 @@ class Options:
     """One simulation.
 
     Attributes:
+        shift: a name of `SHIFTS`.
+        seed: decides who comes when, and whom the shift hits.
+        weeks: how many weeks are replayed.
         start: the first week with the shift; the weeks before are as the reference.
-        visitors: a week.
-        severity: in the shift's unit; None: its default.
+        visitors: how many come in a usual week.
+        severity: in the shift's unit; None for its default.
         serve: ask a real server over HTTP; False: the same session and journal in this process.
         retrain: carry a retraining out; False: the replay ends with the decision.
     """
@@ -92,4 +102,5 @@ class Options:
 
     @property
     def size(self) -> float:
+        """The severity, or the shift's default where none is set."""
         return SHIFTS[self.shift].severity if self.severity is None else self.severity

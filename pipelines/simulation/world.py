@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasteloop.behaviour.events import ITEM, KIND, TIME, USER, Event
+from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE, Event
 from tasteloop.behaviour.items import LABELS, RELEASED, TITLE
 from validation.monitor.windows import HOUR, WEEK
 
 if TYPE_CHECKING:
     import polars as pl
 
-Life = tuple[Event, ...]  # times from its beginning, µs
+Life = tuple[Event, ...]
+"""The events of one user in order; times are counted from the first of them, µs."""
 
-BREAK = 3 * HOUR  # longer ones are shortened to it
-NEW = date(1997, 1, 1)  # films released from then on do not exist at first
-LEAST = 5  # events of a life
+LONGEST_BREAK = 3 * HOUR  # longer breaks are shortened to it, so that lives fit into a week
+NEW_FROM = date(1997, 1, 1)  # films released from then on do not exist at first
+MIN_EVENTS = 5  # of a life, not counting those on films that do not exist at first
 PARTS = {"champion": 0.5, "visitors": 0.38, "judges": 0.12}  # shares of the lives
-_BANDS = 3  # of popularity, within which tastes change places
+_POPULARITY_BANDS = 3  # within a band films exchange their places when tastes change
+_SEASONAL_LABELS = frozenset({"Drama", "Romance"})  # who watches these comes in other weeks
 
 
 @dataclass(frozen=True)
@@ -36,24 +38,27 @@ class World:
 
     @classmethod
     def of(cls, events: pl.DataFrame, items: pl.DataFrame) -> World:
-        """From a data set as ingest writes it. Which part a life is in depends on what it holds,
-        not on a pseudonym.
+        """The world of a data set as ingest writes it.
+
+        Which part a life is in depends on its events, not on its pseudonym.
         """
-        new = set(items.filter(items[RELEASED] >= NEW)[ITEM])
+        new = set(items.filter(items[RELEASED] >= NEW_FROM)[ITEM])
+        columns = (KIND, ITEM, TIME, VALUE, TEXT)
         parts: dict[str, list[tuple[str, Life]]] = {part: [] for part in PARTS}
         for rows in events.sort(USER, TIME, ITEM).partition_by(USER, maintain_order=True):
-            written = [Event(*row) for row in rows.select(KIND, ITEM, TIME, "value", "text").rows()]
-            if sum(event.item not in new for event in written) < LEAST:
+            acts = [Event(*row) for row in rows.select(columns).rows()]
+            if sum(event.item not in new for event in acts) < MIN_EVENTS:
                 continue
-            name = hashlib.blake2b(repr(written).encode(), digest_size=8).hexdigest()
-            parts[_part(int(name, 16) / 16**16)].append((name, _life(written)))
-        return cls(
-            {part: [life for _, life in sorted(found)] for part, found in parts.items()}, items
-        )
+            name = hashlib.blake2b(repr(acts).encode(), digest_size=8).hexdigest()
+            part = _part_at(int(name, 16) / 16**16)
+            parts[part].append((name, _compress(acts)))
+        lives = {part: [life for _, life in sorted(named)] for part, named in parts.items()}
+        return cls(lives, items)
 
     @cached_property
     def new(self) -> frozenset[str]:
-        return frozenset(self.items.filter(self.items[RELEASED] >= NEW)[ITEM])
+        """The films that do not exist at first."""
+        return frozenset(self.items.filter(self.items[RELEASED] >= NEW_FROM)[ITEM])
 
     @cached_property
     def titles(self) -> dict[str, str]:
@@ -63,42 +68,55 @@ class World:
     def labels(self) -> dict[str, list[str]]:
         return dict(self.items.select(ITEM, LABELS).rows())
 
-    def before(self, life: Life) -> Life:
-        """Without the films that do not exist yet."""
+    def without_new_films(self, life: Life) -> Life:
+        """The events of a life but those on films that do not exist at first."""
         return tuple(event for event in life if event.item not in self.new)
 
     @cached_property
     def busiest(self) -> int:
+        """How many events the longest of the champion's lives has."""
         return max(len(life) for life in self.lives["champion"])
 
     @cached_property
     def tastes(self) -> dict[str, str]:
-        """Which film takes whose place when tastes change: within a band of popularity, the most
-        watched one's goes to the one whose labels are the rarest, and so on. One to one, so that
-        what is liked together stays together.
+        """Which film is watched in the place of which when tastes change.
+
+        Films are divided into bands of popularity. Within a band the most watched film is exchanged
+        for the one whose labels are the rarest, the second for the second rarest, and so on. The
+        exchange is one to one, so that what is liked together stays together.
         """
-        counts: dict[str, int] = dict.fromkeys(sorted(set(self.items[ITEM]) - self.new), 0)
-        mass: dict[str, float] = {}
-        for event in (e for life in self.lives["champion"] for e in self.before(life) if e.item):
-            counts[event.item or ""] += 1
-            for label in (known := self.labels[event.item or ""]):
-                mass[label] = mass.get(label, 0.0) + 1 / len(known)
+        # 1. how often each film is watched, and how much each label weighs in what is watched
+        views: dict[str, int] = dict.fromkeys(sorted(set(self.items[ITEM]) - self.new), 0)
+        weights: dict[str, float] = {}
+        for life in self.lives["champion"]:
+            for event in self.without_new_films(life):
+                if not event.item:
+                    continue
+                views[event.item] += 1
+                labels = self.labels[event.item]
+                for label in labels:
+                    weights[label] = weights.get(label, 0.0) + 1 / len(labels)
 
-        def common(item: str) -> float:
-            known = self.labels[item]
-            return sum(mass.get(label, 0.0) for label in known) / max(1, len(known))
+        def commonness(item: str) -> float:
+            labels = self.labels[item]
+            return sum(weights.get(label, 0.0) for label in labels) / max(1, len(labels))
 
-        order = sorted(counts, key=lambda item: (-counts[item], item))
-        bands = [[str(item) for item in band] for band in np.array_split(np.array(order), _BANDS)]
-        return {a: b for band in bands for a, b in zip(band, sorted(band, key=common), strict=True)}
+        # 2. films by popularity, and in each band beside them the same films by rarity
+        by_popularity = sorted(views, key=lambda item: (-views[item], item))
+        exchange: dict[str, str] = {}
+        for band in np.array_split(np.array(by_popularity), _POPULARITY_BANDS):
+            films = [str(film) for film in band]
+            exchange.update(zip(films, sorted(films, key=commonness), strict=True))
+        return exchange
 
     def leaning(self, life: Life) -> float:
         """Share of a life's films that are dramas or romances: what the seasonal swing goes by."""
-        films = [self.labels[event.item] for event in self.before(life) if event.item]
-        return float(np.mean([bool({"Drama", "Romance"} & set(labels)) for labels in films]))
+        films = [event.item for event in self.without_new_films(life) if event.item]
+        return float(np.mean([bool(_SEASONAL_LABELS & set(self.labels[film])) for film in films]))
 
 
-def _part(u: float) -> str:
+def _part_at(u: float) -> str:
+    """The part that a number in [0, 1) falls into."""
     for part, share in PARTS.items():
         if u < share:
             return part
@@ -106,13 +124,15 @@ def _part(u: float) -> str:
     return part
 
 
-def _life(events: Sequence[Event]) -> Life:
-    out: list[Event] = []
+def _compress(events: Sequence[Event]) -> Life:
+    """The events with breaks shortened, and all times if need be, so that they fit into a week."""
+    life: list[Event] = []
     now, before = 0, events[0].time
     for event in events:
         assert event.time is not None and before is not None
-        now, before = now + min(event.time - before, BREAK), event.time
-        out.append(replace(event, time=now))
-    if now >= WEEK - HOUR:
-        out = [replace(event, time=int((event.time or 0) * (WEEK - HOUR) / now)) for event in out]
-    return tuple(out)
+        now, before = now + min(event.time - before, LONGEST_BREAK), event.time
+        life.append(replace(event, time=now))
+    longest = WEEK - HOUR
+    if now >= longest:
+        life = [replace(event, time=int((event.time or 0) * longest / now)) for event in life]
+    return tuple(life)

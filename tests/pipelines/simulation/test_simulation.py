@@ -15,13 +15,13 @@ import pytest
 
 from benchmarks.loop.run import summary
 from pipelines.settings import load_settings
-from pipelines.simulation.conclusions import judge
+from pipelines.simulation.conclusions import WeekRecord, judge
 from pipelines.simulation.homes import begin_home, use_home
 from pipelines.simulation.quality import question_points
-from pipelines.simulation.replay import DAY, Replay, placed, searching
+from pipelines.simulation.replay import DAY, Replay, add_searches, place_in_week
 from pipelines.simulation.shifts import SHIFTS, Options
 from pipelines.simulation.simulator import run_weeks
-from pipelines.simulation.world import BREAK, Life, World
+from pipelines.simulation.world import LONGEST_BREAK, Life, World
 from serving.journal.reader import read_journal
 from serving.release.database import tracking_uri
 from tasteloop.behaviour.events import EVENTS_SCHEMA, Event
@@ -64,20 +64,20 @@ def replay(world: World, shift: str, **more: Any) -> Replay:
 
 
 def events_of(some: Replay, week: int) -> pl.DataFrame:
-    return some.arrivals(some.week(week), week, KEY)
+    return some.arrivals(some.visits(week), week, KEY)
 
 
 def test_a_life_keeps_its_events_and_fits_a_week(
     world: World, tables: tuple[pl.DataFrame, pl.DataFrame]
 ) -> None:
     lives = [life for part in world.lives.values() for life in part]
-    told = sorted(Counter((e.item, e.value) for e in life).total() for life in lives)
-    assert told == sorted(tables[0].group_by("user").len()["len"])
+    lengths = sorted(Counter((e.item, e.value) for e in life).total() for life in lives)
+    assert lengths == sorted(tables[0].group_by("user").len()["len"])
     for life in lives:
         times = [event.time or 0 for event in life]
         assert times[0] == 0 and times[-1] < WEEK
-        assert all(0 <= b - a <= BREAK for a, b in zip(times, times[1:], strict=False))
-    assert max(life[-1].time or 0 for life in lives) == 29 * BREAK  # the breaks of a day
+        assert all(0 <= b - a <= LONGEST_BREAK for a, b in zip(times, times[1:], strict=False))
+    assert max(life[-1].time or 0 for life in lives) == 29 * LONGEST_BREAK  # the breaks of a day
 
 
 def test_a_life_is_in_one_part_whatever_its_pseudonym(
@@ -93,11 +93,11 @@ def test_a_life_is_in_one_part_whatever_its_pseudonym(
 def test_a_week_is_decided_by_its_seed_and_lies_within_itself(world: World) -> None:
     for week in (0, 3):
         some = replay(world, "stationary")
-        visits = some.week(week)
+        visits = some.visits(week)
         assert (
             visits
-            == replay(world, "stationary").week(week)
-            != replay(world, "stationary", seed=1).week(week)
+            == replay(world, "stationary").visits(week)
+            != replay(world, "stationary", seed=1).visits(week)
         )
         begin = some.begin + week * WEEK
         assert all(begin <= (e.time or 0) < begin + WEEK for v in visits for e in v.events)
@@ -111,7 +111,7 @@ def test_a_week_is_decided_by_its_seed_and_lies_within_itself(world: World) -> N
 def test_whoever_searches_goes_on_to_a_film_of_that_name() -> None:
     life: Life = tuple(Event("rate", f"i{n}", n * HOUR, 1.0) for n in range(200))
     titles = {f"i{n}": f"Title {n} of many words" for n in range(200)}
-    lived = searching(life, titles, np.random.default_rng(0))
+    lived = add_searches(life, titles, np.random.default_rng(0))
     assert tuple(e for e in lived if e.kind == "rate") == life
     searches = [(a, b) for a, b in zip(lived, lived[1:], strict=False) if a.kind == "search"]
     assert 1 <= len(searches) < 40
@@ -125,7 +125,7 @@ def test_whoever_searches_goes_on_to_a_film_of_that_name() -> None:
 def test_tastes_change_places_one_to_one_and_turn_to_rare_labels(world: World) -> None:
     old = set(world.items["item"]) - world.new
     assert set(world.tastes) == set(world.tastes.values()) == old
-    before, after = (replay(world, "taste-change", start=start).week(2) for start in (3, 2))
+    before, after = (replay(world, "taste-change", start=start).visits(2) for start in (3, 2))
     assert [len(visit.events) for visit in before] == [len(visit.events) for visit in after]
     for a, b in zip(before, after, strict=True):
         pairs = [
@@ -193,9 +193,9 @@ def test_what_is_delayed_arrives_late_twice_and_whole(world: World) -> None:
 
 def test_a_season_comes_back(world: World) -> None:
     some = replay(world, "seasonal", visitors=40, severity=0.5)
-    sizes = [len(some.week(week)) for week in range(8)]
+    sizes = [len(some.visits(week)) for week in range(8)]
     assert sizes[:4] == sizes[4:] and max(sizes) == 60 and min(sizes) == 20
-    assert not any(some.shifted(week) for week in range(8))
+    assert not any(some.is_shifted(week) for week in range(8))
 
 
 def test_questions_are_asked_where_something_follows() -> None:
@@ -209,19 +209,19 @@ def test_questions_are_asked_where_something_follows() -> None:
 
 def test_a_visit_moves_as_a_whole() -> None:
     life = (Event("rate", "i", 0, 1.0), Event("rate", "j", WEEK - 2, 1.0))
-    visit = placed("u", life, 10 * WEEK, np.random.default_rng(0))
+    visit = place_in_week("u", life, 10 * WEEK, np.random.default_rng(0))
     assert [event.time for event in visit.events] == [10 * WEEK + 1, 11 * WEEK - 1]
 
 
-def passes(*outcomes: str, start: int = 2, result: str | None = None) -> list[dict[str, Any]]:
+def passes(*outcomes: str, start: int = 2, result: str | None = None) -> list[WeekRecord]:
     return [
-        {
-            "week": week,
-            "shifted": week >= start,
-            "outcome": outcome,
-            "acted": outcome in ("retrain", "alert-human"),
-            "result": result if outcome == "retrain" else None,
-        }
+        WeekRecord(
+            week=week,
+            shifted=week >= start,
+            outcome=outcome,
+            acted=outcome in ("retrain", "alert-human"),
+            result=result if outcome == "retrain" else None,
+        )
         for week, outcome in enumerate(outcomes)
     ]
 
@@ -273,10 +273,14 @@ def test_what_was_expected_is_held_against_what_was_done(
     failures: list[str],
 ) -> None:
     start = 99 if SHIFTS[shift].expected == "nothing" else 2
-    found = judge(passes(*outcomes, start=start, result=result), SHIFTS[shift], Options(shift))
-    assert found["detected_after"] == detected
-    assert len(found["failures"]) == len(failures) and found["met"] == (not failures)
-    assert all(words in told for words, told in zip(failures, found["failures"], strict=True))
+
+    conclusion = judge(passes(*outcomes, start=start, result=result), SHIFTS[shift], Options(shift))
+
+    assert conclusion.detected_after == detected
+    assert len(conclusion.failures) == len(failures) and conclusion.met == (not failures)
+    assert all(
+        words in failure for words, failure in zip(failures, conclusion.failures, strict=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -334,11 +338,16 @@ def test_the_monitor_is_driven_through_the_weeks(
     with use_home(tmp_path / "home"):
         promote(tiny_bundle, tmp_path)
         keep_reference(tiny_bundle, tiny_snapshots, settings.watch)
-    said: list[str] = []
-    result = run_weeks(Replay(world, options), settings, tmp_path / "home", said.append)
-    assert result["met"], result["failures"]
-    assert [w["shifted"] for w in result["windows"]] == [False, True] and len(said) == 2
-    assert result["windows"][1]["outcome"] == "alert-human" and "ratings without a value" in said[1]
+    lines: list[str] = []
+
+    result = run_weeks(Replay(world, options), settings, tmp_path / "home", lines.append)
+
+    assert result.met, result.conclusion.failures
+    record = result.json()
+    assert read_json(tmp_path / "home" / "simulation.json") == record
+    assert [w["shifted"] for w in record["windows"]] == [False, True] and len(lines) == 2
+    assert record["windows"][1]["outcome"] == "alert-human"
+    assert "ratings without a value" in lines[1]
     answers = read_journal(tmp_path / "home" / "journal")
     assert set(answers["model"]) == {"interests", "recommend"} and answers["user"].null_count() == 0
     (first, second) = sorted((tmp_path / "home" / "monitor" / "windows").iterdir())
@@ -378,9 +387,9 @@ def test_results_of_seeds_are_counted() -> None:
             "severity": 4.0,
             "quality": {},
             "seconds": 2.0,
-            **judge(passes(*o), shift, Options("bots")),
+            **judge(passes(*outcomes), shift, Options("bots")).json(),
         }
-        for o in seeds
+        for outcomes in seeds
     ]
     (row,) = summary(results)
     assert (row["seeds"], row["met"], row["false_triggers"], row["clean_windows"]) == (2, 1, 1, 4)
