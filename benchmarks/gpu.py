@@ -2,8 +2,10 @@
 
 Fine-tuning is measured in steps of the model alone (forward, backward, AdamW) on batches of one
 shape: in fp32, in bf16, compiled, and under DistributedDataParallel, which torchrun starts with one
-process. A last row is `tasteloop.encoder.loop.train` as the pipeline calls it. Encoding is a
-bundle's engine, serving is `python -m serving` with callers on loopback.
+process. The last two rows are `tasteloop.encoder.loop.train` as the pipeline calls it: its steps
+alone, and one whole call with its start, its validation and its checkpoint. Encoding is a bundle's
+engine, with its largest difference from PyTorch in fp32 on the processor; serving is `python -m
+serving` with callers on loopback.
 
 TFLOP/s count what the mathematics needs, whatever a program computes beyond it. With L layers,
 width h, inner width f and s tokens, a forward pass costs per token
@@ -30,10 +32,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tasteloop.encoder.loop import Trained
 
 HOUSE = Path(__file__).parents[1]
-ROW_SECONDS = 90.0  # of one way to train: with all five of them the script keeps its eight minutes
+ROW_SECONDS = 75.0  # of one way to train: with all six of them the script keeps its eight minutes
 
 # Dense peaks in bf16, TFLOP/s, of the makers' data sheets. The first of these names that occurs in
 # a card's name counts.
@@ -195,8 +200,25 @@ def calls_a_second(call: Callable[[], None], seconds: float) -> float:
     return calls / (time.perf_counter() - began)
 
 
-def pipeline_rate(sizes: Sizes, work: Path) -> tuple[float, str]:
-    """Texts a second of the pipeline's own training loop, and its precision."""
+def pipeline_rate(sizes: Sizes, work: Path, steps_alone: bool) -> tuple[float, str]:
+    """Texts a second of the pipeline's own training loop, and its precision.
+
+    Steps alone are what a longer call does more than a shorter one, after a first that warms up.
+    """
+    if not steps_alone:
+        whole = train_once(sizes, sizes.texts, work)
+        return whole.texts / whole.seconds, whole.precision
+    train_once(sizes, sizes.texts // 20, work / "warm-up")
+    less = train_once(sizes, sizes.texts // 4, work / "less")
+    most = train_once(sizes, sizes.texts, work / "more")
+    seconds = most.seconds - less.seconds
+    if seconds < 0.2 * most.seconds:
+        raise SystemExit("too few texts to tell the steps from the start")
+    return (most.texts - less.texts) / seconds, most.precision
+
+
+def train_once(sizes: Sizes, texts: int, work: Path) -> Trained:
+    """One epoch of the pipeline's training loop on random texts of one length."""
     import numpy as np
 
     from tasteloop.encoder.batches import TaskData
@@ -206,10 +228,10 @@ def pipeline_rate(sizes: Sizes, work: Path) -> tuple[float, str]:
     from tasteloop.encoder.workers import Workers
 
     rng = np.random.default_rng(0)
-    ids = rng.integers(5, 1000, (sizes.texts, sizes.tokens)).tolist()
-    targets = rng.integers(0, 2, (sizes.texts, 1)).astype(np.float32)
-    rows = np.arange(sizes.texts)
-    held = sizes.texts // 10
+    ids = rng.integers(5, 1000, (texts, sizes.tokens)).tolist()
+    targets = rng.integers(0, 2, (texts, 1)).astype(np.float32)
+    rows = np.arange(texts)
+    held = sizes.texts // 40
     task = TaskData("sentiment", ids, targets, rows[held:], rows[:held])
     settings = TrainingSettings(
         tasks=("sentiment",),
@@ -220,8 +242,7 @@ def pipeline_rate(sizes: Sizes, work: Path) -> tuple[float, str]:
         checkpoint_seconds=1e9,
     )
     model = TasteModel(encoder(sizes), {"sentiment": 1})
-    result = train(model, [task], settings, work, Workers.join())
-    return result.texts / result.seconds, result.precision
+    return train(model, [task], settings, work, Workers.join())
 
 
 def run_bounded(command: list[str], seconds: float) -> tuple[str, str]:
@@ -254,6 +275,7 @@ def finetuning(sizes: Sizes, options: list[str]) -> Iterator[dict[str, Any]]:
         "steps, bf16": ["--measure", "bf16"],
         "steps, bf16, torch.compile": ["--measure", "compile"],
         "steps, bf16, DDP by torchrun": ["--measure", "ddp"],
+        "the pipeline's steps": ["--measure", "pipeline-steps"],
         "the pipeline's training": ["--measure", "pipeline"],
     }
     peak = peak_of(device_name()[1])
@@ -278,9 +300,9 @@ def finetuning(sizes: Sizes, options: list[str]) -> Iterator[dict[str, Any]]:
 
 def measure(name: str, sizes: Sizes) -> dict[str, Any]:
     """One row's rate, in a process of its own."""
-    if name == "pipeline":
+    if name.startswith("pipeline"):
         with tempfile.TemporaryDirectory() as folder:
-            rate, precision = pipeline_rate(sizes, Path(folder))
+            rate, precision = pipeline_rate(sizes, Path(folder), name == "pipeline-steps")
         return {"rate": rate, "precision": precision}
     bf16 = name != "fp32"
     rate = training_rate(sizes, bf16, name == "compile", name == "ddp")
@@ -328,7 +350,11 @@ def make_bundle(sizes: Sizes, work: Path) -> Path:
 
 
 def encoding(sizes: Sizes, bundle: Path) -> dict[str, Any]:
-    """Texts a second of the engine that answers on this device, by shape."""
+    """Texts a second of the engine that answers on this device, by shape, and how far its vectors
+    are from PyTorch's in fp32 on the processor.
+    """
+    import numpy as np
+
     from tasteloop.bundle.card import BundleCard
     from tasteloop.bundle.names import MODELS_DIRECTORY
     from tasteloop.runtime import choice, engines
@@ -338,7 +364,12 @@ def encoding(sizes: Sizes, bundle: Path) -> dict[str, Any]:
     name = choice.choose(card, bundle)
     shapes = [(batch, sizes.tokens) for batch in (1, sizes.batch, 4 * sizes.batch)]
     rates = choice.speed(engines.Runner(name, directory), shapes, sizes.seconds / 3)
-    return {"engine": name, "texts_per_second": rates}
+    ids = np.random.default_rng(1).integers(5, 90, (8, sizes.tokens))
+    mask = np.ones_like(ids)
+    exact = engines.load(engines.TORCH_FP32, directory, os.cpu_count() or 1)(ids, mask)
+    vectors = engines.load(name, directory, os.cpu_count() or 1)(ids, mask)
+    distance = np.linalg.norm(vectors - exact, axis=1) / np.linalg.norm(exact, axis=1)
+    return {"engine": name, "texts_per_second": rates, "distance_from_fp32": float(distance.max())}
 
 
 @contextmanager
@@ -372,7 +403,7 @@ def serving(sizes: Sizes, bundle: Path, work: Path) -> dict[str, Any]:
 
     def ask(url: str, caller: int, until: float) -> None:
         with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
-            while time.perf_counter() < until:
+            while True:  # at least once, however busy the machine is
                 text = f"caller {caller} asks number {len(latencies[caller])}"
                 began = time.perf_counter()
                 answer = client.post(
@@ -382,6 +413,8 @@ def serving(sizes: Sizes, bundle: Path, work: Path) -> dict[str, Any]:
                     latencies[caller].append(time.perf_counter() - began)
                 else:
                     failures.append(answer.text[:200])
+                if time.perf_counter() >= until:
+                    break
 
     with server(bundle, work) as url:
         ask(url, 0, time.perf_counter() + sizes.seconds / 5)  # warms up
@@ -412,24 +445,27 @@ def serving(sizes: Sizes, bundle: Path, work: Path) -> dict[str, Any]:
 # The report
 
 
-def print_tables(report: dict[str, Any]) -> None:
-    peak = report["bf16_peak_tflops"]
-    print(f"{report['device']}; torch {report['torch']}; bf16 peak {peak or 'not known'} TFLOP/s\n")
-    print("| fine-tuning | precision | texts/s | TFLOP/s | of the bf16 peak |")
-    print("|---|---|---|---|---|")
-    for row in report["finetuning"]:
-        if "error" in row:
-            print(f"| {row['what']} | | | | {row['error']} |")
-            continue
-        share = row["share_of_bf16_peak"]
-        print(
-            f"| {row['what']} | {row['precision']} | {row['texts_per_second']:.0f} | {row['tflops']:.3g} "
-            f"| {'' if share is None else f'{share:.1%}'} |"
-        )
-    print(f"\n| encoding, {report['encoding']['engine']} | texts/s |\n|---|---|")
-    for shape, rate in report["encoding"]["texts_per_second"].items():
+def print_training(row: dict[str, Any]) -> None:
+    if "error" in row:
+        print(f"| {row['what']} | | | | {row['error']} |", flush=True)
+        return
+    share = row["share_of_bf16_peak"]
+    print(
+        f"| {row['what']} | {row['precision']} | {row['texts_per_second']:.0f} | {row['tflops']:.3g} "
+        f"| {'' if share is None else f'{share:.1%}'} |",
+        flush=True,
+    )
+
+
+def print_encoding(encoded: dict[str, Any]) -> None:
+    print(f"\n| encoding, {encoded['engine']} | texts/s |\n|---|---|")
+    for shape, rate in encoded["texts_per_second"].items():
         print(f"| {shape.replace('x', ' texts of ')} tokens | {rate:.0f} |")
-    row = report["serving"]
+    distance = encoded["distance_from_fp32"]
+    print(f"\nvectors differ from fp32's by {distance:.1e} of their length at most", flush=True)
+
+
+def print_serving(row: dict[str, Any]) -> None:
     print(f"\n| serving, {row['callers']} callers | answers/s | p50 ms | p99 ms | failures |")
     print("|---|---|---|---|---|")
     print(
@@ -463,16 +499,31 @@ def main() -> None:
         "torch": torch.__version__,
         "bf16_peak_tflops": peak_of(name),
         "sizes": asdict(sizes),
-        "finetuning": list(finetuning(sizes, ["--tiny"] if arguments.tiny else [])),
+        "finetuning": [],
     }
+
+    # What was measured is printed and written at once: a run that is cut off has shown it.
+    def write() -> None:
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
+
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    peak = report["bf16_peak_tflops"]
+    print(f"{name}; torch {report['torch']}; bf16 peak {peak or 'not known'} TFLOP/s\n")
+    print("| fine-tuning | precision | texts/s | TFLOP/s | of the bf16 peak |")
+    print("|---|---|---|---|---|", flush=True)
+    for row in finetuning(sizes, ["--tiny"] if arguments.tiny else []):
+        report["finetuning"].append(row)
+        write()
+        print_training(row)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         bundle = make_bundle(sizes, work)
         report["encoding"] = encoding(sizes, bundle)
+        write()
+        print_encoding(report["encoding"])
         report["serving"] = serving(sizes, bundle, work)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-    print_tables(report)
+        write()
+        print_serving(report["serving"])
     print(f"\nwritten to {arguments.out}")
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PROGRESS_SECONDS = 5.0
+_LOSSES_AT_ONCE = 20  # on a GPU, see `_Losses`
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def train(
     workers.agree((state.fingerprint, state.epoch, state.step))
     writer = _tensorboard(work) if settings.tensorboard and workers.rank == 0 else None
     progress = _Progress("+".join(task.name for task in tasks), settings.epochs, steps_an_epoch)
+    losses = _Losses(workers, writer, device)
     texts = 0
     while state.epoch < settings.epochs and state.stale < settings.patience:
         model.train()
@@ -97,7 +99,7 @@ def train(
             hidden, mask = inputs.batch(t, mine)
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 logits = forward(task.name, hidden, mask)
-            target = torch.from_numpy(task.targets[mine]).to(device)
+            target = torch.from_numpy(task.targets[mine]).to(device, non_blocking=True)
             total = torch.nn.functional.binary_cross_entropy_with_logits(
                 logits.float(), target, pos_weight=weights[task.name], reduction="sum"
             )
@@ -108,12 +110,11 @@ def train(
             state.average(model, settings.averaging)
             texts += len(rows)
             state.step = step + 1
-            value = (workers.sum(loss.detach()) / workers.size).item()
-            if writer:
-                writer.add_scalar(f"loss/{task.name}", value, position)
+            losses.add(task.name, position, loss.detach())
             if workers.rank == 0:
-                progress.show(state.epoch, step + 1, value, texts)
+                progress.show(state.epoch, step + 1, losses.last, texts)
                 state.save_sometimes(model, optimizer, settings.checkpoint_seconds)
+        losses.write()
         _finish_epoch(model, inputs, state, writer, workers)
         if workers.rank == 0:
             state.save(model, optimizer)
@@ -281,6 +282,43 @@ def _distributed(model: TasteModel, workers: Workers) -> Any:
     if workers.size == 1:
         return module
     return torch.nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
+
+
+class _Losses:
+    """The training losses, averaged over workers and written for TensorBoard.
+
+    To read a number from a GPU is to wait until it has finished all its work, so there the losses
+    of 20 steps are read at once and it never runs out of work. A killed run may lack the points of
+    its last 20 steps.
+
+    Attributes:
+        last: the newest loss that was read.
+    """
+
+    def __init__(self, workers: Workers, writer: Any, device: torch.device) -> None:
+        self.workers, self.writer = workers, writer
+        self.last = float("nan")
+        self._size = 1 if device.type == "cpu" else _LOSSES_AT_ONCE
+        self._pending: list[tuple[str, int, torch.Tensor]] = []
+
+    def add(self, task: str, position: int, loss: torch.Tensor) -> None:
+        self._pending.append((task, position, loss))
+        if len(self._pending) >= self._size:
+            self.write()
+
+    def write(self) -> None:
+        """Every worker must call this after the same steps: they add up their losses here."""
+        import torch
+
+        if not self._pending:
+            return
+        total = self.workers.sum(torch.stack([loss for _, _, loss in self._pending]))
+        values = (total / self.workers.size).tolist()
+        if self.writer:
+            for (task, position, _), value in zip(self._pending, values, strict=True):
+                self.writer.add_scalar(f"loss/{task}", value, position)
+        self.last = values[-1]
+        self._pending.clear()
 
 
 class _Progress:

@@ -35,13 +35,16 @@ def test_the_tiny_form_measures_everything_and_writes_a_table_and_json(tmp_path:
         "steps, bf16",
         "steps, bf16, torch.compile",
         "steps, bf16, DDP by torchrun",
+        "the pipeline's steps",
         "the pipeline's training",
     }
     for name, row in measured.items():
-        # to compile for a processor needs a C++ compiler, which not every machine has
-        if "error" in row and name == "steps, bf16, torch.compile":
+        # to compile for a processor needs a C++ compiler, which not every machine has, and of so
+        # few texts the start may take longer than the steps
+        if "error" in row and name in ("steps, bf16, torch.compile", "the pipeline's steps"):
             continue
         assert row.get("texts_per_second", 0) > 0 and row["tflops"] > 0, row
         assert f"| {name} |" in ended.stdout
     assert all(rate > 0 for rate in report["encoding"]["texts_per_second"].values())
+    assert report["encoding"]["distance_from_fp32"] < 1e-3
     assert report["serving"]["answers_per_second"] > 0 and report["serving"]["failures"] == 0
