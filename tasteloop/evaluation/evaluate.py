@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasteloop import metrics
-from tasteloop.behaviour.events import USER
+from tasteloop.behaviour.events import TEXT, USER
 from tasteloop.behaviour.items import SENTIMENT
 from tasteloop.behaviour.snapshots import EVENTS_SEEN, SPLIT, TEST, Snapshots
 from tasteloop.evaluation import details
@@ -27,12 +27,22 @@ from tasteloop.evaluation.record import (
     ChampionMetrics,
     Comparison,
     Evaluation,
+    KindOfQuestion,
     Lineage,
     Metrics,
     Slice,
 )
 from tasteloop.evaluation.rows import EvaluatedRows, Measures
 from tasteloop.evaluation.settings import EvaluationSettings
+from tasteloop.evaluation.understanding.cases import Material
+from tasteloop.evaluation.understanding.kinds import KINDS
+from tasteloop.evaluation.understanding.measure import (
+    UNDERSTANDING,
+    Understanding,
+    make_cases,
+    understand,
+)
+from tasteloop.evaluation.understanding.settings import UnderstandingSettings
 from tasteloop.files import atomic_directory, sha256_tree, write_json
 from tasteloop.metrics import Measure
 from tasteloop.runtime.session import Session
@@ -40,6 +50,8 @@ from tasteloop.version import code_version
 
 log = logging.getLogger(__name__)
 
+_REVIEWS = 500  # whose language is looked at
+_FAILURES = 3  # sentences of a kind that pages show
 _SLICED = ("interests.micro_f1", "recommend.ndcg@10")
 
 
@@ -89,7 +101,17 @@ def evaluate(
     if rival is not None:
         others[CHAMPION] = measure_answers(answer_rows(rival, rows), rows)
 
-    # 3. intervals, of the values and of the paired differences
+    # 3. what the candidate and the champion understand
+    understanding = None
+    if settings.understanding is not None:
+        material = _material(rows, settings.understanding)
+        rows = replace(rows, cases=make_cases(material, settings.understanding))
+        understanding = understand(session, material, rows.cases)
+        measures |= understanding.measures()
+        if rival is not None:
+            others[CHAMPION] |= understand(rival, material, rows.cases).measures()
+
+    # 4. intervals, of the values and of the paired differences
     compared = _compare(measures, others, rows, settings)
     baselines = {name: own for name, own in compared.baselines.items() if name != CHAMPION}
     theirs = compared.baselines.get(CHAMPION, {})
@@ -97,7 +119,7 @@ def evaluate(
     if settings.old is not None and rival is not None:
         old = _compare_on_earlier_data(session, rival, data, settings.old, settings)
 
-    # 4. the record
+    # 5. the record
     evaluation = Evaluation(
         metrics=compared.metrics,
         baselines=baselines,
@@ -105,12 +127,14 @@ def evaluate(
         tasks=session.models,
         champion=None if live is None else ChampionMetrics(live.digest, None, live.models, theirs),
         says_champion=True,
-        slices=_slices(measures, rows, settings),
+        slices=_slices(measures, rows, settings) + _slices_of_cases(understanding, settings),
         lineage=_lineage(session, data, snapshots),
         examples=details.examples(session, rows, answers, settings.examples),
         old=old,
     )
     evaluation = _add_details(evaluation, session, rows, answers)
+    if understanding is not None:
+        evaluation = replace(evaluation, understanding=_kinds_of_questions(understanding))
     with atomic_directory(out) as directory:
         write_json(directory / EVALUATION_FILE, evaluation.json())
     values = {name: interval.value for name, interval in evaluation.metrics.items()}
@@ -216,6 +240,48 @@ def _slices(
                 )
                 slices.append(Slice(name, metric, interval))
     return tuple(slices)
+
+
+def _material(rows: EvaluatedRows, settings: UnderstandingSettings) -> Material:
+    """What the tests of understanding are made of: the catalogue and the test window."""
+    reviews = rows.data.reviews()
+    return Material.of(
+        rows.data.catalogue,
+        rows.data.labels,
+        rows.histories,
+        [] if reviews is None else reviews[TEXT].head(_REVIEWS).to_list(),
+        settings.seed,
+    )
+
+
+def _slices_of_cases(
+    understanding: Understanding | None, settings: EvaluationSettings
+) -> tuple[Slice, ...]:
+    """What is understood about each label, and in each language."""
+    if understanding is None:
+        return ()
+    return tuple(
+        Slice(
+            name,
+            UNDERSTANDING,
+            metrics.interval(measure, units, seed=settings.seed, draws=settings.bootstrap),
+        )
+        for name, (measure, units) in understanding.slices().items()
+    )
+
+
+def _kinds_of_questions(understanding: Understanding) -> tuple[KindOfQuestion, ...]:
+    """What was asked, kind by kind, with sentences about some cases that were not passed."""
+    measured = understanding.measures()
+    return tuple(
+        KindOfQuestion(
+            kind.name,
+            kind.question,
+            tuple(understanding.failures.get(kind.name, [])[:_FAILURES]),
+        )
+        for kind in KINDS
+        if f"{UNDERSTANDING}.{kind.name}" in measured
+    )
 
 
 def _add_details(

@@ -263,6 +263,28 @@ class Example:
 
 
 @dataclass(frozen=True)
+class KindOfQuestion:
+    """A kind of the tests of understanding: its metric is `understanding.<kind>`.
+
+    Attributes:
+        question: what is asked, as a sentence.
+        failures: sentences about some cases that the candidate did not pass.
+    """
+
+    kind: str
+    question: str
+    failures: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> KindOfQuestion:
+        return cls(
+            kind=_text(raw.get("kind")) or "",
+            question=_text(raw.get("question")) or "",
+            failures=tuple(map(str, as_list(raw.get("failures")))),
+        )
+
+
+@dataclass(frozen=True)
 class Lineage:
     """What was measured on what.
 
@@ -334,6 +356,7 @@ class Evaluation(Comparison):
         examples: some test snapshots with the candidate's answers.
         lineage: what was measured on what.
         old: candidate and champion on earlier data; None where it was not asked for.
+        understanding: the kinds of the tests of understanding; none where they were not made.
 
     >>> evaluation = Evaluation.parse({"metrics": {"recommend.ndcg@10": {"value": 0.25}}})
     >>> evaluation.metric("recommend.ndcg@10").value
@@ -355,6 +378,7 @@ class Evaluation(Comparison):
     roc: Mapping[str, RocCurve] = field(default_factory=dict)
     examples: tuple[Example, ...] = ()
     old: Comparison | None = None
+    understanding: tuple[KindOfQuestion, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:
@@ -395,6 +419,9 @@ class Evaluation(Comparison):
             },
             examples=tuple(Example.parse(row) for row in as_rows(value.get("examples"))),
             old=None if value.get("old") is None else Comparison.parse(value["old"]),
+            understanding=tuple(
+                KindOfQuestion.parse(row) for row in as_rows(value.get("understanding"))
+            ),
         )
 
     def json(self) -> dict[str, Any]:
@@ -411,6 +438,8 @@ class Evaluation(Comparison):
             "roc": {task: asdict(curve) for task, curve in self.roc.items()},
             "examples": [asdict(example) for example in self.examples],
         }
+        if self.understanding:
+            written["understanding"] = [asdict(kind) for kind in self.understanding]
         return written if self.old is None else written | {"old": self.old.json()}
 
     def other(self, name: str) -> Metrics:

@@ -17,6 +17,8 @@ from tasteloop import metrics
 from tasteloop.behaviour.events import USER, Event
 from tasteloop.behaviour.items import SENTIMENT
 from tasteloop.behaviour.snapshots import FUTURE, Snapshots
+from tasteloop.evaluation.understanding.cases import Case
+from tasteloop.evaluation.understanding.measure import UNDERSTANDING, units_of
 from tasteloop.metrics import Array, Measure
 
 if TYPE_CHECKING:
@@ -28,12 +30,15 @@ Measures = dict[str, Measure]
 
 @dataclass(frozen=True)
 class EvaluatedRows:
-    """Snapshots with their histories, and reviews; None where no sentiment is measured."""
+    """Snapshots with their histories, reviews (None where no sentiment is measured), and the cases
+    of the tests of understanding.
+    """
 
     data: Snapshots
     table: pl.DataFrame
     histories: list[list[Event]]
     reviews: pl.DataFrame | None
+    cases: Sequence[Case] = ()
 
     @cached_property
     def users(self) -> Array:
@@ -52,7 +57,11 @@ class EvaluatedRows:
         return futures
 
     def groups(self, metric: str) -> Array:
-        """Which rows are drawn together: a user's snapshots; each review alone."""
+        """Which rows are drawn together: a user's snapshots; each review alone; the cases of one
+        phrase.
+        """
+        if metric.partition(".")[0] == UNDERSTANDING:
+            return units_of(self.cases, metric)
         if metric.startswith("sentiment."):
             assert self.reviews is not None
             return np.arange(len(self.reviews))

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from tasteloop.encoder import bag_of_words
+from tasteloop.evaluation.understanding.settings import UnderstandingSettings
 
 
 class EvaluationSettings(BaseModel, frozen=True, extra="forbid"):
@@ -26,6 +27,10 @@ class EvaluationSettings(BaseModel, frozen=True, extra="forbid"):
         bag_of_words.STRENGTHS,
         min_length=1,
         description="Inverse regularisation of the bag of words.",
+    )
+    understanding: UnderstandingSettings | None = Field(
+        UnderstandingSettings(),
+        description="Behavioural tests of understanding; null: they are not made.",
     )
     examples: int = Field(4, ge=0)
     old: Path | None = Field(

@@ -218,6 +218,12 @@ class Session:
         folded = FoldedHistories.of(histories, self.catalogue, self.recommender.decay, self.text)
         return self.recommender.score_terms(folded, interests)
 
+    def scores(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> Matrix:
+        """[n, J]: what `rank` orders items by, those that a history has consumed included; n is
+        small enough for a matrix of rows and items.
+        """
+        return self.score_terms(histories, interests).scores()
+
     def recommend(
         self, histories: Sequence[Sequence[Event]], k: int = K
     ) -> list[list[Recommendation]]:

@@ -1,0 +1,93 @@
+"""What people say, in lists of our own writing, apart from what asks with them.
+
+There are two sets of lists. `testing_phrases` asks a model what it understands; `training_phrases`
+is for whoever trains one. A test holds that no phrase stands in both, so that a model is never
+asked what it has learned by heart. A phrase is added to one list of one of the two files, and
+nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+
+ENGLISH, CHINESE = "en", "zh"
+LANGUAGES = (ENGLISH, CHINESE)
+
+_SPOKEN = 0.2  # of the letters: from this share on a language counts as one that the texts are in
+_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """The phrases of one language for one purpose.
+
+    Attributes:
+        wishes: searches for a label; `{label}` is its name in lower case.
+        subjects: by the label of a film, what people say who mean it and do not name it; used
+            where the catalogue has this label.
+        names: what a label of a film is called in this language, where that is not its own name.
+        refusals: searches that refuse a label; contrasts: that prefer `{other}` to `{label}`.
+        titles: searches for an item whose title is remembered.
+        half_titles: searches for one of whose title some words are remembered.
+        loves, hates: reviews that say it in words alone.
+        errands: what is no taste.
+        praise, blame: short statements that are favourable, and unfavourable.
+    """
+
+    language: str
+    wishes: tuple[str, ...]
+    subjects: Mapping[str, tuple[str, ...]]
+    refusals: tuple[str, ...]
+    contrasts: tuple[str, ...]
+    titles: tuple[str, ...]
+    half_titles: tuple[str, ...]
+    loves: tuple[str, ...]
+    hates: tuple[str, ...]
+    errands: tuple[str, ...]
+    praise: tuple[str, ...]
+    blame: tuple[str, ...]
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def all(self) -> Iterator[str]:
+        """Every phrase of every list; a label's name is no phrase."""
+        for each in fields(self):
+            phrases = getattr(self, each.name)
+            if each.name == "subjects":
+                for subject in phrases.values():
+                    yield from subject
+            elif isinstance(phrases, tuple):
+                yield from phrases
+
+    def label(self, name: str) -> str:
+        """A label as a sentence of this language names it."""
+        return self.names.get(name, name).lower()
+
+
+def normalise(phrase: str) -> str:
+    """A phrase without what makes no other phrase of it: case, punctuation, spaces, accents.
+
+    >>> normalise("  No {label},  PLEASE! ")
+    'no label please'
+    """
+    plain = unicodedata.normalize("NFKD", phrase.casefold())
+    words = "".join(
+        char if char.isalnum() else " " for char in plain if not unicodedata.combining(char)
+    )
+    return " ".join(words.split())
+
+
+def languages_of(texts: list[str]) -> tuple[str, ...]:
+    """The languages, of those there are phrases in, that texts are in.
+
+    >>> languages_of(["Toy Story", "Heat"]), languages_of(["很好看"]), languages_of([])
+    (('en',), ('zh',), ('en',))
+    """
+    letters = [char for text in texts for char in text if char.isalpha()]
+    han = sum(bool(_HAN.match(char)) for char in letters)
+    if not letters:
+        return (ENGLISH,)
+    share = {CHINESE: han / len(letters), ENGLISH: 1 - han / len(letters)}
+    return tuple(language for language in LANGUAGES if share[language] >= _SPOKEN)
