@@ -28,7 +28,7 @@ def history(
 
     entries = Ledger(Home.current().monitor).history()[::-1][:last]
     if as_json:
-        print_json(entries)
+        print_json([entry.json() for entry in entries])
         return
     if not entries:
         typer.echo("no decision yet")

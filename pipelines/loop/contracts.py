@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.settings import Settings
 from validation.monitor.decision import Decision
+from validation.monitor.entries import RetrainingResult
+from validation.monitor.history import HistoryEntry
 
 if TYPE_CHECKING:
     import polars as pl
@@ -56,10 +58,9 @@ class Retraining:
     settings: Settings
 
 
-Retrain = Callable[[Retraining], dict[str, Any]]
-"""Trains, gates and promotes; answers {"result": "promoted" | "unchanged" | "rejected" |
-"refused" | "failed", "reason": ..., ...} for the ledger. After a kill it is
-called again with the same `run`, and must promote once."""
+Retrain = Callable[[Retraining], RetrainingResult]
+"""Trains, gates and promotes; what came of it is for the ledger. After a kill it is called again
+with the same `run`, and must promote once."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class PassReport:
     Attributes:
         champion: version that was live when the pass began; None where there is none.
         windows: names of the windows that it looked at for the first time.
-        decision: the ledger's entry on the newest window, with `outcome`, `reasons`, `result`
-            (`Ledger.history`); None where no window has closed since the reference.
+        decision: the ledger's entry on the newest window; None where no window has closed since
+            the reference.
         resumed: entries of what another pass had begun and this one carried on.
         rollback: the ledger's entry of an automatic rollback.
         note: why there is no decision, in words.
@@ -78,15 +79,24 @@ class PassReport:
 
     champion: str | None
     windows: tuple[str, ...] = ()
-    decision: dict[str, Any] | None = None
-    resumed: tuple[dict[str, Any], ...] = ()
-    rollback: dict[str, Any] | None = None
+    decision: HistoryEntry | None = None
+    resumed: tuple[HistoryEntry, ...] = ()
+    rollback: HistoryEntry | None = None
     note: str = ""
 
     @property
     def outcome(self) -> str | None:
         """healthy, watch, retrain, alert-human; None without a decision."""
-        return None if self.decision is None else str(self.decision["outcome"])
+        return None if self.decision is None else self.decision.outcome
 
     def json(self) -> dict[str, Any]:
-        return {"outcome": self.outcome, **vars(self)}
+        """As `tasteloop monitor --json` prints it."""
+        return {
+            "outcome": self.outcome,
+            "champion": self.champion,
+            "windows": list(self.windows),
+            "decision": self.decision.json() if self.decision else None,
+            "resumed": [entry.json() for entry in self.resumed],
+            "rollback": self.rollback.json() if self.rollback else None,
+            "note": self.note,
+        }

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
 from serving.journal.segments import damaged
 from tasteloop.home import Home
 from validation.monitor.decision import Evidence, Outcome, Result
+from validation.monitor.history import ROLLBACK, HistoryEntry
 from validation.monitor.ledger import Ledger
 
 
@@ -39,26 +40,26 @@ def _gauge(registry: CollectorRegistry, name: str, about: str, *labels: str) -> 
     return Gauge(f"tasteloop_monitor_{name}", about, labels, registry=registry)
 
 
-def _add_decisions(registry: CollectorRegistry, history: Sequence[Mapping[str, Any]]) -> None:
+def _add_decisions(registry: CollectorRegistry, history: Sequence[HistoryEntry]) -> None:
     """The newest decision, and counts of what came of all of them."""
-    decisions = [entry for entry in history if entry["outcome"] != "rollback"]
-    rollbacks = [entry for entry in history if entry["outcome"] == "rollback"]
+    decisions = [entry for entry in history if entry.outcome != ROLLBACK]
+    rollbacks = [entry for entry in history if entry.outcome == ROLLBACK]
 
     newest = _gauge(registry, "decision", "1 for the newest decision's outcome", "outcome")
     for outcome in get_args(Outcome):
-        newest.labels(outcome).set(bool(decisions) and decisions[-1]["outcome"] == outcome)
+        newest.labels(outcome).set(bool(decisions) and decisions[-1].outcome == outcome)
 
     retrainings = _gauge(
         registry, "retrainings", "Retrainings so far, by what came of them", "result"
     )
-    results = [entry["result"] for entry in decisions if entry["outcome"] == "retrain"]
+    results = [entry.result for entry in decisions if entry.outcome == "retrain"]
     for result in get_args(Result):
         retrainings.labels(result).set(results.count(result))
 
-    waiting = [e for e in decisions if e["outcome"] == "alert-human" and not e["alerted"]]
+    waiting = [e for e in decisions if e.outcome == "alert-human" and not e.alerted]
     _gauge(registry, "alerts_waiting", "Alerts that no webhook has taken yet").set(len(waiting))
 
-    finished = [entry for entry in rollbacks if entry["result"] == "rolled back"]
+    finished = [entry for entry in rollbacks if entry.result == "rolled back"]
     _gauge(registry, "rollbacks", "Automatic rollbacks so far").set(len(finished))
 
 

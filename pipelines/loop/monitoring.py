@@ -7,7 +7,7 @@ is killed at, the next pass carries on from the ledger.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.alerts import send
@@ -28,7 +28,9 @@ from tasteloop.files import write_json
 from tasteloop.home import Home
 from validation.markup.formats import minute
 from validation.monitor.decision import Decision, Evidence, Facts, decide, key_of
+from validation.monitor.entries import RetrainingResult
 from validation.monitor.execution import carry_out, resume, resume_rollbacks
+from validation.monitor.history import HistoryEntry
 from validation.monitor.ledger import Clock, Lease, Ledger, wall
 from validation.monitor.windows import Span, beginning, closed, distinct, watermark
 
@@ -220,18 +222,18 @@ class _Pass:
         """End of the window that a retraining answered with this champion, which has read it; 0
         where none did.
         """
-        ends = [0]
-        for entry in self.ledger.history():
-            was_promoted = entry["result"] == "promoted" and entry["window"]
-            if was_promoted and entry.get("version") == champion.version:
-                ends.append(int(entry["window"].partition("/")[2]))
-        return max(ends)
+        windows = [
+            entry.window
+            for entry in self.ledger.history()
+            if (entry.result, entry.version) == ("promoted", champion.version)
+        ]
+        return max((int(window.partition("/")[2]) for window in windows if window), default=0)
 
-    def roll_back(self, evidence: Sequence[Evidence], newest: Evidence) -> dict[str, Any] | None:
+    def roll_back(self, evidence: Sequence[Evidence], newest: Evidence) -> HistoryEntry | None:
         """Go back to the champion before where the live one is worse, and give notice of it."""
         entry = roll_back_if_worse(self.lease, self.settings.rollback, evidence, newest)
         if entry is not None:
-            self.notify("rollback", entry["key"], newest.window, entry["reasons"], entry)
+            self.notify("rollback", entry.key, newest.window, entry.reasons, entry.json())
         return entry
 
     def gather_facts(self, champion: LocalVersion, reference: Reference) -> Facts:
@@ -249,17 +251,16 @@ class _Pass:
             new_events=events.filter(events[TIME] >= since).height,
         )
 
-    def train(self, run: str, decision: Decision) -> dict[str, Any]:
+    def train(self, run: str, decision: Decision) -> RetrainingResult:
         evidence = self.evidence_behind(decision)
         assert evidence is not None, "a retraining rests on a window of the ledger"
         retraining = Retraining(
             run, decision, evidence.champion, evidence.end, self.source, self.settings
         )
         result = self.retrain(retraining)
-        reasons = [result.get("reason", "")]
-        self.notify(
-            f"retraining.{result['result']}", decision.key, evidence.window, reasons, result
-        )
+        event = f"retraining.{result.result}"
+        facts = result.json_facts()
+        self.notify(event, decision.key, evidence.window, [result.reason or ""], facts)
         return result
 
     def alert(self, decision: Decision) -> None:
@@ -275,12 +276,12 @@ class _Pass:
         )
 
     def notify(
-        self, event: str, key: str, window: str, reasons: Sequence[str], body: Mapping[str, Any]
+        self, event: str, key: str, window: str, reasons: Sequence[str], facts: dict[str, Any]
     ) -> None:
         """Send a notice that need not arrive."""
         log.info("%s: %s", event, "; ".join(reasons))
         try:
-            send(self.settings.alerts, event, key, window, dict(body), self.clock())
+            send(self.settings.alerts, event, key, window, facts, self.clock())
         except Exception as error:
             log.warning("the notice of %s did not get through: %s", event, error)
 

@@ -28,9 +28,11 @@ from tasteloop.evaluation.record import CHAMPION, EVALUATION_FILE, Evaluation
 from tasteloop.files import read_json
 from tasteloop.home import Home
 from validation.gate.gates import FORGETTING
+from validation.monitor.decision import Result
+from validation.monitor.entries import RetrainingResult
 
 # what a run's outcome is to the ledger
-RESULTS = {
+RESULTS: dict[str, Result] = {
     "promoted": "promoted",
     "unchanged": "unchanged",
     "rejected": "rejected",
@@ -39,13 +41,9 @@ RESULTS = {
 }
 
 
-def retrain(retraining: Retraining) -> dict[str, Any]:
+def retrain(retraining: Retraining) -> RetrainingResult:
     """Run the training pipeline on a data window; after a kill the same `retraining.run` carries on
     from what is there.
-
-    Returns:
-        result, reason, version (where there is one), training_run, data (counts), and forgetting:
-        the difference to the champion on earlier data, by metric.
 
     Raises:
         TasteloopError: the champion's data is no longer here.
@@ -65,10 +63,10 @@ def retrain(retraining: Retraining) -> dict[str, Any]:
     if not (data / INGEST_FILE).is_file():
         live = registry.pointer()
         if live is None or live[1] != digest:
-            return {
-                "result": "unchanged",
-                "reason": "another version was promoted meanwhile; its own drift will tell",
-            }
+            return RetrainingResult(
+                result="unchanged",
+                reason="another version was promoted meanwhile; its own drift will tell",
+            )
         write_window(
             made_from.base_dataset,
             made_from.snapshots,
@@ -90,18 +88,19 @@ def retrain(retraining: Retraining) -> dict[str, Any]:
     if result == "unchanged" and live is not None and live[1] != digest:
         # this run had promoted it before it was killed
         result, new_version = "promoted", live[0]
-    outcome = {
-        "result": result,
-        "reason": facts.reason,
-        "training_run": facts.id,
-        "data": read_json(data / INGEST_FILE)["window"],
-    }
+    further: dict[str, Any] = {}
     if new_version:
-        outcome["version"] = new_version
+        further["version"] = new_version
     forgetting = _read_forgetting(facts.id)
     if forgetting:
-        outcome["forgetting"] = forgetting
-    return outcome
+        further["forgetting"] = forgetting
+    return RetrainingResult(
+        result=result,
+        reason=facts.reason,
+        training_run=facts.id,
+        data=read_json(data / INGEST_FILE)["window"],
+        **further,
+    )
 
 
 def settings_of_run(

@@ -5,19 +5,20 @@ is made live again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from pipelines.loop.answers import error_share
 from serving.release import promotion, registry
 from validation.monitor.decision import Evidence
+from validation.monitor.entries import RolledBackEntry, RollingBackEntry
 from validation.monitor.execution import roll_back
+from validation.monitor.history import HistoryEntry
 from validation.monitor.ledger import Lease
 from validation.monitor.rollback import ERRORS, RollbackSettings, Window, windows_of, worse
 
 
 def roll_back_if_worse(
     lease: Lease, rules: RollbackSettings, evidence: Sequence[Evidence], newest: Evidence
-) -> dict[str, Any] | None:
+) -> HistoryEntry | None:
     """Compare the live champion with the one before it, and go back where it is worse.
 
     Args:
@@ -25,7 +26,8 @@ def roll_back_if_worse(
         newest: the newest evidence of the live champion.
 
     Returns:
-        the ledger's entry of the rollback; None where there is nothing to go back to, or no reason.
+        the rollback's entry of the history; None where there is nothing to go back to, or no
+        reason.
     """
     before = registry.previous() if rules.automatic else None
     if before is None or before[1] == newest.champion:
@@ -43,18 +45,18 @@ def roll_back_if_worse(
     return roll_back(lease, newest, previous_digest, reasons, restore_previous_champion)
 
 
-def restore_previous_champion(entry: dict[str, Any]) -> dict[str, Any]:
-    """Make the champion of `entry["to"]` live in place of `entry["champion"]`; what came of it, for
-    the ledger. A monitor that was killed may have done it already.
+def restore_previous_champion(entry: RollingBackEntry) -> RolledBackEntry:
+    """Make the champion before live again; what came of it, for the ledger. A monitor that was
+    killed may have done it already.
     """
     try:
-        live = promotion.rollback(expected=entry["champion"])
+        live = promotion.rollback(expected=entry.champion)
     except promotion.ChampionMoved as moved:
         pointer = registry.pointer()
-        if pointer is None or pointer[1] != entry["to"]:
-            return {"result": "moved", "reason": str(moved)}
-        return {"result": "rolled back", "version": pointer[0]}
-    return {"result": "rolled back", "version": live.version}
+        if pointer is None or pointer[1] != entry.to:
+            return RolledBackEntry(result="moved", reason=str(moved))
+        return RolledBackEntry(result="rolled back", version=pointer[0])
+    return RolledBackEntry(result="rolled back", version=live.version)
 
 
 def _add_errors(windows: Mapping[str, Window], version: str) -> list[Window]:

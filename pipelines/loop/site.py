@@ -65,7 +65,7 @@ def gather() -> dict[str, Any]:
         reports = dict(_reports(ledger.directory))
         seen = sorted(ledger.evidence(), key=lambda e: (e.end, e.window), reverse=True)
         windows = [{**e.model_dump(), "report": reports.get(e.id)} for e in seen]
-        decisions = ledger.history()[::-1]
+        decisions = [entry.json() for entry in ledger.history()[::-1]]
     except TasteloopError as error:
         notes.append(str(error))
     try:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from pipelines.loop.contracts import PassReport
 from validation.markup.formats import minute
+from validation.monitor.history import HistoryEntry
 
 
 def summarise_pass(report: PassReport) -> str:
@@ -17,32 +15,31 @@ def summarise_pass(report: PassReport) -> str:
         "1 new window" if count == 1 else f"{count} new windows",
     ]
     parts += [
-        f"carried on: {entry['outcome']} {entry['result'] or ''}".rstrip()
-        for entry in report.resumed
+        f"carried on: {entry.outcome} {entry.result or ''}".rstrip() for entry in report.resumed
     ]
     if report.rollback is not None:
-        reasons = "; ".join(report.rollback["reasons"])
-        parts.append(f"rollback: {report.rollback['result']}: {reasons}")
+        reasons = "; ".join(report.rollback.reasons)
+        parts.append(f"rollback: {report.rollback.result}: {reasons}")
     elif report.decision is not None:
-        result = f" ({report.decision['result']})" if report.decision["result"] else ""
-        parts.append(f"{report.outcome}{result}: {'; '.join(report.decision['reasons'])}")
+        result = f" ({report.decision.result})" if report.decision.result else ""
+        parts.append(f"{report.outcome}{result}: {'; '.join(report.decision.reasons)}")
     else:
         parts.append(report.note)
     return ", ".join(parts)
 
 
-def summarise_entry(entry: Mapping[str, Any]) -> str:
+def summarise_entry(entry: HistoryEntry) -> str:
     """An entry of the ledger's history in a few lines."""
-    start, _, end = (entry["window"] or "/").partition("/")
+    start, _, end = (entry.window or "/").partition("/")
     span = f"{minute(int(start))} to {minute(int(end))}" if start and end else "unknown window"
-    lines = [f"{entry['number']:>5}  {entry['outcome']:<12} {span}  {entry['key'][:12]}"]
-    lines += [f"       {reason}" for reason in entry["reasons"]]
-    if entry["outcome"] == "rollback":
-        lines.append(f"       to {entry['to'][:12]}: {entry['result'] or 'under way'}")
-    elif entry["attempts"] or entry["result"]:
-        result = entry["result"] or f"under way, attempt {entry['attempts']}"
-        reason = f" ({entry['reason']})" if "reason" in entry else ""
-        lines.append(f"       run {entry.get('run', '?')}: {result}{reason}")
-    if entry["alerted"]:
+    lines = [f"{entry.number:>5}  {entry.outcome:<12} {span}  {entry.key[:12]}"]
+    lines += [f"       {reason}" for reason in entry.reasons]
+    if entry.to is not None:
+        lines.append(f"       to {entry.to[:12]}: {entry.result or 'under way'}")
+    elif entry.attempts or entry.result:
+        result = entry.result or f"under way, attempt {entry.attempts}"
+        reason = "" if entry.reason is None else f" ({entry.reason})"
+        lines.append(f"       run {entry.run or '?'}: {result}{reason}")
+    if entry.alerted:
         lines.append("       a human was told")
     return "\n".join(lines)

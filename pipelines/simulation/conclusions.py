@@ -43,7 +43,7 @@ class WeekRecord:
 
     @classmethod
     def of(cls, week: int, replay: Replay, report: PassReport) -> WeekRecord:
-        decision = report.decision or {}
+        decision = report.decision
         return cls(
             week=week,
             shifted=replay.is_shifted(week),
@@ -51,8 +51,8 @@ class WeekRecord:
             acted=report.outcome in ("retrain", "alert-human"),
             champion=report.champion,
             windows=report.windows,
-            reasons=tuple(decision.get("reasons", ())) or (report.note,),
-            result=decision.get("result"),
+            reasons=(decision.reasons if decision else ()) or (report.note,),
+            result=decision.result if decision else None,
         )
 
     def line(self) -> str:

@@ -36,6 +36,7 @@ from tasteloop.answers import INTERESTS, RECOMMEND
 from tasteloop.behaviour.events import ITEM, KIND, TIME, USER, Event
 from tasteloop.files import write_json
 from tasteloop.journal import INSTANCE, MODEL, NAMES, REQUEST, VERSION
+from validation.monitor.entries import RetrainingResult
 from validation.monitor.windows import HOUR, WEEK
 
 if TYPE_CHECKING:
@@ -263,5 +264,5 @@ def _champion_session() -> Session:
     return Session.load(live.path)
 
 
-def _refuse_to_retrain(_: Retraining) -> dict[str, Any]:
-    return {"result": "failed", "reason": "--no-retrain"}
+def _refuse_to_retrain(_: Retraining) -> RetrainingResult:
+    return RetrainingResult(result="failed", reason="--no-retrain")

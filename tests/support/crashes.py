@@ -24,6 +24,7 @@ from tasteloop import files
 from validation.monitor import execution
 from validation.monitor import ledger as keeping
 from validation.monitor.decision import DecisionSettings, Evidence, Finding, decide, key_of
+from validation.monitor.entries import RetrainingResult
 from validation.monitor.execution import carry_out, resume
 from validation.monitor.ledger import Held, LeaseLost, Ledger, wall
 from validation.monitor.windows import HOUR
@@ -64,7 +65,7 @@ def once(directory: Path, clock: Callable[[], int] = wall) -> None:
     """One pass of a monitor."""
     ledger = Ledger(directory / "ledger", clock)
 
-    def train(run: str, _: Any) -> dict[str, Any]:
+    def train(run: str, _: Any) -> RetrainingResult:
         """A training in two steps that is carried on, and promotes once."""
         place = directory / "runs" / run
         place.mkdir(parents=True, exist_ok=True)
@@ -74,7 +75,7 @@ def once(directory: Path, clock: Callable[[], int] = wall) -> None:
                 files.atomic_write(place / "model", run)
             if not (place / "promoted").exists():
                 files.atomic_write(place / "promoted", run)
-        return {"result": "promoted"}
+        return RetrainingResult(result="promoted")
 
     def alert(_: Any) -> None:
         raise AssertionError("nothing here calls a human")
@@ -147,7 +148,7 @@ def found(directory: Path) -> dict[str, Any]:
         "finished": kinds.count("finished"),
         "runs": len(list((directory / "runs").iterdir())),
         "promoted": len(list((directory / "runs").glob("*/promoted"))),
-        "history": [(e["outcome"], e["result"]) for e in ledger.history()],
+        "history": [(e.outcome, e.result) for e in ledger.history()],
         "tokens_grow": (tokens := [r.token for r in ledger.records()]) == sorted(tokens),
     }
 

@@ -23,6 +23,7 @@ from pipelines.loop.contracts import Retraining
 from pipelines.loop.monitoring import watch_once
 from pipelines.settings import Settings, load_settings
 from tasteloop.files import atomic_write
+from validation.monitor.entries import RetrainingResult
 from validation.monitor.ledger import Held, LeaseLost, wall
 from validation.monitor.windows import HOUR
 
@@ -43,7 +44,7 @@ def settings() -> Settings:
     )
 
 
-def retrain(asked: Retraining) -> dict[str, Any]:
+def retrain(asked: Retraining) -> RetrainingResult:
     """A training that promotes once and remembers it."""
     place = Path(os.environ["TASTELOOP_HOME"]) / "trained" / asked.run
     with_it = asked.source(0).events.filter(_before(asked.until)).height
@@ -52,7 +53,8 @@ def retrain(asked: Retraining) -> dict[str, Any]:
         if not place.exists():
             atomic_write(place, str(with_it))
             stream.write(f"{asked.run}\n")
-    return {"result": "promoted", "reason": "better", "events": with_it}
+    facts = {"result": "promoted", "reason": "better", "events": with_it}
+    return RetrainingResult.model_validate(facts)
 
 
 def _before(until: int) -> Any:

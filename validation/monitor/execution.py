@@ -10,14 +10,31 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from validation.monitor.decision import Decision, Evidence, key_of
+from validation.monitor.entries import (
+    DecidedEntry,
+    RetrainingResult,
+    RolledBackEntry,
+    RollingBackEntry,
+)
+from validation.monitor.history import ROLLBACK, HistoryEntry
 from validation.monitor.ledger import Lease, LeaseLost, Ledger
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3  # a retraining that ends so often without a word is given up
+
+Train = Callable[[str, Decision], RetrainingResult]
+"""From a run's id and the decision to what came of it. It may be called again with the same id
+after a kill, and then carries on or answers what it answered before."""
+
+Alert = Callable[[Decision], None]
+"""Calls a human. It may be called again with the same decision after a kill, so receivers tell
+repetitions by the key. One that fails holds nothing up: it is left to the next `resume`."""
+
+Restore = Callable[[RollingBackEntry], RolledBackEntry]
+"""Makes the champion before live again; called again after a kill."""
 
 
 def run_of(key: str) -> str:
@@ -26,24 +43,15 @@ def run_of(key: str) -> str:
 
 
 def carry_out(
-    lease: Lease,
-    decision: Decision,
-    now: int,
-    train: Callable[[str, Decision], dict[str, Any]],
-    alert: Callable[[Decision], None],
-) -> dict[str, Any]:
+    lease: Lease, decision: Decision, now: int, train: Train, alert: Alert
+) -> HistoryEntry:
     """Record a decision and do what it says, once, whatever happens in between.
 
     Args:
         now: the time on which the decision rests, µs.
-        train: from the run's id and the decision to {"result", ...}. It may be called again with
-            the same id after a kill, and then carries on or answers what it answered before.
-        alert: may be called again with the same decision after a kill, so receivers tell
-            repetitions by the key. One that fails holds nothing up: it is left to the next
-            `resume`.
 
     Returns:
-        the decision's entry of `Ledger.history`: where this evidence was decided on before, that
+        the decision's entry of the history: where this evidence was decided on before, that
         decision's.
 
     Raises:
@@ -55,29 +63,22 @@ def carry_out(
     return _complete(lease, decision.key, train, alert)
 
 
-def resume(
-    lease: Lease,
-    train: Callable[[str, Decision], dict[str, Any]],
-    alert: Callable[[Decision], None],
-) -> list[dict[str, Any]]:
+def resume(lease: Lease, train: Train, alert: Alert) -> list[HistoryEntry]:
     """Carry on what a monitor that was killed had begun."""
-    return [
-        _complete(lease, entry["key"], train, alert)
+    open_keys = [
+        entry.key
         for entry in lease.ledger.history()
-        if (entry["outcome"] == "retrain" and entry["result"] is None)
-        or (entry["outcome"] == "alert-human" and not entry["alerted"])
+        if (entry.outcome == "retrain" and entry.ended is None)
+        or (entry.outcome == "alert-human" and not entry.alerted)
     ]
+    return [_complete(lease, key, train, alert) for key in open_keys]
 
 
-def _complete(
-    lease: Lease,
-    key: str,
-    train: Callable[[str, Decision], dict[str, Any]],
-    alert: Callable[[Decision], None],
-) -> dict[str, Any]:
+def _complete(lease: Lease, key: str, train: Train, alert: Alert) -> HistoryEntry:
     entry = _entry(lease.ledger, key)
-    decision = Decision.model_validate({name: entry[name] for name in Decision.model_fields})
-    if decision.outcome == "alert-human" and not entry["alerted"]:
+    assert isinstance(entry.cause, DecidedEntry), "a rollback is carried on by resume_rollbacks"
+    decision = entry.cause.decision
+    if decision.outcome == "alert-human" and not entry.alerted:
         try:
             alert(decision)
         except Exception:
@@ -88,76 +89,71 @@ def _complete(
             )
         else:
             lease.ledger.append(lease, "alerted", key, {})
-    if decision.outcome == "retrain" and entry["result"] is None:
-        run = run_of(key)
-        if entry["attempts"] >= ATTEMPTS:
-            reason = f"{entry['attempts']} attempts ended without a word (out of memory?); see the run's log"
-            result: dict[str, Any] = {"result": "failed", "reason": reason}
-        else:
-            lease.ledger.append(
-                lease, "started", key, {"run": run, "attempt": entry["attempts"] + 1}, once=False
-            )
-            try:
-                result = train(run, decision)
-            except LeaseLost:
-                raise
-            # a retraining that fails is an outcome; one that is interrupted is carried on
-            except Exception as error:
-                log.exception("the retraining %s failed", run)
-                result = {"result": "failed", "reason": f"{type(error).__name__}: {error}"}
-        lease.ledger.append(lease, "finished", key, {"run": run, **result})
+    if decision.outcome == "retrain" and entry.ended is None:
+        result = _retrain(lease, decision, entry.attempts, train)
+        body = {"run": run_of(key), **result.json_facts()}
+        lease.ledger.append(lease, "finished", key, body)
     return _entry(lease.ledger, key)
 
 
-def roll_back(
-    lease: Lease,
-    newest: Evidence,
-    to: str,
-    reasons: Sequence[str],
-    act: Callable[[dict[str, Any]], dict[str, Any]],
-) -> dict[str, Any]:
-    """Record that the champion of the newest evidence is worse than the one before it (`to`, a
-    digest), and act.
+def _retrain(lease: Lease, decision: Decision, attempts: int, train: Train) -> RetrainingResult:
+    """Begin the retraining of a decision once more, unless it was begun too often."""
+    run = run_of(decision.key)
+    if attempts >= ATTEMPTS:
+        reason = f"{attempts} attempts ended without a word (out of memory?); see the run's log"
+        return RetrainingResult(result="failed", reason=reason)
+    started = {"run": run, "attempt": attempts + 1}
+    lease.ledger.append(lease, "started", decision.key, started, once=False)
+    try:
+        return train(run, decision)
+    except LeaseLost:
+        raise
+    # a retraining that fails is an outcome; one that is interrupted is carried on
+    except Exception as error:
+        log.exception("the retraining %s failed", run)
+        return RetrainingResult(result="failed", reason=f"{type(error).__name__}: {error}")
 
-    Args:
-        act: from the entry, with `champion` and `to`, to {"result", ...}; called again after a
-            kill.
+
+def roll_back(
+    lease: Lease, newest: Evidence, to: str, reasons: Sequence[str], restore: Restore
+) -> HistoryEntry:
+    """Record that the champion of the newest evidence is worse than the one before it (`to`, a
+    digest), and restore that one.
 
     Returns:
-        the entry of `Ledger.history`.
+        the rollback's entry of the history.
     """
     key = hashlib.sha256(
         f"rollback\0{key_of(newest.reference, newest.window, newest.champion)}".encode()
     ).hexdigest()
-    body = {
-        "window": newest.window,
-        "champion": newest.champion,
-        "to": to,
-        "reasons": list(reasons),
-    }
-    lease.ledger.append(lease, "rolling-back", key, {**body, "evidence": [newest.id]})
-    return _rolled_back(lease, key, act)
+    begun = RollingBackEntry(
+        window=newest.window,
+        champion=newest.champion,
+        to=to,
+        reasons=tuple(reasons),
+        evidence=(newest.id,),
+    )
+    lease.ledger.append(lease, "rolling-back", key, begun.json_facts())
+    return _complete_rollback(lease, key, restore)
 
 
-def resume_rollbacks(
-    lease: Lease, act: Callable[[dict[str, Any]], dict[str, Any]]
-) -> list[dict[str, Any]]:
+def resume_rollbacks(lease: Lease, restore: Restore) -> list[HistoryEntry]:
     """Carry on what a monitor that was killed had begun."""
-    return [
-        _rolled_back(lease, entry["key"], act)
+    open_keys = [
+        entry.key
         for entry in lease.ledger.history()
-        if entry["outcome"] == "rollback" and entry["result"] is None
+        if entry.outcome == ROLLBACK and entry.ended is None
     ]
+    return [_complete_rollback(lease, key, restore) for key in open_keys]
 
 
-def _rolled_back(
-    lease: Lease, key: str, act: Callable[[dict[str, Any]], dict[str, Any]]
-) -> dict[str, Any]:
+def _complete_rollback(lease: Lease, key: str, restore: Restore) -> HistoryEntry:
     entry = _entry(lease.ledger, key)
-    if entry["result"] is None:
-        lease.ledger.append(lease, "rolled-back", key, act(entry))
+    if entry.ended is None:
+        assert isinstance(entry.cause, RollingBackEntry), "a decision is carried on by resume"
+        lease.ledger.append(lease, "rolled-back", key, restore(entry.cause).json_facts())
     return _entry(lease.ledger, key)
 
 
-def _entry(ledger: Ledger, key: str) -> dict[str, Any]:
-    return next(entry for entry in ledger.history() if entry["key"] == key)
+def _entry(ledger: Ledger, key: str) -> HistoryEntry:
+    return next(entry for entry in ledger.history() if entry.key == key)

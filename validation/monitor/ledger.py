@@ -1,4 +1,4 @@
-"""The ledger: what each window said, what was decided on it, and what came of that.
+"""The ledger: the evidence of each window, what was decided on it, and what came of that.
 
     <directory>/ledger.jsonl        one JSON object a line, in order, never changed; each hashes the
     line before <directory>/ledger.head.json    how many lines there are, and the last one's hash
@@ -40,14 +40,8 @@ from pydantic import BaseModel, Field, ValidationError
 from tasteloop import files
 from tasteloop.errors import TasteloopError
 from validation.monitor.decision import Evidence, Trigger
-from validation.monitor.entries import (
-    DecidedEntry,
-    Entry,
-    FinishedEntry,
-    Kind,
-    WindowEntry,
-    parse_entry,
-)
+from validation.monitor.entries import DecidedEntry, Kind, Record, WindowEntry
+from validation.monitor.history import HistoryEntry, collect_history
 from validation.monitor.holder import is_alive, name_of, this_process
 
 log = logging.getLogger(__name__)
@@ -71,26 +65,6 @@ class Held(TasteloopError):
 
 class LeaseLost(TasteloopError):
     """Another monitor has taken over; what this one would have written is its to write."""
-
-
-class Record(BaseModel, frozen=True, extra="forbid"):
-    """One line.
-
-    Attributes:
-        number: 1, 2, 3, ...
-        time: the writer's clock, µs since 1970 UTC.
-        key: of the evidence that it is about (`validation.monitor.decision.key_of`).
-        token: of the lease under which it was written; never falls.
-        before: hash of the line before.
-    """
-
-    number: int = Field(ge=1)
-    time: int
-    kind: Kind
-    key: str
-    token: int
-    before: str
-    body: dict[str, Any] = {}
 
 
 class Head(BaseModel, frozen=True, extra="forbid"):
@@ -124,79 +98,28 @@ class Ledger:
         return self._read().records
 
     def evidence(self) -> list[Evidence]:
-        """What each window said, in the order in which it was recorded."""
-        return [entry for _, entry in self._entries("window") if isinstance(entry, WindowEntry)]
+        """The evidence of each window, in the order in which it was recorded."""
+        entries = (record.entry for record in self.records() if record.kind == "window")
+        return [entry for entry in entries if isinstance(entry, WindowEntry)]
 
     def triggers(self) -> list[Trigger]:
         """All retrainings that were decided, with what came of them."""
-        # 1. what is said elsewhere about the key of a decision
-        entries = self._entries("window", "decided", "finished")
-        champions: dict[str, str] = {}
-        results: dict[str, str] = {}
-        for record, entry in entries:
-            if isinstance(entry, WindowEntry):
-                champions[record.key] = entry.champion
-            elif isinstance(entry, FinishedEntry):
-                results[record.key] = entry.result
-
-        # 2. the decisions
         triggers = []
-        for record, entry in entries:
-            if isinstance(entry, DecidedEntry) and entry.outcome == "retrain":
+        for entry in self.history():
+            if isinstance(entry.cause, DecidedEntry) and entry.outcome == "retrain":
                 trigger = {
-                    "key": record.key,
-                    "at": entry.now,
-                    "champion": champions.get(record.key, "unknown"),
-                    "result": results.get(record.key),
-                    "causes": entry.causes,
+                    "key": entry.key,
+                    "at": entry.cause.now,
+                    "champion": entry.champion or "unknown",
+                    "result": entry.result,
+                    "causes": entry.cause.causes,
                 }
                 triggers.append(Trigger.model_validate(trigger))
         return triggers
 
-    def _entries(self, *kinds: Kind) -> list[tuple[Record, Entry]]:
-        """The records of these kinds with what they say, oldest first."""
-        return [
-            (record, parse_entry(record.kind, record.body))
-            for record in self.records()
-            if record.kind in kinds
-        ]
-
-    def history(self) -> list[dict[str, Any]]:
-        """One entry a decision, oldest first: outcome, reasons, evidence, and what came of it."""
-        entries: dict[str, dict[str, Any]] = {}
-        windows: dict[str, dict[str, Any]] = {}
-        for r in self.records():
-            if r.kind == "window":
-                windows[r.key] = r.body
-            elif r.kind == "decided":
-                window = windows.get(r.key, {})
-                entries[r.key] = {
-                    "number": r.number,
-                    "time": r.time,
-                    "window": window.get("window"),
-                    "champion": window.get("champion"),
-                    **r.body,
-                    "alerted": False,
-                    "attempts": 0,
-                    "result": None,
-                }
-            elif r.kind == "rolling-back":
-                entries[r.key] = {
-                    "number": r.number,
-                    "time": r.time,
-                    "outcome": "rollback",
-                    "key": r.key,
-                    **r.body,
-                    "alerted": False,
-                    "attempts": 0,
-                    "result": None,
-                }
-            elif entry := entries.get(r.key):
-                entry["alerted"] |= r.kind == "alerted"
-                entry["attempts"] += r.kind == "started"
-                if r.kind in ("finished", "rolled-back"):
-                    entry.update(r.body)
-        return list(entries.values())
+    def history(self) -> list[HistoryEntry]:
+        """Each decision and rollback with what came of it, oldest first."""
+        return collect_history(self.records())
 
     def _read(self) -> _Lines:
         """The lines, checked against each other and against the head."""

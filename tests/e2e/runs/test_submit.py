@@ -353,8 +353,8 @@ def test_what_was_submitted_trains_scores_and_is_monitored(tmp_path, tiny_encode
 
         write_parquet(home / "incoming" / "a.parquet", turned())  # all want horror now
         live = run("monitoring")
-    (entry,) = [e for e in Ledger(home / "monitor").history() if e["outcome"] == "retrain"]
-    assert entry["result"] == "promoted", f"{entry}\n{state.log[-5000:]}"
-    assert live.version == entry["version"] == "2" and live.digest != first.digest
+    (entry,) = [e for e in Ledger(home / "monitor").history() if e.outcome == "retrain"]
+    assert entry.result == "promoted", f"{entry}\n{state.log[-5000:]}"
+    assert live.version == entry.version == "2" and live.digest != first.digest
     (watched,) = [json.loads(p.read_text()) for p in tmp_path.rglob("watched") if p.is_file()]
-    assert watched["outcome"] == "retrain" and watched["windows"][-1] == entry["window"]
+    assert watched["outcome"] == "retrain" and watched["windows"][-1] == entry.window

@@ -33,6 +33,7 @@ from tasteloop.runtime.session import Session
 from tests.support.champions import promote
 from tests.support.watching import HOURS, retrain, settings
 from tests.support.webhooks import Webhook
+from validation.monitor.entries import RollingBackEntry
 from validation.monitor.ledger import Held, Ledger
 from validation.monitor.reference import Reference, keep_reference, reference_path
 from validation.monitor.windows import HOUR
@@ -108,7 +109,7 @@ def once(chosen: Settings | None = None, **options: Any) -> PassReport:
 
 
 def outcomes(home: Path) -> list[tuple[str, str | None]]:
-    return [(e["outcome"], e["result"]) for e in Ledger(home / "monitor").history()]
+    return [(e.outcome, e.result) for e in Ledger(home / "monitor").history()]
 
 
 def test_without_a_champion_or_a_closed_window_it_says_so(
@@ -151,11 +152,12 @@ def test_a_change_of_taste_is_answered_once_with_one_retraining(
     assert once().outcome == "watch"  # one window is not enough
     arrive(home, made[1], [moved, moved])
     watched = once()
-    assert (watched.outcome, watched.decision and watched.decision["result"]) == (
+    assert (watched.outcome, watched.decision and watched.decision.result) == (
         "retrain",
         "promoted",
     )
-    assert watched.decision is not None and watched.decision["events"] == 2 * behaviour.height
+    assert watched.decision is not None
+    assert watched.decision.json()["events"] == 2 * behaviour.height
     once()
     assert (home / "promotions").read_text().count("\n") == 1
     assert outcomes(home)[-1] == ("retrain", "promoted")
@@ -231,8 +233,8 @@ def test_a_broken_field_calls_a_human_and_trains_nothing(
     ((headers, event),) = got
     assert headers["content-type"].startswith("application/cloudevents+json")
     assert event["specversion"] == "1.0" and event["type"] == "tasteloop.monitor.alert-human"
-    assert watched.decision is not None and event["id"].startswith(watched.decision["key"])
-    assert watched.decision["alerted"] and "without a value" in json.dumps(event["data"])
+    assert watched.decision is not None and event["id"].startswith(watched.decision.key)
+    assert watched.decision.alerted and "without a value" in json.dumps(event["data"])
 
 
 def test_a_webhook_that_is_down_holds_nothing_up_and_is_tried_again(
@@ -248,11 +250,11 @@ def test_a_webhook_that_is_down_holds_nothing_up_and_is_tried_again(
         assert (
             watched.outcome == "alert-human"
             and watched.decision is not None
-            and not watched.decision["alerted"]
+            and not watched.decision.alerted
         )
         assert "alerts_waiting 1.0" in write_metrics().read_text()
         (entry,) = once(chosen).resumed
-        assert entry["alerted"] and len(got) == 3
+        assert entry.alerted and len(got) == 3
         assert len({event["id"] for _, event in got}) == 1
 
 
@@ -295,8 +297,8 @@ def test_a_worse_champion_is_rolled_back_and_the_ledger_says_why(
         entry = roll_back_if_worse(lease, rules, evidence, evidence[3])
     assert (
         entry is not None
-        and entry["result"] == "rolled back"
-        and "quality.f1 is 0.5200 at most" in entry["reasons"][0]
+        and entry.result == "rolled back"
+        and "quality.f1 is 0.5200 at most" in entry.reasons[0]
     )
     assert registry.pointer() == ("1", first)
     assert outcomes(home) == [("rollback", "rolled back")]
@@ -312,11 +314,15 @@ def test_a_rollback_that_was_killed_before_it_was_told_is_not_done_twice(
     home: Path, made: tuple[Path, Reference]
 ) -> None:
     first = made[1].champion
-    assert restore_previous_champion({"champion": "b" * 64, "to": first}) == {
+    begun = RollingBackEntry(
+        window="0/1", champion="b" * 64, to=first, reasons=("worse",), evidence=("report",)
+    )
+    assert restore_previous_champion(begun).json_facts() == {
         "result": "rolled back",
         "version": "1",
     }
-    assert restore_previous_champion({"champion": "b" * 64, "to": "a" * 64})["result"] == "moved"
+    elsewhere = begun.model_copy(update={"to": "a" * 64})
+    assert restore_previous_champion(elsewhere).result == "moved"
     assert registry.pointer() == ("1", first)
 
 

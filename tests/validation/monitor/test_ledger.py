@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from tasteloop.errors import TasteloopError
 from validation.monitor.decision import Decision, Outcome
+from validation.monitor.entries import RetrainingResult
 from validation.monitor.execution import ATTEMPTS, carry_out, resume, run_of
 from validation.monitor.ledger import HEAD, LEASE, LEDGER, Held, LeaseLost, Ledger
 
@@ -42,12 +43,12 @@ class Trainer:
     def __init__(self, *answers: Any) -> None:
         self.answers, self.runs = list(answers), []  # type: ignore[var-annotated]
 
-    def __call__(self, run: str, decision: Decision) -> dict[str, Any]:
+    def __call__(self, run: str, decision: Decision) -> RetrainingResult:
         self.runs.append(run)
         answer = self.answers.pop(0)
         if isinstance(answer, BaseException):
             raise answer
-        return dict(answer)
+        return RetrainingResult.model_validate(answer)
 
 
 def crash(directory: Path, how: str) -> Any:
@@ -264,7 +265,7 @@ def test_the_first_decision_on_an_evidence_stands(tmp_path: Path) -> None:
         first = carry_out(lease, decided("retrain"), 5, trainer, pytest.fail)
         again = carry_out(lease, decided("alert-human"), 6, trainer, pytest.fail)
         assert resume(lease, trainer, pytest.fail) == []
-    assert first == again and first["outcome"] == "retrain" and first["version"] == "2"
+    assert first == again and first.outcome == "retrain" and first.version == "2"
     assert trainer.runs == [run_of("k" * 64)]
     assert [(t.at, t.result) for t in ledger.triggers()] == [(5, "promoted")]
 
@@ -277,13 +278,13 @@ def test_a_retraining_that_fails_is_an_outcome_and_one_that_is_interrupted_is_ca
         failed = carry_out(
             lease, decided("retrain", "a"), 1, Trainer(TasteloopError("no such file")), pytest.fail
         )
-        assert (failed["result"], failed["reason"]) == ("failed", "TasteloopError: no such file")
+        assert (failed.result, failed.reason) == ("failed", "TasteloopError: no such file")
         with pytest.raises(KeyboardInterrupt):
             carry_out(lease, decided("retrain", "b"), 2, Trainer(KeyboardInterrupt()), pytest.fail)
     assert ledger.triggers()[-1].result is None
     with ledger.lease() as lease:
         trainer = Trainer({"result": "rejected"})
-        assert [e["result"] for e in resume(lease, trainer, pytest.fail)] == ["rejected"]
+        assert [e.result for e in resume(lease, trainer, pytest.fail)] == ["rejected"]
     assert trainer.runs == [run_of("b")]
 
 
@@ -296,7 +297,7 @@ def test_a_retraining_that_always_dies_is_given_up(tmp_path: Path) -> None:
             resume(lease, Trainer(SystemExit()), pytest.fail)
     with ledger.lease() as lease:
         (entry,) = resume(lease, Trainer(), pytest.fail)
-    assert entry["result"] == "failed" and f"{ATTEMPTS} attempts" in entry["reason"]
+    assert entry.result == "failed" and f"{ATTEMPTS} attempts" in (entry.reason or "")
 
 
 def test_an_alert_that_did_not_get_through_is_sent_again(tmp_path: Path) -> None:
@@ -306,11 +307,11 @@ def test_an_alert_that_did_not_get_through_is_sent_again(tmp_path: Path) -> None
         raise ConnectionError("nobody there")
 
     with ledger.lease() as lease:  # the pass goes on
-        assert not carry_out(lease, decided("alert-human"), 1, Trainer(), unreachable)["alerted"]
+        assert not carry_out(lease, decided("alert-human"), 1, Trainer(), unreachable).alerted
     with ledger.lease() as lease:
         (entry,) = resume(lease, Trainer(), told.append)
         assert resume(lease, Trainer(), told.append) == []
-    assert entry["alerted"] and told == [decided("alert-human")]
+    assert entry.alerted and told == [decided("alert-human")]
 
 
 def test_history_is_read_by_people_and_scripts(

@@ -40,6 +40,7 @@ from validation.monitor.decision import (
     key_of,
 )
 from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT
+from validation.monitor.entries import RetrainingResult
 from validation.monitor.execution import carry_out
 from validation.monitor.ledger import Ledger
 from validation.monitor.windows import HOUR
@@ -173,14 +174,14 @@ def monitored(
             key = key_of(seen[-1].reference, seen[-1].window, seen[-1].champion)
             ledger.append(lease, "window", key, seen[-1].model_dump(mode="json"))
             decision = decide(seen, ledger.triggers(), seen[-1].end, DecisionSettings())
-            made = {
-                "result": "rejected",
-                "reason": reason or "micro-F1 may be worse",
-                "training_run": run(3)["id"],
-            }
+            made = RetrainingResult(
+                result="rejected",
+                reason=reason or "micro-F1 may be worse",
+                training_run=run(3)["id"],
+            )
             carry_out(lease, decision, seen[-1].end, lambda *_, made=made: made, lambda _: None)
             told.append({**seen[-1].model_dump(), "report": report})
-    return told[::-1], ledger.history()[::-1]
+    return told[::-1], [entry.json() for entry in ledger.history()[::-1]]
 
 
 def whole(directory: Path) -> dict[str, Any]:
