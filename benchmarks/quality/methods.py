@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.quality.protocols import Feedback, Matrix, Past, Rows, Task
 from tasteloop.behaviour.items import Catalogue
@@ -446,9 +447,7 @@ def ours(name: str, about: str, encoder: str = "") -> Method:
         """
         rows = task.validation
         nothing = np.zeros((len(rows), 1), np.float32)
-        asked = weights.ValidationRows(
-            lambda decay: _folded(rows, decay), nothing, rows.relevant, rows.hidden, rows.group
-        )
+        asked = weights.ValidationRows(_Histories(rows), nothing, rows.relevant, rows.group)
         ground = _ground(task.catalogue, encoder)
         tuned = tuning.tune(_events(task.tune), ground, asked, fitting.RecommenderSettings())
         return asdict(tuned), tuned.ndcg
@@ -459,6 +458,28 @@ def ours(name: str, about: str, encoder: str = "") -> Method:
 
 def _several(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
+
+
+@dataclass(frozen=True)
+class _Histories:
+    """The rows' histories as `folding.Histories`."""
+
+    rows: Rows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, items = self.rows.hidden.shape
+        return rows, items
+
+    @property
+    def length(self) -> NDArray[np.int64]:
+        return np.array([len(history) for history in self.rows.histories], np.int64)
+
+    def fold(self, decay: float, rows: slice) -> folding.FoldedHistories:
+        return _folded(self.rows.take(rows), decay)
+
+    def hidden(self, rows: slice) -> NDArray[np.bool_]:
+        return self.rows.hidden[rows]
 
 
 def _folded(rows: Rows, decay: float) -> folding.FoldedHistories:

@@ -144,15 +144,21 @@ class Snapshots:
         """The events table: users and times ascending."""
         return read_parquet(self.directory / EVENTS)
 
-    @cached_property
-    def _event_rows(self) -> list[Event]:
-        return _events(self.events)
-
     def histories(self, rows: pl.DataFrame) -> list[list[Event]]:
         """The events behind each row, oldest first; history holds row numbers of the events
-        table.
+        table. Only events that some row holds are made, each once.
         """
-        return [[self._event_rows[i] for i in history] for history in rows[HISTORY].to_list()]
+        import numpy as np
+
+        exploded = rows[HISTORY].explode(empty_as_null=False).to_numpy()
+        numbers, place = np.unique(exploded, return_inverse=True)
+        events = _events(self.events[numbers])
+        ends = np.cumsum(rows[HISTORY].list.len().cast(pl.Int64).to_numpy())
+        starts = np.concatenate([[0], ends[:-1]])
+        return [
+            [events[i] for i in place[start:end].tolist()]
+            for start, end in zip(starts, ends, strict=True)
+        ]
 
     def reviews(self) -> pl.DataFrame | None:
         """text, sentiment, split; None where the data set has no reviews."""
@@ -161,7 +167,13 @@ class Snapshots:
 
 
 def _events(table: pl.DataFrame) -> list[Event]:
-    return [Event(*row) for row in table.select(KIND, ITEM, TIME, VALUE, TEXT).iter_rows()]
+    """The rows as events; those of one kind or item share its string."""
+    strings: dict[str, str] = {}
+    events = []
+    for kind, item, time, value, text in table.select(KIND, ITEM, TIME, VALUE, TEXT).iter_rows():
+        shared_item = None if item is None else strings.setdefault(item, item)
+        events.append(Event(strings.setdefault(kind, kind), shared_item, time, value, text))
+    return events
 
 
 def take(

@@ -73,7 +73,8 @@ class Habits:
         past = Past.before(data.meta["validation_from"], data)
         vectors, activity = spectral(past.seen, _FACTORS)
         factors = vectors / np.sqrt(activity)[:, None] * np.sqrt(len(activity))
-        base = data.catalogue.membership(data.labels)[past.item].mean(0)
+        events_of_item = np.bincount(past.item, minlength=past.items)
+        base = events_of_item @ data.catalogue.membership(data.labels) / max(len(past.item), 1)
         compared = np.sort(np.argsort(-past.seen.sum(0), kind="stable")[:_COMPARED]).astype(
             np.int32
         )
@@ -95,11 +96,11 @@ class Habits:
 
     def _following(self, past: Past, users: NDArray[np.bool_]) -> Habits:
         """With what follows what among some of the users [U]."""
-        from tasteloop.recommender.collaborative import ease
+        from tasteloop.recommender.collaborative import ease, keep_rows
 
         tables = (past.seen, past.matrix)
         follows, liked = (
-            ease(table[:, self.compared] * users[:, None], ridge)
+            ease(keep_rows(table[:, self.compared], users), ridge)
             for table, ridge in zip(tables, _RIDGE, strict=True)
         )
         return replace(self, follows=follows, follows_liked=liked)

@@ -19,6 +19,8 @@ from tasteloop.evaluation.rows import (
 from tasteloop.metrics import Array
 from tasteloop.runtime.session import Session
 
+_ROWS = 2048  # rows whose recommendations are held at once, each with its reasons
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -84,6 +86,9 @@ def _rank(session: Session, rows: EvaluatedRows, interests: Array) -> Array:
     """
     index = rows.data.catalogue.index
     ranked = np.full((len(rows.histories), K), -1)
-    for row, recommendations in enumerate(session.rank(rows.histories, interests, K)):
-        ranked[row, : len(recommendations)] = [index.get(r.item, -1) for r in recommendations]
+    for start in range(0, len(ranked), _ROWS):
+        part = slice(start, start + _ROWS)
+        recommended = session.rank(rows.histories[part], interests[part], K)
+        for row, recommendations in enumerate(recommended, start):
+            ranked[row, : len(recommendations)] = [index.get(r.item, -1) for r in recommendations]
     return ranked

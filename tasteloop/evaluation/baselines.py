@@ -9,12 +9,10 @@ rank are fitted on all events before the test window.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasteloop import metrics
 from tasteloop.behaviour.events import TEXT, Event
@@ -33,13 +31,15 @@ from tasteloop.evaluation.rows import (
 from tasteloop.evaluation.settings import EvaluationSettings
 from tasteloop.metrics import Array
 from tasteloop.recommender.collaborative import Past, ease, item_knn
-from tasteloop.recommender.folding import FoldedHistories, mark_seen
+from tasteloop.recommender.folding import HistoryTable, row_blocks
 
 if TYPE_CHECKING:
     import polars as pl
+    from scipy.sparse import csr_array
 
-# A past -> item-item weights [J, J] or one score an item [J]
-Fit = Callable[[Past], Array]
+# What some histories liked [rows, J], sparse -> scores [rows, J]
+Scorer = Callable[["csr_array"], Array]
+Fit = Callable[[Past], Scorer]
 
 
 def measure_baselines(rows: EvaluatedRows, settings: EvaluationSettings) -> dict[str, Measures]:
@@ -157,27 +157,27 @@ def _rank_baselines(
     data = rows.data
     before_validation = Past.before(data.meta["validation_from"], data)
     before_test = Past.before(data.meta["test_from"], data)
-    on_validation = _FoldedRows.of(histories, data)
-    on_test = _FoldedRows.of(rows.histories, data)
+    on_validation = HistoryTable.of(histories, data.catalogue, data.text)
+    on_test = HistoryTable.of(rows.histories, data.catalogue, data.text)
     relevant = validation[FUTURE].to_list()
 
     def quality(fit: Fit) -> float:
-        return metrics.ndcg(on_validation.rank(fit(before_validation)), relevant).value
+        return metrics.ndcg(_rank(on_validation, fit(before_validation)), relevant).value
 
     baselines = {}
     for name, family in _families(settings).items():
         best = max(family, key=quality)
-        baselines[name] = rank_measures(on_test.rank(best(before_test)), rows.relevant)
+        baselines[name] = rank_measures(_rank(on_test, best(before_test)), rows.relevant)
     return baselines
 
 
 def _families(settings: EvaluationSettings) -> dict[str, list[Fit]]:
     """The ways to rank without a model, each with all settings among which validation chooses."""
     return {
-        "popularity": [Past.count],
-        "recent_popularity": [partial(Past.count, days=days) for days in settings.recent_days],
+        "popularity": [_fit_popularity],
+        "recent_popularity": [partial(_fit_popularity, days=days) for days in settings.recent_days],
         "ease": [
-            partial(_fit_ease, regularisation=regularisation)
+            partial(_fit_ease, regularisation=regularisation, items=settings.ease_items)
             for regularisation in settings.ease_regularisation
         ],
         "itemknn": [
@@ -188,32 +188,39 @@ def _families(settings: EvaluationSettings) -> dict[str, list[Fit]]:
     }
 
 
-def _fit_ease(past: Past, regularisation: float) -> Array:
-    return ease(past.matrix, regularisation)
+def _fit_popularity(past: Past, days: float = np.inf) -> Scorer:
+    count = past.count(days)
+    return lambda liked: np.broadcast_to(count, liked.shape)
 
 
-def _fit_item_knn(past: Past, neighbours: int, shrink: float) -> Array:
-    return item_knn(past.matrix, neighbours, shrink)
+def _fit_ease(past: Past, regularisation: float, items: int) -> Scorer:
+    """EASE among so many of the most popular items, 0 for all others."""
+    by_popularity = np.argsort(-np.bincount(past.item, minlength=past.items), kind="stable")
+    compared = np.sort(by_popularity[:items])
+    weights = ease(past.matrix[:, compared], regularisation)
+
+    def scores(liked: csr_array) -> Array:
+        out = np.zeros(liked.shape, np.float32)
+        out[:, compared] = liked[:, compared].toarray() @ weights
+        return out
+
+    return scores
 
 
-@dataclass(frozen=True)
-class _FoldedRows:
-    """Histories as rows over the J items: what was liked [n, J], and what is not ranked again."""
+def _fit_item_knn(past: Past, neighbours: int, shrink: float) -> Scorer:
+    weights = item_knn(past.matrix, neighbours, shrink)
+    if isinstance(weights, np.ndarray):
+        return lambda liked: liked.toarray() @ weights
+    return lambda liked: (liked @ weights).toarray()
 
-    liked: NDArray[np.float32]
-    hidden: NDArray[np.bool_]
 
-    @classmethod
-    def of(cls, histories: list[list[Event]], data: Snapshots) -> _FoldedRows:
-        return cls(
-            FoldedHistories.of(histories, data.catalogue, 1.0, data.text).liked,
-            mark_seen(histories, data.catalogue),
+def _rank(histories: HistoryTable, scorer: Scorer) -> Array:
+    """[n, 10] positions of the best items of each history, what it consumed left out."""
+    ranked = [
+        metrics.top_k(
+            np.where(histories.hidden(rows), -np.inf, scorer(histories.liked_items(rows))), K
         )
-
-    def rank(self, weights: Array) -> Array:
-        """Top 10 by item-item weights [J, J] or by one score an item [J], the history left out."""
-        between_items = weights.ndim == 2
-        scores = (
-            self.liked @ weights if between_items else np.broadcast_to(weights, self.liked.shape)
-        )
-        return metrics.top_k(np.where(self.hidden, -np.inf, scores), K)
+        for rows in row_blocks(histories.shape)
+    ]
+    none = np.zeros((0, min(K, histories.shape[1])), np.int64)
+    return np.concatenate([none, *ranked])

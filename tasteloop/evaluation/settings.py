@@ -21,6 +21,11 @@ class EvaluationSettings(BaseModel, frozen=True, extra="forbid"):
         (7, 30), description="Windows of recent popularity; validation chooses."
     )
     ease_regularisation: tuple[float, ...] = (300, 1000, 3000)
+    ease_items: int = Field(
+        5_000,
+        ge=1,
+        description="Most popular items among which the baseline EASE compares: it is cubic in them.",
+    )
     knn_neighbours: tuple[int, ...] = (50, 200)
     knn_shrink: tuple[float, ...] = (10, 100)
     bag_of_words_strengths: tuple[float, ...] = Field(

@@ -7,10 +7,10 @@ Nothing here knows of texts, labels or how the parts are weighed (`tasteloop.rec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,15 @@ from tasteloop.behaviour.times import SECOND
 
 if TYPE_CHECKING:
     import polars as pl
+    from scipy.sparse import csr_array
 
 Matrix = NDArray[np.float32]
+Table: TypeAlias = "Matrix | csr_array"  # who met what
+
+# Cells of the largest dense matrix, 128 MB in single precision; a larger one is sparse. ml-100k
+# (943 users, 1,682 items) and ml-1m (6,040 users, 3,883 items) are dense: BLAS is fastest with it.
+DENSE_CELLS = 2**25
+_BLOCK_CELLS = 2**22  # of a block of columns of a matrix between all items
 _DAY = 86_400 * SECOND
 
 
@@ -46,36 +53,38 @@ class Past:
     @classmethod
     def before(cls, cut: int, data: Snapshots) -> Past:
         import narwhals as nw
+        import polars as pl
 
         past = nw.from_native(data.events).filter(
             nw.col(TIME) < cut, nw.col(ITEM).is_in(data.catalogue.items)
         )
         events: pl.DataFrame = past.with_columns(positive=positive(data.text.positive)).to_native()
-        names, user = np.unique(events[USER].to_numpy(), return_inverse=True)
+        # An enumeration numbers the strings without a Python object for each event.
+        names = events[USER].unique().sort()
+        user = events[USER].cast(pl.Enum(names)).to_physical()
+        item = events[ITEM].cast(pl.Enum(data.catalogue.items)).to_physical()
         return cls(
-            user.astype(np.int64),
-            np.array([data.catalogue.index[i] for i in events[ITEM].to_list()], np.int64),
+            user.to_numpy().astype(np.int64),
+            item.to_numpy().astype(np.int64),
             (cut - events[TIME].to_numpy()) / _DAY,
             events["positive"].to_numpy().astype(np.bool_),
             len(data.catalogue),
-            names.tolist(),
+            names.to_list(),
         )
 
     @cached_property
-    def seen(self) -> Matrix:
-        """[U, J] of 0 and 1: any event."""
-        return self._matrix(np.ones(len(self.user), np.bool_))
+    def seen(self) -> Table:
+        """[U, J] of 0 and 1: any event; sparse where it has more than `DENSE_CELLS` cells."""
+        return self._table(np.ones(len(self.user), np.bool_))
 
     @cached_property
-    def matrix(self) -> Matrix:
-        """[U, J] of 0 and 1: positive events."""
-        return self._matrix(self.positive)
+    def matrix(self) -> Table:
+        """[U, J] of 0 and 1: positive events; sparse where it has more than `DENSE_CELLS` cells."""
+        return self._table(self.positive)
 
-    def _matrix(self, which: NDArray[np.bool_]) -> Matrix:
+    def _table(self, which: NDArray[np.bool_]) -> Table:
         users = int(self.user.max()) + 1 if len(self.user) else 1
-        out = np.zeros((users, self.items), np.float32)
-        out[self.user[which], self.item[which]] = 1
-        return out
+        return mark(self.user[which], self.item[which], (users, self.items))
 
     def without(self, new: NDArray[np.bool_]) -> Past:
         """As if nobody had met these items [J]."""
@@ -97,13 +106,42 @@ class Past:
         return np.bincount(self.item[which], minlength=self.items).astype(np.float32)
 
 
-def ease(matrix: Matrix, regularisation: float) -> Matrix:
+def mark(row: NDArray[np.int64], item: NDArray[np.int64], shape: tuple[int, int]) -> Table:
+    """A table of this shape with 1 at each (row, item) and 0 elsewhere; sparse where it has more
+    than `DENSE_CELLS` cells.
+    """
+    if shape[0] * shape[1] <= DENSE_CELLS:
+        dense = np.zeros(shape, np.float32)
+        dense[row, item] = 1
+        return dense
+    from scipy.sparse import csr_array
+
+    sparse = csr_array((np.ones(len(row), np.float32), (row, item)), shape=shape)
+    sparse.sum_duplicates()
+    sparse.data[:] = 1
+    return sparse
+
+
+def as_dense(table: Table) -> Matrix:
+    """The table with all its cells."""
+    return table if isinstance(table, np.ndarray) else np.asarray(table.toarray(), np.float32)
+
+
+def keep_rows(table: Table, kept: NDArray[np.bool_]) -> Table:
+    """The table with zeros in the rows [U] that are not kept."""
+    if isinstance(table, np.ndarray):
+        return table * kept[:, None]
+    return table.multiply(kept[:, None]).tocsr()
+
+
+def ease(table: Table, regularisation: float) -> Matrix:
     """Item-item weights [J, J] with zero diagonal, in closed form (Steck 2019, eq. 8).
 
     With fewer users than items the inverse is taken of [U, U]: by Woodbury's identity the weights
     are `Q_ij / (1 - Q_jj)` of `Q = Xᵀ (X Xᵀ + λ)⁻¹ X`.
     """
-    if len(matrix) < matrix.shape[1]:
+    if table.shape[0] < table.shape[1]:
+        matrix = as_dense(table)
         users = matrix.astype(np.float64) @ matrix.T
         users[np.diag_indices(len(users))] += regularisation
         root = np.linalg.solve(np.linalg.cholesky(users), matrix)
@@ -111,43 +149,115 @@ def ease(matrix: Matrix, regularisation: float) -> Matrix:
         explained /= (1 - (root**2).sum(0)).astype(np.float32)
         explained[np.diag_indices(len(explained))] = 0
         return explained
-    gram = matrix.T.astype(np.float64) @ matrix
+    gram = _gram(table)
     gram[np.diag_indices(len(gram))] += regularisation
     precision = np.linalg.inv(gram)
-    weights = precision / -np.diag(precision)
-    weights[np.diag_indices(len(weights))] = 0
-    return weights.astype(np.float32)
+    del gram
+    precision /= -np.diag(precision).copy()
+    precision[np.diag_indices(len(precision))] = 0
+    return precision.astype(np.float32)
 
 
-def item_knn(matrix: Matrix, neighbours: int, shrink: float) -> Matrix:
+def _gram(table: Table) -> NDArray[np.float64]:
+    """XᵀX [J, J]: how many users met both of two items."""
+    if isinstance(table, np.ndarray):
+        return np.asarray(table.T.astype(np.float64) @ table)
+    together = (table.T @ table).toarray()  # whole numbers: exact in single precision
+    return np.asarray(together, np.float64)
+
+
+def item_knn(table: Table, neighbours: int, shrink: float) -> Table:
     """Item-item weights [J, J]: shrunk cosine, each item's `neighbours` strongest kept (Deshpande &
-    Karypis 2004).
+    Karypis 2004). Computed in blocks of columns; sparse where [J, J] has more than `DENSE_CELLS`
+    cells.
     """
-    together = matrix.T @ matrix
-    norm = np.sqrt(np.diag(together))
-    similarity = together / (np.outer(norm, norm) + shrink + 1e-9)
-    similarity[np.diag_indices(len(similarity))] = 0
-    if neighbours < len(similarity):
+    items = table.shape[1]
+    if items**2 <= DENSE_CELLS:
+        similarity = np.empty((items, items), np.float32)
+        for columns in _column_blocks(items):
+            similarity[:, columns] = _similarity(table, columns, neighbours, shrink)
+        return similarity
+    from scipy.sparse import csc_array, hstack
+
+    blocks = [
+        csc_array(_similarity(table, columns, neighbours, shrink))
+        for columns in _column_blocks(items)
+    ]
+    return hstack(blocks, format="csr")
+
+
+def _column_blocks(items: int) -> Iterator[slice]:
+    width = max(1, _BLOCK_CELLS // items)
+    for start in range(0, items, width):
+        yield slice(start, min(start + width, items))
+
+
+def _similarity(table: Table, columns: slice, neighbours: int, shrink: float) -> Matrix:
+    """Some columns of `item_knn`, [J, columns]."""
+    items = table.shape[1]
+    together = as_dense(table.T @ table[:, columns])
+    norm = np.sqrt(_squares(table))
+    similarity = np.asarray(together / (np.outer(norm, norm[columns]) + shrink + 1e-9), np.float32)
+    places = np.arange(items)[columns]
+    similarity[places, places - places[0]] = 0
+    if neighbours < items:
         cut = np.partition(similarity, -neighbours, axis=0)[-neighbours]
         similarity[similarity < cut] = 0
-    return similarity.astype(np.float32)
+    return similarity
 
 
-def nearby(past: Past, reach: int, shrink: float = 20) -> Matrix:
-    """Item-item weights [J, J]: how often two items stood near each other in a history, d places
-    apart counting exp(-d/3), as a share of everything that stood near the first.
+def _squares(table: Table) -> Matrix:
+    """[J]: sum of squares of each column."""
+    squares = table**2 if isinstance(table, np.ndarray) else table.multiply(table)
+    return np.asarray(squares.sum(0), np.float32)
+
+
+def nearby(
+    past: Past, reach: int, shrink: float = 20, compared: NDArray[np.int32] | None = None
+) -> Matrix:
+    """Item-item weights [E, E] between the compared items: how often two items stood near each
+    other in a history, d places apart counting exp(-d/3), as a share of everything that stood near
+    the first, compared or not.
+
+    Args:
+        compared: [E] positions; None for all items.
     """
-    together = np.zeros((past.items, past.items), np.float32)
+    if compared is None:
+        compared = np.arange(past.items, dtype=np.int32)
+    place = np.full(past.items, -1)
+    place[compared] = np.arange(len(compared))
+    at = place[past.item]
+
+    # 1. pairs of compared items, and what else stood near a compared one
+    together = np.zeros((len(compared), len(compared)), np.float32)
+    others = np.zeros(len(compared))
     for places in range(1, reach + 1):
-        first, second = past.item[:-places], past.item[places:]
-        one = (past.user[:-places] == past.user[places:]) & (first != second)
-        np.add.at(together, (first[one], second[one]), np.float32(np.exp(-places / 3)))
-    together += together.T
-    share: Matrix = together / (together.sum(1, keepdims=True) + np.float32(shrink))
-    return share
+        weight = np.exp(-places / 3)
+        first, second = at[:-places], at[places:]
+        is_pair = (past.user[:-places] == past.user[places:]) & (
+            past.item[:-places] != past.item[places:]
+        )
+        both = is_pair & (first >= 0) & (second >= 0)
+        np.add.at(together, (first[both], second[both]), np.float32(weight))
+        for one, other in ((first, second), (second, first)):
+            alone = one[is_pair & (one >= 0) & (other < 0)]
+            others += weight * np.bincount(alone, minlength=len(compared))
+
+    # 2. shares
+    _symmetrise(together)
+    total = together.sum(1) + others.astype(np.float32)
+    together /= (total + np.float32(shrink))[:, None]
+    return together
 
 
-def als(matrix: Matrix, width: int, alpha: float, regularisation: float, iterations: int) -> Matrix:
+def _symmetrise(square: Matrix) -> None:
+    """Add the transpose in place."""
+    for row in range(len(square)):
+        square[row, row:] += square[row:, row]
+        square[row:, row] = square[row, row:]
+
+
+def als(table: Table, width: int, alpha: float, regularisation: float, iterations: int) -> Matrix:
     """Item factors [J, width] of implicit ALS; an event weighs `alpha` beside no event (Hu et al.
     2008).
     """
@@ -159,19 +269,25 @@ def als(matrix: Matrix, width: int, alpha: float, regularisation: float, iterati
         model = AlternatingLeastSquares(
             width, regularisation, alpha, iterations=iterations, random_state=0
         )
-        model.fit(csr_matrix(matrix), show_progress=False)
+        model.fit(csr_matrix(table), show_progress=False)
     return np.asarray(model.item_factors, np.float32)
 
 
-def spectral(matrix: Matrix, width: int) -> tuple[Matrix, Matrix]:
+def spectral(table: Table, width: int) -> tuple[Matrix, Matrix]:
     """The leading right singular vectors [J, f] of D_u^-½ X D_j^-½, and D_j [J], at least 1."""
     from scipy.sparse.linalg import svds
 
-    users, activity = np.maximum(matrix.sum(1, keepdims=True), 1), np.maximum(matrix.sum(0), 1)
-    normal = matrix / np.sqrt(users) / np.sqrt(activity)
+    users, activity = np.maximum(table.sum(1), 1), np.maximum(table.sum(0), 1)
+    normal: Table
+    if isinstance(table, np.ndarray):
+        normal = table / np.sqrt(users)[:, None] / np.sqrt(activity)
+    else:
+        from scipy.sparse import diags_array
+
+        normal = diags_array(1 / np.sqrt(users)) @ table @ diags_array(1 / np.sqrt(activity))
     smallest = min(normal.shape)
     if width < smallest:
         vectors = svds(normal, width, random_state=0)[2].T
     else:
-        vectors = np.linalg.svd(normal, full_matrices=False)[2].T
+        vectors = np.linalg.svd(as_dense(normal), full_matrices=False)[2].T
     return np.ascontiguousarray(vectors, np.float32), activity.astype(np.float32)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from pydantic import BaseModel, Field
 
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.text import TextSettings
-from tasteloop.recommender.collaborative import Past, als, ease, nearby, spectral
+from tasteloop.recommender.collaborative import Past, Table, als, ease, mark, nearby, spectral
 from tasteloop.recommender.folding import Matrix
 from tasteloop.recommender.item_text import expected, features
 from tasteloop.recommender.recommend import TERMS, Recommender
@@ -72,6 +73,12 @@ class RecommenderSettings(BaseModel, frozen=True, extra="forbid"):
     candidates: int = Field(
         100, ge=10, description="Items a row, by a plain start, among which λ are fitted."
     )
+    weight_rows: int = Field(
+        20_000,
+        ge=100,
+        description="Rows of the validation window on which grids and λ are chosen; of more, so many "
+        "are drawn.",
+    )
     shrinkage: tuple[float, ...] = Field(
         (0.01, 0.1, 1.0, 10.0),
         description="Pull of λ towards the start; what is below 0.5 / users is not tried.",
@@ -121,13 +128,12 @@ def fit_terms(
     """Fit every term's arrays; λ are `tuned`'s, or the start's."""
     # 1. what interactions teach of each item [J, .]: ties, factors, spectral vectors, popularity
     columns = compared_items(past, settings)
-    future = np.zeros((len(data.futures), past.items), np.float32)
-    for row, items in enumerate(data.futures):
-        future[row, items] = 1
     singular, activity = spectral(past.seen, settings.factors)
     root = np.sqrt(activity)[:, None]
     taught = (
-        fit_ties(data.truth, future, settings.interest_regularisation).T,
+        fit_ties(
+            data.truth, _mark_futures(data.futures, past.items), settings.interest_regularisation
+        ).T,
         _fit_factors(past.matrix, settings),
         _fit_factors(past.seen, settings),
         singular * root,
@@ -152,7 +158,7 @@ def fit_terms(
         vectors=leading(data.vectors, settings.content_width),
         compared=columns,
         ease=ease(past.matrix[:, columns], tuned.regularisation),
-        nearby=nearby(past, settings.nearby_reach)[np.ix_(columns, columns)],
+        nearby=nearby(past, settings.nearby_reach, compared=columns),
         ties=np.ascontiguousarray(ties.T),
         label_mean=data.truth.mean(0),
         membership=all_labels / np.maximum(all_labels.sum(1, keepdims=True), 1),
@@ -171,9 +177,16 @@ def fit_terms(
     )
 
 
-def _fit_factors(matrix: Matrix, settings: RecommenderSettings) -> Matrix:
+def _mark_futures(futures: Sequence[Sequence[int]], items: int) -> Table:
+    """[n, J] of 0 and 1: what followed."""
+    length = [len(future) for future in futures]
+    item = np.fromiter(chain.from_iterable(futures), np.int64, sum(length))
+    return mark(np.repeat(np.arange(len(futures)), length), item, (len(futures), items))
+
+
+def _fit_factors(table: Table, settings: RecommenderSettings) -> Matrix:
     return als(
-        matrix,
+        table,
         settings.factors,
         settings.als_alpha,
         settings.als_regularisation,
@@ -181,12 +194,15 @@ def _fit_factors(matrix: Matrix, settings: RecommenderSettings) -> Matrix:
     )
 
 
-def fit_ties(truth: Matrix, future: Matrix, regularisation: float) -> Matrix:
+def fit_ties(truth: Matrix, future: Table, regularisation: float) -> Matrix:
     """[K, J]: by ridge regression how much more an item follows where a label's interest is
     there.
     """
-    a, b = truth - truth.mean(0), future - future.mean(0)
-    ties = np.linalg.solve(a.T @ a + regularisation * np.eye(a.shape[1]), a.T @ b)
+    a = truth - truth.mean(0)
+    # a is centred, so a sparse future need not be
+    is_dense = isinstance(future, np.ndarray)
+    moments = a.T @ (future - future.mean(0)) if is_dense else (future.T @ a).T
+    ties = np.linalg.solve(a.T @ a + regularisation * np.eye(a.shape[1]), moments)
     return np.asarray(ties, np.float32)
 
 

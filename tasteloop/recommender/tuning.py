@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasteloop.recommender.collaborative import Past, ease
 from tasteloop.recommender.fitting import (
@@ -15,8 +17,9 @@ from tasteloop.recommender.fitting import (
     compared_items,
     fit_terms,
 )
-from tasteloop.recommender.folding import FoldedHistories
-from tasteloop.recommender.weights import ValidationRows, fit_weights
+from tasteloop.recommender.folding import Matrix, OnlyNew
+from tasteloop.recommender.recommend import Recommender
+from tasteloop.recommender.weights import FittedWeights, ValidationRows, fit_weights
 
 log = logging.getLogger(__name__)
 
@@ -36,28 +39,30 @@ def tune(
     # 1. EASE's regularisation and the decay of the history, together
     columns = compared_items(past, settings)
     best = (-1.0, 0.0, 0.0)
-    folded = {decay: rows.folded(decay) for decay in settings.history_decay}
     for regularisation in settings.ease_regularisation:
         weights = ease(past.matrix[:, columns], regularisation)
-        for decay, histories in folded.items():
-            scores = np.zeros_like(histories.liked)
-            scores[:, columns] = histories.recent_liked[:, columns] @ weights
+        for decay in settings.history_decay:
+            scores = partial(_ease_scores, rows, decay, columns, weights)
             best = max(best, (rows.ndcg(scores), regularisation, decay))
     _, regularisation, decay = best
+    del weights
 
     # 2. popularity's half-life
     def popularity_ndcg(days: float) -> float:
-        return rows.ndcg(np.broadcast_to(past.popularity(days), rows.hidden.shape))
+        popularity = past.popularity(days)
+        return rows.ndcg(
+            lambda part: np.broadcast_to(popularity, (part.stop - part.start, past.items))
+        )
 
     half_life = max(settings.half_life_days, key=popularity_ndcg)
     tuned = TunedSettings(regularisation, decay, half_life)
 
     # 3. λ, with all terms fitted by these settings
     recommender = fit_terms(past, data, settings, tuned)
-    terms = recommender.score_terms(folded[decay], rows.interests).standardised()
-    fitted = fit_weights(terms, folded[decay].length, rows, settings)
+    fitted = _fit_weights(recommender, rows, settings)
     middling = {name: round(a, 3) for name, (a, _) in fitted.weights.items()}
     log.info("λ of a middling history %s, validation nDCG@10 %.4f", middling, fitted.ndcg)
+    del recommender
 
     # 4. λ of items that nobody has met
     return replace(
@@ -67,6 +72,31 @@ def tune(
         new_weights=fit_new_weights(past, data, rows, settings, tuned),
         ndcg=fitted.ndcg,
     )
+
+
+def _ease_scores(
+    rows: ValidationRows, decay: float, columns: NDArray[np.int32], weights: Matrix, part: slice
+) -> Matrix:
+    """[rows, J]: EASE's scores of a block of rows, 0 at the items that are not compared."""
+    folded = rows.histories.fold(decay, part)
+    scores = np.zeros_like(folded.liked)
+    scores[:, columns] = folded.recent_liked[:, columns] @ weights
+    return scores
+
+
+def _fit_weights(
+    recommender: Recommender,
+    rows: ValidationRows,
+    settings: RecommenderSettings,
+    cautious: bool = False,
+) -> FittedWeights:
+    """λ of a recommender's terms on the rows, by `fit_weights`."""
+
+    def terms(part: slice) -> dict[str, Matrix]:
+        folded = rows.histories.fold(recommender.decay, part)
+        return recommender.score_terms(folded, rows.interests[part]).standardised()
+
+    return fit_weights(terms, rows, settings, cautious)
 
 
 def fit_new_weights(
@@ -86,18 +116,11 @@ def fit_new_weights(
     is_new[recommender.new] = True
 
     # 2. histories without the new items, and new items alone as candidates
-    folded = rows.folded(tuned.decay)
-    folded = FoldedHistories.decayed(
-        np.where(is_new, 0, folded.recent_liked),
-        np.where(is_new, 0, folded.recent_seen),
-        folded.length,
-    )
     relevant = [[item for item in items if is_new[item]] for items in rows.relevant]
-    new_rows = replace(rows, hidden=rows.hidden | ~is_new, relevant=relevant)
+    new_rows = replace(rows, histories=OnlyNew(rows.histories, is_new), relevant=relevant)
 
     # 3. λ
-    terms = recommender.score_terms(folded, rows.interests).standardised()
-    fitted = fit_weights(terms, folded.length, new_rows, settings, cautious=True)
+    fitted = _fit_weights(recommender, new_rows, settings, cautious=True)
     middling = {name: round(a, 3) for name, (a, _) in fitted.weights.items()}
     log.info("λ of a new item %s, validation nDCG@10 %.4f", middling, fitted.ndcg)
     return fitted.weights

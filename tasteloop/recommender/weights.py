@@ -1,8 +1,12 @@
-"""λ, the weights of the terms, by the likelihood of what followed in the validation window."""
+"""λ, the weights of the terms, by the likelihood of what followed in the validation window.
+
+Scores over the whole catalogue are computed a block of rows at a time, and of each row no more is
+kept than the terms of its candidates.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +15,7 @@ from numpy.typing import NDArray
 
 from tasteloop import metrics
 from tasteloop.recommender.fitting import START, RecommenderSettings
-from tasteloop.recommender.folding import FoldedHistories, Matrix
+from tasteloop.recommender.folding import BLOCK_CELLS, Histories, Matrix, row_blocks
 from tasteloop.recommender.recommend import TERMS
 from tasteloop.recommender.terms import centre_length
 
@@ -19,31 +23,52 @@ _FOLDS = 3  # of users, for cross-fitting
 _MAX_ITERATIONS = 60  # of L-BFGS
 
 
+# Scores [rows, J] of a block of rows
+BlockScores = Callable[[slice], Matrix]
+# The standardised terms of a block of rows by name, each [rows, J]
+BlockTerms = Callable[[slice], dict[str, Matrix]]
+
+
 @dataclass(frozen=True)
 class ValidationRows:
     """The n rows on which λ and the terms' settings are chosen.
 
     Attributes:
-        folded: the histories, by the decay of their events.
+        histories: what the rows are folded from, and which items are not ranked.
         interests: [n, K] probabilities.
         relevant: positions of the items that followed.
-        hidden: [n, J] items that are not ranked.
         users: [n].
+        block_cells: cells of a block of rows over the catalogue.
     """
 
-    folded: Callable[[float], FoldedHistories]
+    histories: Histories
     interests: Matrix
     relevant: Sequence[Sequence[int]]
-    hidden: NDArray[np.bool_]
     users: NDArray[Any]
+    block_cells: int = BLOCK_CELLS
 
-    def ndcg(self, scores: Matrix) -> float:
+    def __len__(self) -> int:
+        return self.histories.shape[0]
+
+    def blocks(self) -> Iterator[slice]:
+        """The rows, in order, as many at once as `block_cells` says."""
+        return row_blocks(self.histories.shape, self.block_cells)
+
+    def ndcg(self, scores: BlockScores) -> float:
         return self.measure(scores).value
 
-    def measure(self, scores: Matrix) -> metrics.Measure:
-        """nDCG@10 of scores [n, J]."""
-        ranked = metrics.top_k(np.where(self.hidden, -np.inf, scores), 10)
-        return metrics.ndcg(ranked, self.relevant)
+    def measure(self, scores: BlockScores) -> metrics.Measure:
+        """nDCG@10 of scores, which are asked for block by block."""
+        return metrics.ndcg(self.rank(scores, 10), self.relevant)
+
+    def rank(self, scores: BlockScores, k: int) -> NDArray[np.int64]:
+        """[n, k] positions of the best items of each row that are not hidden, best first."""
+        ranked = []
+        for rows in self.blocks():
+            shown = np.where(self.histories.hidden(rows), -np.inf, scores(rows))
+            ranked.append(metrics.top_k(shown, k))
+        items = self.histories.shape[1]
+        return np.concatenate(ranked) if ranked else np.zeros((0, min(k, items)), np.int64)
 
 
 class FittedWeights(NamedTuple):
@@ -55,8 +80,7 @@ class FittedWeights(NamedTuple):
 
 
 def fit_weights(
-    terms: dict[str, Matrix],
-    length: NDArray[np.int64],
+    terms: BlockTerms,
     rows: ValidationRows,
     settings: RecommenderSettings,
     cautious: bool = False,
@@ -65,28 +89,19 @@ def fit_weights(
     towards the start.
 
     Args:
-        terms: [n, J] standardised, by name.
-        length: [n] events of each history.
+        terms: asked once for each block of rows.
         cautious: take the strongest pull that is not proven worse than the best, for few rows.
 
     Returns:
         The shrinkage that ranks best by cross-fitting in three folds of users, that nDCG@10, and λ
         fitted on all.
     """
-    # 1. candidates: the best of each row by the start alone
+    # 1. candidates, the best of each row by the start alone, and their terms
     start = np.array([START.get(name, 0.0) for name in TERMS] + [0.0] * len(TERMS))
-    size = min(settings.candidates, int((~rows.hidden).sum(1).min()))
-    plain = np.zeros_like(terms[TERMS[0]])
-    for name, weight in START.items():
-        plain = plain + np.float32(weight) * terms[name]
-    candidates = metrics.top_k(np.where(rows.hidden, -np.inf, plain), max(size, 1))
+    candidates, values = _candidate_terms(terms, rows, settings)
 
-    # 2. features [n, candidates, 2 M]: each term, and each term times how much is known
-    known = centre_length(length)[:, None, None]
-    features = np.stack(
-        [np.take_along_axis(terms[name], candidates, 1) for name in TERMS], 2
-    ).astype(np.float64)
-    features = np.concatenate([features, features * known], 2)
+    # 2. which of them followed, and how much is known of each row
+    features = Features(values, centre_length(rows.histories.length))
     followed = metrics.hits(candidates, rows.relevant)
 
     # 3. the pull towards the start, by cross-fitting
@@ -112,65 +127,125 @@ def fit_weights(
 
 
 @dataclass(frozen=True)
+class Features:
+    """What λ weigh at each row's candidates: each term, and each term times how much is known.
+
+    Attributes:
+        terms: [n, c, M].
+        known: [n], what λ turn with.
+    """
+
+    terms: NDArray[np.float64]
+    known: NDArray[np.float64]
+
+    def take(self, which: NDArray[np.bool_]) -> Features:
+        """The rows where a mask [n] is true."""
+        return Features(self.terms[which], self.known[which])
+
+    def scores(self, w: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[n, c]: terms a + known · (terms b), of w = (a, b) [2 M]."""
+        a_and_b = w.reshape(2, -1).T
+        both = self.terms @ a_and_b
+        scores: NDArray[np.float64] = both[..., 0] + self.known[:, None] * both[..., 1]
+        return scores
+
+    def gradient(self, gap: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[2 M]: the sum over rows and candidates of `gap` [n, c] times the features."""
+        both = np.stack([gap.ravel(), (gap * self.known[:, None]).ravel()])
+        flat = self.terms.reshape(-1, self.terms.shape[2])
+        return np.asarray(both @ flat).ravel()
+
+
+def _candidate_terms(
+    terms: BlockTerms, rows: ValidationRows, settings: RecommenderSettings
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Positions [n, c] of each row's candidates, and their terms [n, c, M]."""
+    # 1. as many candidates as every row has
+    fewest = min(int((~rows.histories.hidden(part)).sum(1).min()) for part in rows.blocks())
+    size = max(min(settings.candidates, fewest), 1)
+
+    # 2. block by block, the best by the start
+    candidates = np.empty((len(rows), size), np.int64)
+    values = np.empty((len(rows), size, len(TERMS)))
+    for part in rows.blocks():
+        of_block = terms(part)
+        plain = np.zeros_like(of_block[TERMS[0]])
+        for name, weight in START.items():
+            plain = plain + np.float32(weight) * of_block[name]
+        hidden = rows.histories.hidden(part)
+        candidates[part] = metrics.top_k(np.where(hidden, -np.inf, plain), size)
+        for m, name in enumerate(TERMS):
+            values[part, :, m] = np.take_along_axis(of_block[name], candidates[part], 1)
+    return candidates, values
+
+
+@dataclass(frozen=True)
 class _CrossFit:
     """The rows in folds of users: each fold is ranked by λ that were fitted on the others.
 
     Attributes:
-        candidates: [n, c] positions; features: [n, c, 2 M]; followed: [n, c] of 0 and 1.
+        candidates: [n, c] positions; followed: [n, c] of 0 and 1.
         fold: [n]; start: [2 M].
     """
 
     rows: ValidationRows
     candidates: NDArray[np.int64]
-    features: NDArray[np.float64]
+    features: Features
     followed: NDArray[np.float64]
     fold: NDArray[np.int64]
     start: NDArray[np.float64]
 
     def measure(self, shrinkage: float) -> metrics.Measure:
         """nDCG@10 with this pull towards the start."""
-        scores = np.full(self.rows.hidden.shape, -1e9, np.float32)
+        # 1. the candidates' scores [n, c]
+        values = np.empty(self.candidates.shape, np.float32)
         for k in range(_FOLDS):
             inside = self.fold == k
             weights = self.start
             if not inside.all():
                 weights = _maximise(
-                    self.features[~inside], self.followed[~inside], self.start, shrinkage
+                    self.features.take(~inside), self.followed[~inside], self.start, shrinkage
                 )
-            part = scores[inside]
-            values = (self.features[inside] @ weights).astype(np.float32)
-            np.put_along_axis(part, self.candidates[inside], values, 1)
-            scores[inside] = part
+            values[inside] = self.features.take(inside).scores(weights)
+
+        # 2. ranked before all other items
+        items = self.rows.histories.shape[1]
+
+        def scores(part: slice) -> Matrix:
+            block = np.full((part.stop - part.start, items), -1e9, np.float32)
+            np.put_along_axis(block, self.candidates[part], values[part], 1)
+            return block
+
         return self.rows.measure(scores)
 
 
 def _maximise(
-    features: NDArray[np.float64],
+    features: Features,
     followed: NDArray[np.float64],
     start: NDArray[np.float64],
     shrinkage: float,
 ) -> NDArray[np.float64]:
-    """argmin over w of the mean cross-entropy of rows' softmax(features w) plus shrinkage · |w -
-    start|².
+    """argmin over w [2 M] of the mean cross-entropy of rows' softmax(features w) plus shrinkage ·
+    |w - start|².
     """
     from scipy.optimize import minimize
 
     count = followed.sum(1)
     if not (count > 0).any():
         return start
-    # x [n, c, 2 M] of the rows with a relevant candidate; share [n, c] of each among the relevant
-    x, share = features[count > 0], followed[count > 0] / count[count > 0, None]
+    # x: the rows with a relevant candidate; share [n, c] of each among the relevant
+    x, share = features.take(count > 0), followed[count > 0] / count[count > 0, None]
 
     def loss(w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """The loss at w [2 M], and its gradient [2 M]."""
-        scores = x @ w
+        scores = x.scores(w)
         scores -= scores.max(1, keepdims=True)
         total = np.log(np.exp(scores).sum(1, keepdims=True))
         gap = np.exp(scores - total) - share
         value = float((total[:, 0] - (share * scores).sum(1)).mean()) + shrinkage * float(
             ((w - start) ** 2).sum()
         )
-        return value, np.einsum("nk,nkd->d", gap, x) / len(x) + 2 * shrinkage * (w - start)
+        return value, x.gradient(gap) / len(share) + 2 * shrinkage * (w - start)
 
     options = {"maxiter": _MAX_ITERATIONS}
     fitted: NDArray[np.float64] = minimize(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasteloop import answers
 from tasteloop.behaviour.events import TEXT, USER, Event
@@ -30,7 +31,7 @@ from tasteloop.bundle.names import (
 from tasteloop.files import atomic_directory, atomic_write, read_json, write_json
 from tasteloop.recommender.collaborative import Past
 from tasteloop.recommender.fitting import FittingData, RecommenderSettings, fit_terms
-from tasteloop.recommender.folding import FoldedHistories, Matrix, mark_seen
+from tasteloop.recommender.folding import HistoryTable, Matrix
 from tasteloop.recommender.tuning import tune
 from tasteloop.recommender.weights import ValidationRows
 from tasteloop.runtime.choice import precisions
@@ -98,15 +99,16 @@ def fit_recommender(
         # 3. the terms and λ: tuned on the validation window, fitted again on all before the test
         session = Session.open(directory, card)
         vectors = session.item_vectors()
+        interests = predictions.get(answers.INTERESTS, np.zeros((len(validation), 0), np.float32))
+        drawn = _draw(len(validation), settings.weight_rows)
+        validation, interests = validation[drawn], interests[drawn]
         histories = data.histories(validation)
         train = data.split(TRAIN)
         truth = data.truth(train)
-        interests = predictions.get(answers.INTERESTS, np.zeros((len(validation), 0), np.float32))
         rows = ValidationRows(
-            lambda decay: FoldedHistories.of(histories, data.catalogue, decay, data.text),
+            HistoryTable.of(histories, data.catalogue, data.text),
             interests,
             validation[FUTURE].to_list(),
-            mark_seen(histories, data.catalogue),
             validation[USER].to_numpy(),
         )
         fitting_data = FittingData(
@@ -137,6 +139,13 @@ def fit_recommender(
         digest = seal(directory)
     middling = {name: a for name, (a, _) in tuned.weights.items()}
     return RecommenderResult(middling, tuned.ndcg, digest, time.monotonic() - began)
+
+
+def _draw(count: int, most: int) -> NDArray[np.int64]:
+    """The numbers of so many rows at most, ascending: all, or as many drawn at random."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
 
 
 def _judged(data: Snapshots, predictions: dict[str, Matrix]) -> dict[str, Judged]:

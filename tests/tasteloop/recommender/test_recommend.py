@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from tasteloop.recommender.folding import FoldedHistories
 from tasteloop.recommender.recommend import TERMS, Recommender
 from tasteloop.recommender.terms import rows_product, standardise
 from tasteloop.recommender.tuning import fit_new_weights
-from tasteloop.recommender.weights import ValidationRows, fit_weights
+from tasteloop.recommender.weights import BlockTerms, ValidationRows, fit_weights
 from tasteloop.runtime.session import Recommendation, Session
 
 MATRIX = np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1]], np.float32)
@@ -40,6 +40,40 @@ MATRIX = np.array([[1, 1, 0], [1, 1, 0], [0, 1, 1]], np.float32)
 def liked(user: list[int], item: list[int], age: list[float], items: int) -> Past:
     """A past of positive events only."""
     return Past(np.array(user), np.array(item), np.array(age), np.ones(len(user), np.bool_), items)
+
+
+@dataclass(frozen=True)
+class FoldedAlready:
+    """Histories whose whole matrices are at hand, whatever the decay."""
+
+    folded: FoldedHistories
+    hidden_items: np.ndarray
+
+    @classmethod
+    def nothing_hidden(cls, length: np.ndarray, items: int) -> FoldedAlready:
+        """Histories of so many events, none of them of a known item."""
+        none = np.zeros((len(length), items), np.float32)
+        return cls(FoldedHistories.decayed(none, none, length), none > 0)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, items = self.hidden_items.shape
+        return rows, items
+
+    @property
+    def length(self) -> np.ndarray:
+        return self.folded.length
+
+    def fold(self, decay: float, rows: slice) -> FoldedHistories:
+        return FoldedHistories(**{name: value[rows] for name, value in vars(self.folded).items()})
+
+    def hidden(self, rows: slice) -> np.ndarray:
+        return self.hidden_items[rows]
+
+
+def rows_of(terms: dict[str, np.ndarray]) -> BlockTerms:
+    """Blocks of terms whose whole matrices are at hand."""
+    return lambda rows: {name: values[rows] for name, values in terms.items()}
 
 
 @pytest.fixture(scope="module")
@@ -131,14 +165,10 @@ def test_weights_find_the_term_that_tells_and_turn_with_activity() -> None:
     length = np.where(np.arange(n) % 2 == 0, 1, 200)
     telling = np.where((length == 1)[:, None], terms["popularity"], terms["interest"])
     relevant = [list(row) for row in np.argsort(-telling, axis=1)[:, :3]]
-    hidden = np.zeros((n, items), np.bool_)
-
-    def folded(decay: float) -> FoldedHistories:
-        raise AssertionError("not asked for")
-
-    asked = ValidationRows(folded, np.zeros((n, 1), np.float32), relevant, hidden, np.arange(n))
+    histories = FoldedAlready.nothing_hidden(length, items)
+    asked = ValidationRows(histories, np.zeros((n, 1), np.float32), relevant, np.arange(n))
     settings = RecommenderSettings(candidates=60, shrinkage=(0.001, 10.0))
-    shrinkage, ndcg, weights = fit_weights(terms, length, asked, settings)
+    shrinkage, ndcg, weights = fit_weights(rows_of(terms), asked, settings)
     assert shrinkage == 0.001
     assert ndcg > 0.9
     short, long = (
@@ -156,15 +186,12 @@ def test_few_users_pull_hard() -> None:
     }
     relevant = [[int(row.argmax())] for row in terms["content"]]
     asked = ValidationRows(
-        lambda decay: None,  # type: ignore[arg-type, return-value]
+        FoldedAlready.nothing_hidden(np.ones(3, np.int64), 20),
         np.zeros((3, 1), np.float32),
         relevant,
-        np.zeros((3, 20), np.bool_),
         np.arange(3),
     )
-    shrinkage, _, weights = fit_weights(
-        terms, np.ones(3, np.int64), asked, RecommenderSettings(candidates=20)
-    )
+    shrinkage, _, weights = fit_weights(rows_of(terms), asked, RecommenderSettings(candidates=20))
     assert shrinkage >= 0.5 / 3
     assert abs(weights["content"][0]) < 1
 
@@ -172,13 +199,12 @@ def test_few_users_pull_hard() -> None:
 def test_without_anything_to_learn_weights_stay_at_the_start() -> None:
     terms = {name: np.zeros((4, 20), np.float32) for name in TERMS}
     asked = ValidationRows(
-        lambda decay: None,  # type: ignore[arg-type, return-value]
+        FoldedAlready.nothing_hidden(np.ones(4, np.int64), 20),
         np.zeros((4, 1), np.float32),
         [[]] * 4,
-        np.zeros((4, 20), np.bool_),
         np.arange(4),
     )
-    _, _, weights = fit_weights(terms, np.ones(4, np.int64), asked, RecommenderSettings())
+    _, _, weights = fit_weights(rows_of(terms), asked, RecommenderSettings())
     assert weights["collaborative"] == (0.5, 0.0)
     assert weights["content"] == (0.0, 0.0)
 
@@ -234,7 +260,7 @@ def test_weights_of_new_items_are_fitted_on_items_held_out() -> None:
     ]
     folded = FoldedHistories.decayed(history, history, length)
     asked = ValidationRows(
-        lambda decay: folded, np.zeros((40, 1), np.float32), relevant, history > 0, np.arange(40)
+        FoldedAlready(folded, history > 0), np.zeros((40, 1), np.float32), relevant, np.arange(40)
     )
     weights = fit_new_weights(
         past, ground, asked, RecommenderSettings(factors=4), TunedSettings(1.0, 1.0, 30)
@@ -260,13 +286,12 @@ def test_the_cautious_take_the_strongest_pull_that_is_not_proven_worse() -> None
 
     def pull(relevant: list[list[int]]) -> float:
         asked = ValidationRows(
-            lambda decay: None,  # type: ignore[arg-type, return-value]
+            FoldedAlready.nothing_hidden(np.full(300, 30), 30),
             np.zeros((300, 1), np.float32),
             relevant,
-            np.zeros((300, 30), np.bool_),
             np.arange(300),
         )
-        return fit_weights(terms, np.full(300, 30), asked, settings, cautious=True)[0]
+        return fit_weights(rows_of(terms), asked, settings, cautious=True)[0]
 
     assert pull([[int(j)] for j in rng.integers(0, 30, 300)]) == 10
     assert pull([[int(row.argmax())] for row in terms["content"]]) == 0.01
