@@ -25,16 +25,16 @@ Speaker = Literal["seeker", "recommender"]
 
 VARIABLE = "TASTELOOP_BENCH_DATA"
 FILES: Mapping[str, str] = {
-    "dialogue/redial-test-turns.jsonl.gz": "test_data_processed.jsonl of ReDial in "
-    "https://github.com/RUCAIBox/iEvaLM-CRS (data: CC BY 4.0)",
-    "dialogue/redial-valid.jsonl.gz": "valid_data_dbpedia.jsonl of ReDial in the same repository",
-    "dialogue/redial-films.json.gz": "the films of ReDial with genres, plot and people in the same "
-    "repository",
+    "dialogue/redial-test-turns.jsonl.gz": "turns of ReDial's test dialogues, as "
+    "https://github.com/RUCAIBox/iEvaLM-CRS prepares them (data: CC BY 4.0)",
+    "dialogue/redial-valid.jsonl.gz": "ReDial's validation dialogues, from the same repository",
+    "dialogue/redial-films.json.gz": "the films of ReDial with genres, plot and people, from the "
+    "same repository",
     "dialogue/iard.json.gz": "the annotated dialogues of "
     "https://github.com/wanlingcai1997/umap_2020_IARD (MIT)",
-    "dialogue/soft-attributes.csv.gz": "the CSV of "
+    "dialogue/soft-attributes.csv.gz": "the judgements of "
     "https://github.com/google-research-datasets/soft-attributes (CC BY 4.0)",
-    "film/film-text.jsonl.gz": "plot, director and actors of MovieLens' films from "
+    "film/film-text.jsonl.gz": "plot, director and actors of MovieLens' films, from "
     "https://github.com/vectorsss/movielens_100k_1m_extension",
 }
 """What the benchmark reads, and where each file comes from."""

@@ -1,4 +1,6 @@
-"""People's own words: which films follow from what was said. `tasteloop bench language` calls `run`.
+"""People's own words: which films follow from what was said.
+
+`tasteloop bench language` calls `run`.
 
 Tasks:
 - ReDial: what was said so far in, the films that a person recommended next out;
@@ -357,9 +359,7 @@ class Bench:
             "slices": slices,
         }
         if task == "redial" and films.name == "redial":
-            entry["pairs"] = {
-                f"recall@{k}": pairs_recall(ranked[:, :k], asked) for k in CUTOFFS
-            }
+            entry["pairs"] = {f"recall@{k}": pairs_recall(ranked[:, :k], asked) for k in CUTOFFS}
         return entry
 
     # --- one method
@@ -452,9 +452,7 @@ class Bench:
                 measure = judged.over_raters(right)
                 measured[name] = {"accuracy": measure}
                 rows = np.arange(len(judged.raters))
-                entry["metrics"] = {
-                    "accuracy": metrics.interval(measure, rows, draws=DRAWS).json()
-                }
+                entry["metrics"] = {"accuracy": metrics.interval(measure, rows, draws=DRAWS).json()}
                 entry["by_attribute"] = judged.by_attribute(right)
                 value = entry["metrics"]["accuracy"]["value"]
                 self.report(

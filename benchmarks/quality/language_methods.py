@@ -287,9 +287,7 @@ def ask_word_vectors(
     films: FilmSet, queries: Sequence[str], settings: Settings, resources: Resources
 ) -> Matrix:
     weighted = settings["weights"] == "idf"
-    return resources.words.means(queries, weighted) @ resources.words.means(
-        films.texts, weighted
-    ).T
+    return resources.words.means(queries, weighted) @ resources.words.means(films.texts, weighted).T
 
 
 def encoder_asker(
@@ -403,9 +401,7 @@ def score_bundle(
     redial = resources.film_set("redial")
     item_of_name = {
         film.name: items[position]
-        for film, position in zip(
-            redial.films, positions_in_bundle(redial, resources), strict=True
-        )
+        for film, position in zip(redial.films, positions_in_bundle(redial, resources), strict=True)
         if position >= 0
     }
     histories = [history(turn, item_of_name, settings) for turn in turns]

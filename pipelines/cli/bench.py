@@ -45,14 +45,7 @@ def quality(
     as_json: AsJson = False,
 ) -> None:
     """Recommenders on ml-100k, each peer tuned; prints one table (docs/benchmarks.md)."""
-    root = Path(tasteloop.__file__).parents[1]
-    if not (root / "benchmarks" / "quality" / "run.py").is_file():
-        raise TasteloopError(
-            f"there is no benchmarks/quality beside this installation ({root}); benchmarks are not packaged: run the "
-            "command from a checkout of the repository, set up with `make setup`"
-        )
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
+    _find_benchmarks()
     from benchmarks.quality.report import markdown
     from benchmarks.quality.run import Options, run
     from tasteloop.home import Home
@@ -77,3 +70,65 @@ def quality(
     methods = [method for protocol in results["protocols"] for method in protocol["methods"]]
     if any(method.get("refused", "").startswith("failed") for method in methods):
         sys.exit(1)
+
+
+@commands.command()
+def language(
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Results, and what is kept to carry on; TASTELOOP_HOME/bench."
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="METHOD", help="Only this method; repeatable.")
+    ] = None,
+    films: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SET", help="Only this set: ml-100k, ml-1m or redial; repeatable."),
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A bundle instead of the champion's.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """People's own words on the data in TASTELOOP_BENCH_DATA, beside peers (docs/benchmarks.md)."""
+    _find_benchmarks()
+    from benchmarks.quality.language import Options, run
+    from benchmarks.quality.language_report import markdown
+    from serving.release.registry import champion
+    from tasteloop.home import Home
+
+    log_to_stderr()
+    if bundle is None and (live := champion()) is not None:
+        bundle = live.path
+    options = Options(
+        out=(out or Home.current().benchmarks / "language").absolute(),
+        only=tuple(only or ()),
+        sets=tuple(films or ()),
+        bundle=bundle and bundle.absolute(),
+    )
+    try:
+        results = run(options, lambda line: typer.echo(line, err=True))
+    except KeyboardInterrupt:
+        fail("interrupted; the same command carries on from here", 130)
+    if as_json:
+        print_json(results)
+    else:
+        typer.echo(markdown(results), nl=False)
+
+
+def _find_benchmarks() -> None:
+    """Make the checkout's `benchmarks` importable.
+
+    Raises:
+        TasteloopError: this installation is no checkout.
+    """
+    root = Path(tasteloop.__file__).parents[1]
+    if not (root / "benchmarks" / "quality" / "run.py").is_file():
+        raise TasteloopError(
+            f"there is no benchmarks/quality beside this installation ({root}); benchmarks are not packaged: run the "
+            "command from a checkout of the repository, set up with `make setup`"
+        )
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
