@@ -264,11 +264,13 @@ class WordVectors:
         pmi = np.log(pairs.data * total / (count[pairs.row] * count[pairs.col]))
         pmi = np.maximum(pmi - np.log(_NEGATIVES), 0)
         shifted = sparse.csr_matrix((pmi, (pairs.row, pairs.col)), shape)
+        shifted.eliminate_zeros()
 
-        # 3. W = U sqrt(S)
-        width = min(_WIDTH, len(index) - 1)
-        start = np.random.default_rng(0).standard_normal(len(index))
-        u, s, _ = svds(shifted, width, v0=start)
+        # 3. W = U sqrt(S); of few short texts no pair is above the shift
+        u, s = np.zeros((len(index), 1)), np.zeros(1)
+        if shifted.nnz:
+            start = np.random.default_rng(0).standard_normal(len(index))
+            u, s, _ = svds(shifted, min(_WIDTH, len(index) - 1), v0=start)
         in_texts = np.asarray((word_counts(words, index) > 0).sum(0)).ravel()
         idf = np.log1p((len(texts) - in_texts + 0.5) / (in_texts + 0.5))
         return cls(index, (u * np.sqrt(s)).astype(np.float32), idf.astype(np.float32))
