@@ -24,6 +24,7 @@ from tasteloop.evaluation.baselines import measure_baselines
 from tasteloop.evaluation.record import (
     CHAMPION,
     EVALUATION_FILE,
+    UNDERSTANDING,
     ChampionMetrics,
     Comparison,
     Evaluation,
@@ -37,7 +38,6 @@ from tasteloop.evaluation.settings import EvaluationSettings
 from tasteloop.evaluation.understanding.cases import Material
 from tasteloop.evaluation.understanding.kinds import KINDS
 from tasteloop.evaluation.understanding.measure import (
-    UNDERSTANDING,
     Understanding,
     make_cases,
     understand,

@@ -19,6 +19,9 @@ from tasteloop.intervals import MISSING, Interval, finite, whole
 EVALUATION_FILE = "evaluation.json"
 SCHEMA = 1
 CHAMPION = "champion"  # the key of the champion among those that a candidate is compared with
+UNDERSTANDING = (
+    "understanding"  # the metric of all kinds of questions, the first word of each one's
+)
 
 Metrics = Mapping[str, Interval]  # by the name of a metric, such as recommend.ndcg@10
 

@@ -17,8 +17,9 @@ from tasteloop import metrics
 from tasteloop.behaviour.events import USER, Event
 from tasteloop.behaviour.items import SENTIMENT
 from tasteloop.behaviour.snapshots import FUTURE, Snapshots
+from tasteloop.evaluation.record import UNDERSTANDING
 from tasteloop.evaluation.understanding.cases import Case
-from tasteloop.evaluation.understanding.measure import UNDERSTANDING, units_of
+from tasteloop.evaluation.understanding.measure import units_of
 from tasteloop.metrics import Array, Measure
 
 if TYPE_CHECKING:

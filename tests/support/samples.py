@@ -43,6 +43,9 @@ _METRICS = {
     "sentiment.recall": (0.8640, 0.018),
     "sentiment.f1": (0.8568, 0.014),
     "sentiment.ece": (0.0187, 0.006),
+    "understanding": (0.6120, 0.010),
+    "understanding.wish": (0.5500, 0.045),
+    "understanding.refusal": (0.2500, 0.050),
 }
 _BASELINES = {
     "majority": {"interests.micro_f1": 0.4120, "sentiment.accuracy": 0.5003},
@@ -57,6 +60,9 @@ _CHAMPION = {
     "interests.macro_f1": 0.3135,
     "recommend.ndcg@10": 0.2590,
     "sentiment.accuracy": 0.8559,
+    "understanding": 0.5000,
+    "understanding.wish": 0.0200,
+    "understanding.refusal": 0.2600,
 }
 _LABELS = (
     "Drama",
@@ -78,7 +84,7 @@ _LABELS = (
     "Film-Noir",
     "Documentary",
 )
-_ROWS = {"interests": 2050, "recommend": 2050, "sentiment": 2562}
+_ROWS = {"understanding": 150, "interests": 2050, "recommend": 2050, "sentiment": 2562}
 
 
 def measure(value: float, half: float, n: int) -> dict[str, Any]:
@@ -149,6 +155,11 @@ def evaluation() -> dict[str, Any]:
                     ("users=cold", 0.583, 0.04, 214),
                     ("users=warm", 0.634, 0.013, 1836),
                 ],
+                "understanding": [
+                    ("label=Western", 0.410, 0.060, 60),
+                    ("label=Horror", 0.730, 0.050, 60),
+                    ("language=en", 0.600, 0.012, 1200),
+                ],
             }.items()
             for name, value, half, n in rows
         ],
@@ -171,6 +182,16 @@ def evaluation() -> dict[str, Any]:
                 "bins": [{**b, "count": 260 - 20 * abs(5 - i)} for i, b in enumerate(bins)],
             },
         },
+        "understanding": [
+            {
+                "kind": "wish",
+                "question": "A search raises the label that it is about.",
+                "failures": [
+                    'Without a history, the search "cowboys" moves Western from 0.04 to 0.04.'
+                ],
+            },
+            {"kind": "refusal", "question": "A refusal lowers the label.", "failures": []},
+        ],
         "confusion": {"sentiment": [[1085, 196], [175, 1106]]},
         "roc": {
             "sentiment": {

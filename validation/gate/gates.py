@@ -7,7 +7,8 @@ slice or a comparison that was not made, two models that were not measured on th
 The statistics are those of paired bootstrap intervals (95%, candidate minus other, on the same
 rows):
 
-- floor, ceiling: the measured value itself lies on the right side of the bound.
+- floor, ceiling: the measured value itself lies on the right side of the bound. Those under
+  `reported` refuse nothing.
 - at least: the measured value reaches a share of a baseline's value, and is above 0.
 - beats: superiority; the interval's lower bound lies above 0.
 - not worse: non-inferiority; the interval's lower bound lies above -epsilon. With few rows the
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -89,6 +90,8 @@ class GateSettings(BaseModel, frozen=True, extra="forbid"):
         floors: the least value of a metric, such as {"sentiment.accuracy": 0.75}, whatever the
             data.
         ceilings: the greatest value of a metric, such as {"interests.ece": 0.1}, whatever the data.
+        reported: floors and ceilings that are reported where they are not met, and refuse nothing:
+            for a measure that no model reaches yet.
         sources: further floors and ceilings by the source that the data were read from, such as
             {"ml-100k": {"floors": {"recommend.ndcg@10": 0.1}}}; of other data they are not asked.
         beats: baselines that the candidate must beat.
@@ -107,6 +110,7 @@ class GateSettings(BaseModel, frozen=True, extra="forbid"):
 
     floors: dict[Name, Finite] = {}
     ceilings: dict[Name, Finite] = {}
+    reported: Bounds = Bounds()
     sources: dict[Name, Bounds] = {}
     beats: tuple[Beat, ...] = ()
     at_least: tuple[AtLeast, ...] = ()
@@ -121,10 +125,12 @@ class GateSettings(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True)
 class GateCheck:
-    """One rule applied: its name, its outcome and the sentence that says why."""
+    """One rule applied: its name, its outcome and the sentence that says why; `warn` is a bound
+    that is not met and only reported.
+    """
 
     name: str
-    outcome: Literal["pass", "fail", "skip"]
+    outcome: Literal["pass", "warn", "fail", "skip"]
     reason: str
 
 
@@ -174,7 +180,8 @@ def decide(evaluation: Evaluation | Mapping[str, Any], settings: GateSettings) -
                 "gate", "fail", "nothing was checked: the settings name no rule that applies here"
             )
         )
-    order = {"fail": 0, "pass": 1, "skip": 2}
+    gate.report()
+    order = {"fail": 0, "warn": 1, "pass": 2, "skip": 3}
     verdict = Verdict(
         passed=all(check.outcome != "fail" for check in checks),
         reasons=[check.reason for check in sorted(checks, key=lambda check: order[check.outcome])],
@@ -224,6 +231,15 @@ class Gate:
             self.bound(f"floor {metric}{of}", metric, floor, +1)
         for metric, ceiling in ceilings.items():
             self.bound(f"ceiling {metric}{of}", metric, ceiling, -1)
+
+    def report(self) -> None:
+        """The bounds that refuse nothing, after all rules that do."""
+        judged = len(self.checks)
+        self.bounds(self.settings.reported.floors, self.settings.reported.ceilings, ", reported")
+        for n, check in enumerate(self.checks[judged:], judged):
+            if check.outcome == "fail":
+                reason = f"{check.reason}; reported, it refuses nothing"
+                self.checks[n] = replace(check, outcome="warn", reason=reason)
 
     def source(self, source: str, bounds: Bounds) -> None:
         """The bounds of one source, if that is what was read."""

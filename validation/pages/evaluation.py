@@ -14,6 +14,7 @@ from typing import Any
 
 from tasteloop.evaluation.record import (
     CHAMPION,
+    UNDERSTANDING,
     Evaluation,
     Example,
     LabelRow,
@@ -25,6 +26,7 @@ from validation.markup.elements import Child, Safe, join, tag
 from validation.markup.environment import render
 from validation.markup.formats import number
 from validation.markup.plots import Scale, area_under, reliability_plot, roc_plot
+from validation.pages.understanding import understanding_of
 
 # by the task that is a metric's first word: its title and what it asks
 _TASKS = {
@@ -84,6 +86,7 @@ def write_report(
         checks=None if verdict is None else checks_of(verdict),
         cards=_cards(record),
         tasks=tasks,
+        understanding=understanding_of(record),
         slices=_slices(record),
         examples=[_example(example) for example in record.examples[:_EXAMPLES]],
         lineage=_lineage(record),
@@ -112,8 +115,12 @@ def verdict_words(verdict: Mapping[str, Any] | None) -> VerdictWords:
         )
     checks = as_rows(verdict.get("checks"))
     outcomes = [check.get("outcome") for check in checks]
-    held, failed, skipped = (outcomes.count(outcome) for outcome in ("pass", "fail", "skip"))
+    held, failed, unmet, skipped = (
+        outcomes.count(outcome) for outcome in ("pass", "fail", "warn", "skip")
+    )
     tally = f"{held} of {held + failed} checks hold"
+    if unmet:
+        tally += f", {unmet} reported as not met"
     if skipped:
         tally += f", {skipped} did not apply"
     if not verdict.get("passed"):
@@ -138,7 +145,12 @@ class CheckRow:
     tone: str
 
 
-_OUTCOMES = {"fail": ("fails", "bad"), "pass": ("holds", "good"), "skip": ("skipped", "quiet")}
+_OUTCOMES = {
+    "fail": ("fails", "bad"),
+    "warn": ("not met", "warn"),
+    "pass": ("holds", "good"),
+    "skip": ("skipped", "quiet"),
+}
 
 
 def checks_of(verdict: Mapping[str, Any]) -> list[CheckRow]:
@@ -146,7 +158,7 @@ def checks_of(verdict: Mapping[str, Any]) -> list[CheckRow]:
     rows = []
     for check in as_rows(verdict.get("checks")):
         outcome = check.get("outcome")
-        known = outcome if outcome in ("pass", "skip") else "fail"
+        known = outcome if outcome in tuple(_OUTCOMES) else "fail"
         rows.append(CheckRow(known, str(check.get("reason", "")), *_OUTCOMES[known]))
     return sorted(rows, key=lambda row: list(_OUTCOMES).index(row.outcome))
 
@@ -355,6 +367,8 @@ def _two_by_two(rows: Sequence[Sequence[int]]) -> list[list[int]] | None:
 def _slices(evaluation: Evaluation) -> list[_Measured]:
     by_metric: dict[str, list[tuple[str, Interval]]] = {}
     for part in evaluation.slices:
+        if part.metric == UNDERSTANDING:  # in its own section
+            continue
         by_metric.setdefault(part.metric, []).append((part.name, part.interval))
     return [
         _measured(_full_name(metric), "Slice", rows[:_ROWS]) for metric, rows in by_metric.items()

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasteloop.answers import INTERESTS, RECOMMEND, SENTIMENT
+from tasteloop.evaluation.record import UNDERSTANDING
 from tasteloop.evaluation.understanding.answers import Answers, Model
 from tasteloop.evaluation.understanding.cases import Case, Material
 from tasteloop.evaluation.understanding.kinds import KINDS
 from tasteloop.evaluation.understanding.settings import UnderstandingSettings
 from tasteloop.metrics import Array, Measure, ratio
-
-UNDERSTANDING = "understanding"  # the metric of all kinds, and the first word of each kind's
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pytest
 from tests.support import samples
 from tests.support.pages import CHROMIUM, HEADLESS, Reader
 from tests.support.samples import RULES
-from validation.gate.gates import decide
+from validation.gate.gates import Bounds, GateSettings, decide
 from validation.markup.style import DARK, LIGHT
 from validation.pages.evaluation import write_report
 
@@ -198,3 +198,36 @@ def test_the_page_does_not_scroll_sideways_on_a_phone(tmp_path: Path) -> None:
         ground
     }
     assert picture.getpixel((500, 1000)) == (255, 0, 255)
+
+
+def test_what_is_understood_has_a_section_with_sentences_about_what_is_not(tmp_path: Path) -> None:
+    text = "".join(Reader(written(tmp_path, samples.evaluation())).texts)
+
+    section = text[text.index("Kinds of questions") :]
+    for expected in (
+        "0.550",
+        "+0.530",
+        "A search raises the label that it is about.",
+        'the search "cowboys" moves Western from 0.04 to 0.04.',
+    ):
+        assert expected in section, expected
+    assert section.index("Western") < section.index("Horror")
+
+
+def test_a_model_that_was_asked_no_questions_has_no_such_section(tmp_path: Path) -> None:
+    found = samples.evaluation()
+    del found["understanding"]
+
+    assert "Kinds of questions" not in written(tmp_path, found)
+
+
+def test_a_bound_that_only_reports_is_shown_as_not_met(tmp_path: Path) -> None:
+    rules = GateSettings(**{**dict(RULES), "reported": Bounds(floors={"understanding.wish": 0.9})})
+    verdict = decide(samples.evaluation(), rules)
+
+    page = write_report(samples.evaluation(), asdict(verdict), tmp_path / "report.html")
+
+    text = "".join(Reader(page.read_text()).texts)
+    assert "The candidate passes" in text
+    assert "1 reported as not met" in text
+    assert "understanding.wish is 0.5500, below its floor of 0.9" in text

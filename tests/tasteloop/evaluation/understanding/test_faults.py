@@ -7,9 +7,9 @@ from functools import lru_cache
 import pytest
 
 from tasteloop import metrics
+from tasteloop.evaluation.record import UNDERSTANDING
 from tasteloop.evaluation.understanding.cases import Material
 from tasteloop.evaluation.understanding.measure import (
-    UNDERSTANDING,
     Understanding,
     make_cases,
     understand,
