@@ -107,7 +107,7 @@ class Material:
         return cls(
             catalogue=catalogue,
             labels=labels,
-            histories=_evenly_by_length(histories, HISTORIES, random.Random(seed)),
+            histories=_evenly_by_length(histories, HISTORIES),
             phrases=[TESTING[language] for language in read],
             foreign_phrases=[TESTING[each] for each in LANGUAGES if each not in read],
             review_phrases=[TESTING[language] for language in reviewed],
@@ -188,10 +188,11 @@ class Material:
         return None
 
 
-def _evenly_by_length(
-    histories: Sequence[Sequence[Event]], count: int, choices: random.Random
-) -> list[History]:
-    """The empty history, and others from short to long, one of each equal part of them."""
+def _evenly_by_length(histories: Sequence[Sequence[Event]], count: int) -> list[History]:
+    """The empty history, and others from short to long, one of each equal part of them; the same
+    whatever the seed, so that seeds differ in phrases, labels and items alone.
+    """
+    choices = random.Random(0)
     ordered = sorted(histories, key=len)
     parts = count - 1
     chosen: list[History] = [()]
