@@ -168,19 +168,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
+    """Serve until a signal comes. What is imported here imports torch or kserve, which takes
+    seconds: a mistake in the arguments is reported before.
+    """
+    # 1. what is served
     os.environ["HF_HUB_OFFLINE"] = "1"
     disable_created_metrics()  # type: ignore[no-untyped-call]
     sys.argv[1:] = []  # kserve parses them as its own when it is imported, abbreviated ones too
     follows = arguments.bundle == CHAMPION and arguments.version is None
-    place = None if follows else _resolve(arguments.bundle, arguments.version)
+    bundle_and_version = None if follows else _resolve(arguments.bundle, arguments.version)
 
     from serving.release.following import Following
     from serving.release.startup import load_first_version, registry_problem
 
     away: str | None = None
     if follows:
-        # It asks the registry again by itself, so a start need not wait for MLflow's minutes of
-        # retries.
+        # The server asks the registry again by itself, so its start need not wait for MLflow's
+        # retries, which take minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         away = registry_problem()
@@ -194,15 +198,18 @@ def _serve(arguments: argparse.Namespace) -> None:
     from serving.journal.tokens import FeedbackTokens
     from tasteloop.privacy.pseudonyms import KEY_VARIABLE, pseudonym_key
 
+    # 2. settings
     options = vars(arguments)
     limits = settings_of(Limits, options)
     queue = settings_of(QueueSettings, options)
     settings = settings_of(ServerSettings, options)
-    access = Access.of(arguments.host, arguments.without_token)
-    if not loopback(arguments.host) and not access.asks:
+    access = Access.from_environment(arguments.host, arguments.without_token)
+    if not loopback(arguments.host) and not access.needs_token:
         logger.warning(
             "listening on %s without a token: whoever reaches it can ask", arguments.host
         )
+
+    # 3. what notes requests and answers
     observer = Observer()
     if arguments.traces:
         from serving.observe.tracing import Tracing
@@ -210,26 +217,31 @@ def _serve(arguments: argparse.Namespace) -> None:
         observer = Observer(Tracing(arguments.traces))
     journal = _journal(arguments, follows)
     try:
-        # With the variable set another process may journal what is answered here: its feedback
-        # needs the same tokens.
+        # 4. the server, its ports bound. Where the key's variable is set, another process may write
+        # the journal of what is answered here, and its feedback needs the same tokens.
         key = pseudonym_key() if follows or journal or KEY_VARIABLE in os.environ else None
         tokens = None if key is None else FeedbackTokens(key)
         server = Server(settings, access, routes(lambda: live.status(), journal, tokens), observer)
         _set_threads(arguments.threads)
+
+        # 5. the predictor
         live: Live
-        if place is None:
+        if bundle_and_version is None:
             live = following = Following(
                 load_first_version(limits, away), journal, key, limits, away=away
             )
             batcher = Batcher(live, queue, live.on_answer)
             following.start(lambda: batcher.idle)
         else:
-            predictor = Predictor.load(*place, limits)
-            predictor.warm_up(place[0])
+            bundle, version = bundle_and_version
+            predictor = Predictor.load(bundle, version, limits)
+            predictor.warm_up(bundle)
             live = Live(predictor, journal, key)
             batcher = Batcher(live, queue, live.on_answer)
+
+        # 6. until it is stopped
         server.start(batcher)
-        if place is None:
+        if bundle_and_version is None:
             following.stop()
     finally:
         observer.close()
@@ -245,6 +257,7 @@ def _journal(arguments: argparse.Namespace, follows: bool) -> Journal | None:
 
 
 def _resolve(bundle: str, version: str | None) -> tuple[Path, str | None]:
+    """The directory of a bundle and how its answers call its version (None: by its digest)."""
     if bundle != CHAMPION:
         if not Path(bundle).is_dir():
             raise TasteloopError(
@@ -253,12 +266,12 @@ def _resolve(bundle: str, version: str | None) -> tuple[Path, str | None]:
         return Path(bundle), version
     from serving.release import registry
 
-    found = registry.find(str(version))
-    return found.path, found.version
+    registered = registry.find(str(version))
+    return registered.path, registered.version
 
 
 def _set_threads(threads: int | None) -> None:
-    """For whichever engine answers, before any of them is imported."""
+    """Set the threads of every engine, before any of them is imported."""
     if threads:
         os.environ["OMP_NUM_THREADS"] = str(threads)
 

@@ -1,5 +1,5 @@
-"""The caller's side: ask a server over V1 or V2 and get answers, or an error that says what to
-do.
+"""The caller's side: ask a server over V1 or V2; returns answers, or raises an error that says what
+to do.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from serving import settings
-from serving.headers import TOKEN_HEADER
+from serving.headers import REQUEST_ID_HEADER, TOKEN_HEADER
 from tasteloop.errors import TasteloopError
 from tasteloop.redaction import redact
+
+Json = dict[str, Any]
+"""A JSON object of a server: its answers differ from model to model."""
 
 
 class ServingError(TasteloopError):
@@ -25,7 +28,7 @@ class ServingError(TasteloopError):
         self.status = status
 
 
-class Answers(list[dict[str, Any]]):
+class Answers(list[Json]):
     """The answers to one request, in the order of its instances.
 
     Attributes:
@@ -38,24 +41,19 @@ class Answers(list[dict[str, Any]]):
 
 
 def check_address(url: str, name: str) -> None:
-    """Refuse what is no address of a server, before anything is asked.
+    """Refuse what is no address of a server, before a request is sent there.
 
     Raises:
-        ServingError: no http or https, no host, a port that is none; the message leaves a password
-            out.
+        ServingError: neither http nor https, no host, or an impossible port; the message leaves out
+            a password.
     """
     try:
         parts = urlsplit(url)
         port, host = parts.port, httpx.URL(url).host
     except (ValueError, httpx.InvalidURL):
         port, host = 0, ""
-    if (
-        not host
-        or port == 0
-        or parts.scheme not in ("http", "https")
-        or not url.isprintable()
-        or " " in url
-    ):
+    has_address = bool(host) and port != 0 and parts.scheme in ("http", "https")
+    if not has_address or not url.isprintable() or " " in url:
         raise ServingError(
             f"{name} {redact(url)!r:.200} is no address of a server; give one such as http://127.0.0.1:8080"
         )
@@ -81,9 +79,9 @@ class Client:
         check_address(url, "the URL")
         self.url = url.rstrip("/")
         self.timeout = timeout
-        # trust_env off: a proxy from the environment is not the way to a server that was named.
-        shown = token or settings.token(settings.API_TOKEN)
-        headers = {"authorization": f"Bearer {shown}"} if shown else {}
+        token = token or settings.token(settings.API_TOKEN)
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        # The server is named by its address, so no proxy of the environment is used (trust_env).
         self._http = httpx.Client(
             base_url=self.url, timeout=timeout, trust_env=False, headers=headers
         )
@@ -92,7 +90,7 @@ class Client:
         """V1: one answer per instance, in order.
 
         Raises:
-            ServingError: refused (its text is the server's), failed, timed out, or nobody there.
+            ServingError: the server refused (with its text) or failed, timed out, or is not there.
         """
         path = f"/v1/models/{quote(model, safe='')}:predict"
         answer, headers = self._exchange("POST", path, {"instances": list(instances)})
@@ -102,44 +100,42 @@ class Client:
             raise ServingError(
                 f'{self.url} answered without "predictions": is it a Tasteloop server?'
             ) from None
-        answers.request, answers.token = headers.get("x-request-id", ""), headers.get(TOKEN_HEADER)
+        answers.request = headers.get(REQUEST_ID_HEADER, "")
+        answers.token = headers.get(TOKEN_HEADER)
         return answers
 
     def feedback(self, answers: Answers, outcomes: Sequence[Mapping[str, Any]]) -> None:
-        """Tell what came of answers.
+        """Send what users did with answers.
 
         Args:
             outcomes: such as {"instance": 1, "kind": "click", "item": "50"}; `instance` is the
-                place among the answers, 0 where it is left out.
+                position among the answers, 0 where it is left out.
 
         Raises:
             ServingError: as `predict`; also where the server keeps no journal.
         """
         names = {"request": answers.request, "token": answers.token}
-        self._ask(
-            "POST", "/v1/feedback", {"feedback": [{**names, **outcome} for outcome in outcomes]}
-        )
+        entries = [{**names, **outcome} for outcome in outcomes]
+        self._ask("POST", "/v1/feedback", {"feedback": entries})
 
     def infer(
         self,
         model: str,
         inputs: Sequence[Mapping[str, Any]],
         parameters: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """V2: the whole response, {"model_version", "outputs": [{"name", "datatype", "shape",
-        "data"}], ...}.
+    ) -> Json:
+        """V2: the response with all its fields, {"model_version", "outputs": [{"name", "datatype",
+        "shape", "data"}], ...}.
 
         Raises:
             ServingError: as `predict`.
         """
         body = {"inputs": list(inputs), "parameters": dict(parameters or {})}
-        answer: dict[str, Any] = self._ask(
-            "POST", f"/v2/models/{quote(model, safe='')}/infer", body
-        )
+        answer: Json = self._ask("POST", f"/v2/models/{quote(model, safe='')}/infer", body)
         return answer
 
     def ready(self) -> bool:
-        """Whether the server is there and its models are loaded."""
+        """Whether the server answers and its models are loaded."""
         try:
             return bool(self._ask("GET", "/v2/health/ready") == {"ready": True})
         except ServingError:
@@ -166,6 +162,7 @@ class Client:
         self, method: str, path: str, body: Mapping[str, Any] | None
     ) -> tuple[Any, httpx.Headers]:
         """The JSON that answers a request, and the headers of that answer."""
+        # 1. the response
         try:
             response = self._http.request(method, path, json=body)
         except httpx.ConnectError:
@@ -176,15 +173,19 @@ class Client:
             raise ServingError(f"{self.url} did not answer within {self.timeout:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServingError(f"asking {self.url} failed: {error}") from None
-        # what JSON cannot carry, such as NaN
+        # JSON cannot hold it, such as NaN
         except (ValueError, TypeError, RecursionError) as error:
             raise ServingError(f"the question cannot be written as JSON: {error}") from None
+
+        # 2. its JSON
         try:
             answer = response.json()
         except ValueError:
             answer = None
         if response.is_success and answer is not None:
             return answer, response.headers
+
+        # 3. an error, in the server's words where it has any
         text = answer.get("error") if isinstance(answer, dict) else None
         text = text or response.text[:200] or response.reason_phrase
         whose = "refused the question" if response.is_client_error else "failed"

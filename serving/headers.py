@@ -6,8 +6,8 @@ Over gRPC they are metadata: the caller's of the call, the server's of its end.
 from __future__ import annotations
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
-"""Milliseconds after which the caller does not wait any more."""
+"""Milliseconds after which the caller no longer waits."""
 REQUEST_ID_HEADER = "x-request-id"
 """Names a request in logs, in the journal and in feedback."""
 TOKEN_HEADER = "x-feedback-token"
-"""Of an answer: what feedback on it must show."""
+"""Of an answer: the token that feedback on it must show."""

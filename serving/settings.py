@@ -84,7 +84,7 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
 
 
 class JournalSettings(BaseModel, frozen=True, extra="forbid"):
-    """How the journal is kept."""
+    """Where the journal is written, and how much of it stays."""
 
     directory: Path = Field(description="Where the segments go.")
     bound: int = Field(
@@ -108,19 +108,20 @@ def token(name: str) -> str | None:
     is set.
 
     Raises:
-        TasteloopError: an unreadable file, or a token that is too short or not plain.
+        TasteloopError: a file that cannot be read, or a token that is too short or has other
+            characters than visible ASCII.
     """
-    found, place = os.environ.get(name), os.environ.get(f"{name}_FILE")
-    if found is None and place:
+    value, path = os.environ.get(name), os.environ.get(f"{name}_FILE")
+    if value is None and path:
         try:
-            found = Path(place).read_text().strip()
+            value = Path(path).read_text().strip()
         except (OSError, UnicodeError) as error:
-            raise TasteloopError(f"{name}_FILE: cannot read {place}: {error}") from None
-    if found is None:
+            raise TasteloopError(f"{name}_FILE: cannot read {path}: {error}") from None
+    if value is None:
         return None
-    if len(found) < _SHORTEST or not re.fullmatch(r"[!-~]+", found):
+    if len(value) < _SHORTEST or not re.fullmatch(r"[!-~]+", value):
         raise TasteloopError(
             f"{name}: a token has at least {_SHORTEST} visible ASCII characters and no spaces; "
             'make one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
         )
-    return found
+    return value

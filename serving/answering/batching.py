@@ -1,8 +1,8 @@
 """One bounded queue in front of one compute thread, for all protocols.
 
 The thread never waits for a batch to fill: it takes what is queued, oldest first, up to a bound.
-What cannot be answered in time is refused at the door, and what nobody waits for any more is not
-computed.
+A question that cannot be answered in time is refused before it is queued, and one that nobody waits
+for any more is not computed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class QueueFull(Exception):
-    """Too much waits already; `retry_after` seconds from now it will not."""
+    """Too much waits already. `retry_after` seconds from now there should be room."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__("the queue is full; try again after the seconds of Retry-After")
@@ -42,11 +42,18 @@ class DeadlineExceeded(Exception):
 
 
 class Disconnected(Exception):
-    """The caller has gone."""
+    """The caller has left."""
 
 
 @dataclass(eq=False)
 class _Job:
+    """A call in the queue.
+
+    Attributes:
+        since: `time.monotonic()` at which it was queued.
+        queued: whether it still is.
+    """
+
     call: Call
     instances: Sequence[Mapping[str, Any]]
     questions: Sequence[Mapping[str, Any]]
@@ -59,10 +66,10 @@ class Batcher:
     """The queue and its thread.
 
     Args:
-        live: who answers.
-        on_answer: told of every answer but explanations after it was handed over, in the compute
-            thread. It must return at once (put it on a queue); what it raises is logged, never the
-            caller's problem.
+        live: which predictor answers.
+        on_answer: called with every answer, but not with explanations, after the answer was handed
+            over, in the compute thread. It must return at once. What it raises is logged; the
+            caller does not notice it.
     """
 
     def __init__(
@@ -75,11 +82,11 @@ class Batcher:
         self.settings = settings or QueueSettings()
         self.on_answer = on_answer
         self._jobs: deque[_Job] = deque()
-        self._instances = 0  # that wait
-        # of one instance, by `Call.work`: a moving average
+        self._instances = 0  # how many wait
+        # seconds of computing one instance, by `Call.work`: a moving average
         self._seconds: dict[tuple[str, bool], float] = {}
         self._computing = False
-        self._until = 0.0  # time.monotonic() at which what is computed may be expected to be done
+        self._expected_end = 0.0  # of the batch that is computed, by time.monotonic()
         self._closed = False
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="compute", daemon=True)
@@ -92,7 +99,7 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Whether there is still somebody to compute."""
+        """Whether the compute thread runs."""
         return self._thread.is_alive()
 
     async def ask(
@@ -101,20 +108,20 @@ class Batcher:
         instances: Sequence[Mapping[str, Any]],
         questions: Sequence[Mapping[str, Any]],
     ) -> tuple[Predictor, list[Answer]]:
-        """Who answered, and an answer for each question.
+        """Queue the questions of a call and wait; returns the predictor that answered, and an
+        answer for each question.
 
         Args:
-            instances: as they came, for the journal; questions: as `Predictor.questions` checked
-                them.
+            instances: as they came, for the journal.
+            questions: the same, as `Predictor.questions` checked them.
 
         Raises:
             QueueFull: nothing was queued.
-            DeadlineExceeded: whatever of it was not begun is not computed.
-            ModelNotFound: a swap took its model or its version away.
+            DeadlineExceeded: the deadline passed; what had not begun by then is not computed.
+            ModelNotFound: a swap removed the model or the version.
         """
-        job = _Job(
-            call, instances, questions, asyncio.get_running_loop().create_future(), time.monotonic()
-        )
+        future = asyncio.get_running_loop().create_future()
+        job = _Job(call, instances, questions, future, time.monotonic())
         self._put(job)
         call.abandon = lambda: _set(job, Disconnected())
         try:
@@ -124,7 +131,8 @@ class Batcher:
             raise DeadlineExceeded("the deadline passed before the answer was ready") from None
         finally:
             self._leave(job)
-            # else call and job hold each other and a version, swapped out or not, until gc
+            # Otherwise call and job would refer to each other, and keep a version that was swapped
+            # out in memory until the garbage collector runs.
             call.abandon = abandon_nothing
 
     def close(self) -> None:
@@ -135,14 +143,19 @@ class Batcher:
         self._thread.join()
 
     def admit(self, size: int = 1) -> None:
-        """Raises QueueFull where so many instances more would be refused; asked before a request is
-        read, too.
+        """Check that the queue takes so many more instances. This is also called before a request
+        is read.
+
+        Raises:
+            QueueFull: it does not.
         """
         with self._change:
-            if not self._jobs:  # to an idle thread everything is welcome
+            if not self._jobs:  # a request of any size may be the only one that waits
                 return
-            wait = sum(self._seconds.get(j.call.work, 0.0) * len(j.questions) for j in self._jobs)
-            wait += max(0.0, self._until - time.monotonic())
+            wait = 0.0
+            for job in self._jobs:
+                wait += self._seconds.get(job.call.work, 0.0) * len(job.questions)
+            wait += max(0.0, self._expected_end - time.monotonic())
             if self._instances + size > self.settings.instances or wait > self.settings.wait:
                 telemetry.REFUSED.inc()
                 raise QueueFull(wait)
@@ -170,7 +183,7 @@ class Batcher:
     def _work(self) -> None:
         while batch := self._take():
             self._answer(*batch)
-            # a version that was swapped out must not wait here, in memory, for the next request
+            # A predictor that was swapped out must not stay in memory until the next request.
             del batch
 
     def _answer(self, predictor: Predictor, jobs: list[_Job]) -> None:
@@ -183,30 +196,35 @@ class Batcher:
             for job in jobs:  # one request must not fail its neighbours
                 try:
                     self._compute(predictor, [job])
-                except Exception as own:
-                    self._rescue(predictor, job, own)
+                except Exception as job_error:
+                    self._rescue(predictor, job, job_error)
 
     def _rescue(self, predictor: Predictor, job: _Job, error: Exception) -> None:
-        """Another version answers where one is there for that; else the call fails."""
+        """Let another predictor answer, where there is one; otherwise the call fails."""
         instead = self.live.instead(job.call, predictor, error)
         if instead is None:
             _fail(job, error)
             return
         try:
             self._compute(instead, [job])
-        except Exception as own:
-            self.live.instead(job.call, instead, own)
-            _fail(job, own)
+        except Exception as second_error:
+            self.live.instead(job.call, instead, second_error)
+            _fail(job, second_error)
 
     def _take(self) -> tuple[Predictor, list[_Job]] | None:
-        """The oldest call, with the others that can be computed with it; None after `close`."""
+        """Wait for a batch: the oldest call with the others that can be computed with it, and who
+        answers them. None after `close`.
+        """
         with self._change:
             self._computing = False
             while True:
+                # 1. something is queued
                 while not self._jobs:
                     if self._closed:
                         return None
                     self._change.wait()
+
+                # 2. the oldest call that somebody waits for, and those of the same work
                 now = time.monotonic()
                 taken: list[_Job] = []
                 chosen: Predictor | None = None
@@ -226,17 +244,21 @@ class Batcher:
                     chosen = predictor
                     size += len(job.questions)
                     taken.append(job)
+
+                # 3. they leave the queue
                 for job in taken:
                     self._jobs.remove(job)
                     self._unqueue(job)
                 if chosen is not None:
+                    seconds = self._seconds.get(taken[0].call.work, 0.0) * size
                     self._computing = True
-                    self._until = now + self._seconds.get(taken[0].call.work, 0.0) * size
+                    self._expected_end = now + seconds
                     return chosen, taken
 
     def _compute(self, predictor: Predictor, jobs: list[_Job]) -> None:
         from tasteloop.runtime.stages import measured
 
+        # 1. the answers
         first = jobs[0].call
         model = first.model
         compute = predictor.explain if first.explain else predictor.answer
@@ -245,26 +267,32 @@ class Batcher:
         with measured() as stages:
             answers = compute(model, questions)
         seconds = time.monotonic() - started
+
+        # 2. the usual time of one instance; a slow batch counts as twice the usual at most, since
+        # an engine that meets a new length compiles a program for it, once
         each = seconds / len(questions)
         usual = self._seconds.get(first.work, each)
-        # One slow batch says little: an engine that meets a new length compiles a program for it,
-        # once.
         self._seconds[first.work] = 0.8 * usual + 0.2 * min(each, 2 * usual)
-        done: list[tuple[_Job, list[Answer]]] = []
+
+        # 3. each job's own answers
+        results: list[tuple[_Job, list[Answer]]] = []
+        start = 0
         for job in jobs:
-            own, answers = answers[: len(job.questions)], answers[len(job.questions) :]
+            end = start + len(job.questions)
             job.call.answered_by = predictor.version
             job.call.timings = {**stages, "queue": started - job.since, "batch": len(questions)}
-            done.append((job, own))
-        telemetry.batch_computed(
-            model, len(questions), stages, [started - job.since for job in jobs]
-        )
-        _wake(jobs[0], lambda: _hand_over(predictor, done))
-        if self.on_answer is not None and not first.explain:
-            for job, own in done:
-                self._tell(self.on_answer, predictor, job, own)
+            results.append((job, answers[start:end]))
+            start = end
 
-    def _tell(
+        # 4. who waits for them, then who notes them
+        waits = [started - job.since for job in jobs]
+        telemetry.batch_computed(model, len(questions), stages, waits)
+        _wake(jobs[0], lambda: _hand_over(predictor, results))
+        if self.on_answer is not None and not first.explain:
+            for job, job_answers in results:
+                self._note(self.on_answer, predictor, job, job_answers)
+
+    def _note(
         self,
         on_answer: Callable[[Answered], None],
         predictor: Predictor,
@@ -292,8 +320,8 @@ class Batcher:
             logger.exception("what is told of answers failed for request %s", call.id)
 
 
-def _hand_over(predictor: Predictor, done: list[tuple[_Job, list[Answer]]]) -> None:
-    for job, answers in done:
+def _hand_over(predictor: Predictor, results: list[tuple[_Job, list[Answer]]]) -> None:
+    for job, answers in results:
         if not job.future.done():
             job.future.set_result((predictor, answers))
 

@@ -1,4 +1,4 @@
-"""One request on its way through the server, whichever protocol it came by."""
+"""One request on its way through the server, whichever protocol it came over."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from dataclasses import dataclass, field
 
 
 def abandon_nothing() -> None:
-    """What abandons a call that waits for nothing."""
+    """The `abandon` of a call that waits for nothing."""
 
 
 @dataclass(eq=False)
 class Call:
-    """One request on its way, whichever protocol it came by.
+    """One request on its way, whichever protocol it came over.
 
     Attributes:
-        id: names this request in logs, in the journal and in feedback: the caller's `x-request-id`,
-            else ours.
+        id: the name of this request in logs, in the journal and in feedback: the caller's
+            `x-request-id`, else one of ours.
         protocol: v1, v2 or grpc.
         headers: the caller's, lower-case names (gRPC: the metadata).
         deadline: `time.monotonic()` after which nobody waits for an answer.
-        model, version: what was asked for; version is None where the caller names none.
-        explain: why is asked, not what.
-        users: each instance's pseudonym or None; route: what a canary's draw is made of.
+        model, version: which shall answer; version is None where the caller names none.
+        explain: the caller asks for an explanation instead of an answer.
+        users: each instance's pseudonym, or None.
+        route: the text that a canary's draw is computed from.
         answered_by: the version that answered; None until then.
-        answer: an id of the answer's own, for the journal; None where no feedback can be told of
-            it.
-        feedback_token: what the answer carries for its caller to show with feedback; "" before it
-            is given.
+        answer: the answer's own id, for the journal; None where the answer can get no feedback.
+        feedback_token: the token that the answer carries, and that its caller shows with feedback;
+            "" before the answer.
         timings: seconds by stage (queue, tokenise, encode, rank) and counts (batch, cache_hits,
             cache_misses).
+        abandon: ends the call where its caller has left, so that it is not computed.
         is_admin: the caller showed the admin's token.
     """
 
@@ -52,7 +53,9 @@ class Call:
 
     @property
     def work(self) -> tuple[str, bool]:
-        """Calls of one work can be computed together, and take about as long."""
+        """Which kind of work it is: calls of one kind can be computed together, and take about
+        equally long.
+        """
         return self.model, self.explain
 
 

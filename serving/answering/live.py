@@ -1,4 +1,4 @@
-"""Which predictor answers: the one place where it is found, and where it is exchanged."""
+"""Which predictor answers: the one place where it is looked up, and where it is exchanged."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from serving.journal.writer import Journal
 class Live:
     """The predictor in use.
 
-    `current` is one reference, and assigning it is one step: a batch has the old predictor or the
-    new one, whole. The compute thread asks `pick` as it takes a batch, so a swap waits for nobody
-    and nobody for it.
+    `current` is one reference, and assigning it is one step: each batch is computed by the old
+    predictor or by the new one. The compute thread calls `pick` when it takes a batch, so a swap
+    waits for nothing, and nothing waits for a swap.
 
     Args:
         journal: where answers go; None for none.
-        key: of the users' pseudonyms; without one users are left out, and no feedback can be told
-            of answers.
+        key: of the users' pseudonyms; without one users are left out, and answers get no feedback.
     """
 
     def __init__(
@@ -34,39 +33,40 @@ class Live:
         self._tokens = None if key is None else FeedbackTokens(key)
 
     def admit(self, call: Call, instances: object) -> object:
-        """V1 instances without their users, whose pseudonyms are noted on the call, as are the
-        canary's route and the answer's id.
+        """Note on the call its users' pseudonyms, the canary's route and the answer's id; returns
+        the V1 instances without their users.
 
         Raises:
-            TasteloopError: a user that is none.
+            TasteloopError: a user that is no string of the allowed length.
         """
-        kept, call.users = take_users(instances, self._key)
-        call.route = route(call.id, kept, call.users)
+        instances, call.users = take_users(instances, self._key)
+        call.route = route(call.id, instances, call.users)
         if self._tokens is not None and not call.explain:
             call.answer = new_answer_id()
-        return kept
+        return instances
 
-    def let_caller_tell(self, call: Call) -> None:
-        """Give a call that was answered the token that feedback on it must show."""
+    def allow_feedback(self, call: Call) -> None:
+        """Put on a call that was answered the token that feedback on it must show."""
         if self._tokens is not None and call.answer is not None:
             call.feedback_token = self._tokens.issue(call.id, call.answer)
 
     def swap(self, predictor: Predictor) -> Predictor:
-        """The next batch is answered by `predictor`; returns the one before."""
+        """Let `predictor` answer from the next batch on; returns the one before."""
         before, self.current = self.current, predictor
         return before
 
     @property
     def serving(self) -> tuple[Predictor, ...]:
-        """Every predictor that `pick` may give, the one for most calls first."""
+        """Every predictor that `pick` may return, beginning with that of most calls."""
         return (self.current,)
 
     def pick(self, call: Call) -> Predictor | None:
-        """Who answers a call; None where nobody has its model, or the version that it names.
+        """Which predictor answers a call; None where none has its model, or the version that it
+        names.
 
-        Asked when a call comes and again when its batch is taken: cheap, and the same for one call
-        as long as nothing was swapped. Calls with one model and one predictor are computed
-        together.
+        This is called when a call comes and again when its batch is taken, so it must be cheap. The
+        result for one call is the same as long as nothing was swapped. Calls with one model and one
+        predictor are computed together.
         """
         for predictor in self.serving:
             if call.model in predictor.models and call.version in (None, predictor.version):
@@ -74,18 +74,18 @@ class Live:
         return None
 
     def instead(self, call: Call, predictor: Predictor, error: Exception) -> Predictor | None:
-        """Who answers a call whose computation failed; None: nobody, the call fails. In the compute
-        thread.
+        """Which other predictor answers a call whose computation failed; None: none, and the call
+        fails. Called in the compute thread.
         """
         return None
 
     def on_answer(self, answered: Answered) -> None:
-        """Told of every answer after it was handed over; in the compute thread."""
+        """Note an answer after it was handed over. Called in the compute thread."""
         if self.journal is not None:
             self.journal.answered(answered)
 
     def status(self) -> dict[str, Any]:
-        """What answers, and how the journal is."""
+        """Which version answers, and the state of the journal, as JSON."""
         return {
             "version": self.current.version,
             "digest": self.current.digest,

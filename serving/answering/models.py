@@ -14,11 +14,13 @@ from kserve.errors import InvalidInput, ModelNotFound
 from serving.answering.batching import Batcher
 from serving.answering.call import CALL, Call
 from serving.answering.live import Live
-from serving.answering.predictor import Metadata, Predictor
-from serving.answering.tensors import InferenceRequest, InferenceResponse, v1_instances
+from serving.answering.predictor import Predictor, TensorMetadata
+from serving.answering.tensors import Answer, InferenceRequest, InferenceResponse, v1_instances
 from tasteloop.answers import SERVED_MODELS, explained_models, why_absent
 
-_MANY = 8  # instances of a request whose check would keep the event loop from its other requests
+# From so many instances on, a request is checked in another thread, so that the event loop goes on
+# with its other requests.
+_MANY = 8
 
 
 class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type information
@@ -29,10 +31,10 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
         self._batcher = batcher
         self.ready = True
 
-    def get_input_types(self) -> list[Metadata]:
+    def get_input_types(self) -> list[TensorMetadata]:
         return self._batcher.live.current.inputs(self.name)
 
-    def get_output_types(self) -> list[Metadata]:
+    def get_output_types(self) -> list[TensorMetadata]:
         return self._batcher.live.current.outputs(self.name)
 
     async def predict(
@@ -56,16 +58,22 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
         return {"predictions": answers, "model_version": predictor.version}
 
     async def explain(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
-        """Answer a V1 `:explain`, of the models that are explained; V2 has no such verb."""
+        """Answer a V1 `:explain`. V2 has no such verb.
+
+        Raises:
+            NotImplementedError: this model is not explained.
+        """
         if not SERVED_MODELS[self.name].is_explained:
             known = " and ".join(explained_models())
             raise NotImplementedError(f"{self.name} has no explainer; {known} have")
         call, predictor = self._begin()
         call.explain = True
-        predictor, found = await self._ask(call, predictor, v1_instances(payload))
-        return {"explanations": found, "model_version": predictor.version}
+        instances = v1_instances(payload)
+        predictor, explanations = await self._ask(call, predictor, instances)
+        return {"explanations": explanations, "model_version": predictor.version}
 
     def _begin(self) -> tuple[Call, Predictor]:
+        """The call of the current task, and which predictor would answer it now."""
         call = CALL.get()
         call.model = self.name
         predictor = self._batcher.live.pick(call)
@@ -94,7 +102,7 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
 
     async def _ask(
         self, call: Call, predictor: Predictor, instances: Any
-    ) -> tuple[Predictor, list[dict[str, Any]]]:
+    ) -> tuple[Predictor, list[Answer]]:
         instances = self._batcher.live.admit(call, instances)
         if isinstance(instances, list) and len(instances) > _MANY:
             questions = await asyncio.to_thread(
@@ -103,12 +111,12 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
         else:
             questions = predictor.questions(self.name, instances, call.explain)
         answered = await self._batcher.ask(call, instances, questions)
-        self._batcher.live.let_caller_tell(call)
+        self._batcher.live.allow_feedback(call)
         return answered
 
 
 class Models(ModelRepository):  # type: ignore[misc]
-    """The models of whoever answers now, less those that the admin took out of service."""
+    """The models of the live predictor, without those that the admin took out of service."""
 
     def __init__(self, batcher: Batcher) -> None:
         super().__init__()
@@ -128,13 +136,14 @@ class Models(ModelRepository):  # type: ignore[misc]
         }
 
     def get_model(self, name: str) -> TasteModel:
-        if (model := self.get_models().get(name)) is None:
+        model = self.get_models().get(name)
+        if model is None:
             raise self.not_found(name)
         return model
 
     def not_found(self, name: str) -> ModelNotFound:
-        """The error for a model that does not answer; it says why where another bundle might have
-        it.
+        """The error for a model that does not answer. It says why, where another bundle might have
+        the model.
         """
         error = ModelNotFound(name)
         if name in SERVED_MODELS and name not in self.live.current.models:
@@ -145,18 +154,18 @@ class Models(ModelRepository):  # type: ignore[misc]
         return name in self.get_models()
 
     def load(self, name: str) -> bool:
-        """Back into service. A bundle is one: its files are read when it is swapped in, not
-        here.
+        """Put a model back into service. No file is read: the bundle was read when it was swapped
+        in.
         """
-        self._must_be(name)
+        self._require_known(name)
         self._unloaded.discard(name)
         return True
 
     def unload(self, name: str) -> None:
-        self._must_be(name)
+        self._require_known(name)
         self._unloaded.add(name)
 
-    def _must_be(self, name: str) -> None:
+    def _require_known(self, name: str) -> None:
         if name not in self.live.current.models:
             raise self.not_found(name)
 

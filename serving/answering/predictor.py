@@ -1,8 +1,8 @@
-"""A bundle as the answers that the server gives, without HTTP: V1 instances, V2 tensors and true
-metadata.
+"""The answers of a bundle, as V1 instances or V2 tensors, and the metadata of its models; without
+HTTP.
 
 Both protocols are views of one implementation, `tasteloop.runtime.session.Session.answer`, so that
-a served answer equals the offline one whichever way it was asked.
+a served answer equals the offline one, whichever protocol asks for it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from serving.answering.tensors import Answer, Tensor, json_kind, to_tensors, v2_instances
+from serving.answering.tensors import Answer, Instance, Tensor, json_kind, to_tensors, v2_instances
 from serving.settings import Limits
 from tasteloop.answers import SERVED_MODELS, K
 from tasteloop.errors import TasteloopError
@@ -21,19 +21,29 @@ from tasteloop.errors import TasteloopError
 if TYPE_CHECKING:
     from tasteloop.runtime.session import Session
 
-MAXIMUM_EXPLAINED = 8  # instances: an explanation of interests reads a hundred texts
-# answer rows that are about as long as an explained row: 27, after long histories 100
+# Instances of one request for explanations: explaining interests encodes a hundred texts.
+MAXIMUM_EXPLAINED = 8
+# An explained row is about as long as so many answer rows: 27 were measured, after long histories
+# 100.
 ROWS_OF_AN_EXPLANATION = 50
 
 Question = Mapping[str, Any]
-Metadata = dict[str, Any]
+"""An instance after it was parsed; see `tasteloop.runtime.questions`."""
+
+
+class TensorMetadata(TypedDict):
+    """A tensor as V2's metadata describe it; -1 in a shape is a size that is not fixed."""
+
+    name: str
+    datatype: str
+    shape: list[int]
 
 
 class Predictor:
-    """Answers of one bundle, checked and computed in two steps so that the steps may run in two
+    """The answers of one bundle. Checking and computing are two steps, which may run in two
     threads.
 
-    Every method raises `TasteloopError` for what the caller did wrong, and only for that.
+    Every method raises `TasteloopError` for a mistake of the caller, and only for that.
     """
 
     def __init__(self, session: Session, version: str, limits: Limits | None = None) -> None:
@@ -47,8 +57,8 @@ class Predictor:
     def load(
         cls, bundle: Path, version: str | None = None, limits: Limits | None = None
     ) -> Predictor:
-        """Load and verify a bundle; without a version its answers name the digest's first 12
-        digits.
+        """Load and verify a bundle. Where no version is named, its answers name the first 12 digits
+        of its digest.
         """
         from tasteloop.runtime.session import Session
 
@@ -56,16 +66,16 @@ class Predictor:
         return cls(session, version or session.digest[:12], limits)
 
     def questions(self, model: str, instances: object, explain: bool = False) -> list[Question]:
-        """V1's instances, checked, as `answer` takes them, or `explain`, which takes fewer at a
+        """V1's instances, checked and parsed for `answer`, or for `explain`, which takes fewer at a
         time.
 
         Raises:
-            TasteloopError: unknown model, no list, no instance, too many or too long, or a bad
-                instance (its index is named).
+            TasteloopError: an unknown model, no list, an empty or too long list, or an instance
+                that is too large or wrong (its index is named).
         """
         from tasteloop.runtime.questions import parse
 
-        self._known(model)
+        self._require_model(model)
         if not isinstance(instances, list):
             raise TasteloopError(
                 f'"instances" is {json_kind(instances)}; it must be a list of JSON objects'
@@ -78,7 +88,7 @@ class Predictor:
                 f"{len(instances)} instances in one request; send at most {most} at a time"
             )
         for index, instance in enumerate(instances):
-            self._check(instance, f"instances[{index}]")
+            self._check_sizes(instance, f"instances[{index}]")
         questions: list[Question] = list(parse(model, instances))
         if "k" in SERVED_MODELS[model].input.options:
             self._check_rows(questions, explain)
@@ -90,7 +100,7 @@ class Predictor:
         return answers
 
     def explain(self, model: str, questions: Sequence[Question]) -> list[Answer]:
-        """Why: `tasteloop.runtime.explain` of each question, in order."""
+        """The explanation of each question's answer, in order; see `tasteloop.runtime.explain`."""
         from tasteloop.runtime.explain import explain
 
         return explain(self._session, model, questions)
@@ -107,24 +117,24 @@ class Predictor:
 
     def instances(
         self, model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]
-    ) -> list[Answer]:
-        """`v2_instances` of a model that is there."""
-        self._known(model)
+    ) -> list[Instance]:
+        """V2's input tensor as V1's instances; see `v2_instances`."""
+        self._require_model(model)
         return v2_instances(model, inputs, parameters)
 
     def tensors(self, model: str, answers: Sequence[Answer]) -> list[Tensor]:
         """Answers as the output tensors named by `outputs(model)`; see `to_tensors`."""
         return to_tensors(model, answers)
 
-    def inputs(self, model: str) -> list[Metadata]:
-        """V2 metadata of the input tensor; -1 is a size of the caller's choice."""
-        self._known(model)
+    def inputs(self, model: str) -> list[TensorMetadata]:
+        """V2 metadata of the input tensor; the caller chooses its size."""
+        self._require_model(model)
         field = SERVED_MODELS[model].input.field
         return [{"name": field, "datatype": "BYTES", "shape": [-1]}]
 
-    def outputs(self, model: str) -> list[Metadata]:
-        """V2 metadata of the output tensors; -1 is a size that the question decides."""
-        self._known(model)
+    def outputs(self, model: str) -> list[TensorMetadata]:
+        """V2 metadata of the output tensors; the questions decide their sizes."""
+        self._require_model(model)
         served = SERVED_MODELS[model]
         shape = [-1, -1] if served.ranking else [-1]
         return [
@@ -141,36 +151,35 @@ class Predictor:
             of_model = (
                 question["instance"] for question in questions if question["model"] == model
             )
-            for instance in islice(of_model, 1):
+            for instance in islice(of_model, 1):  # none, where the bundle has no question for it
                 self.predict(model, [instance])
 
-    def _known(self, model: str) -> None:
+    def _require_model(self, model: str) -> None:
         if model not in self.models:
             raise TasteloopError(f"unknown model {model!r}; known: {', '.join(self.models)}")
 
-    def _check(self, instance: object, where: str) -> None:
-        """Sizes, before anything is done with what is sized."""
+    def _check_sizes(self, instance: object, where: str) -> None:
+        """Check the sizes of an instance, before anything is done with it."""
         if not isinstance(instance, dict):
             raise TasteloopError(f"{where} is {json_kind(instance)}; it must be a JSON object")
-        _short(instance.get("text"), f"{where}.text", self.limits.characters)
+        most = self.limits.characters
+        _check_length(instance.get("text"), f"{where}.text", most)
         events = instance.get("events")
-        if isinstance(events, list):
-            if len(events) > self.limits.events:
-                raise TasteloopError(
-                    f"{where}.events: {len(events)} events in one history; send the last {self.limits.events}"
-                )
-            for index, event in enumerate(events):
-                if isinstance(event, dict):
-                    for name in ("text", "item"):
-                        _short(
-                            event.get(name),
-                            f"{where}.events[{index}].{name}",
-                            self.limits.characters,
-                        )
+        if not isinstance(events, list):
+            return
+        if len(events) > self.limits.events:
+            raise TasteloopError(
+                f"{where}.events: {len(events)} events in one history; send the last {self.limits.events}"
+            )
+        for index, event in enumerate(events):
+            if isinstance(event, dict):
+                for name in ("text", "item"):
+                    _check_length(event.get(name), f"{where}.events[{index}].{name}", most)
 
     def _check_rows(self, questions: Sequence[Question], explain: bool) -> None:
-        """What an answer's size and its computing depend on: V2's rows are all as wide as the
-        widest, and every question of a request is ranked to the largest k.
+        """Check the number of rows, on which the size of the answer and its computing depend. Every
+        question of a request counts with the largest k: they are ranked together, and V2's rows are
+        all as wide as the widest.
         """
         k = max(question["k"] or K for question in questions)
         most = max(1, self.limits.rows // ROWS_OF_AN_EXPLANATION) if explain else self.limits.rows
@@ -182,6 +191,6 @@ class Predictor:
             )
 
 
-def _short(text: object, where: str, most: int) -> None:
+def _check_length(text: object, where: str, most: int) -> None:
     if isinstance(text, str) and len(text) > most:
         raise TasteloopError(f"{where}: {len(text)} characters; send at most {most}")

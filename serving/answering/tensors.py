@@ -14,7 +14,10 @@ from tasteloop.answers import SERVED_MODELS, Field
 from tasteloop.behaviour.events import USER
 from tasteloop.errors import TasteloopError
 
+Instance = dict[str, Any]
+"""One question as V1 has it, before it is parsed: JSON of the caller."""
 Answer = dict[str, Any]
+"""One answer as V1 has it; `tasteloop.answers` declares the fields of each model's."""
 
 _NUMPY = {"BYTES": np.object_, "FP32": np.float32, "BOOL": np.bool_}
 
@@ -38,13 +41,13 @@ class Tensor:
 
 @dataclass(frozen=True)
 class InferenceRequest:
-    """A V2 request, whichever way it came.
+    """A V2 request, over REST or gRPC.
 
     Attributes:
-        parameters: the request's and its inputs', without those that are about the transport.
-        outputs: the names asked for, each with whether it shall be binary (None: as `binary`);
-            None: all.
-        binary: outputs as binary data (REST), as raw contents (gRPC).
+        parameters: those of the request and its inputs, without those about the transport.
+        outputs: the names of the outputs that the caller wants, each with whether it shall be
+            binary (None: as `binary` says); None: all outputs.
+        binary: outputs are sent as binary data (REST) or as raw contents (gRPC).
     """
 
     id: str
@@ -56,7 +59,7 @@ class InferenceRequest:
 
 @dataclass(frozen=True)
 class InferenceResponse:
-    """A V2 response, whichever way it goes."""
+    """A V2 response, over REST or gRPC."""
 
     id: str
     model: str
@@ -66,34 +69,38 @@ class InferenceResponse:
 
 
 def v1_instances(body: object) -> object:
-    """The instances of a V1 body, not checked themselves. Raises TasteloopError where it is no V1
-    body.
+    """The instances of a V1 body; they are not checked.
+
+    Raises:
+        TasteloopError: it is no V1 body.
     """
     if not isinstance(body, Mapping) or "instances" not in body:
         raise TasteloopError('the body must be a JSON object {"instances": [...]}')
-    if unknown := sorted(set(body) - {"instances"}):
+    unknown = sorted(set(body) - {"instances"})
+    if unknown:
         raise TasteloopError(f'unknown field {unknown[0]!r} beside "instances"; known: instances')
     return body["instances"]
 
 
 def v2_instances(
     model: str, inputs: Sequence[Tensor], parameters: Mapping[str, Any]
-) -> list[Answer]:
+) -> list[Instance]:
     """V2's input tensor as V1's instances.
 
     >>> v2_instances("sentiment", [Tensor("text", "BYTES", (1,), [b"a warm film"])], {})
     [{'text': 'a warm film'}]
 
     Args:
-        parameters: for instances that do not say: `user`, and `k`, the number of recommendations or
-            interests.
+        parameters: `user`, and `k`, the number of recommendations or interests, of the instances
+            that do not have their own.
 
     Raises:
-        TasteloopError: another tensor or parameter than the model takes, or an element that is no
+        TasteloopError: a tensor or parameter that the model does not take, or an element that is no
             instance.
     """
     input = SERVED_MODELS[model].input
-    if unknown := sorted(set(parameters) - {*input.options, USER}):
+    unknown = sorted(set(parameters) - {*input.options, USER})
+    if unknown:
         known = ", ".join(sorted(input.options)) or "none"
         raise TasteloopError(f"unknown parameter {unknown[0]!r} for {model}; known: {known}")
     names = [tensor.name for tensor in inputs]
@@ -106,7 +113,7 @@ def v2_instances(
 
 
 def v2_input(model: str, instance: Mapping[str, Any]) -> dict[str, Any]:
-    """A V1 instance as the JSON input tensor that asks the same over V2."""
+    """The JSON input tensor that asks over V2 what a V1 instance asks."""
     input = SERVED_MODELS[model].input
     element = instance[input.field] if input.is_text else json.dumps(instance)
     return {"name": input.field, "datatype": "BYTES", "shape": [1], "data": [element]}
@@ -116,7 +123,7 @@ def to_tensors(model: str, answers: Sequence[Answer]) -> list[Tensor]:
     """Answers as V2's output tensors: [n] each, or [n, entries] of a ranked answer.
 
     A row with fewer entries than the widest of its request ends in padding: an empty label or item
-    (a real one never is), 0, false, `[]`.
+    (a real one is never empty), 0, false, `[]`.
     """
     served = SERVED_MODELS[model]
     if served.ranking is None:
@@ -134,34 +141,38 @@ def to_tensors(model: str, answers: Sequence[Answer]) -> list[Tensor]:
     return tensors
 
 
-def from_v2(model: str, outputs: Sequence[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
+def from_v2(model: str, outputs: Sequence[Mapping[str, Any]], count: int) -> list[Answer]:
     """V2's JSON output tensors as V1's answers, without padding and without the fields that V2 does
     not carry.
 
     Args:
-        count: of the instances that were asked; the tensors' shapes are believed where they agree
-            with it and with the data.
+        count: of the instances of the request.
 
     Raises:
-        ValueError: they do not.
+        ValueError: the tensors' shapes do not agree with it, or with the data.
     """
+    # 1. rows, each with a value of every column
     served = SERVED_MODELS[model]
     columns = {output["name"]: output["data"] for output in outputs}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    # 2. their shape
     width = len(rows) // count if served.ranking else 1
     shape = [count, width] if served.ranking else [count]
     if count * width != len(rows) or any(output["shape"] != shape for output in outputs):
         raise ValueError(f"{len(rows)} elements in shapes other than {shape}")
     if served.ranking is None:
         return rows
-    lists = [column.name for column in served.columns if column.is_json]
-    answers: list[dict[str, Any]] = []
+
+    # 3. so many rows to an answer; one without a label is padding
+    json_columns = [column.name for column in served.columns if column.is_json]
+    answers: list[Answer] = []
     for index in range(count):
-        entries = [
-            {**row, **{name: orjson.loads(row[name]) for name in lists}}
-            for row in rows[index * width : (index + 1) * width]
-            if row[served.label]
-        ]
+        entries = []
+        for row in rows[index * width : (index + 1) * width]:
+            if row[served.label]:
+                parsed = {name: orjson.loads(row[name]) for name in json_columns}
+                entries.append({**row, **parsed})
         answers.append({served.ranking: entries})
     return answers
 
@@ -211,14 +222,14 @@ def _elements(tensor: Tensor) -> list[str]:
 def _text(element: object) -> str:
     if not isinstance(element, str):
         raise TypeError
-    # a JSON escape can spell half of a surrogate pair, which no later step can write
+    # A JSON escape can spell half of a surrogate pair, which no later step could write: it raises.
     element.encode()
     return element
 
 
-def _parse(element: str, index: int) -> Answer:
+def _parse(element: str, index: int) -> Instance:
     try:
-        # strict: no NaN, no half surrogate pairs, no bottomless nesting
+        # strict: it refuses NaN, half of a surrogate pair, and very deep nesting
         instance = orjson.loads(element)
     except ValueError as error:
         raise TasteloopError(f"instances[{index}] is not JSON: {error}") from None

@@ -1,4 +1,4 @@
-"""Who may ask: bearer tokens, and nothing that a browser sends for another site's page."""
+"""Who may call: callers with a bearer token, and no browser that acts for another site's page."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from serving.http.faults import Forbidden, Unauthenticated
 from serving.settings import ADMIN_TOKEN, API_TOKEN, token
 from tasteloop.errors import TasteloopError
 
-# `$` in a route matches before a newline, too
+# A route ends in `$`, which also matches before a newline: such paths are refused beforehand.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-# they change nothing, and without CORS their answers stay unread
+# Methods that change nothing. Without CORS headers, another site's page cannot read their answers.
 _HARMLESS = ("GET", "HEAD", "OPTIONS")
 OPEN = frozenset(
     {
@@ -27,10 +27,11 @@ OPEN = frozenset(
         "/inference.GRPCInferenceService/ServerReady",
     }
 )
-"""What a probe without a token may ask."""
+"""What a probe may ask without a token."""
 
 
 def loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -43,17 +44,23 @@ class Access:
     Args:
         api, admin: the tokens; without `api` whoever reaches the server may ask, without `admin`
             nobody may load or unload models. The admin's token may also ask.
-        local: the server listens on loopback only, so requests name it by a loopback name. A page
-            in a browser that resolves its own name to 127.0.0.1 (DNS rebinding) does not.
+        local: the server listens on loopback only, so its callers name it by a loopback name. A
+            page whose own name was made to resolve to 127.0.0.1 (DNS rebinding) sends that name,
+            and is refused.
     """
 
     def __init__(self, api: str | None, admin: str | None, local: bool) -> None:
-        self._api, self._admin = (None if t is None else _digest(t) for t in (api, admin))
+        self._api = None if api is None else _digest(api)
+        self._admin = None if admin is None else _digest(admin)
         self._local = local
 
     @classmethod
-    def of(cls, host: str, without_token: bool = False) -> Access:
-        """From the environment. Raises TasteloopError for an open address without a token."""
+    def from_environment(cls, host: str, without_token: bool = False) -> Access:
+        """The rules of a server on `host`, with the tokens of the environment.
+
+        Raises:
+            TasteloopError: other machines reach the address, and there is no token.
+        """
         api, admin = token(API_TOKEN), token(ADMIN_TOKEN)
         if api is None and not loopback(host) and not without_token:
             raise TasteloopError(
@@ -63,16 +70,16 @@ class Access:
         return cls(api, admin, loopback(host))
 
     @property
-    def asks(self) -> bool:
-        """Whether callers need a token."""
+    def needs_token(self) -> bool:
+        """Whether callers must show a token."""
         return self._api is not None
 
     def check_http(self, method: str, path: str, headers: MutableMapping[str, str]) -> bool:
-        """`check` for a request of HTTP, which may also come from a page in a browser.
+        """`check` for a request over HTTP, which may also come from a page in a browser.
 
         Raises:
-            InvalidInput: a path, with its escapes decoded, that has a control character in it.
-            Unauthenticated, Forbidden: it may not be asked so.
+            InvalidInput: the path has a control character in it, after its escapes were decoded.
+            Unauthenticated, Forbidden: this caller may not ask for it.
         """
         if _CONTROL.search(path):
             raise InvalidInput(
@@ -82,30 +89,34 @@ class Access:
             _refuse_other_sites(headers)
         return self.check(path, headers)
 
-    def check(self, place: str, headers: MutableMapping[str, str]) -> bool:
-        """Whether the caller is the admin; `require_admin` takes it where that matters.
+    def check(self, path: str, headers: MutableMapping[str, str]) -> bool:
+        """Whether the caller is the admin. `require_admin` gets the result where it matters.
 
         Args:
-            place: an HTTP path or a gRPC method.
-            headers: credentials are taken out of them: nobody else needs them.
+            path: an HTTP path or a gRPC method.
+            headers: credentials are removed from them, because nothing else needs them.
 
         Raises:
-            Unauthenticated, Forbidden: it may not be asked so.
+            Unauthenticated, Forbidden: this caller may not ask for it.
         """
-        if self._local and (host := headers.get("host")) and not loopback(_name(host)):
+        # 1. the name by which the server was called
+        host = headers.get("host", "")
+        if self._local and host and not loopback(_without_port(host)):
             raise Forbidden(
-                f"this server is called localhost or 127.0.0.1, not {_name(host)[:100]!r}"
+                f"this server is called localhost or 127.0.0.1, not {_without_port(host)[:100]!r}"
             )
-        given = self._given(headers.pop("authorization", ""))
-        if place in OPEN:
+
+        # 2. the token
+        shown = _digest_token(headers.pop("authorization", ""))
+        if path in OPEN:
             return False
-        admin = self._admin is not None and hmac.compare_digest(given, self._admin)
-        if self._api is not None and not admin and not hmac.compare_digest(given, self._api):
+        is_admin = self._admin is not None and hmac.compare_digest(shown, self._admin)
+        if self._api is not None and not is_admin and not hmac.compare_digest(shown, self._api):
             raise Unauthenticated("show a token: Authorization: Bearer TOKEN")
-        return admin
+        return is_admin
 
     def require_admin(self, is_admin: bool) -> None:
-        """Asked by whatever changes what the server does, at the place where it would change it.
+        """Checked by whatever changes what the server does, right before it does so.
 
         Raises:
             NotImplementedError: there is no admin.
@@ -115,24 +126,19 @@ class Access:
             raise NotImplementedError(
                 f"this server does not load or unload models; {ADMIN_TOKEN} is not set"
             )
-        if not is_admin:
-            raise (
-                Forbidden("only the admin may load or unload models")
-                if self.asks
-                else Unauthenticated("show the admin's token: Authorization: Bearer TOKEN")
-            )
-
-    @staticmethod
-    def _given(header: str) -> bytes:
-        scheme, _, value = header.partition(" ")
-        return _digest(value.strip() if scheme.lower() == "bearer" else "")
+        if is_admin:
+            return
+        if self.needs_token:
+            raise Forbidden("only the admin may load or unload models")
+        raise Unauthenticated("show the admin's token: Authorization: Bearer TOKEN")
 
 
 def _refuse_other_sites(headers: Mapping[str, str]) -> None:
-    """A page of any site may have its visitor's browser post here, without being able to read the
-    answer.
+    """Refuse what a browser sends for the page of another site, which may post here although it
+    cannot read the answer.
 
-    Browsers say so in headers that a page cannot set; other programs do not send them.
+    Browsers name the page's site in headers that a page cannot set. Other programs do not send
+    these headers.
 
     Raises:
         Forbidden: the page is from elsewhere.
@@ -149,15 +155,19 @@ def _refuse_other_sites(headers: Mapping[str, str]) -> None:
         )
 
 
+def _digest_token(authorization: str) -> bytes:
+    """The digest of a header's bearer token, or of nothing where it has none."""
+    scheme, _, value = authorization.partition(" ")
+    return _digest(value.strip() if scheme.lower() == "bearer" else "")
+
+
 def _digest(text: str) -> bytes:
-    """Compared instead of the text: equally long, whatever was given."""
+    """Digests are compared instead of tokens: their length does not depend on the token's."""
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
 
-def _name(host: str) -> str:
-    """A Host header without its port."""
-    return (
-        host[: host.rindex("]") + 1]
-        if host.startswith("[") and "]" in host
-        else host.rsplit(":", 1)[0]
-    )
+def _without_port(host: str) -> str:
+    """The name in a Host header; of IPv6 it has brackets around it."""
+    if host.startswith("[") and "]" in host:
+        return host[: host.rindex("]") + 1]
+    return host.rsplit(":", 1)[0]

@@ -1,4 +1,4 @@
-"""What both protocols' gates ask before they let a request in: is there room, and who answers."""
+"""What the gates of both protocols check before a request enters: is there room, who answers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from serving.http.access import OPEN, Access
 from serving.observe.observer import Observer
 from serving.settings import ServerSettings
 
-# ends of what is answered from the queue
-_ASKING = (":predict", ":explain", "/infer", "/ModelInfer")
+# How the paths of questions end, which are answered from the queue.
+_QUESTIONS = (":predict", ":explain", "/infer", "/ModelInfer")
 
 
 class Budget:
@@ -29,10 +29,11 @@ class Budget:
 
     @contextmanager
     def share(self) -> Iterator[Callable[[int], None]]:
-        """What it yields takes so many bytes, until the context ends.
+        """Yields a function that takes so many bytes of the budget; they return to it when the
+        context ends.
 
         Raises:
-            QueueFull: (what it yields) they are more than there are; none of them is taken.
+            QueueFull: the function was called for more bytes than are left; it takes none of them.
         """
         taken = 0
 
@@ -53,11 +54,12 @@ class Admission:
     """The state of one server that its gates share.
 
     Attributes:
-        settings: of the server; access: who may ask it.
-        observer: told of every request once it was answered.
-        repository: the models, less those that were taken out of service.
-        answers: bytes of the answers that callers have not taken yet.
-        draining: SIGTERM came: not ready any more, but what comes is still answered.
+        settings: of the server.
+        access: who may ask it.
+        observer: notes every request after it was answered.
+        repository: the models, without those that were taken out of service.
+        answers: the memory for answers that callers have not taken yet.
+        draining: SIGTERM came. The server is not ready any more, but still answers what comes.
     """
 
     def __init__(
@@ -83,23 +85,27 @@ class Admission:
 
     @property
     def alive(self) -> bool:
-        """Whether there is somebody to compute."""
+        """Whether the compute thread runs."""
         return self._batcher.alive
 
     @property
     def ready(self) -> bool:
-        """Warm, and not on its way out."""
+        """Whether the models are warm and the server does not stop."""
         return not self.draining and self.alive
 
     async def require(self, model: str) -> None:
-        """Raises ModelNotFound for one that is not there, or was taken out of service."""
+        """Check that a model answers.
+
+        Raises:
+            ModelNotFound: there is no such model, or it was taken out of service.
+        """
         if not await self.repository.is_model_ready(model):
             raise self.repository.not_found(model)
 
     @contextmanager
     def under_way(self) -> Iterator[Callable[[int], None]]:
-        """One request more. What it yields takes so many bytes for its body until it ends, or
-        raises QueueFull.
+        """Count one more request while the context lasts. Yields a function that takes so many
+        bytes for its body, or raises QueueFull.
         """
         self._under_way += 1
         try:
@@ -109,11 +115,14 @@ class Admission:
             self._under_way -= 1
 
     def admit(self, path: str) -> None:
-        """Before a body is read: raises QueueFull where too many requests are under way, or where
-        the queue would refuse whatever is asked, or where the answers that nobody takes leave no
-        room. Probes always pass.
+        """Let a request enter, before its body is read. Probes always pass.
+
+        Raises:
+            QueueFull: too many requests are under way, or the answers that callers have not taken
+                leave no room, or the queue would refuse any question.
         """
-        if path not in OPEN and (self._under_way > self.settings.requests or self.answers.is_spent):
+        is_crowded = self._under_way > self.settings.requests or self.answers.is_spent
+        if path not in OPEN and is_crowded:
             raise QueueFull(1.0)
-        if path.endswith(_ASKING):
+        if path.endswith(_QUESTIONS):
             self._batcher.admit()

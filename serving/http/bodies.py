@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope
 
 ENCODINGS = "gzip, identity"
 _GZIP = ("gzip", "x-gzip")
-_MEMBERS = 64  # of one gzip body: each is some work, also where nothing is in it
+_MEMBERS = 64  # that one gzip body may have: each is some work, even where it is empty
 
 
 async def read_body(
@@ -22,16 +22,17 @@ async def read_body(
     deadline: float,
     hold: Callable[[int], None] | None = None,
 ) -> bytes:
-    """The body, decompressed where its Content-Encoding says so.
+    """Read the body, and decompress it where its Content-Encoding says so.
 
     Args:
-        most: bytes, as it comes and decompressed.
-        deadline: of the loop's clock, which is `time.monotonic`.
-        hold: called with the size of everything that is kept.
+        most: bytes that it may have, as it comes and when it is decompressed.
+        deadline: on the loop's clock, which is `time.monotonic`.
+        hold: called with the size of each part that stays in memory.
 
     Raises:
         HTTPException: 400 broken or cut short, 408 too slow, 413 too large, 415 another encoding.
     """
+    # 1. what comes
     is_compressed = _is_compressed(scope)
     parts, received = [], 0
     try:
@@ -51,6 +52,8 @@ async def read_body(
                     break
     except TimeoutError:
         raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, "the body did not come in time") from None
+
+    # 2. decompressed
     body = parts[0] if len(parts) == 1 else b"".join(parts)
     if not (body and is_compressed):
         return body
@@ -61,12 +64,11 @@ async def read_body(
 
 
 def _is_compressed(scope: Scope) -> bool:
-    given = b", ".join(
-        value for name, value in scope["headers"] if name == b"content-encoding"
-    ).decode("latin-1")
-    encoding = given.strip().lower()
+    values = [value for name, value in scope["headers"] if name == b"content-encoding"]
+    header = b", ".join(values).decode("latin-1")
+    encoding = header.strip().lower()
     if encoding not in ("", "identity", *_GZIP):
-        text = f"Content-Encoding is {given[:40]!r}; allowed: {ENCODINGS}"
+        text = f"Content-Encoding is {header[:40]!r}; allowed: {ENCODINGS}"
         raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, text, {"Accept-Encoding": ENCODINGS})
     return encoding in _GZIP
 

@@ -1,4 +1,4 @@
-"""What a request's headers say of it, over REST and gRPC alike."""
+"""What the headers of a request say about it, over REST and gRPC alike."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from serving.journal.answered import is_request_id
 
 
 def request_id(header: str | None) -> str:
-    """The caller's, where it is a short plain one; a new one otherwise."""
+    """The caller's id of a request, where it is short and printable; a new one otherwise."""
     return header if header is not None and is_request_id(header) else uuid.uuid4().hex
 
 
 def deadline(headers: Mapping[str, str], most: float) -> float:
-    """`time.monotonic()` at which the caller, or the server, stops waiting.
+    """The `time.monotonic()` at which the caller or the server stops waiting.
 
     Args:
         most: seconds that the server waits.

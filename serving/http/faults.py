@@ -1,4 +1,4 @@
-"""What a caller is told of an error: whose fault it was, and of ours nothing but an id."""
+"""How errors are answered: the caller's mistakes with their text, our own with only an id."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tasteloop.errors import TasteloopError
 
 logger = logging.getLogger(__name__)
 
-CLIENT_CLOSED_REQUEST = 499  # nginx's: the caller is gone, the number is for the log
+CLIENT_CLOSED_REQUEST = 499  # nginx's status for a caller who has left; only the log shows it
 
 
 class Unauthenticated(Exception):
@@ -31,7 +31,7 @@ class Unauthenticated(Exception):
 
 
 class Forbidden(Exception):
-    """A known token that does not allow this, or a request from where none may come."""
+    """A known token that does not allow this, or a request from a page that may not send any."""
 
 
 _TABLE: dict[type[Exception], tuple[int, grpc.StatusCode]] = {
@@ -54,8 +54,11 @@ KINDS = tuple(_TABLE)
 
 @dataclass(frozen=True)
 class Fault:
-    """An error as both protocols say it; `headers` are REST's, and gRPC's trailing metadata in
-    lower case.
+    """An error as both protocols answer it.
+
+    Attributes:
+        http: the status of HTTP; grpc: that of gRPC.
+        headers: REST's; in lower case they are gRPC's trailing metadata.
     """
 
     http: int
@@ -65,9 +68,10 @@ class Fault:
 
 
 def fault(error: Exception) -> Fault:
-    """The caller's mistakes keep their text; an error of ours gets an id, under which the log has
-    the rest.
+    """How an error is answered. A caller's mistake keeps its text; an error of ours gets an id,
+    under which the log has the rest.
     """
+    # 1. the caller's mistakes, and what is expected
     for kind, (http, code) in _TABLE.items():
         if isinstance(error, kind):
             text = (str(error) or "not implemented").encode(errors="replace").decode()
@@ -77,6 +81,8 @@ def fault(error: Exception) -> Fault:
             if isinstance(error, Unauthenticated):
                 headers["WWW-Authenticate"] = "Bearer"
             return Fault(http, code, text, headers)
+
+    # 2. our own
     identity = uuid.uuid4().hex
     logger.error("internal error %s", identity, exc_info=error)
     return Fault(

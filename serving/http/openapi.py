@@ -11,14 +11,18 @@ from serving.http import v2
 from serving.http.admission import Admission
 from serving.journal.answered import LONGEST_REQUEST_ID
 from serving.journal.feedback import MOST_FEEDBACK
+from serving.settings import Limits
 from tasteloop.answers import MOST_K, SERVED_MODELS
 from tasteloop.behaviour.kinds import KINDS
 from tasteloop.behaviour.times import LATEST, PER_UNIT, likely_range
 
 Schema = dict[str, Any]
-# among others
+"""A part of the document: JSON whose fields are OpenAPI's own."""
+
+# One way among others to write a time.
 _MOMENT = r"^20\d\d-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])T([01]\d|2[0-3]):[0-5]\d:[0-5]\dZ$"
-# a number that is a time of our days in seconds, say, is refused as no microseconds
+# A number that would be a time of our days in seconds, for example, is refused: it cannot be in
+# microseconds.
 _OTHER_UNITS = [
     {"minimum": low, "exclusiveMaximum": high}
     for low, high in (likely_range(unit) for unit in PER_UNIT if unit != "us")
@@ -33,106 +37,107 @@ _USER: Schema = {
 
 def document(admission: Admission) -> Schema:
     """OpenAPI 3.1 for one server's models, caps and tokens."""
-    predictor = admission.live.current
-    limits = predictor.limits
+    limits = admission.live.current.limits
     models = list(admission.repository.get_models())
-    paths: Schema = {
+    paths = _server_paths() | _metadata_paths(models)
+    for model in models:
+        paths |= _question_paths(model, limits)
+    paths |= _status_and_feedback_paths(admission.live.journal is not None)
+    components: Schema = {"schemas": _schemas(limits)}
+    description = (
+        f"{', '.join(models)} over KServe's V1 and the Open Inference Protocol (V2). "
+        f"A body has at most {admission.settings.body} bytes. Header x-request-timeout-ms: the milliseconds after "
+        "which the caller does not wait any more. Header x-request-id names a request, here and in the answer."
+    )
+    openapi: Schema = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tasteloop",
+            "version": tasteloop.__version__,
+            "description": description,
+        },
+        "paths": paths,
+        "components": components,
+    }
+    if admission.access.needs_token:
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        openapi["security"] = [{"token": []}]
+    return openapi
+
+
+def _server_paths() -> Schema:
+    """Probes, metrics, and what the server as a whole is."""
+    names = _object(models=_list({"type": "string"}))
+    live, ready = _object(live={"const": True}), _object(ready={"const": True})
+    return {
         "/": {"get": _get("Alive", _object(status={"const": "alive"}), "health", 403)},
         "/metrics": {"get": {**_get("Prometheus metrics", {}, "health", 401, 403), **_text()}},
-        "/v1/models": {
-            "get": _get(
-                "Names of the models", _object(models=_list({"type": "string"})), "V1", 401, 403
-            )
-        },
+        "/v1/models": {"get": _get("Names of the models", names, "V1", 401, 403)},
         "/v2": {"get": _get("Server metadata", _ref("ServerMetadata"), "V2", 401, 403)},
-        "/v2/models": {
-            "get": _get(
-                "Names of the models", _object(models=_list({"type": "string"})), "V2", 401, 403
-            )
-        },
-        "/v2/health/live": {
-            "get": _get("Alive", _object(live={"const": True}), "health", 403, 503)
-        },
-        "/v2/health/ready": {
-            "get": _get(
-                "Warm and taking requests", _object(ready={"const": True}), "health", 403, 503
-            )
-        },
+        "/v2/models": {"get": _get("Names of the models", names, "V2", 401, 403)},
+        "/v2/health/live": {"get": _get("Alive", live, "health", 403, 503)},
+        "/v2/health/ready": {"get": _get("Warm and taking requests", ready, "health", 403, 503)},
     }
+
+
+def _metadata_paths(models: list[str]) -> Schema:
+    """Whether a model is ready, and its inputs and outputs."""
     name = {
         "name": "model",
         "in": "path",
         "required": True,
         "schema": {"type": "string", "enum": models},
     }
-    ready = _get(
-        "Whether a model is ready",
-        _object(name={"type": "string"}, ready={"const": True}),
-        "V2",
-        400,
-        401,
-        403,
-        404,
-        503,
-    )
-    paths |= {
+    readiness = _object(name={"type": "string"}, ready={"const": True})
+    ready = _get("Whether a model is ready", readiness, "V2", 400, 401, 403, 404, 503)
+    metadata = _get("Model metadata", _ref("ModelMetadata"), "V2", 400, 401, 403, 404)
+    return {
         "/v1/models/{model}": {"get": {**ready, "tags": ["V1"]}, "parameters": [name]},
         "/v2/models/{model}/ready": {"get": ready, "parameters": [name]},
-        "/v2/models/{model}": {
-            "get": _get("Model metadata", _ref("ModelMetadata"), "V2", 400, 401, 403, 404),
-            "parameters": [name],
+        "/v2/models/{model}": {"get": metadata, "parameters": [name]},
+    }
+
+
+def _question_paths(model: str, limits: Limits) -> Schema:
+    """What is asked of one model, over V1 and V2."""
+    input = SERVED_MODELS[model].input
+    instances = {**_list(_ref(input.schema)), "minItems": 1, "maxItems": limits.instances}
+    if "k" in input.options:
+        instances |= _rows_within(limits)
+    answer = {
+        "type": "object",
+        "required": ["predictions", "model_version"],
+        "properties": {
+            "predictions": _list({"type": "object"}),
+            "model_version": {"type": "string"},
         },
     }
-    for model in models:
-        input = SERVED_MODELS[model].input
-        answer = {
-            "type": "object",
-            "required": ["predictions", "model_version"],
-            "properties": {
-                "predictions": _list({"type": "object"}),
-                "model_version": {"type": "string"},
-            },
-        }
-        instances = {**_list(_ref(input.schema)), "minItems": 1, "maxItems": limits.instances}
-        if "k" in input.options:
-            instances |= _rows_within(limits)
-        asked = _object(instances=instances)
-        paths[f"/v1/models/{model}:predict"] = {"post": _post(f"Ask {model}", asked, answer, "V1")}
-        paths[f"/v2/models/{model}/infer"] = {
-            "post": _post(
-                f"Ask {model} with tensors",
-                _ref("InferenceRequest"),
-                _ref("InferenceResponse"),
-                "V2",
-            )
-        }
-    paths["/v1/status"] = {
-        "get": _get("What answers since when, and the journal", {"type": "object"}, "V1", 401, 403)
+    predict = _post(f"Ask {model}", _object(instances=instances), answer, "V1")
+    infer = _post(
+        f"Ask {model} with tensors", _ref("InferenceRequest"), _ref("InferenceResponse"), "V2"
+    )
+    return {
+        f"/v1/models/{model}:predict": {"post": predict},
+        f"/v2/models/{model}/infer": {"post": infer},
     }
-    if admission.live.journal is not None:
+
+
+def _status_and_feedback_paths(has_journal: bool) -> Schema:
+    """What the server answers beside the models; feedback only where there is a journal for it."""
+    status = _get("What answers since when, and the journal", {"type": "object"}, "V1", 401, 403)
+    paths: Schema = {"/v1/status": {"get": status}}
+    if has_journal:
         entries = {**_list(_ref("Outcome")), "minItems": 1, "maxItems": MOST_FEEDBACK}
-        taken = _object(accepted={"type": "integer"})
-        feedback = _post("What came of answers", _object(feedback=entries), taken, "V1")
+        accepted = _object(accepted={"type": "integer"})
+        feedback = _post("What came of answers", _object(feedback=entries), accepted, "V1")
         feedback["responses"]["202"] = feedback["responses"].pop("200")
         paths["/v1/feedback"] = {"post": feedback}
-    security = {"token": {"type": "http", "scheme": "bearer"}}
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "Tasteloop",
-            "version": tasteloop.__version__,
-            "description": f"{', '.join(models)} over KServe's V1 and the Open Inference Protocol (V2). "
-            f"A body has at most {admission.settings.body} bytes. Header x-request-timeout-ms: the milliseconds after "
-            "which the caller does not wait any more. Header x-request-id names a request, here and in the answer.",
-        },
-        "paths": paths,
-        "components": {"schemas": _schemas(limits)}
-        | ({"securitySchemes": security} if admission.access.asks else {}),
-        **({"security": [{"token": []}]} if admission.access.asks else {}),
-    }
+    return paths
 
 
-def _schemas(limits: Any) -> Schema:
+def _schemas(limits: Limits) -> Schema:
+    """The schemas that paths refer to, by name."""
+    # 1. events and their fields
     visible = r"[^\s\u001c-\u001f\u0085]"  # engines differ in what else they call a space
     text = {"type": "string", "pattern": visible, "maxLength": limits.characters}
     event: Schema = {
@@ -159,6 +164,8 @@ def _schemas(limits: Any) -> Schema:
             },
         },
     }
+
+    # 2. tensors
     parameters = _parameters()
     tensor = {
         "name": {"type": "string"},
@@ -179,6 +186,8 @@ def _schemas(limits: Any) -> Schema:
         },
     }
     named = {"name": {"type": "string"}, "parameters": parameters}
+
+    # 3. bodies
     return {
         "Error": _object(error={"type": "string"}),
         "Text": {**_object(text=text), "properties": {"text": text, "user": _USER}},
@@ -265,9 +274,10 @@ def _parameters() -> Schema:
     }
 
 
-def _rows_within(limits: Any) -> Schema:
-    """Instances times the largest k is bounded, which a schema cannot say: few instances with any
-    k, or any number of instances with a small one. What lies between is accepted too.
+def _rows_within(limits: Limits) -> Schema:
+    """Instances times the largest k is bounded, which a schema cannot say. It says what is always
+    accepted: few instances with any k, or any number of instances with a small one. The server also
+    accepts what lies between.
     """
     small = {"items": {"properties": {"k": {"maximum": max(1, limits.rows // limits.instances)}}}}
     return {"anyOf": [{"maxItems": max(1, limits.rows // MOST_K)}, small]}
@@ -290,7 +300,7 @@ def _object(**properties: Schema) -> Schema:
     }
 
 
-_SAID = {
+_DESCRIPTIONS = {
     400: "The caller's mistake, in words",
     401: "No token, or one that is not known",
     403: "Not for this caller, or not under this host name",
@@ -305,31 +315,33 @@ _SAID = {
 }
 
 
-def _answers(good: Schema, *codes: int) -> Schema:
+def _responses(schema: Schema, *codes: int) -> Schema:
+    """The response with that schema, and an error for each of the codes."""
     error = {"application/json": {"schema": _ref("Error")}}
-    answers: Schema = {
-        "200": {"description": "OK", "content": {"application/json": {"schema": good}}}
+    responses: Schema = {
+        "200": {"description": "OK", "content": {"application/json": {"schema": schema}}}
     }
-    answers |= {str(code): {"description": _SAID[code], "content": error} for code in (*codes, 500)}
-    if "429" in answers:
-        answers["429"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
-    return answers
+    for code in (*codes, 500):
+        responses[str(code)] = {"description": _DESCRIPTIONS[code], "content": error}
+    if "429" in responses:
+        responses["429"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}}}
+    return responses
 
 
-def _get(summary: str, good: Schema, tag: str, *codes: int) -> Schema:
-    return {"summary": summary, "tags": [tag], "responses": _answers(good, *codes)}
+def _get(summary: str, schema: Schema, tag: str, *codes: int) -> Schema:
+    return {"summary": summary, "tags": [tag], "responses": _responses(schema, *codes)}
 
 
 def _text() -> Schema:
-    answers = _answers({}, 401, 403)
-    answers["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
-    return {"responses": answers}
+    responses = _responses({}, 401, 403)
+    responses["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    return {"responses": responses}
 
 
-def _post(summary: str, asked: Schema, good: Schema, tag: str) -> Schema:
+def _post(summary: str, body: Schema, schema: Schema, tag: str) -> Schema:
     return {
         "summary": summary,
         "tags": [tag],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": asked}}},
-        "responses": _answers(good, 400, 401, 403, 404, 408, 413, 415, 429, 503, 504),
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": _responses(schema, 400, 401, 403, 404, 408, 413, 415, 429, 503, 504),
     }

@@ -12,8 +12,8 @@ from serving.http.access import Access
 
 
 class Repository(ModelRepositoryExtension):  # type: ignore[misc]
-    """Where every protocol's handlers load and unload: only for the admin, whichever way they were
-    reached.
+    """Where the handlers of all protocols load and unload models. It checks for the admin itself,
+    so that no route leads past the check.
     """
 
     def __init__(self, models: Models, access: Access) -> None:

@@ -29,8 +29,8 @@ from serving.http import openapi, v2
 from serving.http.admission import Admission
 from serving.http.bodies import read_body
 from serving.http.calls import deadline, request_id
-from serving.http.connections import GuardedServer
 from serving.http.faults import KINDS, Fault, fault
+from serving.http.guarded_server import GuardedServer
 from serving.http.repository import Repository
 
 _JSON = "application/json"
@@ -40,17 +40,19 @@ _SECURITY = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
-_ASKS = re.compile(r"/(v[12])/models/([^/:]+)(:predict|:explain|/infer)?")
-_VERSIONED = re.compile(r"(/v2/models/([^/]+))/versions/([^/]+)(/.*)?")
+# protocol, model, and what is asked of it: nothing where only metadata are
+_MODEL_PATH = re.compile(r"/(v[12])/models/([^/:]+)(:predict|:explain|/infer)?")
+_VERSIONED_PATH = re.compile(r"(/v2/models/([^/]+))/versions/([^/]+)(/.*)?")
 
 
 class Gate:
-    """ASGI middleware: who may ask, how much, how long, which version; and what is known of it
-    afterwards.
+    """ASGI middleware that decides who may ask, how much, how long and which version, and that
+    notes each request after it was answered.
 
-    It reads the body itself, within the caps, so that nothing below waits for a caller; and while
-    an answer is computed it watches the connection, so that nothing is computed for one who left. A
-    request is under way from where its caller may ask until the caller has taken the answer.
+    It reads the body itself, within the caps, so that nothing below waits for a caller. While an
+    answer is computed it watches the connection, so that nothing is computed for a caller who has
+    left. A request is under way from the moment its caller may ask until the caller has taken the
+    answer.
     """
 
     def __init__(self, app: ASGIApp, admission: Admission) -> None:
@@ -61,29 +63,30 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+
+        # 1. the call
         started = time.monotonic()
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1")
             for name, value in scope["headers"]
         }
-        asked = _ASKS.match(scope["path"])
-        protocol = asked[1] if asked else "http"
+        path = _MODEL_PATH.match(scope["path"])
         call = Call(
             request_id(headers.get(REQUEST_ID_HEADER)),
-            protocol,
+            path[1] if path else "http",
             headers,
             started + self._admission.settings.timeout,
         )
-        status, answered = 0, started
+        status, answered_at = 0, started
 
         with self._admission.answers.share() as hold_answer:
             begin: Message | None = None
 
-            async def sending(message: Message) -> None:
-                """Begin with the first bytes of the body, so that another answer is given where
-                there is no room.
+            async def send_within_budget(message: Message) -> None:
+                """Send the status only with the first bytes of the body, so that another answer can
+                be sent where there is no room for this one.
                 """
-                nonlocal begin, status, answered
+                nonlocal begin, status, answered_at
                 if message["type"] == "http.response.start":
                     begin = message
                     return
@@ -91,44 +94,50 @@ class Gate:
                     try:
                         hold_answer(len(message.get("body", b"")))
                     except QueueFull as error:
-                        begin, message = _messages(_of(fault(error)))
+                        begin, message = _messages(_fault_response(fault(error)))
                     status = begin["status"]
-                    await send(
-                        {**begin, "headers": [*begin.get("headers", []), *self._headers(call)]}
-                    )
+                    headers_sent = [*begin.get("headers", []), *self._headers(call)]
+                    await send({**begin, "headers": headers_sent})
                     begin = None
-                answered = time.monotonic()
+                answered_at = time.monotonic()
                 await send(message)  # returns when the caller has taken it
 
             token = CALL.set(call)
             try:
-                refusal = await self._pass(scope, receive, sending, call, headers)
-                # it is under way no more: its caller may take long to read it
+                # 2. its answer
+                refusal = await self._admit(scope, receive, send_within_budget, call, headers)
+                # A refused request is no longer under way: its caller may take long to read this.
                 if refusal is not None:
-                    await refusal(scope, receive, sending)
+                    await refusal(scope, receive, send_within_budget)
             finally:
+                # 3. the note of it
                 CALL.reset(token)
-                known = call.model or (
-                    asked[2] if asked and asked[3] and asked[2] in self._admission.models else ""
-                )
-                quiet = not (asked and asked[3]) and status < 400
+                is_question = path is not None and path[3] is not None
+                model = call.model
+                if not model and path and is_question and path[2] in self._admission.models:
+                    model = path[2]
                 self._admission.observer.answered(
-                    call, known, str(status), answered - started, quiet
+                    call,
+                    model,
+                    str(status),
+                    answered_at - started,
+                    quiet=not is_question and status < 400,
                 )
 
     def _headers(self, call: Call) -> list[tuple[bytes, bytes]]:
-        more = [*_SECURITY, (REQUEST_ID_HEADER.encode(), call.id.encode())]
+        """The headers that every answer gets."""
+        headers = [*_SECURITY, (REQUEST_ID_HEADER.encode(), call.id.encode())]
         if call.feedback_token:
-            more.append((TOKEN_HEADER.encode(), call.feedback_token.encode()))
+            headers.append((TOKEN_HEADER.encode(), call.feedback_token.encode()))
         if self._admission.draining:
-            more.append((b"connection", b"close"))
-        return more
+            headers.append((b"connection", b"close"))
+        return headers
 
-    async def _pass(
+    async def _admit(
         self, scope: Scope, receive: Receive, send: Send, call: Call, headers: dict[str, str]
     ) -> Response | None:
-        """Let the application answer; or return the refusal, which is given to a request that is
-        not under way.
+        """Let the application answer, or return the refusal. The caller of this method sends it,
+        when the request is no longer under way.
         """
         try:
             call.is_admin = self._admission.access.check_http(
@@ -142,38 +151,47 @@ class Gate:
                     )
                 call.deadline = deadline(call.headers, self._admission.settings.timeout)
                 self._admission.admit(scope["path"])
-                scope = self._versioned(scope, call)
+                scope = self._without_version(scope, call)
                 body = await read_body(
                     scope, receive, self._admission.settings.body, call.deadline, hold
                 )
-                await self._ask(scope, receive, send, call, body)
+                await self._answer(scope, receive, send, call, body)
         except HTTPException as error:
-            return _say(error.status_code, error.detail, error.headers)
+            return _error_response(error.status_code, error.detail, error.headers)
         except KINDS as error:
-            return _of(fault(error))
+            return _fault_response(fault(error))
         return None
 
-    async def _ask(
+    async def _answer(
         self, scope: Scope, receive: Receive, send: Send, call: Call, body: bytes
     ) -> None:
-        given = False
+        """Run the application on a body that was read already."""
+        is_received = False
 
-        async def once() -> Message:
-            nonlocal given
-            if given:
+        async def receive_body() -> Message:
+            nonlocal is_received
+            if is_received:
                 return await receive()
-            given = True
+            is_received = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        watch = asyncio.create_task(_watch(receive, call)) if scope["method"] == "POST" else None
+        watch: asyncio.Task[None] | None = None
+        if scope["method"] == "POST":
+            watch = asyncio.create_task(_abandon_when_caller_leaves(receive, call))
         try:
-            await self._app(scope, once, send)
+            await self._app(scope, receive_body, send)
         finally:
             if watch:
                 watch.cancel()
 
-    def _versioned(self, scope: Scope, call: Call) -> Scope:
-        match = _VERSIONED.fullmatch(scope["path"])
+    def _without_version(self, scope: Scope, call: Call) -> Scope:
+        """The request with the path of its model; a version that the path names is noted on the
+        call.
+
+        Raises:
+            HTTPException: 404, that version is not served.
+        """
+        match = _VERSIONED_PATH.fullmatch(scope["path"])
         if match is None:
             return scope
         model, name, version, rest = match.groups()
@@ -188,7 +206,7 @@ class Gate:
         return {**scope, "path": path, "raw_path": path.encode()}
 
 
-async def _watch(receive: Receive, call: Call) -> None:
+async def _abandon_when_caller_leaves(receive: Receive, call: Call) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     call.abandon()
@@ -197,8 +215,8 @@ async def _watch(receive: Receive, call: Call) -> None:
 class Rest(RESTServer):  # type: ignore[misc]
     """kserve's REST server on a socket that is already bound.
 
-    Questions have routes of their own: kserve's parse a V2 body twice, drop the fields they do not
-    know, and validate the answer once more.
+    Questions have routes of our own, because kserve's parse a V2 body twice, drop the fields that
+    they do not know, and validate the answer once more.
     """
 
     def __init__(
@@ -212,7 +230,7 @@ class Rest(RESTServer):  # type: ignore[misc]
     ) -> None:
         settings = admission.settings
         super().__init__(
-            "",  # see `create_application`
+            "",  # the application's import path; see `create_application`
             dataplane,
             repository,
             listener.getsockname()[1],
@@ -225,11 +243,11 @@ class Rest(RESTServer):  # type: ignore[misc]
         self._listener = listener
         self._admission = admission
         self._routes = routes
-        self._server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]  # we have our own
+        self._server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]  # Server handles signals
 
     def create_application(self) -> None:
-        """An application of its own: kserve has one for the whole process, in which a second server
-        meets the first.
+        """Create an application for this server alone. kserve has one for the whole process, which
+        a second server would share with the first.
         """
         self.app = self.config.app = FastAPI(title="Tasteloop", redoc_url=None, docs_url=None)
         self._add_middlewares(self.app)
@@ -279,11 +297,11 @@ class Rest(RESTServer):  # type: ignore[misc]
         headers = CALL.get().headers
         try:
             payload, attributes = self.dataplane.decode(
-                await request.body(), {**headers, "content-type": _type(headers)}
+                await request.body(), {**headers, "content-type": _content_type(headers)}
             )
         except InvalidInput:
             raise
-        except Exception:  # what kserve's reading of a CloudEvent meets
+        except Exception:  # kserve raises anything where a CloudEvent is none
             raise InvalidInput(
                 "the headers or the body announce a CloudEvent, but it is not one"
             ) from None
@@ -308,24 +326,24 @@ class Rest(RESTServer):  # type: ignore[misc]
         )
 
 
-def _type(headers: Mapping[str, str]) -> str:
-    """kserve parses JSON under four exact content types and hands the model bytes under any
-    other.
+def _content_type(headers: Mapping[str, str]) -> str:
+    """The content type for kserve, which parses JSON only under four exact ones and hands the model
+    bytes under any other.
     """
-    given = headers.get("content-type", "")
-    return given if given.startswith("application/cloudevents") else _JSON
+    header = headers.get("content-type", "")
+    return header if header.startswith("application/cloudevents") else _JSON
 
 
-def _say(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+def _error_response(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
     return Response(orjson.dumps({"error": text}), status, headers, media_type=_JSON)
 
 
-def _of(found: Fault) -> Response:
-    return _say(found.http, found.text, found.headers)
+def _fault_response(answer: Fault) -> Response:
+    return _error_response(answer.http, answer.text, answer.headers)
 
 
 def _messages(response: Response) -> tuple[Message, Message]:
-    """A response as it is sent."""
+    """A response as the two messages that ASGI sends."""
     start = {
         "type": "http.response.start",
         "status": response.status_code,
@@ -335,15 +353,16 @@ def _messages(response: Response) -> tuple[Message, Message]:
 
 
 async def _answer_fault(_: Request, error: Exception) -> Response:
-    return _of(fault(error))
+    return _fault_response(fault(error))
 
 
 async def _answer_http(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _say(error.status_code, error.detail, error.headers)
+    return _error_response(error.status_code, error.detail, error.headers)
 
 
 async def _answer_malformed(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problem = error.errors()[0]
-    return _say(HTTPStatus.BAD_REQUEST, f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}")
+    field = ".".join(str(part) for part in problem["loc"])
+    return _error_response(HTTPStatus.BAD_REQUEST, f"{field}: {problem['msg']}")

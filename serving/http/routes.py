@@ -1,6 +1,4 @@
-"""What a server answers beside the models: what it serves since when, and what came of its
-answers.
-"""
+"""What a server answers beside the models: its status, and feedback on its answers."""
 
 from __future__ import annotations
 
@@ -24,13 +22,13 @@ from tasteloop.errors import TasteloopError
 def routes(
     status: Callable[[], dict[str, Any]], journal: Journal | None, tokens: FeedbackTokens | None
 ) -> list[Route]:
-    """`GET /v1/status` and `POST /v1/feedback`; errors are the server's to answer."""
+    """`GET /v1/status` and `POST /v1/feedback`. Errors are raised; the server answers them."""
 
-    async def tell(_: Request) -> Response:
-        told = await asyncio.to_thread(status)  # it reads a file
-        return Response(orjson.dumps(told), media_type="application/json")
+    async def answer_status(_: Request) -> Response:
+        report = await asyncio.to_thread(status)  # it reads a file
+        return Response(orjson.dumps(report), media_type="application/json")
 
-    async def take(request: Request) -> Response:
+    async def accept_feedback(request: Request) -> Response:
         if journal is None or tokens is None:
             raise NotImplementedError(
                 "this server keeps no journal to which feedback could be joined; see --journal"
@@ -39,12 +37,13 @@ def routes(
             body = orjson.loads(await request.body())
         except ValueError as error:
             raise TasteloopError(f"the body is not JSON: {error}") from None
-        given = parse_feedback(body, now(), tokens)
-        if not journal.feedback(given):
+        outcomes = parse_feedback(body, now(), tokens)
+        if not journal.feedback(outcomes):
             raise QueueFull(1.0)
-        return Response(orjson.dumps({"accepted": len(given)}), 202, media_type="application/json")
+        content = orjson.dumps({"accepted": len(outcomes)})
+        return Response(content, 202, media_type="application/json")
 
     return [
-        Route("/v1/status", tell, methods=["GET"]),
-        Route("/v1/feedback", take, methods=["POST"]),
+        Route("/v1/status", answer_status, methods=["GET"]),
+        Route("/v1/feedback", accept_feedback, methods=["POST"]),
     ]

@@ -1,4 +1,4 @@
-"""V2 over gRPC, through the same gate: who may ask, how long, and the same faults."""
+"""V2 over gRPC, with a gate that checks what REST's checks, and with the same faults."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 from serving.answering.call import CALL, Call
 from serving.headers import REQUEST_ID_HEADER, TOKEN_HEADER
 from serving.http import connections, v2
-from serving.http.addresses import address, taken
+from serving.http.addresses import address, port_is_taken
 from serving.http.admission import Admission
 from serving.http.calls import deadline, request_id
+from serving.http.connection_limits import fit_open_files
 from serving.http.faults import fault
 from serving.http.repository import Repository
 
 
 class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """What `rest.Gate` is for REST. The caller's deadline is gRPC's own; one who leaves cancels the
-    task.
+    """What `rest.Gate` is for REST. The caller's deadline is gRPC's own, and a caller who leaves
+    cancels the task.
 
-    It takes the message as bytes and has it parsed only after the caller was let in.
+    It takes the message as bytes and parses it only after the caller was admitted.
     """
 
     def __init__(self, admission: Admission) -> None:
@@ -55,6 +56,7 @@ class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         context: grpc.aio.ServicerContext,
         method: str,
     ) -> Any:
+        # 1. the call
         started = time.monotonic()
         headers = {
             key.lower(): value
@@ -64,25 +66,24 @@ class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         most = self._admission.settings.timeout
         call = Call(request_id(headers.get(REQUEST_ID_HEADER)), "grpc", headers, started + most)
         token = CALL.set(call)
-        asks = method.endswith("/ModelInfer")
-        model = ""  # that was asked for
+        is_question = method.endswith("/ModelInfer")
+        model = ""  # of the question
         code = grpc.StatusCode.OK
         context.set_trailing_metadata(((REQUEST_ID_HEADER, call.id),))
         try:
+            # 2. admission
             call.is_admin = self._admission.access.check(method, headers)
             self._admission.admit(method)
             remaining = context.time_remaining()
-            call.deadline = min(
-                deadline(headers, most), started + (most if remaining is None else remaining)
-            )
+            seconds = most if remaining is None else remaining
+            call.deadline = min(deadline(headers, most), started + seconds)
+
+            # 3. the answer
             with self._admission.under_way() as hold:
                 hold(len(message))
                 request = _parse(handler, message, method)
-                model = (
-                    request.model_name
-                    if asks and request.model_name in self._admission.models
-                    else ""
-                )
+                if is_question and request.model_name in self._admission.models:
+                    model = request.model_name
                 answer = await handler.unary_unary(request, context)
             if call.feedback_token:
                 context.set_trailing_metadata(
@@ -93,21 +94,26 @@ class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             code = grpc.StatusCode.CANCELLED
             raise
         except Exception as error:
-            found = fault(error)
-            code = found.grpc
-            trailing = [(name.lower(), value) for name, value in found.headers.items()]
+            answered_fault = fault(error)
+            code = answered_fault.grpc
+            trailing = [(name.lower(), value) for name, value in answered_fault.headers.items()]
             context.set_trailing_metadata((*trailing, (REQUEST_ID_HEADER, call.id)))
-            await context.abort(found.grpc, found.text)
+            await context.abort(answered_fault.grpc, answered_fault.text)
         finally:
+            # 4. the note of it
             CALL.reset(token)
-            quiet = not asks and code is grpc.StatusCode.OK
+            quiet = not is_question and code is grpc.StatusCode.OK
             self._admission.observer.answered(
                 call, call.model or model, code.name, time.monotonic() - started, quiet
             )
 
 
 def _parse(handler: grpc.RpcMethodHandler, message: bytes, method: str) -> Any:
-    """Raises InvalidInput for bytes that are no message of the method."""
+    """The message of a method.
+
+    Raises:
+        InvalidInput: the bytes are no such message.
+    """
     try:
         return handler.request_deserializer(message)
     except DecodeError:
@@ -119,7 +125,7 @@ def _parse(handler: grpc.RpcMethodHandler, message: bytes, method: str) -> Any:
 
 
 class _Servicer(InferenceServicer):  # type: ignore[misc]
-    """kserve's servicer, where versions are known."""
+    """kserve's servicer, with versions."""
 
     def __init__(self, admission: Admission, dataplane: DataPlane, repository: Repository) -> None:
         super().__init__(dataplane, repository)
@@ -135,22 +141,21 @@ class _Servicer(InferenceServicer):  # type: ignore[misc]
         return v2.to_grpc(answer)
 
     async def ModelReady(self, request: Any, context: Any) -> Any:
-        self._check(request.name, request.version)
+        self._require_version(request.name, request.version)
         return await super().ModelReady(request, context)
 
     async def ModelMetadata(self, request: Any, context: Any) -> Any:
-        self._check(request.name, request.version)
+        self._require_version(request.name, request.version)
         return pb.ModelMetadataResponse(**await self._data_plane.model_metadata(request.name))
 
-    def _check(self, name: str, version: str) -> None:
-        if version and version not in [
-            predictor.version for predictor in self._admission.live.serving
-        ]:
+    def _require_version(self, name: str, version: str) -> None:
+        served = [predictor.version for predictor in self._admission.live.serving]
+        if version and version not in served:
             raise ModelNotFound(f"{name} version {version}")
 
 
 class Rpc(GRPCServer):  # type: ignore[misc]
-    """kserve's gRPC server on one address of its own, which it shares with nobody."""
+    """kserve's gRPC server, on an address that it shares with no other server."""
 
     def __init__(
         self,
@@ -183,7 +188,7 @@ class Rpc(GRPCServer):  # type: ignore[misc]
                 ("grpc.max_concurrent_streams", settings.requests),
                 (
                     "grpc.max_allowed_incoming_connections",
-                    connections.fit_open_files(settings.connections),
+                    fit_open_files(settings.connections),
                 ),
                 ("grpc.server_handshake_timeout_ms", int(1000 * connections.HEAD_SECONDS)),
                 ("grpc.max_connection_idle_ms", 1000 * self._keep_alive),
@@ -193,7 +198,7 @@ class Rpc(GRPCServer):  # type: ignore[misc]
         try:
             port = self._server.add_insecure_port(address(settings.host, settings.grpc_port))
         except RuntimeError:
-            raise taken(settings.host, settings.grpc_port, "--grpc-port") from None
+            raise port_is_taken(settings.host, settings.grpc_port, "--grpc-port") from None
         await self._server.start()
         self.bound = port
         await self._server.wait_for_termination()

@@ -1,10 +1,10 @@
 """A real `kserve.ModelServer`, locked down.
 
-What the stock server (0.21) does and this one does not: bind every interface, share its gRPC port
-with a second server (SO_REUSEPORT), let anyone unload a model, read bodies of any size, queue
-without a bound, answer the caller's mistakes with 500 and our mistakes with the exception's text,
-refuse `application/json; charset=utf-8`, claim extensions that are off, and on SIGTERM take the
-models away from requests that still come.
+The stock server (0.21) does the following, and this one does not: bind every interface, share its
+gRPC port with a second server (SO_REUSEPORT), let anyone unload a model, read bodies of any size,
+queue without a bound, answer the caller's mistakes with 500 and our mistakes with the exception's
+text, refuse `application/json; charset=utf-8`, claim extensions that are off, and on SIGTERM take
+the models away from requests that still come.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class _Plane(DataPlane):  # type: ignore[misc]
         self._admission = admission
 
     async def live(self) -> dict[str, str]:
-        """Not alive once nobody computes any more: only a restart helps then."""
+        """Dead when the compute thread has ended: only a restart helps then."""
         return {"status": "alive" if self._admission.alive else "dead"}
 
     async def ready(self) -> bool:
@@ -70,21 +70,22 @@ class _Plane(DataPlane):  # type: ignore[misc]
 
 
 class Server(kserve.ModelServer):  # type: ignore[misc]
-    """A `kserve.ModelServer` on one address, for whoever is `live`.
+    """A `kserve.ModelServer` on one address, for the live predictor.
 
-    The ports are bound on construction, so that a taken one is known before a model is loaded;
-    connections are accepted from `start` on, when the predictor is warm. Port 0 is any free one.
+    The ports are bound on construction, so that a port that is in use is noticed before a model is
+    loaded. Connections are accepted from `start` on, when the predictor is warm. Port 0 is any free
+    one.
 
     Args:
         access: who may ask.
         routes: what it answers beside the models.
-        observer: told of every request once it was answered.
+        observer: notes every request after it was answered.
 
     Attributes:
-        admission: what the gates of both protocols ask, from `open` on.
+        admission: what the gates of both protocols share; it exists from `open` on.
 
     Raises:
-        TasteloopError: a port that is taken, or an address that is not this machine's.
+        TasteloopError: a port is in use, or the address is not this machine's.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
             enable_latency_logging=False,
             grace_period=settings.grace,
         )
-        # What it logs again is already in the log, under the id that the caller got.
+        # uvicorn logs errors again that are already in the log, under the id that the caller got.
         logging.getLogger("uvicorn.error").addFilter(
             lambda entry: "ASGI application" not in str(entry.msg)
         )
@@ -115,8 +116,8 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
             bind(settings.host, settings.grpc_port, "--grpc-port").close()
 
     def open(self, batcher: Batcher) -> None:
-        """Everything but the network: the servers of both protocols, for a warm predictor's
-        batcher.
+        """Make the servers of both protocols, for the batcher of a warm predictor; they do not
+        listen yet.
         """
         self._batcher = batcher
         self.admission = Admission(self.settings, self.access, batcher, self.observer)
@@ -134,6 +135,7 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         asyncio.run(self._run())
 
     async def _run(self) -> None:
+        # 1. start
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -142,6 +144,8 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
         rpc = asyncio.create_task(self._grpc_server.start(self.max_threads))
         stopped = asyncio.create_task(stop.wait())
         announced = asyncio.create_task(self._announce())
+
+        # 2. wait for a signal
         await asyncio.wait({rest, rpc, stopped}, return_when=asyncio.FIRST_COMPLETED)
         announced.cancel()
         if not stopped.done():  # one of them did not start, or ended by itself
@@ -149,6 +153,8 @@ class Server(kserve.ModelServer):  # type: ignore[misc]
                 if task.done():
                     task.result()
             raise TasteloopError("a server ended by itself; the log says why")
+
+        # 3. drain
         await self._drain()
         await asyncio.gather(rest, rpc)
         await loop.run_in_executor(None, self._batcher.close)

@@ -1,6 +1,6 @@
 """The Open Inference Protocol on the wire: REST as JSON or with binary tensor data, and gRPC.
 
-One request and one list of output tensors inside, whichever way they come and go.
+All of them are read into one kind of request, and written from one kind of response.
 """
 
 from __future__ import annotations
@@ -63,90 +63,101 @@ def from_rest(body: bytes, header_length: str | None, model: str | None) -> Infe
 
     Args:
         header_length: how many of the body's bytes are JSON; None: all.
-        model: as the address named it; None: whichever, where the address is not known.
+        model: as the address named it; None: any model, where the address is not known.
 
     Raises:
         InvalidInput: where and what does not follow the protocol.
     """
-    length = len(body)
-    if header_length is not None:
-        given = whole_number(header_length)
-        if given is None or given > len(body):
-            raise InvalidInput(
-                f"Inference-Header-Content-Length is {header_length[:40]!r}; it must be the length of the JSON part, "
-                f"at most the body's {len(body)} bytes"
-            )
-        length = given
+    # 1. the JSON part
+    length = len(body) if header_length is None else _json_length(header_length, len(body))
     try:
         request = _Request.model_validate_json(body[:length])
     except ValidationError as error:
-        raise InvalidInput(first(error)) from None
+        raise InvalidInput(describe_first_problem(error)) from None
     if model is not None and request.model_name not in (None, model):
         raise InvalidInput(
             f"model_name is {request.model_name!r}, but the address is that of {model!r}"
         )
-    contents, start, inputs = memoryview(body)[length:], 0, []
-    parameters = _own(request.parameters)
+
+    # 2. the inputs, whose binary data follow it in their order
+    binary_data = memoryview(body)[length:]
+    start = 0
+    inputs = []
+    parameters = _without_transport(request.parameters)
     for tensor in request.inputs:
-        data: list[Any]
-        size = (tensor.parameters or {}).get("binary_data_size")
-        if size is not None:
-            if (
-                isinstance(size, bool)
-                or not isinstance(size, int)
-                or not 0 <= size <= len(contents) - start
-            ):
-                raise InvalidInput(
-                    f"binary_data_size of input {tensor.name!r} is {size!r}; {len(contents) - start} bytes are left "
-                    "in the body"
-                )
-            if tensor.data is not None:
-                raise InvalidInput(
-                    f"input {tensor.name!r} has both data and binary_data_size; send one of them"
-                )
-            data = _elements(tensor.name, tensor.datatype, bytes(contents[start : start + size]))
-            start += size
-        elif tensor.data is not None:
-            data = _flat(tensor.data)
-        else:
-            raise InvalidInput(f"input {tensor.name!r} has neither data nor binary_data_size")
+        data, start = _read_data(tensor, binary_data, start)
         inputs.append(_tensor(tensor.name, tensor.datatype, tensor.shape, data))
-        parameters |= _own(tensor.parameters)
-    if start != len(contents):
+        parameters |= _without_transport(tensor.parameters)
+    if start != len(binary_data):
         raise InvalidInput(
-            f"{len(contents) - start} bytes follow the binary data that the inputs declare"
+            f"{len(binary_data) - start} bytes follow the binary data that the inputs declare"
         )
-    binary = _flag(request.parameters, "binary_data_output")
+
+    # 3. which outputs, and how
+    is_binary = _flag(request.parameters, "binary_data_output")
     outputs = None
     if request.outputs:
         outputs = {
             output.name: _flag(output.parameters, "binary_data") for output in request.outputs
         }
-    return InferenceRequest(request.id or "", inputs, parameters, outputs, bool(binary))
+    return InferenceRequest(request.id or "", inputs, parameters, outputs, bool(is_binary))
+
+
+def _json_length(header: str, size: int) -> int:
+    """The length of a body's JSON part, by the header, of a body with so many bytes."""
+    length = whole_number(header)
+    if length is None or length > size:
+        raise InvalidInput(
+            f"Inference-Header-Content-Length is {header[:40]!r}; it must be the length of the JSON part, "
+            f"at most the body's {size} bytes"
+        )
+    return length
+
+
+def _read_data(tensor: _Input, binary_data: memoryview, start: int) -> tuple[list[Any], int]:
+    """The elements of an input, and where the binary data of the next input begin."""
+    size = (tensor.parameters or {}).get("binary_data_size")
+    if size is None:
+        if tensor.data is None:
+            raise InvalidInput(f"input {tensor.name!r} has neither data nor binary_data_size")
+        return _flatten(tensor.data), start
+    left = len(binary_data) - start
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= left:
+        raise InvalidInput(
+            f"binary_data_size of input {tensor.name!r} is {size!r}; {left} bytes are left in the body"
+        )
+    if tensor.data is not None:
+        raise InvalidInput(
+            f"input {tensor.name!r} has both data and binary_data_size; send one of them"
+        )
+    end = start + size
+    return _elements(tensor.name, tensor.datatype, bytes(binary_data[start:end])), end
 
 
 def whole_number(text: str) -> int | None:
-    """A header's digits as a number; None for what is none, or has more digits than any size or
-    time needs.
+    """A header's digits as a number; None for other text, or for more digits than any size or time
+    needs.
 
-    `int` alone takes other scripts' digits and signs, and raises at 4,300 digits.
+    `int` alone accepts other scripts' digits and signs, and raises at 4,300 digits.
     """
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 def to_rest(response: InferenceResponse) -> tuple[bytes, int | None]:
-    """The body, and how many of its bytes are JSON where it does not end with that."""
+    """The body, and how many of its bytes are JSON; None where all are."""
     written, contents = [], []
-    asked = response.request.outputs or {}
+    requested = response.request.outputs or {}
     for tensor in response.outputs:
         entry: dict[str, Any] = {
             "name": tensor.name,
             "datatype": tensor.datatype,
             "shape": list(tensor.shape),
         }
-        binary = asked.get(tensor.name)
-        if response.request.binary if binary is None else binary:
-            contents.append(_raw(tensor))
+        is_binary = requested.get(tensor.name)
+        if is_binary is None:
+            is_binary = response.request.binary
+        if is_binary:
+            contents.append(_to_bytes(tensor))
             entry["parameters"] = {"binary_data_size": len(contents[-1])}
         else:
             flat = tensor.data.ravel()
@@ -165,22 +176,28 @@ def to_rest(response: InferenceResponse) -> tuple[bytes, int | None]:
 
 
 def from_grpc(request: Any) -> InferenceRequest:
-    """Read a `ModelInferRequest`. Raises InvalidInput as `from_rest` does."""
+    """Read a `ModelInferRequest`.
+
+    Raises:
+        InvalidInput: as `from_rest` does.
+    """
     raw = list(request.raw_input_contents)
     if raw and len(raw) != len(request.inputs):
         raise InvalidInput(
             f"the number of inputs ({len(request.inputs)}) is not that of raw_input_contents ({len(raw)})"
         )
-    inputs, parameters = [], _own(to_http_parameters(request.parameters))
+    inputs = []
+    parameters = _without_transport(to_http_parameters(request.parameters))
     for index, tensor in enumerate(request.inputs):
         if raw and tensor.HasField("contents"):
             raise InvalidInput(
                 f"input {tensor.name!r} has both contents and raw_input_contents; send one of them"
             )
-        contents = [] if raw else _typed(tensor)
-        data = _elements(tensor.name, tensor.datatype, raw[index]) if raw else contents
+        data = (
+            _elements(tensor.name, tensor.datatype, raw[index]) if raw else _typed_contents(tensor)
+        )
         inputs.append(_tensor(tensor.name, tensor.datatype, tensor.shape, data))
-        parameters |= _own(to_http_parameters(tensor.parameters))
+        parameters |= _without_transport(to_http_parameters(tensor.parameters))
     outputs = {output.name: None for output in request.outputs} or None
     return InferenceRequest(request.id, inputs, parameters, outputs, bool(raw))
 
@@ -193,7 +210,7 @@ def to_grpc(response: InferenceResponse) -> Any:
     for tensor in response.outputs:
         output = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         if response.request.binary:
-            message.raw_output_contents.append(_raw(tensor))
+            message.raw_output_contents.append(_to_bytes(tensor))
         elif tensor.datatype == "BYTES":
             output.contents.bytes_contents.extend(
                 element.encode() for element in tensor.data.ravel()
@@ -205,17 +222,17 @@ def to_grpc(response: InferenceResponse) -> Any:
     return message
 
 
-def first(error: ValidationError) -> str:
-    """The first of pydantic's problems as `inputs.0.shape: Field required`, without the caller's
-    data.
+def describe_first_problem(error: ValidationError) -> str:
+    """The first of pydantic's problems, such as `inputs.0.shape: Field required`, without the
+    caller's data.
     """
     problem = error.errors(include_url=False, include_input=False)[0]
     if problem["type"] == "json_invalid":
         return f"the body is not JSON: {problem['ctx']['error']}"
-    place = ".".join(str(part) for part in problem["loc"])
+    field = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"{place}: unknown field"
-    return f"{place or 'body'}: {problem['msg']}"
+        return f"{field}: unknown field"
+    return f"{field or 'body'}: {problem['msg']}"
 
 
 def _tensor(name: str, datatype: str, shape: Sequence[int], data: list[Any]) -> Tensor:
@@ -226,10 +243,8 @@ def _tensor(name: str, datatype: str, shape: Sequence[int], data: list[Any]) -> 
     return Tensor(name, datatype, tuple(shape), data)
 
 
-def _typed(tensor: Any) -> list[Any]:
-    """The typed contents, of which only BYTES is ever used: another datatype is refused by the
-    predictor.
-    """
+def _typed_contents(tensor: Any) -> list[bytes]:
+    """The typed contents of a BYTES tensor; the predictor refuses every other datatype."""
     contents = tensor.contents
     filled = [name.name for name, _ in contents.ListFields()]
     if tensor.datatype == "BYTES" and filled not in ([], ["bytes_contents"]):
@@ -243,7 +258,7 @@ def _elements(name: str, datatype: str, contents: bytes) -> list[bytes]:
     """The elements of a BYTES tensor: each its length as 4 little-endian bytes, then its
     content.
     """
-    if datatype != "BYTES":  # refused by the predictor, which knows what it wants instead
+    if datatype != "BYTES":  # the predictor refuses it, and says which it takes
         return []
     elements: list[bytes] = []
     start = 0
@@ -261,18 +276,20 @@ def _elements(name: str, datatype: str, contents: bytes) -> list[bytes]:
     return elements
 
 
-def _raw(tensor: Tensor) -> bytes:
+def _to_bytes(tensor: Tensor) -> bytes:
+    """An output's binary contents: little-endian numbers, or elements as `_elements` reads them."""
     if tensor.datatype != "BYTES":
         little: bytes = tensor.data.astype(tensor.data.dtype.newbyteorder("<")).tobytes()
         return little
-    encoded = [element.encode() for element in tensor.data.ravel()]
-    return b"".join(
-        part for element in encoded for part in (struct.pack("<I", len(element)), element)
-    )
+    parts = []
+    for element in tensor.data.ravel():
+        encoded = element.encode()
+        parts += [struct.pack("<I", len(encoded)), encoded]
+    return b"".join(parts)
 
 
-def _flat(data: list[Any]) -> list[Any]:
-    """Row-major elements; the protocol allows nested arrays too, of any depth a body can hold."""
+def _flatten(data: list[Any]) -> list[Any]:
+    """The elements in row-major order. The protocol allows nested arrays too, of any depth."""
     if not any(isinstance(element, list) for element in data):
         return data
     flat: list[Any] = []
@@ -288,8 +305,8 @@ def _flat(data: list[Any]) -> list[Any]:
     return flat
 
 
-def _own(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Without the parameters that say how to answer rather than what."""
+def _without_transport(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The parameters without those that say how data are sent."""
     transport = {"binary_data_output", "binary_data_size", "binary_data"}
     return {name: value for name, value in (parameters or {}).items() if name not in transport}
 

@@ -1,8 +1,8 @@
 """One answered request, and the rows that the journal keeps of it.
 
-What is never written: a raw user id (a user comes here as a pseudonym or not at all) and, unless
-the setting `text` allows it, what a user wrote. A request's id is written as it came, so it must
-not be made of a user's.
+A raw user id is never written: a user comes here as a pseudonym or not at all. What a user wrote is
+written only where the setting `text` allows it. A request's id is written as it came, so callers
+must not make it of a user's id.
 """
 
 from __future__ import annotations
@@ -38,13 +38,16 @@ from tasteloop.journal import (
 LONGEST_REQUEST_ID = 128  # characters
 CLOCK_SKEW = 300 * SECOND  # by which another machine's clock may be ahead of this one's, µs
 
+Row = dict[str, Any]
+"""A row of the journal, by the names of its columns."""
+
 _STAGES = ("queue", "tokenise", "encode", "rank")
 _REQUEST_ID = re.compile(rf"[!-~]{{1,{LONGEST_REQUEST_ID}}}")
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What was asked and answered in one request.
+    """One request and its answer.
 
     Args:
         time: µs since 1970 UTC at which the answer was ready.
@@ -52,8 +55,8 @@ class Answered:
         outputs: as V1 predictions, one for each instance.
         timings: seconds by stage (queue, tokenise, encode, rank), beside counts.
         headers: the caller's; they are not written.
-        users: each instance's pseudonym or None.
-        answer: the id that the answer's feedback token names; None where it was given none.
+        users: each instance's pseudonym, or None.
+        answer: the id that the answer's feedback token names; None where the answer has no token.
     """
 
     request_id: str
@@ -70,13 +73,13 @@ class Answered:
 
     @property
     def seconds(self) -> float | None:
-        """From the request's arrival in the queue to its answer."""
-        found = [self.timings[stage] for stage in _STAGES if stage in self.timings]
-        return sum(found) if found else None
+        """From the request's arrival in the queue to its answer; None where no stage was timed."""
+        timed = [self.timings[stage] for stage in _STAGES if stage in self.timings]
+        return sum(timed) if timed else None
 
 
-def rows(answered: Answered, role: str, text: bool = False) -> list[dict[str, Any]]:
-    """The rows of `schema(ANSWERS)`, one an instance."""
+def rows(answered: Answered, role: str, text: bool = False) -> list[Row]:
+    """The rows of `schema(ANSWERS)`, one for each instance; `text`: they hold the instances."""
     out = []
     for index, answer in enumerate(answered.outputs):
         instance = answered.instances[index] if index < len(answered.instances) else {}
@@ -99,38 +102,35 @@ def rows(answered: Answered, role: str, text: bool = False) -> list[dict[str, An
     return out
 
 
-def _outline(instance: Mapping[str, Any], text: bool) -> dict[str, Any]:
-    """What may be kept of a question. It was answered, so its events are sound."""
+def _outline(instance: Mapping[str, Any], text: bool) -> Row:
+    """What may be kept of an instance. It was answered, so its events are valid."""
     import orjson
 
-    events = (
-        [Event.parse(event, "event") for event in instance["events"]]
-        if "events" in instance
-        else None
-    )
-    written = (
-        [instance[TEXT]]
-        if TEXT in instance
-        else [event.text for event in events or () if event.text]
-    )
+    events = [Event.parse(event, "event") for event in instance.get("events", ())]
+    times = [event.time for event in events if event.time is not None]
+    texts = [event.text for event in events if event.text]
+    if TEXT in instance:
+        texts = [instance[TEXT]]
     return {
-        EVENTS: None if events is None else len(events),
-        LATEST: max((event.time for event in events or () if event.time is not None), default=None),
-        CHARACTERS: sum(map(len, written)) if instance else None,
+        EVENTS: len(events) if "events" in instance else None,
+        LATEST: max(times, default=None),
+        CHARACTERS: sum(len(written) for written in texts) if instance else None,
         K: whole(instance.get(K)),
         INPUT: orjson.dumps(instance).decode() if text and instance else None,
     }
 
 
-def _outputs(model: str, answer: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of an answer: its names and numbers, best first, and what was said of them."""
+def _outputs(model: str, answer: Mapping[str, Any]) -> Row:
+    """What is kept of an answer: its names and numbers, best first, and whether each was predicted
+    and confident.
+    """
     served = SERVED_MODELS[model]
     entries = served.entries(answer)
     return {
         NAMES: [entry[served.label] for entry in entries],
         NUMBERS: [entry[served.number] for entry in entries],
         PREDICTED: [entry[PREDICTED] for entry in entries] if served.has(PREDICTED) else None,
-        # an answer that another server gave may lack it
+        # an answer of another server may lack it
         CONFIDENT: [entry.get(CONFIDENT) for entry in entries] if served.has(CONFIDENT) else None,
     }
 
@@ -141,7 +141,7 @@ def now() -> int:
 
 
 def is_request_id(text: object) -> TypeGuard[str]:
-    """Whether a text may name a request: it is written to logs, headers and the journal as it
+    """Whether a text may name a request. It is written to logs, headers and the journal as it
     came.
     """
     return isinstance(text, str) and _REQUEST_ID.fullmatch(text) is not None

@@ -1,11 +1,10 @@
-"""What users did with answers, as callers tell it: checked, as rows of the journal."""
+"""Feedback: what users did with answers, as callers send it; checked, as rows of the journal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-from serving.journal.answered import CLOCK_SKEW, LONGEST_REQUEST_ID, iso_time
+from serving.journal.answered import CLOCK_SKEW, LONGEST_REQUEST_ID, Row, iso_time
 from serving.journal.tokens import FeedbackTokens
 from tasteloop.behaviour.events import ITEM, KIND, TIME, VALUE, Event
 from tasteloop.behaviour.times import SECOND, whole
@@ -16,21 +15,19 @@ TOKEN = "token"  # of an entry, besides the columns
 MOST_FEEDBACK = 256  # entries in one request
 
 
-def parse_feedback(
-    body: object, at: int, tokens: FeedbackTokens | None = None
-) -> list[dict[str, Any]]:
+def parse_feedback(body: object, at: int, tokens: FeedbackTokens | None = None) -> list[Row]:
     """The rows of a feedback request, checked.
 
     Args:
         body: {"feedback": [{"request": id, "token": token, "instance": 0, "kind": "click", "item":
             "50", "value": 1.0, "time": ...}]}; `request`, `token` and `kind` are needed.
-        at: when it arrived, in µs; also the time of rows that name none.
-        tokens: which tokens are right. Without it none is needed: only for who writes the journal
-            itself.
+        at: when it arrived, in µs; also the time of entries that name none.
+        tokens: they check the entries' tokens. Without them no token is needed, which is only for
+            programs that write the journal themselves.
 
     Raises:
-        TasteloopError: a field, type or value that is not allowed, or a token of another answer, by
-            its index.
+        TasteloopError: a field, type or value that is not allowed, or the token of another answer;
+            it names the entry by its index.
     """
     if (
         not isinstance(body, Mapping)
@@ -50,14 +47,18 @@ def parse_feedback(
     ]
 
 
-def _outcome(entry: object, where: str, at: int, tokens: FeedbackTokens | None) -> dict[str, Any]:
+def _outcome(entry: object, where: str, at: int, tokens: FeedbackTokens | None) -> Row:
+    # 1. its fields
     known = (REQUEST, TOKEN, INSTANCE, KIND, ITEM, VALUE, TIME)
     if not isinstance(entry, Mapping):
         raise TasteloopError(
             f'{where}: an object is expected, such as {{"request": id, "kind": "click"}}'
         )
-    if unknown := [key for key in entry if key not in known]:
+    unknown = [key for key in entry if key not in known]
+    if unknown:
         raise TasteloopError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
+
+    # 2. which answer it is about
     request, instance = entry.get(REQUEST), whole(entry.get(INSTANCE, 0))
     if not isinstance(request, str) or not 0 < len(request) <= LONGEST_REQUEST_ID:
         raise TasteloopError(
@@ -67,12 +68,16 @@ def _outcome(entry: object, where: str, at: int, tokens: FeedbackTokens | None) 
         raise TasteloopError(
             f"{where}: instance is the place in the request, a whole number from 0 on"
         )
+
+    # 3. what happened, and when
     event = Event.parse({key: entry.get(key) for key in (KIND, ITEM, VALUE, TIME)}, where)
     if event.time is not None and event.time > at + CLOCK_SKEW:
         raise TasteloopError(
             f"{where}: time {entry[TIME]!r} is more than {CLOCK_SKEW // SECOND} s ahead of this server's clock, "
             f"{iso_time(at)}; send when it happened, or leave time out"
         )
+
+    # 4. the token of the answer
     answer = None
     if tokens is not None:
         try:

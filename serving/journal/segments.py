@@ -1,13 +1,13 @@
-"""The journal's files: which there are, which hold what others hold already, which are damaged.
+"""The journal's files: which segments there are, which were merged, and which are damaged.
 
     <directory>/<day of writing, UTC>/answers-<writer>-<first>-<last>.parquet
                                       feedback-<writer>-<first>-<last>.parquet
                                       failures-<writer>-<first>-<last>.parquet
 
-A segment appears whole: it is written under a temporary name, flushed to the disk and renamed. A
-writer numbers its segments; 64 neighbours become one that is named after the first and the last of
-them. So a kill between the merged segment's appearance and its parts' removal is seen by the names,
-and readers pass over the parts.
+A segment is complete when it appears: it is written under a temporary name, flushed to the disk and
+renamed. A writer numbers its segments; 64 neighbours are merged into one that is named after the
+first and the last of them. So the names show where a kill came after a merged segment appeared and
+before its parts were removed, and readers pass over the parts.
 
 A segment that cannot be read is set aside: it is renamed to `<segment>.damaged`, and nothing reads
 it any more.
@@ -20,7 +20,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from tasteloop.errors import TasteloopError
 from tasteloop.journal import KINDS, schema
@@ -43,7 +43,11 @@ def days(directory: Path) -> list[Path]:
 
 
 def segments(directory: Path, kind: str) -> list[Path]:
-    """The segments of a kind, without those that a merged one holds already."""
+    """The segments of a kind, without those whose rows a merged one has.
+
+    Raises:
+        TasteloopError: there is no such directory.
+    """
     if not directory.is_dir():
         raise TasteloopError(
             f"no journal in {directory}; `tasteloop serve` keeps one under TASTELOOP_HOME/journal"
@@ -52,11 +56,14 @@ def segments(directory: Path, kind: str) -> list[Path]:
     for day in days(directory):
         spans: dict[str, list[tuple[int, int, Path]]] = {}
         for path in day.iterdir():
-            if (match := _SEGMENT.fullmatch(path.name)) and match[1] == kind:
-                spans.setdefault(match[2], []).append((int(match[3]), int(match[4]), path))
-        for _, found in sorted(spans.items()):
+            match = _SEGMENT.fullmatch(path.name)
+            if match is not None and match[1] == kind:
+                writer, first, last = match[2], int(match[3]), int(match[4])
+                spans.setdefault(writer, []).append((first, last, path))
+        for _, of_writer in sorted(spans.items()):
+            # a merged segment comes before its parts, and the parts end no later
             end = -1
-            for _, last, path in sorted(found, key=lambda span: (span[0], -span[1])):
+            for _, last, path in sorted(of_writer, key=lambda span: (span[0], -span[1])):
                 if last > end:
                     out.append(path)
                     end = last
@@ -64,6 +71,7 @@ def segments(directory: Path, kind: str) -> list[Path]:
 
 
 def scan_segments(kind: str, paths: Sequence[Path]) -> pl.LazyFrame:
+    """The rows of segments of one kind, with the columns of `schema(kind)`."""
     import polars as pl
 
     return pl.scan_parquet(
@@ -77,11 +85,12 @@ def scan_segments(kind: str, paths: Sequence[Path]) -> pl.LazyFrame:
 
 
 def set_damaged_aside(directory: Path) -> set[Path]:
-    """Rename every segment that is damaged; those that could not be renamed are returned."""
-    kept: set[Path] = set()
+    """Rename every segment that is damaged; returns those that could not be renamed."""
+    not_renamed: set[Path] = set()
     for kind in KINDS:
         for path in segments(directory, kind):
-            if not (damage := _damage(kind, path)):
+            damage = _damage(kind, path)
+            if not damage:
                 continue
             try:
                 path.rename(path.with_name(path.name + _DAMAGED))
@@ -93,19 +102,19 @@ def set_damaged_aside(directory: Path) -> set[Path]:
                     damage,
                 )
             except OSError as error:
-                kept.add(path)
+                not_renamed.add(path)
                 logger.error(
                     "journal: %s is damaged and passed over (%s): %s", path, error.strerror, damage
                 )
-    return kept
+    return not_renamed
 
 
 def _damage(kind: str, path: Path) -> str:
-    """What is wrong with a segment's content; empty where nothing is, or where it was merged away
-    meanwhile.
+    """What is wrong with a segment's content; empty where nothing is, or where it was merged and
+    removed meanwhile.
 
     Raises:
-        TasteloopError: it cannot be opened or read, which says nothing of its content.
+        TasteloopError: it cannot be opened or read, which says nothing about its content.
     """
     import polars as pl
 
@@ -120,14 +129,24 @@ def _damage(kind: str, path: Path) -> str:
     return ""
 
 
-def damaged(directory: Path) -> list[dict[str, Any]]:
-    """The segments that were set aside: {"file", "rows"}; the rows are null where the file does not
-    tell any more.
+class DamagedSegment(TypedDict):
+    """A segment that was set aside; rows is None where the file does not show their number any
+    more.
     """
+
+    file: str
+    rows: int | None
+
+
+def damaged(directory: Path) -> list[DamagedSegment]:
+    """The segments that were set aside, by their paths."""
     import polars as pl
 
-    out = []
-    for path in sorted(path for day in days(directory) for path in day.glob(f"*{_DAMAGED}")):
+    paths: list[Path] = []
+    for day in days(directory):
+        paths += day.glob(f"*{_DAMAGED}")
+    out: list[DamagedSegment] = []
+    for path in sorted(paths):
         rows = None
         with suppress(OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
             rows = int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())

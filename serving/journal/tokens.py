@@ -1,8 +1,8 @@
-"""Feedback belongs to an answer: only who was given an answer can say what came of it.
+"""Feedback tokens: only the caller who got an answer can send feedback on it.
 
 A request's id may be chosen by its caller, guessed by others, or used twice. So each answer gets an
 id of its own, and carries a token that names it and that nobody can make without the server's key.
-An outcome must show the token.
+Feedback must show the token.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import secrets
 from serving.headers import TOKEN_HEADER
 from tasteloop.errors import TasteloopError
 
-_LONGEST = 128  # characters that are looked at; a token has 65
+_LONGEST = 128  # characters; a longer text is not read, a token has 65
 
 
 class FeedbackTokens:
@@ -31,15 +31,14 @@ class FeedbackTokens:
         return f"{answer}.{self._signature(request, answer)}"
 
     def answer_of(self, token: object, request: str) -> str:
-        """The id of the answer that a token was given with.
+        """The id of the answer that carried a token.
 
         Raises:
-            TasteloopError: it was not given with an answer to this request.
+            TasteloopError: no answer to this request carried it.
         """
-        given = (
-            token if isinstance(token, str) and len(token) <= _LONGEST and token.isascii() else ""
-        )
-        answer, _, signature = given.partition(".")
+        is_readable = isinstance(token, str) and len(token) <= _LONGEST and token.isascii()
+        text = str(token) if is_readable else ""
+        answer, _, signature = text.partition(".")
         if not hmac.compare_digest(signature, self._signature(request, answer)):
             raise TasteloopError(
                 f"token is none that came with an answer to request {request!r}; send both as the answer had them: its "
@@ -48,9 +47,8 @@ class FeedbackTokens:
         return answer
 
     def _signature(self, request: str, answer: str) -> str:
-        return hmac.digest(self._key, f"{answer} {request}".encode(errors="replace"), "sha256")[
-            :16
-        ].hex()
+        message = f"{answer} {request}".encode(errors="replace")
+        return hmac.digest(self._key, message, "sha256")[:16].hex()
 
 
 def new_answer_id() -> str:

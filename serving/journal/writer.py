@@ -1,7 +1,7 @@
 """The writer of the journal: a thread that puts answers, feedback and failures into segments.
 
-How the files lie is told in `serving.journal.segments`; what is kept of an answer, and what never
-is, in `serving.journal.answered`.
+`serving.journal.segments` describes the files. `serving.journal.answered` decides what is written
+of an answer, and what never is.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from prometheus_client import Counter
 
-from serving.journal.answered import Answered, rows
+from serving.journal.answered import Answered, Row, rows
 from serving.journal.segments import days
 from serving.settings import JournalSettings
 from tasteloop import files
@@ -46,15 +46,31 @@ ROWS = Counter(
     "tasteloop_journal_rows", "Rows of the journal, by what became of them", ("outcome",)
 )
 
-_MERGED = 64  # segments that become one
+_MERGED = 64  # segments that are merged into one
 _LARGEST = 100_000  # rows of a merged segment
-_STALE = 3600.0  # seconds after which a temporary file has no living writer
+_STALE = 3600.0  # seconds after which the writer of a temporary file is assumed dead
 _RETRY = 1.0  # seconds after a write that failed
 
 
+class JournalStatus(TypedDict):
+    """The state of a journal's writer since its start.
+
+    Attributes:
+        written: rows on the disk, by kind.
+        waiting: rows that were accepted and are not on the disk yet.
+        dropped: rows for which there was no room, or that could not be written.
+        error: what keeps the writer from writing; None where nothing does.
+    """
+
+    written: dict[str, int]
+    waiting: int
+    dropped: int
+    error: str | None
+
+
 class Journal:
-    """A background writer. `answered` and `feedback` never wait: beyond `settings.bound` rows are
-    dropped, counted.
+    """A background writer. `answered` and `feedback` never wait: rows beyond `settings.bound` are
+    dropped and counted.
 
     `close` writes what is left. A kill loses the rows that were accepted and not yet written, at
     most `settings.bound`.
@@ -91,15 +107,12 @@ class Journal:
         return self._accept(FEEDBACK, outcomes, len(outcomes))
 
     def failed(self, request_id: str, model: str, version: str, time: int) -> bool:
-        """Accept that a version failed on a request at a time (µs)."""
-        return self._accept(
-            FAILURES, [{REQUEST: request_id, TIME: time, MODEL: model, VERSION: version}], 1
-        )
+        """Accept the row that a version failed on a request at a time (µs)."""
+        row = {REQUEST: request_id, TIME: time, MODEL: model, VERSION: version}
+        return self._accept(FAILURES, [row], 1)
 
-    def status(self) -> dict[str, Any]:
-        """Rows written, waiting and dropped since the start, and the error that holds the writer
-        up.
-        """
+    def status(self) -> JournalStatus:
+        """The rows and the error since the start."""
         with self._changed:
             return {
                 "written": dict(self._written),
@@ -133,6 +146,7 @@ class Journal:
         taken: dict[str, list[tuple[Any, int]]] = {kind: [] for kind in KINDS}
         cleaned: date | None = None
         while True:
+            # 1. what has been accepted, after a while or when half of the room is used
             with self._changed:
                 self._changed.wait_for(
                     lambda: self._closing or 2 * self._pending >= self.settings.bound,
@@ -142,9 +156,13 @@ class Journal:
                 while self._waiting:
                     kind, entry, count = self._waiting.popleft()
                     taken[kind].append((entry, count))
+
+            # 2. to the disk; what it refuses stays in `taken`
             failed = False
             for kind, entries in taken.items():
                 failed = not self._write(kind, entries) or failed
+
+            # 3. the end, another try, or old days
             if last:
                 with self._changed:
                     self._drop(self._pending)
@@ -156,13 +174,15 @@ class Journal:
                 _clean(self.settings.directory, today - timedelta(days=self.settings.days))
 
     def _write(self, kind: str, entries: list[tuple[Any, int]]) -> bool:
-        """One segment of all entries, which are then forgotten; they stay where the disk refuses
-        them.
+        """Write one segment of all entries and remove them from the list; where the disk refuses
+        them, they stay in it. Returns whether the entries were written.
         """
         if not entries:
             return True
-        count = sum(n for _, n in entries)
-        table: list[dict[str, Any]] = []
+
+        # 1. their rows
+        count = sum(rows_of_entry for _, rows_of_entry in entries)
+        table: list[Row] = []
         for entry, _ in entries:
             try:
                 if kind == ANSWERS:
@@ -170,33 +190,37 @@ class Journal:
                     table += rows(answered, role, self.settings.text)
                 else:
                     table += entry
-            except Exception:  # one answer that cannot be told must not keep the others out
+            except Exception:  # one answer that has no row must not keep the others out
                 logger.exception("an answer could not be written to the journal")
-        day, number = datetime.now(UTC).date().isoformat(), self._numbers[kind]
         frame = _frame(kind, table)
-        kept = frame.height
+
+        # 2. the segment
+        day, number = datetime.now(UTC).date().isoformat(), self._numbers[kind]
         try:
-            if kept:
+            if frame.height:
                 files.write_parquet(self._segment(day, kind, number, number), frame)
         except Exception as error:
             if self._error is None:
                 logger.exception("the journal cannot be written; %d rows wait", count)
-            with self._changed:  # a caller may see it: the log has the rest
-                self._error = (error.strerror if isinstance(error, OSError) else None) or type(
-                    error
-                ).__name__
+            reason = error.strerror if isinstance(error, OSError) else None
+            with self._changed:  # callers may see this text, so it is short: the log has the rest
+                self._error = reason or type(error).__name__
             return False
+
+        # 3. the counts
         entries.clear()
         with self._changed:
             self._pending -= count
-            self._written[kind] += kept
-            self._drop(count - kept)
+            self._written[kind] += frame.height
+            self._drop(count - frame.height)
             self._error = None
-        ROWS.labels("written").inc(kept)
-        if kept:
+        ROWS.labels("written").inc(frame.height)
+
+        # 4. merging
+        if frame.height:
             self._numbers[kind] += 1
             try:
-                self._merge(day, kind, 0, (number, number, kept))
+                self._merge(day, kind, 0, (number, number, frame.height))
             except Exception:  # the parts stay, and are read as well
                 logger.exception("segments of the journal could not be merged")
                 self._merging.pop((day, kind), None)
@@ -208,13 +232,15 @@ class Journal:
         )
 
     def _merge(self, day: str, kind: str, level: int, segment: tuple[int, int, int]) -> None:
-        """Add a segment (first, last, rows) to its level; a full level becomes one segment of the
-        next.
+        """Add a segment (first, last, rows) to its level; a full level is merged into one segment
+        of the next level.
 
-        The parts are neighbours: a level that is left unmerged empties those above it.
+        The parts of a merged segment must be neighbours, so a level that stays unmerged because it
+        is too large empties those above it.
         """
         import polars as pl
 
+        # 1. the levels of this day
         for key in [key for key in self._merging if key[0] != day]:
             del self._merging[key]
         levels = self._merging.setdefault((day, kind), [])
@@ -223,13 +249,17 @@ class Journal:
         levels[level].append(segment)
         if len(levels[level]) < _MERGED:
             return
+
+        # 2. a full level, if it is not too large
         parts, levels[level] = levels[level], []
         total = sum(count for _, _, count in parts)
         if total > _LARGEST:
             del levels[level + 1 :]
             return
+
+        # 3. one segment of it
         first, last = parts[0][0], parts[-1][1]
-        paths = [self._segment(day, kind, a, b) for a, b, _ in parts]
+        paths = [self._segment(day, kind, start, end) for start, end, _ in parts]
         merged = pl.concat([files.read_parquet(path) for path in paths])
         files.write_parquet(self._segment(day, kind, first, last), merged)
         for path in paths:
@@ -238,28 +268,28 @@ class Journal:
 
 
 def _frame(kind: str, table: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    """The rows that fit the schema: a collector is told anything, and a row that never fits must
-    not hold others up.
+    """The rows that fit the schema. A collector may get anything, and a row that never fits must
+    not keep the others from being written.
     """
     import polars as pl
 
-    def framed(some: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-        return pl.DataFrame(some, schema=schema(kind), strict=False)
+    def make_frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+        return pl.DataFrame(rows, schema=schema(kind), strict=False)
 
     try:
-        return framed(table)
+        return make_frame(table)
     except Exception:
-        fitting = [framed([])]
+        fitting = [make_frame([])]
         for row in table:
             try:
-                fitting.append(framed([row]))
+                fitting.append(make_frame([row]))
             except Exception:
                 logger.exception("a row fits no table of the journal")
         return pl.concat(fitting)
 
 
 def _clean(directory: Path, oldest: date) -> None:
-    """Remove days before `oldest`, and what killed writers left half-written."""
+    """Remove the days before `oldest`, and the unfinished files of writers that were killed."""
     try:
         for day in days(directory):
             if day.name < oldest.isoformat():

@@ -1,4 +1,4 @@
-"""What is noted of every request once it was answered: metrics, one log line, and spans."""
+"""What is noted of every request after its answer: metrics, one log line, and spans."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Observer:
         """Note one request.
 
         Args:
-            model: one that is served, or "": a caller cannot make up label values.
+            model: one that is served, or "", so that a caller cannot make up values of a label.
             code: the HTTP status, or the name of gRPC's.
             seconds: from its arrival to its answer.
-            quiet: a probe or a look at metadata that went well; logged at debug only.
+            quiet: a probe or a request for metadata that succeeded; it is logged at debug only.
         """
         version = call.answered_by or ""
         telemetry.REQUESTS.labels(call.protocol, model, version, code).inc()
@@ -45,8 +45,9 @@ class Observer:
         level = logging.DEBUG if quiet else logging.INFO
         if access.isEnabledFor(level):
             fields: dict[str, Any] = {"request": call.id, "protocol": call.protocol, "code": code}
-            if match := _TRACE.fullmatch(call.headers.get("traceparent", "")):
-                fields["trace"] = match[1]
+            trace = _TRACE.fullmatch(call.headers.get("traceparent", ""))
+            if trace:
+                fields["trace"] = trace[1]
             if model:
                 fields |= {"model": model, "version": version}
             fields["seconds"] = round(seconds, 6)

@@ -51,7 +51,7 @@ READY = Gauge("tasteloop_ready", "1: warm and taking requests")
 def batch_computed(
     model: str, instances: int, measured: Mapping[str, float], waits: Iterable[float]
 ) -> None:
-    """Counts one batch.
+    """Count one batch.
 
     Args:
         measured: seconds by stage, and how often the session's cache was hit and missed.
@@ -68,7 +68,7 @@ def batch_computed(
 
 
 class ObservedCall(Protocol):
-    """What is looked at of a request that was answered; see `serving.answering.call.Call`."""
+    """What is noted of a request that was answered; see `serving.answering.call.Call`."""
 
     @property
     def id(self) -> str: ...
@@ -88,9 +88,9 @@ class JsonLines(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, Any] = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-            + f".{int(record.msecs):03d}Z",
+            "time": f"{moment}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -102,7 +102,7 @@ class JsonLines(logging.Formatter):
 
 
 class Plain(logging.Formatter):
-    """For people: the same on one line of words."""
+    """The same on one line of text, for people."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -110,8 +110,6 @@ class Plain(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", None)
         line = super().format(record)
-        return (
-            f"{line} " + " ".join(f"{name}={value}" for name, value in fields.items())
-            if fields
-            else line
-        )
+        if not fields:
+            return line
+        return " ".join([line, *(f"{name}={value}" for name, value in fields.items())])

@@ -1,11 +1,11 @@
-"""OpenTelemetry spans, where `--traces` names a collector: one of each request, and one of each of
-its stages.
+"""OpenTelemetry spans, where `--traces` names a collector: one for each request, and one for each
+of its stages.
 
-A request's span continues the caller's trace (W3C `traceparent`) and is written after the answer
-was sent, by what the batcher measured; nothing is recorded on a request's way. Export is OTLP over
-HTTP from a thread of its own; what a collector does not take is dropped, never waited for. The
-SDK's own variables hold: OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS, OTEL_RESOURCE_ATTRIBUTES,
-OTEL_SERVICE_NAME.
+A request's span continues the caller's trace (W3C `traceparent`). It is written after the answer
+was sent, from what the batcher measured; nothing is recorded before. Spans are exported as OTLP
+over HTTP in a thread of their own; those that a collector does not take are dropped, and nothing
+waits for it. The SDK's own variables hold: OTEL_TRACES_SAMPLER, OTEL_EXPORTER_OTLP_HEADERS,
+OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from serving.observe.telemetry import ObservedCall
 from tasteloop.errors import TasteloopError
 
 STAGES = ("queue", *telemetry.STAGES)
-_EXAMPLE = "http://127.0.0.1:4318/v1/traces"
 _SECONDS = 5  # that one export may take
 
 
@@ -30,7 +29,7 @@ class Tracing:
         url: the collector's address for traces, such as http://127.0.0.1:4318/v1/traces.
 
     Raises:
-        TasteloopError: an address that is none.
+        TasteloopError: it is no address.
     """
 
     def __init__(self, url: str) -> None:
@@ -59,12 +58,13 @@ class Tracing:
     def answered(self, call: ObservedCall, model: str, code: str, seconds: float) -> None:
         """The spans of a request that has just been answered.
 
-        A batch's stages are laid end to end from the request's arrival: what the queue, the
-        tokeniser, the encoder and the ranking took is measured, the moments between them are not.
+        The stages are laid end to end from the request's arrival. How long the queue, the
+        tokeniser, the encoder and the ranking took was measured; the moments between were not.
         """
         from opentelemetry import trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+        # 1. the request's span
         end = time.time_ns()
         start = end - int(seconds * 1e9)
         known = {
@@ -87,6 +87,8 @@ class Tracing:
             known,
             start_time=start,
         )
+
+        # 2. its stages
         if span.is_recording():
             if code.startswith("5") or code in ("INTERNAL", "UNKNOWN"):
                 span.set_status(trace.StatusCode.ERROR)

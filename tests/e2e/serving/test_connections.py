@@ -21,10 +21,11 @@ from typing import Any
 import pytest
 
 from serving.answering.call import CALL, Call
-from serving.http import connections
-from serving.http.connections import RepeatedLines
+from serving.http import connection_limits, connections
+from serving.http.connection_limits import counted_address, fit_open_files
 from serving.http.faults import Forbidden
 from serving.journal.writer import Journal
+from serving.observe.repeated_lines import RepeatedLines
 from serving.settings import JournalSettings
 from tests.support.edge import (
     ADMIN,
@@ -257,7 +258,7 @@ print(probe.recv(100).decode())
 """
 FEW_FILES = """
 import asyncio, resource, socket, uvicorn
-from serving.http.connections import GuardedServer
+from serving.http.guarded_server import GuardedServer
 resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
 async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
@@ -295,9 +296,9 @@ def test_a_process_that_may_open_few_files_answers_its_probe_and_logs_little(
 
 def test_connections_leave_files_for_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (300, 300))
-    assert 8 <= connections.fit_open_files(768) <= (300 - connections._SPARE_FILES) // 2
+    assert 8 <= fit_open_files(768) <= (300 - connection_limits._SPARE_FILES) // 2
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
-    assert connections.fit_open_files(768) == 768
+    assert fit_open_files(768) == 768
 
 
 def test_grpc_connections_are_bounded_and_have_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,15 +329,9 @@ def is_refused(connection: socket.socket) -> bool:
 
 
 def test_of_ipv6_a_network_is_one_address() -> None:
-    same = {
-        connections._network(host) for host in ("2001:db8::1", "2001:db8::2:3", "2001:db8::%eth0")
-    }
+    same = {counted_address(host) for host in ("2001:db8::1", "2001:db8::2:3", "2001:db8::%eth0")}
     assert len(same) == 1
-    assert (
-        connections._network("::ffff:10.0.0.1")
-        == "10.0.0.1"
-        != connections._network("::ffff:10.0.0.2")
-    )
+    assert counted_address("::ffff:10.0.0.1") == "10.0.0.1" != counted_address("::ffff:10.0.0.2")
 
 
 def test_a_line_that_is_logged_again_and_again_is_counted_instead() -> None:

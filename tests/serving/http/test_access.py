@@ -96,13 +96,13 @@ def test_on_loopback_the_server_is_called_by_a_loopback_name() -> None:
 def test_beyond_loopback_a_token_is_needed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("TASTELOOP_API_TOKEN", "TASTELOOP_API_TOKEN_FILE", "TASTELOOP_ADMIN_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    assert not Access.of("127.0.0.1").asks
+    assert not Access.from_environment("127.0.0.1").needs_token
     with pytest.raises(TasteloopError, match="set TASTELOOP_API_TOKEN or TASTELOOP_API_TOKEN_FILE"):
-        Access.of("0.0.0.0")
-    assert not Access.of("0.0.0.0", without_token=True).asks
+        Access.from_environment("0.0.0.0")
+    assert not Access.from_environment("0.0.0.0", without_token=True).needs_token
     (tmp_path / "token").write_text(API + "\n")
     monkeypatch.setenv("TASTELOOP_API_TOKEN_FILE", str(tmp_path / "token"))
-    access = Access.of("0.0.0.0")
+    access = Access.from_environment("0.0.0.0")
     access.check("/v2", bearer(API))
 
 
