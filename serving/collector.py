@@ -2,8 +2,8 @@
 
 The logger (`spec.predictor.logger`, mode `all`) posts each request and each response as a
 CloudEvent of its own, in binary mode, both with the same `ce-id`; it does not log gRPC. A pair
-becomes rows of the journal. The id of a row is the caller's `X-Request-Id` where the logger passes it on
-(`metadataHeaders: [X-Request-Id]`), else the event's.
+becomes rows of the journal. The id of a row is the caller's `X-Request-Id` where the logger passes
+it on (`metadataHeaders: [X-Request-Id]`), else the event's.
 """
 
 from __future__ import annotations

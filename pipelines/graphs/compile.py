@@ -27,7 +27,7 @@ def graph_of(name: str) -> Graph:
     """The pipeline of that name.
 
     Raises:
-        TasteloopError: there is none.
+        TasteloopError: there is no such pipeline.
     """
     if name not in GRAPHS:
         raise TasteloopError(f"no pipeline {name!r}; known: {', '.join(GRAPHS)}")
@@ -49,6 +49,6 @@ def compile_to(settings: Settings, path: Path, graph: Graph = training) -> None:
 
 
 def write_graph(graph: BaseComponent, path: Path) -> None:
-    """Write a graph that is made already as IR YAML."""
+    """Write a graph, which was built before, as IR YAML."""
     path.parent.mkdir(parents=True, exist_ok=True)
     compiler.Compiler().compile(graph, str(path))

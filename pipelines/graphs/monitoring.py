@@ -1,7 +1,7 @@
-"""The monitoring pipeline: one step, a pass of the monitor, and what follows from its decision.
+"""The monitoring pipeline: one step, a pass of the monitor and what follows from its decision.
 
-It compares what has come with the champion's reference. It is never taken from a cache, because it
-depends on which version is live.
+It compares new behaviour and answers with the champion's reference. It never uses an earlier
+result, because it depends on which version is live.
 """
 
 # annotations stay objects here: kfp reads those of a pipeline's parameters
@@ -23,8 +23,8 @@ def monitoring(settings: Settings) -> BaseComponent:
     """One pass of the monitor with a retraining's settings; what is decided runs in its pod.
 
     Raises:
-        TasteloopError: the settings hold the webhook's address, which whoever may read the graph
-            would read.
+        TasteloopError: the settings hold the webhook's address, which everybody who may read the
+            graph could read.
     """
     cluster = settings.cluster
     if settings.alerts.webhook:
@@ -32,7 +32,7 @@ def monitoring(settings: Settings) -> BaseComponent:
             "alerts.webhook would be readable in the graph; put the address into a Secret and name that, such as "
             "--set cluster.webhook=tasteloop/webhook"
         )
-    # to the pass, its pod is the machine
+    # the pass runs on the one machine that its pod is
     settings_of_pass = settings.model_copy(update={"cluster": None})
     description = first_paragraph(monitoring.__doc__)
 

@@ -1,4 +1,4 @@
-"""What a task's pod requests of a Kubernetes cluster, and what it finds there."""
+"""What the pod of a task requests of a Kubernetes cluster: resources, volumes, secrets."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The scoring pipeline: one step, the champion's answers for every user of a file in the object
 store.
 
-It is never taken from a cache, because it depends on which version is live.
+It never uses an earlier result, because it depends on which version is live.
 """
 
 # annotations stay objects here: kfp reads those of a pipeline's parameters

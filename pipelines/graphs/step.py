@@ -19,10 +19,13 @@ from pipelines.settings import ClusterSettings, FinetuneSettings, Settings, Step
 from serving.cluster.trainjob import SLACK
 from tasteloop.words import first_paragraph
 
-OUTPUT = "Output"  # kfp's local runner takes a condition on any other output for false
+# The name of the output on which the graph's conditions depend: kfp's local runner takes a
+# condition on any other output for false.
+OUTPUT = "Output"
 
 # Whether a step's earlier result for the same inputs is used again. `on one machine` is for a step
-# that reads what its inputs don't name: there a fingerprint stands for it, on a cluster nothing.
+# that reads data which its inputs do not name: on one machine a fingerprint of the data is an
+# input, on a cluster there is none.
 Caching = Literal["never", "on one machine", "always"]
 # The section of `ClusterSettings` that says what a step's pod requests.
 Size = Literal["light", "heavy", "finetune", "monitor"]
@@ -30,7 +33,8 @@ Size = Literal["light", "heavy", "finetune", "monitor"]
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a "no" of a step means: the run ends there, with an outcome and an exit code of its own.
+    """What it means when a step refuses: the run ends there, with an outcome and an exit code of
+    its own.
 
     The step's outputs then hold `passed` (false) and `reason`.
 
@@ -50,12 +54,12 @@ class Step:
     Attributes:
         component: its shell.
         section: the section of `Settings` that its input `settings` gets as JSON; None: it has no
-            such input, or the graph gives it another value.
+            such input, or the graph sets another value.
         size: the section of the cluster's settings with its CPU, memory and time.
         caching: whether an earlier result is used again.
         answer: the result that decides how the pipeline goes on, by the name that the step's own
             outputs have for it; in the graph it is `OUTPUT`. None: it decides nothing.
-        refusal: what it means that the answer is no; None: the run just has nothing more to do.
+        refusal: what it means when the answer is no; None: the run then has nothing more to do.
     """
 
     component: BaseComponent
@@ -77,13 +81,14 @@ class Step:
 
     @property
     def summary(self) -> str:
-        """The first paragraph of what it does, on one line."""
+        """What it does, in one line: the first paragraph of its docstring."""
         return first_paragraph(self.function.__doc__)
 
     def task(self, settings: Settings, /, **inputs: Any) -> dsl.PipelineTask:
-        """Its task in the graph that is being made, with the image, caching and pod of `settings`.
+        """Add it to the graph that is built, as a task with the image, caching and pod of
+        `settings`.
 
-        The inputs `settings` and `data` are filled from the settings where they are not given.
+        The inputs `settings` and `data` come from the settings where `inputs` does not have them.
         """
         # 1. inputs
         if self.section:
@@ -118,7 +123,9 @@ def section_json(settings: Settings, section: str) -> str:
 
 
 def _pod_that_waits(training: FinetuneSettings, light: StepSettings) -> StepSettings:
-    """A TrainJob's pods compute; the step's own pod only waits for them, and somewhat longer."""
+    """The settings of a step's pod that waits for a TrainJob, whose own pods compute; it may take
+    somewhat longer than they.
+    """
     return light.model_copy(
         update={
             "retries": training.retries,
@@ -129,6 +136,8 @@ def _pod_that_waits(training: FinetuneSettings, light: StepSettings) -> StepSett
 
 
 def read_now(uri: object) -> object:
-    """An input for what lies at a URI now, not for what lay there when it was first read."""
+    """An input with the data that a URI has now; without this, kfp would use those of its first
+    reading again.
+    """
     importer = dsl.importer(artifact_uri=uri, artifact_class=dsl.Dataset, reimport=True)
     return importer.set_caching_options(False).output

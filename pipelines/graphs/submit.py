@@ -1,10 +1,10 @@
-"""The compiled graph on a Kubeflow Pipelines server: a version of the pipeline, a run of it, a
+"""Submit a graph to a Kubeflow Pipelines server: as a version of its pipeline, and as a run or a
 schedule.
 
-A version is named by what it holds, so the same graph is uploaded once; a schedule is replaced when
-it, or what it runs, has changed. Who may: the SDK's own ways, which are a host with a token file
-(`KF_PIPELINES_SA_TOKEN_PATH`), the address in `KF_PIPELINES_ENDPOINT`, the pod's service account,
-or kubectl's configuration.
+A version is named by its content, so the same graph is uploaded once. A schedule is replaced when
+it, or what it runs, has changed. The SDK finds the server and the credentials: a host with a token
+file (`KF_PIPELINES_SA_TOKEN_PATH`), the address in `KF_PIPELINES_ENDPOINT`, the pod's service
+account, or kubectl's configuration.
 """
 
 from __future__ import annotations
@@ -36,13 +36,10 @@ from serving.client import check_address
 from tasteloop.errors import TasteloopError
 
 TOKEN = "KF_PIPELINES_SA_TOKEN_PATH"
-_FINAL = (
-    "SUCCEEDED",
-    "FAILED",
-    "SKIPPED",
-    "CANCELED",
-)  # the SDK's own wait never ends on the last
-_KINDS: dict[int, tuple[Any, str]] = {  # how Python has a parameter's type, and how JSON writes it
+# States in which a run has ended; the SDK's own wait never ends on the last.
+_FINAL = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
+# by a parameter's type: its type in Python, and how it is written as JSON
+_KINDS: dict[int, tuple[Any, str]] = {
     ParameterType.STRING: (str, "text"),
     ParameterType.NUMBER_INTEGER: (int, "a whole number of 64 bits, such as 10"),
     ParameterType.NUMBER_DOUBLE: (int | float, "a number, such as 0.5"),
@@ -57,8 +54,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class PipelineServer:
-    """Where to submit: `host` (none: the SDK finds one), `namespace` of a multi-user
-    installation.
+    """Where to submit.
+
+    Attributes:
+        host: its address; None: the SDK finds one.
+        namespace: of a multi-user installation.
     """
 
     host: str | None = None
@@ -84,8 +84,8 @@ def submit(
         wait: seconds between two looks at the run until it has ended; None: don't wait.
 
     Raises:
-        TasteloopError: settings for one machine, a server that cannot be reached, does not let us
-            in or refuses.
+        TasteloopError: the settings are for one machine, or the server cannot be reached, does not
+            accept the credentials, or refuses the graph.
     """
     if not settings.cluster:
         raise TasteloopError(
@@ -144,7 +144,7 @@ def submit(
 
 
 def arguments(pairs: Sequence[str]) -> dict[str, str]:
-    """Parameters of a pipeline from KEY=VALUE, values as they were written.
+    """Parameters of a pipeline from KEY=VALUE; the values stay text.
 
     >>> arguments(["events=s3://bucket/events.parquet", "k=5"])
     {'events': 's3://bucket/events.parquet', 'k': '5'}
@@ -161,7 +161,7 @@ def arguments(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def _schedule(cron: str) -> str:
-    """Kubeflow's six fields: seconds first."""
+    """A schedule in Kubeflow's six fields, of which the first is the second."""
     fields = cron.split()
     if len(fields) not in (5, 6) or not all(_FIELD.fullmatch(field) for field in fields):
         raise TasteloopError(
@@ -172,19 +172,18 @@ def _schedule(cron: str) -> str:
 
 
 def _client(server: PipelineServer) -> kfp.Client:
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # of its own retries
-    credentials = (
-        {"credentials": ServiceAccountTokenVolumeCredentials()}
-        if server.host and os.environ.get(TOKEN)
-        else {}
-    )
-    return _Client(host=server.host, namespace=server.namespace or "kubeflow", **credentials)
+    # urllib3 warns of each of its retries
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    options: dict[str, Any] = {}
+    if server.host and os.environ.get(TOKEN):
+        options["credentials"] = ServiceAccountTokenVolumeCredentials()
+    return _Client(host=server.host, namespace=server.namespace or "kubeflow", **options)
 
 
 class _Client(kfp.Client):
     def get_kfp_healthz(self, sleep_duration: int = 0) -> kfp_server_api.V2beta1GetHealthzResponse:
-        """Once: the SDK asks a server that refuses five times, seconds apart, with a traceback
-        each.
+        """Ask once. The SDK asks a server that refuses five times, seconds apart, and prints a
+        traceback each time.
         """
         return self.healthzs.healthz_service_get_healthz()
 
@@ -192,8 +191,10 @@ class _Client(kfp.Client):
 def _check_arguments(
     graph: BaseComponent, pipeline: str, values: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arguments by the names and types of the pipeline's parameters; text is read as the
-    parameter's type.
+    """The arguments, each with the type of its parameter; text is read as that type.
+
+    Raises:
+        TasteloopError: an unknown parameter, one that is missing, or a value of another type.
     """
     parameters = graph.pipeline_spec.root.input_definitions.parameters
     unknown = sorted(values.keys() - parameters.keys())
@@ -211,8 +212,10 @@ def _check_arguments(
 
 
 def read_argument(name: str, value: Any, parameter_type: int) -> Any:
-    """A value of the parameter's type; text is read as JSON writes that type, and is kept as it is
-    for a string.
+    """A value of the parameter's type. Text is read as JSON, except for a parameter that is text.
+
+    Raises:
+        TasteloopError: the value has another type.
     """
     kind, described = _KINDS[parameter_type]
     if isinstance(value, str) and kind is not str:
@@ -221,7 +224,7 @@ def read_argument(name: str, value: Any, parameter_type: int) -> Any:
         except (ValueError, RecursionError):
             raise TasteloopError(f"--argument {name}={value[:40]}: {name} is {described}") from None
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    # neither NaN nor infinity is less
+    # NaN and infinity are not less than any number, so they are refused, too
     if not fits or (isinstance(value, int | float) and not abs(value) < 2**63):
         raise TasteloopError(f"--argument {name}={value!r:.40}: {name} is {described}")
     return value
@@ -240,7 +243,9 @@ class PipelineVersion:
 def upload_pipeline_version(
     client: kfp.Client, server: PipelineServer, pipeline_name: str, package: Path
 ) -> PipelineVersion:
-    """The pipeline's version with the content of a package, uploaded where it is not there yet."""
+    """The pipeline's version with the content of a package; it is uploaded where the server does
+    not have it yet.
+    """
     # 1. the pipeline; by the generated client, because the SDK's upload names a pipeline's first
     # version by the pipeline
     pipelines = client.list_pipelines(
@@ -279,15 +284,13 @@ def _replace_schedule(
     job: dict[str, Any],
     say: Say,
 ) -> dict[str, Any]:
-    """Make the one schedule of that name; the old one is deleted after the new one is there."""
-    existing = (
-        client.list_recurring_runs(
-            experiment_id=job["experiment_id"],
-            namespace=server.namespace,
-            filter=_name_filter(name),
-        ).recurring_runs
-        or []
+    """Make the only schedule of that name; an old one is deleted after the new one was created."""
+    response = client.list_recurring_runs(
+        experiment_id=job["experiment_id"],
+        namespace=server.namespace,
+        filter=_name_filter(name),
     )
+    existing = response.recurring_runs or []
     for old in existing:
         if _is_same_schedule(old, schedule, job):
             say(f"schedule {old.recurring_run_id} is there already")
@@ -319,6 +322,7 @@ def _is_same_schedule(
 
 
 def _wait(client: kfp.Client, run_id: str, seconds: float, say: Say) -> dict[str, Any]:
+    """Wait until a run has ended; returns its state, and its error where it has one."""
     state = ""
     while True:
         run = client.get_run(run_id)
@@ -332,6 +336,7 @@ def _wait(client: kfp.Client, run_id: str, seconds: float, say: Say) -> dict[str
 
 
 def _name_filter(name: str) -> str:
+    """The API's filter for what has that name."""
     return json.dumps(
         {"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]}
     )
@@ -339,7 +344,7 @@ def _name_filter(name: str) -> str:
 
 @contextmanager
 def translate_api_errors(server: PipelineServer) -> Iterator[None]:
-    """Turn a server's refusal, or its silence, into one sentence."""
+    """Turn the refusal of a server, or no answer at all, into a TasteloopError of one sentence."""
     address = server.host or os.environ.get("KF_PIPELINES_ENDPOINT") or "the server that kfp found"
     try:
         yield
@@ -356,9 +361,10 @@ def translate_api_errors(server: PipelineServer) -> Iterator[None]:
 
 
 def _refusal(error: kfp_server_api.ApiException) -> str:
-    body = (
-        error.body.decode(errors="replace") if isinstance(error.body, bytes) else error.body or ""
-    )
+    """A refusal's status and message, with what to do about it."""
+    body = error.body or ""
+    if isinstance(body, bytes):
+        body = body.decode(errors="replace")
     try:
         message = str(json.loads(body).get("message") or body)
     except (ValueError, AttributeError):

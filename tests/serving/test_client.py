@@ -19,7 +19,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.status, self.content, self.delay = 200, b"{}", threading.Event()
-        self.asked: list[tuple[str, str, Any]] = []
+        self.requests: list[tuple[str, str, Any]] = []
         self.delay.set()
 
     @property
@@ -36,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        self.server.asked.append((self.command, self.path, json.loads(body) if body else None))
+        self.server.requests.append((self.command, self.path, json.loads(body) if body else None))
         self.server.delay.wait(10)
         self.send_response(self.server.status)
         self.send_header("content-length", str(len(self.server.content)))
@@ -64,7 +64,7 @@ def test_predict(server: Server) -> None:
     server.answers({"predictions": [{"probability": 0.5}], "model_version": "3"})
     with Client(server.url + "/") as client:
         assert client.predict("sentiment", [{"text": "a"}]) == [{"probability": 0.5}]
-    assert server.asked == [
+    assert server.requests == [
         ("POST", "/v1/models/sentiment:predict", {"instances": [{"text": "a"}]}),
     ]
 
@@ -74,7 +74,7 @@ def test_infer_returns_the_whole_response(server: Server) -> None:
     server.answers(response)
     with Client(server.url) as client:
         assert client.infer("recommend", [{"name": "events"}], {"k": 2}) == response
-    assert server.asked[0][1:] == (
+    assert server.requests[0][1:] == (
         "/v2/models/recommend/infer",
         {"inputs": [{"name": "events"}], "parameters": {"k": 2}},
     )

@@ -90,9 +90,9 @@ def answered(data: dict[str, Any]) -> dict[str, Any]:
     return {**data, "model_version": "3"}
 
 
-def paired(asked: Any, response: Any, **attributes: str) -> Any:
+def paired(request: Any, response: Any, **attributes: str) -> Any:
     pairs = Pairs(KEY)
-    assert pairs.take(*logged(REQUEST, asked, **attributes)) is None
+    assert pairs.take(*logged(REQUEST, request, **attributes)) is None
     return pairs.take(*logged(RESPONSE, answered(response), **attributes))
 
 
@@ -254,11 +254,11 @@ def test_the_halves_come_in_any_order_and_between_others() -> None:
         (RESPONSE, "c"),
         (RESPONSE, "b"),
     ]
-    found = []
+    pairs_taken = []
     for kind, identity in order:
         data = V1[0] if kind == REQUEST else answered(V1[1])
-        found.append(pairs.take(*logged(kind, data, identity)))
-    assert [one and one.request_id for one in found] == [None, None, "a", None, "c", "b"]
+        pairs_taken.append(pairs.take(*logged(kind, data, identity)))
+    assert [one and one.request_id for one in pairs_taken] == [None, None, "a", None, "c", "b"]
 
 
 def test_structured_events_too() -> None:
@@ -340,17 +340,17 @@ def test_no_cloudevent() -> None:
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Iterator[Journal]:
+def journal(tmp_path: Path) -> Iterator[Journal]:
     journal = Journal(JournalSettings(directory=tmp_path, seconds=0.05))
     yield journal
     journal.close()
 
 
-def test_the_round_trip(kept: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_round_trip(journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from starlette.testclient import TestClient
 
     client = TestClient(
-        application(kept, Pairs(KEY), Access(None, None, local=True)), "http://localhost"
+        application(journal, Pairs(KEY), Access(None, None, local=True)), "http://localhost"
     )
     for kind, data in ((REQUEST, V1[0]), (RESPONSE, answered(V1[1]))):
         headers, body = logged(kind, data)
@@ -358,7 +358,7 @@ def test_the_round_trip(kept: Journal, tmp_path: Path, monkeypatch: pytest.Monke
     assert client.post("/", content=b"{}").status_code == 400
     monkeypatch.setattr(collector, "LARGEST", 10)
     assert client.post("/", content=b" " * 11).status_code == 413
-    kept.close()
+    journal.close()
     assert client.get("/").json()["written"]["answers"] == 1
     [row] = read_journal(tmp_path).to_dicts()
     assert (row["request"], row["user"], row["names"], row["numbers"]) == (
@@ -374,11 +374,11 @@ def test_the_round_trip(kept: Journal, tmp_path: Path, monkeypatch: pytest.Monke
     assert TEXT.encode() not in written and USER.encode() not in written
 
 
-def test_a_token_is_needed_where_there_is_one(kept: Journal) -> None:
+def test_a_token_is_needed_where_there_is_one(journal: Journal) -> None:
     from starlette.testclient import TestClient
 
     token = "token-of-the-collector"
-    client = TestClient(application(kept, Pairs(KEY), Access(token, None, local=False)))
+    client = TestClient(application(journal, Pairs(KEY), Access(token, None, local=False)))
     headers, body = logged(REQUEST, V1[0])
     for refused in (client.post("/", content=body, headers=headers), client.get("/")):
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
@@ -386,7 +386,7 @@ def test_a_token_is_needed_where_there_is_one(kept: Journal) -> None:
     assert client.post("/", content=body, headers={**headers, **shown}).status_code == 200
     assert client.get("/", headers=shown).status_code == 200
     at_home = TestClient(
-        application(kept, Pairs(KEY), Access(None, None, local=True)), "http://attacker.example"
+        application(journal, Pairs(KEY), Access(None, None, local=True)), "http://attacker.example"
     )
     assert at_home.post("/", content=body, headers=headers).status_code == 403
 
@@ -460,13 +460,13 @@ BODIES = (PAYLOAD | ENVELOPE).map(lambda body: json.dumps(body).encode()) | st.b
 @settings(suppress_health_check=list(HealthCheck))
 @given(events=st.lists(st.tuples(ATTRIBUTES, BODIES), min_size=1, max_size=4))
 def test_any_event_is_taken_or_refused_and_memory_is_bounded_by_it(
-    kept: Journal, events: list[tuple[dict[str, str], bytes]]
+    journal: Journal, events: list[tuple[dict[str, str], bytes]]
 ) -> None:
     from starlette.testclient import TestClient
 
     pairs = Pairs(KEY)
     client = TestClient(
-        application(kept, pairs, Access(None, None, local=True)), "http://localhost"
+        application(journal, pairs, Access(None, None, local=True)), "http://localhost"
     )
     statuses = [
         client.post("/", content=body, headers=headers).status_code for headers, body in events
@@ -485,11 +485,11 @@ def test_any_event_is_taken_or_refused_and_memory_is_bounded_by_it(
         tracemalloc.stop()
 
 
-def test_a_page_of_another_site_may_not_send_events(kept: Journal) -> None:
+def test_a_page_of_another_site_may_not_send_events(journal: Journal) -> None:
     from starlette.testclient import TestClient
 
     client = TestClient(
-        application(kept, Pairs(KEY), Access(None, None, local=True)), "http://localhost"
+        application(journal, Pairs(KEY), Access(None, None, local=True)), "http://localhost"
     )
     headers, body = logged(REQUEST, V1[0])
     for foreign in (
@@ -498,8 +498,8 @@ def test_a_page_of_another_site_may_not_send_events(kept: Journal) -> None:
         {"sec-fetch-site": "cross-site"},
     ):
         for kind in ("text/plain", "application/json"):
-            sent = {**headers, "content-type": kind, **foreign}
-            assert client.post("/", content=body, headers=sent).status_code == 403
+            more_headers = {**headers, "content-type": kind, **foreign}
+            assert client.post("/", content=body, headers=more_headers).status_code == 403
     assert (
         client.post(
             "/", content=body, headers={**headers, "origin": "http://localhost"}
@@ -509,18 +509,18 @@ def test_a_page_of_another_site_may_not_send_events(kept: Journal) -> None:
 
 
 def test_gzip_events_are_read_within_the_cap(
-    kept: Journal, monkeypatch: pytest.MonkeyPatch
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from starlette.testclient import TestClient
 
     client = TestClient(
-        application(kept, Pairs(KEY), Access(None, None, local=True)), "http://localhost"
+        application(journal, Pairs(KEY), Access(None, None, local=True)), "http://localhost"
     )
     headers, body = logged(REQUEST, V1[0])
     packed = gzip.compress(body)
 
-    def send(sent: bytes, encoding: str) -> tuple[int, str]:
-        response = client.post("/", content=sent, headers={**headers, "content-encoding": encoding})
+    def send(body: bytes, encoding: str) -> tuple[int, str]:
+        response = client.post("/", content=body, headers={**headers, "content-encoding": encoding})
         return response.status_code, response.text
 
     assert send(packed, "gzip")[0] == 200
@@ -577,13 +577,13 @@ def test_the_process_lets_go_of_who_sends_nothing_and_writes_what_it_took(tmp_pa
     assert read_journal(tmp_path / "journal")["request"].to_list() == ["e1"]
 
 
-def test_an_answer_that_fits_no_table_keeps_no_other_out(kept: Journal, tmp_path: Path) -> None:
+def test_an_answer_that_fits_no_table_keeps_no_other_out(journal: Journal, tmp_path: Path) -> None:
     for n, k in enumerate((1, 2**40, 2**70, 3)):
-        assert kept.answered(
+        assert journal.answered(
             paired({"instances": [{"text": TEXT, "k": k}]}, V1[1], identity=f"e{n}")
         )
-    kept.close()
-    assert (kept.status()["dropped"], kept.status()["error"]) == (2, None)
+    journal.close()
+    assert (journal.status()["dropped"], journal.status()["error"]) == (2, None)
     assert sorted(read_journal(tmp_path)["request"]) == ["e0", "e3"]
 
 

@@ -54,12 +54,12 @@ def golden(tiny_bundle: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def asked(golden: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def questions(golden: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Up to three golden instances of each model."""
-    asked: dict[str, list[dict[str, Any]]] = {}
+    questions: dict[str, list[dict[str, Any]]] = {}
     for question in golden:
-        asked.setdefault(question["model"], []).append(question["instance"])
-    return {model: instances[:3] for model, instances in asked.items()}
+        questions.setdefault(question["model"], []).append(question["instance"])
+    return {model: instances[:3] for model, instances in questions.items()}
 
 
 @pytest.fixture(scope="session")

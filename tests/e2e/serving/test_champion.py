@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 def test_the_champion_is_served(
     serve: Callable[..., Running],
     tiny_bundle: Path,
-    asked: dict[str, list[dict[str, Any]]],
+    questions: dict[str, list[dict[str, Any]]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -42,10 +42,10 @@ def test_the_champion_is_served(
 
     running = serve()
     response = httpx.post(
-        f"{running.http}/v1/models/recommend:predict", json={"instances": asked["recommend"]}
+        f"{running.http}/v1/models/recommend:predict", json={"instances": questions["recommend"]}
     ).json()
     assert response["model_version"] == recorded.version
-    assert len(response["predictions"]) == len(asked["recommend"])
+    assert len(response["predictions"]) == len(questions["recommend"])
     metadata = httpx.get(f"{running.http}/v2/models/recommend").json()
     assert metadata["versions"] == [recorded.version]
 

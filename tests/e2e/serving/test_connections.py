@@ -142,11 +142,11 @@ def test_no_spelling_of_a_path_lets_a_caller_unload_a_model(address: Address, pa
 
 
 def test_the_admin_may(address: Address) -> None:
-    gone = ask(address, request(UNLOAD, b"", token=ADMIN))
+    unloaded = ask(address, request(UNLOAD, b"", token=ADMIN))
     missing = ask(address, request(READY, b"", "GET"))
     back = ask(address, request(UNLOAD.replace("unload", "load"), b"", token=ADMIN))
 
-    assert [statuses(answer) for answer in (gone, missing, back)] == [[200], [404], [200]]
+    assert [statuses(answer) for answer in (unloaded, missing, back)] == [[200], [404], [200]]
 
 
 @pytest.mark.parametrize("verb", ["load", "unload"])
@@ -463,10 +463,10 @@ def test_what_cannot_be_read_is_refused_behind_the_answers_before_it(address: Ad
 
 
 def test_who_does_not_read_an_answer_is_let_go_and_holds_nothing(impatient: Any) -> None:
-    asked = request("/v1/models/recommend:predict", b'{"instances": [{"events": [], "k": 8}]}')
+    question = request("/v1/models/recommend:predict", b'{"instances": [{"events": [], "k": 8}]}')
     with running(impatient) as address:
         deaf = [socket.create_connection(address) for _ in range(3)]
-        deaf[0].sendall(asked)
+        deaf[0].sendall(question)
         while (
             not impatient.admission.answers.is_spent
             and impatient.admission.answers._used < 8_000_000
@@ -474,7 +474,7 @@ def test_who_does_not_read_an_answer_is_let_go_and_holds_nothing(impatient: Any)
             time.sleep(0.01)
         for connection in deaf[1:]:
             connection.settimeout(30)
-            connection.sendall(asked)
+            connection.sendall(question)
         refused = [statuses(read(connection)) for connection in deaf[1:]]
         deadline = time.monotonic() + 30
         while impatient.admission.answers._used:
@@ -483,7 +483,7 @@ def test_who_does_not_read_an_answer_is_let_go_and_holds_nothing(impatient: Any)
 
         assert refused == [[429], [429]]
         assert is_closed(deaf[0])
-        assert statuses(ask(address, asked)) == [200]
+        assert statuses(ask(address, question)) == [200]
 
 
 # Pages of other sites
@@ -564,8 +564,8 @@ def test_a_gzip_body_is_read_within_the_cap(
         (packed, "deflate", 415, b"allowed: gzip, identity"),
         (gzip.compress(packed), "gzip, gzip", 415, b"allowed: gzip, identity"),
     ]
-    for sent, encoding, status, text in cases:
-        answer = ask(address, request(path, sent, Content_Encoding=encoding))
+    for body, encoding, status, text in cases:
+        answer = ask(address, request(path, body, Content_Encoding=encoding))
         assert statuses(answer) == [status] and text in answer, (encoding, answer)
     assert b"accept-encoding: gzip, identity" in ask(
         address, request(path, packed, Content_Encoding="zstd")

@@ -36,7 +36,7 @@ import swaps
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-Asked = dict[str, list[dict[str, Any]]]
+Questions = dict[str, list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +78,8 @@ def start(home: Path, tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
 
 def status(server: Running) -> dict[str, Any]:
-    told: dict[str, Any] = httpx.get(f"{server.http}/v1/status", timeout=30).json()
-    return told
+    state: dict[str, Any] = httpx.get(f"{server.http}/v1/status", timeout=30).json()
+    return state
 
 
 def until(happened: Callable[[], Any], seconds: float = 600) -> None:
@@ -130,10 +130,12 @@ def test_every_answer_is_one_versions_whatever_happens(
         command, cwd=HOUSE, capture_output=True, text=True, timeout=1100, check=False
     )
     assert ended.stdout, ended.stderr
-    found = json.loads(ended.stdout)
-    assert (found["errors"], found["mixed"], found["unfollowed"]) == (0, 0, 0), found["examples"]
-    assert all(found["by_version"][version] > 0 for version in ("1", "2"))
-    assert (ended.returncode, found["exit_code"]) == (0, 0)
+    report = json.loads(ended.stdout)
+    assert (report["errors"], report["mixed"], report["unfollowed"]) == (0, 0, 0), report[
+        "examples"
+    ]
+    assert all(report["by_version"][version] > 0 for version in ("1", "2"))
+    assert (ended.returncode, report["exit_code"]) == (0, 0)
 
 
 def test_a_version_that_fails_is_refused_and_told_and_a_restart_is_no_way_in(
@@ -144,9 +146,9 @@ def test_a_version_that_fails_is_refused_and_told_and_a_restart_is_no_way_in(
     bad = swaps.register(spoilt(other_bundle, tmp_path / "spoilt"), tmp_path, 3)
     swaps.promote(bad)
     until(lambda: status(server)["refused"])
-    told = status(server)
-    assert (told["version"], told["refused"][0]["version"]) == ("1", bad)
-    assert "served answers differ from the trainer's" in told["refused"][0]["reason"]
+    state = status(server)
+    assert (state["version"], state["refused"][0]["version"]) == ("1", bad)
+    assert "served answers differ from the trainer's" in state["refused"][0]["reason"]
     again = sentiment(server)
     assert (again["predictions"], again["model_version"]) == (before["predictions"], "1")
     metrics = httpx.get(f"{server.http}/metrics").text
@@ -193,11 +195,11 @@ def test_a_server_that_is_restarted_while_its_registry_is_away_serves_what_it_se
 
     server = start()
     assert sentiment(server)["model_version"] == "1"
-    told = status(server)
-    assert (told["version"], away(server)) == ("1", 1.0)
+    state = status(server)
+    assert (state["version"], away(server)) == ("1", 1.0)
     assert (
         "cannot be asked" if how == "nobody listens" else "this home has had a champion"
-    ) in told["problem"]
+    ) in state["problem"]
 
     if how != "nobody listens":
         (home / "restored").write_bytes(database)
@@ -237,11 +239,11 @@ def test_a_canary_keeps_its_users_and_is_promoted(
     assert 3 < sum(versions == {"2"} for versions in by_user.values()) < 25
     assert [len(answers[version]) for version in ("1", "2")] == [1, 1]
     assert answers["1"] != answers["2"]
-    asked = {
+    urls = {
         version: f"{server.http}/v2/models/sentiment/versions/{version}"
         for version in ("1", "2", "3")
     }
-    assert [httpx.get(url).status_code for url in asked.values()] == [200, 200, 404]
+    assert [httpx.get(url).status_code for url in urls.values()] == [200, 200, 404]
 
     for user in range(200):
         if not current_rollout().running:  # type: ignore[union-attr]
@@ -259,13 +261,13 @@ def test_a_canary_keeps_its_users_and_is_promoted(
 
 
 def test_a_shadow_answers_nobody_and_is_compared(
-    start: Callable[..., Running], asked: Asked
+    start: Callable[..., Running], questions: Questions
 ) -> None:
     server = start()
     start_rollout("2", 1.0, shadow=True, automatic=False)
     until(lambda: status(server)["challenger"])
     for _ in range(4):
-        for model, instances in asked.items():
+        for model, instances in questions.items():
             body = {"instances": instances}
             answer = httpx.post(
                 f"{server.http}/v1/models/{model}:predict", json=body, timeout=60
@@ -276,7 +278,7 @@ def test_a_shadow_answers_nobody_and_is_compared(
     def compared() -> bool:
         rollout = rollout_status()
         assert rollout is not None
-        return set(rollout.observed.agreement) == set(asked)
+        return set(rollout.observed.agreement) == set(questions)
 
     until(compared)
     rollout = rollout_status()
@@ -326,16 +328,16 @@ SECRET, USER = "what nobody else should read", "ada@example.org"
 
 def everything_in(directory: Path) -> bytes:
     paths = [path for path in directory.rglob("*") if path.is_file()]
-    told = [
+    lines = [
         json.dumps(pl.read_parquet(p).to_dicts()).encode() for p in paths if p.suffix == ".parquet"
     ]
     return b"".join(
-        [*told, *(path.read_bytes() for path in paths), *(str(path).encode() for path in paths)]
+        [*lines, *(path.read_bytes() for path in paths), *(str(path).encode() for path in paths)]
     )
 
 
 def test_every_answer_is_in_the_journal_and_nothing_raw(
-    start: Callable[..., Running], home: Path, asked: Asked
+    start: Callable[..., Running], home: Path, questions: Questions
 ) -> None:
     import grpc
     from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb

@@ -29,21 +29,23 @@ def test_interests_are_explained(server: Running) -> None:
         server, "interests", {"instances": [{"events": EVENTS}, {"events": []}]}
     ).json()
     assert answer["model_version"] == VERSION
-    for found in answer["explanations"]:
-        for entry in found["interests"]:
+    for explanation in answer["explanations"]:
+        for entry in explanation["interests"]:
             total = sum(part["contribution"] for part in entry["parts"])
             assert total == pytest.approx(entry["probability"] - entry["baseline"], abs=1e-6)
 
 
 def test_recommendations_are_explained(server: Running) -> None:
     instance = {"events": EVENTS, "k": 3}
-    [found] = explained(server, "recommend", {"instances": [instance]}).json()["explanations"]
+    [explanation] = explained(server, "recommend", {"instances": [instance]}).json()["explanations"]
     with Client(server.http) as client:
         [answer] = client.predict("recommend", [instance])
-    for entry, told in zip(found["recommendations"], answer["recommendations"], strict=True):
+    for entry, recommendation in zip(
+        explanation["recommendations"], answer["recommendations"], strict=True
+    ):
         assert (entry["item"], entry["score"]) == (
-            told["item"],
-            pytest.approx(told["score"], abs=1e-6),
+            recommendation["item"],
+            pytest.approx(recommendation["score"], abs=1e-6),
         )
         assert sum(term["contribution"] for term in entry["terms"]) == pytest.approx(
             entry["score"], abs=1e-6
@@ -51,7 +53,7 @@ def test_recommendations_are_explained(server: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "body", "status", "told"),
+    ("model", "body", "status", "message"),
     [
         ("interests", {}, 400, "instances"),
         ("interests", {"instances": [{"events": []}] * 9}, 400, "at most 8"),
@@ -66,11 +68,11 @@ def test_recommendations_are_explained(server: Running) -> None:
     ],
 )
 def test_what_cannot_be_explained(
-    server: Running, model: str, body: Any, status: int, told: str
+    server: Running, model: str, body: Any, status: int, message: str
 ) -> None:
     response = explained(server, model, body)
     assert response.status_code == status
-    assert told in response.json()["error"]
+    assert message in response.json()["error"]
 
 
 def test_a_scored_file_is_what_the_server_answers(

@@ -24,7 +24,7 @@ from tests.support.processes import VERSION, Running, run_server
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:ORJSONResponse is deprecated")]
 
 MODELS = ("interests", "recommend", "sentiment")
-Asked = dict[str, list[dict[str, Any]]]
+Questions = dict[str, list[dict[str, Any]]]
 EXACT = 1e-6
 NUMPY: dict[str, Any] = {"BYTES": object, "FP32": np.float32, "BOOL": bool}
 
@@ -89,12 +89,14 @@ def check_v2(
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_v1_equals_the_session(server: Running, session: Any, asked: Asked, model: str) -> None:
+def test_v1_equals_the_session(
+    server: Running, session: Any, questions: Questions, model: str
+) -> None:
     response = httpx.post(
-        f"{server.http}/v1/models/{model}:predict", json={"instances": asked[model]}
+        f"{server.http}/v1/models/{model}:predict", json={"instances": questions[model]}
     )
     assert response.status_code == 200
-    same(model, session.answer(model, asked[model]), response.json()["predictions"])
+    same(model, session.answer(model, questions[model]), response.json()["predictions"])
     assert response.json()["model_version"] == VERSION
 
 
@@ -106,8 +108,10 @@ def test_golden_answers_are_served(server: Running, golden: list[dict[str, Any]]
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_v2_equals_the_session(server: Running, session: Any, asked: Asked, model: str) -> None:
-    name, data = elements(model, asked[model])
+def test_v2_equals_the_session(
+    server: Running, session: Any, questions: Questions, model: str
+) -> None:
+    name, data = elements(model, questions[model])
     tensor = {"name": name, "datatype": "BYTES", "shape": [len(data)], "data": data}
     response = httpx.post(
         f"{server.http}/v2/models/{model}/infer", json={"id": "42", "inputs": [tensor]}
@@ -119,7 +123,7 @@ def test_v2_equals_the_session(server: Running, session: Any, asked: Asked, mode
     )
     check_v2(
         model,
-        session.answer(model, asked[model]),
+        session.answer(model, questions[model]),
         {
             o["name"]: np.array(o["data"], NUMPY[o["datatype"]]).reshape(o["shape"])
             for o in response["outputs"]
@@ -127,8 +131,8 @@ def test_v2_equals_the_session(server: Running, session: Any, asked: Asked, mode
     )
 
 
-def test_v2_k_is_for_instances_that_do_not_say(server: Running, asked: Asked) -> None:
-    instance = {"events": asked["recommend"][0]["events"]}
+def test_v2_k_is_for_instances_that_do_not_say(server: Running, questions: Questions) -> None:
+    instance = {"events": questions["recommend"][0]["events"]}
     with Client(server.http) as client:
         tensor = {"name": "events", "datatype": "BYTES", "shape": [2]}
         tensor["data"] = [json.dumps(instance), json.dumps({**instance, "k": 1})]
@@ -174,11 +178,11 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 @pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize("model", MODELS)
 def test_the_official_grpc_client(
-    server: Running, session: Any, asked: Asked, model: str, raw: bool
+    server: Running, session: Any, questions: Questions, model: str, raw: bool
 ) -> None:
     from kserve import InferenceGRPCClient, InferInput, InferRequest
 
-    name, data = elements(model, asked[model])
+    name, data = elements(model, questions[model])
 
     async def ask() -> Any:
         async with InferenceGRPCClient(server.grpc) as client:
@@ -194,18 +198,20 @@ def test_the_official_grpc_client(
     response = run(ask())
     assert (response.id, response.model_name, response.model_version) == ("42", model, VERSION)
     check_v2(
-        model, session.answer(model, asked[model]), {o.name: o.as_numpy() for o in response.outputs}
+        model,
+        session.answer(model, questions[model]),
+        {o.name: o.as_numpy() for o in response.outputs},
     )
 
 
 @pytest.mark.parametrize("binary", [False, True])
 @pytest.mark.parametrize("model", MODELS)
 def test_the_official_rest_client(
-    server: Running, session: Any, asked: Asked, model: str, binary: bool
+    server: Running, session: Any, questions: Questions, model: str, binary: bool
 ) -> None:
     from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
 
-    name, data = elements(model, asked[model])
+    name, data = elements(model, questions[model])
 
     async def ask() -> Any:
         async with InferenceRESTClient(RESTConfig(protocol="v2")) as client:
@@ -228,19 +234,25 @@ def test_the_official_rest_client(
     response = run(ask())
     assert (response.id, response.model_name) == ("42", model)  # this client drops the version
     check_v2(
-        model, session.answer(model, asked[model]), {o.name: o.as_numpy() for o in response.outputs}
+        model,
+        session.answer(model, questions[model]),
+        {o.name: o.as_numpy() for o in response.outputs},
     )
 
 
-def test_the_official_rest_client_over_v1(server: Running, session: Any, asked: Asked) -> None:
+def test_the_official_rest_client_over_v1(
+    server: Running, session: Any, questions: Questions
+) -> None:
     from kserve import InferenceRESTClient, RESTConfig
 
     async def ask() -> Any:
         async with InferenceRESTClient(RESTConfig(protocol="v1")) as client:
-            body = {"instances": asked["sentiment"]}
+            body = {"instances": questions["sentiment"]}
             return await client.infer(server.http, body, model_name="sentiment")
 
-    same("sentiment", session.answer("sentiment", asked["sentiment"]), run(ask())["predictions"])
+    same(
+        "sentiment", session.answer("sentiment", questions["sentiment"]), run(ask())["predictions"]
+    )
 
 
 # Metadata and health

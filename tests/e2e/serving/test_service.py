@@ -29,13 +29,13 @@ API, ADMIN = "api-token-of-a-test", "admin-token-of-a-test"
 ONE = {"instances": [{"text": "fine"}]}
 
 
-def many(made: Iterator[int] = count()) -> dict[str, Any]:
+def many(numbers: Iterator[int] = count()) -> dict[str, Any]:
     """A request that takes long: texts that the server has not seen, so that none is answered from
     its cache.
     """
     return {
         "instances": [
-            {"text": f"a long and winding film number {next(made)} " * 40} for _ in range(256)
+            {"text": f"a long and winding film number {next(numbers)} " * 40} for _ in range(256)
         ]
     }
 
@@ -165,10 +165,10 @@ def test_grpc_lets_a_caller_in_before_it_reads_the_message(guarded: Running) -> 
             with pytest.raises(grpc.RpcError) as caught:
                 ask(b"\xff\x00 no message", metadata=metadata)
             refused.append((caught.value.code(), caught.value.details()))
-    (stranger, _), (caller, said) = refused
+    (stranger, _), (caller, message) = refused
     assert (stranger, caller) == (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT)
-    assert "13 bytes of the message are no ModelInferRequest" in said
-    assert "Error" not in said and "class" not in said
+    assert "13 bytes of the message are no ModelInferRequest" in message
+    assert "Error" not in message and "class" not in message
 
 
 def test_the_admin_takes_a_model_out_of_service_and_back(asks: httpx.Client) -> None:
@@ -336,15 +336,15 @@ def test_a_full_queue_refuses_before_a_body_has_come(busy: Running) -> None:
     assert told_at_its_head() == ""  # nothing waits: the body is waited for
     deadline = time.monotonic() + 60
     with ThreadPoolExecutor(3) as threads:
-        told = ""
-        while not told.startswith("HTTP/1.1 429 "):
-            assert time.monotonic() < deadline and told == ""
+        head = ""
+        while not head.startswith("HTTP/1.1 429 "):
+            assert time.monotonic() < deadline and head == ""
             held = [
                 threads.submit(httpx.post, busy.http + ASK, json=many(), timeout=120)
                 for _ in range(3)
             ]
-            while not (told or all(one.done() for one in held)):
-                told = told_at_its_head()
+            while not (head or all(one.done() for one in held)):
+                head = told_at_its_head()
             wait(held)
 
 
@@ -544,9 +544,9 @@ def test_on_sigterm_it_is_not_ready_first_and_loses_no_request(
                 refused.append(error.code())  # type: ignore[attr-defined]
 
     # Its log is read as it comes: a pipe that is full would hold the server up.
-    told: list[str] = []
+    output: list[str] = []
     reader = threading.Thread(
-        target=lambda: told.append(running.process.communicate()[0]), daemon=True
+        target=lambda: output.append(running.process.communicate()[0]), daemon=True
     )
     callers = [threading.Thread(target=rest) for _ in range(4)] + [
         threading.Thread(target=rpc) for _ in range(2)
@@ -564,7 +564,7 @@ def test_on_sigterm_it_is_not_ready_first_and_loses_no_request(
     for caller in [*callers, reader]:
         caller.join(60)
     assert running.process.returncode == 0
-    lines = [json.loads(line) for line in told[0].splitlines() if '"answered"' in line]
+    lines = [json.loads(line) for line in output[0].splitlines() if '"answered"' in line]
     logged = [line["code"] for line in lines if line.get("model") == "sentiment"]
     assert set(answered) == {200} and set(over_grpc) == {3}
     # What reaches gRPC's core while it closes, before a handler saw it, is cancelled by it instead

@@ -28,9 +28,9 @@ class Collector(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/v1/traces"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    def wait(self, found: Callable[[list[Any]], bool], seconds: float = 30) -> list[Any]:
+    def wait(self, is_complete: Callable[[list[Any]], bool], seconds: float = 30) -> list[Any]:
         deadline = time.monotonic() + seconds
-        while not found(self.spans) and time.monotonic() < deadline:
+        while not is_complete(self.spans) and time.monotonic() < deadline:
             time.sleep(0.05)
         return list(self.spans)
 
@@ -89,8 +89,8 @@ def test_a_request_continues_its_callers_trace_and_has_a_span_a_stage(
         collector.url,
         OTEL_BSP_SCHEDULE_DELAY="100",
     )
-    said = ask(server, traceparent=f"00-{TRACE}-{PARENT}-01", **{"x-request-id": "an-id"})
-    assert said.status_code == 200
+    response = ask(server, traceparent=f"00-{TRACE}-{PARENT}-01", **{"x-request-id": "an-id"})
+    assert response.status_code == 200
     # a caller that does not record
     assert ask(server, traceparent=f"00-{TRACE}-{PARENT}-00").status_code == 200
     # probes are no spans
@@ -132,6 +132,6 @@ def test_an_address_that_is_none_is_refused(tiny_bundle: Path) -> None:
     process = run_server(
         "--bundle", str(tiny_bundle), "--port", "0", "--grpc-port", "0", "--traces", "here"
     )
-    said, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "--traces: an address such as" in said and "'here'" in said
+    assert "--traces: an address such as" in output and "'here'" in output

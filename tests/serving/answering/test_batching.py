@@ -53,15 +53,15 @@ class House:
     def __init__(self, **settings: Any) -> None:
         self.session = Session()
         self.live = Live(Predictor(self.session, "1"))  # type: ignore[arg-type]
-        self.told: list[Answered] = []
-        self.batcher = Batcher(self.live, QueueSettings(**settings), self.told.append)
+        self.answered: list[Answered] = []
+        self.batcher = Batcher(self.live, QueueSettings(**settings), self.answered.append)
 
     async def ask(self, *texts: str, **options: Any) -> tuple[str, list[str]]:
         return await self.send(call(**options), *texts)
 
-    async def send(self, asked: Call, *texts: str) -> tuple[str, list[str]]:
+    async def send(self, request: Call, *texts: str) -> tuple[str, list[str]]:
         instances = [{"text": text} for text in texts]
-        predictor, answers = await self.batcher.ask(asked, instances, instances)
+        predictor, answers = await self.batcher.ask(request, instances, instances)
         return predictor.version, [answer["sentiment"] for answer in answers]
 
     async def hold(self) -> asyncio.Task[Any]:
@@ -174,11 +174,11 @@ def test_a_call_whose_deadline_passes_in_the_queue_is_not_computed() -> None:
 def test_a_caller_who_left_is_not_computed_for(how: str) -> None:
     async def work(house: House) -> None:
         held = await house.hold()
-        asked = call()
-        task = asyncio.create_task(house.send(asked, "gone"))
+        abandoned = call()
+        task = asyncio.create_task(house.send(abandoned, "gone"))
         await asyncio.sleep(0)
         if how == "abandoned":
-            asked.abandon()
+            abandoned.abandon()
         else:
             task.cancel()
         with pytest.raises((Disconnected, asyncio.CancelledError)):
@@ -189,7 +189,10 @@ def test_a_caller_who_left_is_not_computed_for(how: str) -> None:
 
     house = run(work)
     assert house.session.batches == [["hold"], ["after"]]
-    assert [told.instances for told in house.told] == [[{"text": "hold"}], [{"text": "after"}]]
+    assert [answered.instances for answered in house.answered] == [
+        [{"text": "hold"}],
+        [{"text": "after"}],
+    ]
 
 
 def test_a_call_that_fails_does_not_fail_its_neighbours() -> None:
@@ -221,16 +224,19 @@ def test_a_swap_is_between_batches_and_everyone_is_told_who_answered() -> None:
         assert new.batches == [["a", "b"]]
 
     house = run(work)
-    assert [(told.version, len(told.outputs)) for told in house.told] == [("1", 1), ("2", 2)]
+    assert [(answered.version, len(answered.outputs)) for answered in house.answered] == [
+        ("1", 1),
+        ("2", 2),
+    ]
 
 
 def test_a_version_that_was_swapped_out_is_not_kept_by_the_calls_it_answered() -> None:
     async def work(house: House) -> None:
         before = weakref.ref(house.live.current)
-        asked = call()
-        assert await house.send(asked, "a") == ("1", ["a"])
-        asked.abandon()  # the caller leaves after the answer: nothing to do
-        del asked
+        finished = call()
+        assert await house.send(finished, "a") == ("1", ["a"])
+        finished.abandon()  # the caller leaves after the answer: nothing to do
+        del finished
         house.live.swap(Predictor(house.session, "2"))  # type: ignore[arg-type]
         assert await house.ask("b") == ("2", ["b"])
         assert before() is None
@@ -284,9 +290,9 @@ def test_the_journal_cannot_fail_a_call() -> None:
 
 def test_many_callers_get_their_own_answers() -> None:
     async def work(house: House) -> None:
-        asked = [[f"{n}-{m}" for m in range(n % 4 + 1)] for n in range(300)]
-        answers = await asyncio.gather(*(house.ask(*texts) for texts in asked))
-        assert [answer for _, answer in answers] == asked
+        questions = [[f"{n}-{m}" for m in range(n % 4 + 1)] for n in range(300)]
+        answers = await asyncio.gather(*(house.ask(*texts) for texts in questions))
+        assert [answer for _, answer in answers] == questions
 
     house = run(work, instances=10_000)
     assert sum(map(len, house.session.batches)) == sum(n % 4 + 1 for n in range(300))

@@ -120,9 +120,9 @@ def test_v2_recommend_is_no_wider_than_the_catalogue(predictor: Predictor) -> No
 @pytest.mark.parametrize("model", ["interests", "recommend", "sentiment"])
 def test_metadata_is_true(predictor: Predictor, model: str) -> None:
     [declared] = predictor.inputs(model)
-    given = text("a", "b") if model == "sentiment" else events(NOBODY, NOBODY)
-    assert (declared["name"], declared["datatype"]) == (given.name, given.datatype)
-    outputs = predictor.infer(model, [given], {})
+    tensor = text("a", "b") if model == "sentiment" else events(NOBODY, NOBODY)
+    assert (declared["name"], declared["datatype"]) == (tensor.name, tensor.datatype)
+    outputs = predictor.infer(model, [tensor], {})
     assert [(o.name, o.datatype) for o in outputs] == [
         (o["name"], o["datatype"]) for o in predictor.outputs(model)
     ]
@@ -206,9 +206,9 @@ def test_limits(model: str, instances: list[dict[str, Any]], message: str) -> No
 
 def test_the_widest_row_counts_for_all_over_v2_too() -> None:
     small = Predictor(Session(), "7", LIMITS)  # type: ignore[arg-type]
-    given = events('{"events": [], "k": 60}', NOBODY)
+    tensor = events('{"events": [], "k": 60}', NOBODY)
     with pytest.raises(TasteloopError, match="120 answer rows; send at most 100"):
-        small.infer("recommend", [given], {})
+        small.infer("recommend", [tensor], {})
     with pytest.raises(TasteloopError, match="150 answer rows"):
         small.infer("recommend", [events(NOBODY, NOBODY)], {"k": 75})
 
@@ -267,8 +267,10 @@ def test_a_batch_is_whole_under_threads(predictor: Predictor) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(8) as threads:
-        asked = [[{"text": "x" * n}] * 3 for n in range(1, 40)]
+        requests = [[{"text": "x" * n}] * 3 for n in range(1, 40)]
         for instances, answers in zip(
-            asked, threads.map(lambda i: predictor.predict("sentiment", i), asked), strict=True
+            requests,
+            threads.map(lambda i: predictor.predict("sentiment", i), requests),
+            strict=True,
         ):
             assert {a["probability"] for a in answers} == {len(instances[0]["text"]) / 10}

@@ -14,12 +14,12 @@ KEY = b"0123456789abcdef"
 
 
 def test_users_are_taken_out_and_hidden() -> None:
-    given = [{"text": "a", "user": "ada"}, {"text": "b"}, {"text": "c", "user": None}]
-    kept, users = take_users(given, KEY)
-    assert kept == [{"text": "a"}, {"text": "b"}, {"text": "c"}]
+    instances = [{"text": "a", "user": "ada"}, {"text": "b"}, {"text": "c", "user": None}]
+    without_users, users = take_users(instances, KEY)
+    assert without_users == [{"text": "a"}, {"text": "b"}, {"text": "c"}]
     assert users == [pseudonym("ada", KEY), None, None]
-    assert given[0]["user"] == "ada", "what was given is not changed"
-    assert take_users(given, None) == (kept, [None] * 3)
+    assert instances[0]["user"] == "ada", "what was given is not changed"
+    assert take_users(instances, None) == (without_users, [None] * 3)
 
 
 @pytest.mark.parametrize("instances", [None, {}, "text", 3])

@@ -48,8 +48,8 @@ def test_what_the_official_client_writes_is_read(texts: list[str]) -> None:
 
 @given(TEXTS, st.booleans())
 def test_what_is_written_is_read_by_the_official_client(texts: list[str], binary: bool) -> None:
-    asked = InferenceRequest("7", [], binary=binary)
-    response = InferenceResponse("7", "m", "3", outputs(texts), asked)
+    request = InferenceRequest("7", [], binary=binary)
+    response = InferenceResponse("7", "m", "3", outputs(texts), request)
     body, length = v2.to_rest(response)
     read = InferResponse.from_bytes(body, len(body) if length is None else length)
     message = v2.to_grpc(response)
@@ -66,10 +66,10 @@ def test_what_is_written_is_read_by_the_official_client(texts: list[str], binary
 
 
 def test_each_output_may_be_binary_or_not() -> None:
-    asked = InferenceRequest(
+    request = InferenceRequest(
         "", [], outputs={"label": True, "probability": False, "predicted": None}, binary=True
     )
-    body, length = v2.to_rest(InferenceResponse("1", "m", "3", outputs(["ä", "b"]), asked))
+    body, length = v2.to_rest(InferenceResponse("1", "m", "3", outputs(["ä", "b"]), request))
     label, probability, predicted = json.loads(body[:length])["outputs"]
     assert label["parameters"] == {"binary_data_size": 11} and "data" not in label
     assert probability["data"] == [0.0, 1.0]

@@ -117,13 +117,13 @@ def test_an_empty_journal_and_none(tmp_path: Path) -> None:
 def raw_bytes(directory: Path) -> bytes:
     """Everything below a directory, Parquet's compressed pages unpacked."""
     paths = [path for path in directory.rglob("*") if path.is_file()]
-    told = [
+    lines = [
         json.dumps(pl.read_parquet(path).to_dicts()).encode()
         for path in paths
         if path.suffix == ".parquet"
     ]
     return b"".join(
-        [*(path.read_bytes() for path in paths), *told, *(str(path).encode() for path in paths)]
+        [*(path.read_bytes() for path in paths), *lines, *(str(path).encode() for path in paths)]
     )
 
 
@@ -239,7 +239,7 @@ def test_small_segments_become_one_and_a_kill_in_between_doubles_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_MERGED", 4)
-    kept: list[Path] = []
+    parts_paths: list[Path] = []
     journal = keep(tmp_path, seconds=0.005)
     for n in range(21):
         journal.answered(answer(n))
@@ -257,10 +257,10 @@ def test_small_segments_become_one_and_a_kill_in_between_doubles_nothing(
     merged = segments(tmp_path, ANSWERS)[0]
     parts = pl.read_parquet(merged)
     for first, last in ((0, 3), (4, 7), (9, 9)):
-        kept.append(
+        parts_paths.append(
             merged.with_name(merged.name.replace("00000000-00000015", f"{first:08d}-{last:08d}"))
         )
-        parts.slice(first, last - first + 1).write_parquet(kept[-1])
+        parts.slice(first, last - first + 1).write_parquet(parts_paths[-1])
     assert len(list(merged.parent.iterdir())) == 6
     assert read_journal(tmp_path)["request"].to_list() == [f"r{n}" for n in range(21)]
 
@@ -320,7 +320,7 @@ def test_a_damaged_segment_is_set_aside_by_name_and_counted_and_the_others_are_r
         journal.answered(answer(n))
         journal.close()
     [path, other] = segments(tmp_path, ANSWERS)
-    kept = pl.read_parquet(other)["request"].to_list()
+    others = pl.read_parquet(other)["request"].to_list()
     if how == "another table":
         pl.DataFrame({"request": [1.5]}).write_parquet(path)
     content = damage(path.read_bytes(), how)
@@ -328,14 +328,14 @@ def test_a_damaged_segment_is_set_aside_by_name_and_counted_and_the_others_are_r
 
     read = read_journal(tmp_path)["request"].to_list()
 
-    assert read == kept and read_journal(tmp_path)["request"].to_list() == kept
+    assert read == others and read_journal(tmp_path)["request"].to_list() == others
     assert f"{path} is damaged and was set aside" in caplog.text
     aside = path.with_name(path.name + ".damaged")
     assert not path.exists() and aside.read_bytes() == content, "nothing is deleted"
-    told = describe(tmp_path)
-    assert told["answers"] == 1
-    assert [entry["file"] for entry in told["damaged"]] == [str(aside)]
-    assert told["damaged"][0]["rows"] == (1 if how in ("pages", "another table") else None)
+    overview = describe(tmp_path)
+    assert overview["answers"] == 1
+    assert [entry["file"] for entry in overview["damaged"]] == [str(aside)]
+    assert overview["damaged"][0]["rows"] == (1 if how in ("pages", "another table") else None)
 
 
 def test_a_damaged_segment_of_feedback_or_failures_stops_nothing_either(tmp_path: Path) -> None:
@@ -372,10 +372,10 @@ def test_what_a_damaged_segment_lost_is_described_and_monitored(
     path.write_bytes(path.read_bytes()[:-10])
     (tmp_path / "monitor").mkdir()
 
-    said = CliRunner().invoke(app, ["journal", "describe"]).stdout
+    output = CliRunner().invoke(app, ["journal", "describe"]).stdout
     metrics = write_metrics().read_text()
 
-    assert f"lost       an unknown number of rows: damaged, set aside as {path}.damaged" in said
+    assert f"lost       an unknown number of rows: damaged, set aside as {path}.damaged" in output
     assert "tasteloop_monitor_journal_damaged_segments 1.0" in metrics
 
 
@@ -422,10 +422,10 @@ def test_an_answer_with_an_impossible_time_is_counted_and_stops_no_description(
         journal.answered(answer(n, time=time_))
     journal.close()
 
-    told = describe(tmp_path)
+    overview = describe(tmp_path)
 
-    assert (told["answers"], told["impossible_times"]) == (3, 2)
-    assert told["span"] == ["2023-11-14T22:13:20+00:00"] * 2
+    assert (overview["answers"], overview["impossible_times"]) == (3, 2)
+    assert overview["span"] == ["2023-11-14T22:13:20+00:00"] * 2
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
@@ -441,14 +441,14 @@ def test_outcomes_are_joined_by_request_and_instance(tmp_path: Path) -> None:
     journal = keep(tmp_path)
     journal.answered(answer(1, outputs=[SENTIMENT] * 2, instances=[], users=[]))
     journal.answered(answer(2))
-    given = [
+    entries = [
         {"request": "r1", "kind": "click", "item": "50", "time": 10},
         {"request": "r1", "kind": "rate", "item": "50", "value": 0.5, "time": 20},
         {"request": "r1", "kind": "rate", "item": "50", "value": 1.0, "time": 30},
         {"request": "r1", "instance": 1, "kind": "purchase", "item": "7", "time": 40},
         {"request": "gone", "kind": "click", "time": 50},
     ]
-    assert journal.feedback(parse_feedback({"feedback": given}, at=0))
+    assert journal.feedback(parse_feedback({"feedback": entries}, at=0))
     journal.close()
     first, second, third = read_journal(tmp_path)["feedback"].to_list()
     assert [(o["kind"], o["item"], o["value"], o["time"]) for o in first] == [
@@ -457,10 +457,12 @@ def test_outcomes_are_joined_by_request_and_instance(tmp_path: Path) -> None:
     ]
     assert [(o["kind"], o["item"]) for o in second] == [("purchase", "7")]
     assert third == []
-    told = describe(tmp_path)
-    assert (told["answers"], told["with_feedback"]) == (3, 2)
-    assert told["by"] == [{"model": "sentiment", "version": "3", "role": "champion", "answers": 3}]
-    assert json.loads(json.dumps(told)) == told
+    overview = describe(tmp_path)
+    assert (overview["answers"], overview["with_feedback"]) == (3, 2)
+    assert overview["by"] == [
+        {"model": "sentiment", "version": "3", "role": "champion", "answers": 3}
+    ]
+    assert json.loads(json.dumps(overview)) == overview
 
 
 @pytest.mark.parametrize(
@@ -501,7 +503,7 @@ def test_bad_feedback(body: object, message: str) -> None:
 TOKENS = FeedbackTokens(b"0123456789abcdef")
 
 
-def given(
+def make_feedback(
     request: str, answer_id: str | None, item: str, at: int = 0, **more: Any
 ) -> list[dict[str, Any]]:
     """The rows of one outcome of the answer with an id; None: told by who writes the journal
@@ -526,7 +528,7 @@ def test_an_outcome_is_that_of_the_answer_whose_token_it_shows_and_of_no_other_w
     journal.answered(answer(1, request_id="same", answer="a1"))
     journal.answered(answer(2, request_id="same", answer="a2", users=["b" * 32]))
     journal.answered(answer(3, request_id="same"))
-    journal.feedback(given("same", "a2", "50"))
+    journal.feedback(make_feedback("same", "a2", "50"))
     journal.close()
 
     assert outcomes(tmp_path) == [[], ["50"], []]
@@ -553,7 +555,7 @@ def test_a_token_is_for_its_request_and_its_key() -> None:
             parse_feedback(
                 {"feedback": [{"request": "r1", "kind": "click", "token": other}]}, 0, TOKENS
             )
-    [row] = given("r1", "a1", "50")
+    [row] = make_feedback("r1", "a1", "50")
     assert (row["request"], row["answer"]) == ("r1", "a1")
 
 
@@ -565,8 +567,8 @@ def test_of_answers_without_an_id_only_one_that_bears_its_request_id_alone_has_o
         journal.answered(answer(n, request_id=request))
     journal.answered(answer(4, request_id="with an id", answer="a4"))
     for request in ("alone", "shared", "with an id"):
-        journal.feedback(given(request, None, "50"))
-    journal.feedback(given("alone", "not journalled", "51"))
+        journal.feedback(make_feedback(request, None, "50"))
+    journal.feedback(make_feedback("alone", "not journalled", "51"))
     journal.close()
 
     assert outcomes(tmp_path) == [["50", "51"], [], [], [], []]
@@ -576,12 +578,14 @@ def test_what_arrives_last_counts_whatever_time_it_names(tmp_path: Path) -> None
     journal = keep(tmp_path)
     journal.answered(answer(1, answer="a1"))
     for arrival, value, time_ in ((100, 0.25, 90), (300, 1.0, 10), (200, 0.5, 150)):
-        journal.feedback(given("r1", "a1", "50", arrival, kind="rate", value=value, time=time_))
+        journal.feedback(
+            make_feedback("r1", "a1", "50", arrival, kind="rate", value=value, time=time_)
+        )
     journal.close()
 
-    [[told]] = read_journal(tmp_path)["feedback"].to_list()
+    [[outcome]] = read_journal(tmp_path)["feedback"].to_list()
 
-    assert (told["value"], told["time"]) == (1.0, 10)
+    assert (outcome["value"], outcome["time"]) == (1.0, 10)
 
 
 def test_an_older_entry_from_the_year_9999_gives_way_to_a_new_one(tmp_path: Path) -> None:
@@ -589,14 +593,20 @@ def test_an_older_entry_from_the_year_9999_gives_way_to_a_new_one(tmp_path: Path
     journal = keep(tmp_path)
     journal.answered(answer(1))
     journal.feedback(
-        [{**given("r1", None, "50", kind="rate", value=0.0)[0], "time": late, "arrived": None}]
+        [
+            {
+                **make_feedback("r1", None, "50", kind="rate", value=0.0)[0],
+                "time": late,
+                "arrived": None,
+            }
+        ]
     )
-    journal.feedback(given("r1", None, "50", 100, kind="rate", value=1.0))
+    journal.feedback(make_feedback("r1", None, "50", 100, kind="rate", value=1.0))
     journal.close()
 
-    [[told]] = read_journal(tmp_path)["feedback"].to_list()
+    [[outcome]] = read_journal(tmp_path)["feedback"].to_list()
 
-    assert told["value"] == 1.0
+    assert outcome["value"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -607,8 +617,8 @@ def test_feedback_from_beyond_the_clocks_skew_is_refused(time_: object) -> None:
         TasteloopError,
         match=r"feedback\[0\]: time .* is more than 300 s ahead of this server's clock",
     ):
-        given("r1", None, "50", at=0, time=time_)
-    assert given("r1", None, "50", at=0, time=300_000_000)
+        make_feedback("r1", None, "50", at=0, time=time_)
+    assert make_feedback("r1", None, "50", at=0, time=300_000_000)
 
 
 def test_feedback_has_a_time_of_its_own_or_the_servers() -> None:

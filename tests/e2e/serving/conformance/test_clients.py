@@ -14,10 +14,10 @@ TEXTS = ["a fine film", "ein schöner Film"]
 def tensor(target: Any, binary: bool) -> Any:
     from kserve import InferInput
 
-    given = InferInput(target.input, [len(TEXTS)], "BYTES", None if binary else TEXTS)
+    tensor = InferInput(target.input, [len(TEXTS)], "BYTES", None if binary else TEXTS)
     if binary:
-        given.set_data_from_numpy(np.array([text.encode() for text in TEXTS], dtype=object))
-    return given
+        tensor.set_data_from_numpy(np.array([text.encode() for text in TEXTS], dtype=object))
+    return tensor
 
 
 def check(target: Any, response: Any) -> None:

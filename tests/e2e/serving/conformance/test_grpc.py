@@ -17,7 +17,7 @@ def call(target: Any, rpc: Any, method: str, message: Any, timeout: float = 60) 
 def request(
     target: Any, *texts: bytes, raw: bool = False, model: str | None = None, **changes: Any
 ) -> Any:
-    given = {
+    fields = {
         "name": target.input,
         "datatype": "BYTES",
         "shape": [len(texts)],
@@ -27,8 +27,8 @@ def request(
         packed = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
         changes.setdefault("raw_input_contents", [packed])
     elif "raw_input_contents" not in changes:
-        given["contents"] = pb.InferTensorContents(bytes_contents=texts)
-    tensor = pb.ModelInferRequest.InferInputTensor(**given)
+        fields["contents"] = pb.InferTensorContents(bytes_contents=texts)
+    tensor = pb.ModelInferRequest.InferInputTensor(**fields)
     return pb.ModelInferRequest(model_name=model or target.model, inputs=[tensor], **changes)
 
 
@@ -85,12 +85,12 @@ def test_it_says_what_rest_says(target: Any, rpc: Any, raw: bool) -> None:
     ]
     for index, output in enumerate(rest["outputs"]):
         assert list(response.outputs[index].shape) == output["shape"]
-        given = values(response, index)
+        contents = values(response, index)
         if output["datatype"] == "BYTES":
-            assert [element.decode() for element in given] == output["data"]
+            assert [element.decode() for element in contents] == output["data"]
         else:
             np.testing.assert_allclose(
-                np.array(given, float), np.array(output["data"], float), rtol=1e-5
+                np.array(contents, float), np.array(output["data"], float), rtol=1e-5
             )
 
 

@@ -139,8 +139,8 @@ def test_outputs_are_as_metadata_says(target: Any) -> None:
         assert output["datatype"] == wanted["datatype"]
         assert len(output["shape"]) == len(wanted["shape"])
         assert all(
-            size in (-1, given)
-            for size, given in zip(wanted["shape"], output["shape"], strict=True)
+            size in (-1, actual)
+            for size, actual in zip(wanted["shape"], output["shape"], strict=True)
         )
 
 
@@ -287,12 +287,12 @@ def test_binary_input_says_what_json_says(target: Any) -> None:
 def test_binary_outputs_say_what_json_says(target: Any, how: str) -> None:
     plain = inferred(target, target.infer(target.body("a fine film", "dull", id="1")))
     name = plain["outputs"][0]["name"]
-    asked = (
+    options = (
         {"parameters": {"binary_data_output": True}}
         if how == "for the request"
         else {"outputs": [{"name": name, "parameters": {"binary_data": True}}]}
     )
-    response = target.infer(target.body("a fine film", "dull", id="1", **asked))
+    response = target.infer(target.body("a fine film", "dull", id="1", **options))
     assert response.status_code == 200, response.text
     length = int(response.headers["inference-header-content-length"])
     body, contents = json.loads(response.content[:length]), response.content[length:]
