@@ -155,6 +155,48 @@ class UserNeighbours:
         return near @ self.users
 
 
+def covisitation(past: Past, settings: Settings) -> Scorer:
+    """How often two items stood near each other in a history, as a share of all that stood near
+    the first.
+    """
+    events = _events(past, settings["feedback"])
+    weights = collaborative.nearby(events, settings["reach"], settings["shrink"])
+    return ItemToItem(weights, settings["feedback"], settings["decay"])
+
+
+@dataclass(frozen=True)
+class Markov:
+    """What comes next after the newest item [J, J], and what it backs off to [J]."""
+
+    following: Matrix
+    backoff: Matrix
+    feedback: Feedback
+
+    def scores(self, rows: Rows) -> Matrix:
+        which = rows.events.of(self.feedback)
+        scores = np.tile(self.backoff, (len(rows), 1))
+        for row, history in enumerate(rows.histories):
+            known = history[which[history]]
+            if len(known):
+                scores[row] += self.following[rows.events.item[known[-1]]]
+        return scores
+
+
+def markov(past: Past, settings: Settings) -> Scorer:
+    """First-order Markov chain: P(j | i) = (n_ij + m q_j) / (n_i + m), n_ij how often j came next
+    after i, q_j the share of j in all events, m pseudo-events.
+    """
+    events, feedback = _events(past, settings["feedback"]), settings["feedback"]
+    following = np.zeros((events.items, events.items), np.float32)
+    is_next = events.user[:-1] == events.user[1:]
+    np.add.at(following, (events.item[:-1][is_next], events.item[1:][is_next]), 1)
+    count = past.count(feedback)
+    share = count / max(float(count.sum()), 1)
+    following += settings["pseudo_events"] * share
+    following /= following.sum(1, keepdims=True) + 1e-9
+    return Markov(following, np.float32(1e-6) * share, feedback)
+
+
 def user_neighbours(past: Past, settings: Settings) -> Scorer:
     feedback = settings["feedback"]
     return UserNeighbours(
@@ -427,19 +469,23 @@ class Tasteloop:
         return self.recommender.score_terms(folded, nothing).scores()
 
 
-def ours(name: str, about: str, encoder: str = "") -> Method:
+def ours(
+    name: str,
+    about: str,
+    encoder: str = "",
+    options: fitting.RecommenderSettings | None = None,
+) -> Method:
     """`tasteloop.recommender.recommend` without a fine-tuned model; with an encoder as it was
     published the items have vectors.
     """
+    chosen = options or fitting.RecommenderSettings()
 
     def fit(past: Past, settings: Settings) -> Scorer:
         tuned = fitting.TunedSettings(
             **{name: value for name, value in settings.items() if name != "seed"}
         )
         ground = _ground(past.catalogue, encoder)
-        return Tasteloop(
-            fitting.fit_terms(_events(past), ground, fitting.RecommenderSettings(), tuned)
-        )
+        return Tasteloop(fitting.fit_terms(_events(past), ground, chosen, tuned))
 
     def learn(task: Task) -> tuple[dict[str, Any], float]:
         """What the pipeline chooses on the validation window, λ included; its nDCG@10 is
@@ -449,10 +495,10 @@ def ours(name: str, about: str, encoder: str = "") -> Method:
         nothing = np.zeros((len(rows), 1), np.float32)
         asked = weights.ValidationRows(_Histories(rows), nothing, rows.relevant, rows.group)
         ground = _ground(task.catalogue, encoder)
-        tuned = tuning.tune(_events(task.tune), ground, asked, fitting.RecommenderSettings())
+        tuned = tuning.tune(_events(task.tune), ground, asked, chosen)
         return asdict(tuned), tuned.ndcg
 
-    search = ({name: _several(value) for name, value in fitting.RecommenderSettings()},)
+    search = ({name: _several(value) for name, value in chosen},)
     return Method(name, about, fit, search, learn=learn, package="implicit")
 
 
@@ -489,8 +535,8 @@ def _folded(rows: Rows, decay: float) -> folding.FoldedHistories:
     )
 
 
-def _events(past: Past) -> collaborative.Past:
-    known = past.events.item >= 0
+def _events(past: Past, feedback: Feedback = "all") -> collaborative.Past:
+    known = past.events.of(feedback)
     user, events = past.user[known], past.events.take(known)
     order = np.lexsort((events.time, user))
     age = (past.cut - events.time[order]) / 86_400e6
@@ -574,6 +620,25 @@ _METHODS = (
         "shrunk cosine of items (Deshpande & Karypis 2004)",
         item_neighbours,
         ({"feedback": BOTH, "neighbours": (20, 50, 100, 200, 400), "shrink": (0, 10, 100, 300)},),
+    ),
+    Method(
+        "covisitation",
+        "items that stood near those of the history in others'",
+        covisitation,
+        (
+            {
+                "feedback": BOTH,
+                "reach": (3, 10),
+                "shrink": (20,),
+                "decay": (0.8, 0.95, 1.0),
+            },
+        ),
+    ),
+    Method(
+        "markov",
+        "first-order Markov chain: what came next after the newest item",
+        markov,
+        ({"feedback": BOTH, "pseudo_events": (1, 10, 100, 1000)},),
     ),
     Method(
         "userknn",
@@ -662,8 +727,13 @@ _METHODS = (
         ),
     ),
     ours("tasteloop", "ours, the terms that need no encoder"),
+    ours(
+        "tasteloop-no-nearby",
+        "ours without the two terms of what stood near, λ fitted without them",
+        options=fitting.RecommenderSettings(nearby_reach=0),
+    ),
     ours("tasteloop-minilm", "ours, with frozen MiniLM for item texts", "minilm"),
 )
 
 METHODS: Mapping[str, Method] = {method.name: method for method in _METHODS}
-OURS = ("tasteloop", "tasteloop-minilm", "tasteloop-bundle")
+OURS = ("tasteloop", "tasteloop-no-nearby", "tasteloop-minilm", "tasteloop-bundle")

@@ -7,6 +7,10 @@ recommended is in `hidden`.
 
 - `time`: the snapshots of `tasteloop.behaviour.snapshots.prepare` (docs/adr/0002), nothing of their
   rows changed.
+- `shuffled`: as `time`, with the order of the events within each sitting of a user drawn at random,
+  in what is fitted and in the histories alike. People who rate films go through pages that
+  somebody else ordered (Fan et al. 2023, arXiv:2307.09985): what a method owes to that order is
+  lost here. A sitting ends with a gap of an hour. What follows a row's history stays what it was.
 - `stratified`: a random share of each user's ratings trains, the rest tests, every test rating is
   relevant. With seed 42, a share of 0.75 and the ratings in the order of their file these are the
   rows of `python_stratified_split` of github.com/recommenders-team/recommenders, whose README
@@ -47,6 +51,7 @@ Mask = NDArray[np.bool_]
 Feedback = Literal["liked", "all"]
 
 DATA, SNAPSHOTS = "data", "snapshots"
+_SITTING = 3_600_000_000  # µs: a longer gap between two events of a user ends a sitting
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Protocol:
         held_out: share of the items that are new: taken out of everything that is fitted and of the
             histories, and the only ones that are ranked. Validation holds out others.
         kept: so many of a new item's training interactions stay.
+        shuffled: whether the order of events within a sitting is drawn at random.
         standard: run where no protocol is named.
     """
 
@@ -72,6 +78,7 @@ class Protocol:
     seed: int = 42
     held_out: float = 0.0
     kept: int = 0
+    shuffled: bool = False
     standard: bool = True
 
 
@@ -80,6 +87,13 @@ PROTOCOLS: Mapping[str, Protocol] = {
     for p in (
         Protocol(
             "time", "global time, snapshots inside later users' sessions, full ranking", "time"
+        ),
+        Protocol(
+            "shuffled",
+            "as time, the order of events within a sitting (gaps below an hour) drawn at random",
+            "time",
+            shuffled=True,
+            standard=False,
         ),
         Protocol(
             "stratified",
@@ -372,6 +386,8 @@ def _by_time(protocol: Protocol, data: Snapshots, work: Path) -> Task:
                 raise TasteloopError(
                     f"protocol {protocol.name}: no {window} row has a relevant item among the new ones"
                 )
+        if protocol.shuffled:
+            rows = _shuffle_histories(rows, protocol.seed)
         windows[window] = rows
     pasts = []
     for cut, unknown in (
@@ -381,6 +397,8 @@ def _by_time(protocol: Protocol, data: Snapshots, work: Path) -> Task:
         events = table.take(table.time < cut)
         if protocol.held_out:
             events = events.take(_without(events, unknown, protocol))
+        if protocol.shuffled:
+            events = _shuffle_sittings(events, protocol.seed)
         pasts.append(Past.of(events, catalogue, cut))
     return Task(
         protocol, catalogue, pasts[0], windows[VALIDATION], pasts[1], windows[TEST], settings
@@ -405,6 +423,31 @@ def _snapshot_rows(snapshots: Any, table: Interactions, place: Numbers, items: i
         snapshots[EVENTS_SEEN].to_numpy().astype(np.int64),
     )
     return rows.take(np.lexsort((rows.time, rows.group)))
+
+
+def _shuffle_sittings(events: Interactions, seed: int) -> Interactions:
+    """Events by user and time, with all but the times drawn at random within each sitting."""
+    order = _order_within_sittings(events.user, events.time, np.random.default_rng(seed))
+    return replace(events.take(order), time=events.time)
+
+
+def _shuffle_histories(rows: Rows, seed: int) -> Rows:
+    """The rows with each history's order drawn at random within its sittings; no event that came
+    after a row's question is among them.
+    """
+    random = np.random.default_rng(seed)
+    histories = []
+    for history in rows.histories:
+        events = rows.events.take(history)
+        histories.append(history[_order_within_sittings(events.user, events.time, random)])
+    return replace(rows, histories=histories)
+
+
+def _order_within_sittings(user: Numbers, time: Numbers, random: np.random.Generator) -> Numbers:
+    """[n] an order of events by user and time that moves each within its sitting alone."""
+    begins = (np.diff(user) != 0) | (np.diff(time) >= _SITTING)
+    sitting = np.concatenate([[0], np.cumsum(begins)])[: len(user)]
+    return np.lexsort((random.random(len(user)), sitting))
 
 
 def _new_items(protocol: Protocol, table: Interactions, cut: int, items: int) -> tuple[Mask, Mask]:

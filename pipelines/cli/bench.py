@@ -26,6 +26,9 @@ def quality(
             metavar="DIR", help="Results, and what is kept to carry on; TASTELOOP_HOME/bench."
         ),
     ] = None,
+    data: Annotated[
+        str, typer.Option(metavar="SOURCE", help="A named source of behaviour with times.")
+    ] = "ml-100k",
     protocol: Annotated[
         list[str] | None, typer.Option(help="Only this protocol; repeatable.")
     ] = None,
@@ -44,15 +47,18 @@ def quality(
     ] = 3,
     as_json: AsJson = False,
 ) -> None:
-    """Recommenders on ml-100k, each peer tuned; prints one table (docs/benchmarks.md)."""
+    """Recommenders on a data set, each peer tuned; prints one table (docs/benchmarks.md)."""
     _find_benchmarks()
     from benchmarks.quality.report import markdown
     from benchmarks.quality.run import Options, run
     from tasteloop.home import Home
 
     log_to_stderr()
+    # each data set has a directory of its own; ml-100k's is the one without a name
+    own = "quality" if data == "ml-100k" else f"quality-{Path(data).name}"
     options = Options(
-        out=(out or Home.current().benchmarks / "quality").absolute(),
+        out=(out or Home.current().benchmarks / own).absolute(),
+        behaviour=data,
         protocols=tuple(protocol or ()),
         only=tuple(only or ()),
         quick=quick,

@@ -54,7 +54,9 @@ class RecommenderSettings(BaseModel, frozen=True, extra="forbid"):
     als_regularisation: float = Field(30, gt=0)
     als_iterations: int = Field(12, ge=1)
     nearby_reach: int = Field(
-        10, ge=1, description="Items at most so many places apart in a history are near."
+        10,
+        ge=0,
+        description="Items at most so many places apart in a history are near; 0: none are.",
     )
     familiar: float = Field(
         3,

@@ -85,7 +85,8 @@ def test_a_row_hides_its_history_and_never_what_it_asks(tasks: dict[str, Task], 
             assert rows.hidden[n, rows.events.item[history]].all()
             assert len(relevant) and not rows.hidden[n, relevant].any()
             assert (rows.events.user[history] == rows.group[n]).all()
-            assert (np.diff(rows.events.time[history]) >= 0).all()
+            in_order = (np.diff(rows.events.time[history]) >= 0).all()
+            assert in_order or PROTOCOLS[name].shuffled
 
 
 @pytest.mark.parametrize("name", [n for n, p in PROTOCOLS.items() if p.split == "time"])
@@ -578,3 +579,50 @@ def test_the_command_needs_a_checkout(tmp_path: Path, monkeypatch: Any, capsys: 
         main()
     assert ended.value.code == 2
     assert "from a checkout" in capsys.readouterr().err
+
+
+def test_a_markov_chain_ranks_by_what_came_next_after_the_newest_item(
+    tasks: dict[str, Task],
+) -> None:
+    """Users went 0 1, 0 1 and 0 2: after 0 comes 1 twice and 2 once."""
+    past = _past_of_orders(tasks["time"], [[0, 1], [0, 1], [0, 2]])
+    rows = replace(
+        tasks["time"].test.take(slice(0, 1)),
+        events=past.events,
+        histories=[np.flatnonzero((past.events.user == 0) & (past.events.item == 0))],
+    )
+
+    scores = METHODS["markov"].fit(past, {"feedback": "all", "pseudo_events": 1}).scores(rows)[0]
+
+    # n_0 = 3, m = 1; items 0, 1 and 2 are 3, 2 and 1 of the 6 events
+    assert scores[:3] == pytest.approx([3 / 6 / 4, (2 + 2 / 6) / 4, (1 + 1 / 6) / 4], abs=1e-4)
+
+
+def test_shuffling_moves_events_within_their_sittings_alone(tasks: dict[str, Task]) -> None:
+    plain, shuffled = tasks["time"], tasks["shuffled"]
+
+    for one, other in zip(plain.test.histories, shuffled.test.histories, strict=True):
+        assert sorted(one) == sorted(other)
+        begins = np.diff(plain.test.events.time[one]) >= 3_600_000_000
+        sitting = dict(zip(one.tolist(), np.cumsum([0, *begins]).tolist(), strict=True))
+        assert (np.diff([sitting[event] for event in other.tolist()]) >= 0).all()
+    for row, other in zip(plain.test.relevant, shuffled.test.relevant, strict=True):
+        assert row.tolist() == other.tolist()
+    for feedback in ("liked", "all"):
+        assert np.array_equal(plain.fit.matrix(feedback), shuffled.fit.matrix(feedback))
+    assert np.array_equal(plain.fit.events.time, shuffled.fit.events.time)
+
+
+def _past_of_orders(task: Task, orders: list[list[int]]) -> Past:
+    """A past in which each user met these items, in this order."""
+    user, item = zip(*((u, i) for u, order in enumerate(orders) for i in order), strict=True)
+    count = len(user)
+    events = Interactions(
+        np.array(user),
+        np.array(item),
+        np.arange(count),
+        np.ones(count, np.float32),
+        np.array(["click"] * count),
+        np.ones(count, np.bool_),
+    )
+    return Past.of(events, task.catalogue, count)
