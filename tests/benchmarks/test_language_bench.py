@@ -533,4 +533,6 @@ def test_the_real_files_are_read_and_leak_nothing() -> None:
     for turn in (*data.test, *data.validation, *data.requests):
         said = turn.text(("seeker", "recommender"), 10_000)
         assert not {mention.film for mention in turn.mentions} & set(turn.answers)
-        assert not any(answer in said for answer in turn.answers if answer.endswith(")"))
+        # an entry of the list is a year alone
+        dated = [answer for answer in turn.answers if answer.endswith(")") and answer != "(2007)"]
+        assert not any(answer in said for answer in dated)
