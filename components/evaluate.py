@@ -23,8 +23,8 @@ def evaluate(
 
         from components.charts import draw
         from tasteloop.evaluation.evaluate import evaluate
+        from tasteloop.evaluation.record import EVALUATION_FILE, Evaluation
         from tasteloop.evaluation.settings import EvaluationSettings
-        from tasteloop.files import read_json
 
         rival = None
         if champion:
@@ -39,4 +39,4 @@ def evaluate(
             out,
             champion=rival,
         )
-        draw(read_json(out / "evaluation.json"), metrics, sentiment)
+        draw(Evaluation.read(out / EVALUATION_FILE), metrics, sentiment)

@@ -17,18 +17,19 @@ def gate(
 
     with step("gate", evaluation=evaluation.path, verdict=verdict.path) as outputs:
         import shutil
-        from dataclasses import asdict
         from pathlib import Path
 
-        from tasteloop.files import read_json, write_json
+        from tasteloop.evaluation.record import EVALUATION_FILE, Evaluation
+        from tasteloop.files import write_json
+        from tasteloop.verdicts import VERDICT_FILE
         from validation.gate.gates import GateSettings, decide
         from validation.pages.evaluation import write_report
 
-        facts = read_json(Path(evaluation.path) / "evaluation.json")
-        decision = decide(facts, GateSettings.model_validate_json(settings))
+        measured = Evaluation.read(Path(evaluation.path) / EVALUATION_FILE)
+        decision = decide(measured, GateSettings.model_validate_json(settings))
         out = Path(verdict.path)
-        write_json(out / "verdict.json", asdict(decision))
-        shutil.copy(write_report(facts, asdict(decision), out / "report.html"), page.path)
+        write_json(out / VERDICT_FILE, decision.json())
+        shutil.copy(write_report(measured, decision, out / "report.html"), page.path)
         reason = "; ".join(decision.reasons)
         outputs.update(passed=decision.passed, promote=decision.promote, reason=reason)
     return decision.promote, reason

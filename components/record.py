@@ -18,16 +18,16 @@ def record(
         from pathlib import Path
 
         from serving.release.registry import record
-        from tasteloop.files import read_json
+        from tasteloop.evaluation.record import EVALUATION_FILE
         from tasteloop.redaction import redact_strings
+        from tasteloop.verdicts import VERDICT_FILE, Verdict
 
-        decided = Path(verdict.path)
         recorded = record(
             Path(bundle.path),
-            Path(evaluation.path) / "evaluation.json",
-            read_json(decided / "verdict.json"),
+            Path(evaluation.path) / EVALUATION_FILE,
+            Verdict.read(Path(verdict.path) / VERDICT_FILE),
             redact_strings(json.loads(settings)),
-            decided / "report.html",
+            Path(verdict.path) / "report.html",
         )
         outputs.update(version=recorded.version, mlflow_run=recorded.run_id)
     return recorded.version

@@ -21,9 +21,10 @@ def rehearse(
 
         from serving.release.registry import attach_rehearsal
         from serving.release.rehearsal import rehearse
+        from tasteloop.verdicts import REHEARSAL_FILE
 
         out = Path(rehearsal.path)
         result = rehearse(Path(bundle.path), out)
-        attach_rehearsal(version, out / "rehearsal.json")
+        attach_rehearsal(version, out / REHEARSAL_FILE)
         outputs.update(passed=result.passed, reason=result.reason)
     return result.passed, result.reason

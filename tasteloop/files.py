@@ -198,6 +198,11 @@ def as_list(value: object) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else []
 
 
+def as_text(value: object) -> str | None:
+    """The value as text; None stays None."""
+    return None if value is None else str(value)
+
+
 def as_rows(value: object) -> list[Mapping[str, Any]]:
     """The objects of a list."""
     return [row for row in as_list(value) if isinstance(row, Mapping)]

@@ -34,6 +34,7 @@ from serving.answering.tensors import from_v2  # noqa: E402
 from serving.release import promotion, registry  # noqa: E402
 from serving.release.answer_comparison import compare  # noqa: E402
 from tasteloop import files  # noqa: E402
+from tasteloop.verdicts import Verdict  # noqa: E402
 
 TOLERANCE = 1e-4
 ASKED = 3  # golden questions of each model
@@ -180,7 +181,7 @@ def golden(bundle: Path) -> list[dict[str, Any]]:
 def register(bundle: Path, folder: Path, n: int) -> str:
     files.write_json(folder / f"evaluation{n}.json", {"metrics": {}, "lineage": {}})
     recorded = registry.record(
-        bundle, folder / f"evaluation{n}.json", {"passed": True, "reasons": []}, {"n": n}
+        bundle, folder / f"evaluation{n}.json", Verdict(passed=True), {"n": n}
     )
     digest = files.sha256_file(bundle / "manifest.json")
     files.write_json(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from pipelines.cli.console import fail, log_to_stderr, print_json
 from pipelines.cli.options import AsJson, Profile, Set
+
+if TYPE_CHECKING:
+    from pipelines.local.facts import Outputs
 
 commands = typer.Typer()
 
@@ -50,9 +53,9 @@ def run(profile: Profile = "local", set: Set = None, as_json: AsJson = False) ->
 )
 def step(ctx: typer.Context) -> None:
     """Run one step by itself: `tasteloop step NAME --help`; without a name, list the steps."""
-    from pipelines.local import step as alone
+    from pipelines.local import step as single_step
 
-    def emit(results: dict[str, Any], as_json: bool) -> None:
+    def emit(results: Outputs, as_json: bool) -> None:
         if as_json:
             print_json(results)
         else:
@@ -61,4 +64,4 @@ def step(ctx: typer.Context) -> None:
 
     log_to_stderr()
     name, *arguments = ctx.args or ["--help"]
-    sys.exit(alone.main(name, arguments, emit))
+    sys.exit(single_step.main(name, arguments, emit))

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pipelines.local.facts import Outputs
 from pipelines.local.moves import move_paths
 from pipelines.settings import Settings
 from tasteloop.files import read_json, sha256_file, sha256_tree, write_json
@@ -33,7 +34,7 @@ _TRAINED = ("ingest", "prepare", "training")  # the sections that a checkpoint d
 _HOME = "<home>"  # stands for the home in the cache's keys and entries
 
 # What is called with a step's name and outputs when its earlier result is used again.
-OnReuse = Callable[[str, Mapping[str, Any]], None]
+OnReuse = Callable[[str, Outputs], None]
 
 
 def fingerprint(settings: Settings) -> str:

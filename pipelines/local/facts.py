@@ -7,6 +7,7 @@ earlier versions wrote less, and a field that cannot be read is as if it were no
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from tasteloop.files import as_mapping, read_json
 from tasteloop.home import Home
 
 FACTS_FILE = "run.json"
+
+# A step's plain results, and the paths of its artifacts, by name.
+Outputs = Mapping[str, object]
 # Where a run's artifacts are below its home. Facts of earlier versions don't say which home it was.
 _ARTIFACTS = "/pipeline/artifacts/"
 
@@ -41,9 +45,25 @@ class _Lenient(BaseModel, frozen=True, extra="allow"):
         except ValidationError:
             return cls.model_fields[str(info.field_name)].get_default(call_default_factory=True)
 
-    def json_facts(self) -> dict[str, Any]:
+    def json_facts(self) -> dict[str, object]:
         """As JSON has them: what was set, in the order of the fields."""
         return self.model_dump(mode="json", exclude_unset=True)
+
+
+class RunEnd(BaseModel, frozen=True):
+    """How a run ended in which every step that began has finished.
+
+    Attributes:
+        outcome: promoted, unchanged, or what the step that refused calls it.
+        reason: of the gate, or of the step that refused.
+        version: that was registered or promoted; it is not set where no model was made.
+        code: the exit code.
+    """
+
+    outcome: str
+    reason: str
+    version: str | None = None
+    code: int
 
 
 class StepFacts(_Lenient, frozen=True):
@@ -64,7 +84,7 @@ class StepFacts(_Lenient, frozen=True):
     seconds: float | None = None
     known: bool = False
     message: str | None = None
-    outputs: dict[str, Any] = {}
+    outputs: dict[str, object] = {}
     reused: bool = False
 
 
@@ -89,7 +109,7 @@ class RunFacts(_Lenient, frozen=True):
     profile: str = ""
     outcome: str = ""
     started: str = ""
-    settings: dict[str, Any] = {}
+    settings: dict[str, object] = {}
     steps: tuple[StepFacts, ...] = ()
     artifacts: dict[str, Path] = {}
     metrics: dict[str, float | None] = {}
@@ -107,11 +127,10 @@ def read_facts(path: Path) -> RunFacts:
     Raises:
         TasteloopError: the file is not readable JSON.
     """
-    written = dict(as_mapping(read_json(path)))
+    written = as_mapping(read_json(path))
     home, now = _home_of(written), str(Home.current())
-    facts = RunFacts.model_validate(
-        {**move_paths(written, home, now), "id": path.parent.name, "home": home}
-    )
+    moved = move_paths(dict(written), home, now)
+    facts = RunFacts.model_validate({**moved, "id": path.parent.name, "home": home})
     if facts.outcome == "running" and not is_alive(path.parent):
         facts = facts.model_copy(update={"outcome": "killed"})
     return facts
@@ -134,11 +153,12 @@ def is_alive(directory: Path) -> bool:
     return False
 
 
-def _home_of(written: dict[str, Any]) -> str:
+def _home_of(written: Mapping[str, object]) -> str:
     """The home that a run was in; of earlier versions' runs by where their artifacts were."""
     if written.get("home"):
         return str(written["home"])
-    for path in map(str, as_mapping(written.get("artifacts")).values()):
-        if _ARTIFACTS in path:
-            return path.partition(_ARTIFACTS)[0]
+    for path in as_mapping(written.get("artifacts")).values():
+        home, separator, _ = str(path).partition(_ARTIFACTS)
+        if separator:
+            return home
     return str(Home.current())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from components.step import EVENTS, MARK
-from pipelines.local.facts import RunFacts, StepFacts
+from pipelines.local.facts import Outputs, RunFacts, StepFacts
 from tasteloop.redaction import redact
 
 LOG_FILE = "log.txt"
@@ -55,7 +55,7 @@ class Progress(io.TextIOBase):
         self._log.close()
         self._events.close()
 
-    def reuse(self, name: str, outputs: Mapping[str, Any]) -> None:
+    def reuse(self, name: str, outputs: Outputs) -> None:
         """Note that a step's earlier result is used again."""
         self._read_events()
         self.steps[name] = StepFacts(

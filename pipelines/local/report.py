@@ -6,8 +6,10 @@ from pathlib import Path
 
 from pipelines.local.facts import list_runs
 from tasteloop.errors import TasteloopError
-from tasteloop.files import atomic_write, read_json
+from tasteloop.evaluation.record import EVALUATION_FILE, Evaluation
+from tasteloop.files import atomic_write
 from tasteloop.home import Home
+from tasteloop.verdicts import VERDICT_FILE, Verdict
 
 
 def write_page(run_id: str | None, output: Path | None) -> Path:
@@ -21,13 +23,13 @@ def write_page(run_id: str | None, output: Path | None) -> Path:
     directories = [home.run(each) for each in run_ids]
     for directory in directories:
         target = output or home.reports / f"{directory.name}.html"
-        if (directory / "evaluation.json").is_file():
+        if (directory / EVALUATION_FILE).is_file():
             from validation.pages.evaluation import write_report
 
-            verdict = directory / "verdict.json"
+            verdict = directory / VERDICT_FILE
             write_report(
-                read_json(directory / "evaluation.json"),
-                read_json(verdict) if verdict.is_file() else None,
+                Evaluation.read(directory / EVALUATION_FILE),
+                Verdict.read(verdict) if verdict.is_file() else None,
                 target,
             )
             return target.absolute()

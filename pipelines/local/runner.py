@@ -14,7 +14,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,13 +30,15 @@ from pipelines.local.environment import (
     variables_of_steps,
     wait_for_equal_run,
 )
-from pipelines.local.facts import FACTS_FILE, RunFacts, StepFacts
+from pipelines.local.facts import FACTS_FILE, Outputs, RunEnd, RunFacts, StepFacts
 from pipelines.local.progress import LOG_FILE, Progress, Say
 from pipelines.settings import Settings
 from tasteloop.errors import TasteloopError
-from tasteloop.files import make_directory, read_json, write_json
+from tasteloop.evaluation.record import EVALUATION_FILE, Evaluation
+from tasteloop.files import as_text, make_directory, write_json
 from tasteloop.home import Home
 from tasteloop.redaction import redact, redact_strings
+from tasteloop.verdicts import VERDICT_FILE
 
 
 class Broken(Exception):
@@ -168,22 +170,22 @@ def _conclude(record: RunRecord, is_complete: bool) -> None:
     Raises:
         TasteloopError, Broken: a step failed.
     """
-    outputs = {step.step: step.outputs for step in record.facts.steps}
-    record.update(artifacts=_artifacts(outputs))
-    _copy_verdicts(record)
+    record.update(artifacts=_artifacts(record.facts.steps))
+    _copy_records(record)
     if not is_complete:
         _raise_failure(record)
-    record.update(**outcome_of(outputs))
+    end = end_of({step.step: step.outputs for step in record.facts.steps})
+    record.update(**end.model_dump(exclude_unset=True))
 
 
-def _artifacts(outputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Path]:
+def _artifacts(steps: Sequence[StepFacts]) -> dict[str, Path]:
     """The paths among the steps' results, by name."""
-    return {
-        name: Path(value)
-        for results in outputs.values()
-        for name, value in results.items()
-        if isinstance(value, str) and os.path.isabs(value)
-    }
+    paths = {}
+    for step in steps:
+        for name, value in step.outputs.items():
+            if isinstance(value, str) and os.path.isabs(value):
+                paths[name] = Path(value)
+    return paths
 
 
 def _raise_failure(record: RunRecord) -> None:
@@ -194,8 +196,8 @@ def _raise_failure(record: RunRecord) -> None:
     raise Broken(f"step {failed.step} broke: {message}; log: {record.directory / LOG_FILE}")
 
 
-def outcome_of(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """How a run ended in which every step that began has finished: outcome, reason and exit code.
+def end_of(outputs: Mapping[str, Outputs]) -> RunEnd:
+    """How a run ended in which every step that began has finished.
 
     Args:
         outputs: of each step that ran, by its name.
@@ -204,45 +206,44 @@ def outcome_of(outputs: Mapping[str, Any]) -> dict[str, Any]:
 
     # 1. a step said no
     for step in STEPS:
-        if step.refusal and step.name in outputs and not outputs[step.name]["passed"]:
-            outcome = {"outcome": step.refusal.outcome, "reason": outputs[step.name]["reason"]}
-            if GATE.name in outputs:  # there is a model, and a version of it if it was new
-                outcome["version"] = outputs.get(RECORD.name, {}).get("version")
-            return {**outcome, "code": step.refusal.exit_code}
+        if step.refusal is None or step.name not in outputs or outputs[step.name]["passed"]:
+            continue
+        outcome, code = step.refusal.outcome, step.refusal.exit_code
+        reason = str(outputs[step.name]["reason"])
+        if GATE.name not in outputs:
+            return RunEnd(outcome=outcome, reason=reason, code=code)
+        # there is a model, and a version of it if it was new
+        version = as_text(outputs.get(RECORD.name, {}).get("version"))
+        return RunEnd(outcome=outcome, reason=reason, version=version, code=code)
 
     # 2. nobody said no, but the model is the champion
     if PROMOTE.name not in outputs:
-        return {
-            "outcome": "unchanged",
-            "reason": "the champion already is this model",
-            "code": 0,
-        }
+        reason = "the champion already is this model"
+        return RunEnd(outcome="unchanged", reason=reason, code=0)
 
     # 3. it is the champion now
-    return {
-        "outcome": "promoted",
-        "reason": outputs[GATE.name]["reason"],
-        "version": outputs[PROMOTE.name]["version"],
-        "code": 0,
-    }
+    return RunEnd(
+        outcome="promoted",
+        reason=str(outputs[GATE.name]["reason"]),
+        version=as_text(outputs[PROMOTE.name]["version"]),
+        code=0,
+    )
 
 
-def _copy_verdicts(record: RunRecord) -> None:
-    """Copy the run's verdicts beside it, so that they outlive the artifacts."""
+def _copy_records(record: RunRecord) -> None:
+    """Copy what was found and decided beside the run's facts, so that it outlives the artifacts."""
     directory, artifacts = record.directory, record.facts.artifacts
     sources = {
         "validation.json": "validation",
         "validation.html": "validation",
-        "evaluation.json": "evaluation",
-        "verdict.json": "verdict",
+        EVALUATION_FILE: "evaluation",
+        VERDICT_FILE: "verdict",
         "report.html": "verdict",
     }
     for file_name, artifact in sources.items():
         source = artifacts.get(artifact, Path()) / file_name
         if source.is_file():
             shutil.copy(source, directory / file_name)
-    if (directory / "evaluation.json").is_file():
-        metrics = read_json(directory / "evaluation.json")["metrics"]
-        record.update(
-            metrics={name: (interval or {}).get("value") for name, interval in metrics.items()}
-        )
+    if (directory / EVALUATION_FILE).is_file():
+        metrics = Evaluation.read(directory / EVALUATION_FILE).metrics
+        record.update(metrics={name: interval.value for name, interval in metrics.items()})

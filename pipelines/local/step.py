@@ -16,17 +16,16 @@ from kfp.dsl.types import type_annotations
 
 from pipelines.graphs.step import OUTPUT, Step, section_json
 from pipelines.graphs.training import STEPS
+from pipelines.local.facts import Outputs
 from pipelines.settings import Settings, load_settings
 from tasteloop.errors import TasteloopError
 
-Emit = Callable[[dict[str, Any], bool], None]
+# Prints the results of a step, as JSON where the second argument is true.
+Emit = Callable[[Outputs, bool], None]
 
 
 def main(name: str | None, arguments: Sequence[str], emit: Emit) -> int:
     """Run what `tasteloop step NAME ARGUMENTS` asks for; returns the exit code.
-
-    Args:
-        emit: prints the results, as JSON where the second argument is true.
 
     Raises:
         TasteloopError: there is no step of that name, or it refuses its input.
@@ -49,13 +48,13 @@ def usage() -> str:
     return "\n".join(["steps (tasteloop step NAME --help tells each one's options):", *lines])
 
 
-def run(step: Step, arguments: Sequence[str]) -> tuple[int, dict[str, Any]]:
+def run(step: Step, arguments: Sequence[str]) -> tuple[int, Outputs]:
     """Run a step on directories; returns the exit code and its results, artifacts as paths."""
     options = _parser(step).parse_args(arguments)
 
     # 1. its inputs, from the options and the settings
-    inputs: dict[str, Any] = {}
-    results: dict[str, Any] = {}
+    inputs: dict[str, object] = {}
+    results: dict[str, object] = {}
     for parameter in inspect.signature(step.function).parameters.values():
         name, annotation = parameter.name, parameter.annotation
         if type_annotations.is_artifact_wrapped_in_Output(annotation):
@@ -76,8 +75,9 @@ def run(step: Step, arguments: Sequence[str]) -> tuple[int, dict[str, Any]]:
     results |= _plain_results(step, step.function(**inputs))
 
     # 3. its answer
-    is_refused = step.refusal is not None and not results[str(step.answer)]
-    return (step.refusal.exit_code if step.refusal and is_refused else 0), results
+    if step.refusal is not None and not results[str(step.answer)]:
+        return step.refusal.exit_code, results
+    return 0, results
 
 
 def _parser(step: Step) -> argparse.ArgumentParser:
@@ -125,7 +125,7 @@ def _parser(step: Step) -> argparse.ArgumentParser:
     return parser
 
 
-def _artifact(annotation: Any, name: str, path: Path) -> dsl.Artifact:
+def _artifact(annotation: object, name: str, path: Path) -> dsl.Artifact:
     artifact = type_annotations.strip_Input_or_Output_marker(annotation)
     return artifact(name=name, uri=str(path.absolute()), metadata={})
 
@@ -135,14 +135,14 @@ def _settings(step: Step, settings: Settings) -> str:
     return section_json(settings, step.section) if step.section else settings.model_dump_json()
 
 
-def _plain_results(step: Step, returned: Any) -> dict[str, Any]:
+def _plain_results(step: Step, returned: Any) -> dict[str, object]:
     """What the shell returned, by name: its answer, a reason, a version."""
     if returned is None:
         return {}
     fields = getattr(inspect.signature(step.function).return_annotation, "_fields", None)
     if not fields:
         return {"version": returned}
-    results = dict(zip(fields, returned, strict=True))
+    results: dict[str, object] = dict(zip(fields, returned, strict=True))
     if OUTPUT in results and step.answer:
         return {step.answer: results.pop(OUTPUT), **results}
     return results

@@ -14,7 +14,7 @@ from pipelines.local.facts import RunFacts, list_runs
 from pipelines.local.moves import move_paths
 from tasteloop.bundle.names import MANIFEST_FILE
 from tasteloop.datasets.ingest import INGEST_FILE
-from tasteloop.files import read_json, sha256_file
+from tasteloop.files import as_mapping, read_json, sha256_file
 from tasteloop.home import Home
 from validation.monitor.reference import DATASET, SNAPSHOTS, data_path
 
@@ -36,7 +36,7 @@ class Provenance:
 
     @classmethod
     def of_run(cls, facts: RunFacts) -> Provenance:
-        ingested = facts.settings.get("ingest", {}).get("behaviour")
+        ingested = as_mapping(facts.settings.get("ingest")).get("behaviour")
         return cls(facts.artifacts, Path(ingested) if ingested else None, facts.home or None)
 
     @property

@@ -38,6 +38,8 @@ from serving.release.versions import (
 from tasteloop import files
 from tasteloop.bundle.manifest import verify
 from tasteloop.errors import TasteloopError
+from tasteloop.evaluation.record import EVALUATION_FILE, Evaluation
+from tasteloop.verdicts import REHEARSAL_FILE, VERDICT_FILE, Rehearsal, Verdict
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,8 +47,7 @@ if TYPE_CHECKING:
 
 CHAMPION_ALIAS = "champion"
 HISTORY_TAG = "champions"  # of the registered model
-# What the run of a version keeps of its evidence.
-EVALUATION_FILE, VERDICT_FILE, REHEARSAL_FILE = "evaluation.json", "verdict.json", "rehearsal.json"
+EVIDENCE_FILES = (EVALUATION_FILE, VERDICT_FILE, REHEARSAL_FILE)  # kept in the run of a version
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class RecordedVersion:
 def record(
     bundle: Path,
     evaluation: Path,
-    verdict: Mapping[str, Any],
+    verdict: Verdict,
     settings: Mapping[str, Any],
     report: Path | None = None,
 ) -> RecordedVersion:
@@ -73,16 +74,16 @@ def record(
     that was killed while it was logged is marked failed and logged again.
 
     Args:
-        verdict: {"passed": bool, "reasons": [str], ...}
+        evaluation: the file of an `Evaluation`.
         settings: nested; logged flat, as `finetune.epochs`.
 
     Raises:
         TasteloopError: a bundle that is not complete, or an evaluation that is missing or cut off.
     """
     digest = verify(bundle)
-    measured = files.read_json(evaluation)
-    key = _fingerprint([digest, files.sha256_file(evaluation), verdict])
-    passed = flag(verdict["passed"] is True)
+    measured = Evaluation.read(evaluation)
+    key = _fingerprint([digest, files.sha256_file(evaluation), verdict.json()])
+    passed = flag(verdict.passed)
     with open_store() as client:
         # 1. a version that was recorded before
         existing = client.search_model_versions(f"name = '{MODEL}' AND tag.`{KEY_TAG}` = '{key}'")
@@ -95,13 +96,13 @@ def record(
         run_id, artifacts = runs.log_run(client, tags, measured, settings)
         client.log_artifacts(run_id, str(bundle), "bundle")
         client.log_artifact(run_id, str(evaluation))
-        client.log_dict(run_id, dict(verdict), VERDICT_FILE)
+        client.log_dict(run_id, verdict.json(), VERDICT_FILE)
         if report is not None:
             client.log_artifact(run_id, str(report))
         client.set_terminated(run_id)
 
         # 3. the version
-        reasons = "; ".join(map(str, verdict.get("reasons", [])))
+        reasons = "; ".join(verdict.reasons)
         version = client.create_model_version(
             MODEL,
             f"{artifacts}/bundle",
@@ -112,7 +113,7 @@ def record(
         return RecordedVersion(str(version.version), run_id, new=True)
 
 
-def _fingerprint(parts: list[Any]) -> str:
+def _fingerprint(parts: list[object]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -122,19 +123,18 @@ def attach_rehearsal(version: str, rehearsal: Path) -> None:
     Raises:
         TasteloopError: it is about another bundle.
     """
-    outcome = files.read_json(rehearsal)
+    outcome = Rehearsal.read(rehearsal)
     with open_store() as client:
         candidate = registered_version(client, version)
         # a damaged bundle has no digest, and the rehearsal has failed for it
-        is_damaged = not outcome["passed"] and not outcome["digest"]
-        if not is_damaged and outcome["digest"] != candidate.tags[DIGEST_TAG]:
+        is_damaged = not outcome.passed and not outcome.digest
+        if not is_damaged and outcome.digest != candidate.tags[DIGEST_TAG]:
             raise TasteloopError(
-                f"{rehearsal} is about the bundle {outcome['digest'][:12]}, not about version {version} "
+                f"{rehearsal} is about the bundle {outcome.digest[:12]}, not about version {version} "
                 f"({candidate.tags[DIGEST_TAG][:12]}); rehearse that version's bundle"
             )
         client.log_artifact(candidate.run_id, str(rehearsal))
-        passed = flag(outcome["passed"] is True)
-        client.set_model_version_tag(MODEL, version, REHEARSED_TAG, passed)
+        client.set_model_version_tag(MODEL, version, REHEARSED_TAG, flag(outcome.passed))
 
 
 # Questions
@@ -216,7 +216,7 @@ def evidence(version: str) -> dict[str, str]:
         run_id = str(registered_version(client, version).run_id)
         existing = {entry.path for entry in client.list_artifacts(run_id)}
         texts = {}
-        for name in (EVALUATION_FILE, VERDICT_FILE, REHEARSAL_FILE):
+        for name in EVIDENCE_FILES:
             if name in existing:
                 path = Path(client.download_artifacts(run_id, name, folder))
                 texts[name] = path.read_text(encoding="utf-8")

@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from tasteloop import files
 from tasteloop.bundle.card import BundleCard
 from tasteloop.bundle.manifest import verify
 from tasteloop.errors import TasteloopError
+from tasteloop.verdicts import REHEARSAL_FILE, Rehearsal
 
 logger = logging.getLogger(__name__)
 
@@ -32,17 +32,6 @@ START_SECONDS = 180.0
 STOP_SECONDS = 15.0
 _LOG_TAIL = 2000  # characters
 _SHOWN_DIFFERENCES = 3  # in a reason
-
-
-@dataclass(frozen=True)
-class Rehearsal:
-    """What a rehearsal found; `seconds` is the server's time from start to ready."""
-
-    passed: bool
-    reason: str
-    digest: str = ""
-    questions: int = 0
-    seconds: float = 0.0
 
 
 def rehearse(bundle: Path, out: Path, tolerance: float = TOLERANCE) -> Rehearsal:
@@ -66,7 +55,7 @@ def rehearse(bundle: Path, out: Path, tolerance: float = TOLERANCE) -> Rehearsal
         outcome = Rehearsal(
             False, f"the rehearsal could not be carried out: {type(error).__name__}: {error}"
         )
-    files.write_json(out / "rehearsal.json", asdict(outcome))
+    files.write_json(out / REHEARSAL_FILE, outcome.json())
     return outcome
 
 

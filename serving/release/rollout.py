@@ -19,7 +19,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 
 from serving.release.observations import Observation, Tally
-from serving.release.rollout_decision import RolloutDecision, Rules, Verdict, decide
+from serving.release.rollout_decision import RolloutDecision, RolloutVerdict, Rules, decide
 from serving.release.versions import VersionId
 from tasteloop import files
 from tasteloop.errors import TasteloopError
@@ -225,7 +225,7 @@ class RolloutStatus(BaseModel, frozen=True):
     started: str
     ended: str | None
     reasons: tuple[str, ...]
-    verdict: Verdict
+    verdict: RolloutVerdict
     because: tuple[str, ...]
     observed: ObservationStatus
 

@@ -33,7 +33,7 @@ from tasteloop.metrics import wilson
 _SURE = 3.0  # standard deviations of "surely"
 _FEWEST_ERRORS = 3
 
-Verdict = Literal["wait", "promote", "roll back"]
+RolloutVerdict = Literal["wait", "promote", "roll back"]
 
 
 class Rules(BaseModel, frozen=True, extra="forbid"):
@@ -83,7 +83,7 @@ def parse_rules(options: Sequence[str]) -> Rules:
 class RolloutDecision(BaseModel, frozen=True, extra="forbid"):
     """A verdict, and a sentence for each rule."""
 
-    verdict: Verdict
+    verdict: RolloutVerdict
     reasons: tuple[str, ...]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from serving.release.mlflow_store import MODEL
 from serving.release.versions import DIGEST_TAG, KEY_TAG
+from tasteloop.evaluation.record import Evaluation
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,21 +29,18 @@ def fail_unfinished_runs(client: MlflowClient, key: str) -> None:
 def log_run(
     client: MlflowClient,
     tags: Mapping[str, str],
-    evaluation: Mapping[str, Any],
+    evaluation: Evaluation,
     settings: Mapping[str, Any],
 ) -> tuple[str, str]:
     """A new run's id and artifact URI, its parameters and metrics logged.
 
     Args:
         tags: of the run; the evaluation's lineage is added.
-        evaluation: what `evaluation.json` holds.
         settings: nested.
     """
     from mlflow.entities import Metric, Param
 
-    lineage = {
-        f"lineage.{name}": str(value) for name, value in evaluation.get("lineage", {}).items()
-    }
+    lineage = {f"lineage.{name}": str(value) for name, value in evaluation.lineage.facts()}
     run = client.create_run(
         _experiment_id(client), tags={**tags, **lineage}, run_name=tags[DIGEST_TAG][:12]
     )
@@ -64,19 +61,19 @@ def _experiment_id(client: MlflowClient) -> str:
     return str(experiment.experiment_id)
 
 
-def _metrics(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _metrics(evaluation: Evaluation) -> Iterator[tuple[str, float]]:
     """Each metric with its interval, those of the baselines and the differences from them too."""
-    groups = {"": evaluation.get("metrics", {})}
-    for name, values in evaluation.get("baselines", {}).items():
-        groups[f"baseline.{name}."] = values
-    for name, values in evaluation.get("differences", {}).items():
-        groups[f"difference.{name}."] = values
-    for prefix, values in groups.items():
-        for name, estimate in values.items():
-            for part, suffix in (("value", ""), ("low", ".low"), ("high", ".high")):
-                number = (estimate or {}).get(part)
-                if isinstance(number, int | float) and math.isfinite(number):
-                    yield _mlflow_name(f"{prefix}{name}{suffix}"), float(number)
+    groups = {"": evaluation.metrics}
+    for name, metrics in evaluation.baselines.items():
+        groups[f"baseline.{name}."] = metrics
+    for name, metrics in evaluation.differences.items():
+        groups[f"difference.{name}."] = metrics
+    for prefix, metrics in groups.items():
+        for name, interval in metrics.items():
+            ends = {"": interval.value, ".low": interval.low, ".high": interval.high}
+            for suffix, number in ends.items():
+                if number is not None:
+                    yield _mlflow_name(f"{prefix}{name}{suffix}"), number
 
 
 def _parameters(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from tasteloop.evaluation.record import Evaluation
 from tasteloop.intervals import UnsoundInterval
 from tests.support import samples
 from tests.support.pages import Reader
@@ -43,22 +43,24 @@ def test_a_rule_is_in_the_verdict_and_on_the_page(
     monkeypatch.setattr(gates, "RULES", (*gates.RULES, narrow_intervals))
     settings = WiderSettings(**dict(samples.RULES), widest={"interests.micro_f1": widest})
 
-    verdict = decide(samples.evaluation(), settings)
+    evaluation = Evaluation.parse(samples.evaluation())
+
+    verdict = decide(evaluation, settings)
 
     assert verdict.passed is passed
     sentence = f"interests.micro_f1 is known to 0.0240, allowed {widest:g}"
     assert sentence in verdict.reasons
-    page = write_report(samples.evaluation(), asdict(verdict), tmp_path / "report.html")
+    page = write_report(evaluation, verdict, tmp_path / "report.html")
     assert sentence in "".join(Reader(page.read_text()).texts)
 
 
 def test_a_rule_never_passes_what_it_cannot_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gates, "RULES", (*gates.RULES, narrow_intervals))
     settings = WiderSettings(**dict(samples.RULES), widest={"interests.micro_f1": 1.0})
-    evaluation = samples.evaluation()
-    evaluation["metrics"]["interests.micro_f1"]["low"] = math.nan
+    raw = samples.evaluation()
+    raw["metrics"]["interests.micro_f1"]["low"] = math.nan
 
-    verdict = decide(evaluation, settings)
+    verdict = decide(Evaluation.parse(raw), settings)
 
     failed = [check.name for check in verdict.checks if check.outcome == "fail"]
     assert "width interests.micro_f1" in failed

@@ -22,6 +22,7 @@ from pipelines.graphs.compile import compile_to
 from pipelines.graphs.step import OUTPUT, Refusal, Step
 from pipelines.local import runner
 from pipelines.local import step as single_step
+from pipelines.local.facts import RunEnd
 from pipelines.settings import Settings, load_settings
 
 # 1. The function, in the room of its subject.
@@ -150,8 +151,6 @@ def test_it_is_listed_with_what_it_does(audited, capsys):
 def test_a_run_in_which_it_said_no_has_its_outcome_and_exit_code(audited):
     outputs = {"ingest": {}, "audit": {"passed": False, "reason": "3 events"}}
 
-    assert runner.outcome_of(outputs) == {
-        "outcome": "audit failed",
-        "reason": "3 events",
-        "code": 4,
-    }
+    end = runner.end_of(outputs)
+
+    assert end == RunEnd(outcome="audit failed", reason="3 events", code=4)

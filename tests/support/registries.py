@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ import pytest
 from serving.release import registry
 from tasteloop import files
 from tasteloop.bundle.manifest import seal
+from tasteloop.verdicts import Verdict
 from tests.support.shared import make_once
 
 HOUSE = Path(__file__).parents[2]
-VERDICT = {"passed": True, "reasons": ["micro-F1 beats own frequencies by 0.012"]}
+VERDICT = Verdict(passed=True, reasons=("micro-F1 beats own frequencies by 0.012",))
 SETTINGS = {
     "finetune": {"epochs": 2, "layers": {"frozen": [0, 1]}},
     "ingest": {"behaviour": "ml-100k"},
@@ -111,7 +113,7 @@ def candidate(
     """A recorded version, ready to be promoted unless told otherwise."""
     bundle = make_bundle(folder / name, name)
     recorded = registry.record(
-        bundle, make_evaluation(folder / f"{name}.json"), {**VERDICT, "passed": passed}, SETTINGS
+        bundle, make_evaluation(folder / f"{name}.json"), replace(VERDICT, passed=passed), SETTINGS
     )
     if rehearsed:
         registry.attach_rehearsal(recorded.version, rehearsal(folder / f"{name}-r.json", bundle))

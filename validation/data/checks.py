@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tasteloop.files import as_mapping, as_rows, read_json
+from tasteloop.intervals import whole
+
+VALIDATION_FILE = "validation.json"
 
 Severity = Literal["error", "warning"]
 LEVELS: tuple[Severity, ...] = ("error", "warning")
@@ -54,3 +61,64 @@ class ValidationResult:
     reason: str
     errors: int
     warnings: int
+
+
+@dataclass(frozen=True)
+class RecordedCheck:
+    """A check as validation.json holds it; `found` is what was observed, in words."""
+
+    table: str
+    about: str
+    severity: Severity
+    passed: bool
+    found: str
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> RecordedCheck:
+        return cls(
+            table=str(raw.get("table")),
+            about=str(raw.get("about")),
+            severity="error" if raw.get("severity") == "error" else "warning",
+            passed=bool(raw.get("passed")),
+            found=str(raw.get("found") or "–"),
+        )
+
+
+@dataclass(frozen=True)
+class ValidationRecord:
+    """What pages read of validation.json; what is missing or of another shape becomes empty.
+
+    Attributes:
+        errors, warnings: how many checks failed, by their severity.
+        counts: rows by table, and how many users there are.
+    """
+
+    passed: bool = False
+    errors: int = 0
+    warnings: int = 0
+    checks: tuple[RecordedCheck, ...] = ()
+    counts: Mapping[str, int | None] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> ValidationRecord:
+        """Read validation.json.
+
+        Raises:
+            TasteloopError: no such file, or one that is not JSON.
+        """
+        return cls.parse(read_json(path))
+
+    @classmethod
+    def parse(cls, raw: object) -> ValidationRecord:
+        """Read what validation.json holds; it never raises, whatever comes."""
+        value = as_mapping(raw)
+        stats = as_mapping(value.get("stats"))
+        return cls(
+            passed=bool(value.get("passed")),
+            errors=whole(value.get("errors")) or 0,
+            warnings=whole(value.get("warnings")) or 0,
+            checks=tuple(RecordedCheck.parse(row) for row in as_rows(value.get("checks"))),
+            counts={
+                name: whole(stats.get(name)) for name in ("events", "users", "items", "reviews")
+            },
+        )

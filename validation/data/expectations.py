@@ -22,7 +22,7 @@ from tasteloop.behaviour import items as it
 from tasteloop.behaviour.partitions import DataSettings, scan
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_parquet, write_json
-from validation.data.checks import LEVELS, DataCheck, ValidationResult
+from validation.data.checks import LEVELS, VALIDATION_FILE, DataCheck, ValidationResult
 from validation.data.running import gx_context, run_suite, to_pandas
 from validation.data.settings import ValidationSettings
 from validation.data.suites import (
@@ -100,7 +100,7 @@ def validate(
         "stats": stats,
         "settings": settings.model_dump(mode="json"),
     }
-    write_json(out / "validation.json", record)
+    write_json(out / VALIDATION_FILE, record)
     if result.passed:
         log.info("data accepted: %s", reason)
     else:

@@ -26,15 +26,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, Field, field_validator
 
 from tasteloop.answers import INTERESTS, SENTIMENT
 from tasteloop.evaluation.record import CHAMPION, Comparison, Evaluation, Metrics
 from tasteloop.intervals import MISSING, Interval, SoundInterval, UnsoundInterval
+from tasteloop.verdicts import GateCheck, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -123,54 +124,18 @@ class GateSettings(BaseModel, frozen=True, extra="forbid"):
     optional_tasks: tuple[Name, ...] = (INTERESTS, SENTIMENT)
 
 
-@dataclass(frozen=True)
-class GateCheck:
-    """One rule applied: its name, its outcome and the sentence that says why; `warn` is a bound
-    that is not met and only reported.
-    """
-
-    name: str
-    outcome: Literal["pass", "warn", "fail", "skip"]
-    reason: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The gate's answer.
-
-    Attributes:
-        passed: at least one rule was applied and none failed.
-        reasons: the sentence of every check, failures first.
-        checks: every rule in the settings' order.
-        unchanged: the candidate is the champion, or answers exactly like it: there is nothing to
-            promote.
-    """
-
-    passed: bool
-    reasons: list[str] = field(default_factory=list)
-    checks: list[GateCheck] = field(default_factory=list)
-    unchanged: bool = False
-
-    @property
-    def promote(self) -> bool:
-        return self.passed and not self.unchanged
-
-
-def decide(evaluation: Evaluation | Mapping[str, Any], settings: GateSettings) -> Verdict:
+def decide(evaluation: Evaluation, settings: GateSettings) -> Verdict:
     """Apply every rule of the settings to an evaluation.
 
-    Args:
-        evaluation: evaluation.json, or the record that was read from it.
-
     >>> settings = GateSettings(floors={"sentiment.accuracy": 0.75})
-    >>> interval = {"value": 0.8, "low": 0.78, "high": 0.82, "n": 900}
-    >>> decide({"metrics": {"sentiment.accuracy": interval}, "champion": None}, settings).passed
+    >>> accuracy = Interval(value=0.8, low=0.78, high=0.82, n=900)
+    >>> measured = Evaluation(metrics={"sentiment.accuracy": accuracy}, says_champion=True)
+    >>> decide(measured, settings).passed
     True
-    >>> decide({"metrics": {}, "champion": None, "tasks": ["sentiment"]}, settings).reasons[0]
+    >>> decide(Evaluation(tasks=("sentiment",), says_champion=True), settings).reasons[0]
     'sentiment.accuracy is missing'
     """
-    record = evaluation if isinstance(evaluation, Evaluation) else Evaluation.parse(evaluation)
-    gate = Gate(record, settings)
+    gate = Gate(evaluation, settings)
     for rule in RULES:
         rule(gate)
     checks = gate.checks
@@ -182,10 +147,11 @@ def decide(evaluation: Evaluation | Mapping[str, Any], settings: GateSettings) -
         )
     gate.report()
     order = {"fail": 0, "warn": 1, "pass": 2, "skip": 3}
+    failures_first = sorted(checks, key=lambda check: order[check.outcome])
     verdict = Verdict(
         passed=all(check.outcome != "fail" for check in checks),
-        reasons=[check.reason for check in sorted(checks, key=lambda check: order[check.outcome])],
-        checks=checks,
+        reasons=tuple(check.reason for check in failures_first),
+        checks=tuple(checks),
         unchanged=gate.unchanged,
     )
     answer = "passed" if verdict.passed else "refused"

@@ -4,21 +4,19 @@ missing, since the page of a failed run is the one that is needed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tasteloop.files import as_mapping, as_rows, atomic_write, read_json
-from tasteloop.intervals import finite
+from tasteloop.files import atomic_write
+from validation.data.checks import VALIDATION_FILE, RecordedCheck, ValidationRecord
 from validation.markup.environment import render
 
-RECORD_FILE, PAGE_FILE = "validation.json", "validation.html"
+PAGE_FILE = "validation.html"
 
 
 @dataclass(frozen=True)
 class _Rule:
-    """A check as the page shows it."""
+    """A check as the page shows it: with a word for its outcome, and a tone."""
 
     table: str
     about: str
@@ -27,46 +25,51 @@ class _Rule:
     word: str
     tone: str
 
+    @classmethod
+    def of(cls, check: RecordedCheck) -> _Rule:
+        if check.passed:
+            word, tone = "holds", "good"
+        elif check.severity == "error":
+            word, tone = "error", "bad"
+        else:
+            word, tone = "warning", "warn"
+        return cls(check.table, check.about, check.found, check.passed, word, tone)
+
 
 def write_page_beside(directory: Path) -> Path:
     """Write validation.html beside the validation.json of `validate`."""
-    return write_data_report(read_json(directory / RECORD_FILE), directory / PAGE_FILE)
+    record = ValidationRecord.read(directory / VALIDATION_FILE)
+    return write_data_report(record, directory / PAGE_FILE)
 
 
-def write_data_report(validation: Mapping[str, Any], out: Path) -> Path:
-    """Write the page of a validation.json to the HTML file `out`, and return it."""
-    record = as_mapping(validation)
-    rules = [_rule(check) for check in as_rows(record.get("checks"))]
-    stats, passed = as_mapping(record.get("stats")), bool(record.get("passed"))
-    errors, warnings = (finite(record.get(key)) or 0 for key in ("errors", "warnings"))
-    failed = [rule for rule in rules if not rule.passed]
+def write_data_report(record: ValidationRecord, out: Path) -> Path:
+    """Write the page of a validation to the HTML file `out`, and return it."""
+    rules = [_Rule.of(check) for check in record.checks]
+
+    # 1. the rules by table
     names = list(dict.fromkeys(rule.table for rule in rules))
     tables = []
     for name in names:
-        mine = [rule for rule in rules if rule.table == name]
-        held = sum(rule.passed for rule in mine)
-        tables.append({"name": name, "note": f"{held} of {len(mine)} hold", "checks": mine})
+        of_table = [rule for rule in rules if rule.table == name]
+        held = sum(rule.passed for rule in of_table)
+        tables.append({"name": name, "note": f"{held} of {len(of_table)} hold", "checks": of_table})
+
+    # 2. those that do not hold, errors first
+    failed = [rule for rule in rules if not rule.passed]
+    failed.sort(key=lambda rule: rule.word != "error")
+
     text = render(
         "dataset.html",
-        headline="The data is accepted" if passed else "The data is refused",
-        tone="bad" if not passed else "warn" if warnings else "good",
-        passed=passed,
+        headline="The data is accepted" if record.passed else "The data is refused",
+        tone="bad" if not record.passed else "warn" if record.warnings else "good",
+        passed=record.passed,
         count=len(rules),
         names=names,
-        errors=f"{errors:.0f}",
-        warnings=f"{warnings:.0f}",
-        counts=[(key, stats.get(key)) for key in ("events", "users", "items", "reviews")],
-        failed=sorted(failed, key=lambda rule: rule.word != "error"),
+        errors=f"{record.errors:.0f}",
+        warnings=f"{record.warnings:.0f}",
+        counts=list(record.counts.items()),
+        failed=failed,
         tables=tables,
     )
     atomic_write(out, text)
     return out
-
-
-def _rule(check: Mapping[str, Any]) -> _Rule:
-    passed = bool(check.get("passed"))
-    word, tone = ("holds", "good") if passed else ("warning", "warn")
-    if not passed and check.get("severity") == "error":
-        word, tone = "error", "bad"
-    found = str(check.get("found") or "–")
-    return _Rule(str(check.get("table")), str(check.get("about")), found, passed, word, tone)

@@ -6,22 +6,24 @@ missing champion are shown as what they are: the report of a failed run is the o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from tasteloop.evaluation.record import (
     CHAMPION,
     UNDERSTANDING,
     Evaluation,
     Example,
+    ExampleInterest,
+    ExampleRecommendation,
     LabelRow,
     Metrics,
 )
-from tasteloop.files import as_list, as_rows, atomic_write
+from tasteloop.files import atomic_write
 from tasteloop.intervals import MISSING, Interval, finite
+from tasteloop.verdicts import Outcome, Verdict
 from validation.markup.elements import Child, Safe, join, tag
 from validation.markup.environment import render
 from validation.markup.formats import number
@@ -63,33 +65,24 @@ _ROWS = 200  # of a table by label or slice
 _TEXT = 600  # characters of an example
 
 
-def write_report(
-    evaluation: Mapping[str, Any] | Evaluation, verdict: Mapping[str, Any] | None, out: Path
-) -> Path:
-    """Write the page.
+def write_report(evaluation: Evaluation, verdict: Verdict | None, out: Path) -> Path:
+    """Write the page of an evaluation to the HTML file `out`, and return it.
 
     Args:
-        evaluation: evaluation.json, or the record that was read from it.
-        verdict: `dataclasses.asdict` of a gate's Verdict; None when no gate has judged yet.
-        out: the HTML file to write.
-
-    Returns:
-        out.
+        verdict: None when no gate has judged yet.
     """
-    record = evaluation if isinstance(evaluation, Evaluation) else Evaluation.parse(evaluation)
-    words = verdict_words(verdict)
-    tasks = [_task(task, record) for task in _TASKS if _of_task(record.metrics, task)]
+    tasks = [_task(task, evaluation) for task in _TASKS if _of_task(evaluation.metrics, task)]
     text = render(
         "evaluation.html",
-        verdict=words,
-        bundle=(record.lineage.bundle or "")[:12],
+        verdict=verdict_words(verdict),
+        bundle=(evaluation.lineage.bundle or "")[:12],
         checks=None if verdict is None else checks_of(verdict),
-        cards=_cards(record),
+        cards=_cards(evaluation),
         tasks=tasks,
-        understanding=understanding_of(record),
-        slices=_slices(record),
-        examples=[_example(example) for example in record.examples[:_EXAMPLES]],
-        lineage=_lineage(record),
+        understanding=understanding_of(evaluation),
+        slices=_slices(evaluation),
+        examples=[_example(example) for example in evaluation.examples[:_EXAMPLES]],
+        lineage=_lineage(evaluation),
     )
     atomic_write(out, text)
     return out
@@ -108,26 +101,21 @@ class VerdictWords:
     reasons: tuple[str, ...] = ()
 
 
-def verdict_words(verdict: Mapping[str, Any] | None) -> VerdictWords:
+def verdict_words(verdict: Verdict | None) -> VerdictWords:
     if verdict is None:
         return VerdictWords(
             "Evaluated, not yet judged", "quiet", "No gate has looked at these numbers."
         )
-    checks = as_rows(verdict.get("checks"))
-    outcomes = [check.get("outcome") for check in checks]
-    held, failed, unmet, skipped = (
-        outcomes.count(outcome) for outcome in ("pass", "fail", "warn", "skip")
-    )
-    tally = f"{held} of {held + failed} checks hold"
+    tally = f"{tally_checks(verdict)} checks hold"
+    unmet, skipped = verdict.count("warn"), verdict.count("skip")
     if unmet:
         tally += f", {unmet} reported as not met"
     if skipped:
         tally += f", {skipped} did not apply"
-    if not verdict.get("passed"):
-        failures = [check.get("reason") for check in checks if check.get("outcome") == "fail"]
-        reasons = tuple(map(str, failures or as_list(verdict.get("reasons"))))
+    if not verdict.passed:
+        reasons = verdict.failures or verdict.reasons
         return VerdictWords("The gate says no", "bad", f"{tally}. What stands in the way:", reasons)
-    if verdict.get("unchanged"):
+    if verdict.unchanged:
         words = "The candidate is the champion, or answers exactly like it."
         return VerdictWords("Nothing to promote", "quiet", f"{words} {tally}.")
     return VerdictWords(
@@ -137,15 +125,16 @@ def verdict_words(verdict: Mapping[str, Any] | None) -> VerdictWords:
 
 @dataclass(frozen=True)
 class CheckRow:
-    """A check of the gate as pages show it; an outcome that is not known counts as a failure."""
+    """A check of the gate as pages show it: with a word for its outcome, and a tone."""
 
-    outcome: str
+    outcome: Outcome
     reason: str
     word: str
     tone: str
 
 
-_OUTCOMES = {
+# A word for each outcome of a check, and its tone, in the order in which tables list them.
+_OUTCOMES: dict[Outcome, tuple[str, str]] = {
     "fail": ("fails", "bad"),
     "warn": ("not met", "warn"),
     "pass": ("holds", "good"),
@@ -153,14 +142,19 @@ _OUTCOMES = {
 }
 
 
-def checks_of(verdict: Mapping[str, Any]) -> list[CheckRow]:
+def checks_of(verdict: Verdict) -> list[CheckRow]:
     """Every check of a gate's verdict, failures first."""
-    rows = []
-    for check in as_rows(verdict.get("checks")):
-        outcome = check.get("outcome")
-        known = outcome if outcome in tuple(_OUTCOMES) else "fail"
-        rows.append(CheckRow(known, str(check.get("reason", "")), *_OUTCOMES[known]))
-    return sorted(rows, key=lambda row: list(_OUTCOMES).index(row.outcome))
+    rows = [
+        CheckRow(check.outcome, check.reason, *_OUTCOMES[check.outcome]) for check in verdict.checks
+    ]
+    order = list(_OUTCOMES)
+    return sorted(rows, key=lambda row: order.index(row.outcome))
+
+
+def tally_checks(verdict: Verdict) -> str:
+    """How many of a gate's checks hold, of those that applied."""
+    held, failed = verdict.count("pass"), verdict.count("fail")
+    return f"{held} of {held + failed}"
 
 
 # Metrics
@@ -378,19 +372,28 @@ def _slices(evaluation: Evaluation) -> list[_Measured]:
 # Examples and lineage
 
 
-def _example(example: Example) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _ExampleView:
     """An example with its text shortened; `limit`: the greatest contribution, which fills a bar."""
-    contributions = [
-        abs(reason.contribution)
-        for recommendation in example.recommendations
-        for reason in recommendation.reasons
-        if reason.contribution is not None
-    ]
-    text = example.text
-    return {
-        **vars(replace(example, text=text[:_TEXT] + ("…" if len(text) > _TEXT else ""))),
-        "limit": max(contributions, default=1.0) or 1.0,
-    }
+
+    text: str
+    interests: tuple[ExampleInterest, ...]
+    recommendations: tuple[ExampleRecommendation, ...]
+    limit: float
+
+
+def _example(example: Example) -> _ExampleView:
+    greatest = 0.0
+    for recommendation in example.recommendations:
+        for reason in recommendation.reasons:
+            greatest = max(greatest, abs(reason.contribution or 0.0))
+    is_long = len(example.text) > _TEXT
+    return _ExampleView(
+        text=f"{example.text[:_TEXT]}…" if is_long else example.text,
+        interests=example.interests,
+        recommendations=example.recommendations,
+        limit=greatest or 1.0,
+    )
 
 
 def _lineage(evaluation: Evaluation) -> list[tuple[str, Child]]:

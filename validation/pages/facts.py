@@ -14,8 +14,10 @@ from typing import Any
 
 from tasteloop.errors import TasteloopError
 from tasteloop.evaluation.record import Evaluation
-from tasteloop.files import as_list, as_mapping, as_rows
-from tasteloop.intervals import finite
+from tasteloop.files import as_list, as_mapping, as_rows, as_text
+from tasteloop.intervals import finite, whole
+from tasteloop.verdicts import Rehearsal, Verdict
+from validation.data.checks import ValidationRecord
 from validation.monitor.decision import DecisionSettings, Evidence, Finding, drifted
 
 _FILE_NAME = re.compile(r"[\w-][\w.-]*", re.A)
@@ -49,52 +51,93 @@ class Link:
 
 
 @dataclass(frozen=True)
+class Span:
+    """The time of the data that a model learned from; µs since 1970 UTC, None where not known.
+
+    Attributes:
+        first, last: of its events.
+        validation_from, test_from: where the two windows begin.
+        snapshots: how many there are, by split.
+    """
+
+    first: float | None
+    last: float | None
+    validation_from: float | None
+    test_from: float | None
+    snapshots: Mapping[str, int | None]
+
+    @classmethod
+    def parse(cls, raw: object) -> Span | None:
+        """None where nothing is on record."""
+        value = as_mapping(raw)
+        if not value:
+            return None
+        snapshots = as_mapping(value.get("snapshots"))
+        return cls(
+            first=finite(value.get("first")),
+            last=finite(value.get("last")),
+            validation_from=finite(value.get("validation_from")),
+            test_from=finite(value.get("test_from")),
+            snapshots={str(split): whole(count) for split, count in snapshots.items()},
+        )
+
+
+# What was recorded, by the name of its file without `.json`, as it is copied to the evidence.
+Records = Mapping[str, Mapping[str, Any]]
+
+
+def _records(row: Mapping[str, Any], *names: str) -> Records:
+    """The records that a row holds; those that are missing, empty or no objects are left out."""
+    records = {name: as_mapping(row.get(name)) for name in names}
+    return {name: record for name, record in records.items() if record}
+
+
+@dataclass(frozen=True)
 class Model:
     """A version of the registry; times are µs since 1970 UTC, None where they are not known.
 
     Attributes:
         was: whether it was live before.
         replaced: the version in whose place it was promoted.
-        evaluation, verdict, rehearsal: what is on record of each, empty where nothing is.
-        measured: the evaluation, parsed.
-        span: of the time of its data.
+        evaluation: empty where none is on record.
+        verdict, rehearsal, span: None where none is on record.
+        records: evaluation, verdict and rehearsal, as far as they are on record.
     """
 
     version: str
     digest: str
-    created: Any
+    created: float | None
     passed: bool
     rehearsed: bool
     live: bool
     was: bool
     promoted: float | None
     replaced: str | None
-    evaluation: Mapping[str, Any]
-    measured: Evaluation
-    verdict: Mapping[str, Any]
-    rehearsal: Mapping[str, Any]
-    span: Mapping[str, Any]
+    evaluation: Evaluation
+    verdict: Verdict | None
+    rehearsal: Rehearsal | None
+    records: Records
+    span: Span | None
 
     @classmethod
     def parse(cls, row: Mapping[str, Any]) -> Model:
         """Raises KeyError where a version has no number or digest, and so cannot have a page."""
-        evaluation = as_mapping(row.get("evaluation"))
-        replaced = row.get("replaced")
+        records = _records(row, "evaluation", "verdict", "rehearsal")
         return cls(
             version=str(row["version"]),
             digest=str(row["digest"]),
-            created=row.get("created"),
+            created=finite(row.get("created")),
             passed=bool(row.get("passed")),
             rehearsed=bool(row.get("rehearsed")),
             live=bool(row.get("live")),
             was=bool(row.get("was")),
             promoted=finite(row.get("promoted")),
-            replaced=None if replaced is None else str(replaced),
-            evaluation=evaluation,
-            measured=Evaluation.parse(evaluation),
-            verdict=as_mapping(row.get("verdict")),
-            rehearsal=as_mapping(row.get("rehearsal")),
-            span=as_mapping(row.get("span")),
+            replaced=as_text(row.get("replaced")),
+            evaluation=Evaluation.parse(records.get("evaluation")),
+            verdict=_verdict(records),
+            rehearsal=Rehearsal.parse(records["rehearsal"]) if "rehearsal" in records else None,
+            records=records,
+            span=Span.parse(row.get("span")),
         )
 
     @property
@@ -110,47 +153,59 @@ class RunStep:
     step: str
     event: str
     reused: bool
-    seconds: Any
+    seconds: float | None
+
+    @classmethod
+    def parse(cls, row: Mapping[str, Any]) -> RunStep:
+        return cls(
+            step=str(row.get("step")),
+            event=str(row.get("event")),
+            reused=bool(row.get("reused")),
+            seconds=finite(row.get("seconds")),
+        )
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run of the pipeline; `version`: the one that it registered."""
+    """A run of the pipeline; `started` is in µs since 1970 UTC.
+
+    Attributes:
+        version: the one that it registered.
+        evaluation: empty where none is on record.
+        validation, verdict: None where none is on record.
+        records: validation, evaluation and verdict, as far as they are on record.
+    """
 
     id: str
     outcome: str
     profile: str | None
-    started: Any
-    seconds: Any
+    started: float | None
+    seconds: float | None
     reason: str | None
     version: str | None
-    steps: list[RunStep]
-    validation: Mapping[str, Any]
-    evaluation: Mapping[str, Any]
-    verdict: Mapping[str, Any] | None
+    steps: tuple[RunStep, ...]
+    validation: ValidationRecord | None
+    evaluation: Evaluation
+    verdict: Verdict | None
+    records: Records
 
     @classmethod
     def parse(cls, row: Mapping[str, Any]) -> Run:
+        records = _records(row, "validation", "evaluation", "verdict")
+        validation = records.get("validation")
         return cls(
             id=str(row["id"]),
             outcome=str(row.get("outcome")),
-            profile=row.get("profile"),
-            started=row.get("started"),
-            seconds=row.get("seconds"),
-            reason=row.get("reason"),
+            profile=as_text(row.get("profile")),
+            started=finite(row.get("started")),
+            seconds=finite(row.get("seconds")),
+            reason=as_text(row.get("reason")),
             version=str(row["version"]) if row.get("version") else None,
-            steps=[
-                RunStep(
-                    str(step.get("step")),
-                    str(step.get("event")),
-                    bool(step.get("reused")),
-                    step.get("seconds"),
-                )
-                for step in as_rows(row.get("steps"))
-            ],
-            validation=as_mapping(row.get("validation")),
-            evaluation=as_mapping(row.get("evaluation")),
-            verdict=row.get("verdict"),
+            steps=tuple(RunStep.parse(step) for step in as_rows(row.get("steps"))),
+            validation=None if validation is None else ValidationRecord.parse(validation),
+            evaluation=Evaluation.parse(records.get("evaluation")),
+            verdict=_verdict(records),
+            records=records,
         )
 
     @property
@@ -168,16 +223,38 @@ class RolloutSide:
     """What one side of a rollout did; seconds by quantile."""
 
     name: str
-    version: Any
-    answers: Any
-    errors: Any
-    not_finite: Any
-    seconds: Mapping[str, Any]
+    version: str | None
+    answers: int | None
+    errors: int | None
+    not_finite: int | None
+    seconds: Mapping[str, float | None]
+
+    @classmethod
+    def parse(cls, name: str, side: object, counts: object) -> RolloutSide:
+        """Read a side from its version and from the counts that were observed of it."""
+        observed = as_mapping(counts)
+        seconds = as_mapping(observed.get("seconds"))
+        return cls(
+            name=name,
+            version=as_text(as_mapping(side).get("version")),
+            answers=whole(observed.get("answers")),
+            errors=whole(observed.get("errors")),
+            not_finite=whole(observed.get("not_finite")),
+            seconds={str(quantile): finite(value) for quantile, value in seconds.items()},
+        )
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """A challenger beside the champion; `record` is what its file holds."""
+    """A challenger beside the champion.
+
+    Attributes:
+        share: of the requests, that the challenger answers.
+        started, ended: ISO 8601; ended: None while it runs.
+        challenger: its digest.
+        reasons: of the end; because: of what the rules say now.
+        record: what its file holds.
+    """
 
     id: str
     state: str
@@ -194,27 +271,18 @@ class Rollout:
     @classmethod
     def parse(cls, row: Mapping[str, Any]) -> Rollout:
         observed = as_mapping(row.get("observed"))
-        sides = []
-        for name in ("champion", "challenger"):
-            counts, side = as_mapping(observed.get(name)), as_mapping(row.get(name))
-            sides.append(
-                RolloutSide(
-                    name=name,
-                    version=side.get("version"),
-                    answers=counts.get("answers"),
-                    errors=counts.get("errors"),
-                    not_finite=counts.get("not_finite"),
-                    seconds=as_mapping(counts.get("seconds")),
-                )
-            )
+        sides = [
+            RolloutSide.parse(name, row.get(name), observed.get(name))
+            for name in ("champion", "challenger")
+        ]
         return cls(
             id=str(row["id"]),
             state=str(row.get("state")),
             shadow=bool(row.get("shadow")),
             share=finite(row.get("share")) or 0.0,
-            started=row.get("started"),
-            ended=row.get("ended"),
-            challenger=as_mapping(row.get("challenger")).get("digest"),
+            started=as_text(row.get("started")),
+            ended=as_text(row.get("ended")),
+            challenger=as_text(as_mapping(row.get("challenger")).get("digest")),
             reasons=tuple(map(str, as_list(row.get("reasons")))),
             because=tuple(map(str, as_list(row.get("because")))),
             sides=tuple(sides),
@@ -235,8 +303,8 @@ class Rollout:
 class Decided:
     """An entry of `Ledger.history`: what was decided, and what came of it."""
 
-    number: Any
-    time: Any
+    number: int | None
+    time: float | None
     outcome: str
     champion: str | None
     to: str | None
@@ -253,18 +321,18 @@ class Decided:
     @classmethod
     def parse(cls, row: Mapping[str, Any]) -> Decided:
         return cls(
-            number=row.get("number"),
-            time=row.get("time"),
+            number=whole(row.get("number")),
+            time=finite(row.get("time")),
             outcome=str(row.get("outcome")),
-            champion=row.get("champion"),
-            to=row.get("to"),
+            champion=as_text(row.get("champion")),
+            to=as_text(row.get("to")),
             reasons=tuple(map(str, as_list(row.get("reasons")))),
             evidence=tuple(map(str, as_list(row.get("evidence")))),
-            result=row.get("result"),
-            reason=row.get("reason"),
-            version=None if row.get("version") is None else str(row["version"]),
-            run=row.get("run"),
-            training_run=row.get("training_run"),
+            result=as_text(row.get("result")),
+            reason=as_text(row.get("reason")),
+            version=as_text(row.get("version")),
+            run=as_text(row.get("run")),
+            training_run=as_text(row.get("training_run")),
             attempts=int(finite(row.get("attempts")) or 0),
             alerted=bool(row.get("alerted")),
         )
@@ -415,13 +483,13 @@ class SiteFacts:
     def run_links(self, run: Run, up: str) -> list[Link]:
         """A run's pages: of its data, and of its evaluation, which may be its version's."""
         links = []
-        if run.validation:
+        if run.validation is not None:
             links.append(Link("validation", f"{up}{run.folder}/validation.html"))
-        if run.evaluation:
+        if "evaluation" in run.records:
             model = self.model(run.version)
             if model is None:
                 links.append(Link("evaluation", f"{up}{run.folder}/evaluation.html"))
-            elif model.evaluation:
+            elif "evaluation" in model.records:
                 links.append(Link("evaluation", f"{up}{model.folder}/evaluation.html"))
         return links
 
@@ -441,3 +509,7 @@ class SiteFacts:
         if not model.rehearsed:
             return "not rehearsed", "warn"
         return ("rolled back", "warn") if trial else ("not promoted", "quiet")
+
+
+def _verdict(records: Records) -> Verdict | None:
+    return Verdict.parse(records["verdict"]) if "verdict" in records else None

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tasteloop.evaluation.record import CHAMPION
-from tasteloop.files import as_list, as_mapping, as_rows
-from tasteloop.intervals import Interval, finite
+from tasteloop.intervals import Interval
 from validation.markup.elements import Child, Safe, join, tag
 from validation.markup.environment import render
 from validation.markup.formats import duration, interval_text, moment, number, plural, shortened
@@ -18,15 +16,23 @@ from validation.pages.evaluation import (
     difference_tone,
     measure_name,
     strongest,
+    tally_checks,
 )
-from validation.pages.facts import Decided, Model, Rollout, Run, SiteFacts, Window
+from validation.pages.facts import (
+    Decided,
+    Model,
+    Rollout,
+    RolloutSide,
+    Run,
+    SiteFacts,
+    Window,
+)
 from validation.pages.phrases import (
     anchor,
     counted,
     decisions_view,
     drift_view,
     metric_name,
-    tally,
 )
 
 UP = "../"  # from this page to the top of the site
@@ -85,7 +91,7 @@ def model_page(facts: SiteFacts, model: Model) -> str:
         steps=chain(story),
         note=_champion_then(story),
         measures=_measures(model),
-        checks=checks_of(model.verdict) if model.verdict else None,
+        checks=checks_of(model.verdict) if model.verdict is not None else None,
         data=_data(story),
         run=story.run,
         trials=[_trial(trial) for trial in story.trials],
@@ -166,7 +172,7 @@ def _request(story: _Story) -> Step:
 
 
 def _hashed_data(model: Model) -> Step:
-    lineage = model.measured.lineage
+    lineage = model.evaluation.lineage
     if not lineage.data:
         return Step("Data", "unknown", "warn", "The hash of its events is not on record.")
     source = f", source {lineage.source or 'unknown'}"
@@ -178,17 +184,18 @@ def _hashed_data(model: Model) -> Step:
 
 def _validation(story: _Story) -> Step:
     run = story.run
-    if run is None or not run.validation:
+    if run is None or run.validation is None:
         what = "The validation of its data is not on record in this home."
         return Step("Validation", "unknown", "warn", what)
-    errors, warnings = (finite(run.validation.get(key)) or 0 for key in ("errors", "warnings"))
-    rules = len(as_list(run.validation.get("checks")))
-    what = f"{plural(rules, 'rule')}: errors {errors:.0f}, warnings {warnings:.0f}"
+    validation = run.validation
+    rules = plural(len(validation.checks), "rule")
+    what = f"{rules}: errors {validation.errors}, warnings {validation.warnings}"
     links = [link for link in story.facts.run_links(run, UP) if link.text == "validation"]
     proof = join(map(anchor, links))
-    if not run.validation.get("passed"):
+    if not validation.passed:
         return Step("Validation", "refused", "bad", what, proof)
-    return Step("Validation", "accepted", "warn" if warnings else "good", what, proof)
+    tone = "warn" if validation.warnings else "good"
+    return Step("Validation", "accepted", tone, what, proof)
 
 
 def _training(run: Run | None) -> Step:
@@ -202,21 +209,21 @@ def _training(run: Run | None) -> Step:
 
 def _data_window(model: Model) -> Step:
     span = model.span
-    if not span:
+    if span is None:
         missing = "What time its data spans is not on record in this home."
         return Step("Data window", "unknown", "warn", missing, _see("data"))
     what: list[Child] = []
-    if span.get("first") or span.get("last"):
-        what += [moment(span.get("first")), " to ", moment(span.get("last"))]
-    if span.get("test_from"):
-        what += ["; tested on what follows ", moment(span["test_from"])]
+    if span.first or span.last:
+        what += [moment(span.first), " to ", moment(span.last)]
+    if span.test_from:
+        what += ["; tested on what follows ", moment(span.test_from)]
     return Step("Data window", "known", "good", what, _see("data"))
 
 
 def _measured(model: Model) -> Step:
     words = []
     for metric in HEADLINES:
-        measure = model.measured.metrics.get(metric)
+        measure = model.evaluation.metrics.get(metric)
         if measure is not None:
             value = f"{number(measure.value)} ({interval_text(measure)})"
             words.append(f"{metric_name(metric)} {value}")
@@ -228,24 +235,19 @@ def _measured(model: Model) -> Step:
 
 def _gate(model: Model) -> Step:
     word, tone = ("passed", "good") if model.passed else ("refused", "bad")
-    if not model.verdict:
+    if model.verdict is None:
         return Step("Gate", word, tone, "The checks are not on record.")
-    failures = [
-        str(check.get("reason"))
-        for check in as_rows(model.verdict.get("checks"))
-        if check.get("outcome") == "fail"
-    ]
-    what = f"{tally(model.verdict)} checks hold. {shortened('; '.join(failures))}"
+    failures = shortened("; ".join(model.verdict.failures))
+    what = f"{tally_checks(model.verdict)} checks hold. {failures}"
     proof = tag("a", "verdict", href=f"{UP}{model.folder}/verdict.json")
     return Step("Gate", word, tone, what, proof)
 
 
 def _rehearsal(model: Model) -> Step:
-    if model.rehearsal:
-        passed = model.rehearsal.get("passed")
-        word, tone = ("passed", "good") if passed else ("failed", "bad")
+    if model.rehearsal is not None:
+        word, tone = ("passed", "good") if model.rehearsal.passed else ("failed", "bad")
         proof = tag("a", "rehearsal", href=f"{UP}{model.folder}/rehearsal.json")
-        return Step("Rehearsal", word, tone, str(model.rehearsal.get("reason")), proof)
+        return Step("Rehearsal", word, tone, model.rehearsal.reason, proof)
     if model.rehearsed:
         what = "It passed; what was asked is not on record."
         return Step("Rehearsal", "passed", "good", what)
@@ -317,9 +319,9 @@ class _MeasureRow:
 
 def _measures(model: Model) -> list[_MeasureRow]:
     rows = []
-    for metric, measure in model.measured.metrics.items():
-        champion = model.measured.difference(CHAMPION, metric)
-        best, baseline = strongest(model.measured, metric)
+    for metric, measure in model.evaluation.metrics.items():
+        champion = model.evaluation.difference(CHAMPION, metric)
+        best, baseline = strongest(model.evaluation, metric)
         rows.append(
             _MeasureRow(
                 name=metric_name(metric),
@@ -335,7 +337,7 @@ def _measures(model: Model) -> list[_MeasureRow]:
 
 
 def _champion_then(story: _Story) -> Child:
-    champion = story.model.measured.champion
+    champion = story.model.evaluation.champion
     if champion is None or not (champion.version or champion.digest):
         return "There was no champion to compare with."
     if champion.version:
@@ -349,54 +351,72 @@ def _data(story: _Story) -> list[tuple[str, Child]]:
     """What a model learned from, as facts with names."""
     model, run = story.model, story.run
     facts: list[tuple[str, Child]] = [("bundle", tag("code", model.digest))]
-    for name, value in model.measured.lineage.facts():
+    for name, value in model.evaluation.lineage.facts():
         if name not in ("bundle", "created") and value:
             facts.append((name, tag("code", value)))
     facts.append(("registered", [moment(model.created), " UTC"]))
-    for key, name in (
-        ("first", "first event"),
-        ("validation_from", "validated on what follows"),
-        ("test_from", "tested on what follows"),
-        ("last", "last event"),
-    ):
-        if model.span.get(key):
-            facts.append((name, [moment(model.span[key]), " UTC"]))
-    snapshots = as_mapping(model.span.get("snapshots"))
-    if snapshots:
-        counts = [f"{split} {number(count)}" for split, count in snapshots.items()]
-        facts.append(("snapshots", ", ".join(counts)))
-    stats = as_mapping(run.validation.get("stats") if run else None)
-    counts = [
-        f"{number(stats[key])} {key}"
-        for key in ("events", "users", "items", "reviews")
-        if finite(stats.get(key))
-    ]
-    if counts:
-        facts.append(("counted", ", ".join(counts)))
+    span = model.span
+    if span is not None:
+        times = {
+            "first event": span.first,
+            "validated on what follows": span.validation_from,
+            "tested on what follows": span.test_from,
+            "last event": span.last,
+        }
+        facts += [(name, [moment(time), " UTC"]) for name, time in times.items() if time]
+        if span.snapshots:
+            counts = [f"{split} {number(count)}" for split, count in span.snapshots.items()]
+            facts.append(("snapshots", ", ".join(counts)))
+    if run is not None and run.validation is not None:
+        counts = [
+            f"{number(count)} {name}" for name, count in run.validation.counts.items() if count
+        ]
+        if counts:
+            facts.append(("counted", ", ".join(counts)))
     return facts
 
 
 _QUANTILES = ("p50", "p95", "p99")
 
 
-def _trial(rollout: Rollout) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _SideRow:
+    """What a side of a rollout did; its latencies by quantile."""
+
+    side: RolloutSide
+    milliseconds: list[float | None]
+
+
+@dataclass(frozen=True)
+class _Trial:
     """A rollout: what each side did, and what was decided."""
+
+    rollout: Rollout
+    kind: str
+    share: str
+    started: str
+    ended: str
+    reasons: tuple[str, ...]
+    sides: list[_SideRow]
+    quantiles: tuple[str, ...] = _QUANTILES
+
+
+def _trial(rollout: Rollout) -> _Trial:
     sides = []
     for side in rollout.sides:
-        seconds = [finite(side.seconds.get(quantile)) for quantile in _QUANTILES]
+        seconds = [side.seconds.get(quantile) for quantile in _QUANTILES]
         milliseconds = [None if each is None else 1000 * each for each in seconds]
-        sides.append({"side": side, "milliseconds": milliseconds})
-    return {
-        "rollout": rollout,
-        "kind": "Shadow" if rollout.shadow else "Canary",
-        "share": f"{rollout.share:.0%}",
-        "started": _iso(rollout.started),
-        "ended": _iso(rollout.ended),
-        "reasons": rollout.reasons or rollout.because,
-        "sides": sides,
-        "quantiles": _QUANTILES,
-    }
+        sides.append(_SideRow(side, milliseconds))
+    return _Trial(
+        rollout=rollout,
+        kind="Shadow" if rollout.shadow else "Canary",
+        share=f"{rollout.share:.0%}",
+        started=_iso(rollout.started),
+        ended=_iso(rollout.ended),
+        reasons=rollout.reasons or rollout.because,
+        sides=sides,
+    )
 
 
 def _iso(text: str | None) -> str:
-    return "now" if text is None else str(text)[:16].replace("T", " ")
+    return "now" if text is None else text[:16].replace("T", " ")

@@ -9,7 +9,7 @@ from validation.markup.elements import Child, Safe
 from validation.markup.environment import render
 from validation.markup.formats import interval_text, moment, number, plural
 from validation.markup.plots import Point, trend
-from validation.pages.evaluation import HEADLINES
+from validation.pages.evaluation import HEADLINES, tally_checks
 from validation.pages.facts import Model, SiteFacts
 from validation.pages.phrases import (
     POINTS,
@@ -18,7 +18,6 @@ from validation.pages.phrases import (
     drift_view,
     metric_name,
     newest_first,
-    tally,
 )
 
 
@@ -67,7 +66,7 @@ def _cards(facts: SiteFacts) -> list[_Card]:
     """The live model's headline measures, the newest window and the last decision."""
     cards = []
     for metric in HEADLINES if facts.live else ():
-        measure = facts.live.measured.metrics.get(metric) if facts.live else None
+        measure = facts.live.evaluation.metrics.get(metric) if facts.live else None
         if measure is not None:
             cards.append(_Card(metric_name(metric), number(measure.value), interval_text(measure)))
     if facts.windows:
@@ -88,7 +87,7 @@ def _plots(facts: SiteFacts) -> list[tuple[str, Safe]]:
     for metric in HEADLINES:
         name, points = f"{metric_name(metric)} by version", []
         for model in reversed(facts.models[:POINTS]):
-            measure = model.measured.metrics.get(metric)
+            measure = model.evaluation.metrics.get(metric)
             if measure is not None:
                 tone = facts.standing(model)[1]
                 points.append(Point(model.version, measure.value, measure.low, measure.high, tone))
@@ -104,8 +103,8 @@ def _model_row(facts: SiteFacts, model: Model) -> dict[str, Any]:
         "model": model,
         "link": facts.version_link(model.version, ""),
         "standing": facts.standing(model),
-        "values": [model.measured.metric(metric).value for metric in HEADLINES],
-        "gate": tally(model.verdict) if model.verdict else gate,
+        "values": [model.evaluation.metric(metric).value for metric in HEADLINES],
+        "gate": tally_checks(model.verdict) if model.verdict is not None else gate,
         "trial": trial.state if trial else "–",
         "run": facts.run_of(model),
     }

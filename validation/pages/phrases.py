@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tasteloop.files import as_rows
 from validation.markup.elements import Child, Safe, join, tag
 from validation.markup.formats import day, shortened
 from validation.markup.plots import Point, trend
@@ -27,12 +26,6 @@ def anchor(link: Link) -> Child:
 def metric_name(metric: str) -> str:
     task, _, measure = metric.partition(".")
     return f"{task} {measure_name(measure)}" if measure else metric
-
-
-def tally(verdict: Mapping[str, Any]) -> str:
-    """How many of a gate's checks hold, of those that applied."""
-    outcomes = [check.get("outcome") for check in as_rows(verdict.get("checks"))]
-    return f"{outcomes.count('pass')} of {len(outcomes) - outcomes.count('skip')}"
 
 
 def counted(words: Iterable[str]) -> str:

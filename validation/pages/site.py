@@ -20,6 +20,7 @@ from typing import Any
 
 from tasteloop.errors import TasteloopError
 from tasteloop.files import as_rows, atomic_directory, atomic_write, read_json, write_json
+from validation.data.checks import VALIDATION_FILE
 from validation.monitor.decision import DecisionSettings, Evidence
 from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT
 from validation.pages.dataset import write_data_report
@@ -158,18 +159,16 @@ def _copy_window(
 def _write_run(facts: SiteFacts, run: Run, directory: Path) -> None:
     """A run's records and pages; the evaluation of one that made a version is its version's."""
     folder = directory / run.folder
-    if run.validation:
-        write_json(folder / "validation.json", run.validation)
+    if run.validation is not None:
+        write_json(folder / VALIDATION_FILE, run.records["validation"])
         write_data_report(run.validation, folder / "validation.html")
-    if run.evaluation and facts.model(run.version) is None:
+    if "evaluation" in run.records and facts.model(run.version) is None:
         write_report(run.evaluation, run.verdict, folder / "evaluation.html")
 
 
 def _write_model(model: Model, directory: Path) -> None:
     folder = directory / model.folder
-    records = (("evaluation", model.evaluation), ("verdict", model.verdict))
-    for name, record in (*records, ("rehearsal", model.rehearsal)):
-        if record:
-            write_json(folder / f"{name}.json", record)
-    if model.evaluation:
-        write_report(model.measured, model.verdict or None, folder / "evaluation.html")
+    for name, record in model.records.items():
+        write_json(folder / f"{name}.json", record)
+    if "evaluation" in model.records:
+        write_report(model.evaluation, model.verdict, folder / "evaluation.html")

@@ -14,6 +14,7 @@ import pytest
 from serving.release import promotion, registry
 from serving.release.rehearsal import rehearse
 from tasteloop import files
+from tasteloop.verdicts import Verdict
 from tests.support.processes import Running, run_server
 
 pytestmark = pytest.mark.slow
@@ -32,7 +33,7 @@ def test_the_champion_is_served(
     recorded = registry.record(
         tiny_bundle,
         tmp_path / "evaluation.json",
-        {"passed": True, "reasons": []},
+        Verdict(passed=True),
         {"profile": "tiny"},
     )
     outcome = rehearse(tiny_bundle, tmp_path)

@@ -16,12 +16,20 @@ from pipelines.loop.retraining import settings_of_run
 from pipelines.settings import RetrainingSettings, load_settings
 from tasteloop.behaviour.snapshots import TEST, Snapshots
 from tasteloop.datasets.ingest import IngestSettings, ingest, source_fingerprint
+from tasteloop.evaluation.record import Evaluation
 from tasteloop.files import read_json, read_parquet, write_json, write_parquet
+from tasteloop.verdicts import Verdict
 from tests.support.samples import evaluation, worsened
-from validation.gate.gates import FORGETTING, GateSettings, decide
+from validation.gate import gates
+from validation.gate.gates import FORGETTING, GateSettings
 from validation.monitor.windows import HOUR
 
 DAY = 24 * HOUR
+
+
+def decide(found: dict[str, Any], rules: GateSettings) -> Verdict:
+    """The verdict on what evaluation.json holds."""
+    return gates.decide(Evaluation.parse(found), rules)
 
 
 @pytest.fixture(scope="module")

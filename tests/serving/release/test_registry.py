@@ -17,6 +17,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -146,7 +147,7 @@ def test_record_is_idempotent(home: Path, tmp_path: Path) -> None:
     assert (again.version, again.run_id, again.new) == (first.version, first.run_id, False)
     other = registry.record(bundle, make_evaluation(tmp_path / "e2.json", 0.7), VERDICT, SETTINGS)
     assert other.version == "2"
-    refused = registry.record(bundle, tmp_path / "e.json", {**VERDICT, "passed": False}, SETTINGS)
+    refused = registry.record(bundle, tmp_path / "e.json", replace(VERDICT, passed=False), SETTINGS)
     assert refused.version == "3", "another verdict is another decision"
     assert [version.passed for version in registry.versions()] == [False, True, True]
 
@@ -320,7 +321,7 @@ def test_the_evidence_of_a_version_is_what_is_left_of_it(home: Path, tmp_path: P
     assert list(registry.evidence(version)) == [registry.EVALUATION_FILE, registry.VERDICT_FILE]
     registry.attach_rehearsal(version, rehearsal(tmp_path / registry.REHEARSAL_FILE, bundle))
     evidence = registry.evidence(version)
-    assert json.loads(evidence[registry.VERDICT_FILE]) == VERDICT
+    assert json.loads(evidence[registry.VERDICT_FILE]) == VERDICT.json()
     assert evidence[registry.EVALUATION_FILE] == evaluation.read_text()
     assert json.loads(evidence[registry.REHEARSAL_FILE])["passed"] is True
     shutil.rmtree(home / "mlartifacts")

@@ -12,9 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tasteloop.evaluation.record import Evaluation
+from tasteloop.verdicts import Verdict
 from tests.support import samples
 from tests.support.samples import RULES
-from validation.gate.gates import AtLeast, Beat, Bounds, GateSettings, Verdict, decide
+from validation.gate import gates
+from validation.gate.gates import AtLeast, Beat, Bounds, GateSettings
+
+
+def decide(evaluation: dict[str, Any], rules: GateSettings) -> Verdict:
+    """The verdict on what evaluation.json holds."""
+    return gates.decide(Evaluation.parse(evaluation), rules)
 
 
 def failures(verdict: Verdict) -> list[str]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import subprocess
 from copy import deepcopy
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tasteloop.evaluation.record import EVALUATION_FILE, Evaluation
+from tasteloop.files import write_json
+from tasteloop.verdicts import VERDICT_FILE, Verdict
 from tests.support import samples
 from tests.support.pages import CHROMIUM, HEADLESS, Reader
 from tests.support.samples import RULES
@@ -22,8 +23,9 @@ from validation.pages.evaluation import write_report
 
 
 def written(tmp_path: Path, found: dict[str, Any], judged: bool = True) -> str:
-    verdict = asdict(decide(found, RULES)) if judged else None
-    return write_report(found, verdict, tmp_path / "report.html").read_text()
+    evaluation = Evaluation.parse(found)
+    verdict = decide(evaluation, RULES) if judged else None
+    return write_report(evaluation, verdict, tmp_path / "report.html").read_text()
 
 
 def test_everything_is_on_the_page(tmp_path: Path) -> None:
@@ -78,8 +80,9 @@ def test_hostile_text_is_inert_wherever_it_stands(tmp_path: Path, hostile: str) 
     found["baselines"][hostile] = found["baselines"].pop("ease")
     found["differences"][hostile] = found["differences"].pop("ease")
     found["lineage"][hostile] = hostile
-    verdict = poisoned(asdict(decide(samples.evaluation(), RULES)))
-    page = write_report(found, verdict, tmp_path / "report.html").read_text()
+    judged = decide(Evaluation.parse(samples.evaluation()), RULES)
+    verdict = Verdict.parse(poisoned(judged.json()))
+    page = write_report(Evaluation.parse(found), verdict, tmp_path / "report.html").read_text()
     read = Reader(page)
     assert hostile in "".join(read.texts)
     assert not {"script", "img", "iframe"} & set(read.tags)
@@ -126,12 +129,15 @@ def test_no_broken_value_breaks_the_page(tmp_path: Path, broken: Any) -> None:
 
 
 def test_the_page_is_made_from_json(tmp_path: Path) -> None:
-    found = samples.evaluation()
-    verdict = asdict(decide(found, RULES))
-    a = write_report(found, verdict, tmp_path / "a.html").read_bytes()
-    b = write_report(
-        json.loads(json.dumps(found)), json.loads(json.dumps(verdict)), tmp_path / "b.html"
-    ).read_bytes()
+    evaluation = Evaluation.parse(samples.evaluation())
+    verdict = decide(evaluation, RULES)
+    write_json(tmp_path / EVALUATION_FILE, evaluation.json())
+    write_json(tmp_path / VERDICT_FILE, verdict.json())
+    from_files = Evaluation.read(tmp_path / EVALUATION_FILE), Verdict.read(tmp_path / VERDICT_FILE)
+
+    a = write_report(evaluation, verdict, tmp_path / "a.html").read_bytes()
+    b = write_report(*from_files, tmp_path / "b.html").read_bytes()
+
     assert a == b
     assert len(a) < 300_000
 

@@ -11,7 +11,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from serving.release.observations import Observation, Tally
 from serving.release.rollout import Rollout, Side
 from tasteloop import files
 from tasteloop.errors import TasteloopError
+from tasteloop.evaluation.record import Evaluation
 from tests.support import samples
 from tests.support.pages import CHROMIUM, HEADLESS, Reader, luminance
 from tests.support.registries import candidate, copy_empty_home, first_use_of_a_home, live_digest
@@ -79,7 +79,7 @@ def model(number: int, **changes: Any) -> dict[str, Any]:
         "promoted": None,
         "replaced": None,
         "evaluation": found,
-        "verdict": asdict(gates.decide(found, RULES)),
+        "verdict": gates.decide(Evaluation.parse(found), RULES).json(),
         "rehearsal": {
             "passed": True,
             "reason": "19 golden answers served as recorded",
@@ -191,7 +191,7 @@ def whole(directory: Path) -> dict[str, Any]:
     windows, decisions = monitored(directory)
     third = model(3, passed=False, rehearsed=False, rehearsal=None)
     third["evaluation"] = samples.worsened(third["evaluation"], "recommend.ndcg@10", 0.03)
-    third["verdict"] = asdict(gates.decide(third["evaluation"], RULES))
+    third["verdict"] = gates.decide(Evaluation.parse(third["evaluation"]), RULES).json()
     failed = {
         "id": "20261109-000000-dead",
         "outcome": "failed",
