@@ -13,9 +13,7 @@ def evaluate(
     sentiment: dsl.Output[dsl.ClassificationMetrics],
     champion: str = "",
 ):
-    """Measure the bundle on the test window, beside the baselines and the `champion` version
-    there.
-    """
+    """Measure the bundle on the test window, beside the baselines and the `champion` version."""
     from components.step import step
 
     with step("evaluate", evaluation=evaluation.path):
@@ -26,17 +24,17 @@ def evaluate(
         from tasteloop.evaluation.record import EVALUATION_FILE, Evaluation
         from tasteloop.evaluation.settings import EvaluationSettings
 
-        rival = None
+        live = None
         if champion:
             from serving.release.registry import find
 
-            rival = find(champion).path
+            live = find(champion).path
         out = Path(evaluation.path)
         evaluate(
             Path(bundle.path),
             Path(snapshots.path),
             EvaluationSettings.model_validate_json(settings),
             out,
-            champion=rival,
+            champion=live,
         )
         draw(Evaluation.read(out / EVALUATION_FILE), metrics, sentiment)

@@ -28,16 +28,16 @@ def finetune(
         from tasteloop.storage import discard
 
         work = Home.current().checkpoints / checkpoints
-        place = f"{store}/{checkpoints}" if store else None
+        remote = f"{store}/{checkpoints}" if store else None
         if trainjob:
             from serving.cluster.trainjob import run
 
-            run(trainjob, Path(snapshots.path), settings, Path(model.path), place or str(work))
+            run(trainjob, Path(snapshots.path), settings, Path(model.path), remote or str(work))
         else:
             from tasteloop.encoder.settings import TrainingSettings
             from tasteloop.encoder.training import finetune
 
             checked = TrainingSettings.model_validate_json(settings)
-            finetune(Path(snapshots.path), checked, Path(model.path), work, place)
-            if place:
-                discard(place)
+            finetune(Path(snapshots.path), checked, Path(model.path), work, remote)
+            if remote:
+                discard(remote)

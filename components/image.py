@@ -15,7 +15,8 @@ def image() -> str:
     """The full reference: `TASTELOOP_IMAGE`, else the name tagged by the git commit, else by the
     version.
     """
-    if override := os.environ.get("TASTELOOP_IMAGE"):
+    override = os.environ.get("TASTELOOP_IMAGE")
+    if override:
         return override
     git = subprocess.run(
         ["git", "rev-parse", "--short=12", "HEAD"],

@@ -28,8 +28,8 @@ def promote(
         from validation.monitor.reference import WatchSettings, keep_data, keep_reference
 
         watch = WatchSettings.model_validate_json(settings)
-        kept = keep_reference(Path(bundle.path), Path(snapshots.path), watch)
+        reference = keep_reference(Path(bundle.path), Path(snapshots.path), watch)
         if RUN not in os.environ:
             keep_data(Path(bundle.path), Path(dataset.path), Path(snapshots.path))
         promote(version, expected=champion or None)
-        outputs.update(version=version, reference=kept)
+        outputs.update(version=version, reference=reference)

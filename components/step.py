@@ -1,4 +1,4 @@
-"""What a step tells the run it is part of: when it began, what it made, why it failed.
+"""How a step reports to the run that it is part of: when it began, its outputs, why it failed.
 
 A run on one machine names its directory in `TASTELOOP_RUN`; its steps append their events to
 `steps.jsonl` there, one JSON object a line, and end when the run is gone. Elsewhere (a cluster,
@@ -19,7 +19,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tasteloop import process
 from tasteloop.errors import TasteloopError
@@ -42,7 +41,7 @@ QUIET = {  # no step calls home, and libraries speak only of errors
 
 
 @contextmanager
-def step(name: str, **outputs: Any) -> Iterator[dict[str, Any]]:
+def step(name: str, **outputs: object) -> Iterator[dict[str, object]]:
     """Run a step's work inside; `outputs` are its artifacts' paths, and the body adds its plain
     results.
     """
@@ -55,14 +54,14 @@ def step(name: str, **outputs: Any) -> Iterator[dict[str, Any]]:
         _log_plainly()
         threading.Thread(target=_end_with, args=(Path(run) / LOCK,), daemon=True).start()
     began = time.perf_counter()
-    _tell(run, step=name, event="started")
+    _append_event(run, step=name, event="started")
     try:
         yield outputs
     except BaseException as error:
         atexit.unregister(_leave)
         known = isinstance(error, TasteloopError)
         message = redact(str(error) if known else f"{type(error).__name__}: {error}")
-        _tell(
+        _append_event(
             run,
             step=name,
             event="failed",
@@ -74,7 +73,9 @@ def step(name: str, **outputs: Any) -> Iterator[dict[str, Any]]:
             # the run shows the message; a traceback would only hide it
             raise SystemExit(2) from None
         raise
-    _tell(run, step=name, event="finished", seconds=time.perf_counter() - began, outputs=outputs)
+    _append_event(
+        run, step=name, event="finished", seconds=time.perf_counter() - began, outputs=outputs
+    )
 
 
 def _log_plainly() -> None:
@@ -85,7 +86,7 @@ def _log_plainly() -> None:
         handler.addFilter(lambda r: r.levelno >= logging.WARNING or r.name.startswith(ours))
 
 
-def _tell(run: str | None, **event: Any) -> None:
+def _append_event(run: str | None, **event: object) -> None:
     if run:
         with (Path(run) / EVENTS).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"time": time.time(), **event}, ensure_ascii=False) + "\n")

@@ -37,20 +37,21 @@ def instances(
     return [{"events": history, "k": k}]
 
 
-def _history(given: str) -> Any:
-    where = "standard input" if given == "-" else "--events"
+def _history(argument: str) -> list[Any]:
+    """The history that `--events` holds, or names: a file, or `-` for standard input."""
+    where = "standard input" if argument == "-" else "--events"
     try:
-        if given == "-":
+        if argument == "-":
             text = sys.stdin.read(_LONGEST + 1)
-        elif given.lstrip().startswith(("[", "{")):
-            text = given
+        elif argument.lstrip().startswith(("[", "{")):
+            text = argument
         else:
-            where = given
-            with Path(given).open(encoding="utf-8") as file:
+            where = argument
+            with Path(argument).open(encoding="utf-8") as file:
                 text = file.read(_LONGEST + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise TasteloopError(
-            f"--events {given:.200}: neither JSON nor a file that can be read ({error})"
+            f"--events {argument:.200}: neither JSON nor a file that can be read ({error})"
         ) from None
     if len(text) > _LONGEST:
         raise TasteloopError(f"{where} has more than {_LONGEST} characters; send a shorter history")

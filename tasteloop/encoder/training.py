@@ -75,7 +75,12 @@ def finetune(
     Raises:
         TasteloopError: no such encoder, or the data teaches other tasks than `settings.tasks`.
 
-    >>> settings = TrainingSettings(encoder="no encoder", epochs=1)
+    With the directories of an encoder and of snapshots in `encoder` and `snapshots`:
+
+    >>> settings = TrainingSettings(encoder=str(encoder), epochs=1, tensorboard=False)
+    >>> result = finetune(snapshots, settings, Path("model"), Path("work"))
+    >>> result.epochs, sorted(result.validation)
+    (1, ['interests', 'sentiment'])
     >>> finetune(Path("none"), settings, Path("model"), Path("work"))
     Traceback (most recent call last):
         ...

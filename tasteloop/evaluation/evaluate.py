@@ -82,7 +82,15 @@ def evaluate(
     Raises:
         TasteloopError: a bundle that is not whole, or no snapshots.
 
-    >>> evaluate(Path("bundle"), Path("none"), EvaluationSettings(bootstrap=100), Path("out"))
+    With the directories of a bundle and of its snapshots in `bundle` and `snapshots`:
+
+    >>> settings = EvaluationSettings(bootstrap=100)
+    >>> result = evaluate(bundle, snapshots, settings, Path("evaluation"))
+    >>> measured = Evaluation.read(Path("evaluation") / EVALUATION_FILE)
+    >>> ndcg = measured.metric("recommend.ndcg@10").require("nDCG@10")
+    >>> ndcg.low <= ndcg.value <= ndcg.high and ndcg.value == result.metrics["recommend.ndcg@10"]
+    True
+    >>> evaluate(bundle, Path("none"), settings, Path("evaluation"))
     Traceback (most recent call last):
         ...
     tasteloop.errors.TasteloopError: no file none/snapshots.json; run the step that writes it

@@ -67,6 +67,12 @@ def fit_recommender(
     Raises:
         TasteloopError: no such model, or no snapshots.
 
+    With the directories of a fine-tuned model and of its snapshots in `model` and `snapshots`:
+
+    >>> from tasteloop.bundle.manifest import verify
+    >>> result = fit_recommender(model, snapshots, RecommenderSettings(), Path("bundle"))
+    >>> result.digest == verify(Path("bundle"))
+    True
     >>> fit_recommender(Path("none"), Path("none"), RecommenderSettings(), Path("bundle"))
     Traceback (most recent call last):
         ...
@@ -153,9 +159,9 @@ def _judged(data: Snapshots, predictions: dict[str, Matrix]) -> dict[str, Judged
     from tasteloop.runtime.export import Judged
 
     validation = data.split(VALIDATION)
-    out = {}
+    judged = {}
     if answers.INTERESTS in predictions:
-        out[answers.INTERESTS] = Judged(
+        judged[answers.INTERESTS] = Judged(
             data.histories(validation), data.truth(validation), predictions["interests"]
         )
     if answers.SENTIMENT in predictions:
@@ -163,8 +169,8 @@ def _judged(data: Snapshots, predictions: dict[str, Matrix]) -> dict[str, Judged
         assert reviews is not None, "sentiment was learned from them"
         reviews = reviews.filter(reviews[SPLIT] == VALIDATION)
         truth = reviews[SENTIMENT].to_numpy().astype(np.float32)[:, None]
-        out[answers.SENTIMENT] = Judged(reviews[TEXT].to_list(), truth, predictions["sentiment"])
-    return out
+        judged[answers.SENTIMENT] = Judged(reviews[TEXT].to_list(), truth, predictions["sentiment"])
+    return judged
 
 
 def _card(data: Snapshots, training: dict[str, Any]) -> BundleCard:
@@ -214,6 +220,8 @@ def _golden(
     assert card.runtime is not None, "measured before"
     (precision, runtime), *others = precisions(card.runtime).items()
     session = Session.open(directory, card, runtime)
+
+    # 1. a user without history, some with histories of different lengths, and unknown items
     lengths = sorted({len(h): h for h in histories}.items())
     picked = [[], *(h for _, h in lengths[:: max(1, len(lengths) // 6)][:6])]
     unknown = [
@@ -224,28 +232,28 @@ def _golden(
         *({"events": [event.json() for event in history], "k": 5} for history in picked),
         {"events": unknown, "k": 3},
     ]
+
+    # 2. what each model is asked of them
     questions_of = {model: _golden_instances(model, instances) for model in session.models}
 
     def record_answers(session: Session) -> list[dict[str, Any]]:
-        return [
-            answer
-            for model, questions in questions_of.items()
-            for answer in session.answer(model, questions)
-        ]
+        """The answers to all questions, in their order."""
+        recorded = []
+        for model, questions in questions_of.items():
+            recorded += session.answer(model, questions)
+        return recorded
 
-    asked = [
-        (model, instance) for model, questions in questions_of.items() for instance in questions
+    # 3. each question with its answer, and the answers by the other precisions
+    recorded = iter(record_answers(session))
+    golden = [
+        {"model": model, "instance": instance, "answer": next(recorded)}
+        for model, questions in questions_of.items()
+        for instance in questions
     ]
-    return {
-        "questions": [
-            {"model": model, "instance": instance, "answer": answer}
-            for (model, instance), answer in zip(asked, record_answers(session), strict=True)
-        ],
-        "precision": precision,
-        "others": {
-            other: record_answers(Session.open(directory, card, name)) for other, name in others
-        },
-    }
+    by_others = {}
+    for other, name in others:
+        by_others[other] = record_answers(Session.open(directory, card, name))
+    return {"questions": golden, "precision": precision, "others": by_others}
 
 
 def _golden_instances(model: str, histories: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:

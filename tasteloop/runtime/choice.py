@@ -35,10 +35,8 @@ def speed(
     for batch, tokens in shapes:
         ids = rng.integers(1, 90, (batch, tokens))
         most = runner.most(batch)
-        calls = [
-            (part, np.ones_like(part))
-            for part in (ids[n : n + most] for n in range(0, batch, most))
-        ]
+        parts = [ids[n : n + most] for n in range(0, batch, most)]
+        calls = [(part, np.ones_like(part)) for part in parts]
         best, began, runs = np.inf, time.perf_counter(), 0
         while runs < 2 or time.perf_counter() - began < seconds:
             start = time.perf_counter()
@@ -57,11 +55,13 @@ def overall(speeds: Mapping[str, float]) -> float:
 
 def precisions(recorded: RuntimeCard) -> dict[str, str]:
     """Each precision that is good enough -> a runtime that has it: first the chosen one's."""
-    good = {name.split("-")[1]: name for name, c in recorded.candidates.items() if c.good}
     chosen = recorded.chosen
-    return {chosen.split("-")[1]: chosen} | {
-        p: name for p, name in good.items() if p != chosen.split("-")[1]
-    }
+    runtime_of = {engines.precision_of(chosen): chosen}
+    others = {}
+    for name, candidate in recorded.candidates.items():
+        if candidate.good and engines.precision_of(name) not in runtime_of:
+            others[engines.precision_of(name)] = name
+    return runtime_of | others
 
 
 def tolerance(precision: str, recorded: RuntimeCard | None, exact: float) -> float:
@@ -88,8 +88,9 @@ def choose(card: BundleCard, directory: Path) -> str:
     Raises:
         TasteloopError: TASTELOOP_RUNTIME names none.
     """
-    first = directory / MODELS_DIRECTORY / card.reading_model
-    if forced := os.environ.get(engines.VARIABLE):
+    # 1. what decides without a measurement
+    forced = os.environ.get(engines.VARIABLE)
+    if forced:
         if forced not in engines.RUNTIMES:
             raise TasteloopError(
                 f"{engines.VARIABLE}={forced}: no such runtime; known: {', '.join(engines.RUNTIMES)}"
@@ -100,28 +101,35 @@ def choose(card: BundleCard, directory: Path) -> str:
     recorded = card.runtime
     if recorded is None:
         return engines.TORCH_FP32
+
+    # 2. the one that was chosen where the bundle was made, on the same processor
     chosen = recorded.chosen
+    first = directory / MODELS_DIRECTORY / card.reading_model
     if not engines.available(chosen, first):
-        level, why = (
-            logging.WARNING,
-            f"{chosen}, the fastest where the bundle was made, cannot run here",
-        )
+        level = logging.WARNING
+        why = f"{chosen}, the fastest where the bundle was made, cannot run here"
     elif recorded.processor != machine.processor():
         level, why = logging.INFO, "another processor than the bundle's"
     else:
         return chosen
-    measured = {n: c for n, c in recorded.candidates.items() if c.good}
-    enough = _WORTH * overall(measured[chosen].texts_per_second)
-    here = [name for name in measured if engines.available(name, first)]
-    worth = [name for name in here if overall(measured[name].texts_per_second) >= enough] or here
-    found = dict.fromkeys(worth or [engines.TORCH_FP32], 0.0)
+
+    # 3. those that can run here and were about as fast there, measured again
+    good = {name: each.texts_per_second for name, each in recorded.candidates.items() if each.good}
+    enough = _WORTH * overall(good[chosen])
+    here = [name for name in good if engines.available(name, first)]
+    worth = [name for name in here if overall(good[name]) >= enough] or here
+    speeds = dict.fromkeys(worth or [engines.TORCH_FP32], 0.0)
     if len(worth) > 1:
-        shapes = [
-            tuple(int(part) for part in s.split("x")) for s in measured[chosen].texts_per_second
-        ]
+        shapes = [_parse_shape(shape) for shape in good[chosen]]
         for name in worth:
-            found[name] = overall(speed(engines.Runner(name, first), shapes, _AGAIN_SECONDS))  # type: ignore[arg-type]
-        why += f"; texts/s: {', '.join(f'{name} {value:.0f}' for name, value in found.items())}"
-    best: str = max(found, key=lambda name: found[name])
+            speeds[name] = overall(speed(engines.Runner(name, first), shapes, _AGAIN_SECONDS))
+        why += f"; texts/s: {', '.join(f'{name} {value:.0f}' for name, value in speeds.items())}"
+    best: str = max(speeds, key=lambda name: speeds[name])
     log.log(level, "%s; %s answers", why, best)
     return best
+
+
+def _parse_shape(text: str) -> tuple[int, int]:
+    """Batch and tokens of `batch x tokens`, as a card has them."""
+    batch, tokens = text.split("x")
+    return int(batch), int(tokens)

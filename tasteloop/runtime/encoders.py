@@ -27,18 +27,18 @@ class VectorCache:
     """The last pooled vectors by a hash of their text; safe to share between threads.
 
     Attributes:
-        hits, misses: texts that were found, and that were not.
+        hits, misses: how many texts had a vector here, and how many had none.
     """
 
     def __init__(self, megabytes: float, width: int) -> None:
         self.capacity = int(megabytes * 2**20 / (4 * width + 200))  # 200: key and bookkeeping
         self.hits = self.misses = 0
         self._salt = os.urandom(16)  # so that no key tells a text to who reads the memory
-        self._kept: OrderedDict[bytes, Matrix] = OrderedDict()
+        self._vectors: OrderedDict[bytes, Matrix] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._vectors)
 
     def key(self, text: str, max_tokens: int) -> bytes:
         content = f"{max_tokens} {text}".encode("utf-8", "surrogatepass")
@@ -46,24 +46,25 @@ class VectorCache:
 
     def get(self, keys: Sequence[bytes]) -> list[Matrix | None]:
         with self._lock:
-            found = [self._kept.get(key) for key in keys]
-            for key, vector in zip(keys, found, strict=True):
+            vectors = [self._vectors.get(key) for key in keys]
+            for key, vector in zip(keys, vectors, strict=True):
                 if vector is not None:
-                    self._kept.move_to_end(key)
-            known = sum(vector is not None for vector in found)
-            self.hits += known
-            self.misses += len(keys) - known
-            count("cache_hits", known)
-            count("cache_misses", len(keys) - known)
-            return found
+                    self._vectors.move_to_end(key)
+            hits = sum(vector is not None for vector in vectors)
+            misses = len(keys) - hits
+            self.hits += hits
+            self.misses += misses
+            count("cache_hits", hits)
+            count("cache_misses", misses)
+            return vectors
 
     def put(self, keys: Sequence[bytes], vectors: Matrix) -> None:
         with self._lock:
             for key, vector in zip(keys, vectors, strict=True):
-                self._kept[key] = vector.copy()  # a view would keep its whole batch
-                self._kept.move_to_end(key)
-            while len(self._kept) > self.capacity:
-                self._kept.popitem(last=False)
+                self._vectors[key] = vector.copy()  # a view would keep its whole batch
+                self._vectors.move_to_end(key)
+            while len(self._vectors) > self.capacity:
+                self._vectors.popitem(last=False)
 
 
 class Encoder:
@@ -85,19 +86,22 @@ class Encoder:
 
     def pool(self, texts: Sequence[str], max_tokens: int) -> Matrix:
         """Pooled vectors [n, width]; a text that is there twice is read once."""
+        # 1. what was read before
         keys = [self.cache.key(text, max_tokens) for text in texts]
-        found = self.cache.get(keys)
-        new = {
-            key: text
-            for key, text, vector in zip(keys, texts, found, strict=True)
-            if vector is None
-        }
+        vector_of: dict[bytes, Matrix] = {}
+        new: dict[bytes, str] = {}
+        for key, text, vector in zip(keys, texts, self.cache.get(keys), strict=True):
+            if vector is None:
+                new[key] = text
+            else:
+                vector_of[key] = vector
+
+        # 2. what is new
         if new:
             computed = self._read(list(new.values()), max_tokens)
             self.cache.put(list(new), computed)
-            row = {key: n for n, key in enumerate(new)}
-            found = [computed[row[k]] if v is None else v for k, v in zip(keys, found, strict=True)]
-        return np.stack(found)  # type: ignore[arg-type]
+            vector_of.update(zip(new, computed, strict=True))
+        return np.stack([vector_of[key] for key in keys])
 
     def tokens(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
         """Token ids of each text."""
@@ -111,13 +115,11 @@ class Encoder:
         with stage("encode"):
             lengths = np.array([len(row) for row in ids])
             # the longest first
-            parts = list(sorted_batches(lengths, self._runner.most(len(ids)), _SPREAD))[::-1]
-            for rows, vectors in zip(
-                parts,
-                self._runner([_padded([ids[i] for i in r], self._runner.multiple) for r in parts]),
-                strict=True,
-            ):
-                out[rows] = vectors
+            batches = list(sorted_batches(lengths, self._runner.most(len(ids)), _SPREAD))[::-1]
+            multiple = self._runner.multiple
+            calls = [_padded([ids[row] for row in batch], multiple) for batch in batches]
+            for batch, vectors in zip(batches, self._runner(calls), strict=True):
+                out[batch] = vectors
         return out
 
     def speed(self, shapes: Sequence[tuple[int, int]], seconds: float) -> dict[str, float]:

@@ -50,6 +50,15 @@ _BATCH = 32  # texts that an engine reads at once, if their lengths are alike
 _MULTIPLE = 8
 
 
+def precision_of(name: str) -> str:
+    """The precision of a runtime.
+
+    >>> precision_of(ONNX_INT8)
+    'int8'
+    """
+    return name.partition("-")[2]
+
+
 def available(name: str, directory: Path) -> bool:
     """Whether an engine can run a model directory here: its program is installed and its file is
     there.
@@ -79,12 +88,12 @@ class Runner:
 
     def __init__(self, name: str, directory: Path) -> None:
         count = threads()
-        self._whole = load(name, directory, count)
+        self._with_all_threads = load(name, directory, count)
         self._most = 1 if alone(name) else _BATCH
         self.multiple = _MULTIPLE if name.startswith("openvino") else 1
         self._beside = 1 if name.startswith("torch") else count
         if self._beside > 1:
-            self._single = load(name, directory, 1, count)
+            self._with_one_thread = load(name, directory, 1, count)
             self._pool = ThreadPoolExecutor(count, "encode")
 
     def most(self, texts: int) -> int:
@@ -94,8 +103,8 @@ class Runner:
     def __call__(self, calls: Sequence[tuple[Ids, Ids]]) -> list[Matrix]:
         """Token ids [n, t] and mask [n, t] of each call -> its pooled vectors [n, width]."""
         if len(calls) == 1 or self._beside == 1:
-            return [self._whole(*call) for call in calls]
-        return list(self._pool.map(lambda call: self._single(*call), calls))
+            return [self._with_all_threads(*call) for call in calls]
+        return list(self._pool.map(lambda call: self._with_one_thread(*call), calls))
 
 
 def load(name: str, directory: Path, count: int, beside: int = 1) -> Engine:

@@ -37,6 +37,9 @@ _PACKED = 10  # and how many times more there are in gzip
 _USERS = 256  # scored at once
 _PROGRESS_SECONDS = 5.0
 
+# Questions, each with what it is about: the user; of a text its row, user and item.
+KeyedQuestions = list[tuple[tuple[Any, ...], dict[str, Any]]]
+
 
 @dataclass
 class EventFile:
@@ -69,22 +72,22 @@ class EventFile:
 
     def questions(
         self, folder: Path, k: int | None, progress: Progress
-    ) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any]]]]:
-        """Keys with checked questions, some hundred at a time."""
+    ) -> Iterator[KeyedQuestions]:
+        """Checked questions with their keys, some hundred at a time."""
         if SERVED_MODELS[self.model].input.is_text:
             yield from self._texts()
             return
         for part in self._parts(folder, progress):
-            asked = []
+            questions: KeyedQuestions = []
             for (user,), group in part.group_by(USER, maintain_order=True):
-                asked.append(((user,), {"events": list(self._events(group)), "k": k}))
-                if len(asked) == _USERS:
-                    yield asked
-                    asked = []
-            if asked:
-                yield asked
+                questions.append(((user,), {"events": list(self._events(group)), "k": k}))
+                if len(questions) == _USERS:
+                    yield questions
+                    questions = []
+            if questions:
+                yield questions
 
-    def _texts(self) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any]]]]:
+    def _texts(self) -> Iterator[KeyedQuestions]:
         for frame in self._frames():
             texts = frame.filter(frame[TEXT].str.strip_chars().str.len_chars() > 0)
             for start in range(0, len(texts), _USERS):
@@ -97,18 +100,17 @@ class EventFile:
         import pyarrow as pa
 
         count = min(1 + self.expected // _PART, _PARTS)
-        kept: list[pl.DataFrame] = []
+        in_memory: list[pl.DataFrame] = []
         with ExitStack() as stack:
             writers: dict[int, Any] = {}
             for frame in self._frames():
                 progress.reading(self.read)
                 self._check(frame)
                 if count == 1:
-                    kept.append(frame)
+                    in_memory.append(frame)
                     continue
-                part = pl.Series(
-                    "part", [crc32(user.encode()) % count for user in frame[USER].to_list()]
-                )
+                numbers = [crc32(user.encode()) % count for user in frame[USER].to_list()]
+                part = pl.Series("part", numbers)
                 for n in part.unique().to_list():
                     rows = frame.filter(part == n).to_arrow(compat_level=pl.CompatLevel.oldest())
                     if n not in writers:
@@ -116,14 +118,14 @@ class EventFile:
                             pa.ipc.new_stream(folder / str(n), rows.schema)
                         )
                     writers[n].write_table(rows)
-        if kept:
-            yield pl.concat(kept)
+        if in_memory:
+            yield pl.concat(in_memory)
         for n in sorted(writers):
             with pa.ipc.open_stream(folder / str(n)) as stream:
-                whole = pl.from_arrow(stream.read_all())
+                table = pl.from_arrow(stream.read_all())
             (folder / str(n)).unlink()
-            assert isinstance(whole, pl.DataFrame)
-            yield whole
+            assert isinstance(table, pl.DataFrame)
+            yield table
 
     def _frames(self) -> Iterator[pl.DataFrame]:
         """The contract's columns as they are in the file (a missing one is null), with ROW from

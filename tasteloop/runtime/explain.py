@@ -30,7 +30,7 @@ Matrix = NDArray[np.float32]
 _OF_LABELS = ("interest", "taste")
 _OF_LIKED = ("content", "collaborative", "factors_liked")
 _LABELS = 5  # that are explained where the question does not say
-# the newest events are told one by one, what is older together: it hardly reaches the text
+# The newest events are explained one by one, what is older together: it hardly reaches the text.
 _PARTS = 32
 
 
@@ -49,7 +49,7 @@ def explain(
         recommend: {"recommendations": [{"item", "title", "score", "terms": [{"term",
         "contribution", "parts": [{"label" or "event", "contribution"}]}]}]}; interests:
         {"interests": [{"label", "probability", "baseline", "parts": [{"events": [..],
-        "contribution"}]}]}. An event is told by its place in the question. Parts are ordered by
+        "contribution"}]}]}. An event is named by its position in the question. Parts are ordered by
         size.
 
     Raises:
@@ -62,32 +62,32 @@ def explain(
     return [explain_one(session, question["events"], question["k"]) for question in questions]
 
 
-def _places(history: Sequence[Event], limit: int) -> list[int]:
-    """Where the events that count as the history are in the question, oldest first."""
-    place = {id(event): n for n, event in enumerate(history)}
-    return [place[id(event)] for event in in_order(history, limit)]
+def _positions(history: Sequence[Event], limit: int) -> list[int]:
+    """Positions in the question of the events that count as the history, oldest first."""
+    position = {id(event): n for n, event in enumerate(history)}
+    return [position[id(event)] for event in in_order(history, limit)]
 
 
 # --- interests
 
 
 def _interests(session: Session, history: Sequence[Event], k: int | None) -> dict[str, Any]:
-    places = _places(history, session.text.history_limit)
-    older, newest = places[:-_PARTS], places[-_PARTS:]
-    players = ([older] if older else []) + [[place] for place in newest]
-    contributions, baseline, whole = _shapley(session, history, players)
+    positions = _positions(history, session.text.history_limit)
+    older, newest = positions[:-_PARTS], positions[-_PARTS:]
+    players = ([older] if older else []) + [[position] for position in newest]
+    contributions, baseline, probabilities = _shapley(session, history, players)
     return {
         "interests": [
             {
                 "label": session.labels[label],
-                "probability": float(whole[label]),
+                "probability": float(probabilities[label]),
                 "baseline": float(baseline[label]),
                 "parts": [
                     {"events": players[p], "contribution": float(contributions[p, label])}
                     for p in np.argsort(-np.abs(contributions[:, label]), kind="stable")
                 ],
             }
-            for label in np.argsort(-whole, kind="stable")[: k or _LABELS]
+            for label in np.argsort(-probabilities, kind="stable")[: k or _LABELS]
         ]
     }
 
@@ -97,25 +97,36 @@ def _shapley(
 ) -> tuple[NDArray[np.float64], Matrix, Matrix]:
     """Contributions [players, K], and the probabilities [K] without and with all of them.
 
-    The orders are as it happened, backwards, and a seeded shuffle in both directions.
+    A player is an event, or the older ones together, as positions in the history. The orders are as
+    it happened, backwards, and a seeded shuffle in both directions.
     """
+    # 1. the orders, each as the growing sets of players that it goes through
     count = len(players)
     shuffled = np.random.default_rng(0).permutation(count)
     orders = [np.arange(count), np.arange(count)[::-1], shuffled, shuffled[::-1]]
-    steps = [frozenset(int(p) for p in order[:n]) for order in orders for n in range(count + 1)]
-    sets = {step: n for n, step in enumerate(dict.fromkeys(steps))}
-    probabilities = session.interests(
-        [[history[place] for p in sorted(chosen) for place in players[p]] for chosen in sets]
-    )
+    paths = [
+        [frozenset(int(player) for player in order[:n]) for n in range(count + 1)]
+        for order in orders
+    ]
+
+    # 2. the probabilities of every set, computed once
+    row_of: dict[frozenset[int], int] = {}
+    histories = []
+    for path in paths:
+        for chosen in path:
+            if chosen not in row_of:
+                row_of[chosen] = len(histories)
+                positions = [position for player in sorted(chosen) for position in players[player]]
+                histories.append([history[position] for position in positions])
+    probabilities = session.interests(histories)
+
+    # 3. what each player changes, in the mean of the orders
     contributions = np.zeros((count, len(session.labels)))
-    for order in orders:
-        path = probabilities[[sets[frozenset(int(p) for p in order[:n])] for n in range(count + 1)]]
-        contributions[order] += np.diff(path.astype(np.float64), axis=0) / len(orders)
-    return (
-        contributions,
-        probabilities[sets[frozenset()]],
-        probabilities[sets[frozenset(range(count))]],
-    )
+    for order, path in zip(orders, paths, strict=True):
+        along = probabilities[[row_of[chosen] for chosen in path]].astype(np.float64)
+        contributions[order] += np.diff(along, axis=0) / len(orders)
+    nobody, everybody = row_of[frozenset()], row_of[frozenset(range(count))]
+    return contributions, probabilities[nobody], probabilities[everybody]
 
 
 # --- recommend
@@ -153,16 +164,16 @@ def _parts(
     recommender = session.recommender
     assert recommender is not None, "a sealed bundle has a recommender"
     folded = FoldedHistories.of([history], session.catalogue, recommender.decay, session.text)
-    liked, seen = _events(session, history)
-    out = {}
+    liked, visited = _events(session, history)
+    parts_of: dict[str, list[list[dict[str, Any]]]] = {}
     for term, parts in recommender.explain(folded, interests, positions).items():
         if term in _OF_LABELS:
             labels = session.labels if term == "interest" else session.catalogue.label_names
             names: list[dict[str, Any]] = [{"label": labels[k]} for k in parts.sources]
         else:
-            events = liked if term in _OF_LIKED else seen
+            events = liked if term in _OF_LIKED else visited
             names = [{"event": events[int(item)]} for item in parts.sources]
-        out[term] = [
+        parts_of[term] = [
             [
                 {**names[p], "contribution": float(column[p])}
                 for p in np.argsort(-np.abs(column), kind="stable")
@@ -170,23 +181,23 @@ def _parts(
             ]
             for column in parts.contributions.T
         ]
-    return out
+    return parts_of
 
 
 def _events(session: Session, history: Sequence[Event]) -> tuple[dict[int, int], dict[int, int]]:
-    """Position of each item -> place of its newest positive event, and of its newest event, as
-    `FoldedHistories` weighs it.
+    """By item of the catalogue, the position in the history of its newest positive event, and of
+    its newest event, as `FoldedHistories` weighs them.
     """
     liked: dict[int, int] = {}
-    seen: dict[int, int] = {}
-    for place in reversed(_places(history, session.text.history_limit)):
-        event = history[place]
-        position = session.catalogue.index.get(event.item or "")
-        if position is not None:
-            seen.setdefault(position, place)
+    visited: dict[int, int] = {}
+    for position in reversed(_positions(history, session.text.history_limit)):
+        event = history[position]
+        item = session.catalogue.index.get(event.item or "")
+        if item is not None:
+            visited.setdefault(item, position)
             if event.positive(session.text.positive):
-                liked.setdefault(position, place)
-    return liked, seen
+                liked.setdefault(item, position)
+    return liked, visited
 
 
 EXPLAIN: dict[str, Callable[[Session, Sequence[Event], int | None], dict[str, Any]]] = {

@@ -42,18 +42,22 @@ _SECONDS = 0.15  # for each shape, at least two runs
 
 @dataclass(frozen=True)
 class Judged:
-    """A task's validation window: histories or texts, truth [n, outputs], the trainer's
-    probabilities [n, outputs].
+    """A task's validation window, on which a runtime is judged.
+
+    Attributes:
+        inputs: n histories or texts.
+        truth: [n, outputs].
+        trainer: [n, outputs], the trainer's probabilities.
     """
 
-    asked: list[Any]
+    inputs: list[Any]
     truth: Matrix
     trainer: Matrix
 
     def every(self, count: int) -> Judged:
         """At most `count` rows, evenly spaced."""
-        rows = np.unique(np.linspace(0, len(self.asked) - 1, count).round().astype(int))
-        return Judged([self.asked[i] for i in rows], self.truth[rows], self.trainer[rows])
+        rows = np.unique(np.linspace(0, len(self.inputs) - 1, count).round().astype(int))
+        return Judged([self.inputs[i] for i in rows], self.truth[rows], self.trainer[rows])
 
 
 def to_onnx(directory: Path) -> None:
@@ -118,8 +122,12 @@ def compile_bundle(directory: Path, card: BundleCard, judged: Mapping[str, Judge
         The card's `runtime`. A runtime that failed in one task was not judged in the others.
     """
     began = time.monotonic()
+
+    # 1. the encoders as ONNX
     for name in card.models:
         to_onnx(directory / MODELS_DIRECTORY / name)
+
+    # 2. a session on each runtime that can run here
     first = directory / MODELS_DIRECTORY / card.reading_model
     # Where no task judges a runtime, only those of the trainer's own precision are considered.
     considered = ON_CPU if judged else [name for name in ON_CPU if name.endswith("-fp32")]
@@ -128,39 +136,43 @@ def compile_bundle(directory: Path, card: BundleCard, judged: Mapping[str, Judge
         for name in considered
         if engines.available(name, first)
     }
-    thresholds = {task: card.tasks[task].thresholds for task in judged}
+
+    # 3. their speed on texts as long as each task's
     rows = {task: window.every(_ROWS) for task, window in judged.items()}
     lengths = {task: _length(sessions[TORCH_FP32], task, r) for task, r in rows.items()}
-    read = sorted(set(lengths.values())) or [_item_length(sessions[TORCH_FP32])]
-    shapes = [(batch, length) for length in read for batch in _BATCHES]
-    speeds = {
-        name: next(iter(s.encoders.values())).speed(shapes, _SECONDS)
-        for name, s in sessions.items()
-    }
-    cheapest_first = sorted(rows, key=lambda task: lengths[task])
-    trainer = {
-        task: _metric(rows[task].trainer, rows[task], thresholds[task]) for task in cheapest_first
-    }
+    text_lengths = sorted(set(lengths.values())) or [_item_length(sessions[TORCH_FP32])]
+    shapes = [(batch, length) for length in text_lengths for batch in _BATCHES]
+    speeds = {}
+    for name, session in sessions.items():
+        encoder = next(iter(session.encoders.values()))
+        speeds[name] = encoder.speed(shapes, _SECONDS)
+
+    # 4. their quality beside the trainer's, the cheapest task first
+    thresholds = {task: card.tasks[task].thresholds for task in judged}
+    trainer = {}
+    for task in sorted(rows, key=lambda task: lengths[task]):
+        trainer[task] = _metric(rows[task].trainer, rows[task], thresholds[task])
     sample = {task: r.every(_SAMPLE) for task, r in rows.items()}
+    of_trainer = {task: r.trainer for task, r in sample.items()}
     # Probabilities on the sample with their metrics: what equals one is not judged again, so the
     # fastest goes first.
-    known = [({task: r.trainer for task, r in sample.items()}, trainer)]
+    known = [(of_trainer, trainer)]
     candidates: dict[str, RuntimeCandidate] = {}
     for name in sorted(sessions, key=lambda n: -overall(speeds[n])):
         session = sessions[name]
-        found = {task: _probabilities(session, task, r) for task, r in sample.items()}
-        same = [
-            values for probabilities, values in known if _difference(found, probabilities) < _EQUAL
-        ]
-        values = same[0] if same else _judge(session, rows, trainer, thresholds)
-        known.append((found, values))
+        probabilities = {task: _probabilities(session, task, r) for task, r in sample.items()}
+        equal = [values for other, values in known if _difference(probabilities, other) < _EQUAL]
+        values = equal[0] if equal else _judge(session, rows, trainer, thresholds)
+        known.append((probabilities, values))
+        as_good = all(values.get(task, 0) >= trainer[task] - TOLERANCE for task in trainer)
         candidates[name] = RuntimeCandidate(
             texts_per_second=speeds[name],
-            difference=_difference(found, known[0][0]),
+            difference=_difference(probabilities, of_trainer),
             metrics=values,
-            good=name == TORCH_FP32
-            or all(values.get(t, 0) >= trainer[t] - TOLERANCE for t in trainer),
+            good=name == TORCH_FP32 or as_good,
         )
+
+    # 5. the fastest of those that are as good
     measured = {name: overall(c.texts_per_second) for name, c in candidates.items() if c.good}
     chosen = max(measured, key=lambda name: measured[name])
     log.info(
@@ -207,9 +219,9 @@ def _difference(one: Mapping[str, Matrix], other: Mapping[str, Matrix]) -> float
 def _probabilities(session: Session, task: str, rows: Judged) -> Matrix:
     """[n, outputs of the task]."""
     return (
-        session.interests(rows.asked)
+        session.interests(rows.inputs)
         if task == "interests"
-        else session.sentiment(rows.asked)[:, None]
+        else session.sentiment(rows.inputs)[:, None]
     )
 
 
@@ -223,9 +235,9 @@ def _metric(probabilities: Matrix, rows: Judged, thresholds: Sequence[float]) ->
 def _length(session: Session, task: str, rows: Judged) -> int:
     """The median length of the task's texts in tokens."""
     texts = (
-        [session.behaviour_text(history) for history in rows.asked]
+        [session.behaviour_text(history) for history in rows.inputs]
         if task == "interests"
-        else rows.asked
+        else rows.inputs
     )
     ids = session.encoder(task).tokens(texts, session.max_tokens(task))
     return int(np.median([len(row) for row in ids]))
@@ -233,11 +245,5 @@ def _length(session: Session, task: str, rows: Judged) -> int:
 
 def _item_length(session: Session) -> int:
     """The median length of the items' texts in tokens."""
-    return int(
-        np.median(
-            [
-                len(row)
-                for row in session.reader.tokens(session.item_texts(), session.text.max_tokens)
-            ]
-        )
-    )
+    ids = session.reader.tokens(session.item_texts(), session.text.max_tokens)
+    return int(np.median([len(row) for row in ids]))

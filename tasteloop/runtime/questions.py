@@ -39,13 +39,14 @@ def parse(model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
 def _parse(model: str, instance: Any, where: str) -> dict[str, Any]:
     if not isinstance(instance, Mapping):
         raise TasteloopError(f"{where}: an instance is an object, not {type(instance).__name__}")
-    asked_about = SERVED_MODELS[model].input
-    known = asked_about.fields
-    if unknown := [key for key in instance if key not in known]:
-        raise TasteloopError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(known)}")
-    if asked_about.field not in instance:
-        raise TasteloopError(f"{where}: {asked_about.field!r} is missing")
-    return _parse_text(instance, where) if asked_about.is_text else _parse_history(instance, where)
+    declared = SERVED_MODELS[model].input
+    for key in instance:
+        if key not in declared.fields:
+            known = ", ".join(declared.fields)
+            raise TasteloopError(f"{where}: unknown key {key!r}; known: {known}")
+    if declared.field not in instance:
+        raise TasteloopError(f"{where}: {declared.field!r} is missing")
+    return _parse_text(instance, where) if declared.is_text else _parse_history(instance, where)
 
 
 def _parse_text(instance: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -59,11 +60,11 @@ def _parse_history(instance: Mapping[str, Any], where: str) -> dict[str, Any]:
     events = instance["events"]
     if not isinstance(events, list):
         raise TasteloopError(f"{where}.events: a list is expected, not {type(events).__name__}")
-    wanted = instance.get("k")
-    k = whole(wanted)
-    if wanted is not None and (k is None or not 1 <= k <= MOST_K):
+    requested = instance.get("k")
+    k = whole(requested)
+    if requested is not None and (k is None or not 1 <= k <= MOST_K):
         raise TasteloopError(
-            f"{where}.k: a whole number from 1 to {MOST_K} is expected, not {wanted!r}"
+            f"{where}.k: a whole number from 1 to {MOST_K} is expected, not {requested!r}"
         )
     return {
         "events": [Event.parse(event, f"{where}.events[{n}]") for n, event in enumerate(events)],

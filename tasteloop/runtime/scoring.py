@@ -11,7 +11,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasteloop.answers import BOOL, BYTES, FP32, MOST_K, SERVED_MODELS
 from tasteloop.behaviour.events import ITEM, USER
@@ -19,9 +19,6 @@ from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_file
 from tasteloop.runtime.event_file import ROW, EventFile, Progress
 from tasteloop.runtime.session import Session
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +86,14 @@ def score(
         atomic_file(out) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
-        for asked in source.questions(Path(folder), k, progress):
-            answers = session.compute(model, [question for _, question in asked])
-            table = _table(model, [key for key, _ in asked], answers, schema)
+        for keyed in source.questions(Path(folder), k, progress):
+            questions = [question for _, question in keyed]
+            answers = session.compute(model, questions)
+            table = _table(model, [key for key, _ in keyed], answers, schema)
             writer.write_table(table)
-            scored, rows = scored + len(asked), rows + len(table)
-            progress.scored(scored, sum(len(q.get("events", "1")) for _, q in asked))
+            scored += len(keyed)
+            rows += len(table)
+            progress.scored(scored, sum(len(q.get("events", "1")) for q in questions))
     seconds = time.monotonic() - began
     what = "texts" if SERVED_MODELS[model].input.is_text else "users"
     log.info("scored %d %s of %d events in %.1f s: %s", scored, what, source.read, seconds, out)

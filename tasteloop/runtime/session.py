@@ -96,6 +96,17 @@ class Session:
         Raises:
             TasteloopError: a file is not what the manifest says.
 
+        With the directory of a bundle in `bundle`:
+
+        >>> session = Session.load(bundle)
+        >>> session.models
+        ('interests', 'recommend', 'sentiment')
+        >>> [[best, second]] = session.recommend([[Event("rate", item="i1", value=1.0)]], k=2)
+        >>> best.score >= second.score and best.score == sum(best.terms.values())
+        True
+        >>> [answer] = session.answer("sentiment", [{"text": "a warm and funny film"}])
+        >>> sorted(answer)
+        ['confident', 'probability', 'sentiment']
         >>> Session.load(Path("none"))
         Traceback (most recent call last):
             ...
@@ -238,31 +249,39 @@ class Session:
         """`recommend` with interests at hand, to one k or to each history's own; in blocks of rows,
         since each term is a matrix of rows and items.
         """
-        out: list[list[Recommendation]] = []
-        wanted = [k] * len(histories) if isinstance(k, int) else list(k)
+        counts = [k] * len(histories) if isinstance(k, int) else list(k)
         size = max(1, min(_ROWS, _SCORES // len(self.catalogue)))
+        ranked: list[list[Recommendation]] = []
         for start in range(0, len(histories), size):
-            block = histories[start : start + size]
-            term_scores = self.score_terms(block, interests[start : start + size])
-            scores = term_scores.scores()
-            scores[mark_seen(block, self.catalogue)] = -np.inf
-            block_k = wanted[start : start + size]
-            best = [row[:n] for row, n in zip(top_k(scores, max(block_k)), block_k, strict=True)]
-            positions = np.unique(np.concatenate(best))
-            terms = term_scores.contributions(positions)
-            for row, ranked in enumerate(best):
-                found = [
-                    self._recommendation(
-                        j, {name: values[row, at] for name, values in terms.items()}
-                    )
-                    for j, at in zip(ranked, np.searchsorted(positions, ranked), strict=True)
-                    if np.isfinite(scores[row, j])
-                ]
-                # equals may differ by a last digit
-                out.append(sorted(found, key=lambda r: -r.score))
-        return out
+            block = slice(start, start + size)
+            ranked += self._rank_block(histories[block], interests[block], counts[block])
+        return ranked
 
-    def _recommendation(self, item: int, terms: Mapping[str, Any]) -> Recommendation:
+    def _rank_block(
+        self, histories: Sequence[Sequence[Event]], interests: Matrix, counts: Sequence[int]
+    ) -> list[list[Recommendation]]:
+        """The best items of each history [n], so many of each as `counts` [n] says."""
+        # 1. positions of the best items that are not in the history
+        term_scores = self.score_terms(histories, interests)
+        scores = term_scores.scores()
+        scores[mark_seen(histories, self.catalogue)] = -np.inf
+        best = [row[:n] for row, n in zip(top_k(scores, max(counts)), counts, strict=True)]
+
+        # 2. what each term contributes to them
+        positions = np.unique(np.concatenate(best))
+        contributions = term_scores.contributions(positions)
+        ranked = []
+        for row, items in enumerate(best):
+            recommendations = []
+            for item, column in zip(items, np.searchsorted(positions, items), strict=True):
+                if np.isfinite(scores[row, item]):
+                    terms = {name: values[row, column] for name, values in contributions.items()}
+                    recommendations.append(self._recommendation(item, terms))
+            # equals may differ by a last digit
+            ranked.append(sorted(recommendations, key=lambda each: -each.score))
+        return ranked
+
+    def _recommendation(self, item: int, terms: Mapping[str, np.float64]) -> Recommendation:
         parts = {name: float(value) + 0.0 for name, value in terms.items()}  # no -0.0
         return Recommendation(
             self.catalogue.items[item], self.catalogue.titles[item], sum(parts.values()), parts
@@ -297,9 +316,9 @@ class Session:
     def _answer_recommend(self, questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         histories = [question["events"] for question in questions]
         interests = self.ranking_interests(histories)
-        wanted = [question["k"] or K for question in questions]
+        counts = [question["k"] or K for question in questions]
         with stage("rank"):
-            ranked = self.rank(histories, interests, wanted)
+            ranked = self.rank(histories, interests, counts)
         return [self._recommendations(recommended) for recommended in ranked]
 
     def _answer_sentiment(self, questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -13,10 +13,10 @@ _measured: ContextVar[dict[str, float] | None] = ContextVar("measured", default=
 @contextmanager
 def measured() -> Iterator[dict[str, float]]:
     """Collects what the block's computations report: seconds of each `stage`, and each `count`."""
-    found: dict[str, float] = {}
-    token = _measured.set(found)
+    amounts: dict[str, float] = {}
+    token = _measured.set(amounts)
     try:
-        yield found
+        yield amounts
     finally:
         _measured.reset(token)
 
@@ -33,5 +33,6 @@ def stage(name: str) -> Iterator[None]:
 
 def count(name: str, amount: float) -> None:
     """Adds to a number, such as cache_hits or cache_misses, where somebody measures."""
-    if (found := _measured.get()) is not None:
-        found[name] = found.get(name, 0.0) + amount
+    amounts = _measured.get()
+    if amounts is not None:
+        amounts[name] = amounts.get(name, 0.0) + amount

@@ -283,17 +283,21 @@ class Gate:
         of = f"{least.share:g} of {baseline}, {theirs_value:.4f}"
         self.add(name, passed, f"{metric} is {mine.value:.4f}, {where} ({of}; n = {mine.n:,})")
 
-    def slice(self, wanted: str, floors: Mapping[str, float]) -> None:
+    def slice(self, slice_name: str, floors: Mapping[str, float]) -> None:
+        """A slice that must have been measured, and its floors."""
         rows = [
-            (part.metric, part.interval) for part in self.evaluation.slices if part.name == wanted
+            (part.metric, part.interval)
+            for part in self.evaluation.slices
+            if part.name == slice_name
         ]
         if not rows:
-            return self.add(f"slice {wanted}", False, f"slice {wanted} was not measured")
+            return self.add(f"slice {slice_name}", False, f"slice {slice_name} was not measured")
         measured = {metric for metric, _ in rows}
         rows += [(metric, Interval.parse({})) for metric in floors if metric not in measured]
         for metric, interval in rows:
-            what, floor = f"{metric} for {wanted}", floors.get(metric)
-            name = f"slice {wanted} {metric}" if floor is None else f"slice floor {wanted} {metric}"
+            what, floor = f"{metric} for {slice_name}", floors.get(metric)
+            rule = "slice" if floor is None else "slice floor"
+            name = f"{rule} {slice_name} {metric}"
             if self.absent(name, metric):
                 continue
             try:
@@ -307,6 +311,8 @@ class Gate:
                 self.add(name, *_against(what, m, floor, -1 if _less_is_better(metric) else +1))
 
     def champion(self) -> None:
+        """The candidate beside the champion: another model, of all its tasks, and not worse."""
+        # 1. which of them is the champion
         if not self.evaluation.says_champion:
             return self.add(
                 "champion", False, "the evaluation does not say whether there is a champion"
@@ -326,15 +332,18 @@ class Gate:
             return self.skip(
                 "champion", f"the candidate is the champion ({theirs[:12]}): nothing to promote"
             )
-        lost = [
-            task for task in champion.tasks if self.tasks is not None and task not in self.tasks
-        ]
+
+        # 2. what only the champion answers
+        answered = champion.tasks if self.tasks is None else self.tasks
+        lost = [task for task in champion.tasks if task not in answered]
         if lost:
             self.add(
                 "champion tasks",
                 False,
                 f"the champion answers {', '.join(lost)}; the candidate does not",
             )
+
+        # 3. the metrics in which the candidate may not be worse
         if not self.settings.not_worse:
             return self.skip("champion", "the settings ask for no comparison with the champion")
         differences = []
@@ -348,10 +357,8 @@ class Gate:
                 self.add(name, False, str(unsound))
                 continue
             differences.append(difference)
-            d, epsilon = (
-                _turned(metric, difference),
-                self.settings.margins.get(metric, self.settings.epsilon),
-            )
+            d = _turned(metric, difference)
+            epsilon = self.settings.margins.get(metric, self.settings.epsilon)
             verb = "is not worse" if d.low > -epsilon else "may be worse"
             self.add(
                 name,

@@ -204,7 +204,8 @@ def trend(
         marks.append(
             tag("line", x1=left, x2=width - 8, y1=y(bound), y2=y(bound), class_="diagonal")
         )
-    known = [(i, p, v) for i, p in enumerate(points) if (v := finite(p.value)) is not None]
+    values = [finite(point.value) for point in points]
+    known = [(i, points[i], value) for i, value in enumerate(values) if value is not None]
     if line and len(known) > 1:
         marks.append(
             tag("polyline", points=" ".join(f"{x(i)},{y(v)}" for i, _, v in known), class_="trace")
@@ -409,8 +410,8 @@ def distribution(
         tag("rect", x=_LABEL + 90, y=4, width=10, height=8, class_="bar accent"),
         tag("text", "window", x=_LABEL + 104, y=12),
     ]
-    for place, (cell, before, now) in enumerate(zip(cells, reference, window, strict=True)):
-        top = _KEY + _ROW * place
+    for row, (cell, before, now) in enumerate(zip(cells, reference, window, strict=True)):
+        top = _KEY + _ROW * row
         label = cell if len(cell) <= 24 else cell[:23] + "…"
         bars = [
             tag(
@@ -423,26 +424,23 @@ def distribution(
             )
             for side, (share, tone) in enumerate(((before, "quiet"), (now, "accent")))
         ]
-        told = f"{cell}: {before:.1%} in the reference, {now:.1%} in the window"
+        title = f"{cell}: {before:.1%} in the reference, {now:.1%} in the window"
         marks.append(
             tag(
                 "g",
-                tag("title", told),
+                tag("title", title),
                 tag("text", label, x=_LABEL - 8, y=top + 15, text_anchor="end"),
                 bars,
                 tag("text", f"{before:.1%} → {now:.1%}", x=_LABEL + _TRACK + 8, y=top + 15),
             )
         )
-    gaps = [
-        (abs(now - before), place)
-        for place, (before, now) in enumerate(zip(reference, window, strict=True))
-    ]
+    gaps = [abs(now - before) for before, now in zip(reference, window, strict=True)]
     words = "No cells."
     if gaps:
-        _, place = max(gaps, key=lambda gap: (gap[0], -gap[1]))
+        most_moved = gaps.index(max(gaps))
         words = (
-            f"{len(cells)} cells; {cells[place]} moved most, from {reference[place]:.1%} of the "
-            f"reference to {window[place]:.1%} of the window."
+            f"{len(cells)} cells; {cells[most_moved]} moved most, from "
+            f"{reference[most_moved]:.1%} of the reference to {window[most_moved]:.1%} of the window."
         )
     return tag(
         "svg",
