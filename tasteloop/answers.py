@@ -19,6 +19,10 @@ INTERESTS, RECOMMEND, SENTIMENT = "interests", "recommend", "sentiment"
 K = 10  # items that are recommended where the question does not say how many
 MOST_K = 1000
 
+Answer = dict[str, Any]
+"""An answer as a server sends it, in JSON: {"interests": [..]}, {"recommendations": [..]} or
+{"sentiment", ..}."""
+
 BYTES, FP32, BOOL = "BYTES", "FP32", "BOOL"
 """Datatypes of the Open Inference Protocol (V2) that answers have."""
 

@@ -236,7 +236,7 @@ def _golden(
     # 2. what each model is asked of them
     questions_of = {model: _golden_instances(model, instances) for model in session.models}
 
-    def record_answers(session: Session) -> list[dict[str, Any]]:
+    def record_answers(session: Session) -> list[answers.Answer]:
         """The answers to all questions, in their order."""
         recorded = []
         for model, questions in questions_of.items():

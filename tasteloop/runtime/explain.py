@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasteloop.answers import INTERESTS, RECOMMEND, K, explained_models
+from tasteloop.answers import INTERESTS, RECOMMEND, Answer, K, explained_models
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.text import in_order
 from tasteloop.errors import TasteloopError
@@ -34,9 +34,7 @@ _LABELS = 5  # that are explained where the question does not say
 _PARTS = 32
 
 
-def explain(
-    session: Session, model: str, questions: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def explain(session: Session, model: str, questions: Sequence[Mapping[str, Any]]) -> list[Answer]:
     """Explanations of a model's answers, one a question.
 
     Args:
@@ -71,7 +69,7 @@ def _positions(history: Sequence[Event], limit: int) -> list[int]:
 # --- interests
 
 
-def _interests(session: Session, history: Sequence[Event], k: int | None) -> dict[str, Any]:
+def _interests(session: Session, history: Sequence[Event], k: int | None) -> Answer:
     positions = _positions(history, session.text.history_limit)
     older, newest = positions[:-_PARTS], positions[-_PARTS:]
     players = ([older] if older else []) + [[position] for position in newest]
@@ -132,7 +130,7 @@ def _shapley(
 # --- recommend
 
 
-def _recommendations(session: Session, history: Sequence[Event], k: int | None) -> dict[str, Any]:
+def _recommendations(session: Session, history: Sequence[Event], k: int | None) -> Answer:
     interests = session.ranking_interests([history])
     [ranked] = session.rank([history], interests, k or K)
     positions = [session.catalogue.index[r.item] for r in ranked]
@@ -200,7 +198,7 @@ def _events(session: Session, history: Sequence[Event]) -> tuple[dict[int, int],
     return liked, visited
 
 
-EXPLAIN: dict[str, Callable[[Session, Sequence[Event], int | None], dict[str, Any]]] = {
+EXPLAIN: dict[str, Callable[[Session, Sequence[Event], int | None], Answer]] = {
     INTERESTS: _interests,
     RECOMMEND: _recommendations,
 }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasteloop.answers import BOOL, BYTES, FP32, MOST_K, SERVED_MODELS
+from tasteloop.answers import BOOL, BYTES, FP32, MOST_K, SERVED_MODELS, Answer
 from tasteloop.behaviour.events import ITEM, USER
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_file
@@ -120,9 +120,7 @@ def _schema(model: str, session: Session) -> Any:
     return pa.schema(columns)
 
 
-def _table(
-    model: str, keys: list[tuple[Any, ...]], answers: list[dict[str, Any]], schema: Any
-) -> Any:
+def _table(model: str, keys: list[tuple[Any, ...]], answers: list[Answer], schema: Any) -> Any:
     """Answers as rows, one for each entry: a ranked answer has several."""
     import pyarrow as pa
 

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasteloop.answers import INTERESTS, RECOMMEND, SENTIMENT, K, tasks_of_model, why_absent
+from tasteloop.answers import (
+    INTERESTS,
+    RECOMMEND,
+    SENTIMENT,
+    Answer,
+    K,
+    tasks_of_model,
+    why_absent,
+)
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.text import TextSettings, behaviour_text
@@ -287,11 +295,11 @@ class Session:
             self.catalogue.items[item], self.catalogue.titles[item], sum(parts.values()), parts
         )
 
-    def answer(self, model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
+    def answer(self, model: str, instances: Sequence[Any]) -> list[Answer]:
         """The public answers of a served model: `parse`, then `compute`."""
         return self.compute(model, parse(model, instances))
 
-    def compute(self, model: str, questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def compute(self, model: str, questions: Sequence[Mapping[str, Any]]) -> list[Answer]:
         """Answers to questions that `parse` checked, of one request or of many.
 
         Args:
@@ -299,21 +307,21 @@ class Session:
             questions: {"events": [Event, ..], "k": int | None}, or {"text": str}.
 
         Returns:
-            One answer a question, as the server sends it: {"interests": [{"label", "probability",
+            One answer a question: {"interests": [{"label", "probability",
             ..}]}, {"recommendations": [{"item", "score", "reasons", ..}]} or {"sentiment", ..}.
         """
         if not questions:
             return []
         return COMPUTE[model](self, questions)
 
-    def _answer_interests(self, questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def _answer_interests(self, questions: Sequence[Mapping[str, Any]]) -> list[Answer]:
         probabilities = self.interests([question["events"] for question in questions])
         return [
             self._interests(row, question["k"])
             for row, question in zip(probabilities, questions, strict=True)
         ]
 
-    def _answer_recommend(self, questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def _answer_recommend(self, questions: Sequence[Mapping[str, Any]]) -> list[Answer]:
         histories = [question["events"] for question in questions]
         interests = self.ranking_interests(histories)
         counts = [question["k"] or K for question in questions]
@@ -321,7 +329,7 @@ class Session:
             ranked = self.rank(histories, interests, counts)
         return [self._recommendations(recommended) for recommended in ranked]
 
-    def _answer_sentiment(self, questions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def _answer_sentiment(self, questions: Sequence[Mapping[str, Any]]) -> list[Answer]:
         probabilities = self.sentiment([question["text"] for question in questions])
         return [self._sentiment(probability) for probability in probabilities]
 
@@ -337,7 +345,7 @@ class Session:
         )
         return np.asarray(confidence(probabilities, thresholds) >= np.float32(least))
 
-    def _interests(self, probabilities: Matrix, k: int | None) -> dict[str, Any]:
+    def _interests(self, probabilities: Matrix, k: int | None) -> Answer:
         sure = self.confident("interests", probabilities)
         rows = sorted(zip(-probabilities, self.labels, self.thresholds, sure, strict=True))
         return {
@@ -352,7 +360,7 @@ class Session:
             ]
         }
 
-    def _sentiment(self, probability: float) -> dict[str, Any]:
+    def _sentiment(self, probability: float) -> Answer:
         positive = probability >= self.sentiment_threshold
         return {
             "sentiment": "positive" if positive else "negative",
@@ -361,7 +369,7 @@ class Session:
         }
 
     @staticmethod
-    def _recommendations(ranked: Sequence[Recommendation]) -> dict[str, Any]:
+    def _recommendations(ranked: Sequence[Recommendation]) -> Answer:
         return {
             "recommendations": [
                 {
@@ -378,7 +386,7 @@ class Session:
         }
 
 
-COMPUTE: dict[str, Callable[[Session, Sequence[Mapping[str, Any]]], list[dict[str, Any]]]] = {
+COMPUTE: dict[str, Callable[[Session, Sequence[Mapping[str, Any]]], list[Answer]]] = {
     INTERESTS: Session._answer_interests,
     RECOMMEND: Session._answer_recommend,
     SENTIMENT: Session._answer_sentiment,
