@@ -385,8 +385,10 @@ def _apply(override: str, data: dict[str, Any]) -> None:
         ) from None
     parents: list[str] = []
     keys = path.strip().split(".")
-    # below the models a key may hold dots: a metric's name
-    while len(keys) > 1 and (model := _model_at(parents)):
+    while len(keys) > 1:
+        model = _model_at(parents)
+        if model is None:  # below the models a key may hold dots: a metric's name
+            break
         if keys[0] not in model.model_fields:
             raise TasteloopError(f"--set: {_unknown(parents, keys[0])}")
         if not isinstance(data.get(keys[0]), dict):
@@ -401,15 +403,18 @@ def _model_at(path: Sequence[str]) -> type[BaseModel] | None:
     model: type[BaseModel] = Settings
     for key in path:
         field = model.model_fields.get(key)
-        if field is None or (inner := _model_in(field.annotation)) is None:
+        inner = None if field is None else _model_in(field.annotation)
+        if inner is None:
             return None
         model = inner
     return model
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The settings class that a field holds, of a union the first; None where it holds none."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return next((m for a in typing.get_args(annotation) if (m := _model_in(a))), None)
-    return (
-        annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-    )
+        models = map(_model_in, typing.get_args(annotation))
+        return next(filter(None, models), None)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return None

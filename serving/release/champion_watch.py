@@ -40,7 +40,7 @@ class ChampionWatch:
     def forget(self) -> None:
         """Ask at the next look, whatever has changed."""
         self._stamp: tuple[int, ...] | None = None
-        self._asked = -REMOTE_INTERVAL
+        self._last_look = -REMOTE_INTERVAL
 
     def look(self, current: str) -> None:
         """Ask the registry for the champion where it may be another than when it was last asked.
@@ -51,7 +51,7 @@ class ChampionWatch:
         stamp = change_stamp()
         if not self._may_have_moved(stamp):
             return
-        self._stamp, self._asked = stamp, time.monotonic()
+        self._stamp, self._last_look = stamp, time.monotonic()
         try:
             self.champion = registry.pointer()
         except TasteloopError as error:
@@ -67,7 +67,7 @@ class ChampionWatch:
         AWAY.set(self.away is not None)
 
     def _may_have_moved(self, stamp: tuple[int, ...] | None) -> bool:
-        waited = time.monotonic() - self._asked
+        waited = time.monotonic() - self._last_look
         if stamp is None:  # the store is not on this machine
             return waited >= REMOTE_INTERVAL
         if self.away is not None:

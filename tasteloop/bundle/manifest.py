@@ -118,7 +118,8 @@ def plain_files(directory: Path) -> list[Path]:
                     f"bundle: {path}{kind} is not allowed in a bundle; it holds plain files ending in "
                     f"{', '.join(_ALLOWED)} and directories only"
                 )
-            if path.suffix == ".json" and (size := entry.stat().st_size) > _MAX_JSON_BYTES:
+            size = entry.stat().st_size
+            if path.suffix == ".json" and size > _MAX_JSON_BYTES:
                 raise TasteloopError(
                     f"bundle: {path} has {size} bytes; a JSON file of a bundle has at most {_MAX_JSON_BYTES}"
                 )
@@ -151,7 +152,8 @@ def refuse_code(path: Path) -> None:
 
 def read_bounded_json(path: Path) -> Any:
     """A bundle's JSON file, no larger and no deeper than one may be."""
-    if (size := path.stat().st_size) > _MAX_JSON_BYTES:
+    size = path.stat().st_size
+    if size > _MAX_JSON_BYTES:
         raise TasteloopError(
             f"{path} has {size} bytes; a JSON file of a bundle has at most {_MAX_JSON_BYTES}"
         )
@@ -168,7 +170,9 @@ def read_bounded_json(path: Path) -> Any:
 
 
 def _children(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _hashes(directory: Path, files: Iterable[Path]) -> dict[str, str]:
