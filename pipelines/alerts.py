@@ -7,8 +7,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 from pipelines.settings import AlertSettings
 from tasteloop.errors import TasteloopError
@@ -22,7 +22,9 @@ class Unreached(TasteloopError):
     """The webhook did not take the event."""
 
 
-def event(what: str, key: str, window: str, data: dict[str, Any], now: int) -> dict[str, Any]:
+def event(
+    what: str, key: str, window: str, data: Mapping[str, object], now: int
+) -> dict[str, object]:
     """The CloudEvent. Its id is the same for the same evidence, so a receiver tells repetitions.
 
     Args:
@@ -41,7 +43,7 @@ def event(what: str, key: str, window: str, data: dict[str, Any], now: int) -> d
 
 
 def send(
-    settings: AlertSettings, what: str, key: str, window: str, data: dict[str, Any], now: int
+    settings: AlertSettings, what: str, key: str, window: str, data: Mapping[str, object], now: int
 ) -> bool:
     """Post it to `alerts.webhook`, else to the address in TASTELOOP_WEBHOOK; False where there is
     neither.

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from serving.answering.predictor import Predictor, Question
-from serving.answering.tensors import Answer
 from serving.journal.answered import Answered
 from serving.release.background import lower_priority
 from serving.release.observations import (
@@ -22,6 +21,7 @@ from serving.release.observations import (
     tally_answers,
 )
 from serving.release.rollout import Rollout, draw
+from tasteloop.answers import Answer
 from tasteloop.journal import CHALLENGER
 
 if TYPE_CHECKING:

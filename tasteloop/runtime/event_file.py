@@ -21,6 +21,7 @@ from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE, Even
 from tasteloop.behaviour.kinds import KINDS
 from tasteloop.behaviour.times import LATEST, PER_UNIT, likely_range
 from tasteloop.errors import TasteloopError
+from tasteloop.runtime.questions import Question
 
 if TYPE_CHECKING:
     import polars as pl
@@ -38,7 +39,7 @@ _USERS = 256  # scored at once
 _PROGRESS_SECONDS = 5.0
 
 # Questions, each with what it is about: the user; of a text its row, user and item.
-KeyedQuestions = list[tuple[tuple[Any, ...], dict[str, Any]]]
+KeyedQuestions = list[tuple[tuple[Any, ...], Question]]
 
 
 @dataclass

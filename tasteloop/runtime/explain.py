@@ -13,7 +13,7 @@ without history, so their mean does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.text import in_order
 from tasteloop.errors import TasteloopError
 from tasteloop.recommender.folding import FoldedHistories
+from tasteloop.runtime.questions import Question
 from tasteloop.runtime.session import Session
 
 Matrix = NDArray[np.float32]
@@ -34,7 +35,7 @@ _LABELS = 5  # that are explained where the question does not say
 _PARTS = 32
 
 
-def explain(session: Session, model: str, questions: Sequence[Mapping[str, Any]]) -> list[Answer]:
+def explain(session: Session, model: str, questions: Sequence[Question]) -> list[Answer]:
     """Explanations of a model's answers, one a question.
 
     Args:

@@ -10,8 +10,11 @@ from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.times import whole
 from tasteloop.errors import TasteloopError
 
+# What `parse` makes of an instance: {"events": [Event, ..], "k": int | None}, or {"text": str}.
+Question = Mapping[str, Any]
 
-def parse(model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
+
+def parse(model: str, instances: Sequence[Any]) -> list[Question]:
     """Instances as the questions that `Session.compute` takes; no bundle is needed for that.
 
     >>> parse("sentiment", [{"text": "a warm film"}])
@@ -36,7 +39,7 @@ def parse(model: str, instances: Sequence[Any]) -> list[dict[str, Any]]:
     return [_parse(model, instance, f"instances[{n}]") for n, instance in enumerate(instances)]
 
 
-def _parse(model: str, instance: Any, where: str) -> dict[str, Any]:
+def _parse(model: str, instance: Any, where: str) -> Question:
     if not isinstance(instance, Mapping):
         raise TasteloopError(f"{where}: an instance is an object, not {type(instance).__name__}")
     declared = SERVED_MODELS[model].input
@@ -49,14 +52,14 @@ def _parse(model: str, instance: Any, where: str) -> dict[str, Any]:
     return _parse_text(instance, where) if declared.is_text else _parse_history(instance, where)
 
 
-def _parse_text(instance: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _parse_text(instance: Mapping[str, Any], where: str) -> Question:
     text = instance["text"]
     if not isinstance(text, str) or not text.strip():
         raise TasteloopError(f"{where}.text: a string that is not blank is expected")
     return {"text": text}
 
 
-def _parse_history(instance: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _parse_history(instance: Mapping[str, Any], where: str) -> Question:
     events = instance["events"]
     if not isinstance(events, list):
         raise TasteloopError(f"{where}.events: a list is expected, not {type(events).__name__}")

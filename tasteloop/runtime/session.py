@@ -36,7 +36,7 @@ from tasteloop.recommender.folding import FoldedHistories, mark_seen
 from tasteloop.recommender.recommend import Recommender, TermScores
 from tasteloop.runtime.choice import choose
 from tasteloop.runtime.encoders import Encoder
-from tasteloop.runtime.questions import parse
+from tasteloop.runtime.questions import Question, parse
 from tasteloop.runtime.stages import stage
 
 Matrix = NDArray[np.float32]
@@ -299,7 +299,7 @@ class Session:
         """The public answers of a served model: `parse`, then `compute`."""
         return self.compute(model, parse(model, instances))
 
-    def compute(self, model: str, questions: Sequence[Mapping[str, Any]]) -> list[Answer]:
+    def compute(self, model: str, questions: Sequence[Question]) -> list[Answer]:
         """Answers to questions that `parse` checked, of one request or of many.
 
         Args:
@@ -314,14 +314,14 @@ class Session:
             return []
         return COMPUTE[model](self, questions)
 
-    def _answer_interests(self, questions: Sequence[Mapping[str, Any]]) -> list[Answer]:
+    def _answer_interests(self, questions: Sequence[Question]) -> list[Answer]:
         probabilities = self.interests([question["events"] for question in questions])
         return [
             self._interests(row, question["k"])
             for row, question in zip(probabilities, questions, strict=True)
         ]
 
-    def _answer_recommend(self, questions: Sequence[Mapping[str, Any]]) -> list[Answer]:
+    def _answer_recommend(self, questions: Sequence[Question]) -> list[Answer]:
         histories = [question["events"] for question in questions]
         interests = self.ranking_interests(histories)
         counts = [question["k"] or K for question in questions]
@@ -329,7 +329,7 @@ class Session:
             ranked = self.rank(histories, interests, counts)
         return [self._recommendations(recommended) for recommended in ranked]
 
-    def _answer_sentiment(self, questions: Sequence[Mapping[str, Any]]) -> list[Answer]:
+    def _answer_sentiment(self, questions: Sequence[Question]) -> list[Answer]:
         probabilities = self.sentiment([question["text"] for question in questions])
         return [self._sentiment(probability) for probability in probabilities]
 
@@ -386,7 +386,7 @@ class Session:
         }
 
 
-COMPUTE: dict[str, Callable[[Session, Sequence[Mapping[str, Any]]], list[Answer]]] = {
+COMPUTE: dict[str, Callable[[Session, Sequence[Question]], list[Answer]]] = {
     INTERESTS: Session._answer_interests,
     RECOMMEND: Session._answer_recommend,
     SENTIMENT: Session._answer_sentiment,
