@@ -77,7 +77,9 @@ def finetune(
 
     With the directories of an encoder and of snapshots in `encoder` and `snapshots`:
 
-    >>> settings = TrainingSettings(encoder=str(encoder), epochs=1, tensorboard=False)
+    >>> settings = TrainingSettings(
+    ...     encoder=str(encoder), epochs=1, frozen_layers=0, tensorboard=False
+    ... )
     >>> result = finetune(snapshots, settings, Path("model"), Path("work"))
     >>> result.epochs, sorted(result.validation)
     (1, ['interests', 'sentiment'])
