@@ -110,7 +110,7 @@ def _shapley(
 
     # 2. the probabilities of every set, computed once
     row_of: dict[frozenset[int], int] = {}
-    histories = []
+    histories: list[list[Event]] = []
     for path in paths:
         for chosen in path:
             if chosen not in row_of:

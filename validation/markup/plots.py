@@ -204,8 +204,8 @@ def trend(
         marks.append(
             tag("line", x1=left, x2=width - 8, y1=y(bound), y2=y(bound), class_="diagonal")
         )
-    values = [finite(point.value) for point in points]
-    known = [(i, points[i], value) for i, value in enumerate(values) if value is not None]
+    heights = [finite(point.value) for point in points]
+    known = [(i, points[i], height) for i, height in enumerate(heights) if height is not None]
     if line and len(known) > 1:
         marks.append(
             tag("polyline", points=" ".join(f"{x(i)},{y(v)}" for i, _, v in known), class_="trace")
