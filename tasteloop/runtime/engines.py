@@ -93,7 +93,7 @@ class Runner:
         self.multiple = _MULTIPLE if name.startswith("openvino") else 1
         self._beside = 1 if name.startswith("torch") else count
         if self._beside > 1:
-            self._with_one_thread = load(name, directory, 1, count)
+            self._single = load(name, directory, 1, count)
             self._pool = ThreadPoolExecutor(count, "encode")
 
     def most(self, texts: int) -> int:
@@ -104,7 +104,7 @@ class Runner:
         """Token ids [n, t] and mask [n, t] of each call -> its pooled vectors [n, width]."""
         if len(calls) == 1 or self._beside == 1:
             return [self._with_all_threads(*call) for call in calls]
-        return list(self._pool.map(lambda call: self._with_one_thread(*call), calls))
+        return list(self._pool.map(lambda call: self._single(*call), calls))
 
 
 def load(name: str, directory: Path, count: int, beside: int = 1) -> Engine:
