@@ -8,11 +8,19 @@ import pytest
 
 from pipelines.settings import load_settings
 from tasteloop import metrics
+from tasteloop.evaluation.record import Evaluation
 from tasteloop.evaluation.understanding.cases import Material
 from tasteloop.evaluation.understanding.measure import make_cases, understand, units_of
 from tasteloop.evaluation.understanding.settings import UnderstandingSettings
+from tasteloop.verdicts import Verdict
 from tests.support import readers, samples
-from validation.gate.gates import Bounds, GateSettings, decide
+from validation.gate import gates
+from validation.gate.gates import Bounds, GateSettings
+
+
+def decide(evaluation: dict[str, Any], rules: GateSettings) -> Verdict:
+    """The verdict on what evaluation.json holds."""
+    return gates.decide(Evaluation.parse(evaluation), rules)
 
 
 def evaluation_of(**fault: bool) -> dict[str, Any]:

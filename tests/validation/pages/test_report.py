@@ -229,9 +229,10 @@ def test_a_model_that_was_asked_no_questions_has_no_such_section(tmp_path: Path)
 
 def test_a_bound_that_only_reports_is_shown_as_not_met(tmp_path: Path) -> None:
     rules = GateSettings(**{**dict(RULES), "reported": Bounds(floors={"understanding.wish": 0.9})})
-    verdict = decide(samples.evaluation(), rules)
+    evaluation = Evaluation.parse(samples.evaluation())
+    verdict = decide(evaluation, rules)
 
-    page = write_report(samples.evaluation(), asdict(verdict), tmp_path / "report.html")
+    page = write_report(evaluation, verdict, tmp_path / "report.html")
 
     text = "".join(Reader(page.read_text()).texts)
     assert "The candidate passes" in text
