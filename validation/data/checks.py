@@ -21,12 +21,14 @@ class DataCheck:
     """One rule on one table.
 
     Attributes:
-        rule: its name within the table; about: what should hold, as a sentence.
-        observed: what was found instead, or instead of rows (a mean, a count, a type).
-        unexpected, rows: how many rows break the rule, of how many that it looks at; None for a
-            rule on a whole column.
+        rule: its name within the table.
+        about: what should hold, as a sentence.
+        observed: what came instead, or in place of rows a mean, a count or a type.
+        unexpected: how many rows break the rule; None for a rule on a column as one.
+        rows: how many rows the rule looks at.
         samples: up to five values that break it, shortened; users are pseudonyms, free text is
             never shown.
+        expectation: the type of the expectation in Great Expectations.
     """
 
     table: str
@@ -41,11 +43,12 @@ class DataCheck:
     expectation: str | None = None
 
     def __str__(self) -> str:
-        found = self.found
-        return f"{self.table}: {self.about}" + (f"; {found}" if found else "")
+        observation = self.observation
+        return f"{self.table}: {self.about}" + (f"; {observation}" if observation else "")
 
     @property
-    def found(self) -> str:
+    def observation(self) -> str:
+        """What the check saw, in words; validation.json has it as `found`."""
         if self.unexpected is not None and self.rows:
             if not self.unexpected:
                 return f"all {self.rows:,} rows"
@@ -57,6 +60,8 @@ class DataCheck:
 
 @dataclass(frozen=True)
 class ValidationResult:
+    """Whether the data may be trained on, why, and how many checks failed at each severity."""
+
     passed: bool
     reason: str
     errors: int

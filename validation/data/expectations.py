@@ -13,12 +13,13 @@ reason.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasteloop.behaviour import items as it
+import polars as pl
+
 from tasteloop.behaviour.partitions import DataSettings, scan
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_parquet, write_json
@@ -36,10 +37,10 @@ from validation.data.suites import (
 from validation.data.tables import (
     SCHEMAS,
     SPARK_TYPES,
-    UNLABELLED,
     events_for_rules,
     events_on_spark,
     ingest_columns,
+    items_for_rules,
     labels_of_items,
     labels_present,
     previous_counts,
@@ -49,7 +50,6 @@ from validation.data.tables import (
 from validation.markup.formats import plural
 
 if TYPE_CHECKING:
-    import polars as pl
     from great_expectations.expectations.expectation import Expectation
 
 __all__ = ["ValidationResult", "ValidationSettings", "validate"]
@@ -83,29 +83,36 @@ def validate(
     # a check that cannot run is a failed check, whatever the data did to it
     except Exception as error:
         log.exception("validation of %s could not be completed", dataset)
-        about, found = "the data can be checked", f"{type(error).__name__}: {error}"[:300]
-        checks = [DataCheck("data set", "checkable", about, "error", False, found)]
-    failed = {
-        severity: [c for c in checks if not c.passed and c.severity == severity]
-        for severity in LEVELS
-    }
-    errors, warnings = len(failed["error"]), len(failed["warning"])
-    counts = f"{plural(errors, 'error')}, {plural(warnings, 'warning')} in {plural(len(checks), 'check')}"
-    reason = ". ".join([counts, *(str(check) for check in failed["error"] or failed["warning"])])
-    result = ValidationResult(not errors, reason, errors, warnings)
+        about, observed = "the data can be checked", f"{type(error).__name__}: {error}"[:300]
+        checks = [DataCheck("data set", "checkable", about, "error", False, observed)]
+    result = _summarise(checks)
     record = {
         "schema": 1,
         **asdict(result),
-        "checks": [{**asdict(check), "found": check.found} for check in checks],
+        "checks": [{**asdict(check), "found": check.observation} for check in checks],
         "stats": stats,
         "settings": settings.model_dump(mode="json"),
     }
     write_json(out / VALIDATION_FILE, record)
     if result.passed:
-        log.info("data accepted: %s", reason)
+        log.info("data accepted: %s", result.reason)
     else:
-        log.error("data refused: %s", reason)
+        log.error("data refused: %s", result.reason)
     return result
+
+
+def _summarise(checks: Sequence[DataCheck]) -> ValidationResult:
+    """The result of all checks; its reason names the failed errors, or else the failed warnings."""
+    errors, warnings = (
+        [check for check in checks if not check.passed and check.severity == severity]
+        for severity in LEVELS
+    )
+    counts = (
+        f"{plural(len(errors), 'error')}, {plural(len(warnings), 'warning')} "
+        f"in {plural(len(checks), 'check')}"
+    )
+    reason = ". ".join([counts, *(str(check) for check in errors or warnings)])
+    return ValidationResult(not errors, reason, len(errors), len(warnings))
 
 
 def _check(
@@ -116,11 +123,79 @@ def _check(
     data: DataSettings,
     work: Path,
 ) -> list[DataCheck]:
-    """Of Spark, the events stay there; all other tables are small, and checked here."""
-    import polars as pl
+    """All checks of a data set, in the order of its tables.
 
+    With Spark the events stay there; all other tables are small, and are checked in this process.
+
+    Args:
+        stats: is filled with `statistics`, also where a later check raises.
+        work: a folder for what lies between, which is removed afterwards.
+    """
     checks: list[DataCheck] = []
+    context = gx_context()
+
+    # 1. the tables that can be read
     before = previous_counts(previous, checks)
+    frames = _read_tables(dataset, before, data, checks)
+
+    # 2. each table's contract; rules are for the tables that keep theirs
+    sound: dict[str, Any] = {}
+    on_spark: Any = None
+    for name, frame in frames.items():
+        columns = frame.collect_schema().names()
+        suite = f"{name} contract"
+        if isinstance(frame, pl.DataFrame):
+            results = run_suite(context, suite, to_pandas(frame), contract(name, columns))
+        else:
+            from tasteloop.behaviour import spark
+
+            on_spark = spark.events(dataset / f"{name}.parquet", data, work)
+            results = run_suite(context, suite, on_spark, contract(name, columns, SPARK_TYPES))
+        results = [replace(check, table=name) for check in results]
+        checks += results
+        if all(check.passed or check.severity == "warning" for check in results):
+            sound[name] = frame
+    stats |= statistics(sound)
+
+    # 3. the rules of each table
+    rules: list[tuple[str, Any, Iterator[Expectation]]] = []
+    items = sound.get("items")
+    if "events" in sound:
+        if isinstance(sound["events"], pl.DataFrame):
+            events = to_pandas(events_for_rules(sound["events"], items, settings))
+        else:
+            events = events_on_spark(on_spark, items, settings, data, work)
+        rules.append(("events", events, rules_of_events(settings, before, items is not None)))
+    if items is not None:
+        has_labels = bool(stats["labels"])
+        checks += labels_present(has_labels, before)
+        item_rules = rules_of_items(settings, before, has_labels)
+        rules.append(("items", to_pandas(items_for_rules(items)), item_rules))
+        if has_labels:
+            labels = to_pandas(labels_of_items(items, settings))
+            rules.append(("labels", labels, rules_of_labels(settings)))
+    if "reviews" in sound:
+        rules.append(("reviews", to_pandas(sound["reviews"]), rules_of_reviews(settings, before)))
+
+    # 4. the rules of ingest's record, a column at a time
+    record = read_ingest(dataset, checks)
+    if record is not None:
+        for column, values in ingest_columns(record, settings).items():
+            table = to_pandas(pl.DataFrame({column: values}))
+            rules.append(("ingest", table, rules_of_ingest(settings, column)))
+
+    for name, table, expectations in rules:
+        checks += run_suite(context, name, table, expectations)
+    return checks
+
+
+def _read_tables(
+    dataset: Path, before: Mapping[str, int], data: DataSettings, checks: list[DataCheck]
+) -> dict[str, pl.DataFrame | pl.LazyFrame]:
+    """The tables that can be read and have rows; what is wrong with the others is among `checks`.
+
+    Reviews may be absent, unless the last accepted data set had some.
+    """
     frames: dict[str, pl.DataFrame | pl.LazyFrame] = {}
     for name in SCHEMAS:
         path = dataset / f"{name}.parquet"
@@ -129,80 +204,17 @@ def _check(
                 about = f"reviews are there, as the {before['reviews']:,} of the last accepted data set were"
                 checks.append(DataCheck(name, "present", about, "error", False, "no reviews"))
             continue
+        is_on_spark = data.engine == "spark" and name == "events"
         try:
-            frame = (
-                scan(path) if data.engine == "spark" and name == "events" else read_parquet(path)
-            )
-            empty = frame.lazy().head(1).collect().is_empty()
+            frame = scan(path) if is_on_spark else read_parquet(path)
+            is_empty = frame.lazy().head(1).collect().is_empty()
         except (TasteloopError, pl.exceptions.PolarsError, OSError) as error:
-            checks.append(
-                DataCheck(
-                    name, "readable", "the table can be read", "error", False, str(error)[:300]
-                )
-            )
+            about = "the table can be read"
+            checks.append(DataCheck(name, "readable", about, "error", False, str(error)[:300]))
             continue
-        if empty:
-            checks.append(
-                DataCheck(name, "rows", "the table has rows", "error", False, "an empty table")
-            )
+        if is_empty:
+            about = "the table has rows"
+            checks.append(DataCheck(name, "rows", about, "error", False, "an empty table"))
         else:
             frames[name] = frame
-
-    context = gx_context()
-    sound: dict[str, Any] = {}
-    for name, frame in frames.items():
-        columns = frame.collect_schema().names()
-        if isinstance(frame, pl.DataFrame):
-            found = run_suite(
-                context, f"{name} contract", to_pandas(frame), contract(name, columns)
-            )
-        else:
-            from tasteloop.behaviour import spark
-
-            on_spark = spark.events(dataset / f"{name}.parquet", data, work)
-            found = run_suite(
-                context, f"{name} contract", on_spark, contract(name, columns, SPARK_TYPES)
-            )
-        found = [replace(check, table=name) for check in found]
-        checks += found
-        if all(check.passed or check.severity == "warning" for check in found):
-            sound[name] = frame
-    stats |= statistics(sound)
-    rules: list[tuple[str, Any, Iterator[Expectation]]] = []
-    if "events" in sound:
-        items = sound.get("items")
-        if isinstance(sound["events"], pl.DataFrame):
-            seen = to_pandas(events_for_rules(sound["events"], items, settings))
-        else:
-            seen = events_on_spark(on_spark, items, settings, data, work)
-        rules.append(("events", seen, rules_of_events(settings, before, items is not None)))
-    if "items" in sound:
-        unlabelled = (
-            pl.when(pl.col(it.LABELS).list.len() == 0).then(pl.col(it.ITEM)).alias(UNLABELLED)
-        )
-        labelled = bool(stats["labels"])
-        checks += labels_present(labelled, before)
-        items = to_pandas(sound["items"].with_columns(unlabelled))
-        rules.append(("items", items, rules_of_items(settings, before, labelled)))
-        if labelled:
-            rules.append(
-                (
-                    "labels",
-                    to_pandas(labels_of_items(sound["items"], settings)),
-                    rules_of_labels(settings),
-                )
-            )
-    if "reviews" in sound:
-        rules.append(("reviews", to_pandas(sound["reviews"]), rules_of_reviews(settings, before)))
-    if (record := read_ingest(dataset, checks)) is not None:
-        for column, values in ingest_columns(record, settings).items():
-            rules.append(
-                (
-                    "ingest",
-                    to_pandas(pl.DataFrame({column: values})),
-                    rules_of_ingest(settings, column),
-                )
-            )
-    for name, table, expectations in rules:
-        checks += run_suite(context, name, table, expectations)
-    return checks
+    return frames

@@ -1,4 +1,4 @@
-"""Running a suite with Great Expectations, and reading what it says as checks."""
+"""Running a suite with Great Expectations, and reading its results as checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
 SAMPLES = 5
-_NOTHING = "null"
+_NULL = "null"
+_SHOWN_CHARACTERS = 60  # of a value that breaks a rule
 
 
 def gx_context() -> AbstractDataContext:
@@ -41,39 +42,40 @@ def to_pandas(frame: pl.DataFrame) -> pd.DataFrame:
     """The frame as GX can check it.
 
     pandas has one missing value where Polars has null and NaN, and GX passes missing values in
-    ranges: NaN
-        becomes infinite first, so that a range refuses it. Integers stay integers beside nulls,
-        lists become Python lists.
+    ranges: NaN becomes infinite first, so that a range refuses it. Integers stay integers beside
+    nulls, and lists become Python lists.
     """
     import pandas as pd
     import polars as pl
     from polars import selectors as cs
 
-    whole = frame.with_columns(cs.float().fill_nan(float("inf")))
-    made = whole.to_pandas()
+    table = frame.with_columns(cs.float().fill_nan(float("inf"))).to_pandas()
     for name, dtype in frame.schema.items():
         if dtype.is_integer() and frame[name].null_count():
             values = frame[name]
-            made[name] = (
+            table[name] = (
                 pd.Series(values.fill_null(0).to_numpy())
                 .astype(str(dtype))
                 .mask(values.is_null().to_numpy())
             )
         elif dtype == pl.List(pl.String):
-            made[name] = pd.Series(frame[name].to_list(), dtype=object)
-    return made
+            table[name] = pd.Series(frame[name].to_list(), dtype=object)
+    return table
 
 
 def run_suite(
-    context: AbstractDataContext, name: str, frame: Any, made: Iterable[Expectation]
+    context: AbstractDataContext, name: str, frame: Any, suite: Iterable[Expectation]
 ) -> list[DataCheck]:
-    """Check a table of pandas or Spark; results come in the order of the rules, the two levels of a
-    rule as one.
+    """Check a table of pandas or Spark.
+
+    Returns:
+        A check for each rule, in the order of the suite; the two levels of a rule are one check,
+        that of the worse result.
     """
     import pandas as pd
     from great_expectations.core.expectation_suite import ExpectationSuite
 
-    expectations = list(made)
+    expectations = list(suite)
     if isinstance(frame, pd.DataFrame):
         batch = context.data_sources.pandas_default.read_dataframe(frame)
     else:
@@ -83,16 +85,16 @@ def run_suite(
         ExpectationSuite(name=name, expectations=expectations),
         result_format={"result_format": "SUMMARY", "partial_unexpected_count": SAMPLES},
     )
-    found: dict[str, DataCheck] = {
+    checks: dict[str, DataCheck] = {
         expectation.meta["rule"]: _NOT_RUN for expectation in expectations if expectation.meta
     }
-    for one in result.results:  # in GX's order, which is not the suite's
-        check = _outcome(name, one.to_json_dict())
-        if _weight(check) >= _weight(found[check.rule]):
-            found[check.rule] = check
+    for expectation_result in result.results:  # in GX's order, which is not the suite's
+        check = _outcome(name, expectation_result.to_json_dict())
+        if _weight(check) >= _weight(checks[check.rule]):
+            checks[check.rule] = check
     return [
         check if check is not _NOT_RUN else replace(check, table=name, rule=rule)
-        for rule, check in found.items()
+        for rule, check in checks.items()
     ]
 
 
@@ -102,17 +104,18 @@ _NOT_RUN = DataCheck(
 
 
 def _weight(check: DataCheck) -> int:
-    """Of a rule's levels the one that tells most: a failed error, then a failed warning, then what
-    passed.
-    """
+    """Orders the levels of a rule: a failed error is 2, a failed warning 1, what passed 0."""
     if check is _NOT_RUN:
         return -1
-    return (2 if check.severity == "error" else 1) if not check.passed else 0
+    if check.passed:
+        return 0
+    return 2 if check.severity == "error" else 1
 
 
 def _outcome(name: str, result: Mapping[str, Any]) -> DataCheck:
-    config, found = result["expectation_config"], result["result"]
-    meta, column = config["meta"], config["kwargs"].get("column")
+    """A result of GX as a check of the table `name`."""
+    config = result["expectation_config"]
+    meta = config["meta"]
     check = DataCheck(
         table=name,
         rule=meta["rule"],
@@ -121,66 +124,90 @@ def _outcome(name: str, result: Mapping[str, Any]) -> DataCheck:
         passed=bool(result["success"]),
         expectation=config["type"],
     )
-    if raised := _raised(result.get("exception_info") or {}):
-        return replace(check, passed=False, observed=f"a check that could not run: {raised[:200]}")
-    if "element_count" in found:
-        samples = dict.fromkeys(
-            _shown(column, value) for value in found.get("partial_unexpected_list") or ()
-        )
+    column = config["kwargs"].get("column")
+    details = result["result"]
+
+    # 1. a rule that could not be checked
+    fault = _exception_message(result.get("exception_info") or {})
+    if fault is not None:
+        return replace(check, passed=False, observed=f"a check that could not run: {fault[:200]}")
+
+    # 2. a rule on rows
+    if "element_count" in details:
+        values = details.get("partial_unexpected_list") or ()
+        samples = dict.fromkeys(_show(column, value) for value in values)
         return replace(
             check,
-            unexpected=found["unexpected_count"],
-            rows=found["element_count"],
-            samples=tuple(sample for sample in samples if sample != _NOTHING),
+            unexpected=details["unexpected_count"],
+            rows=details["element_count"],
+            samples=tuple(sample for sample in samples if sample != _NULL),
         )
-    observed = found.get("observed_value")
-    # of a rule on the distinct values of a column
-    if names := found.get("partial_unexpected_list"):
-        more = found["unexpected_count"] - len(names)
+
+    # 3. a rule on a column or a table as one
+    if not details:
+        return check
+    return replace(check, observed=_observed(details, column, check.passed))
+
+
+def _observed(details: Mapping[str, Any], column: str | None, passed: bool) -> str:
+    """What GX saw of a column or a table, in words."""
+    observed = details.get("observed_value")
+    names = details.get("partial_unexpected_list")
+    if names:  # of a rule on the distinct values of a column
+        more = details["unexpected_count"] - len(names)
         observed = ", ".join(map(str, names)) + (f" and {more:,} more" if more else "")
     if column == ev.TIME and isinstance(observed, int):
-        observed = _day(observed)
+        observed = _show_time(observed)
     if isinstance(observed, float):
         observed = f"{observed:.4g}"
     if isinstance(observed, list):  # columns
-        missing = found.get("details", {}).get("mismatched", {}).get("missing")
-        observed = f"no {', '.join(missing)}" if missing else None if check.passed else observed
+        missing = details.get("details", {}).get("mismatched", {}).get("missing")
+        if missing:
+            observed = f"no {', '.join(missing)}"
+        elif passed:
+            observed = None
     if observed is None:
-        observed = "all" if check.passed else "nothing"
-    return replace(check, observed=str(observed)) if found else check
+        observed = "all" if passed else "nothing"
+    return str(observed)
 
 
-def _raised(info: Mapping[str, Any]) -> str | None:
-    """GX reports an exception either flat or under the id of the metric that raised it."""
-    for one in (info, *info.values()):
-        if isinstance(one, Mapping) and one.get("raised_exception"):
-            return str(one.get("exception_message") or "unknown error")
+def _exception_message(info: Mapping[str, Any]) -> str | None:
+    """The message of the exception that a check raised; None where it raised none.
+
+    GX reports an exception either flat or under the id of the metric that raised it.
+    """
+    for entry in (info, *info.values()):
+        if isinstance(entry, Mapping) and entry.get("raised_exception"):
+            return str(entry.get("exception_message") or "unknown error")
     return None
 
 
-def _shown(column: str | None, value: Any) -> str:
+def _show(column: str | None, value: Any) -> str:
     """A value that breaks a rule, for people: short, no free text, no raw user id."""
     import re
 
     if isinstance(value, Mapping):
-        return " ".join(
-            _shown(key, entry)
+        entries = [
+            _show(key, entry)
             for key, entry in value.items()
             if entry is not None and key != ev.TEXT
-        )
+        ]
+        return " ".join(entries)
     if column == ev.USER and not (isinstance(value, str) and re.match(PSEUDONYM, value)):
-        return "(hidden)" if value is not None else _NOTHING
+        return "(hidden)" if value is not None else _NULL
     if column == ev.TIME and isinstance(value, int):
-        return _day(value)
+        return _show_time(value)
     if column in (ev.TEXT, it.REVIEW) and isinstance(value, str) and value.strip():
         return f"(a text of {len(value):,} characters)" if column == ev.TEXT else value[:40]
     if value is None:
-        return _NOTHING
+        return _NULL
     text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    if len(text) <= _SHOWN_CHARACTERS:
+        return text
+    return text[: _SHOWN_CHARACTERS - 3] + "…"
 
 
-def _day(micros: int) -> str:
+def _show_time(micros: int) -> str:
     try:
         moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
     except OverflowError:

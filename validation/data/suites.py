@@ -63,10 +63,10 @@ def _expect(
     from great_expectations.expectations.metadata_types import FailureSeverity
 
     level = FailureSeverity.CRITICAL if severity == "error" else FailureSeverity.WARNING
-    made: Expectation = getattr(expectations, kind)(
+    expectation: Expectation = getattr(expectations, kind)(
         meta={"rule": rule, "about": about}, severity=level, **bounds
     )
-    return made
+    return expectation
 
 
 def _mostly(rule: str, about: str, kind: str, most: float, **bounds: Any) -> Iterator[Expectation]:
@@ -86,20 +86,22 @@ def _mostly(rule: str, about: str, kind: str, most: float, **bounds: Any) -> Ite
 def contract(
     name: str, columns: Sequence[str], types: Mapping[str, str] | None = None
 ) -> Iterator[Expectation]:
-    """Columns, types and nulls from the schema; of a column that is missing only that is said.
+    """Columns, types and nulls from the schema. A column that is missing is reported as missing,
+    and its type and nulls are not checked.
 
     Args:
-        types: what an engine other than pandas calls them.
+        columns: those of the table.
+        types: the names that an engine other than pandas has for the types.
     """
-    wanted = list(SCHEMAS[name])
-    about = f"there are the columns {', '.join(wanted)}"
-    yield _expect("columns", about, _COLUMNS, column_set=wanted, exact_match=False)
+    required = list(SCHEMAS[name])
+    about = f"there are the columns {', '.join(required)}"
+    yield _expect("columns", about, _COLUMNS, column_set=required, exact_match=False)
     for column, dtype in SCHEMAS[name].items():
         if column in columns:
             kind = TYPES[dtype]
-            known = types[kind] if types else kind
+            type_name = types[kind] if types else kind
             yield _expect(
-                f"{column} type", f"{column} is {kind}", _TYPE, column=column, type_=known
+                f"{column} type", f"{column} is {kind}", _TYPE, column=column, type_=type_name
             )
     for column in REQUIRED[name]:
         if column in columns:
@@ -129,8 +131,8 @@ def rules_of_events(
     yield _expect("time possible", about, _BETWEEN, column=ev.TIME, min_value=first, max_value=last)
     about = "value lies in [0, 1]"
     yield _expect("value range", about, _BETWEEN, column=ev.VALUE, min_value=0.0, max_value=1.0)
-    about, whole = "no event stands there twice", list(ev.EVENTS_SCHEMA)
-    columns = {"column_list": whole, "ignore_row_if": "never"}
+    about = "no event stands there twice"
+    columns = {"column_list": list(ev.EVENTS_SCHEMA), "ignore_row_if": "never"}
     yield from _mostly("no duplicates", about, _UNIQUE_ROWS, s.max_duplicates, **columns)
     about = "ratings have a value"
     yield from _mostly(about, about, _PRESENT, s.max_valueless, column=ev.VALUE, row_condition=rate)
@@ -197,31 +199,18 @@ def rules_of_reviews(s: ValidationSettings, before: Mapping[str, int]) -> Iterat
 
 def rules_of_ingest(s: ValidationSettings, column: str) -> Iterator[Expectation]:
     """The rules of one column of `ingest_columns`."""
+    of_column = {"column": column}
     if column == REJECTED:
         most, about = s.max_rejected, "ingest removed at most {:g} of the rows that it read"
-        yield _expect("few rejected", about.format(most), _MAX, column=column, max_value=most)
-        yield _expect(
-            "few rejected",
-            about.format(most / 5),
-            _MAX,
-            "warning",
-            column=column,
-            max_value=most / 5,
-        )
+        rule, warn_at = "few rejected", most / 5
+        yield _expect(rule, about.format(most), _MAX, max_value=most, **of_column)
+        yield _expect(rule, about.format(warn_at), _MAX, "warning", max_value=warn_at, **of_column)
     elif column == UNCATALOGUED:
-        most, about = (
-            s.max_uncatalogued,
-            "at most {:g} of the events name an item that the source's catalogue lacks",
-        )
-        yield _expect("items catalogued", about.format(most), _MAX, column=column, max_value=most)
-        yield _expect(
-            "items catalogued",
-            about.format(most / 10),
-            _MAX,
-            "warning",
-            column=column,
-            max_value=most / 10,
-        )
+        most = s.max_uncatalogued
+        about = "at most {:g} of the events name an item that the source's catalogue lacks"
+        rule, warn_at = "items catalogued", most / 10
+        yield _expect(rule, about.format(most), _MAX, max_value=most, **of_column)
+        yield _expect(rule, about.format(warn_at), _MAX, "warning", max_value=warn_at, **of_column)
     elif column == LOST:
         about = f"no rule of the cleaning removed more than {s.max_lost:g} of a kind's rows"
         yield _expect("kinds kept", about, _NAMES, "warning", column=column, value_set=[NONE])
@@ -234,16 +223,13 @@ def _volume(
     what: str, s: ValidationSettings, before: Mapping[str, int], kind: str, **where: Any
 ) -> Iterator[Expectation]:
     """Against the last accepted data set: too few is an error, too many a warning."""
-    if count := before.get(what):
-        low, high = s.volume
-        then = f"of the {count:,} {what} of the last accepted data set"
-        least, most = math.ceil(low * count), math.floor(high * count)
-        yield _expect(f"{what} kept", f"at least {low:g} {then}", kind, min_value=least, **where)
-        yield _expect(
-            f"{what} grown",
-            f"at most {high:g} times {then[3:]}",
-            kind,
-            "warning",
-            max_value=most,
-            **where,
-        )
+    count = before.get(what)
+    if not count:
+        return
+    low, high = s.volume
+    last = f"the {count:,} {what} of the last accepted data set"
+    least, most = math.ceil(low * count), math.floor(high * count)
+    about = f"at least {low:g} of {last}"
+    yield _expect(f"{what} kept", about, kind, min_value=least, **where)
+    about = f"at most {high:g} times {last}"
+    yield _expect(f"{what} grown", about, kind, "warning", max_value=most, **where)

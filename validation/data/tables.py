@@ -1,4 +1,4 @@
-"""The tables as the rules see them, with columns that are made for the rules alone."""
+"""The tables as the rules see them, with columns that exist for the rules alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from validation.markup.formats import plural
 if TYPE_CHECKING:
     import polars as pl
 
-# Columns made for the rules; they exist only here.
+# Columns that exist for the rules alone.
 UNLISTED, POSITIVE, IS = "unlisted_item", "positive", "is_"
 UNLABELLED, LABEL, LEARNABLE = "unlabelled_item", "label", "learnable_label"
 REJECTED, UNCATALOGUED, LOST, NULL_WORDS = (
@@ -53,18 +53,17 @@ SCHEMAS = {"events": ev.EVENTS_SCHEMA, "items": it.ITEMS_SCHEMA, "reviews": it.R
 def events_for_rules(
     events: pl.DataFrame, items: pl.DataFrame | None, settings: ValidationSettings
 ) -> pl.DataFrame:
+    """The events with POSITIVE, a column for each kind whose share is bounded (1 where the event is
+    of the kind) and, where there is a catalogue, UNLISTED: the item where the catalogue lacks it.
+    """
     import polars as pl
 
-    wanted = nw.from_native(events).with_columns(
-        ev.positive(settings.positive_threshold).alias(POSITIVE)
-    )
-    frame = wanted.to_native().with_columns(
-        pl.col(POSITIVE).cast(pl.Float64),
-        *[
-            (pl.col(ev.KIND) == kind).cast(pl.Float64).alias(IS + kind)
-            for kind in settings.kind_shares
-        ],
-    )
+    is_positive = ev.positive(settings.positive_threshold).alias(POSITIVE)
+    kinds = [
+        (pl.col(ev.KIND) == kind).cast(pl.Float64).alias(IS + kind) for kind in settings.kind_shares
+    ]
+    with_positive: pl.DataFrame = nw.from_native(events).with_columns(is_positive).to_native()
+    frame = with_positive.with_columns(pl.col(POSITIVE).cast(pl.Float64), *kinds)
     if items is not None:
         listed = pl.col(ev.ITEM).is_in(items[it.ITEM].implode())
         frame = frame.with_columns(pl.when(~listed).then(pl.col(ev.ITEM)).alias(UNLISTED))
@@ -83,12 +82,20 @@ def events_on_spark(
 
     if items is not None:
         events = spark.with_unlisted(events, items[it.ITEM], UNLISTED, data, work)
-    wanted = ev.positive(settings.positive_threshold).cast(nw.Float64()).alias(POSITIVE)
-    shares = [
+    is_positive = ev.positive(settings.positive_threshold).cast(nw.Float64()).alias(POSITIVE)
+    kinds = [
         (nw.col(ev.KIND) == kind).cast(nw.Float64()).alias(IS + kind)
         for kind in settings.kind_shares
     ]
-    return nw.from_native(events).with_columns(wanted, *shares).to_native().persist()
+    return nw.from_native(events).with_columns(is_positive, *kinds).to_native().persist()
+
+
+def items_for_rules(items: pl.DataFrame) -> pl.DataFrame:
+    """The items with UNLABELLED: the id of an item that carries no label."""
+    import polars as pl
+
+    has_no_label = pl.col(it.LABELS).list.len() == 0
+    return items.with_columns(pl.when(has_no_label).then(pl.col(it.ITEM)).alias(UNLABELLED))
 
 
 def labels_of_items(items: pl.DataFrame, settings: ValidationSettings) -> pl.DataFrame:
@@ -99,8 +106,9 @@ def labels_of_items(items: pl.DataFrame, settings: ValidationSettings) -> pl.Dat
 
     long = items.select(it.ITEM, pl.col(it.LABELS).alias(LABEL)).explode(LABEL)
     carried = long.drop_nulls(LABEL).unique().group_by(LABEL).len("items")
-    enough, all_items = pl.col("items") >= settings.min_label_items, items[it.ITEM].n_unique()
-    learnable = carried.filter(enough & (pl.col("items") < all_items))[LABEL]
+    has_support = pl.col("items") >= settings.min_label_items
+    tells_apart = pl.col("items") < items[it.ITEM].n_unique()
+    learnable = carried.filter(has_support & tells_apart)[LABEL]
     if not carried.is_empty():
         long = long.drop_nulls(LABEL)
     return long.with_columns(
@@ -122,7 +130,9 @@ def labels_present(labelled: bool, before: Mapping[str, int]) -> list[DataCheck]
 
 
 def read_ingest(dataset: Path, checks: list[DataCheck]) -> Mapping[str, Any] | None:
-    """What ingest says that it read and removed."""
+    """ingest.json; None where it cannot be read or lacks its counts, which is a warning among
+    `checks`.
+    """
     about = "ingest.json says what ingest read and removed"
     try:
         record = read_json(dataset / "ingest.json")
@@ -131,16 +141,8 @@ def read_ingest(dataset: Path, checks: list[DataCheck]) -> Mapping[str, Any] | N
         checks.append(DataCheck("ingest", "record", about, "warning", False, str(error)[:300]))
         return None
     if not rows_in or rows_out is None:
-        checks.append(
-            DataCheck(
-                "ingest",
-                "record",
-                about,
-                "warning",
-                False,
-                f"rows_in {rows_in}, rows_out {rows_out}",
-            )
-        )
+        observed = f"rows_in {rows_in}, rows_out {rows_out}"
+        checks.append(DataCheck("ingest", "record", about, "warning", False, observed))
         return None
     return as_mapping(record)
 
@@ -149,34 +151,43 @@ def ingest_columns(record: Mapping[str, Any], settings: ValidationSettings) -> d
     """What the rules look at, from ingest's record of the source; what it does not say is left
     out.
     """
+    # 1. shares of all rows
     table: dict[str, list[Any]] = {REJECTED: [1 - record["rows_out"] / record["rows_in"]]}
     unlisted = as_mapping(record.get("unlisted"))  # null where the source has no catalogue
     lacking, named = (finite(unlisted.get(key)) for key in ("events", "of"))
     if lacking is not None and named:
         table[UNCATALOGUED] = [lacking / named]
-    kinds = {kind: as_mapping(counts) for kind, counts in as_mapping(record.get("kinds")).items()}
+
+    # 2. kinds of which a rule of the cleaning removed most; reviews count as a kind
+    if "kinds" in record:
+        kinds = {kind: as_mapping(counts) for kind, counts in as_mapping(record["kinds"]).items()}
+        kinds["reviews of reviews.parquet"] = _review_counts(record)
+        table[LOST] = list(_lost(kinds, settings.max_lost)) or [NONE]
+
+    # 3. ids that are words for a missing value
+    if "null_words" in record:
+        table[NULL_WORDS] = list(_null_words(as_mapping(record["null_words"]))) or [NONE]
+    return table
+
+
+def _review_counts(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The counts of reviews in the form in which ingest gives those of a kind."""
     removed = {
         rule: as_mapping(counts).get("removed")
         for rule, counts in as_mapping(record.get("reviews_rules")).items()
     }
-    said = sum(finite(count) or 0 for count in removed.values())
-    kinds["reviews of reviews.parquet"] = {
-        "rows": (finite(record.get("reviews")) or 0) + said,
+    remaining = finite(record.get("reviews")) or 0
+    return {
+        "rows": remaining + sum(finite(rows) or 0 for rows in removed.values()),
         "removed": removed,
     }
-    if "kinds" in record:
-        table[LOST] = [*_lost(kinds, settings.max_lost)] or [NONE]
-    if "null_words" in record:
-        words = {
-            column: as_mapping(counts)
-            for column, counts in as_mapping(record["null_words"]).items()
-        }
-        table[NULL_WORDS] = [
-            f"{column} {word!r} ({plural(int(finite(rows) or 0), 'row')})"
-            for column, counts in words.items()
-            for word, rows in counts.items()
-        ] or [NONE]
-    return table
+
+
+def _null_words(words: Mapping[str, Any]) -> Iterator[str]:
+    """Each such word of a column, with the rows that it stands in."""
+    for column, counts in words.items():
+        for word, number in as_mapping(counts).items():
+            yield f"{column} {word!r} ({plural(int(finite(number) or 0), 'row')})"
 
 
 def _lost(kinds: Mapping[str, Mapping[str, Any]], most: float) -> Iterator[str]:
@@ -197,8 +208,8 @@ def previous_counts(path: Path | None, checks: list[DataCheck]) -> dict[str, int
     try:
         record = read_json(path)
         stats = record.get("stats", record)
-        counted = ("events", "users", "items", "labels", "reviews")
-        return {k: int(stats[k]) for k in counted if stats.get(k) is not None}
+        names = ("events", "users", "items", "labels", "reviews")
+        return {name: int(stats[name]) for name in names if stats.get(name) is not None}
     except (TasteloopError, AttributeError, TypeError, ValueError, OverflowError) as error:
         checks.append(DataCheck("data set", "previous", about, "warning", False, str(error)[:300]))
         return {}
@@ -212,17 +223,13 @@ def statistics(frames: Mapping[str, Any]) -> dict[str, Any]:
     )
     if events is not None:
         counts = dict(events.lazy().group_by(ev.KIND).len().collect().iter_rows())
-        stats["events"], stats["users"] = (
-            sum(counts.values()),
-            count(events.lazy().select(ev.USER).unique()),
-        )
+        stats["events"] = sum(counts.values())
+        stats["users"] = count(events.lazy().select(ev.USER).unique())
         stats["kinds"] = {kind: counts.get(kind, 0) for kind in KINDS}
         stats["newest"] = events.lazy().select(ev.TIME).max().collect().item()
     if items is not None:
-        stats["items"], stats["labels"] = (
-            items.height,
-            items[it.LABELS].explode().drop_nulls().n_unique(),
-        )
+        stats["items"] = items.height
+        stats["labels"] = items[it.LABELS].explode().drop_nulls().n_unique()
     if reviews is not None:
         stats["reviews"] = reviews.height
     return stats

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.homes import Home
+from tests.support.homes import Home, movielens
 from tests.support.shared import make_once
+from tests.support.turning import chosen
 
 
 @pytest.fixture
@@ -43,3 +44,19 @@ def smoke(
     shutil.copytree(original, copy, symlinks=True)
     facts = (smoke_champion / "facts.json").read_text()
     return Home(copy), json.loads(facts.replace(str(original), str(copy)))
+
+
+@pytest.fixture(scope="session")
+def movielens_champion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`ml`, a folder as MovieLens' own, `home`, in which it was run once, and `facts.json`, what
+    that run printed.
+
+    The whole test run has one of it. A test that runs anything in it works on a copy.
+    """
+
+    def make(folder: Path) -> None:
+        behaviour = movielens(folder / "ml", users=80, each=30)
+        facts = Home(folder / "home").run(*chosen(behaviour))
+        (folder / "facts.json").write_text(json.dumps(facts))
+
+    return make_once(tmp_path_factory, "movielens-champion", make)

@@ -11,33 +11,20 @@ from pathlib import Path
 import pytest
 
 from tasteloop.files import read_json, read_parquet, write_parquet
-from tests.support.homes import Home, movielens, wait_for
-from tests.support.shared import make_once
+from tests.support.homes import Home, wait_for
 from tests.support.turning import chosen, turned
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
-@pytest.fixture(scope="session")
-def champion_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`ml`, behaviour; and `home`, with the champion trained on it, to which changed behaviour has
-    come. The whole test run has one of it.
-    """
-
-    def make(folder: Path) -> None:
-        behaviour = movielens(folder / "ml", users=80, each=30)
-        home = Home(folder / "home")
-        assert home.run(*chosen(behaviour))["outcome"] == "promoted"
-        write_parquet(home.path / "incoming" / "a.parquet", turned())
-
-    return make_once(tmp_path_factory, "champion-before", make)
-
-
 @pytest.fixture
-def watched(home: Home, champion_before: Path) -> tuple[Home, Path]:
-    """A copy of the home with a champion and changed behaviour, and what the champion read."""
-    shutil.copytree(champion_before / "home", home.path, symlinks=True)
-    return home, champion_before / "ml"
+def watched(home: Home, movielens_champion: Path) -> tuple[Home, Path]:
+    """A copy of the home with a champion, to which changed behaviour has come, and the folder of
+    what the champion learned from.
+    """
+    shutil.copytree(movielens_champion / "home", home.path, symlinks=True)
+    write_parquet(home.path / "incoming" / "a.parquet", turned())
+    return home, movielens_champion / "ml"
 
 
 def test_taste_changes_and_the_model_follows(watched: tuple[Home, Path]) -> None:
@@ -46,11 +33,11 @@ def test_taste_changes_and_the_model_follows(watched: tuple[Home, Path]) -> None
     # since the promotion
     assert (home.path / "monitor" / "references" / champion / "reference.json").is_file()
 
-    told = json.loads(
+    report = json.loads(
         home("monitor", "--once", "--json", "-p", "smoke", *chosen(folder), timeout=900)
     )
-    assert told["outcome"] == "retrain", told
-    decision = told["decision"]
+    assert report["outcome"] == "retrain", report
+    decision = report["decision"]
     assert decision["result"] == "promoted", decision
     assert set(decision["forgetting"]) == {"interests.micro_f1", "recommend.ndcg@10"}
     live = home.status()["champion"]
@@ -95,8 +82,8 @@ def test_what_would_be_forgotten_is_refused_and_a_killed_retraining_is_carried_o
     wait_for(lambda: len(list(runs.iterdir())) == 2 and "prepare" in newest(runs), 600)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    told = json.loads(home(*command, timeout=900))
-    (entry,) = told["resumed"]
+    report = json.loads(home(*command, timeout=900))
+    (entry,) = report["resumed"]
     assert (entry["result"], entry["attempts"]) == ("rejected", 2)
     assert "on earlier data" in entry["reason"] and "may be worse" in entry["reason"]
     assert home.status()["champion"] == champion

@@ -10,23 +10,16 @@ import polars as pl
 import pytest
 import yaml
 
-from tests.support.homes import mapped, movielens, rated, settings
+from tests.support.homes import mapped, rated, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 HTML = "<script>alert(1)</script>"
 
 
-def test_a_movielens_folder_runs(home, tmp_path):
-    folder = movielens(tmp_path / "ml", users=80, each=30)
-    facts = home.run(
-        *settings(
-            ingest__behaviour=str(folder),
-            ingest__reviews=None,
-            gate__floors={"interests.micro_f1": 0.01},
-            gate__beats=[],
-        )
-    )
+def test_a_movielens_folder_runs(movielens_champion):
+    facts = json.loads((movielens_champion / "facts.json").read_text())
+
     assert facts["outcome"] == "promoted"
     assert not any(name.startswith("sentiment.") for name in facts["metrics"])
 
@@ -134,13 +127,13 @@ def test_a_file_that_cannot_be_read_is_one_clear_message(home, tmp_path, poison)
         log.write_bytes(log.read_bytes()[: log.stat().st_size // 2])
         changed = yaml.safe_load(mapping.read_text()) | {"events": log.name}
         mapping.write_text(yaml.safe_dump(changed))
-    said = home(
+    message = home(
         "run",
         "--profile",
         "smoke",
         *settings(ingest__behaviour=str(mapping), ingest__reviews=None),
         code=2,
     )
-    assert log.name in said
+    assert log.name in message
     assert home.status()["versions"] == []
     assert home.status()["runs"][0]["outcome"] == "failed"
