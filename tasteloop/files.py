@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and their fingerprints.
+"""Files that are either complete or absent, and their fingerprints.
 
 Every write goes to a temporary sibling, is flushed to the disk and then renamed, so a reader or a
 run that was killed never sees half a file. Who may read files is the umask's to say, which
@@ -35,11 +35,11 @@ def make_directory(path: Path) -> None:
     """Make a directory and those above it; the home, the cache and what is in them are open to
     their user alone.
     """
-    own = (Home.current().path, cache())
-    missing = [each for each in (path, *path.parents) if not each.exists()]
-    for each in reversed(missing):
-        private = any(each.is_relative_to(root) for root in own)
-        each.mkdir(0o700 if private else 0o777, exist_ok=True)
+    private_roots = (Home.current().path, cache())
+    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
+    for directory in reversed(missing):
+        is_private = any(directory.is_relative_to(root) for root in private_roots)
+        directory.mkdir(0o700 if is_private else 0o777, exist_ok=True)
 
 
 def _beside(path: Path, role: str) -> Path:
@@ -114,7 +114,8 @@ def locked(path: Path, seconds: float, between: float) -> Iterator[None]:
     """Hold a lock file, alone among processes, while the block runs; the folders above it are made.
 
     Args:
-        seconds: how long to wait for whoever holds it; between: one try and the next.
+        seconds: how long to wait for whoever holds it.
+        between: seconds between one try and the next.
 
     Raises:
         TasteloopError: it was held all that time.

@@ -124,9 +124,9 @@ def macro_f1(predicted: Array, truth: Array) -> Measure:
     rows = np.concatenate([predicted * truth, predicted, truth], 1).astype(np.float64)
 
     def reduce(total: Array) -> Array:
-        hit, said, real = total[..., :k], total[..., k : 2 * k], total[..., 2 * k :]
-        f1 = np.where(real > 0, 2 * hit / np.maximum(said + real, 1), 0.0)
-        return ratio()(np.stack([f1.sum(-1), (real > 0).sum(-1)], -1))
+        hit, positive, actual = total[..., :k], total[..., k : 2 * k], total[..., 2 * k :]
+        f1 = np.where(actual > 0, 2 * hit / np.maximum(positive + actual, 1), 0.0)
+        return ratio()(np.stack([f1.sum(-1), (actual > 0).sum(-1)], -1))
 
     return Measure(rows, reduce)
 
@@ -143,7 +143,7 @@ def accuracy(predicted: Array, truth: Array) -> Measure:
 
 
 def _bins(probabilities: Array, bins: int) -> Array:
-    """Bin of each probability: equal counts, so that every bin has something to say."""
+    """Bin of each probability; bins of equal counts, so that none is empty or nearly so."""
     edges = np.quantile(probabilities.ravel(), np.linspace(0, 1, bins + 1)[1:-1])
     return np.searchsorted(edges, probabilities, side="right")
 
@@ -176,15 +176,18 @@ def ece(probabilities: Array, truth: Array, bins: int = ECE_BINS) -> Measure:
 def reliability(probabilities: Array, truth: Array, bins: int = ECE_BINS) -> list[dict[str, float]]:
     """Mean confidence, observed frequency and count of each bin that is not empty."""
     bin_of = _bins(probabilities, bins)
-    return [
-        {
-            "confidence": float(probabilities[inside].mean()),
-            "frequency": float(truth[inside].mean()),
-            "count": int(inside.sum()),
-        }
-        for b in range(bins)
-        if (inside := bin_of == b).any()
-    ]
+    rows = []
+    for number in range(bins):
+        inside = bin_of == number
+        if inside.any():
+            rows.append(
+                {
+                    "confidence": float(probabilities[inside].mean()),
+                    "frequency": float(truth[inside].mean()),
+                    "count": int(inside.sum()),
+                }
+            )
+    return rows
 
 
 # --- ranking
@@ -218,25 +221,25 @@ def hits(ranked: Array, relevant: Sequence[Sequence[int]]) -> Array:
     """[n, k] of 0 and 1: whether each ranked position holds a relevant item; the position -1 holds
     none.
     """
-    length = [len(wanted) for wanted in relevant]
-    wanted = (
-        np.concatenate([np.asarray(w, np.int64) for w in relevant])
-        if sum(length)
-        else np.zeros(0, np.int64)
-    )
-    width = max(int(wanted.max(initial=0)), int(ranked.max(initial=0))) + 2
-    keys = np.repeat(np.arange(len(length)), length) * width + wanted + 1
-    asked = np.arange(len(ranked))[:, None] * width + ranked + 1
-    return np.isin(asked, keys).astype(np.float64)
+    counts = [len(items) for items in relevant]
+    items = np.zeros(0, np.int64)
+    if sum(counts):
+        items = np.concatenate([np.asarray(row, np.int64) for row in relevant])
+    # a pair of row and item as one number
+    width = max(int(items.max(initial=0)), int(ranked.max(initial=0))) + 2
+    relevant_pairs = np.repeat(np.arange(len(counts)), counts) * width + items + 1
+    ranked_pairs = np.arange(len(ranked))[:, None] * width + ranked + 1
+    return np.isin(ranked_pairs, relevant_pairs).astype(np.float64)
 
 
 def _counts(relevant: Sequence[Sequence[int]]) -> Array:
-    return np.array([len(set(map(int, wanted))) for wanted in relevant], np.float64)
+    """[n]: how many different items are relevant in each row."""
+    return np.array([len(set(map(int, items))) for items in relevant], np.float64)
 
 
-def _share(part: Array, whole: Array) -> Measure:
-    """Mean over rows of part / whole; a row whose whole is 0 counts 0."""
-    rows = np.divide(part, whole, out=np.zeros_like(part, np.float64), where=whole > 0)
+def _share(part: Array, total: Array) -> Measure:
+    """Mean over rows of part / total; a row whose total is 0 counts 0."""
+    rows = np.divide(part, total, out=np.zeros_like(part, np.float64), where=total > 0)
     return Measure(np.stack([rows, np.ones_like(rows)], 1), ratio())
 
 
@@ -251,7 +254,7 @@ def ndcg(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
     >>> import numpy as np
     >>> ranked = np.array([[2, 0, 1], [1, 2, 0]])
     >>> measure = ndcg(ranked, [[2], [2, 0]])
-    >>> measure.rows[:, 0].round(2).tolist()  # found first; found second and third
+    >>> measure.rows[:, 0].round(2).tolist()  # the hit is first; the hits are second and third
     [1.0, 0.69]
     >>> interval(measure, groups=np.array(["ann", "bob"])).n
     2
@@ -273,8 +276,8 @@ def precision_at(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
     """Share of the first k that is relevant, averaged over rows; k also where the catalogue ends
     before.
     """
-    found = hits(ranked, relevant)
-    return _share(found.sum(1), np.full(len(found), float(ranked.shape[1])))
+    hit = hits(ranked, relevant)
+    return _share(hit.sum(1), np.full(len(hit), float(ranked.shape[1])))
 
 
 def f1_at(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
@@ -285,8 +288,8 @@ def f1_at(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
     recall is no mean of anything, and can be high where no row has both (Opitz & Burst 2019,
     https://arxiv.org/abs/1911.03347).
     """
-    found = hits(ranked, relevant)
-    return _share(2 * found.sum(1), ranked.shape[1] + _counts(relevant))
+    hit = hits(ranked, relevant)
+    return _share(2 * hit.sum(1), ranked.shape[1] + _counts(relevant))
 
 
 def average_precision(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
@@ -296,17 +299,17 @@ def average_precision(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measu
     The denominator is all relevant items, also where they are more than k (Manning, Raghavan &
     Schütze 2008, eq. 8.8; so do trec_eval's map_cut, ranx and rectools).
     """
-    found = hits(ranked, relevant)
-    precisions = np.cumsum(found, 1) / np.arange(1, found.shape[1] + 1)
-    return _share((found * precisions).sum(1), _counts(relevant))
+    hit = hits(ranked, relevant)
+    precisions = np.cumsum(hit, 1) / np.arange(1, hit.shape[1] + 1)
+    return _share((hit * precisions).sum(1), _counts(relevant))
 
 
 def reciprocal_rank(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measure:
     """MRR@k: one over the rank of the first hit among the first k, 0 without one (Voorhees
     1999).
     """
-    found = hits(ranked, relevant)
-    best = (found / np.arange(1, found.shape[1] + 1)).max(1, initial=0.0)
+    hit = hits(ranked, relevant)
+    best = (hit / np.arange(1, hit.shape[1] + 1)).max(1, initial=0.0)
     return _share(best, np.ones_like(best))
 
 

@@ -1,5 +1,5 @@
-"""What every process of ours does first: keep what it writes to its user, and what it says free of
-secrets.
+"""What every process of ours does first: files that it writes are for its user alone, and messages
+hold no secrets.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from tasteloop.redaction import redact
 _PRIVATE, _GROUP = 0o077, 0o007
 # as Kubernetes makes a volume's directory for a pod's fsGroup
 _SHARED = stat.S_ISGID | stat.S_IRWXG
-_given: int | None = None  # the umask with which the process began
+_umask_before: int | None = None  # with which the process began; None before `begin`
 
 
 def begin(directory: Path | None = None) -> None:
-    """Call once, before anything is written or said; again changes nothing.
+    """Call once, before a file or a message is written; a second call changes nothing.
 
     Files are readable by their user alone, those that libraries write (SQLite, MLflow) too. A
     directory that its owner shares with a group (mode 2770, as a volume with fsGroup has it) stays
@@ -35,29 +35,29 @@ def begin(directory: Path | None = None) -> None:
     Args:
         directory: where the process writes; the home by default.
     """
-    global _given
-    if _given is not None:
+    global _umask_before
+    if _umask_before is not None:
         return
-    _given = os.umask(_PRIVATE)
+    _umask_before = os.umask(_PRIVATE)
     if _is_shared(directory or Home.current().path):
         os.umask(_GROUP)
     logging.setLogRecordFactory(_Record)
-    sys.excepthook = _say
-    threading.excepthook = lambda told: _say(told.exc_type, told.exc_value, told.exc_traceback)
+    sys.excepthook = _print_exception
+    threading.excepthook = _print_exception_of_thread
 
 
 @contextmanager
 def shareable() -> Iterator[None]:
-    """For what is made to be shown to others, a report or a graph: files are made with the user's
-    own umask.
+    """A block that writes what others may read, a report or a graph: its files get the umask with
+    which the process began.
     """
-    with _umask(_given):
+    with _umask(_umask_before):
         yield
 
 
 @contextmanager
 def shared_with_group() -> Iterator[None]:
-    """For what processes of other users of the group read, such as Spark's workers."""
+    """A block whose files the group may read and write, such as Spark's workers."""
     with _umask(_GROUP):
         yield
 
@@ -91,10 +91,14 @@ class _Record(logging.LogRecord):
         return redact(super().getMessage())
 
 
-def _say(
+def _print_exception(
     kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
 ) -> None:
     sys.stderr.write(_traceback(kind, error, trace) + "\n")
+
+
+def _print_exception_of_thread(uncaught: threading.ExceptHookArgs) -> None:
+    _print_exception(uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback)
 
 
 def _traceback(

@@ -1,7 +1,7 @@
 """What no message may hold: secrets of addresses and of the environment, mail addresses, values of
 the input.
 
-Every message of ours goes through `redact`: a TasteloopError's text when it is made, log records
+Every message of ours goes through `redact`: a TasteloopError's text when it is raised, log records
 and the tracebacks of uncaught exceptions (`tasteloop.process`), what a run records and prints
 (`pipelines.local.runner`, `components.step`).
 """
@@ -66,9 +66,11 @@ def redact(text: str) -> str:
 
 
 def _without_user(word: str) -> str:
-    # so that each look finds an '@': the time grows with the length, not with its square
+    # the pattern is tried up to the last '@' alone: the time grows with the length, not its square
     end = word.rfind("@") + 1
-    return _USER.sub(f"{HIDDEN}@", word[:end]) + word[end:] if "://" in word[:end] else word
+    if "://" not in word[:end]:
+        return word
+    return _USER.sub(f"{HIDDEN}@", word[:end]) + word[end:]
 
 
 @cache
@@ -77,10 +79,12 @@ def _secrets() -> tuple[str, ...]:
     began with them; the longest first.
     """
     values = {value for name, value in os.environ.items() if name.endswith(_VARIABLES)}
-    values |= {found[1] for value in os.environ.values() if (found := _PASSWORD.search(value))}
-    return tuple(
-        sorted((value for value in values if len(value) >= _SHORTEST), key=len, reverse=True)
-    )
+    for value in os.environ.values():
+        password = _PASSWORD.search(value)
+        if password is not None:
+            values.add(password[1])
+    long_enough = [value for value in values if len(value) >= _SHORTEST]
+    return tuple(sorted(long_enough, key=len, reverse=True))
 
 
 def redact_strings(value: Any) -> Any:
@@ -89,7 +93,9 @@ def redact_strings(value: Any) -> Any:
         return redact(value)
     if isinstance(value, dict):
         return {key: redact_strings(entry) for key, entry in value.items()}
-    return [redact_strings(entry) for entry in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [redact_strings(entry) for entry in value]
+    return value
 
 
 def masked(value: object) -> str:

@@ -1,5 +1,5 @@
-"""Directories that are handed on between machines: in an object store that fsspec reaches, or at a
-path.
+"""Directories that are handed on between machines, at an address: the URL of an object store that
+fsspec reaches, or a path.
 
 An object store renames nothing. So a directory's files go under a name that nobody has read yet, a
 small pointer names them last, and whoever finds the pointer finds all of them. At a path a rename
@@ -22,82 +22,88 @@ from tasteloop.files import atomic_directory
 _POINTER = "current.json"
 
 
-def remote(place: str) -> bool:
-    """Whether a place is a URL (s3://bucket/path), not a path."""
-    return "://" in place
+def is_remote(address: str) -> bool:
+    """Whether an address is a URL (s3://bucket/path), not a path."""
+    return "://" in address
 
 
-def send(directory: Path, place: str) -> None:
-    """Put a directory's files there in place of what was there; a reader finds the old ones or the
-    new ones.
+def send(directory: Path, address: str) -> None:
+    """Put a directory's files at the address in place of earlier ones.
+
+    A reader finds all of the earlier files or all of the new ones.
+
+    Raises:
+        TasteloopError: the store cannot be written to.
     """
-    if not remote(place):
-        with atomic_directory(Path(place)) as folder:
+    if not is_remote(address):
+        with atomic_directory(Path(address)) as folder:
             shutil.copytree(directory, folder, dirs_exist_ok=True)
         return
-    with _store(place, "write to") as (system, root):
+    with _store(address, "write to") as (system, root):
         before, name = _current(system, root), uuid.uuid4().hex
-        names = sorted(
-            str(f.relative_to(directory).as_posix()) for f in directory.rglob("*") if f.is_file()
-        )
-        for each in names:
-            target = f"{root}/{name}/{each}"
+        files = [path for path in directory.rglob("*") if path.is_file()]
+        names = sorted(path.relative_to(directory).as_posix() for path in files)
+        for file in names:
+            target = f"{root}/{name}/{file}"
             system.makedirs(target.rpartition("/")[0], exist_ok=True)
-            system.put_file(str(directory / each), target)
-        system.pipe_file(
-            f"{root}/{_POINTER}", json.dumps({"folder": name, "files": names}).encode()
-        )
+            system.put_file(str(directory / file), target)
+        pointer = json.dumps({"folder": name, "files": names})
+        system.pipe_file(f"{root}/{_POINTER}", pointer.encode())
         if before:
             system.rm(f"{root}/{before['folder']}", recursive=True)
 
 
-def there(place: str) -> bool:
-    """Whether something was sent there and not discarded since."""
-    if not remote(place):
-        return Path(place).is_dir()
-    with _store(place, "read") as (system, root):
+def exists(address: str) -> bool:
+    """Whether a directory was sent to the address and not discarded since."""
+    if not is_remote(address):
+        return Path(address).is_dir()
+    with _store(address, "read") as (system, root):
         return _current(system, root) is not None
 
 
-def fetch(place: str, directory: Path) -> bool:
-    """Make a directory of what was sent there; False, and nothing is changed, where nothing was.
+def fetch(address: str, directory: Path) -> bool:
+    """Make a directory of what was sent to the address.
+
+    Returns:
+        False where nothing was sent; then nothing is changed.
 
     Raises:
         TasteloopError: it cannot be read, or not all of it is there.
     """
-    if not remote(place):
-        if not Path(place).is_dir():
+    if not is_remote(address):
+        if not Path(address).is_dir():
             return False
         with atomic_directory(directory) as folder:
-            shutil.copytree(place, folder, dirs_exist_ok=True)
+            shutil.copytree(address, folder, dirs_exist_ok=True)
         return True
-    with _store(place, "read") as (system, root):
-        found = _current(system, root)
-        if found is None:
+    with _store(address, "read") as (system, root):
+        pointer = _current(system, root)
+        if pointer is None:
             return False
         with atomic_directory(directory) as folder:
-            for each in found["files"]:
-                if each.startswith("/") or ".." in PurePosixPath(each).parts:
+            for file in pointer["files"]:
+                if file.startswith("/") or ".." in PurePosixPath(file).parts:
                     raise TasteloopError(
-                        f"{place} names a file outside of it, {each!r}: nothing of it is taken"
+                        f"{address} names a file outside of it, {file!r}: nothing of it is taken"
                     )
-                target = folder / each
+                target = folder / file
                 target.parent.mkdir(parents=True, exist_ok=True)
-                system.get_file(f"{root}/{found['folder']}/{each}", str(target))
+                system.get_file(f"{root}/{pointer['folder']}/{file}", str(target))
         return True
 
 
-def discard(place: str) -> None:
-    """Forget what was sent there, if anything was."""
-    if not remote(place):
-        shutil.rmtree(place, ignore_errors=True)
+def discard(address: str) -> None:
+    """Remove what was sent to the address, if anything was."""
+    if not is_remote(address):
+        shutil.rmtree(address, ignore_errors=True)
         return
-    with _store(place, "remove") as (system, root):
+    with _store(address, "remove") as (system, root):
         if system.exists(root):
             system.rm(root, recursive=True)
 
 
 def _current(system: Any, root: str) -> Any:
+    """The pointer, {"folder": name, "files": [names]}; None where nothing was sent."""
     try:
         return json.loads(system.cat_file(f"{root}/{_POINTER}"))
     except FileNotFoundError:
@@ -105,16 +111,16 @@ def _current(system: Any, root: str) -> Any:
 
 
 @contextmanager
-def _store(place: str, verb: str) -> Iterator[tuple[Any, str]]:
-    """The file system of a URL and the path in it; what goes wrong inside is told as ours."""
+def _store(address: str, verb: str) -> Iterator[tuple[Any, str]]:
+    """The file system of a URL and the path in it; errors inside become TasteloopErrors."""
     from fsspec.core import url_to_fs
 
     try:
-        system, root = url_to_fs(place, use_listings_cache=False)
+        system, root = url_to_fs(address, use_listings_cache=False)
         yield system, root.rstrip("/")
     except ImportError as error:  # the scheme is known, its package is not here
         raise TasteloopError(
-            f"cannot {verb} {place}: {error}; put that package into the image"
+            f"cannot {verb} {address}: {error}; put that package into the image"
         ) from None
     except (OSError, ValueError) as error:
-        raise TasteloopError(f"cannot {verb} {place}: {type(error).__name__}: {error}") from None
+        raise TasteloopError(f"cannot {verb} {address}: {type(error).__name__}: {error}") from None

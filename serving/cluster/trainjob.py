@@ -67,7 +67,7 @@ def run(template: str, snapshots: Path, settings: str, model: Path, directory: s
     snapshots_copy, model_copy = f"{directory}/{SNAPSHOTS}", f"{directory}/{MODEL}"
 
     # 1. the snapshots, where an earlier try has not sent them
-    if not storage.there(snapshots_copy):
+    if not storage.exists(snapshots_copy):
         storage.send(snapshots, snapshots_copy)
 
     # 2. the job
@@ -82,7 +82,7 @@ def run(template: str, snapshots: Path, settings: str, model: Path, directory: s
             f"TrainJob {name} is complete, but there is no model at {model_copy}: do its pods see that place, and "
             "was its image made of the same commit?"
         )
-    if storage.remote(directory):
+    if storage.is_remote(directory):
         storage.discard(directory)
     else:
         storage.discard(snapshots_copy)
@@ -177,7 +177,7 @@ class Jobs(ResourceClient):
             status = JobStatus.read(job)
             if status.failure:
                 continue
-            if not status.is_complete or storage.there(f"{directory}/{MODEL}"):
+            if not status.is_complete or storage.exists(f"{directory}/{MODEL}"):
                 logger.info(
                     "TrainJob %s/%s of an earlier try is carried on with", self._namespace, name
                 )

@@ -134,21 +134,22 @@ _KEPT = nw.col(REASON).is_null()
 
 def _incomplete() -> nw.Expr:
     """True where a row lacks all columns of a group of which its kind needs one."""
+    groups = dict.fromkeys(group for kind in KINDS.values() for group in kind.needs)
     lacks = []
-    for group in dict.fromkeys(group for kind in KINDS.values() for group in kind.needs):
+    for group in groups:
+        needs_one = nw.col(KIND).is_in(words_needing(*group))
         empty = [nw.col(column).is_null() for column in group]
-        lacks.append(
-            nw.col(KIND).is_in(words_needing(*group))
-            & nw.all_horizontal(*empty, ignore_nulls=False)
-        )
+        lacks.append(needs_one & nw.all_horizontal(*empty, ignore_nulls=False))
     return nw.any_horizontal(*lacks, ignore_nulls=False)
 
 
 def _mark(frame: nw.LazyFrame[Any], rule: str, broken: nw.Expr) -> nw.LazyFrame[Any]:
-    mine = _KEPT & broken.fill_null(False)
-    return frame.with_columns(
-        nw.when(mine).then(nw.lit(rule)).otherwise(nw.col(REASON)).alias(REASON)
-    )
+    """Give the rule as the reason to the rows that break it, and that no earlier rule has
+    removed.
+    """
+    breaks_first = _KEPT & broken.fill_null(False)
+    reason = nw.when(breaks_first).then(nw.lit(rule)).otherwise(nw.col(REASON))
+    return frame.with_columns(reason.alias(REASON))
 
 
 def _with_before(frame: nw.LazyFrame[Any], keys: tuple[str, ...]) -> nw.LazyFrame[Any]:
@@ -179,11 +180,11 @@ def _in_memory(frame: nw.LazyFrame[Any], part: int) -> nw.LazyFrame[Any]:
 def enough(
     parts: Sequence[nw.LazyFrame[Any]], settings: CleaningSettings, keep: Keep = _in_memory
 ) -> list[nw.LazyFrame[Any]]:
-    """The last two rules, which look at all rows that are kept, on `judge`d parts with whole users
-    in each.
+    """Apply the last two rules, which look at all rows that no rule has removed.
 
     Args:
-        keep: computes a part and gives what holds the result; its number tells it from the others.
+        parts: results of `judge`; all rows of a user are in the same part.
+        keep: computes a part, of this number, and returns a frame of the result.
     """
     user, item = nw.col(USER), nw.col(ITEM)
     few_users = (
@@ -191,36 +192,32 @@ def enough(
     )
     if settings.min_item_events == 1:  # then no user takes an item along
         return [keep(_mark(part, "few_user_events", few_users), n) for n, part in enumerate(parts)]
-    kept, size = [keep(part, n) for n, part in enumerate(parts)], -1
-    while size != (size := sum(_size(part) for part in kept)):
-        if len(kept) == 1:
+    remaining = [keep(part, n) for n, part in enumerate(parts)]
+    size_before, size = -1, sum(_size(part) for part in remaining)
+    while size != size_before:  # each round may leave others with too little
+        if len(remaining) == 1:
             few_items = (
                 ~(_KEPT.cast(nw.Int64()).sum().over(ITEM) >= settings.min_item_events)
                 & ~item.is_null()
             )
         else:
-            few_items = item.is_in(_rare(kept, settings.min_item_events))
+            few_items = item.is_in(_rare(remaining, settings.min_item_events))
         marked = [
             _mark(_mark(part, "few_item_events", few_items), "few_user_events", few_users)
-            for part in kept
+            for part in remaining
         ]
-        kept = [keep(part, n) for n, part in enumerate(marked)]
-    return kept
+        remaining = [keep(part, n) for n, part in enumerate(marked)]
+        size_before, size = size, sum(_size(part) for part in remaining)
+    return remaining
 
 
 def _rare(parts: Sequence[nw.LazyFrame[Any]], least: int) -> list[str]:
     """Items with fewer kept events than `least`, over all parts."""
     counts: Counter[str] = Counter()
     for part in parts:
-        counts.update(
-            dict(
-                part.filter(_KEPT, ~nw.col(ITEM).is_null())
-                .group_by(ITEM)
-                .agg(nw.len())
-                .collect()
-                .iter_rows()
-            )
-        )
+        with_item = part.filter(_KEPT, ~nw.col(ITEM).is_null())
+        counts_of_part = with_item.group_by(ITEM).agg(nw.len()).collect()
+        counts.update(dict(counts_of_part.iter_rows()))
     return [item for item, count in counts.items() if count < least]
 
 
@@ -233,10 +230,9 @@ def accepted(judged: nw.LazyFrame[Any], scale: tuple[float, float]) -> nw.LazyFr
 
 def rejected(judged: nw.LazyFrame[Any]) -> nw.LazyFrame[Any]:
     """The others, as they were written, with REASON and ROW; in no order."""
-    written = {TIME: nw.col(TIME_WRITTEN), VALUE: nw.col(VALUE_WRITTEN)}
-    return judged.filter(~_KEPT).select(
-        *(written.get(c, nw.col(c)).alias(c) for c in EVENTS_SCHEMA), REASON, ROW
-    )
+    as_written = {TIME: TIME_WRITTEN, VALUE: VALUE_WRITTEN}
+    columns = [nw.col(as_written.get(name, name)).alias(name) for name in EVENTS_SCHEMA]
+    return judged.filter(~_KEPT).select(*columns, REASON, ROW)
 
 
 def _size(frame: nw.LazyFrame[Any]) -> int:

@@ -55,12 +55,12 @@ def positive(threshold: float = 0.7) -> nw.Expr:
             words[declared.value].append(declared.word)
 
     is_high = (value >= threshold - ROUNDING).fill_null(False)
-    wanted = (
+    says_so = (
         kind.is_in(words["ignored"])
         | (kind.is_in(words["decides"]) & is_high)
         | (kind.is_in(words["corrects"]) & (value.is_null() | is_high))
     )
-    return ~nw.col(ITEM).is_null() & wanted.fill_null(False)
+    return ~nw.col(ITEM).is_null() & says_so.fill_null(False)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Event:
         return kind is None or kind.consumes
 
     def json(self) -> dict[str, Any]:
-        """What `parse` reads: without what is absent."""
+        """The event as `parse` reads it, without the keys that are None."""
         return {key: value for key, value in vars(self).items() if value is not None}
 
     @classmethod

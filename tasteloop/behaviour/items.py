@@ -54,8 +54,10 @@ class Catalogue:
 
     @classmethod
     def read(cls, path: Path) -> Catalogue:
-        """From an items table on disk. Raises TasteloopError where it is not a whole Parquet
-        file.
+        """From an items table on disk.
+
+        Raises:
+            TasteloopError: no complete Parquet file.
         """
         table = read_parquet(path)
         return cls(*(table[column].to_list() for column in (ITEM, TITLE, LABELS, TEXT, RELEASED)))
@@ -74,22 +76,24 @@ class Catalogue:
         return sorted({label for labels in self.labels for label in labels})
 
     def membership(self, names: list[str]) -> NDArray[np.float32]:
-        """[items, labels]: 1 where an item bears the label; kept for the next who asks, and
-        read-only.
+        """[items, labels]: 1 where an item bears the label.
+
+        The matrix is computed once for the same names, and is read-only.
         """
         import numpy as np
 
-        if (kept := self._memberships.get(tuple(names))) is not None:
-            return kept
+        computed = self._memberships.get(tuple(names))
+        if computed is not None:
+            return computed
         column = {name: k for k, name in enumerate(names)}
-        out = np.zeros((len(self), len(names)), np.float32)
+        matrix = np.zeros((len(self), len(names)), np.float32)
         for position, labels in enumerate(self.labels):
             for label in labels:
                 if label in column:
-                    out[position, column[label]] = 1
-        out.flags.writeable = False
-        self._memberships[tuple(names)] = out
-        return out
+                    matrix[position, column[label]] = 1
+        matrix.flags.writeable = False
+        self._memberships[tuple(names)] = matrix
+        return matrix
 
     @cached_property
     def _memberships(self) -> dict[tuple[str, ...], NDArray[np.float32]]:

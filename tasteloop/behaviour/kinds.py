@@ -31,11 +31,12 @@ class Kind:
         word: its name in tables and requests.
         verb: what the text of a history says that the user did.
         strength: from -1 (rejects the item) to 1 (pays for it or praises it). The sign says whether
-            the kind is positive, negative or, at 0, neutral; the size orders the kinds.
+            the kind is positive, negative or, at 0, neutral. The size says how much the act tells
+            beside others; nothing reads it yet.
         value: what the value of an event means for a positive kind. "ignored": the act says all.
             "corrects": the event is positive unless it has a value below the threshold.
             "decides": the event is positive only with a value from the threshold up.
-        needs: what a row must have: of each group of columns at least one.
+        needs: groups of columns; a row must have at least one column of each group.
         is_act: whether the user did something. What was merely shown is in no history and no text.
         consumes: whether the item is then known to the user, and not recommended again.
         is_response: whether it counts as a click on an item that was recommended.

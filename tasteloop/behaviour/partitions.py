@@ -1,5 +1,5 @@
-"""Tables larger than memory: split into parts of whole users on disk, worked on part by part,
-written in order.
+"""Tables larger than memory: split into parts on disk, each with all rows of its users, worked on
+part by part, and written in order.
 
 A table of at most `rows_a_part` rows is one part and stays in memory. What is written does not
 depend on how many parts there were, byte for byte.
@@ -51,7 +51,7 @@ class DataSettings(BaseModel, frozen=True, extra="forbid"):
 
     @contextmanager
     def work(self, output: Path) -> Iterator[Path]:
-        """A folder for what lies between, which is removed when the block ends."""
+        """A folder for intermediate files, which is removed when the block ends."""
         if self.shared and self.engine == "spark":
             self.shared.mkdir(parents=True, exist_ok=True)
             with (
@@ -78,15 +78,15 @@ def write_rows(path: Path, frames: Iterable[pl.DataFrame], schema: pl.Schema) ->
         atomic_file(path) as temporary,
         pq.ParquetWriter(temporary, arrow, compression="zstd") as writer,
     ):
-        left = pl.DataFrame(schema=schema)
+        pending = pl.DataFrame(schema=schema)
         for frame in frames:
-            left = pl.concat([left, frame.select(schema.names()).cast(schema)])
-            whole = left.height - left.height % _GROUP
-            for begin in range(0, whole, _GROUP):
-                writer.write_table(_arrow(left[begin : begin + _GROUP]))
-            left = left[whole:].clone()
-        if left.height:
-            writer.write_table(_arrow(left))
+            pending = pl.concat([pending, frame.select(schema.names()).cast(schema)])
+            full = pending.height - pending.height % _GROUP  # rows of full row groups
+            for begin in range(0, full, _GROUP):
+                writer.write_table(_arrow(pending[begin : begin + _GROUP]))
+            pending = pending[full:].clone()
+        if pending.height:
+            writer.write_table(_arrow(pending))
 
 
 def _arrow(frame: pl.DataFrame) -> Any:
@@ -98,8 +98,10 @@ def count(rows: pl.LazyFrame) -> int:
 
 
 def scan(path: Path) -> pl.LazyFrame:
-    """A table of ours, read when it is asked for; TasteloopError where it is not a whole Parquet
-    file.
+    """A table of ours, whose rows are read when they are needed.
+
+    Raises:
+        TasteloopError: no complete Parquet file.
     """
     read_parquet(path, 0)
     return pl.scan_parquet(path, hive_partitioning=False, glob=False)
@@ -132,8 +134,8 @@ def clean(
     """
     parts = -(-height // data.rows_a_part)
     if parts <= 1:
-        whole = cleaning.clean(nw.from_native(rows), scale, settings)
-        return iter([whole.events.to_native()]), iter([whole.quarantine.to_native()])
+        cleaned = cleaning.clean(nw.from_native(rows), scale, settings)
+        return iter([cleaned.events.to_native()]), iter([cleaned.quarantine.to_native()])
 
     passes: dict[int, int] = {}
 
@@ -165,21 +167,20 @@ def _sorted_part(rows: pl.LazyFrame, order: list[str], path: Path) -> None:
 
 
 def in_order(folder: Path, order: list[str], rows_a_piece: int) -> Iterator[pl.DataFrame]:
-    """The rows of all files of a folder, each of which is sorted, sorted together, some at a
-    time.
-    """
+    """The rows of all files of a folder in order, about so many at a time; each file is sorted."""
     files = sorted(folder.glob("*.parquet"))
     rows, first = pl.scan_parquet(files, hive_partitioning=False), pl.col(order[0])
     pieces = -(-count(rows) // rows_a_piece)
     if pieces <= 1:
         yield rows.collect().sort(order)
         return
-    sample = (
-        pl.concat([pl.scan_parquet(f).select(first.gather_every(64)).collect() for f in files])
-        .to_series()
-        .sort()
-    )
-    bounds = [None, *sample.gather_every(-(-len(sample) // pieces))[1:].unique().sort(), None]
+    # bounds of the pieces, by a sample of every file
+    samples = [pl.scan_parquet(file).select(first.gather_every(64)).collect() for file in files]
+    sample = pl.concat(samples).to_series().sort()
+    between = sample.gather_every(-(-len(sample) // pieces))[1:].unique().sort()
+    bounds = [None, *between, None]
     for low, high in zip(bounds[:-1], bounds[1:], strict=True):
-        within = rows if low is None else rows.filter(first >= low)
-        yield (within if high is None else within.filter(first < high)).collect().sort(order)
+        piece = rows if low is None else rows.filter(first >= low)
+        if high is not None:
+            piece = piece.filter(first < high)
+        yield piece.collect().sort(order)

@@ -65,7 +65,7 @@ class PrepareResult:
 def prepare(
     dataset: Path, settings: PrepareSettings, out: Path, data: DataSettings | None = None
 ) -> PrepareResult:
-    """Take snapshots of a data set, split them by time, and tell each as text.
+    """Take snapshots of a data set, split them by time, and write each history as text.
 
     A data set without times is split at random, which snapshots.json (`split_by`) and the log say.
 
@@ -101,12 +101,14 @@ def prepare(
             if data.engine == "spark":
                 from tasteloop.behaviour import spark
 
-                events, taken = spark.take(rows, count(rows), catalogue, settings, cuts, data, work)
+                events, snapshots = spark.take(
+                    rows, count(rows), catalogue, settings, cuts, data, work
+                )
             else:
                 events = _by_user(rows, data, work)
-                taken = _take_in_parts(directory / EVENTS, catalogue, settings, cuts, data)
+                snapshots = _take_in_parts(directory / EVENTS, catalogue, settings, cuts, data)
             write_rows(directory / EVENTS, events, rows.collect_schema())
-            write_rows(directory / SNAPSHOTS, map(tally.counted, taken), TABLE)
+            write_rows(directory / SNAPSHOTS, map(tally.count, snapshots), TABLE)
 
         # 3. what can be learned of them
         if missing := [split for split in SPLITS if not tally.splits[split]]:
@@ -200,8 +202,8 @@ def _by_user(rows: pl.LazyFrame, data: DataSettings, work: Path) -> Iterator[pl.
     if height > data.rows_a_part:
         joined = parts[0].join(_users(rows, data).select(USER, _PART).lazy(), on=USER, how="left")
         parts = split(joined, pl.col(_PART), -(-height // data.rows_a_part), work / "users")
-    for one in parts:
-        yield one.select(row, *rows.collect_schema()).collect().sort(USER, TIME, row).drop(row)
+    for part in parts:
+        yield part.select(row, *rows.collect_schema()).collect().sort(USER, TIME, row).drop(row)
 
 
 def _users(events: pl.LazyFrame, data: DataSettings) -> pl.DataFrame:
@@ -222,17 +224,16 @@ def _take_in_parts(
     time.
     """
     events = pl.scan_parquet(path, hive_partitioning=False, glob=False)
+    parts = _users(events, data).group_by(_PART, maintain_order=True)
     first = 0
-    for height in (
-        _users(events, data).group_by(_PART, maintain_order=True).agg(pl.col("len").sum())["len"]
-    ):
+    for height in parts.agg(pl.col("len").sum())["len"]:
         yield take(events.slice(first, height).collect(), first, catalogue, settings, cuts)
         first += height
 
 
 class _Tally:
-    """Counts of snapshots and, of the training ones, of the labels that are present, as they go
-    by.
+    """Counts of the snapshots of each split, and of the labels that are present in the training
+    ones; tables are counted while they are written.
     """
 
     def __init__(self, catalogue: Catalogue, share: float) -> None:
@@ -240,7 +241,8 @@ class _Tally:
         self._catalogue, self._share = catalogue, share
         self._labels = [0.0] * len(catalogue.label_names)
 
-    def counted(self, table: pl.DataFrame) -> pl.DataFrame:
+    def count(self, table: pl.DataFrame) -> pl.DataFrame:
+        """Add the snapshots of a table to the counts; returns the table."""
         self.splits.update(table[SPLIT])
         training = table.filter(table[SPLIT] == TRAIN)
         for rows in training.iter_slices(1 << 16):
@@ -272,17 +274,20 @@ class _Tally:
 
 
 def _split_reviews(path: Path, settings: PrepareSettings) -> pl.DataFrame | None:
-    """Split by a hash of the text, so that a text repeated is on one side and a new review moves no
-    old one.
+    """The reviews, split by a hash of the text; None where there are none.
+
+    So a text that is repeated is in one split, and a new review moves no earlier one.
     """
     if not path.exists():
         return None
     reviews = read_parquet(path)
     test, validation = settings.reviews_test_share, settings.reviews_validation_share
 
-    def side(text: str) -> str:
+    def split_of(text: str) -> str:
         u = _uniform(" ".join(text.lower().split()))
-        return TEST if u < test else VALIDATION if u < test + validation else TRAIN
+        if u < test:
+            return TEST
+        return VALIDATION if u < test + validation else TRAIN
 
-    splits = [side(text) for text in reviews[TEXT].to_list()]
+    splits = [split_of(text) for text in reviews[TEXT].to_list()]
     return reviews.select(TEXT, SENTIMENT).with_columns(pl.Series(SPLIT, splits, dtype=pl.String))

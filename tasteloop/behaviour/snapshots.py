@@ -192,55 +192,64 @@ def take(
     """
     import pyarrow as pa
 
+    # 1. what is positive, and where each user's events begin
     events, times, users = _events(table), table[TIME].to_list(), table[USER].to_list()
     texts = TextsOfEvents(events, catalogue, settings.text)
-    wanted = [e.item in catalogue.index and e.positive(settings.text.positive) for e in events]
+    is_liked = [e.item in catalogue.index and e.positive(settings.text.positive) for e in events]
     starts = [i for i in range(len(users)) if i == 0 or users[i] != users[i - 1]] + [len(users)]
-    seen: list[tuple[int, int]] = []  # begin and end of each history
+
+    # 2. snapshots, user by user
+    columns: dict[str, list[Any]] = {name: [] for name in (USER, TIME, SPLIT, TEXT, EVENTS_SEEN)}
+    histories: list[tuple[int, int]] = []  # begin and end of each
     futures: list[int] = []  # items, one snapshot's after the other's
-    ends = [0]
-    taken: dict[str, list[Any]] = {name: [] for name in (USER, TIME, SPLIT, TEXT, EVENTS_SEEN)}
+    ends = [0]  # of each snapshot's items among them
     for begin, end in pairwise(starts):
-        liked = [i for i in range(begin, end) if wanted[i]]
-        for cut in history_lengths(times[begin:end], settings):
-            after = bisect_left(liked, begin + cut)
+        liked = [i for i in range(begin, end) if is_liked[i]]
+        for length in history_lengths(times[begin:end], settings):
+            cut = begin + length
+            after = bisect_left(liked, cut)
             future = liked[after : after + settings.horizon]
             if len(future) < settings.minimum_future:
                 break
-            now, last = times[begin + cut - 1], times[future[-1]]
-            side = _split(now, last, cuts)
-            if side is None:
+            now, last = times[cut - 1], times[future[-1]]
+            split = _split(now, last, cuts)
+            if split is None:
                 continue
-            seen.append((max(begin, begin + cut - settings.text.history_limit), begin + cut))
+            history = max(begin, cut - settings.text.history_limit), cut
+            histories.append(history)
             futures += [catalogue.index[events[i].item or ""] for i in future]
             ends.append(len(futures))
-            for name, value in zip(
-                taken, (users[begin], now, side, texts.text(*seen[-1]), cut), strict=True
-            ):
-                taken[name].append(value)
-    frame = pl.DataFrame(taken, schema={name: TABLE[name] for name in taken})
-    bounds = pl.DataFrame(seen, schema={"from": pl.Int64, "to": pl.Int64}, orient="row") + first
-    history = bounds.select(pl.int_ranges("from", "to", dtype=pl.Int32).alias(HISTORY))
+            columns[USER].append(users[begin])
+            columns[TIME].append(now)
+            columns[SPLIT].append(split)
+            columns[TEXT].append(texts.text(*history))
+            columns[EVENTS_SEEN].append(length)
+
+    # 3. the table; lists of row numbers and of items are built without Python objects
+    frame = pl.DataFrame(columns, schema={name: TABLE[name] for name in columns})
+    bounds = (
+        pl.DataFrame(histories, schema={"from": pl.Int64, "to": pl.Int64}, orient="row") + first
+    )
+    rows = bounds.select(pl.int_ranges("from", "to", dtype=pl.Int32).alias(HISTORY))
     lists = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), pa.array(futures, pa.int32()))
-    return frame.with_columns(history[HISTORY], pl.Series(FUTURE, lists)).select(TABLE.names())
+    return frame.with_columns(rows[HISTORY], pl.Series(FUTURE, lists)).select(TABLE.names())
 
 
 def history_lengths(times: list[int], settings: PrepareSettings) -> list[int]:
     """History lengths to look at, moved forward to where the next event is strictly later."""
-    wanted = [
-        *settings.positions,
-        *range(max(settings.positions, default=0) + settings.stride, len(times), settings.stride),
-    ]
-    out: list[int] = []
-    for cut in sorted(set(wanted)):
-        while 0 < cut < len(times) and times[cut] == times[cut - 1]:
-            cut += 1
-        if 0 < cut < len(times) and cut not in out:
-            out.append(cut)
-    return out
+    first_stride = max(settings.positions, default=0) + settings.stride
+    positions = {*settings.positions, *range(first_stride, len(times), settings.stride)}
+    lengths: list[int] = []
+    for length in sorted(positions):
+        while 0 < length < len(times) and times[length] == times[length - 1]:
+            length += 1
+        if 0 < length < len(times) and length not in lengths:
+            lengths.append(length)
+    return lengths
 
 
 def _split(now: int, last: int, cuts: tuple[int, int]) -> str | None:
+    """The split of a snapshot at `now` with a truth until `last`; None where it straddles a cut."""
     validation_from, test_from = cuts
     if last < validation_from:
         return TRAIN

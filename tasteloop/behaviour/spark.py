@@ -32,7 +32,7 @@ from tasteloop.errors import TasteloopError
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-_BEGIN = "begin"  # the place of a user's first event in the whole table
+_BEGIN = "begin"  # the position of a user's first event in the table of all users
 _LISTED = "listed"
 _TYPES = {
     pl.String(): "string",
@@ -106,8 +106,8 @@ def clean(
     spark = session(data)
     rows.sink_parquet(work / "rows.parquet", engine="streaming")
     spark.conf.set("spark.sql.shuffle.partitions", str(_parts(height, data)))
-    whole = nw.from_native(_read(spark, work / "rows.parquet"))
-    (judged,) = enough([judge(whole, scale, settings)], settings, _persist)
+    source = nw.from_native(_read(spark, work / "rows.parquet"))
+    (judged,) = enough([judge(source, scale, settings)], settings, _persist)
     _write(accepted(judged, scale).to_native().sort(TIME, ROW), work / "accepted")
     _write(rejected(judged).to_native().sort(ROW), work / "rejected")
     judged.to_native().unpersist()
@@ -133,9 +133,9 @@ def take(
     users.select(USER, (pl.col("count").cum_sum() - pl.col("count")).alias(_BEGIN)).write_parquet(
         work / "users.parquet"
     )
-    placed = events.join(_read(spark, work / "users.parquet"), USER)
+    with_begin = events.join(_read(spark, work / "users.parquet"), USER)
     ordered = (
-        placed.repartitionByRange(_parts(height, data), USER)
+        with_begin.repartitionByRange(_parts(height, data), USER)
         .sortWithinPartitions(USER, TIME, ROW)
         .persist()
     )
@@ -143,10 +143,11 @@ def take(
     def snapshots(batches: Iterator[Any]) -> Iterator[Any]:
         import pyarrow as pa
 
-        if not (some := list(batches)):
+        partition = list(batches)
+        if not partition:
             return
-        table = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(some)))
-        taken = _take(table, int(table[_BEGIN][0]), catalogue, settings, cuts)
+        table = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(partition)))
+        snapshots_of_part = _take(table, int(table[_BEGIN][0]), catalogue, settings, cuts)
         types = {
             "string": pa.string(),
             "long": pa.int64(),
@@ -159,7 +160,11 @@ def take(
                 for name, kind in (column.split() for column in _SCHEMA.split(", "))
             ]
         )
-        yield from taken.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema).to_batches()
+        yield from (
+            snapshots_of_part.to_arrow(compat_level=pl.CompatLevel.oldest())
+            .cast(schema)
+            .to_batches()
+        )
 
     _write(ordered.select(*EVENTS_SCHEMA), work / "events")
     _write(ordered.mapInArrow(snapshots, _SCHEMA), work / "snapshots")
@@ -191,8 +196,8 @@ def _parts(height: int, data: DataSettings) -> int:
 
 
 def _persist(frame: nw.LazyFrame[Any], part: int) -> nw.LazyFrame[Any]:
-    kept: nw.LazyFrame[Any] = nw.from_native(frame.to_native().persist())
-    return kept
+    persisted: nw.LazyFrame[Any] = nw.from_native(frame.to_native().persist())
+    return persisted
 
 
 def _read(spark: SparkSession, path: Path) -> DataFrame:
@@ -204,6 +209,6 @@ def _write(frame: DataFrame, path: Path) -> None:
 
 
 def _pieces(folder: Path) -> Iterator[pl.DataFrame]:
-    """What was written, a file of Spark's at a time, in the order of its partitions."""
+    """The rows that Spark wrote to a folder, a file at a time, in the order of its partitions."""
     for path in sorted(folder.glob("part-*.parquet")):
         yield pl.read_parquet(path, hive_partitioning=False, glob=False)

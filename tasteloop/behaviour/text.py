@@ -72,8 +72,8 @@ def behaviour_text(history: Sequence[Event], catalogue: Catalogue, settings: Tex
 
 
 class TextsOfEvents:
-    """`behaviour_text` of many histories of events that lie in a row; what an event adds to a text
-    is made once.
+    """`behaviour_text` of many histories that are slices of one list of events. What an event adds
+    to a text is computed once.
     """
 
     def __init__(
@@ -82,18 +82,16 @@ class TextsOfEvents:
         self._settings = settings
         self._liked = [_liked_labels(event, catalogue, settings) for event in events]
         self._verbs = [_verb(event, settings) for event in events]
-        items: dict[tuple[str | None, str | None], str] = {}
-        self._subjects = [
-            items[key]
-            if (key := (e.item, e.text)) in items
-            else items.setdefault(key, _subject(e, catalogue))
-            for e in events
-        ]
+        subjects: dict[tuple[str | None, str | None], str] = {}
+        self._subjects: list[str] = []
+        for event in events:
+            key = event.item, event.text
+            if key not in subjects:
+                subjects[key] = _subject(event, catalogue)
+            self._subjects.append(subjects[key])
 
     def text(self, begin: int, end: int) -> str:
-        """Of one user's events [begin, end), which times have put in order and `history_limit` has
-        cut.
-        """
+        """The text of the events [begin, end): one user's, in order, at most `history_limit`."""
         recent = slice(max(begin, end - self._settings.max_events), end)
         return _compose(
             self._liked[begin:end], self._verbs[recent], self._subjects[recent], self._settings
@@ -106,8 +104,11 @@ def _compose(
     subjects: Sequence[str],
     settings: TextSettings,
 ) -> str:
-    """From the labels of each event (None where it is no like) and, of the newest, what was done
-    with what.
+    """The text of a history.
+
+    Args:
+        liked: the labels of each event's item; None where the event is no like.
+        verbs, subjects: what was done with what, of the newest events, the oldest of them first.
     """
     if not liked:
         return "no history"
@@ -131,9 +132,9 @@ def _summary(liked: Sequence[Sequence[str] | None], settings: TextSettings) -> s
 
 
 def _liked_labels(event: Event, catalogue: Catalogue, settings: TextSettings) -> list[str] | None:
-    """The labels of an item that is known and wanted."""
-    known = event.item in catalogue.index and event.positive(settings.positive)
-    return _labels(event, catalogue) if known else None
+    """The labels of the event's item; None where the item is unknown or not liked."""
+    is_like = event.item in catalogue.index and event.positive(settings.positive)
+    return _labels(event, catalogue) if is_like else None
 
 
 def _labels(event: Event, catalogue: Catalogue) -> list[str]:

@@ -55,9 +55,11 @@ def likely_range(unit: Unit) -> tuple[int, int]:
 
 def likely_unit(number: float) -> Unit | None:
     """The unit whose `likely_range` a number is in."""
-    return next(
-        (unit for unit in PER_UNIT if likely_range(unit)[0] <= number < likely_range(unit)[1]), None
-    )
+    for unit in PER_UNIT:
+        low, high = likely_range(unit)
+        if low <= number < high:
+            return unit
+    return None
 
 
 def parse_iso(written: str) -> int | None:
@@ -80,6 +82,11 @@ def parse_iso(written: str) -> int | None:
 
 
 def parse_time(time: Any, where: str) -> int | None:
+    """µs since 1970 UTC of a time in JSON, ISO 8601 text or an integer of µs; None for null.
+
+    Raises:
+        TasteloopError: it is neither, before 1970, after the year 9999, or likely in another unit.
+    """
     if time is None:
         return None
     micros = parse_iso(time) if isinstance(time, str) else whole(time)
@@ -104,9 +111,7 @@ def in_words(number: float, unit: Unit) -> str:
 
 
 def whole(number: Any) -> int | None:
-    """A number of JSON, which does not tell 3 from 3.0, as an integer; None for what is none, as
-    booleans are not.
-    """
+    """A number of JSON as an integer, 3.0 as well as 3; None for anything else, booleans too."""
     if isinstance(number, bool) or not isinstance(number, int | float) or number % 1:
         return None
     return int(number)

@@ -1,10 +1,10 @@
 """Sentiment by logistic regression on n-grams: what a fine-tuned encoder has to beat, and what it
 is mixed with.
 
-Words are told by spaces in one script and not at all in another, so the n-grams are either of words
-or of characters, and the validation reviews decide. Rows are tf-idf with logarithmic counts, length
-1. n-grams are hashed (Weinberger et al. 2009), so that a fitted model is two vectors and no
-  vocabulary.
+Some scripts put spaces between words and some do not, so the n-grams are either of words or of
+characters, and the validation reviews decide. Rows are tf-idf with logarithmic counts, of length 1.
+The n-grams are hashed (Weinberger et al. 2009), so that a fitted model is two vectors and no
+vocabulary.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class BagOfWords:
 
     Attributes:
         analyser, strength: what the validation reviews chose.
-        idf, weights: [BUCKETS]; idf is 0 for n-grams that training did not have: they say nothing.
+        idf, weights: [BUCKETS]; idf is 0 for n-grams that training did not have, so that they do
+            not count.
     """
 
     analyser: str
@@ -88,11 +89,11 @@ class BagOfWords:
         from safetensors import safe_open
 
         with safe_open(directory / FILE, "np") as file:
-            said = file.metadata()
+            choice = file.metadata()
             idf, weights, intercept = (
                 file.get_tensor(name) for name in ("idf", "weights", "intercept")
             )
-        return cls(said["analyser"], float(said["strength"]), idf, weights, float(intercept[0]))
+        return cls(choice["analyser"], float(choice["strength"]), idf, weights, float(intercept[0]))
 
 
 def fit(
@@ -102,8 +103,8 @@ def fit(
     validation_positive: NDArray[Any],
     strengths: Sequence[float] = STRENGTHS,
 ) -> BagOfWords:
-    """Fit every analyser with every strength on the training reviews; the one that is likeliest on
-    validation stays.
+    """Fit every analyser with every strength on the training reviews, and choose the model under
+    which the validation reviews are likeliest.
 
     Raises:
         TasteloopError: no training review, or all of one sentiment.
@@ -117,12 +118,13 @@ def fit(
         counts = _counts(analyser, texts)
         df = np.bincount(counts.indices, minlength=BUCKETS)
         idf = np.where(df > 0, np.log((1 + len(texts)) / (1 + df)) + 1, 0).astype(np.float32)
-        seen = np.flatnonzero(df)  # the solver's time is that of all columns, empty ones included
-        rows = _rows(counts, idf)[:, seen]
+        # without empty columns, on which the solver would spend as much time as on others
+        present = np.flatnonzero(df)
+        rows = _rows(counts, idf)[:, present]
         for strength in strengths:
             regression = LogisticRegression(C=strength, solver="liblinear").fit(rows, positive)
             weights = np.zeros(BUCKETS, np.float32)
-            weights[seen] = regression.coef_[0]
+            weights[present] = regression.coef_[0]
             fitted.append(
                 BagOfWords(analyser, strength, idf, weights, float(regression.intercept_[0]))
             )
@@ -180,7 +182,7 @@ def _counts(analyser: str, texts: Sequence[str]) -> Any:
 
 @cache
 def _hasher(analyser: str) -> Any:
-    """It keeps nothing of what it reads, so threads share it."""
+    """A vectoriser without state, which threads may share."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
     return HashingVectorizer(

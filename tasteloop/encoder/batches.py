@@ -1,5 +1,5 @@
-"""Texts as batches: token ids, padding to the longest of a batch only, and the frozen layers' work
-done once.
+"""Texts as batches: token ids, padding to the longest text of a batch, and the output of the frozen
+layers, computed once.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TaskData:
-    """One task's texts as token ids, and targets [n, outputs]; which rows train and which
-    validate.
+    """One task's texts and targets.
+
+    Attributes:
+        ids: token ids of each text.
+        targets: [n, outputs].
+        train, validation: positions of the rows that train, and of those that validate.
     """
 
     name: str
@@ -125,8 +129,8 @@ def sorted_batches(
 
 
 class Inputs:
-    """Batches as the trained layers' input: computed by the frozen layers once and kept, or each
-    time.
+    """Batches as the input of the trained layers. The frozen layers compute it once where the cache
+    has room for it, and each time where it has not.
     """
 
     def __init__(
@@ -143,10 +147,10 @@ class Inputs:
         self.lengths = [task.lengths for task in tasks]
         tokens = sum(int(lengths.sum()) for lengths in self.lengths)
         fits = tokens * model.width * 2 <= cache_megabytes * 2**20
-        self.kept: list[torch.Tensor] | None = None
+        self.computed: list[torch.Tensor] | None = None
         if model.frozen_layers >= 0 and fits:
             self.starts = [np.concatenate([[0], lengths.cumsum()]) for lengths in self.lengths]
-            self.kept = [self._compute(t) for t in range(len(tasks))]
+            self.computed = [self._compute(t) for t in range(len(tasks))]
 
     def _compute(self, t: int) -> torch.Tensor:
         """Frozen outputs of all texts of a task, end to end: [tokens, width], half precision."""
@@ -174,7 +178,7 @@ class Inputs:
         """Hidden states [n, t, width] in float32 and mask [n, t]."""
         import torch
 
-        if self.kept is None:
+        if self.computed is None:
             ids, mask = pad([self.tasks[t].ids[i] for i in rows], self.device)
             return self.model.lower(ids, mask), mask
         lengths = self.lengths[t][rows]
@@ -182,7 +186,7 @@ class Inputs:
         mask = torch.zeros(hidden.shape[:2], dtype=torch.int64, device=self.device)
         for n, i in enumerate(rows):
             start, end = self.starts[t][i], self.starts[t][i + 1]
-            hidden[n, : end - start] = self.kept[t][start:end]
+            hidden[n, : end - start] = self.computed[t][start:end]
             mask[n, : end - start] = 1
         return hidden, mask
 
@@ -196,9 +200,8 @@ class Inputs:
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16),
         ):
-            for places in sorted_batches(self.lengths[t][rows], 64):
-                logits = self.model.logits(
-                    self.tasks[t].name, self.model.upper(*self.batch(t, rows[places]))
-                )
-                out[places] = logits.float().cpu().numpy()
+            for positions in sorted_batches(self.lengths[t][rows], 64):
+                pooled = self.model.upper(*self.batch(t, rows[positions]))
+                logits = self.model.logits(self.tasks[t].name, pooled)
+                out[positions] = logits.float().cpu().numpy()
         return out

@@ -24,11 +24,9 @@ def average_precision(logits: NDArray[np.float32], truth: NDArray[np.float32]) -
     """
     from sklearn.metrics import average_precision_score
 
-    return (
-        float(average_precision_score(truth.ravel(), logits.ravel()))
-        if 0 < truth.mean() < 1
-        else 0.0
-    )
+    if not 0 < truth.mean() < 1:
+        return 0.0
+    return float(average_precision_score(truth.ravel(), logits.ravel()))
 
 
 def calibrate(
@@ -37,7 +35,7 @@ def calibrate(
     habits: NDArray[np.float32] | None = None,
     precision: float = 0.8,
 ) -> Calibration:
-    """Platt scaling, decision thresholds, and from where on a statement is sure, on the validation
+    """Fit Platt scaling, decision thresholds and the bound of sure statements on the validation
     window.
 
     `p = σ(slope · logit + habit_slope · habits + intercept)` with one set for all outputs (Platt
@@ -75,7 +73,7 @@ def calibrate(
     fitted = LogisticRegression(C=1e6).fit(
         np.stack([part.ravel() for part in parts], 1), truth.ravel()
     )
-    # what orders nothing keeps its own words rather than their opposite
+    # a part that orders nothing would count against its own order: then no slope is fitted
     if (fitted.coef_ > 0).all():
         scaling = {name: float(slope) for name, slope in zip(names, fitted.coef_[0], strict=True)}
         scaling["intercept"] = float(fitted.intercept_[0])
@@ -103,7 +101,7 @@ def log_odds(
     calibration: Calibration,
     habits: NDArray[np.float32] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
-    """What the text and the habits add to the calibrated log-odds; their sum is the log-odds."""
+    """The terms of the text and of the habits, which add up to the calibrated log-odds."""
     import numpy as np
 
     terms = {"text": calibration.slope * logits.astype(np.float64) + calibration.intercept}
@@ -139,22 +137,29 @@ def choose_thresholds(
     outputs = truth.shape[1]
     if outputs == 1:
         return np.array([0.5])
-    hit, said, counted = (np.zeros((outputs, len(grid))) for _ in range(3))
+    # 1. [outputs, thresholds]: hits by outcome, predictions, and hits as they are expected
+    hit, predicted, expected_hit = (np.zeros((outputs, len(grid))) for _ in range(3))
     for k in range(outputs):
         beyond = probabilities[:, [k]] >= grid
         expected = (1 - _TRUST) * truth[:, k] + _TRUST * probabilities[:, k]
-        hit[k], said[k], counted[k] = truth[:, k] @ beyond, beyond.sum(0), expected @ beyond
-    real, outcomes = (1 - _TRUST) * truth.sum(0) + _TRUST * probabilities.sum(0), truth.sum()
-    micro = 2 * hit.sum(0) / np.maximum(said.sum(0) + outcomes, 1)
+        hit[k] = truth[:, k] @ beyond
+        predicted[k] = beyond.sum(0)
+        expected_hit[k] = expected @ beyond
+    positives, outcomes = (1 - _TRUST) * truth.sum(0) + _TRUST * probabilities.sum(0), truth.sum()
+
+    # 2. one threshold for all outputs
+    micro = 2 * hit.sum(0) / np.maximum(predicted.sum(0) + outcomes, 1)
     start = max(range(len(grid)), key=lambda i: (micro[i], -abs(grid[i] - 0.5)))
+
+    # 3. each output's own, the others held
     chosen = np.full(outputs, start)
     every = np.arange(outputs)
     for _ in range(3):
         for k in range(outputs):
             others = every != k
-            hits = counted[every, chosen][others].sum() + counted[k]
-            total = said[every, chosen][others].sum() + said[k] + real.sum()
-            own = 2 * counted[k] / np.maximum(said[k] + real[k], 1e-9)
+            hits = expected_hit[every, chosen][others].sum() + expected_hit[k]
+            total = predicted[every, chosen][others].sum() + predicted[k] + positives.sum()
+            own = 2 * expected_hit[k] / np.maximum(predicted[k] + positives[k], 1e-9)
             quality = 2 * hits / total + _MACRO * own / outputs - 1e-6 * np.abs(grid - grid[start])
             chosen[k] = int(quality.argmax())
     return np.asarray(grid[chosen])
@@ -173,8 +178,8 @@ def confident_from(
     thresholds: NDArray[np.float64],
     precision: float,
 ) -> float | None:
-    """The least confidence from which on statements are right as often as `precision` says; None:
-    never.
+    """The least confidence from which on statements are right as often as `precision` says; None
+    where there is none.
 
     That share is counted of these rows and claimed of later ones, so its lower 95% bound has to
     reach `precision` (Clopper and Pearson 1934, one-sided; selection with guaranteed risk: Geifman
@@ -184,13 +189,14 @@ def confident_from(
     import numpy as np
     from scipy.stats import beta
 
-    said = probabilities >= thresholds
-    stated = said if truth.shape[1] > 1 else np.ones_like(said)
-    sure, right = confidence(probabilities, thresholds)[stated], (said == (truth > 0))[stated]
+    predicted = probabilities >= thresholds
+    is_statement = predicted if truth.shape[1] > 1 else np.ones_like(predicted)
+    confidences = confidence(probabilities, thresholds)[is_statement]
+    is_right = (predicted == (truth > 0))[is_statement]
     for least in np.linspace(0, 1, 101).round(2):
-        beyond = right[sure >= least]
-        good = int(beyond.sum())
-        if good and beta.ppf(1 - _SURE, good, len(beyond) - good + 1) >= precision:
+        beyond = is_right[confidences >= least]
+        right = int(beyond.sum())
+        if right and beta.ppf(1 - _SURE, right, len(beyond) - right + 1) >= precision:
             return float(least)
     return None
 
@@ -206,10 +212,12 @@ def one_vs_rest(
     later rows.
 
     Args:
-        x: [n, D] features, dense or sparse; y: [n, K]; x_later, y_later: rows that choose.
+        x: [n, D] features, dense or sparse.
+        y: [n, K] labels.
+        x_later, y_later: the later rows, which choose the penalty.
 
     Returns:
-        weights [D, K], bias [K]. A label that is always or never there has weights of 0 and the
+        weights [D, K], bias [K]. A label that all rows or none have has weights of 0 and the
         log-odds of its rate.
     """
     import numpy as np
@@ -218,10 +226,8 @@ def one_vs_rest(
     dense = isinstance(x, np.ndarray)
     best: tuple[float, Any, Any] | None = None
     for penalty in penalties:
-        weights, bias = (
-            np.zeros((x.shape[1], y.shape[1]), np.float32),
-            np.zeros(y.shape[1], np.float32),
-        )
+        weights = np.zeros((x.shape[1], y.shape[1]), np.float32)
+        bias = np.zeros(y.shape[1], np.float32)
         for k in range(y.shape[1]):
             rate = float(y[:, k].mean())
             if not 0 < rate < 1:

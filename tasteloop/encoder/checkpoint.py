@@ -1,5 +1,5 @@
-"""Where a training stands, on disk: weights, optimiser moments and place in the plan, as
-safetensors and JSON.
+"""The state of a training on disk: weights, optimiser moments, and the epoch and step that it has
+reached, as safetensors and JSON.
 
 Every random number of a step is seeded by the step's number, so a resumed run is the run that was
 killed.
@@ -29,7 +29,9 @@ _FOLDER = "checkpoint"
 
 @dataclass
 class Checkpoint:
-    """Place in the plan, the running mean of weights, and the best epoch's weights so far."""
+    """The epoch and step that a training has reached, the running mean of its weights, and the
+    weights of its best epoch.
+    """
 
     work: Path
     fingerprint: str
@@ -53,10 +55,14 @@ class Checkpoint:
         fingerprint: str,
         store: str | None = None,
     ) -> Checkpoint:
-        """The last checkpoint in `work`, or in the object store where one is given, if it belongs
-        to this training.
+        """The last checkpoint of this training; a fresh one where there is none.
 
-        Else a fresh start.
+        Its weights and moments are put into the model and the optimiser.
+
+        Args:
+            work: the directory of the checkpoint.
+            fingerprint: of the data and the settings; a checkpoint with another one is not used.
+            store: the object store that the checkpoint is fetched from and sent to.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -85,13 +91,10 @@ class Checkpoint:
                     "exp_avg": moments[f"exp_avg.{name}"].to(parameter.device),
                     "exp_avg_sq": moments[f"exp_avg_sq.{name}"].to(parameter.device),
                 }
-        kept = {
-            part: {n.removeprefix(part): t for n, t in tensors.items() if n.startswith(part)}
-            for part in ("best.", "mean.")
-        }
+        best, mean = (_with_prefix(tensors, prefix) for prefix in ("best.", "mean."))
         log.info("resumed from epoch %d, step %d", state["epoch"] + 1, state["step"])
         state["best"] = -math.inf if state["best"] is None else state["best"]
-        return cls(work, store=store, **state, best_weights=kept["best."], averaged=kept["mean."])
+        return cls(work, store=store, **state, best_weights=best, averaged=mean)
 
     def end_epoch(self, model: TasteModel, measured: dict[str, float]) -> None:
         self.history.append(measured)
@@ -120,12 +123,12 @@ class Checkpoint:
     @staticmethod
     def swap(model: TasteModel, weights: dict[str, Any]) -> dict[str, Any]:
         """Give a model these weights; returns those that it had."""
-        had = {}
+        replaced = {}
         for name, parameter in model.named_parameters():
             if name in weights:
-                had[name] = parameter.detach().clone()
+                replaced[name] = parameter.detach().clone()
                 parameter.data.copy_(weights[name])
-        return had
+        return replaced
 
     @staticmethod
     def discard(work: Path) -> None:
@@ -165,3 +168,12 @@ class Checkpoint:
         if self.store:
             storage.send(self.work / _FOLDER, self.store)
         self.saved = time.monotonic()
+
+
+def _with_prefix(tensors: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The tensors whose names begin with the prefix, under their names without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -4,10 +4,10 @@ log-odds.
 `logit P(y_ik) = α · z_ik + β · h_ik + γ` with z from the encoder, `h_ik = b_k + w_k · x_i`, and α,
 β, γ fitted on the validation window (`tasteloop.encoder.calibration`). The features x of a history:
 the share of every label among its events, all and liked, plain and decayed by rank (a few of
-everybody's events mixed in), its place among the users' leading singular vectors, all and liked,
-how long it is, and the labels of the items that are likeliest to come next and are not in it yet
-(EASE, Steck 2019): who has seen every western will hardly meet another. Everything is a sum, so
-what each part says can be shown.
+everybody's events mixed in), its position among the users' leading singular vectors, all and
+liked, how long it is, and the labels of the items that are likeliest to come next and are not in
+it yet (EASE, Steck 2019): who has watched every western will hardly meet another. Everything is a
+sum, so the share of each part can be shown.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ if TYPE_CHECKING:
 
 Matrix = NDArray[np.float32]
 _FACTORS = 32
-_MIXED_IN = 5.0  # events of everybody's in the shares of a history
+_MIXED_IN = 5.0  # how many of everybody's events are mixed into the shares of a history
 _DECAY = 0.93  # of an event by its rank from the newest
 _SCALE = 4.0  # of shares, so that one penalty fits all features
 _PENALTIES = (30.0, 100.0, 300.0, 1000.0)
-_COMPARED = 2000  # items, the most met, that can be likely to come next
-_LIKELY = 50  # of them are
-_RIDGE = (300.0, 150.0)  # of what follows any event, and what follows a liked one
-_FOLDS = 5  # of users: a training row is read by what others did, as a later row is
+_COMPARED = 2000  # items, the most frequent, that can be likely to come next
+_LIKELY = 50  # how many of them count as likely
+_RIDGE = (300.0, 150.0)  # of EASE on all events, and on liked ones
+# of users: features of a training row come from what others did, as those of a later row do
+_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ class Habits:
 
     Attributes:
         base: [K] share of each label in everybody's events.
-        factors: [J, f] singular vectors of who met what, scaled for a history's sum.
-        weights: [D, K]; bias: [K].
+        factors: [J, f] singular vectors of who acted on what, scaled for a history's sum.
+        weights: [D, K] of the features for each label.
+        bias: [K] log-odds of each label without features.
         compared: [I] positions of the items that can come next; bundles before these features have
             none.
         follows, follows_liked: [I, I] EASE weights of all events, and of liked ones.
@@ -70,32 +72,37 @@ class Habits:
         from tasteloop.behaviour.snapshots import TRAIN, VALIDATION
         from tasteloop.recommender.collaborative import Past, spectral
 
+        # 1. shares and factors of everything before the validation window
         past = Past.before(data.meta["validation_from"], data)
         vectors, activity = spectral(past.seen, _FACTORS)
         factors = vectors / np.sqrt(activity)[:, None] * np.sqrt(len(activity))
         events_of_item = np.bincount(past.item, minlength=past.items)
         base = events_of_item @ data.catalogue.membership(data.labels) / max(len(past.item), 1)
-        compared = np.sort(np.argsort(-past.seen.sum(0), kind="stable")[:_COMPARED]).astype(
-            np.int32
-        )
+        by_frequency = np.argsort(-past.seen.sum(0), kind="stable")
+        compared = np.sort(by_frequency[:_COMPARED]).astype(np.int32)
         none = np.zeros((0, 0), np.float32)
-        empty = cls(base.astype(np.float32), factors.astype(np.float32), none, none, compared)
-        whole = empty._following(past, np.ones(len(past.names), np.bool_))
+        unfitted = cls(base.astype(np.float32), factors.astype(np.float32), none, none, compared)
+        of_everybody = unfitted._with_followers(past, np.ones(len(past.names), np.bool_))
+
+        # 2. training features, each user's from what the users of other folds did
         train, later = data.split(TRAIN), data.split(VALIDATION)
         fold = train[USER].rank("dense").to_numpy() % _FOLDS
-        held_out = dict(zip(train[USER].to_list(), fold.tolist(), strict=True))
-        folds = np.array([held_out.get(name, -1) for name in past.names])
-        x = np.zeros((len(train), whole.width(len(data.labels))), np.float32)
-        for n in np.unique(fold):
-            rows = train.filter(fold == n)
-            x[fold == n] = empty._following(past, folds != n).of(rows, data)
-        weights, bias = one_vs_rest(
-            x, data.truth(train), whole.of(later, data), data.truth(later), _PENALTIES
-        )
-        return replace(whole, weights=weights, bias=bias)
+        fold_of_user = dict(zip(train[USER].to_list(), fold.tolist(), strict=True))
+        folds = np.array([fold_of_user.get(name, -1) for name in past.names])
+        x = np.zeros((len(train), of_everybody.width(len(data.labels))), np.float32)
+        for number in np.unique(fold):
+            rows = train.filter(fold == number)
+            of_others = unfitted._with_followers(past, folds != number)
+            x[fold == number] = of_others.of(rows, data)
 
-    def _following(self, past: Past, users: NDArray[np.bool_]) -> Habits:
-        """With what follows what among some of the users [U]."""
+        # 3. a logistic regression for each label
+        weights, bias = one_vs_rest(
+            x, data.truth(train), of_everybody.of(later, data), data.truth(later), _PENALTIES
+        )
+        return replace(of_everybody, weights=weights, bias=bias)
+
+    def _with_followers(self, past: Past, users: NDArray[np.bool_]) -> Habits:
+        """With the EASE weights of the users that the mask [U] names."""
         from tasteloop.recommender.collaborative import ease, keep_rows
 
         tables = (past.seen, past.matrix)
@@ -112,47 +119,55 @@ class Habits:
         labels: list[str],
         text: TextSettings,
     ) -> Matrix:
-        """[n, D] of histories; one without known items is everybody's average."""
+        """[n, D] of histories; one without known items has everybody's average."""
         membership = catalogue.membership(labels)
-        place = np.full(len(catalogue), -1, np.int64)
-        place[self.compared] = np.arange(len(self.compared))
+        column = np.full(len(catalogue), -1, np.int64)  # of a position among the compared items
+        column[self.compared] = np.arange(len(self.compared))
         out = np.zeros((len(histories), self.width(len(labels))), np.float32)
         for row, history in enumerate(histories):
             events = [e for e in in_order(history, text.history_limit) if e.item in catalogue.index]
-            met = np.array([catalogue.index[e.item or ""] for e in events], np.int64)
-            liked = met[np.array([e.positive(text.positive) for e in events], np.bool_)]
+            known = np.array([catalogue.index[e.item or ""] for e in events], np.int64)
+            liked = known[np.array([e.positive(text.positive) for e in events], np.bool_)]
+
+            # 1. shares of labels, plain and decayed, beyond everybody's
             parts = []
-            for items in (met, liked):
+            for items in (known, liked):
                 for decay in (1.0, _DECAY):
                     weight = _decayed(len(items), decay)
                     count = weight @ membership[items] + _MIXED_IN * self.base
                     parts.append(_SCALE * (count / (weight.sum() + _MIXED_IN) - self.base))
+
+            # 2. factors, and how long the history is
             parts += [
                 self.factors[items].sum(0) / np.sqrt(len(items) + _MIXED_IN)
-                for items in (met, liked)
+                for items in (known, liked)
             ]
-            parts.append(np.array([np.log1p(len(met)) - 3], np.float32))
+            parts.append(np.array([np.log1p(len(known)) - 3], np.float32))
+
+            # 3. labels of the items that are likeliest to come next
             if len(self.compared):
-                known = {
-                    catalogue.index[e.item]
-                    for e in history
-                    if e.item in catalogue.index and e.consumes
-                }
-                left = ~np.isin(self.compared, list(known))
+                remaining = ~np.isin(self.compared, list(_consumed(history, catalogue)))
                 for items, weights, decay in (
-                    (met, self.follows, _DECAY),
+                    (known, self.follows, _DECAY),
                     (liked, self.follows_liked, 1.0),
                     (liked, self.follows_liked, _DECAY),
                 ):
-                    weight, at = _decayed(len(items), decay), place[items]
-                    score = weight[at >= 0] @ weights[at[at >= 0]]
-                    parts.append(self._expected(score, left, membership))
+                    weight, columns = _decayed(len(items), decay), column[items]
+                    is_compared = columns >= 0
+                    score = weight[is_compared] @ weights[columns[is_compared]]
+                    parts.append(self._expected(score, remaining, membership))
             out[row] = np.concatenate(parts)
         return out
 
-    def _expected(self, score: Matrix, left: NDArray[np.bool_], membership: Matrix) -> Matrix:
-        """[K]: how far the labels of the likeliest items that are left [I] lie from everybody's."""
-        likely = np.flatnonzero(left & (score > 0))
+    def _expected(self, score: Matrix, remaining: NDArray[np.bool_], membership: Matrix) -> Matrix:
+        """[K]: how far the labels of the likeliest of the remaining items lie from everybody's.
+
+        Args:
+            score: [I] how likely a compared item is to come next.
+            remaining: [I] whether it is not in the history yet.
+            membership: [J, K] of `Catalogue.membership`.
+        """
+        likely = np.flatnonzero(remaining & (score > 0))
         likely = likely[np.argsort(-score[likely], kind="stable")[:_LIKELY]]
         if not len(likely):
             return np.zeros_like(self.base)
@@ -189,11 +204,17 @@ class Habits:
     @classmethod
     def load(cls, directory: Path) -> Habits | None:
         """None where the bundle was trained without."""
-        return (
-            cls(**mapped_arrays(directory / HABITS_FILE))
-            if (directory / HABITS_FILE).exists()
-            else None
-        )
+        path = directory / HABITS_FILE
+        return cls(**mapped_arrays(path)) if path.exists() else None
+
+
+def _consumed(history: Sequence[Event], catalogue: Catalogue) -> set[int]:
+    """Positions of the items that the user knows, and that cannot come next."""
+    return {
+        catalogue.index[event.item]
+        for event in history
+        if event.item in catalogue.index and event.consumes
+    }
 
 
 def _decayed(count: int, decay: float) -> Matrix:

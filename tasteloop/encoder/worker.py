@@ -1,9 +1,9 @@
 """One of the processes that fine-tune together: `torchrun -m tasteloop.encoder.worker --place PLACE
 --settings JSON`.
 
-PLACE is a directory that all of them see, or a URL of an object store. The snapshots are taken from
-it, the checkpoints are kept in it and the model is put there, so that any of them may be lost and
-begin again.
+PLACE is a directory that all processes see, or the URL of an object store. It holds the snapshots
+that they read, and gets their checkpoints and the model, so that any of them may be lost and begin
+again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from tasteloop.words import first_paragraph
 SNAPSHOTS, MODEL, CHECKPOINTS = "snapshots", "model", "checkpoints"  # in PLACE
 
 
-def work(place: str, settings: str) -> None:
-    """Train with the others; the first of them leaves the model.
+def work(directory: str, settings: str) -> None:
+    """Train with the other processes; the first of them writes the model.
 
     Args:
+        directory: PLACE.
         settings: the training section as JSON.
 
     Raises:
@@ -34,29 +35,29 @@ def work(place: str, settings: str) -> None:
     from tasteloop.encoder.training import finetune
     from tasteloop.errors import TasteloopError
 
-    if storage.there(f"{place}/{MODEL}"):
-        return  # lost after the model was whole
+    if storage.exists(f"{directory}/{MODEL}"):
+        return  # this process was lost after the model was complete
     with tempfile.TemporaryDirectory(prefix="tasteloop-") as scratch:
         snapshots, model = Path(scratch, SNAPSHOTS), Path(scratch, MODEL)
-        if not storage.fetch(f"{place}/{SNAPSHOTS}", snapshots):
+        if not storage.fetch(f"{directory}/{SNAPSHOTS}", snapshots):
             raise TasteloopError(
-                f"no snapshots at {place}/{SNAPSHOTS}; whoever starts the workers puts them there"
+                f"no snapshots at {directory}/{SNAPSHOTS}; whoever starts the workers puts them there"
             )
         checked = TrainingSettings.model_validate_json(settings)
-        if storage.remote(place):
+        if storage.is_remote(directory):
             finetune(
-                snapshots, checked, model, Path(scratch, CHECKPOINTS), f"{place}/{CHECKPOINTS}"
+                snapshots, checked, model, Path(scratch, CHECKPOINTS), f"{directory}/{CHECKPOINTS}"
             )
             if model.is_dir():
-                storage.send(model, f"{place}/{MODEL}")
+                storage.send(model, f"{directory}/{MODEL}")
         else:
-            finetune(snapshots, checked, Path(place, MODEL), Path(place, CHECKPOINTS))
+            finetune(snapshots, checked, Path(directory, MODEL), Path(directory, CHECKPOINTS))
     _leave_together()
 
 
 def _leave_together() -> None:
-    """Nobody ends before the model is where it belongs: else its loss would not bring everybody
-    back.
+    """Wait until the first process has written the model: if it were lost before, all processes
+    must be there to begin again.
     """
     import torch
 

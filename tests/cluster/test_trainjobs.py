@@ -232,6 +232,6 @@ def test_a_step_hands_over_the_snapshots_and_takes_the_model(
         )
     assert (tmp_path / "seen/snapshots.parquet").read_text() == "rows"
     assert (tmp_path / "out/training.json").is_file()
-    assert not storage.there(f"{place}/{MODEL}") and not storage.there(f"{place}/{SNAPSHOTS}")
+    assert not storage.exists(f"{place}/{MODEL}") and not storage.exists(f"{place}/{SNAPSHOTS}")
     args = jobs.read("tasteloop-run-9-0")["spec"]["trainer"]["args"]
     assert args == ["--place", place, "--settings", '{"epochs": 1}']

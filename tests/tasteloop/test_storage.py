@@ -39,7 +39,7 @@ def read(folder: Path) -> dict[str, str]:
 
 def test_what_is_sent_is_what_is_fetched_until_it_is_discarded(place: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert not storage.fetch(place, out) and not out.exists() and not storage.there(place)
+    assert not storage.fetch(place, out) and not out.exists() and not storage.exists(place)
     storage.send(made(tmp_path / "one", a="1", b="2"), place)
     assert storage.fetch(place, out) and read(out) == {"deep/a": "1", "deep/b": "2"}
     storage.send(made(tmp_path / "two", b="3"), place)
