@@ -206,8 +206,8 @@ def pipeline_rate(sizes: Sizes, work: Path, steps_alone: bool) -> tuple[float, s
     Steps alone are what a longer call does more than a shorter one, after a first that warms up.
     """
     if not steps_alone:
-        whole = train_once(sizes, sizes.texts, work)
-        return whole.texts / whole.seconds, whole.precision
+        training = train_once(sizes, sizes.texts, work)
+        return training.texts / training.seconds, training.precision
     train_once(sizes, sizes.texts // 20, work / "warm-up")
     less = train_once(sizes, sizes.texts // 4, work / "less")
     most = train_once(sizes, sizes.texts, work / "more")

@@ -67,14 +67,16 @@ def clean(source: Path, out: Path, settings: CleaningSettings, key: bytes) -> pd
     frame["reason"] = np.select(list(broken.values()), list(broken), default=None)
 
     # 2. repetitions
-    kept = frame[frame["reason"].isna()]
-    frame.loc[kept.index[kept.duplicated(COLUMNS)], "reason"] = "exact_duplicate"
-    kept = frame[frame["reason"].isna()].sort_values(["time", "row"])
-    query = kept["text"].where(kept["item"].isna())
-    groups = kept.groupby([kept["user"], kept["item"], kept["kind"], query], dropna=False)
-    since = kept["time"] - groups["time"].shift()
+    remaining = frame[frame["reason"].isna()]
+    frame.loc[remaining.index[remaining.duplicated(COLUMNS)], "reason"] = "exact_duplicate"
+    remaining = frame[frame["reason"].isna()].sort_values(["time", "row"])
+    query = remaining["text"].where(remaining["item"].isna())
+    groups = remaining.groupby(
+        [remaining["user"], remaining["item"], remaining["kind"], query], dropna=False
+    )
+    since = remaining["time"] - groups["time"].shift()
     near = since <= settings.near_duplicate_seconds * SECOND
-    frame.loc[kept.index[near], "reason"] = "near_duplicate"
+    frame.loc[remaining.index[near], "reason"] = "near_duplicate"
 
     # 3. items and users with too few events, until all that are left have enough
     limits = (("item", settings.min_item_events), ("user", settings.min_user_events))
@@ -82,9 +84,9 @@ def clean(source: Path, out: Path, settings: CleaningSettings, key: bytes) -> pd
     while size != before:
         before = size
         for column, least in limits:
-            kept = frame[frame["reason"].isna()]
-            counts = kept.groupby(column)[column].transform("size")
-            frame.loc[kept.index[counts < least], "reason"] = f"few_{column}_events"
+            remaining = frame[frame["reason"].isna()]
+            counts = remaining.groupby(column)[column].transform("size")
+            frame.loc[remaining.index[counts < least], "reason"] = f"few_{column}_events"
         size = int(frame["reason"].isna().sum())
 
     # 4. both tables

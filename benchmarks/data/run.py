@@ -97,16 +97,16 @@ def measure(engine: str, events: int, base: Path, rows_a_part: int, limit: float
     command += ["--rows-a-part", str(rows_a_part)]
     environment = {**os.environ, "TASTELOOP_HOME": str(base / "home"), "PYTHONPATH": str(ROOT)}
     began, peak = time.perf_counter(), 0
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(command, stdout=said, env=environment, cwd=ROOT)
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(command, stdout=output, env=environment, cwd=ROOT)
         while process.poll() is None:
             peak = max(peak, _resident(process.pid))
             time.sleep(0.1)
             if time.perf_counter() - began > limit:
                 process.kill()
         seconds = time.perf_counter() - began
-        said.seek(0)
-        text = said.read()
+        output.seek(0)
+        text = output.read()
     shutil.rmtree(out, ignore_errors=True)
     row = {
         "engine": engine,
@@ -160,13 +160,13 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if ("polars", n) in by and ("pandas", n) in by
     }
     growth = {engine: exponent([r for r in rows if r["engine"] == engine]) for engine in ENGINES}
-    asked = {
+    bounds = {
         "times_faster": POLARS_TIMES,
         "share_of_memory": POLARS_SHARE,
         "exponent": EXPONENT,
         "peak_gb": GIGABYTES,
     }
-    return {"growth_exponent": growth, "polars_beside_pandas": beside, "asked": asked}
+    return {"growth_exponent": growth, "polars_beside_pandas": beside, "asked": bounds}
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], summed: Mapping[str, Any]) -> str:
@@ -190,10 +190,11 @@ def markdown(rows: Sequence[Mapping[str, Any]], summed: Mapping[str, Any]) -> st
         if value is not None
     )
     lines += ["", f"Growth exponent of time: {growth or 'one size only'}."]
-    for events, found in summed["polars_beside_pandas"].items():
+    for events, comparison in summed["polars_beside_pandas"].items():
         lines.append(
-            f"At {int(events):,} events Polars is {found['times_faster']} times as fast as pandas "
-            f"(asked: {POLARS_TIMES:g}) with {found['share_of_memory']:.0%} of its memory (asked: {POLARS_SHARE:.0%})."
+            f"At {int(events):,} events Polars is {comparison['times_faster']} times as fast as pandas "
+            f"(asked: {POLARS_TIMES:g}) with {comparison['share_of_memory']:.0%} of its memory "
+            f"(asked: {POLARS_SHARE:.0%})."
         )
     return "\n".join(lines) + "\n"
 
@@ -219,19 +220,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--work", nargs=3, metavar=("ENGINE", "MAPPING", "OUT"), help=argparse.SUPPRESS
     )
-    given = parser.parse_args(arguments)
-    if given.work:
-        engine, mapping, out = given.work
-        print(json.dumps(work(engine, Path(mapping), Path(out), given.rows_a_part)))
+    options = parser.parse_args(arguments)
+    if options.work:
+        engine, mapping, out = options.work
+        print(json.dumps(work(engine, Path(mapping), Path(out), options.rows_a_part)))
         return
-    if unknown := set(engines := given.engines.split(",")) - set(ENGINES):
+    if unknown := set(engines := options.engines.split(",")) - set(ENGINES):
         parser.error(f"unknown engine {unknown.pop()!r}; known: {', '.join(ENGINES)}")
-    out = given.out.absolute()
+    out = options.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     rows = []
-    for events in (int(float(n)) for n in given.events.split(",")):
+    for events in (int(float(n)) for n in options.events.split(",")):
         for engine in engines:
-            rows.append(measure(engine, events, out, given.rows_a_part, given.limit))
+            rows.append(measure(engine, events, out, options.rows_a_part, options.limit))
             print(json.dumps(rows[-1]), file=sys.stderr)
     summed = summary(rows)
     (out / "result.json").write_text(

@@ -1,9 +1,9 @@
 """The loop under shifts, by `tasteloop simulate`: false triggers, detection, alerts, quality
 regained; and the report.
 
-    python -m benchmarks.loop.run                       # 20 seeds a scenario, then a window of a
-    million rows python -m benchmarks.loop.run --seeds 3 --only taste-change --only stationary
-    python -m benchmarks.loop.run --only window         # the drift report's time and memory alone
+    python -m benchmarks.loop.run                # 20 seeds a scenario, a window of a million rows
+    python -m benchmarks.loop.run --seeds 3 --only taste-change --only stationary
+    python -m benchmarks.loop.run --only window  # the drift report's time and memory alone
 
 Each simulation's result is kept under `--out`, and one that is there with the same options is not
 run again: the same command carries on. Simulations answer in process: those are the server's
@@ -12,7 +12,7 @@ decision rests. But for `--retrain` seeds of the taste change the replay ends wi
 decision to act.
 
 The window of a million rows is replayed lives, ten thousand in a week, of which most repeat others
-under another pseudonym. It is examined by a process of its own, whose peak memory is told.
+under another pseudonym. It is examined by a process of its own, whose peak memory is reported.
 """
 
 from __future__ import annotations
@@ -65,9 +65,10 @@ def simulations(
                 name, seed, weeks, serve=False, retrain=name == "taste-change" and seed < retrain
             )
             path = out / f"{name}-{seed}.json"
-            wanted = {**asdict(options), "severity": options.size}
-            if path.is_file() and wanted.items() <= (kept := read_json(path)).items():
-                results.append(kept)
+            required = {**asdict(options), "severity": options.size}
+            saved = read_json(path) if path.is_file() else {}
+            if required.items() <= saved.items():
+                results.append(saved)
             else:
                 ahead.append(options)
     for swing in sorted(
@@ -106,14 +107,14 @@ def simulated(options: Options, out: Path, root: Path) -> dict[str, Any]:
 
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
     name = f"{options.shift}-{options.seed}"
-    place = out / "homes" / name
+    home = out / "homes" / name
     began = time.perf_counter()
     with patch("validation.monitor.drift_report.evidently", lambda *_: ("", {})):
-        result = simulate(options, place, root, say=lambda _: None)
-    result["seconds"] = round(time.perf_counter() - began, 1)
-    write_json(out / f"{name}.json", result)
-    shutil.rmtree(place)  # 200 MB each; the same command with its result removed makes it again
-    return result
+        result = simulate(options, home, root, say=lambda _: None)
+    record = {**result.json(), "seconds": round(time.perf_counter() - began, 1)}
+    write_json(out / f"{name}.json", record)
+    shutil.rmtree(home)  # 200 MB each; the same command with its result removed makes it again
+    return record
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -174,10 +175,10 @@ def window(base: Path, work: Path, say: Say) -> dict[str, Any]:
         events = replay.arrivals(replay.visits(0), 0, pseudonym_key()).drop("arrives")
     if events.height < ROWS:
         raise SystemExit(f"only {events.height} rows were made")
-    kept = events.head(ROWS)
-    write_parquet(work / "window.parquet", kept)
-    told = work / "window.json"
-    say(f"examining {kept.height:,} rows of {kept['user'].n_unique():,} users")
+    saved = events.head(ROWS)
+    write_parquet(work / "window.parquet", saved)
+    numbers_file = work / "window.json"
+    say(f"examining {saved.height:,} rows of {saved['user'].n_unique():,} users")
     began = time.perf_counter()
     command = [
         sys.executable,
@@ -189,7 +190,7 @@ def window(base: Path, work: Path, say: Say) -> dict[str, Any]:
         str(base),
     ]
     subprocess.run(command, check=True, cwd=ROOT)
-    return {**read_json(told), "process_seconds": round(time.perf_counter() - began, 2)}
+    return {**read_json(numbers_file), "process_seconds": round(time.perf_counter() - began, 2)}
 
 
 def examined(base: Path, work: Path) -> None:
@@ -313,10 +314,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
     parser.add_argument("--examine", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--base", type=Path, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
-    if asked.examine:
-        examined(asked.base, asked.examine)
+    if arguments.examine:
+        examined(arguments.base, arguments.examine)
         return
 
     from pipelines.simulation.champion import make_champion
@@ -327,15 +328,22 @@ def main() -> None:
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    names = asked.only or [*SHIFTS, WINDOW]
+    names = arguments.only or [*SHIFTS, WINDOW]
     if unknown := [name for name in names if name not in (*SHIFTS, WINDOW)]:
         parser.error(f"no scenario {unknown[0]!r}; known: {', '.join([*SHIFTS, WINDOW])}")
-    out = (asked.out or Home.current().benchmarks / "loop").absolute()
+    out = (arguments.out or Home.current().benchmarks / "loop").absolute()
     root = Home.current().simulations
     out.mkdir(parents=True, exist_ok=True)
     shifts = [name for name in names if name != WINDOW]
     results = simulations(
-        shifts, asked.seeds, asked.retrain, asked.weeks, out, root, asked.processes, say
+        shifts,
+        arguments.seeds,
+        arguments.retrain,
+        arguments.weeks,
+        out,
+        root,
+        arguments.processes,
+        say,
     )
     million = None
     if WINDOW in names:
@@ -347,7 +355,7 @@ def main() -> None:
     (out / "loop.md").write_text(
         text := markdown(everything["scenarios"], million), encoding="utf-8"
     )
-    print(json.dumps(everything, indent=2) if asked.json else text, end="")
+    print(json.dumps(everything, indent=2) if arguments.json else text, end="")
 
 
 if __name__ == "__main__":

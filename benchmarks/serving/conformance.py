@@ -84,16 +84,16 @@ def _worse(outcome: str) -> int:
     return ["", "skipped", "passed", "failed"].index(outcome)
 
 
-def table(found: dict[str, Outcomes]) -> str:
-    lines = ["| | " + " | ".join(found) + " |", "|---" * (len(found) + 1) + "|"]
+def table(results: dict[str, Outcomes]) -> str:
+    lines = ["| | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|"]
     for room, title in ROOMS.items():
         cells = []
-        for outcomes in found.values():
+        for outcomes in results.values():
             passed = sum(outcome == "passed" for outcome in outcomes[room].values())
-            asked = sum(outcome != "skipped" for outcome in outcomes[room].values())
-            cells.append(f"{passed} of {asked}")
+            counted = sum(outcome != "skipped" for outcome in outcomes[room].values())
+            cells.append(f"{passed} of {counted}")
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    for name, outcomes in found.items():
+    for name, outcomes in results.items():
         lines += ["", f"What {name} fails:", ""]
         failed = [
             (ROOMS[room], c)
@@ -110,10 +110,10 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, required=True, help="what ours serves")
     parser.add_argument("--encoder", type=Path, required=True, help="what the peer serves")
     arguments = parser.parse_args()
-    found = dict(
+    results = dict(
         run(start) for start in (lambda: ours(arguments.bundle), lambda: plain(arguments.encoder))
     )
-    sys.stdout.write(table(found) + "\n")
+    sys.stdout.write(table(results) + "\n")
 
 
 if __name__ == "__main__":

@@ -54,14 +54,14 @@ def main() -> None:
     columns = [f"{batch}x{tokens}" for batch, tokens in SHAPES]
     print("| engine | " + " | ".join(columns) + " | difference | good |")
     print("|---|" + "---|" * (len(columns) + 2))
-    for name, found in rows.items():
-        known = recorded.get(name)
-        told = [f"{found[c]:.0f}" if c in found else "" for c in columns]
-        told += [
-            f"{known.difference:.1g}" if known else "",
-            "" if known is None else "yes" if known.good else "no",
+    for name, speeds in rows.items():
+        measured = recorded.get(name)
+        cells = [f"{speeds[c]:.0f}" if c in speeds else "" for c in columns]
+        cells += [
+            f"{measured.difference:.1g}" if measured else "",
+            "" if measured is None else "yes" if measured.good else "no",
         ]
-        print(f"| {name} | " + " | ".join(told) + " |")
+        print(f"| {name} | " + " | ".join(cells) + " |")
     missing = [name for name in engines.ON_CPU if name not in rows]
     print(
         f"chosen at export: {recorded.get('chosen', 'nothing')}; not on this machine: {', '.join(missing) or 'none'}"
@@ -71,10 +71,10 @@ def main() -> None:
 def champion() -> Path:
     from serving.release.registry import champion as live
 
-    found = live()
-    if found is None:
+    bundle = live()
+    if bundle is None:
         raise SystemExit("there is no champion; name a --bundle DIR")
-    return found.path
+    return bundle.path
 
 
 if __name__ == "__main__":

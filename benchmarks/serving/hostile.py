@@ -181,7 +181,9 @@ def attack(url: str, seconds: float, addresses: int, outcomes: Any) -> None:
 
 
 @contextmanager
-def attacked(url: str, seconds: float, addresses: int, found: Counter[str]) -> Iterator[None]:
+def attacked(
+    url: str, seconds: float, addresses: int, outcomes_of_attack: Counter[str]
+) -> Iterator[None]:
     outcomes: Any = multiprocessing.Queue()
     process = multiprocessing.Process(
         target=attack, args=(url, seconds + 2, addresses, outcomes), daemon=True
@@ -189,7 +191,7 @@ def attacked(url: str, seconds: float, addresses: int, found: Counter[str]) -> I
     process.start()
     time.sleep(2)  # until its connections are open
     yield
-    found.update(outcomes.get(timeout=seconds + 2 * _PATIENCE))
+    outcomes_of_attack.update(outcomes.get(timeout=seconds + 2 * _PATIENCE))
     process.join()
 
 

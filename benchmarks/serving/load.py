@@ -175,15 +175,15 @@ def histories(dataset: Path, events: int = 40) -> Bodies:
     users = [
         part.tail(events - 1) for part in frame.partition_by("user") if len(part) >= events - 1
     ]
-    known = [
+    histories_of_users = [
         [{k: v for k, v in row.items() if k != "user"} for row in user.to_dicts()] for user in users
     ]
-    for rows in itertools.cycle(known):
-        asked = [
+    for rows in itertools.cycle(histories_of_users):
+        events_of_question = [
             *rows,
             {"kind": "search", "text": f"film {next(_NUMBERS)}", "time": rows[-1]["time"]},
         ]
-        yield json.dumps({"instances": [{"events": asked}]}).encode()
+        yield json.dumps({"instances": [{"events": events_of_question}]}).encode()
 
 
 def raw(bundle: Path, dataset: Path) -> float:
@@ -240,22 +240,24 @@ def compare(
                 one[server.name].append(alone)
                 many[server.name].append(together)
     head("One caller", "", "p50 ms", "p99 ms", "x raw engine call")
-    for name, found in one.items():
-        p50 = middle(found, lambda m: m.quantile(0.5))
-        say(name, p50, middle(found, lambda m: m.quantile(0.99)), p50 / engine)
+    for name, measured_runs in one.items():
+        p50 = middle(measured_runs, lambda m: m.quantile(0.5))
+        say(name, p50, middle(measured_runs, lambda m: m.quantile(0.99)), p50 / engine)
     say("raw engine call", engine, "", "")
     head(f"{CALLERS} callers", "", "answers/s", "p50 ms", "p99 ms", "codes")
-    for name, found in many.items():
-        codes = dict(sum((m.codes for m in found), Counter()))
+    for name, measured_runs in many.items():
+        codes = dict(sum((m.codes for m in measured_runs), Counter()))
         p50, p99 = (
-            middle(found, lambda m: m.quantile(0.5)),
-            middle(found, lambda m: m.quantile(0.99)),
+            middle(measured_runs, lambda m: m.quantile(0.5)),
+            middle(measured_runs, lambda m: m.quantile(0.99)),
         )
-        say(name, middle(found, lambda m: m.rate), p50, p99, codes)
+        say(name, middle(measured_runs, lambda m: m.rate), p50, p99, codes)
     if len(servers) > 1:
         first, second = (many[server.name] for server in servers)
-        rates = [middle(found, lambda m: m.rate) for found in (first, second)]
-        tails = [middle(found, lambda m: m.quantile(0.99)) for found in (first, second)]
+        rates = [middle(measured_runs, lambda m: m.rate) for measured_runs in (first, second)]
+        tails = [
+            middle(measured_runs, lambda m: m.quantile(0.99)) for measured_runs in (first, second)
+        ]
         say("ratio", f"{rates[0] / rates[1]:.2f}x", "", f"{tails[0] / tails[1]:.2f}x", "")
     return middle(many[servers[0].name], lambda m: m.rate)
 
@@ -265,18 +267,24 @@ def steady(server: Running, dataset: Path, seconds: float) -> None:
     for model in ("interests", "recommend"):
         path, bodies = f"/v1/models/{model}:predict", histories(dataset)
         capacity = asyncio.run(closed(server, path, bodies, CALLERS, seconds)).rate
-        found = asyncio.run(arriving(server, path, bodies, 0.6 * capacity, seconds))
-        say(model, capacity, found.quantile(0.5), found.quantile(0.99), dict(found.codes))
+        measured = asyncio.run(arriving(server, path, bodies, 0.6 * capacity, seconds))
+        say(
+            model,
+            capacity,
+            measured.quantile(0.5),
+            measured.quantile(0.99),
+            dict(measured.codes),
+        )
 
 
 def overload(server: Running, dataset: Path, capacity: float, seconds: float) -> None:
     path, bodies = "/v1/models/sentiment:predict", reviews(dataset)
     calm = asyncio.run(arriving(server, path, bodies, 0.6 * capacity, seconds / 3))
-    found = asyncio.run(arriving(server, path, bodies, 3 * capacity, seconds))
+    pressed = asyncio.run(arriving(server, path, bodies, 3 * capacity, seconds))
     head(
         "Overload", "", "answers/s", "p50 ms", "p99 ms", "codes", "memory MB, first to last (most)"
     )
-    for name, measured in (("0.6x capacity", calm), ("3x capacity", found)):
+    for name, measured in (("0.6x capacity", calm), ("3x capacity", pressed)):
         memory = (
             f"{measured.memory[0]:.0f} to {measured.memory[-1]:.0f} ({max(measured.memory):.0f})"
         )
@@ -288,7 +296,7 @@ def overload(server: Running, dataset: Path, capacity: float, seconds: float) ->
             dict(measured.codes),
             memory,
         )
-    say("ratio", "", "", f"{found.quantile(0.99) / calm.quantile(0.99):.2f}x", "", "")
+    say("ratio", "", "", f"{pressed.quantile(0.99) / calm.quantile(0.99):.2f}x", "", "")
 
 
 def soak(server: Running, dataset: Path, rate: float, seconds: float) -> None:
@@ -302,15 +310,15 @@ def soak(server: Running, dataset: Path, rate: float, seconds: float) -> None:
     }
 
     async def together() -> list[Measured]:
-        asked = ((f"/v1/models/{model}:predict", own) for model, own in bodies.items())
+        requests = ((f"/v1/models/{model}:predict", own) for model, own in bodies.items())
         return list(
             await asyncio.gather(
-                *(arriving(server, path, own, rate / 3, seconds) for path, own in asked)
+                *(arriving(server, path, own, rate / 3, seconds) for path, own in requests)
             )
         )
 
-    found = asyncio.run(together())
-    memory = found[0].memory
+    of_models = asyncio.run(together())
+    memory = of_models[0].memory
     part = max(1, len(memory) // 20)
     early, late = (statistics.median(m) for m in (memory[2 * part : 3 * part], memory[-part:]))
     head(
@@ -321,7 +329,7 @@ def soak(server: Running, dataset: Path, rate: float, seconds: float) -> None:
         "p99 ms",
         "codes",
     )
-    for model, measured in zip(bodies, found, strict=True):
+    for model, measured in zip(bodies, of_models, strict=True):
         say(
             model,
             len(measured.latencies),

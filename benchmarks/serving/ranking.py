@@ -50,9 +50,9 @@ def main() -> None:
             f"{machine.processor()}, {machine.threads()} threads, {session.runtime}, {count} items, {EVENTS} events"
         )
         print("| what | p50 ms | p99 ms |\n|---|---|---|")
-        for what, seconds in measure(session, arguments.runs).items():
+        for stage, seconds in measure(session, arguments.runs).items():
             print(
-                f"| {what} | {1000 * np.quantile(seconds, 0.5):.2f} | {1000 * np.quantile(seconds, 0.99):.2f} |"
+                f"| {stage} | {1000 * np.quantile(seconds, 0.5):.2f} | {1000 * np.quantile(seconds, 0.99):.2f} |"
             )
 
 
@@ -70,23 +70,23 @@ def measure(session: Any, runs: int) -> dict[str, list[float]]:
 
     from tasteloop.runtime.questions import parse
 
-    asked = [question() for _ in range(runs)]
-    histories = [q["events"] for q in parse("recommend", asked)]
+    instances = [question() for _ in range(runs)]
+    histories = [q["events"] for q in parse("recommend", instances)]
     interests = session.interests(histories)
     work: dict[str, Callable[[int], object]] = {
-        "interests": lambda n: session.answer("interests", [asked[n]]),
-        "recommend": lambda n: session.answer("recommend", [asked[n]]),
+        "interests": lambda n: session.answer("interests", [instances[n]]),
+        "recommend": lambda n: session.answer("recommend", [instances[n]]),
         "rank": lambda n: session.rank([histories[n]], interests[n : n + 1], 10),
     }
-    found = {}
-    for what, one in work.items():
-        one(0)
-        found[what] = []
+    times = {}
+    for stage, call in work.items():
+        call(0)
+        times[stage] = []
         for n in range(runs):
             start = time.perf_counter()
-            one(n)
-            found[what].append(time.perf_counter() - start)
-    return found
+            call(n)
+            times[stage].append(time.perf_counter() - start)
+    return times
 
 
 def synthetic(bundle: Path, card: BundleCard, count: int, out: Path) -> BundleCard:

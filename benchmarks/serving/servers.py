@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,13 +54,13 @@ def plain(encoder: Path) -> Iterator[Running]:
     with _process([*command, "--http_port", str(http), "--grpc_port", str(grpc)]) as process:
         url = f"http://127.0.0.1:{http}"
 
-        def there() -> bool:
+        def is_ready() -> bool:
             try:
                 return httpx.get(f"{url}/v2/models/sentiment/ready", trust_env=False).is_success
             except httpx.HTTPError:
                 return False
 
-        _wait(process, there)
+        _wait(process, is_ready)
         yield Running("plain kserve.Model", url, f"127.0.0.1:{grpc}", process.pid)
 
 
@@ -85,9 +85,9 @@ def _process(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], there: object) -> None:
+def _wait(process: subprocess.Popen[bytes], is_ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 300
-    while not there():  # type: ignore[operator]
+    while not is_ready():
         if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit("a server did not start; its log is above")
         time.sleep(0.1)

@@ -62,13 +62,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="swaps-") as folder:
         os.environ["TASTELOOP_HOME"] = str(Path(folder, "home"))
         os.environ.pop("MLFLOW_TRACKING_URI", None)
-        found = measure(Path(folder), arguments)
+        outcome = measure(Path(folder), arguments)
     if arguments.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(outcome, indent=2))
     else:
-        for name, value in found.items():
+        for name, value in outcome.items():
             print(f"{name:<28} {value}")
-    return 0 if not (found["errors"] or found["mixed"] or found["unfollowed"]) else 1
+    return 0 if not (outcome["errors"] or outcome["mixed"] or outcome["unfollowed"]) else 1
 
 
 def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             sys.stderr.write(f"{n} swaps, {time.monotonic() - started:.0f} s\n")
     seconds, after = time.monotonic() - started, resident(process.pid)
     stop.set()
-    told = [results.get(timeout=120) for _ in clients]
+    counts = [results.get(timeout=120) for _ in clients]
     process.terminate()
     process.wait(60)
     waits.sort()
@@ -127,12 +127,12 @@ def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         "swaps": arguments.swaps,
         "killed": restarts,
         "seconds": round(seconds, 1),
-        "answers": sum(one["answers"] for one in told),
-        "by_version": {v: sum(one["by_version"].get(v, 0) for one in told) for v in versions},
-        "errors": sum(one["errors"] for one in told),
-        "mixed": sum(one["mixed"] for one in told),
-        "examples": [example for one in told for example in one["examples"]][:5],
-        "cut_off_by_kills": sum(one["cut"] for one in told),
+        "answers": sum(one["answers"] for one in counts),
+        "by_version": {v: sum(one["by_version"].get(v, 0) for one in counts) for v in versions},
+        "errors": sum(one["errors"] for one in counts),
+        "mixed": sum(one["mixed"] for one in counts),
+        "examples": [example for one in counts for example in one["examples"]][:5],
+        "cut_off_by_kills": sum(one["cut"] for one in counts),
         "unfollowed": unfollowed,
         "follow_seconds_p50": round(waits[len(waits) // 2], 3) if waits else None,
         "follow_seconds_max": round(waits[-1], 3) if waits else None,
@@ -172,10 +172,10 @@ def variant(bundle: Path, out: Path) -> Path:
 
 def golden(bundle: Path) -> list[dict[str, Any]]:
     """The first questions of each model with their answers."""
-    asked: dict[str, list[dict[str, Any]]] = {}
+    questions_of_model: dict[str, list[dict[str, Any]]] = {}
     for question in files.read_json(bundle / "golden.json")["questions"]:
-        asked.setdefault(question["model"], []).append(question)
-    return [question for questions in asked.values() for question in questions[:ASKED]]
+        questions_of_model.setdefault(question["model"], []).append(question)
+    return [question for questions in questions_of_model.values() for question in questions[:ASKED]]
 
 
 def register(bundle: Path, folder: Path, n: int) -> str:
@@ -247,7 +247,7 @@ def ask(
     """Ask and compare; in a process of its own."""
     import httpx
 
-    found: dict[str, Any] = {
+    outcome: dict[str, Any] = {
         "answers": 0,
         "errors": 0,
         "mixed": 0,
@@ -270,17 +270,17 @@ def ask(
                     )
                 except httpx.TransportError as error:
                     if arguments.kill:
-                        found["cut"] += 1
+                        outcome["cut"] += 1
                         time.sleep(0.05)
                         break
                     problem, version = f"error: {type(error).__name__}", ""
                 if problem:
-                    found["errors" if problem.startswith("error") else "mixed"] += 1
-                    found["examples"].append(problem)
+                    outcome["errors" if problem.startswith("error") else "mixed"] += 1
+                    outcome["examples"].append(problem)
                 else:
-                    found["answers"] += 1
-                    found["by_version"][version] = found["by_version"].get(version, 0) + 1
-    results.put(found)
+                    outcome["answers"] += 1
+                    outcome["by_version"][version] = outcome["by_version"].get(version, 0) + 1
+    results.put(outcome)
 
 
 def one(

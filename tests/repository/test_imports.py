@@ -25,13 +25,13 @@ PROVIDED_BY = {"google": "protobuf", "pydantic_core": "pydantic"}
 @cache
 def modules() -> dict[str, Path]:
     """Every module of the house by its dotted name."""
-    found = {}
+    module_paths = {}
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
             parts = path.relative_to(ROOT).with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            found[name] = path
-    return found
+            module_paths[name] = path
+    return module_paths
 
 
 def imported_names(path: Path, module: str) -> Iterator[str]:

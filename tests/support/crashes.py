@@ -67,14 +67,14 @@ def once(directory: Path, clock: Callable[[], int] = wall) -> None:
 
     def train(run: str, _: Any) -> RetrainingResult:
         """A training in two steps that is carried on, and promotes once."""
-        place = directory / "runs" / run
-        place.mkdir(parents=True, exist_ok=True)
-        with (place / "lock").open("a") as lock:
+        training = directory / "runs" / run
+        training.mkdir(parents=True, exist_ok=True)
+        with (training / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (place / "model").exists():
-                files.atomic_write(place / "model", run)
-            if not (place / "promoted").exists():
-                files.atomic_write(place / "promoted", run)
+            if not (training / "model").exists():
+                files.atomic_write(training / "model", run)
+            if not (training / "promoted").exists():
+                files.atomic_write(training / "promoted", run)
         return RetrainingResult(result="promoted")
 
     def alert(_: Any) -> None:
@@ -139,7 +139,7 @@ def killed_before(line: int, work: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
-def found(directory: Path) -> dict[str, Any]:
+def outcome_of(directory: Path) -> dict[str, Any]:
     ledger = Ledger(directory / "ledger")
     kinds = [r.kind for r in ledger.records()]
     return {
@@ -157,19 +157,19 @@ def lines(directory: Path) -> dict[str, Any]:
     """Kill at every line, then run again; stop when a pass came through."""
     results: dict[str, int] = {}
     for line in range(100_000):
-        place = directory / str(line)
-        _, status = os.waitpid(forked(killed_before(line, partial(once, place))), 0)
+        home = directory / str(line)
+        _, status = os.waitpid(forked(killed_before(line, partial(once, home))), 0)
         came_through = not os.WIFSIGNALED(status)
         if not came_through and line % 3 == 0:  # some are killed twice
-            os.waitpid(forked(killed_before(line // 2, partial(once, place))), 0)
-        _, again = os.waitpid(forked(partial(once, place)), 0)
+            os.waitpid(forked(killed_before(line // 2, partial(once, home))), 0)
+        _, again = os.waitpid(forked(partial(once, home)), 0)
         assert again == 0, f"the pass after a kill before line {line} failed"
-        told = json.dumps(found(place))
-        results[told] = results.get(told, 0) + 1
+        outcome = json.dumps(outcome_of(home))
+        results[outcome] = results.get(outcome, 0) + 1
         if came_through:
             assert status == 0
             break
-    return {"killed": line, "found": [json.loads(told) for told in results]}
+    return {"killed": line, "found": [json.loads(outcome) for outcome in results]}
 
 
 def together(directory: Path) -> dict[str, Any]:
@@ -177,20 +177,20 @@ def together(directory: Path) -> dict[str, Any]:
     chance = random.Random(0)
     results: dict[str, int] = {}
     for turn in range(20):
-        place = directory / str(turn)
+        home = directory / str(turn)
         skews = [0, 0, 0, HOUR, -HOUR]
-        children = [forked(partial(once, place, partial(skewed, skew))) for skew in skews]
+        children = [forked(partial(once, home, partial(skewed, skew))) for skew in skews]
         for child in children:
             time.sleep(chance.random() * 0.004)
             if chance.random() < 0.5:
                 os.kill(child, signal.SIGKILL)
         for child in children:
             os.waitpid(child, 0)
-        _, status = os.waitpid(forked(partial(once, place)), 0)
+        _, status = os.waitpid(forked(partial(once, home)), 0)
         assert status == 0
-        told = json.dumps(found(place))
-        results[told] = results.get(told, 0) + 1
-    return {"found": [json.loads(told) for told in results]}
+        outcome = json.dumps(outcome_of(home))
+        results[outcome] = results.get(outcome, 0) + 1
+    return {"found": [json.loads(outcome) for outcome in results]}
 
 
 if __name__ == "__main__":

@@ -100,16 +100,16 @@ class Kubeflow:
 
     def __init__(self, folder: Path | None = None, token: str | None = None) -> None:
         self.folder, self.token, self.multi_user = folder, token, False
-        self.made: dict[str, dict[str, dict[str, Any]]] = {
+        self.resources: dict[str, dict[str, dict[str, Any]]] = {
             kind: {} for kind in ("pipelines", "versions", "experiments", "runs", "recurringruns")
         }
         self.graphs: dict[str, str] = {}  # by version
         self.ends = "SUCCEEDED"
         self.log = ""
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     def answer(self, method: str, path: str, query: dict[str, str], body: Any) -> Any:
-        self.asked.append(f"{method} {path}")
+        self.requests.append(f"{method} {path}")
         kind, *rest = path.strip("/").split("/")
         match method, kind, rest:
             case "GET", "healthz", []:
@@ -119,8 +119,10 @@ class Kubeflow:
             case "POST", "pipelines", []:
                 return self.make("pipelines", "pipeline_id", check("V2beta1Pipeline", body))
             case "GET", "pipelines", [pipeline, "versions"]:
-                found = [v for v in self.listed("versions", query) if v["pipeline_id"] == pipeline]
-                return {"pipeline_versions": found, "total_size": len(found)}
+                matches = [
+                    v for v in self.listed("versions", query) if v["pipeline_id"] == pipeline
+                ]
+                return {"pipeline_versions": matches, "total_size": len(matches)}
             case "POST", "experiments", []:
                 if self.multi_user and not body.get("namespace"):
                     raise Refused(400, "Invalid input error: Namespace is empty")
@@ -130,23 +132,23 @@ class Kubeflow:
             case "POST", "recurringruns", []:
                 return self.recur(check("V2beta1RecurringRun", body))
             case "GET", ("pipelines" | "experiments" | "runs" | "recurringruns"), []:
-                found = self.listed(kind, query)
+                matches = self.listed(kind, query)
                 return {
-                    {"recurringruns": "recurringRuns"}.get(kind, kind): found,
-                    "total_size": len(found),
+                    {"recurringruns": "recurringRuns"}.get(kind, kind): matches,
+                    "total_size": len(matches),
                 }
             case "GET", ("pipelines" | "experiments" | "runs" | "recurringruns"), [name]:
                 return self.find(kind, name)
             case "DELETE", "recurringruns", [name]:
                 self.find("recurringruns", name)
-                del self.made["recurringruns"][name]
+                del self.resources["recurringruns"][name]
                 return {}
         raise Refused(404, f"Not Found: {method} {path}")
 
     def find(self, kind: str, name: str) -> dict[str, Any]:
-        if name not in self.made[kind]:
+        if name not in self.resources[kind]:
             raise Refused(404, f"{kind} {name} not found")
-        return self.made[kind][name]
+        return self.resources[kind][name]
 
     def listed(self, kind: str, query: dict[str, str]) -> list[dict[str, Any]]:
         predicates = json.loads(query.get("filter") or '{"predicates": []}')["predicates"]
@@ -159,16 +161,16 @@ class Kubeflow:
                 raise Refused(400, f"Invalid input error: filter key {predicate['key']}")
         return [
             o
-            for o in self.made[kind].values()
+            for o in self.resources[kind].values()
             if all(o[p["key"]] == p["stringValue"] for p in predicates)
         ]
 
-    def make(self, kind: str, key: str, given: dict[str, Any]) -> dict[str, Any]:
-        if not given.get("display_name"):
+    def make(self, kind: str, key: str, values: dict[str, Any]) -> dict[str, Any]:
+        if not values.get("display_name"):
             raise Refused(400, f"Invalid input error: {kind} without a display_name")
-        made = {**given, key: str(uuid.uuid4())}
-        self.made[kind][made[key]] = made
-        return made
+        resource = {**values, key: str(uuid.uuid4())}
+        self.resources[kind][resource[key]] = resource
+        return resource
 
     def upload(self, query: dict[str, str], body: str) -> dict[str, Any]:
         if query.keys() - {"name", "display_name", "pipelineid", "description", "tags"}:
@@ -176,12 +178,12 @@ class Kubeflow:
         pipeline = self.find("pipelines", query["pipelineid"])["pipeline_id"]
         if any(
             v["pipeline_id"] == pipeline and v["name"] == query["name"]
-            for v in self.made["versions"].values()
+            for v in self.resources["versions"].values()
         ):
             raise Refused(409, f"Already exist error: version {query['name']}")
         parse(body)
-        given = {"pipeline_id": pipeline, "display_name": query["name"], "name": query["name"]}
-        version = self.make("versions", "pipeline_version_id", given)
+        values = {"pipeline_id": pipeline, "display_name": query["name"], "name": query["name"]}
+        version = self.make("versions", "pipeline_version_id", values)
         self.graphs[version["pipeline_version_id"]] = body
         return version
 
@@ -215,7 +217,7 @@ class Kubeflow:
             x.get("container", {}) for x in spec["deploymentSpec"]["executors"].values()
         ]  # importers have none
         env = [e for container in containers for e in container.get("env", [])]
-        given = (run.get("runtime_config") or {}).get("parameters") or {}
+        values = (run.get("runtime_config") or {}).get("parameters") or {}
         package = self.folder / f"{run['run_id']}.yaml"
         package.write_text(yaml.safe_dump(spec))
         done = subprocess.run(
@@ -225,7 +227,7 @@ class Kubeflow:
                 RUNNER,
                 str(package),
                 str(self.folder / "artifacts"),
-                json.dumps(given),
+                json.dumps(values),
             ],
             cwd=self.folder,
             capture_output=True,
@@ -245,35 +247,35 @@ def serving(state: Kubeflow) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do(self) -> None:
-            place = urlsplit(self.path)
-            query = {key: values[-1] for key, values in parse_qs(place.query).items()}
+            address = urlsplit(self.path)
+            query = {key: values[-1] for key, values in parse_qs(address.query).items()}
             data = self.rfile.read(int(self.headers.get("content-length") or 0))
             try:
                 if state.token and self.headers.get("authorization") != f"Bearer {state.token}":
                     raise Refused(401, "Unauthenticated")
-                if not place.path.startswith(PREFIX):
+                if not address.path.startswith(PREFIX):
                     raise Refused(404, "Not Found")
-                status, told = (
+                status, response = (
                     200,
-                    state.answer(self.command, place.path[len(PREFIX) :], query, self.body(data)),
+                    state.answer(self.command, address.path[len(PREFIX) :], query, self.body(data)),
                 )
             except Refused as refused:
-                status, told = (
+                status, response = (
                     refused.status,
                     {"error": refused.message, "message": refused.message, "code": 3},
                 )
-            sent = json.dumps(told).encode()
+            data_sent = json.dumps(response).encode()
             self.send_response(status)
             self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(sent)))
+            self.send_header("content-length", str(len(data_sent)))
             self.end_headers()
-            self.wfile.write(sent)
+            self.wfile.write(data_sent)
 
         def body(self, data: bytes) -> Any:
             kind = self.headers.get("content-type", "")
             if "multipart/form-data" in kind:
-                whole = email.message_from_bytes(f"content-type: {kind}\r\n\r\n".encode() + data)
-                (part,) = whole.get_payload()
+                message = email.message_from_bytes(f"content-type: {kind}\r\n\r\n".encode() + data)
+                (part,) = message.get_payload()
                 assert part.get_param("name", header="content-disposition") == "uploadfile"
                 return part.get_payload(decode=True).decode()
             return json.loads(data) if data else None

@@ -48,11 +48,11 @@ def packed(
     )
     head += b"".join(pieces) + struct.pack("<iI", 1, 9) + struct.pack("<IBI", 65, 1, 97)
     head += struct.pack("<i", len(entries))
-    place = len(head) + sum(2 + len(name) + 21 for name in entries)
+    data_begin = len(head) + sum(2 + len(name) + 21 for name in entries)
     body = b""
     for name, (kind, data) in entries.items():
         head += struct.pack("<H", len(name)) + name.encode()
-        head += struct.pack("<BIQQ", kind, 0, place + len(body), len(data))
+        head += struct.pack("<BIQQ", kind, 0, data_begin + len(body), len(data))
         body += data
     path.write_bytes(head + body)
     return path

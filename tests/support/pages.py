@@ -5,13 +5,8 @@ from __future__ import annotations
 import shutil
 from html.parser import HTMLParser
 
-CHROMIUM = next(
-    (
-        found
-        for name in ("chromium", "chromium-browser", "google-chrome")
-        if (found := shutil.which(name))
-    ),
-    None,
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 )
 
 # A browser without a window that asks nothing of the network.

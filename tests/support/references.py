@@ -34,22 +34,28 @@ def after(reference: Reference, events: pl.DataFrame) -> tuple[Span, pl.DataFram
 def journal(session: Session, events: pl.DataFrame, moment: int) -> pl.DataFrame:
     """What the champion answers each user after their first ten events."""
     rows: list[dict[str, Any]] = []
-    for (user,), told in events.sort("time").group_by("user", maintain_order=True):
+    for (user,), events_of_user in events.sort("time").group_by("user", maintain_order=True):
         columns = ("kind", "item", "time", "value")
-        asked = {
+        instance = {
             "events": [
-                dict(zip(columns, row, strict=True)) for row in told.head(10).select(columns).rows()
+                dict(zip(columns, row, strict=True))
+                for row in events_of_user.head(10).select(columns).rows()
             ]
         }
-        interests = session.answer("interests", [asked])[0]["interests"]
-        items = session.answer("recommend", [asked])[0]["recommendations"]
-        common = {"instance": 0, "time": told["time"][9] + moment, "user": user, "version": "1"}
+        interests = session.answer("interests", [instance])[0]["interests"]
+        items = session.answer("recommend", [instance])[0]["recommendations"]
+        common = {
+            "instance": 0,
+            "time": events_of_user["time"][9] + moment,
+            "user": user,
+            "version": "1",
+        }
         clicked = [
             {
                 "kind": "click",
                 "item": items[0]["item"],
                 "value": None,
-                "time": told["time"][9] + moment + SECOND,
+                "time": events_of_user["time"][9] + moment + SECOND,
             }
         ]
         rows.append(

@@ -240,16 +240,16 @@ def evaluation() -> dict[str, Any]:
     }
 
 
-def worsened(found: dict[str, Any], metric: str, by: float) -> dict[str, Any]:
+def worsened(evaluation: dict[str, Any], metric: str, by: float) -> dict[str, Any]:
     """The evaluation of a candidate that is worse by `by` in one metric, and so in each
     comparison.
     """
-    found = deepcopy(found)
+    evaluation = deepcopy(evaluation)
     step = by if metric.endswith("ece") else -by
-    places = [found["metrics"], *found["differences"].values()]
-    measures = [place[metric] for place in places if metric in place]
-    measures += [row for row in found["slices"] if row["metric"] == metric]
-    for one in measures:
+    groups = [evaluation["metrics"], *evaluation["differences"].values()]
+    measures = [group[metric] for group in groups if metric in group]
+    measures += [row for row in evaluation["slices"] if row["metric"] == metric]
+    for measure in measures:
         for key in ("value", "low", "high"):
-            one[key] += step
-    return found
+            measure[key] += step
+    return evaluation

@@ -44,16 +44,16 @@ def settings() -> Settings:
     )
 
 
-def retrain(asked: Retraining) -> RetrainingResult:
+def retrain(retraining: Retraining) -> RetrainingResult:
     """A training that promotes once and remembers it."""
-    place = Path(os.environ["TASTELOOP_HOME"]) / "trained" / asked.run
-    with_it = asked.source(0).events.filter(_before(asked.until)).height
-    with (place.parent.parent / "promotions").open("a") as stream:
+    trained = Path(os.environ["TASTELOOP_HOME"]) / "trained" / retraining.run
+    event_count = retraining.source(0).events.filter(_before(retraining.until)).height
+    with (trained.parent.parent / "promotions").open("a") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        if not place.exists():
-            atomic_write(place, str(with_it))
-            stream.write(f"{asked.run}\n")
-    facts = {"result": "promoted", "reason": "better", "events": with_it}
+        if not trained.exists():
+            atomic_write(trained, str(event_count))
+            stream.write(f"{retraining.run}\n")
+    facts = {"result": "promoted", "reason": "better", "events": event_count}
     return RetrainingResult.model_validate(facts)
 
 
@@ -86,19 +86,19 @@ def main() -> None:
     parser.add_argument("home", type=Path)
     parser.add_argument("--skew", type=int, default=0)
     parser.add_argument("--kill")
-    asked = parser.parse_args()
-    os.environ["TASTELOOP_HOME"] = str(asked.home)
-    if asked.kill:
-        killed_after(asked.kill)
+    options = parser.parse_args()
+    os.environ["TASTELOOP_HOME"] = str(options.home)
+    if options.kill:
+        killed_after(options.kill)
     while True:
         try:
-            watched = watch_once(settings(), lambda: wall() + asked.skew * HOUR, retrain=retrain)
+            report = watch_once(settings(), lambda: wall() + options.skew * HOUR, retrain=retrain)
             break
         except Held:
             time.sleep(0.2)
         except LeaseLost:
             pass
-    print(json.dumps(watched.json()))
+    print(json.dumps(report.json()))
 
 
 if __name__ == "__main__":

@@ -199,18 +199,21 @@ def rules_of_reviews(s: ValidationSettings, before: Mapping[str, int]) -> Iterat
 
 def rules_of_ingest(s: ValidationSettings, column: str) -> Iterator[Expectation]:
     """The rules of one column of `ingest_columns`."""
-    of_column = {"column": column}
     if column == REJECTED:
         most, about = s.max_rejected, "ingest removed at most {:g} of the rows that it read"
         rule, warn_at = "few rejected", most / 5
-        yield _expect(rule, about.format(most), _MAX, max_value=most, **of_column)
-        yield _expect(rule, about.format(warn_at), _MAX, "warning", max_value=warn_at, **of_column)
+        yield _expect(rule, about.format(most), _MAX, max_value=most, column=column)
+        yield _expect(
+            rule, about.format(warn_at), _MAX, "warning", max_value=warn_at, column=column
+        )
     elif column == UNCATALOGUED:
         most = s.max_uncatalogued
         about = "at most {:g} of the events name an item that the source's catalogue lacks"
         rule, warn_at = "items catalogued", most / 10
-        yield _expect(rule, about.format(most), _MAX, max_value=most, **of_column)
-        yield _expect(rule, about.format(warn_at), _MAX, "warning", max_value=warn_at, **of_column)
+        yield _expect(rule, about.format(most), _MAX, max_value=most, column=column)
+        yield _expect(
+            rule, about.format(warn_at), _MAX, "warning", max_value=warn_at, column=column
+        )
     elif column == LOST:
         about = f"no rule of the cleaning removed more than {s.max_lost:g} of a kind's rows"
         yield _expect("kinds kept", about, _NAMES, "warning", column=column, value_set=[NONE])

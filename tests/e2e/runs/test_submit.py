@@ -57,13 +57,13 @@ def test_a_graph_is_uploaded_once_and_run_each_time(kubeflow):
     assert (one["version"], one["experiment"]) == (other["version"], other["experiment"])
     assert one["run"] != other["run"]
     assert one["page"] == f"{kubeflow.host}/#/runs/details/{one['run']}"
-    assert [p["display_name"] for p in kubeflow.made["pipelines"].values()] == [NAME]
-    assert len(kubeflow.made["versions"]) == 1 and len(kubeflow.made["runs"]) == 2
-    run = kubeflow.made["runs"][one["run"]]
+    assert [p["display_name"] for p in kubeflow.resources["pipelines"].values()] == [NAME]
+    assert len(kubeflow.resources["versions"]) == 1 and len(kubeflow.resources["runs"]) == 2
+    run = kubeflow.resources["runs"][one["run"]]
     assert run["pipeline_version_reference"]["pipeline_version_id"] == one["version_id"]
     assert run["service_account"] == "tasteloop-steps"
     changed = submit(load_settings("cluster", ["cluster.finetune.gpu=2"]), server, "nightly")
-    assert changed["version"] != one["version"] and len(kubeflow.made["versions"]) == 2
+    assert changed["version"] != one["version"] and len(kubeflow.resources["versions"]) == 2
 
 
 def test_the_object_store_is_the_runs_root(kubeflow):
@@ -73,7 +73,8 @@ def test_the_object_store_is_the_runs_root(kubeflow):
         "e",
     )
     assert (
-        kubeflow.made["runs"][told["run"]]["runtime_config"]["pipeline_root"] == "s3://bucket/runs"
+        kubeflow.resources["runs"][told["run"]]["runtime_config"]["pipeline_root"]
+        == "s3://bucket/runs"
     )
     assert "defaultPipelineRoot: s3://bucket/runs" in kubeflow.graphs[told["version_id"]]
 
@@ -107,15 +108,15 @@ def test_a_schedule_is_made_once_and_replaced_when_it_changes(kubeflow):
         submit(load_settings("cluster"), server, "e", cron="0 2 * * *")["schedule"]
         == one["schedule"]
     )
-    made = kubeflow.made["recurringruns"][one["schedule"]]
+    made = kubeflow.resources["recurringruns"][one["schedule"]]
     assert (made["mode"], made["max_concurrency"], made["no_catchup"]) == ("ENABLE", "1", True)
     other = submit(load_settings("cluster"), server, "e", cron="0 3 * * *")
     newer = submit(
         load_settings("cluster", ["cluster.finetune.gpu=2"]), server, "e", cron="0 3 * * *"
     )
     assert len({one["schedule"], other["schedule"], newer["schedule"]}) == 3
-    assert list(kubeflow.made["recurringruns"]) == [newer["schedule"]]
-    assert not kubeflow.made["runs"]
+    assert list(kubeflow.resources["recurringruns"]) == [newer["schedule"]]
+    assert not kubeflow.resources["runs"]
 
 
 @pytest.mark.parametrize("cron", ["", "* * * *", "nightly", "0 2 * * * * *", "0 2 * * $(x)"])
@@ -124,13 +125,13 @@ def test_a_schedule_that_is_none_is_refused_before_anything_is_sent(kubeflow, cr
         cron = " "
     with pytest.raises(TasteloopError, match="five fields"):
         submit(load_settings("cluster"), PipelineServer(kubeflow.host), "e", cron=cron)
-    assert not kubeflow.asked
+    assert not kubeflow.requests
 
 
 def test_a_namespace_goes_along_where_there_are_several_users(kubeflow):
     kubeflow.multi_user = True
     told = submit(load_settings("cluster"), PipelineServer(kubeflow.host, "alice"), "e")
-    assert kubeflow.made["experiments"][told["experiment"]]["namespace"] == "alice"
+    assert kubeflow.resources["experiments"][told["experiment"]]["namespace"] == "alice"
     with pytest.raises(TasteloopError, match="Namespace is empty"):
         submit(load_settings("cluster"), PipelineServer(kubeflow.host), "other")
 
@@ -186,14 +187,14 @@ def test_the_monitor_comes_back_on_its_schedule(kubeflow):
     nightly = submit(load_settings("cluster"), server, "e", cron="0 2 * * *")
     assert one["version"].startswith("tasteloop-monitoring-") and one["cron"] == "0 0 * * * *"
     # neither replaces the other
-    assert set(kubeflow.made["recurringruns"]) == {one["schedule"], nightly["schedule"]}
-    made = kubeflow.made["recurringruns"][one["schedule"]]
+    assert set(kubeflow.resources["recurringruns"]) == {one["schedule"], nightly["schedule"]}
+    made = kubeflow.resources["recurringruns"][one["schedule"]]
     assert (made["max_concurrency"], made["no_catchup"], made["service_account"]) == (
         "1",
         True,
         "tasteloop-steps",
     )
-    assert {p["display_name"] for p in kubeflow.made["pipelines"].values()} == {
+    assert {p["display_name"] for p in kubeflow.resources["pipelines"].values()} == {
         NAME,
         "tasteloop-monitoring",
     }
@@ -216,10 +217,10 @@ def test_parameters_are_those_of_the_pipeline_and_a_schedule_knows_them(kubeflow
         )["schedule"]
 
     told = submit(load_settings("cluster"), server, "e", pipeline="scoring", arguments=asked)
-    run = kubeflow.made["runs"][told["run"]]
+    run = kubeflow.resources["runs"][told["run"]]
     assert run["runtime_config"]["parameters"] == {"events": "s3://bucket/events.parquet", "k": 5}
     assert nightly(asked) == nightly(asked) != nightly({**asked, "k": 10})
-    before = len(kubeflow.asked)
+    before = len(kubeflow.requests)
     for given, match in (
         ({}, "needs events: --argument"),
         ({**asked, "modle": "x"}, "no parameter 'modle'; it has"),
@@ -230,7 +231,7 @@ def test_parameters_are_those_of_the_pipeline_and_a_schedule_knows_them(kubeflow
         submit(load_settings("cluster"), server, "e", pipeline="monitor")
     with pytest.raises(TasteloopError, match="KEY=VALUE"):
         arguments(["events"])
-    assert len(kubeflow.asked) == before
+    assert len(kubeflow.requests) == before
 
 
 @pytest.mark.parametrize("written", ["*.parquet", "0123", "on", "&a", "[", "2026-03-02", "a=b"])
@@ -245,7 +246,9 @@ def test_text_goes_out_as_it_was_written(kubeflow, written):
         arguments=asked,
     )
 
-    assert kubeflow.made["runs"][told["run"]]["runtime_config"]["parameters"] == {"events": written}
+    assert kubeflow.resources["runs"][told["run"]]["runtime_config"]["parameters"] == {
+        "events": written
+    }
 
 
 @pytest.mark.parametrize(
@@ -269,7 +272,7 @@ def test_an_argument_that_is_not_of_its_parameters_type_is_refused_before_anythi
         )
     with pytest.raises(TasteloopError, match="events is there twice"):
         arguments(["events=a", "events=b"])
-    assert not kubeflow.asked
+    assert not kubeflow.requests
 
 
 @pytest.mark.parametrize(
