@@ -16,7 +16,6 @@ import httpx
 import pytest
 
 from tests.support.conformance import Target
-from tests.support.processes import VERSION
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,8 +46,7 @@ def target(request: pytest.FixtureRequest) -> Iterator[Target]:
     url, grpc = option("--server", None), option("--grpc", None)
     model, token = option("--model", "sentiment"), option("--token", None)
     if url is None:
-        serve, bundle = request.getfixturevalue("serve"), request.getfixturevalue("tiny_bundle")
-        running = serve("--bundle", str(bundle), "--version", VERSION)
+        running = request.getfixturevalue("server")  # that of the other tests of serving
         url, grpc = running.http, running.grpc
     headers = {"authorization": f"Bearer {token}"} if token else {}
     with httpx.Client(
