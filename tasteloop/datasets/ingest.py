@@ -25,9 +25,10 @@ from tasteloop.behaviour.events import EVENTS_SCHEMA, KIND, USER
 from tasteloop.behaviour.items import ITEM, ITEMS_SCHEMA, LABELS, REVIEW, TITLE
 from tasteloop.behaviour.kinds import KINDS
 from tasteloop.behaviour.partitions import DataSettings, count, write_rows
-from tasteloop.datasets import mapped, movielens, reviews, synthetic
+from tasteloop.datasets import atomic, mapped, movielens, reviews, synthetic
 from tasteloop.datasets.catalogue import CATALOGUE
 from tasteloop.datasets.fetch import fetch
+from tasteloop.datasets.item_text import JoinCounts, join_texts
 from tasteloop.datasets.reading import Behaviour, as_events, as_items
 from tasteloop.datasets.synthetic import SyntheticSettings
 from tasteloop.datasets.tables import check_file, files_of, read_table, scan_table, whole_table
@@ -77,11 +78,13 @@ class IngestSettings(BaseModel, frozen=True, extra="forbid"):
     """What is read.
 
     Attributes:
-        behaviour: a name of the catalogue, a MovieLens CSV folder, a mapping YAML, `synthetic`, or
-            a data set directory as ingest writes it (its users are pseudonyms already).
+        behaviour: a name of the catalogue, a MovieLens CSV folder, a mapping YAML, RecBole's
+            `.inter`, `synthetic`, or a data set directory as ingest writes it (its users are
+            pseudonyms already).
         synthetic: size and model of the synthetic data, where that is the source.
         reviews: a name of the catalogue, or a CSV or Parquet with text and sentiment; None for no
             sentiment task.
+        item_text: a file of texts about items, joined by id or title (docs/data.md).
         max_users: take only so many users, always the same ones, before cleaning.
         max_reviews: take only so many reviews, always the same ones, after cleaning.
     """
@@ -89,6 +92,7 @@ class IngestSettings(BaseModel, frozen=True, extra="forbid"):
     behaviour: str = "ml-100k"
     synthetic: SyntheticSettings = SyntheticSettings()
     reviews: str | None = "rotten-tomatoes"
+    item_text: str | None = None
     cleaning: CleaningSettings = CleaningSettings()
     max_users: int | None = Field(default=None, ge=1)
     max_reviews: int | None = Field(default=None, ge=1)
@@ -129,6 +133,12 @@ def source_fingerprint(settings: IngestSettings) -> str:
             for file in files_of(path):
                 check_file(file)
                 total.update(f"{path.name}\0{sha256_file(file)}\n".encode())
+    if settings.item_text is not None:
+        path = Path(settings.item_text).expanduser()
+        if not path.exists():
+            raise TasteloopError(f"no file {path}; check ingest.item_text")
+        check_file(path)
+        total.update(f"item_text\0{path.name}\0{sha256_file(path)}\n".encode())
     return total.hexdigest()
 
 
@@ -158,6 +168,11 @@ def ingest(settings: IngestSettings, out: Path, data: DataSettings | None = None
         words |= _null_words(events, ITEM)
         unlisted = None if behaviour.items is None else _unlisted(behaviour.items, events)
         items = _with_unknown(behaviour.items, events)
+        joined = None
+        if settings.item_text is not None:
+            path = Path(settings.item_text).expanduser()
+            items, joined = join_texts(items, path, settings.behaviour)
+            _report_texts(joined)
         _report(settings.behaviour, removed, rows_in)
         write_parquet(directory / ITEMS_FILE, items)
         for name, table in behaviour.truth.items():
@@ -199,6 +214,7 @@ def ingest(settings: IngestSettings, out: Path, data: DataSettings | None = None
                 "rules": {rule: {"removed": n} for rule, n in removed.items()},
                 "kinds": _removed_by_kind(events, pl.scan_parquet(directory / QUARANTINE_FILE)),
                 "unlisted": unlisted,
+                "item_text": joined.record() if joined else None,
                 "null_words": words,
                 "rows_source": rows_source,
                 "rows_in": result.rows_in,
@@ -294,6 +310,8 @@ def _behaviour_files(name: str) -> list[Path]:
         return movielens.files(path)
     if path.suffix in _MAPPINGS:
         return mapped.files(path)
+    if path.name.endswith(atomic.ENDINGS):
+        return atomic.files(path)
     known = ", ".join(
         [
             *(source.name for source in CATALOGUE.values() if source.gives == "behaviour"),
@@ -319,6 +337,8 @@ def _read_behaviour(settings: IngestSettings) -> Behaviour:
     first = _behaviour_files(name)[0]
     if first.name == EVENTS_FILE:
         return _read_dataset(first.parent)
+    if first.name.endswith(atomic.ENDINGS):
+        return atomic.read(first)
     return mapped.read(first) if first.suffix in _MAPPINGS else movielens.read_folder(first.parent)
 
 
@@ -411,6 +431,23 @@ def _with_unknown(items: pl.DataFrame | None, events: pl.LazyFrame) -> pl.DataFr
         ),
     )
     return pl.concat([known, unknown.cast(schema)])
+
+
+def _report_texts(joined: JoinCounts) -> None:
+    log.info(
+        "%s: %d of %d rows joined (%d by id, %d by title), %d unmatched, %d ambiguous, %d repeated; "
+        "%d of %d items have a text",
+        joined.file,
+        joined.by_id + joined.by_title,
+        joined.rows,
+        joined.by_id,
+        joined.by_title,
+        joined.unmatched,
+        joined.ambiguous,
+        joined.repeated,
+        joined.items_with_text,
+        joined.items,
+    )
 
 
 def _report(source: str, removed: dict[str, int], rows: int) -> None:
