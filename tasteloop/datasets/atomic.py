@@ -17,7 +17,7 @@ import polars as pl
 from tasteloop.behaviour.cleaning import ROW
 from tasteloop.behaviour.events import ITEM, TIME, USER, VALUE
 from tasteloop.behaviour.items import LABELS, RELEASED, TEXT, TITLE
-from tasteloop.datasets.reading import Behaviour, as_events, as_items, read_value
+from tasteloop.datasets.reading import Behaviour, Times, as_events, as_items, read_value
 from tasteloop.datasets.tables import collect, read_table, scan_table, whole_table
 from tasteloop.errors import TasteloopError
 
@@ -76,7 +76,7 @@ def read(path: Path) -> Behaviour:
         if low is None or not low < high:
             raise TasteloopError(f"{acts}: all ratings are {low}; remove the field rating")
         scale = (float(low), float(high))
-    times = "given" if has_times else "order"
+    times: Times = "given" if has_times else "order"
     events = as_events(
         rows if has_times else rows.select(pl.exclude(TIME)),
         acts,

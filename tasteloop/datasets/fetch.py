@@ -8,6 +8,7 @@ in it is opened, wherever it came from.
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 import re
@@ -16,12 +17,15 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
-from urllib.error import URLError
+from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import urlopen
 
@@ -38,6 +42,9 @@ BERT_FAMILY = ("bert", "camembert", "electra", "ernie", "mpnet", "roberta", "xlm
 MIRROR = "TASTELOOP_MIRROR"
 _MANIFEST = "source.json"
 _TIMEOUT = 900  # seconds for one download
+_TRIES, _BETWEEN_TRIES = 3, 1.0  # of an address, and seconds between
+_BETWEEN_REPORTS = 10.0  # seconds
+_PIECE = 1 << 20
 _OPTIONS = ("--no-deps", "--no-input", "--ignore-requires-python")
 
 
@@ -162,7 +169,7 @@ def _from_mirror(archive: Archive, folder: Path) -> Path | None:
             target.open("wb") as file,
         ):
             shutil.copyfileobj(response, file)
-    except OSError as error:  # URLError and HTTPError are
+    except (OSError, HTTPException) as error:  # URLError and HTTPError are OSErrors
         log.info("%s has no %s (%s)", MIRROR, archive.file_name, error)
         return None
     return target
@@ -170,13 +177,18 @@ def _from_mirror(archive: Archive, folder: Path) -> Path | None:
 
 def _download(source: Source, archive: Archive, scratch: Path) -> Path:
     if "://" in archive.origin:
-        target = scratch / "archive.zip"
-        try:
-            with urlopen(archive.origin, timeout=60) as response, target.open("wb") as file:
-                shutil.copyfileobj(response, file)
-        except (URLError, OSError) as error:
-            raise _unreachable(source, archive, str(error)) from error
-        return target
+        target = scratch / "archive"
+        for left in reversed(range(_TRIES)):
+            try:
+                _download_address(archive.origin, target)
+                return target
+            except (OSError, HTTPException) as error:  # URLError and HTTPError are OSErrors
+                # what an address does not have, it will not have in a second
+                final = isinstance(error, HTTPError) and error.code < 500
+                if final or not left:
+                    raise _unreachable(source, archive, str(error)) from error
+                log.info("%s: %s; trying again", archive.origin, error)
+                time.sleep(_BETWEEN_TRIES)
 
     # pip compares the hash too, and so before it looks into the archive for metadata; of a source
     # distribution that means running its setup.py, which is the one the catalogue's hash stands for
@@ -216,6 +228,21 @@ def _download(source: Source, archive: Archive, scratch: Path) -> Path:
     return next(downloads.iterdir())
 
 
+def _download_address(address: str, target: Path) -> None:
+    """What is at an address, into a file; the log says how far it is every ten seconds."""
+    with urlopen(address, timeout=60) as response, target.open("wb") as file:
+        size = int(response.headers.get("content-length") or 0)
+        arrived, reported = 0, time.monotonic()
+        while piece := response.read(_PIECE):
+            file.write(piece)
+            arrived += len(piece)
+            if time.monotonic() - reported > _BETWEEN_REPORTS:
+                reported = time.monotonic()
+                log.info("%s: %d of %s MB", address, arrived >> 20, size >> 20 or "unknown")
+    if size and arrived != size:
+        raise OSError(f"{arrived} of {size} bytes arrived")
+
+
 def _wrong_hash(
     source: Source, archive: Archive, found: str, place: str | None = None
 ) -> TasteloopError:
@@ -247,7 +274,14 @@ def _extract(path: Path, archive: Archive, source: Source, directory: Path) -> N
                     file.writelines(
                         read_bounded(stream, packed, f"{source.name}: {member} of {archive.origin}")
                     )
-    except (zipfile.BadZipFile, tarfile.TarError, KeyError, OSError, EOFError) as error:
+    except (
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+        KeyError,
+        OSError,
+        EOFError,
+    ) as error:
         raise TasteloopError(
             f"{source.name}: cannot read the members of {archive.origin}: {error}"
         ) from error
@@ -258,6 +292,11 @@ def _opened(path: Path, archive: Archive) -> Iterator[Callable[[str], tuple[IO[b
     """How a member of the archive is opened for reading, with the bytes that it takes there,
     packed.
     """
+    if archive.kind in ("file", "gzip"):
+        opened: IO[bytes]
+        with gzip.open(path) if archive.kind == "gzip" else path.open("rb") as opened:  # type: ignore[assignment]
+            yield lambda _: (opened, path.stat().st_size)
+        return
     if archive.kind == "wheel":
         with zipfile.ZipFile(path) as wheel:
             yield lambda name: (wheel.open(name), wheel.getinfo(name).compress_size)

@@ -172,23 +172,23 @@ def join_texts(items: pl.DataFrame, path: Path, source: str) -> tuple[pl.DataFra
     # 3. each row's item
     joined = _Joined()
     for row in rows:
-        key = title_key(row.title) if row.title else None
-        if row.item in title_of and key in (None, title_of[row.item]):
+        row_key = title_key(row.title) if row.title else None
+        candidates: set[str] = set()
+        how = "by_title"
+        if row.item is not None and row.item in title_of and row_key in (None, title_of[row.item]):
             candidates, how = {row.item}, "by_id"
-        elif row.title is not None and key is not None:
+        elif row.title is not None and row_key is not None:
             year = row.year or title_year(row.title)
-            candidates, how = items_of.get((key, year), set()), "by_title"
-        else:
-            candidates, how = set(), "by_title"
+            candidates = items_of.get((row_key, year), set())
         if len(candidates) != 1:
             joined.count("ambiguous" if candidates else "unmatched")
             continue
-        (item,) = candidates
-        if item in joined.texts:
+        (match,) = candidates
+        if match in joined.texts:
             joined.count("repeated")
             continue
         joined.count(how)
-        joined.texts[item] = row.text
+        joined.texts[match] = row.text
 
     # 4. the items' own texts first
     added = pl.DataFrame(
