@@ -104,12 +104,13 @@ def simulated(options: Options, out: Path, root: Path) -> dict[str, Any]:
 
     from pipelines.simulation.simulator import simulate
     from tasteloop.files import write_json
+    from validation.monitor.drift_report import EvidentlyNumbers
 
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
     name = f"{options.shift}-{options.seed}"
     home = out / "homes" / name
     began = time.perf_counter()
-    with patch("validation.monitor.drift_report.evidently", lambda *_: ("", {})):
+    with patch("validation.monitor.examination.evidently", lambda *_: ("", EvidentlyNumbers())):
         result = simulate(options, home, root, say=lambda _: None)
     record = {**result.json(), "seconds": round(time.perf_counter() - began, 1)}
     write_json(out / f"{name}.json", record)
@@ -205,7 +206,7 @@ def examined(base: Path, work: Path) -> None:
     from tasteloop.files import read_parquet, write_json
     from tasteloop.runtime.session import Session
     from validation.monitor.decision import DecisionSettings
-    from validation.monitor.drift_report import examine
+    from validation.monitor.examination import examine
     from validation.monitor.reference import Reference, reference_path
     from validation.monitor.sampling import Reader
     from validation.monitor.windows import WEEK, Span

@@ -193,7 +193,7 @@ class _Pass:
 
         # 2. each beside the reference
         from tasteloop.runtime.session import Session
-        from validation.monitor.drift_report import examine
+        from validation.monitor.examination import examine
         from validation.monitor.sampling import Reader
         from validation.pages.window import window_page
 

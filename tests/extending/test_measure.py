@@ -1,4 +1,4 @@
-"""docs/extending.md, "A drift measure": what one declaration in measures.py brings about."""
+"""docs/extending.md, "A drift measure": what one declaration brings about."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from tasteloop.files import read_json, read_parquet
 from tasteloop.runtime.session import Session
 from tests.support.references import HOURS, RULES, SETTINGS, after
 from validation.monitor import measures
-from validation.monitor.drift_report import PAGE, REPORT, examine
-from validation.monitor.measures import Measure, Severity, Side
+from validation.monitor.drift_report import PAGE, REPORT
+from validation.monitor.examination import examine
+from validation.monitor.measure import Measure, Severity, Side
 from validation.monitor.reference import answers_schema, save_reference
 from validation.monitor.sampling import UNIT, Reader, Sample
 from validation.monitor.windows import HOUR

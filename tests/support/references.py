@@ -10,7 +10,7 @@ import polars as pl
 from tasteloop.behaviour.times import SECOND
 from tasteloop.runtime.session import Session
 from validation.monitor.decision import DecisionSettings, Evidence, Finding
-from validation.monitor.drift_report import examine
+from validation.monitor.examination import examine
 from validation.monitor.reference import Reference, WatchSettings, answers_schema
 from validation.monitor.sampling import DriftSettings, Reader
 from validation.monitor.windows import HOUR, Span, WindowSettings

@@ -34,7 +34,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from validation.monitor.measures import QUALITIES, Effect, Severity, default_severities
+from validation.monitor.measure import Effect, Severity
+from validation.monitor.measures import default_severities
+from validation.monitor.qualities import QUALITIES
 from validation.monitor.windows import HOUR, WEEK
 
 Outcome = Literal["healthy", "watch", "retrain", "alert-human"]

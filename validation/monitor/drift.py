@@ -9,7 +9,7 @@ weekday explain.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,8 +17,11 @@ from tasteloop import metrics
 from tasteloop.behaviour.events import ITEM, USER
 from tasteloop.behaviour.items import Catalogue
 from validation.monitor import measures
+from validation.monitor.cells import TENTHS
 from validation.monitor.decision import Finding, adjusted
-from validation.monitor.measures import TENTHS, Mature, Measure, Recorded, Side
+from validation.monitor.drift_report import Distribution
+from validation.monitor.measure import Measure, Recorded, Side
+from validation.monitor.qualities import QUALITIES, Mature
 from validation.monitor.sampling import (
     WINDOW,
     Codebook,
@@ -28,7 +31,7 @@ from validation.monitor.sampling import (
     Scale,
     words,
 )
-from validation.monitor.statistics import Quality, Tested, compare_quality, prediction_bound
+from validation.monitor.statistics import Array, Quality, Tested, compare_quality, prediction_bound
 
 if TYPE_CHECKING:
     import polars as pl
@@ -93,45 +96,44 @@ def profile(
     return samples
 
 
-def distributions(book: Codebook, reference: Profile, current: Profile) -> dict[str, Any]:
+def distributions(book: Codebook, reference: Profile, current: Profile) -> dict[str, Distribution]:
     """How each measure that has cells is spread on both sides, for the page of a window.
 
     Of many cells those with the greatest shares are named, and the others are one.
     """
-    held: dict[str, Any] = {}
+    by_measure: dict[str, Distribution] = {}
     for measure in measures.declared():
         name = measure.stored_as
         if name not in reference or name not in current:
             continue
-        sides = [measure.distribution(book, samples[name].z) for samples in (reference, current)]
-        before, now = sides
+        before, now = (measure.spread(book, samples[name].z) for samples in (reference, current))
         if before is None or now is None:
             continue
-        shown = {key: value for key, value in before.items() if key != "shares"}
-        shares = np.array([before["shares"], now["shares"]], float)
-        if "cells" in shown:
-            shown["cells"], shares = _head(list(map(str, before["cells"])), shares)
+        cells, shares = list(before.cells), np.stack([before.shares, now.shares])
+        if cells:
+            cells, shares = _greatest_cells(cells, shares)
         rounded = shares.round(6).tolist()
-        held[measure.name] = {
-            "about": measure.about,
-            **shown,
-            "reference": rounded[0],
-            "window": rounded[1],
-        }
-    return held
+        by_measure[measure.name] = Distribution(
+            about=measure.about,
+            cells=tuple(cells) or None,
+            edges=before.edges or None,
+            reference=rounded[0],
+            window=rounded[1],
+        )
+    return by_measure
 
 
-def _head(names: list[str], shares: np.ndarray[Any, Any]) -> tuple[list[str], np.ndarray[Any, Any]]:
+def _greatest_cells(names: list[str], shares: Array) -> tuple[list[str], Array]:
     """The cells [2, d] that either side has most of, in their order, and one for all others."""
-    present = [place for place in range(len(names)) if shares[:, place].max() >= 0.0005]
+    present = [cell for cell in range(len(names)) if shares[:, cell].max() >= 0.0005]
     if len(present) > _CELLS:
-        present.sort(key=lambda place: (-shares[:, place].max(), place))
+        present.sort(key=lambda cell: (-shares[:, cell].max(), cell))
         present = sorted(present[: _CELLS - 1])
-    rest = 1.0 - shares[:, present].sum(1)
-    kept = [names[place] for place in present]
-    if rest.max() < 0.005:
-        return kept, shares[:, present]
-    return [*kept, "others"], np.column_stack([shares[:, present], rest.clip(0)])
+    others = 1.0 - shares[:, present].sum(1)
+    shown = [names[cell] for cell in present]
+    if others.max() < 0.005:
+        return shown, shares[:, present]
+    return [*shown, "others"], np.column_stack([shares[:, present], others.clip(0)])
 
 
 def qualities(
@@ -152,9 +154,9 @@ def qualities(
     both = both.with_columns(pl.coalesce(pl.col(USER), "request").alias(USER))
     mature = Mature(both, catalogue, settings)
     pairs = {}
-    for measure in measures.QUALITIES:
-        found = measure.read(mature)
-        pair = None if found is None else _pair(*found)
+    for measure in QUALITIES:
+        rows = measure.read(mature)
+        pair = None if rows is None else _pair(*rows)
         if pair is not None:
             pairs[measure.name] = pair
     return pairs
@@ -226,7 +228,7 @@ def findings(
         sides = reference[name].z, current[name].z
         tested = declaration.compare(*sides, settings.draws, settings.seed, level)
         raw.append(_finding(measure, tested, n, natural.get(measure)))
-    worse_when_more = {each.name for each in measures.QUALITIES if each.less_is_better}
+    worse_when_more = {each.name for each in QUALITIES if each.less_is_better}
     for measure, (before, now) in quality.items():
         if len(now) < _FEWEST:
             raw.append(Finding(measure=measure, n=len(now)))

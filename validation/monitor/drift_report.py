@@ -1,342 +1,114 @@
-"""What one window looks like beside the reference: a report as JSON and HTML, and the evidence for
-the decision.
+"""The drift report: what one window looks like beside the reference, as a record.
 
-    <directory>/report.json      facts, problems and findings; its hash is the evidence's id
-    <directory>/report.html      the same to read
-    <directory>/evidently.html   Evidently's own page on the samples, made safe
-
-Evidently writes names from the data into a script (0.7.23: a category `</script><script>` comes
-alive). Here every string that it gets is inert before (no character that HTML or JavaScript reads
-as markup), and its page is sealed
-after: a policy names its four scripts by their hashes, so that the browser runs no other one, and
-loads nothing.
+<directory>/report.json      the record; its hash is the evidence's id
+<directory>/report.html      the same to read
+<directory>/evidently.html   Evidently's own page on the samples, made safe
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
-import logging
-import re
-import warnings
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tasteloop.answers import INTERESTS, RECOMMEND
-from tasteloop.behaviour.events import ITEM, KIND, USER, VALUE
-from tasteloop.behaviour.items import Catalogue
+from pydantic import BaseModel, ValidationError, model_serializer
+from pydantic_core.core_schema import SerializerFunctionWrapHandler
+
 from tasteloop.errors import TasteloopError
-from tasteloop.files import atomic_directory, atomic_write
-from tasteloop.intervals import finite
-from validation.monitor.decision import DecisionSettings, Evidence, Finding
-from validation.monitor.drift import distributions, findings, profile, qualities
-from validation.monitor.reference import LABEL, LENGTH, SCRIPT, TENTH, Reference, rows_of, windowed
-from validation.monitor.sampling import Reader
-from validation.monitor.windows import (
-    MODEL,
-    NAMES,
-    NUMBERS,
-    RELEVANT,
-    Span,
-    distinct,
-    facts,
-    outcomes,
-    problems,
-)
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
-
-log = logging.getLogger(__name__)
+from tasteloop.files import read_json
+from validation.monitor.decision import Finding
+from validation.monitor.windows import WindowFacts
 
 REPORT, PAGE, EVIDENTLY = "report.json", "report.html", "evidently.html"
-_CATEGORIES, _NUMBERS = (KIND, LABEL, TENTH, SCRIPT), (VALUE, LENGTH)
-_SCRIPTS = 4  # of a page of Evidently: its data, `global`, its library, the call
-# the full-width forms look alike
-_MARKUP = str.maketrans({c: chr(ord(c) + 0xFEE0) for c in "<>&\"'`\\{}$"})
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_MOST_ITEMS = 3000  # Evidently's diversity holds a matrix of all pairs
-_K = 10
-
-Draw = Callable[[Mapping[str, Any], Sequence[Finding], DecisionSettings], str]
-"""From a report, its findings and the settings of the decision to the page."""
 
 
-def examine(
-    reference: Reference,
-    reader: Reader,
-    span: Span,
-    events: pl.DataFrame,
-    answers: pl.DataFrame,
-    listed: Sequence[str],
-    decision: DecisionSettings,
-    out: Path,
-    draw: Draw | None = None,
-) -> Evidence:
-    """Compare a closed window with the reference, and write the report.
+class _Sparse(BaseModel, frozen=True):
+    """A record whose fields without a value are left out of its JSON."""
 
-    Args:
-        events: behaviour of the window and of one horizon before it; more is passed over,
-            repetitions too.
-        answers: the champion's rows of the journal over the same time, with feedback.
-        listed: the items of today's catalogue.
-        decision: what the report shows beside each measure.
-        draw: makes the page of the report (`validation.pages.window.window_page`); without it none
-            is written.
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialise(self).items() if value is not None}
+
+
+class Distribution(_Sparse, frozen=True):
+    """How a measure is spread over its cells [d], on both sides.
+
+    Attributes:
+        about: what the measure is, in a sentence.
+        cells: names of the cells [d], of shares.
+        edges: between which the cells lie [d + 1], of a quantity.
+        reference, window: shares of the cells [d].
     """
-    import polars as pl
 
-    settings = reference.settings
-    # whatever the order in which they were read
-    answers = answers.sort("time", "request", "instance")
-    raw = span.of(events)
-    delivered = raw.height
-    inside = windowed(distinct(raw), [span])
-    del raw
-    counts = facts(inside, listed, delivered)
-    failures = problems(inside, counts, reference.facts, settings.checks)
-    answered = windowed(answers, [span])
-    horizon = settings.windows.horizon
-    mature = outcomes(span.of(answers, shift=horizon), events, horizon, reader.text.positive)
-    mature = mature.with_columns(pl.lit(0, pl.Int32).alias("window"))
-    before = reference.answers()
-    compared: tuple[Finding, ...] = ()
-    columns: dict[str, Any] = {}
-    spreads: dict[str, Any] = {}
-    page = ""
-    if inside.height:
-        current = profile(inside, answered, reference.book, reader, settings.drift)
-        spreads = distributions(reference.book, reference.profile, current)
-        quality = qualities(before, mature, reader.catalogue, settings.drift)
-        compared = findings(reference.profile, current, reference.natural, quality, settings.drift)
-        rows = rows_of(inside, reference.book, reader.catalogue, settings)
+    about: str
+    cells: tuple[str, ...] | None = None
+    edges: tuple[float, ...] | None = None
+    reference: tuple[float, ...]
+    window: tuple[float, ...]
+
+
+class ColumnDrift(BaseModel, frozen=True):
+    """Evidently's distance of a column; null where it has none."""
+
+    method: str
+    score: float | None
+
+
+class EvidentlyNumbers(_Sparse, frozen=True):
+    """What Evidently says of a window; nothing of an empty one.
+
+    Attributes:
+        version: of Evidently.
+        rows: of the samples of the reference and of the window.
+        recommendations: by side, reference and current, its measures of recommendations.
+        error: why it could not report.
+    """
+
+    version: str | None = None
+    rows: tuple[int, int] | None = None
+    columns: dict[str, ColumnDrift] | None = None
+    recommendations: dict[str, dict[str, float]] | None = None
+    error: str | None = None
+
+
+class DriftReport(BaseModel, frozen=True):
+    """A window beside the reference.
+
+    Attributes:
+        window: `start/end`; end: its end, µs since 1970 UTC.
+        reference, champion: digests of what it was compared with and of the bundle that was live.
+        answers: how many the champion gave in it, by served model.
+        mature: how many answers' truth became known in it.
+        problems: checks that its data failed, in words.
+        distributions: by measure, of those that have cells.
+    """
+
+    window: str
+    end: int
+    reference: str
+    champion: str
+    facts: WindowFacts
+    answers: dict[str, int]
+    mature: int
+    problems: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    distributions: dict[str, Distribution] = {}
+    evidently: EvidentlyNumbers = EvidentlyNumbers()
+
+    @classmethod
+    def read(cls, directory: Path) -> DriftReport:
+        """Raises TasteloopError where the directory holds no report."""
         try:
-            page, columns = evidently(reference.sample(), rows, before, mature, reader.catalogue)
-        except Exception as error:  # the decision rests on our own measures
-            log.exception("Evidently could not report on the window %s", span.name)
-            columns = {"error": f"{type(error).__name__}: {error}"[:500]}
-    report = {
-        "window": span.name,
-        "end": span.end,
-        "reference": reference.digest,
-        "champion": reference.champion,
-        "facts": counts,
-        "answers": {m: answered.filter(pl.col(MODEL) == m).height for m in (INTERESTS, RECOMMEND)},
-        "mature": mature.height,
-        "problems": failures,
-        "findings": [finding.model_dump() for finding in compared],
-        "distributions": spreads,
-        "evidently": columns,
-    }
-    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with atomic_directory(out) as directory:
-        atomic_write(directory / REPORT, text)
-        if draw is not None:
-            atomic_write(directory / PAGE, draw(report, compared, decision))
-        if page:
-            atomic_write(directory / EVIDENTLY, page)
-    return Evidence(
-        id=hashlib.sha256(text.encode()).hexdigest(),
-        window=span.name,
-        end=span.end,
-        reference=reference.digest,
-        champion=reference.champion,
-        findings=compared,
-        problems=tuple(failures),
-    )
+            return cls.model_validate(read_json(directory / REPORT))
+        except ValidationError as error:
+            fault = error.errors()[0]
+            field = ".".join(map(str, fault["loc"]))
+            raise TasteloopError(
+                f"{directory / REPORT} is no drift report of this version: {field}: {fault['msg']}; remove it, and "
+                "the monitor does without it"
+            ) from None
 
-
-# Evidently
-
-
-def evidently(
-    reference: pl.DataFrame,
-    current: pl.DataFrame,
-    before: pl.DataFrame,
-    mature: pl.DataFrame,
-    catalogue: Catalogue,
-) -> tuple[str, dict[str, Any]]:
-    """Evidently's page on two samples, safe, and its numbers: drift of columns, health of
-    recommendations on each side.
-
-    Args:
-        reference, current: `validation.monitor.reference.rows_of`.
-        before, mature: answers with outcomes of both sides.
-    """
-    from evidently import DataDefinition, Dataset, Report
-    from evidently.core.metric_types import Metric
-    from evidently.metrics import ValueDrift
-
-    used = [
-        c
-        for c in (*_CATEGORIES, *_NUMBERS)
-        if all(t[c].drop_nulls().len() for t in (reference, current))
-    ]
-    definition = DataDefinition(
-        categorical_columns=[c for c in used if c in _CATEGORIES],
-        numerical_columns=[c for c in used if c in _NUMBERS],
-    )
-    methods = {c: "jensenshannon" if c in _CATEGORIES else "wasserstein" for c in used}
-    metrics: list[Metric] = [ValueDrift(column=c, method=m) for c, m in methods.items()]
-    old, new = (
-        Dataset.from_pandas(_inert(t.select(used)), data_definition=definition)
-        for t in (reference, current)
-    )
-    run = Report(metrics).run(new, old)
-    scores = {c: finite(m["value"]) for c, m in zip(methods, run.dict()["metrics"], strict=True)}
-    numbers: dict[str, Any] = {
-        "version": _version(),
-        "rows": [reference.height, current.height],
-        "columns": {c: {"method": methods[c], "score": scores[c]} for c in used},
-    }
-    if (health := _health(reference, before, mature, catalogue)) is not None:
-        numbers["recommendations"] = health
-    return seal(run.get_html_str(as_iframe=False)), numbers
-
-
-def _health(
-    behaviour: pl.DataFrame, before: pl.DataFrame, mature: pl.DataFrame, catalogue: Catalogue
-) -> dict[str, dict[str, float]] | None:
-    """The single values of Evidently's preset for recommendations, on each side; None where one has
-    none.
-    """
-    from evidently import DataDefinition, Dataset, Recsys, Report
-    from evidently.metrics import PopularityBiasMetric
-    from evidently.presets import RecsysPreset
-
-    labels = catalogue.label_names if len(catalogue) <= _MOST_ITEMS else []
-    features = [f"label {n}" for n in range(len(labels))]
-    member = dict(zip(catalogue.items, catalogue.membership(labels), strict=True))
-
-    def side(answers: pl.DataFrame) -> pd.DataFrame:
-        import pandas as pd
-
-        rows = [
-            (
-                _word(request),
-                _word(item),
-                float(score),
-                int(item in then),
-                *member.get(item, [0.0] * len(labels)),
-            )
-            for request, names, scores, then in answers.select(
-                "request", NAMES, NUMBERS, RELEVANT
-            ).rows()
-            for item, score in zip(names[:_K], scores[:_K], strict=True)
-        ]
-        return pd.DataFrame(rows, columns=["user_id", "item_id", "prediction", "target", *features])
-
-    import polars as pl
-
-    sides = {}
-    for name, answers in (("reference", before), ("current", mature)):
-        recommended = answers.filter(
-            (pl.col(MODEL) == RECOMMEND) & (pl.col(RELEVANT).list.len() > 0)
-        )
-        if not recommended.height:
-            return None
-        sides[name] = side(recommended)
-    definition = DataDefinition(
-        ranking=[Recsys()],
-        categorical_columns=["user_id", "item_id"],
-        numerical_columns=["prediction", "target", *features],
-    )
-    acted_on = (
-        behaviour.filter(pl.col(ITEM).is_not_null())
-        .select(USER, ITEM)
-        .unique(maintain_order=True)
-        .to_pandas()
-    )
-    train = acted_on.rename(columns={USER: "user_id", ITEM: "item_id"}).assign(
-        target=1, prediction=1.0
-    )
-    for n, feature in enumerate(features):
-        train[feature] = [float(member[i][n]) if i in member else 0.0 for i in train["item_id"]]
-    for column in ("user_id", "item_id"):
-        train[column] = train[column].map(_word)
-    known = Dataset.from_pandas(train, data_definition=definition)
-    out = {}
-    for name, table in sides.items():
-        preset = RecsysPreset(k=_K, item_features=features or None, include_tests=False)
-        coverage = PopularityBiasMetric(k=_K, metric="coverage")
-        with warnings.catch_warnings():
-            # means of nothing, which are NaN and left out below
-            warnings.simplefilter("ignore", RuntimeWarning)
-            run = Report([preset, coverage]).run(
-                Dataset.from_pandas(table, data_definition=definition),
-                None,
-                additional_data={"current_train_data": known},
-            )
-        values = {
-            re.sub(r"\(.*", "", m["metric_name"]): m["value"] for m in run.dict()["metrics"][:-1]
-        }
-        values["Coverage"] = run.dict()["metrics"][-1]["value"]
-        # some are NaN on small samples
-        known_ones = {key: finite(value) for key, value in values.items()}
-        out[name] = {key: value for key, value in known_ones.items() if value is not None}
-    return out
-
-
-def _word(name: object) -> str:
-    """A name that Evidently leaves as it is: it makes numbers of those that look like one, and
-    misses them later.
-    """
-    return f"n{name}"
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("evidently")
-
-
-def _inert(frame: pl.DataFrame) -> pd.DataFrame:
-    """For Evidently: every string without what HTML or JavaScript could read as anything but
-    text.
-    """
-    import polars as pl
-
-    texts = [c for c in frame.columns if frame[c].dtype == pl.String]
-    return frame.with_columns(
-        pl.col(c).map_elements(inert, return_dtype=pl.String) for c in texts
-    ).to_pandas()
-
-
-def inert(text: str) -> str:
-    """A string that is text wherever it is put: markup in full-width forms, control characters as
-    U+FFFD.
-    """
-    return _CONTROL.sub("�", text).translate(_MARKUP)
-
-
-def seal(page: str) -> str:
-    """A page of Evidently with a policy under which the browser runs its own scripts only, and
-    loads nothing.
-
-    Raises:
-        TasteloopError: it is not made as expected; then it is not kept.
-    """
-    scripts = re.findall(r"<script>(.*?)</script>", page, re.S)
-    head = page.find("<head>")
-    if (
-        len(scripts) != _SCRIPTS
-        or head < 0
-        or re.search(r"<script[^>]+\bsrc=", page.replace(scripts[2], "", 1))
-    ):
-        raise TasteloopError(
-            f"Evidently's page has {len(scripts)} scripts where {_SCRIPTS} are known, so it is not kept; this version "
-            "of Evidently makes it otherwise"
-        )
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'"
-        for s in scripts
-    )
-    policy = (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; font-src data:; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    meta = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
-    return page[: head + 6] + meta + page[head + 6 :]
+    def text(self) -> str:
+        """The text of report.json."""
+        record = self.model_dump()
+        return json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, Field
 
-from tasteloop.answers import SERVED_MODELS
+from tasteloop.answers import PREDICTED, SERVED_MODELS
 from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.snapshots import TRAIN, Snapshots
@@ -38,6 +38,7 @@ from tasteloop.files import (
     write_parquet,
 )
 from tasteloop.home import Home
+from tasteloop.journal import FEEDBACK, INSTANCE, MODEL, NAMES, NUMBERS, REQUEST, VERSION
 from validation.monitor.drift import codebook, natural_bounds, profile
 from validation.monitor.measures import declared
 from validation.monitor.sampling import (
@@ -53,16 +54,9 @@ from validation.monitor.sampling import (
     script_of,
 )
 from validation.monitor.windows import (
-    FEEDBACK,
-    INSTANCE,
-    MODEL,
-    NAMES,
-    NUMBERS,
-    PREDICTED,
-    REQUEST,
-    VERSION,
     CheckSettings,
     Span,
+    WindowFacts,
     WindowSettings,
     closed,
     distinct,
@@ -145,7 +139,7 @@ class Reference:
     book: Codebook
     profile: Profile
     natural: dict[str, float]
-    facts: list[dict[str, Any]]
+    facts: list[WindowFacts]
     settings: WatchSettings
     measures: frozenset[str]
 
@@ -179,7 +173,7 @@ class Reference:
             Codebook(tuple(meta["labels"]), meta["tenths"], frozenset(meta["words"]), scales),
             {name: Sample(arrays[f"{name}:z"], arrays[f"{name}:window"]) for name in names},
             meta["natural"],
-            meta["facts"],
+            [WindowFacts.model_validate(each) for each in meta["facts"]],
             WatchSettings.model_validate(meta["settings"]),
             frozenset(meta.get("measures", _FIRST_MEASURES)),
         )
@@ -255,7 +249,10 @@ def save_reference(
                     if s.z.shape[1] < 64
                 },
                 "natural": natural_bounds(samples, settings.drift),
-                "facts": [facts(span.of(behaviour), session.catalogue.items) for span in spans],
+                "facts": [
+                    facts(span.of(behaviour), session.catalogue.items).model_dump()
+                    for span in spans
+                ],
                 "scales": {name: asdict(scale) for name, scale in book.scales.items()},
                 "labels": list(book.labels),
                 "tenths": dict(book.tenths),

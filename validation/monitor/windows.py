@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE
 from tasteloop.behaviour.kinds import KINDS, words_needing, words_without
+from tasteloop.journal import FEEDBACK, NAMES
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,13 +29,10 @@ if TYPE_CHECKING:
 HOUR = 3_600_000_000  # µs
 WEEK = 7 * 24 * HOUR
 
-# Columns of the journal (`tasteloop.journal`).
-REQUEST, INSTANCE, MODEL, VERSION = "request", "instance", "model", "version"
-NAMES, NUMBERS, PREDICTED, FEEDBACK = "names", "numbers", "predicted", "feedback"
-RELEVANT, CLICKED = "relevant", "clicked"  # what `outcomes` adds
+RELEVANT, CLICKED = "relevant", "clicked"  # columns that `outcomes` adds to the journal's
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-_KEEPS = (USER, ITEM, KIND, TIME, VALUE, TEXT)
+_COLUMNS = (USER, ITEM, KIND, TIME, VALUE, TEXT)
 
 
 class WindowSettings(BaseModel, frozen=True, extra="forbid"):
@@ -157,17 +155,44 @@ def distinct(events: pl.DataFrame) -> pl.DataFrame:
     """Without exact repetitions, ordered by user, time and the rest: the same rows in any order
     give the same table.
     """
-    return events.select(_KEEPS).unique().sort(USER, TIME, KIND, ITEM, VALUE, TEXT)
+    return events.select(_COLUMNS).unique().sort(USER, TIME, KIND, ITEM, VALUE, TEXT)
 
 
 # Whether the data can be trusted
 
 
-def facts(
-    rows: pl.DataFrame, listed: Sequence[str], delivered: int | None = None
-) -> dict[str, Any]:
-    """What `problems` compares: counts, and shares of rows that are empty, unlisted, invalid or
-    repeated.
+class RowShare(BaseModel, frozen=True):
+    """A share of n rows."""
+
+    share: float
+    n: int
+
+
+class WindowFacts(BaseModel, frozen=True):
+    """What `problems` compares of a window with the reference's windows.
+
+    Attributes:
+        rows: how many came, repetitions included.
+        events, users: without repetitions.
+        busiest: events of the user who has most.
+        shares: of rows that are empty or unlisted, by what they are, in words.
+        invalid: the share of events with an unknown kind or a value outside [0, 1].
+        values: how many different values there are.
+        rated: events with a value.
+    """
+
+    rows: int
+    events: int
+    users: int
+    busiest: int
+    shares: dict[str, RowShare]
+    invalid: float
+    values: int
+    rated: int
+
+
+def facts(rows: pl.DataFrame, listed: Sequence[str], delivered: int | None = None) -> WindowFacts:
+    """Count what `problems` compares.
 
     Args:
         rows: behaviour, repetitions removed; `delivered`: how many rows came, with them.
@@ -203,28 +228,28 @@ def facts(
         ),
     ):
         table = rows.filter(of)
-        shares[name] = {"share": float(table.select(bad.mean()).item() or 0.0), "n": table.height}
+        shares[name] = RowShare(share=float(table.select(bad.mean()).item() or 0.0), n=table.height)
     invalid = ~pl.col(KIND).is_in(list(KINDS)) | (
         pl.col(VALUE).is_not_null() & ~pl.col(VALUE).is_between(0, 1)
     )
     rated = rows.filter(pl.col(VALUE).is_not_null())
     counts = rows.group_by(USER).len()["len"]
-    return {
-        "rows": rows.height if delivered is None else delivered,
-        "events": rows.height,
-        "users": rows[USER].n_unique(),
-        "busiest": int(counts.max() or 0),  # type: ignore[arg-type]
-        "shares": shares,
-        "invalid": float(rows.select(invalid.fill_null(True).mean()).item() or 0.0),
-        "values": rated[VALUE].n_unique() if rated.height else 0,
-        "rated": rated.height,
-    }
+    return WindowFacts(
+        rows=rows.height if delivered is None else delivered,
+        events=rows.height,
+        users=rows[USER].n_unique(),
+        busiest=int(counts.max() or 0),  # type: ignore[arg-type]
+        shares=shares,
+        invalid=float(rows.select(invalid.fill_null(True).mean()).item() or 0.0),
+        values=rated[VALUE].n_unique() if rated.height else 0,
+        rated=rated.height,
+    )
 
 
 def problems(
     rows: pl.DataFrame,
-    now: dict[str, Any],
-    reference: Sequence[dict[str, Any]],
+    now: WindowFacts,
+    reference: Sequence[WindowFacts],
     settings: CheckSettings,
 ) -> list[str]:
     """Why a window's data cannot be trusted, in words; nothing where it can.
@@ -236,42 +261,47 @@ def problems(
     """
     import polars as pl
 
-    volumes = [f["events"] for f in reference]
-    low, high = settings.volume[0] * min(volumes), settings.volume[1] * max(volumes)
     out = []
-    if not low <= now["events"] <= high:
+
+    # 1. volume and repetitions
+    volumes = [each.events for each in reference]
+    low, high = settings.volume[0] * min(volumes), settings.volume[1] * max(volumes)
+    if not low <= now.events <= high:
         out.append(
-            f"{now['events']:,} events, where the reference's windows had {min(volumes):,} to {max(volumes):,} "
+            f"{now.events:,} events, where the reference's windows had {min(volumes):,} to {max(volumes):,} "
             f"(allowed: {low:,.0f} to {high:,.0f})"
         )
-    if now["rows"] and (repeated := 1 - now["events"] / now["rows"]) > settings.duplicates:
+    repeated = 1 - now.events / now.rows if now.rows else 0.0
+    if repeated > settings.duplicates:
         out.append(
             f"{repeated:.0%} of the rows repeat others exactly (allowed: {settings.duplicates:.0%})"
         )
-    for name, share in now["shares"].items():
-        before = [f["shares"][name] for f in reference if f["shares"][name]["n"] >= settings.enough]
-        usual = max((f["share"] for f in before), default=0.0)
-        if share["n"] >= settings.enough and share["share"] > usual + settings.rise:
+
+    # 2. empty, unlisted, invalid and constant values
+    for name, bad in now.shares.items():
+        before = [each.shares[name] for each in reference]
+        usual = max((each.share for each in before if each.n >= settings.enough), default=0.0)
+        if bad.n >= settings.enough and bad.share > usual + settings.rise:
             out.append(
-                f"{share['share']:.0%} {name}, where the reference's windows had at most {usual:.0%}"
+                f"{bad.share:.0%} {name}, where the reference's windows had at most {usual:.0%}"
             )
-    if now["invalid"] > settings.invalid:
+    if now.invalid > settings.invalid:
         out.append(
-            f"{now['invalid']:.1%} of the events have an unknown kind or a value outside [0, 1]"
+            f"{now.invalid:.1%} of the events have an unknown kind or a value outside [0, 1]"
         )
-    if (
-        now["rated"] >= settings.enough
-        and now["values"] == 1
-        and all(f["values"] > 1 for f in reference if f["rated"])
-    ):
+    varied = all(each.values > 1 for each in reference if each.rated)
+    if now.rated >= settings.enough and now.values == 1 and varied:
         out.append(
             "every value is the same, where the reference has several: a constant was written upstream"
         )
-    busiest = settings.flood * max(f["busiest"] for f in reference)
+
+    # 3. automated traffic
+    busiest = settings.flood * max(each.busiest for each in reference)
     counts = rows.group_by(USER).len().filter(pl.col("len") > busiest)
-    if now["events"] and (share := int(counts["len"].sum()) / now["events"]) > settings.flooded:
+    flooded = int(counts["len"].sum()) / now.events if now.events else 0.0
+    if flooded > settings.flooded:
         out.append(
-            f"{share:.0%} of the events come from {counts.height} users with more than {busiest:,.0f} events each: "
+            f"{flooded:.0%} of the events come from {counts.height} users with more than {busiest:,.0f} events each: "
             "automated traffic?"
         )
     return out
@@ -298,6 +328,8 @@ def outcomes(
 
     rows = answers.with_row_index("row").with_columns(pl.col(USER).cast(pl.String))
     inside = (pl.col("then") > pl.col(TIME)) & (pl.col("then") <= pl.col(TIME) + horizon)
+
+    # 1. what users did afterwards
     wanted = nw.from_native(distinct(events)).filter(is_positive(positive)).to_native()
     behaved = (
         rows.filter(pl.col(USER).is_not_null())
@@ -306,20 +338,23 @@ def outcomes(
         .filter(inside)
         .select("row", ITEM, "then")
     )
-    told = (
+
+    # 2. what they reported of the answers
+    entries = (
         rows.select("row", TIME, FEEDBACK).explode(FEEDBACK).filter(pl.col(FEEDBACK).is_not_null())
     )
-    given = told.select(
+    feedback = entries.select(
         "row",
         TIME,
         *(pl.col(FEEDBACK).struct.field(name) for name in (KIND, ITEM, VALUE)),
         pl.col(FEEDBACK).struct.field(TIME).alias("then"),
     ).filter(inside)
-    liked = (
-        nw.from_native(given).filter(is_positive(positive)).to_native().select("row", ITEM, "then")
-    )
+    liked = nw.from_native(feedback).filter(is_positive(positive)).to_native()
+
+    # 3. both by answer: items in the order in which they followed, and whether a named one was
+    # responded to
     relevant = (
-        pl.concat([behaved, liked])
+        pl.concat([behaved, liked.select("row", ITEM, "then")])
         .sort("row", "then", ITEM)
         .unique(["row", ITEM], keep="first", maintain_order=True)
         .group_by("row", maintain_order=True)
@@ -327,9 +362,8 @@ def outcomes(
     )
     named = rows.select("row", NAMES).explode(NAMES).rename({NAMES: ITEM})
     responses = [kind.word for kind in KINDS.values() if kind.is_response]
-    clicked = (
-        given.filter(pl.col(KIND).is_in(responses)).join(named, on=["row", ITEM])["row"].unique()
-    )
+    responded = feedback.filter(pl.col(KIND).is_in(responses))
+    clicked = responded.join(named, on=["row", ITEM])["row"].unique()
     return (
         rows.join(relevant, on="row", how="left")
         .with_columns(

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from tasteloop.files import as_list, as_mapping
-from tasteloop.intervals import finite
 from validation.markup.elements import Safe
 from validation.markup.environment import render
 from validation.markup.formats import minute
 from validation.markup.plots import distribution, histogram
 from validation.monitor.decision import DecisionSettings, Finding, drifted
+from validation.monitor.drift_report import Distribution, DriftReport
 
 
 @dataclass(frozen=True)
@@ -41,34 +39,35 @@ class _Spread:
     drawing: Safe
 
 
-def window_page(
-    report: Mapping[str, Any], findings: Sequence[Finding], decision: DecisionSettings
-) -> str:
-    """The page of a drift report (report.json).
+def window_page(report: DriftReport, decision: DecisionSettings) -> str:
+    """The page of a drift report.
 
     Args:
         decision: when a measure counts as drifted.
     """
-    since, until = (minute(int(end)) for end in report["window"].split("/"))
-    measures = [_measure(each, decision) for each in sorted(findings, key=lambda f: f.measure)]
-    spreads = _spreads(as_mapping(report.get("distributions")), measures)
-    evidently = as_mapping(report.get("evidently"))
-    columns = as_mapping(evidently.get("columns"))
-    health = as_mapping(evidently.get("recommendations"))
-    before, now = (as_mapping(health.get(side)) for side in ("reference", "current"))
+    since, until = (minute(int(end)) for end in report.window.split("/"))
+    findings = sorted(report.findings, key=lambda finding: finding.measure)
+    measures = [_measure(finding, decision) for finding in findings]
+    spreads = _spreads(report.distributions, measures)
+    health = report.evidently.recommendations or {}
+    before, now = (health.get(side, {}) for side in ("reference", "current"))
     return render(
         "window.html",
         since=since,
         until=until,
-        events=report["facts"]["events"],
-        users=report["facts"]["users"],
-        problems=report["problems"],
+        events=report.facts.events,
+        users=report.facts.users,
+        problems=report.problems,
         measures=measures,
         moved=[spread for spread in spreads if spread.word in ("slight", "severe")],
         steady=[spread for spread in spreads if spread.word not in ("slight", "severe")],
-        columns=[{"name": name, **column} for name, column in columns.items()],
+        columns=report.evidently.columns or {},
         health=[(name, before.get(name), now.get(name)) for name in sorted(before)],
-        names=[(key, report[key]) for key in ("window", "reference", "champion")],
+        names=[
+            ("window", report.window),
+            ("reference", report.reference),
+            ("champion", report.champion),
+        ],
     )
 
 
@@ -93,27 +92,25 @@ def _measure(finding: Finding, decision: DecisionSettings) -> _Measure:
     )
 
 
-def _spreads(distributions: Mapping[str, Any], measures: Sequence[_Measure]) -> list[_Spread]:
+def _spreads(
+    distributions: Mapping[str, Distribution], measures: Sequence[_Measure]
+) -> list[_Spread]:
     """The distributions that the report holds, drawn; those that moved most come first."""
     order = {"severe": 0, "slight": 1}
     spreads = []
     for measure in sorted(measures, key=lambda m: (order.get(m.word, 2), -(m.effect or 0.0))):
-        held = as_mapping(distributions.get(measure.name))
-        drawing = _drawing(measure.name, held)
-        if drawing is not None:
-            about = str(held.get("about", ""))
+        spread = distributions.get(measure.name)
+        drawing = None if spread is None else _drawing(measure.name, spread)
+        if spread is not None and drawing is not None:
+            about = spread.about
             spreads.append(_Spread(measure.name, measure.word, measure.tone, about, drawing))
     return spreads
 
 
-def _drawing(name: str, held: Mapping[str, Any]) -> Safe | None:
+def _drawing(name: str, spread: Distribution) -> Safe | None:
     """A histogram where the cells have edges, bars where they have names; None for neither."""
-    reference, window = (
-        [finite(share) or 0.0 for share in as_list(held.get(side))]
-        for side in ("reference", "window")
-    )
-    edges = [finite(edge) or 0.0 for edge in as_list(held.get("edges"))]
-    cells = [str(cell) for cell in as_list(held.get("cells"))]
+    reference, window = list(spread.reference), list(spread.window)
+    edges, cells = list(spread.edges or ()), list(spread.cells or ())
     if not reference or len(reference) != len(window):
         return None
     if len(edges) == len(reference) + 1:

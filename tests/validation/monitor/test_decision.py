@@ -22,7 +22,7 @@ from validation.monitor.decision import (
     decide,
     key_of,
 )
-from validation.monitor.measures import Severity
+from validation.monitor.measure import Severity
 from validation.monitor.windows import HOUR, WEEK
 
 DAY = 24 * HOUR

@@ -11,11 +11,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tasteloop.files import read_json
+from tasteloop.errors import TasteloopError
+from tasteloop.files import read_json, write_json
 from tasteloop.runtime.session import Session
 from tests.support.references import RULES, after, examined, journal
 from validation.monitor.decision import decide
-from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT, inert
+from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT, DriftReport
+from validation.monitor.evidently_page import inert
 from validation.monitor.reference import Reference, answers_schema
 
 SCRIPT = "</script><script>alert(1)</script>"
@@ -48,6 +50,20 @@ def test_a_category_that_is_a_script_is_text_in_both_pages(hostile: Path) -> Non
     for name in (EVIDENTLY, PAGE):
         text = (hostile / name).read_text()
         assert SCRIPT not in text and "<script>alert" not in text
+
+
+def test_a_report_that_is_read_is_the_one_that_was_written(hostile: Path) -> None:
+    report = DriftReport.read(hostile)
+
+    assert report.text() == (hostile / REPORT).read_text()
+    assert {"kinds", "value"} <= set(report.distributions)
+
+
+def test_a_file_that_is_no_report_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    write_json(tmp_path / REPORT, {"window": 3})
+
+    with pytest.raises(TasteloopError, match=r"report\.json is no drift report .* remove it"):
+        DriftReport.read(tmp_path)
 
 
 def test_the_policy_names_every_script_by_its_hash(hostile: Path) -> None:
@@ -116,8 +132,9 @@ def test_without_answers_behaviour_alone_is_compared(
 def test_items_whose_names_are_numbers_have_a_health() -> None:
     from tasteloop.answers import RECOMMEND
     from tasteloop.behaviour.items import Catalogue
-    from validation.monitor.drift_report import _health
-    from validation.monitor.windows import MODEL, NAMES, NUMBERS, RELEVANT
+    from tasteloop.journal import MODEL, NAMES, NUMBERS
+    from validation.monitor.evidently_page import _health
+    from validation.monitor.windows import RELEVANT
 
     items = [str(n) for n in range(40)]
     catalogue = Catalogue(

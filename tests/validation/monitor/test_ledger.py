@@ -314,6 +314,40 @@ def test_an_alert_that_did_not_get_through_is_sent_again(tmp_path: Path) -> None
     assert entry.alerted and told == [decided("alert-human")]
 
 
+def test_the_history_s_json_has_what_the_records_say_in_their_order(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, clock=lambda: 7)
+    window = {"id": "r", "window": "0/1", "end": 1, "reference": "r", "champion": "c"}
+    body = {"outcome": "retrain", "reasons": ["because"], "evidence": ["r"], "key": "k", "now": 5}
+    result = {"run": "retrain-k", "result": "promoted", "version": "2", "gained": 0.5}
+    worse = {"window": "0/1", "champion": "c", "to": "b", "reasons": ["worse"], "evidence": ["r"]}
+    with ledger.lease() as lease:
+        ledger.append(lease, "window", "k", window)
+        ledger.append(lease, "decided", "k", body)
+        ledger.append(lease, "started", "k", {"run": "retrain-k", "attempt": 1})
+        ledger.append(lease, "finished", "k", result)
+        ledger.append(lease, "rolling-back", "l", worse)
+        ledger.append(lease, "rolled-back", "l", {"result": "moved", "reason": "another"})
+
+    retrained, rolled_back = (list(entry.json().items()) for entry in ledger.history())
+
+    head = {"number": 2, "time": 7, "window": "0/1", "champion": "c"}
+    middle = {"alerted": False, "attempts": 1, "result": "promoted"}
+    rest = {"run": "retrain-k", "version": "2", "gained": 0.5}
+    assert retrained == list({**head, **body, **middle, **rest}.items())
+    head = {"number": 5, "time": 7, "outcome": "rollback", "key": "l"}
+    middle = {"alerted": False, "attempts": 0, "result": "moved"}
+    assert rolled_back == list({**head, **worse, **middle, "reason": "another"}.items())
+
+
+def test_an_entry_that_is_none_of_its_kind_is_named(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    with ledger.lease() as lease:
+        ledger.append(lease, "decided", "k", {"outcome": "dance"})
+
+    with pytest.raises(TasteloopError, match="record 1 of the ledger is no entry of the kind 'dec"):
+        ledger.history()
+
+
 def test_history_is_read_by_people_and_scripts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,8 @@ from tasteloop.files import read_json
 from tasteloop.runtime.session import Session
 from tests.support.pages import CHROMIUM, HEADLESS
 from tests.support.references import HOURS, RULES, SETTINGS, after, examined, journal
-from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT, evidently, inert, seal
+from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT
+from validation.monitor.evidently_page import evidently, inert, seal
 from validation.monitor.reference import (
     META,
     PROFILE,
@@ -172,7 +173,7 @@ def test_evidently_s_page_holds_no_markup_of_the_data(
     data = page.partition("<script>var global")[0]  # after it comes Evidently's own library
     assert json.dumps(inert(HOSTILE))[1:-1] in data
     assert data.count("<script>") == data.count("</script>") == 1 and "<img" not in data
-    assert "recommendations" not in numbers
+    assert "recommendations" not in numbers.model_dump()
     with pytest.raises(TasteloopError, match="is not kept"):
         seal(page.replace("</body>", "<script>more()</script></body>"))
 
