@@ -51,12 +51,12 @@ def monitor(
             raise TasteloopError(
                 f"the pass ended with exit code {done.returncode}; what was wrong is said above"
             )
-        told = (
+        report = (
             done.stdout
             if done.returncode == 0
             else json.dumps({"outcome": None, "note": "another one is at work"})
         )
-        atomic_write(Path(watched.path), told)
-        outcome = json.loads(told)["outcome"] or ""
+        atomic_write(Path(watched.path), report)
+        outcome = json.loads(report)["outcome"] or ""
         outputs.update(outcome=outcome)
     return outcome

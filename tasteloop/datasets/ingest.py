@@ -401,16 +401,16 @@ def _unlisted(items: pl.DataFrame, events: pl.LazyFrame) -> dict[str, int]:
 
 def _removed_by_kind(events: pl.LazyFrame, quarantine: pl.LazyFrame) -> dict[str, dict[str, Any]]:
     """Rows of each of our kinds, and how many of them each rule removed."""
-    kept = dict(events.group_by(KIND).len().collect(engine="streaming").iter_rows())
+    remaining = dict(events.group_by(KIND).len().collect(engine="streaming").iter_rows())
     removed: dict[str, dict[str, int]] = {kind: {} for kind in KINDS}
     counts = quarantine.group_by(KIND, REASON).len().collect(engine="streaming")
     for kind, rule, rows in counts.sort(KIND, REASON).rows():
         if kind in removed:
             removed[kind][rule] = rows
     return {
-        kind: {"rows": kept.get(kind, 0) + sum(rules.values()), "removed": rules}
+        kind: {"rows": remaining.get(kind, 0) + sum(rules.values()), "removed": rules}
         for kind, rules in removed.items()
-        if kind in kept or rules
+        if kind in remaining or rules
     }
 
 

@@ -99,8 +99,8 @@ def _parse(data: NDArray[np.uint8]) -> tuple[dict[str, Any], dict[str, Array]]:
         raise ValueError(f"impossible sizes {sizes}")
     pad, offset = _skip_tokenizer(data, _HEADER.size)
     shapes = _shapes(width, layers, inner, vocabulary, positions, types)
-    kept = _directory(data, offset)
-    if missing := sorted(shapes.keys() - kept.keys()):
+    tensors = _directory(data, offset)
+    if missing := sorted(shapes.keys() - tensors.keys()):
         raise ValueError(
             f"tensor {missing[0]} is missing"
             + (f" and {len(missing) - 1} more" if missing[1:] else "")
@@ -120,7 +120,7 @@ def _parse(data: NDArray[np.uint8]) -> tuple[dict[str, Any], dict[str, Array]]:
         "pad_token_id": pad,
     }
     return config, {
-        to: _tensor(data, name, *kept[name], shape) for name, (to, shape) in shapes.items()
+        to: _tensor(data, name, *tensors[name], shape) for name, (to, shape) in shapes.items()
     }
 
 

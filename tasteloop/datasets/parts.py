@@ -26,14 +26,14 @@ def joined_zip(
 
     def convert(directory: Path) -> None:
         # 1. the zip, of which no part stays on the disk twice
-        whole = directory / parts[0]
-        with whole.open("ab") as file:
+        joined = directory / parts[0]
+        with joined.open("ab") as file:
             for name in parts[1:]:
                 part = directory / name
                 with part.open("rb") as stream:
                     shutil.copyfileobj(stream, file, 1 << 20)
                 part.unlink()
-        if (digest := sha256_file(whole)) != sha256:
+        if (digest := sha256_file(joined)) != sha256:
             raise TasteloopError(
                 f"{', '.join(parts)} joined have SHA-256 {digest}, the catalogue says {sha256}; nothing was "
                 "kept. Fetch the source again"
@@ -41,7 +41,7 @@ def joined_zip(
 
         # 2. its members, each a plain file
         try:
-            with zipfile.ZipFile(whole) as archive:
+            with zipfile.ZipFile(joined) as archive:
                 for member in members:
                     packed = archive.getinfo(member).compress_size
                     target = directory / PurePosixPath(member).name
@@ -51,6 +51,6 @@ def joined_zip(
             raise TasteloopError(
                 f"cannot read the members of {', '.join(parts)} joined: {error}"
             ) from error
-        whole.unlink()
+        joined.unlink()
 
     return convert

@@ -307,10 +307,11 @@ def check_unit(table: pl.DataFrame | pl.LazyFrame, path: Path, unit: TimeUnit) -
     for other in PER_UNIT:
         alike = numbers.filter(numbers.is_between(*likely_range(other), closed="left"))
         if other != unit and 2 * len(alike) > len(sample):
-            said = "ISO 8601" if unit == "iso" else UNIT_NAMES[unit]
+            unit_name = "ISO 8601" if unit == "iso" else UNIT_NAMES[unit]
             raise TasteloopError(
-                f"{path}: the times are to be {said}, and these look like {UNIT_NAMES[other]} ({alike[0]:.0f} would be "
-                f"{in_words(alike[0], other)}); a mapping says so by `time: {{unit: {other}}}`, elsewhere convert them"
+                f"{path}: the times are to be {unit_name}, and these look like {UNIT_NAMES[other]} ({alike[0]:.0f} "
+                f"would be {in_words(alike[0], other)}); a mapping says so by `time: {{unit: {other}}}`, elsewhere "
+                "convert them"
             )
 
 
@@ -331,9 +332,9 @@ def read_times(column: pl.Expr, dtype: pl.DataType, unit: TimeUnit, zone: str = 
 
 def _read_numbers(written: pl.Expr, unit: Unit) -> pl.Expr:
     times, per = PER_UNIT[unit]
-    whole, number = written.cast(pl.Int64, strict=False), written.cast(pl.Float64, strict=False)
+    integer, number = written.cast(pl.Int64, strict=False), written.cast(pl.Float64, strict=False)
     near = number.is_finite() & (number.abs() < 2.0**62 / times)  # no overflow in what follows
-    exact = pl.when(near).then(whole) * times // per
+    exact = pl.when(near).then(integer) * times // per
     rough = (pl.when(near).then(number) * times / per).round().cast(pl.Int64, strict=False)
     return pl.coalesce(exact, rough)
 

@@ -288,12 +288,14 @@ class _Shop:
                 else rng.choice(settings.labels, count, False, prevalence).tolist()
             )
             membership[item, borne] = 1
-            told = [VOCABULARY[labels[borne[int(rng.integers(len(borne)))]]] for _ in range(12)]
+            label_words = [
+                VOCABULARY[labels[borne[int(rng.integers(len(borne)))]]] for _ in range(12)
+            ]
             spoken = rng.random(12) < settings.label_words
             spoken[0] = True  # a title begins with a word of its label
-            said = [_one(told[n] if spoken[n] else NEUTRAL, rng) for n in range(12)]
-            titles.append(" ".join(said[:2]).capitalize())
-            texts.append(" ".join(said[2:]))
+            words = [_one(label_words[n] if spoken[n] else NEUTRAL, rng) for n in range(12)]
+            titles.append(" ".join(words[:2]).capitalize())
+            texts.append(" ".join(words[2:]))
             released.append(settings.start - timedelta(days=int(rng.integers(1, 2000))))
         appeal = (1.0 + rng.permutation(settings.items)) ** -settings.zipf
         return cls(labels, membership, appeal / appeal.sum(), titles, texts, released)

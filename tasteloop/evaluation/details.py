@@ -95,18 +95,18 @@ def examples(
     followed.
     """
     chosen = np.unique(np.linspace(0, len(rows.table) - 1, count).round().astype(int))
-    found = []
+    shown = []
     for row in chosen:
         [recommendations] = session.recommend([rows.histories[row]], _RECOMMENDATIONS)
         followed = {rows.data.catalogue.items[position] for position in rows.relevant[row]}
-        found.append(
+        shown.append(
             Example(
                 text=rows.table[TEXT][int(row)],
                 interests=_likeliest_interests(rows, answers, row),
                 recommendations=tuple(_recommendation(r, followed) for r in recommendations),
             )
         )
-    return tuple(found)
+    return tuple(shown)
 
 
 def _likeliest_interests(

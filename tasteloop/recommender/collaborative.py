@@ -88,9 +88,9 @@ class Past:
 
     def without(self, new: NDArray[np.bool_]) -> Past:
         """As if nobody had met these items [J]."""
-        kept = ~new[self.item]
+        known = ~new[self.item]
         return Past(
-            self.user[kept], self.item[kept], self.age[kept], self.positive[kept], self.items
+            self.user[known], self.item[known], self.age[known], self.positive[known], self.items
         )
 
     def popularity(self, half_life: float) -> Matrix:
@@ -127,11 +127,11 @@ def as_dense(table: Table) -> Matrix:
     return table if isinstance(table, np.ndarray) else np.asarray(table.toarray(), np.float32)
 
 
-def keep_rows(table: Table, kept: NDArray[np.bool_]) -> Table:
-    """The table with zeros in the rows [U] that are not kept."""
+def keep_rows(table: Table, selected: NDArray[np.bool_]) -> Table:
+    """The table with zeros in the rows [U] that are not selected."""
     if isinstance(table, np.ndarray):
-        return table * kept[:, None]
-    return table.multiply(kept[:, None]).tocsr()
+        return table * selected[:, None]
+    return table.multiply(selected[:, None]).tocsr()
 
 
 def ease(table: Table, regularisation: float) -> Matrix:

@@ -216,5 +216,5 @@ def leading(vectors: Matrix, width: int) -> Matrix:
     if width >= vectors.shape[1]:
         return vectors
     _, axes = np.linalg.eigh(vectors.T.astype(np.float64) @ vectors)  # ascending
-    kept: Matrix = vectors @ axes[:, -width:].astype(np.float32)
-    return kept
+    components: Matrix = vectors @ axes[:, -width:].astype(np.float32)
+    return components

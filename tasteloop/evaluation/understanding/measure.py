@@ -86,12 +86,12 @@ def units_of(cases: Sequence[Case], metric: str) -> Array:
 
 def understand(model: Model, material: Material, cases: Sequence[Case]) -> Understanding:
     """Ask a model all cases of the kinds that it can be asked."""
-    asked = {RECOMMEND}
+    tasks = {RECOMMEND}
     if model.has_interests and len(material.labels):
-        asked.add(INTERESTS)
+        tasks.add(INTERESTS)
     if model.has_sentiment:
-        asked.add(SENTIMENT)
-    kinds = {kind.name: kind for kind in KINDS if kind.asks in asked}
+        tasks.add(SENTIMENT)
+    kinds = {kind.name: kind for kind in KINDS if kind.asks in tasks}
     positions = [n for n, case in enumerate(cases) if case.kind in kinds]
     answers = Answers(model, material, [cases[n] for n in positions])
 
