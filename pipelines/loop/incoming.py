@@ -105,8 +105,9 @@ def _read_events(path: Path, since: int) -> pl.DataFrame:
     from tasteloop.datasets.tables import collect
 
     rows = collect(scan_events(path), path)
-    kept = rows.filter(pl.col(USER).is_not_null() & pl.col(TIME).is_not_null())
-    if lost := rows.height - kept.height:
+    complete = rows.filter(pl.col(USER).is_not_null() & pl.col(TIME).is_not_null())
+    lost = rows.height - complete.height
+    if lost:
         log.warning(
             "%s: %d of %d rows have no user or no readable time: passed over",
             path,
@@ -115,4 +116,4 @@ def _read_events(path: Path, since: int) -> pl.DataFrame:
         )
     # what was merely shown is in no history, and so in no reference
     is_act = ~pl.col(KIND).is_in(words_that_are_no_acts()).fill_null(False)
-    return kept.filter((pl.col(TIME) >= since) & is_act)
+    return complete.filter((pl.col(TIME) >= since) & is_act)

@@ -5,163 +5,182 @@ pages.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.local.facts import RunFacts, list_runs
 from tasteloop.errors import TasteloopError
+from tasteloop.evaluation.record import Evaluation
 from tasteloop.files import read_json, sha256_file
 from tasteloop.home import Home
 from validation.monitor.decision import DecisionSettings
+from validation.monitor.drift_report import REPORT
+from validation.monitor.ledger import Ledger
+from validation.pages.facts import (
+    MODEL_RECORDS,
+    RUN_RECORDS,
+    Decided,
+    Model,
+    ReportedWindow,
+    Rollout,
+    Run,
+    SiteRecords,
+    Span,
+    select_records,
+)
+from validation.pages.site import write_site
+
+if TYPE_CHECKING:
+    from serving.release.versions import Version
 
 
 def write(out: Path) -> dict[str, Any]:
     """Write the site of this home; where it is, and how much is in it."""
-    from validation.pages.site import write_site
-
-    facts = gather()
-    counts = write_site(facts, out, _decision(facts["notes"]))
+    records = gather()
+    decision, notes = _decision_settings()
+    records = replace(records, notes=(*records.notes, *notes))
+    counts = write_site(records, out, decision)
     return {"site": str(out.absolute()), "index": str(out.absolute() / "index.html"), **counts}
 
 
-def _decision(notes: list[str]) -> DecisionSettings:
-    """By which the last pass of the monitor decided; the defaults before the first one."""
-    path = Home.current().monitor_settings
-    try:
-        return (
-            DecisionSettings.model_validate(read_json(path)["decision"])
-            if path.is_file()
-            else DecisionSettings()
-        )
-    except (TasteloopError, ValueError, KeyError, TypeError):
-        notes.append(f"{path} is not of this version: drift is shown by the default settings")
-        return DecisionSettings()
-
-
-def gather() -> dict[str, Any]:
-    """Plain mappings, newest first, times in µs since 1970 UTC; what cannot be read is left out and
-    said in `notes`.
-
-    versions: version, digest, created, passed, rehearsed, live, was (live before), promoted and
-        replaced (in whose place), evaluation, verdict and rehearsal as JSON, span (of the data's
-        time).
-    runs: id, profile, outcome, reason, started, seconds, version, steps, validation, evaluation,
-        verdict.
-    rollouts: `serving.release.rollout.RolloutStatus`. decisions: `Ledger.history`.
-    windows: `validation.monitor.decision.Evidence`, and `report`, the directory whose report.json
-        has the evidence's hash.
+def _decision_settings() -> tuple[DecisionSettings, list[str]]:
+    """By which the last pass of the monitor decided, and notes; the defaults before the first
+    one.
     """
+    path = Home.current().monitor_settings
+    if not path.is_file():
+        return DecisionSettings(), []
+    try:
+        return DecisionSettings.model_validate(read_json(path)["decision"]), []
+    except (TasteloopError, ValueError, KeyError, TypeError):
+        note = f"{path} is not of this version: drift is shown by the default settings"
+        return DecisionSettings(), [note]
+
+
+def gather() -> SiteRecords:
+    """All that this home knows; what cannot be read is left out, and a note says so."""
     from serving.release.rollout import rollout_history
-    from validation.monitor.ledger import Ledger
 
     notes: list[str] = []
-    made = [_run(facts) for facts in list_runs()]
+
+    # 1. the monitor's ledger
     ledger = Ledger(Home.current().monitor)
-    windows: list[dict[str, Any]] = []
-    decisions: list[dict[str, Any]] = []
+    windows: list[ReportedWindow] = []
+    decisions: list[Decided] = []
     try:
         reports = dict(_reports(ledger.directory))
-        seen = sorted(ledger.evidence(), key=lambda e: (e.end, e.window), reverse=True)
-        windows = [{**e.model_dump(), "report": reports.get(e.id)} for e in seen]
-        decisions = [entry.json() for entry in ledger.history()[::-1]]
+        newest_first = sorted(ledger.evidence(), key=lambda e: (e.end, e.window), reverse=True)
+        windows = [ReportedWindow(each, reports.get(each.id)) for each in newest_first]
+        decisions = [Decided.of(entry) for entry in ledger.history()[::-1]]
     except TasteloopError as error:
         notes.append(str(error))
+
+    # 2. rollouts
+    rollouts: list[Rollout] = []
     try:
-        rollouts = [rollout.status().model_dump(mode="json") for rollout in rollout_history()]
+        states = [rollout.status().model_dump(mode="json") for rollout in rollout_history()]
+        rollouts = [Rollout.parse(state) for state in states]
     except TasteloopError as error:
-        rollouts = []
         notes.append(str(error))
-    return {
-        "made": int(datetime.now(UTC).timestamp() * 1e6),
-        "versions": _versions(made, rollouts),
-        "runs": made,
-        "rollouts": rollouts,
-        "windows": windows,
-        "decisions": decisions,
-        "notes": notes,
-    }
+
+    # 3. runs, and the versions that they made
+    recorded = list_runs()
+    runs = {facts.id: _run(facts) for facts in recorded}
+    models, foreign = _models(recorded, runs, rollouts)
+    for id in foreign:
+        runs[id] = replace(runs[id], version=None)
+    return SiteRecords(
+        made=int(datetime.now(UTC).timestamp() * 1e6),
+        models=tuple(models),
+        runs=tuple(runs.values()),
+        rollouts=tuple(rollouts),
+        windows=tuple(windows),
+        decisions=tuple(decisions),
+        notes=tuple(notes),
+    )
 
 
-def _run(facts: RunFacts) -> dict[str, Any]:
+def _run(facts: RunFacts) -> Run:
     directory = Home.current().run(facts.id)
-    written = facts.json_facts()
-    kept = ("id", "profile", "outcome", "reason", "seconds", "version", "steps")
-    return {
-        **{key: written[key] for key in kept if key in written},
-        "started": _micros(facts.started),
-        "span": _span(facts),
-        **{
-            name: _json(directory / f"{name}.json")
-            for name in ("validation", "evaluation", "verdict")
-        },
-    }
+    records = {name: _json(directory / f"{name}.json") for name in RUN_RECORDS}
+    return Run.parse({**facts.json_facts(), "started": _micros(facts.started), **records})
 
 
-def _versions(made: list[dict[str, Any]], rollouts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _models(
+    recorded: Sequence[RunFacts], runs: Mapping[str, Run], rollouts: Sequence[Rollout]
+) -> tuple[list[Model], set[str]]:
+    """The versions of the registry, and the ids of runs whose version is of another registry."""
     from serving.release import registry
 
-    found = []
+    models: list[Model] = []
+    foreign: set[str] = set()
     for version in registry.versions():
-        mine = [run for run in made if _made(run, version)]
-        for run in made:
-            if run not in mine and run.get("version") == version.version:
-                del run["version"]  # of another registry
-        run = mine[-1] if mine else {}  # the first that made it
-        told = {
+        # 1. the first run that made it; runs are newest first
+        same_number = [facts for facts in recorded if facts.version == version.version]
+        mine = [facts for facts in same_number if _has_recorded(facts, version)]
+        foreign |= {facts.id for facts in same_number if facts not in mine}
+        first = mine[-1] if mine else None
+
+        # 2. its evidence; what the registry lacks is its run's
+        evidence = {
             Path(name).stem: _loads(text)
             for name, text in registry.evidence(version.version).items()
         }
-        evaluation = told.get("evaluation") or run.get("evaluation")
-        promoted, replaced = version.promoted, version.replaced
+        of_run = runs[first.id].records if first else {}
+        records = {
+            **select_records(of_run, MODEL_RECORDS),
+            **select_records(evidence, MODEL_RECORDS),
+        }
+
+        # 3. when it was promoted
+        promoted = None if version.promoted is None else version.promoted * 1000
+        replaced = version.replaced
         # promoted before the registry kept it
         if promoted is None and (version.champion or version.was):
-            promoted, replaced = _promotion(version.version, run, rollouts, evaluation)
-        else:
-            promoted = promoted and promoted * 1000
-        found.append(
-            {
-                "version": version.version,
-                "digest": version.digest,
-                "created": version.created * 1000,
-                "passed": version.passed,
-                "rehearsed": version.rehearsed,
-                "live": version.champion,
-                "was": version.was,
-                "promoted": promoted,
-                "replaced": replaced,
-                "evaluation": evaluation,
-                "verdict": told.get("verdict") or run.get("verdict"),
-                "rehearsal": told.get("rehearsal"),
-                "span": run.get("span"),
-            }
+            evaluation = Evaluation.parse(records.get("evaluation"))
+            promoted, replaced = _promotion(version.version, first, rollouts, evaluation)
+        model = Model(
+            version=version.version,
+            digest=version.digest,
+            created=version.created * 1000,
+            passed=version.passed,
+            rehearsed=version.rehearsed,
+            live=version.champion,
+            was=version.was,
+            promoted=promoted,
+            replaced=replaced,
+            records=records,
+            span=_span(first) if first else None,
         )
-    return found
+        models.append(model)
+    return models, foreign
 
 
-def _made(run: Mapping[str, Any], version: Any) -> bool:
+def _has_recorded(facts: RunFacts, version: Version) -> bool:
     """Whether a run recorded this version, and not one of the same number in another registry."""
-    steps = {s["step"]: s.get("outputs") or {} for s in run.get("steps", [])}
-    recorded = steps.get("record", {}).get("mlflow_run")
-    return run.get("version") == version.version and recorded in (None, version.run_id)
+    outputs = {step.step: step.outputs for step in facts.steps}
+    return outputs.get("record", {}).get("mlflow_run") in (None, version.run_id)
 
 
 def _promotion(
-    version: str, run: Mapping[str, Any], rollouts: list[dict[str, Any]], evaluation: Any
+    version: str, run: RunFacts | None, rollouts: Sequence[Rollout], evaluation: Evaluation
 ) -> tuple[int | None, str | None]:
     """When a version was promoted and in whose place, by the run or the rollout that did it."""
     for rollout in rollouts:
-        if rollout["state"] == "promoted" and rollout["challenger"]["version"] == version:
-            return _micros(rollout["ended"]), rollout["champion"]["version"]
-    compared = ((evaluation or {}).get("champion") or {}).get("version")
-    for step in run.get("steps", []):
-        if step["step"] == "promote" and step["event"] == "finished" and "time" in step:
-            return int(step["time"] * 1e6), None if compared is None else str(compared)
+        champion, challenger = rollout.sides
+        if (rollout.state, challenger.version) == ("promoted", version) and rollout.ended:
+            return _micros(rollout.ended), champion.version
+    for step in run.steps if run else ():
+        if (step.step, step.event) == ("promote", "finished") and step.time is not None:
+            compared = evaluation.champion
+            return int(step.time * 1e6), compared.version if compared else None
     return None, None
 
 
-def _span(facts: RunFacts) -> dict[str, Any] | None:
+def _span(facts: RunFacts) -> Span | None:
     """The time that a run's data spans, where its artifacts are still there."""
     import polars as pl
 
@@ -179,20 +198,18 @@ def _span(facts: RunFacts) -> dict[str, Any] | None:
             )
             span |= ends.row(0, named=True)
         except (OSError, pl.exceptions.PolarsError):
-            pass  # no longer whole: the page says that it is not known
+            pass  # no longer complete: the page says that it is not known
     prepared = _json(facts.artifacts.get("snapshots", Path()) / "snapshots.json") or {}
     span |= {
         key: prepared[key]
         for key in ("validation_from", "test_from", "snapshots")
         if key in prepared
     }
-    return span or None
+    return Span.parse(span)
 
 
 def _reports(directory: Path) -> Iterator[tuple[str, Path]]:
     """Drift reports by the hash that their evidence has."""
-    from validation.monitor.drift_report import REPORT
-
     for path in directory.rglob(REPORT):
         yield sha256_file(path), path.parent
 
@@ -202,7 +219,7 @@ def _json(path: Path) -> Any:
 
 
 def _loads(text: str) -> Any:
-    """JSON; None where it is not whole, and for NaN and infinity."""
+    """JSON; None where it is not complete, and for NaN and infinity."""
     try:
         return json.loads(text, parse_constant=lambda _: None)
     except ValueError:

@@ -5,10 +5,10 @@
     <directory>/lease.json          which monitor is at work, until when
     <directory>/lock                held while one of these files is written
 
-A record is whole when its line ends: the newline is its last byte, so what a killed writer left is
-passed over, and cut off by the next one. A line that was changed or lost in the middle breaks the
-chain of hashes and is refused. So is a ledger that is shorter than its head says: lines were cut
-from its end. The head is replaced after its line is on the disk, so a writer that was killed in
+A record is complete when its line ends: the newline is its last byte, so what a killed writer left
+is passed over, and cut off by the next one. A line that was changed or lost in the middle breaks
+the chain of hashes and is refused. So is a ledger that is shorter than its head says: lines were
+cut from its end. The head is replaced after its line is on the disk, so a writer that was killed in
 between leaves a ledger that is longer than its head, which is no damage. A ledger of a version that
 wrote no head gets one with its next line.
 
@@ -90,7 +90,7 @@ class Ledger:
     # Reading
 
     def records(self) -> list[Record]:
-        """All whole records, oldest first.
+        """All complete records, oldest first.
 
         Raises:
             TasteloopError: a line that was changed, lost or is none of ours.
@@ -167,7 +167,7 @@ class Ledger:
                 )
             lease = Lease(self, last["token"] + 1, seconds)
             self._write_lease(lease.token, lease.holder, now + int(seconds * 1e6))
-        with lease.kept():
+        with lease.renewed():
             yield lease
 
     def append(
@@ -180,17 +180,20 @@ class Ledger:
             LeaseLost: the lease was taken over.
         """
         with self._locked():
-            if (held := self._lease())["token"] != lease.token:
+            # 1. whether it may be written
+            held = self._lease()
+            if held["token"] != lease.token:
                 raise LeaseLost(
                     f"the lease {lease.token} was taken over by {name_of(held['holder'])} (lease {held['token']}); "
                     f"nothing was written"
                 )
             path = self.directory / LEDGER
             lines = self._read()
-            if once and (
-                first := next((r for r in lines.records if (r.kind, r.key) == (kind, key)), None)
-            ):
-                return first
+            same = [record for record in lines.records if (record.kind, record.key) == (kind, key)]
+            if once and same:
+                return same[0]
+
+            # 2. the line, then the head
             record = Record(
                 number=len(lines.records) + 1,
                 time=self.clock(),
@@ -264,20 +267,20 @@ class Lease:
             self.ledger._write_lease(self.token, self.holder, until)
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Renew in the background, and give it back."""
-        keeper = threading.Thread(target=self._keep, name="lease", daemon=True)
-        keeper.start()
+    def renewed(self) -> Iterator[None]:
+        """Renew it in the background, and give it back at the end."""
+        renewal = threading.Thread(target=self._renew_until_ended, name="lease", daemon=True)
+        renewal.start()
         try:
             yield
         finally:
             self._ended.set()
-            keeper.join()
+            renewal.join()
             with self.ledger._locked():
                 if self.ledger._lease()["token"] == self.token:
                     self.ledger._write_lease(self.token, self.holder, 0)
 
-    def _keep(self) -> None:
+    def _renew_until_ended(self) -> None:
         while not self._ended.wait(self.seconds / 3):
             try:
                 self.renew()
@@ -293,7 +296,7 @@ class Lease:
 
 @dataclass(frozen=True)
 class _Lines:
-    """The whole lines of a ledger: their records and hashes, and how many bytes they are."""
+    """The complete lines of a ledger: their records and hashes, and how many bytes they are."""
 
     records: list[Record]
     hashes: list[str]

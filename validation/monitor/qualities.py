@@ -48,13 +48,13 @@ class Mature:
         if not rows.height:
             return None
         labels = sorted({name for names in rows[NAMES].to_list() for name in names})
-        place = {label: number for number, label in enumerate(labels)}
+        column_of = {label: number for number, label in enumerate(labels)}
         member = self.catalogue.membership(labels)
         probability, predicted, truth = (np.zeros((rows.height, len(labels))) for _ in range(3))
         answers = rows.select(NAMES, NUMBERS, PREDICTED, RELEVANT).rows()
         for row, (names, numbers, yes, items) in enumerate(answers):
-            at = [place[name] for name in names]
-            probability[row, at], predicted[row, at] = numbers, yes
+            columns = [column_of[name] for name in names]
+            probability[row, columns], predicted[row, columns] = numbers, yes
             known = [self.catalogue.index[item] for item in items if item in self.catalogue.index]
             if known:
                 truth[row] = member[known].mean(0) >= self.settings.label_share - 1e-9

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from tasteloop.errors import TasteloopError
@@ -19,6 +21,7 @@ from tasteloop.intervals import finite, whole
 from tasteloop.verdicts import Rehearsal, Verdict
 from validation.data.checks import ValidationRecord
 from validation.monitor.decision import DecisionSettings, Evidence, Finding, drifted
+from validation.monitor.history import HistoryEntry
 
 _FILE_NAME = re.compile(r"[\w-][\w.-]*", re.A)
 
@@ -83,12 +86,15 @@ class Span:
 
 
 # What was recorded, by the name of its file without `.json`, as it is copied to the evidence.
+# A model or a run parses it when a page first asks, which is after paths were cut in it.
 Records = Mapping[str, Mapping[str, Any]]
+MODEL_RECORDS = ("evaluation", "verdict", "rehearsal")
+RUN_RECORDS = ("validation", "evaluation", "verdict")
 
 
-def _records(row: Mapping[str, Any], *names: str) -> Records:
-    """The records that a row holds; those that are missing, empty or no objects are left out."""
-    records = {name: as_mapping(row.get(name)) for name in names}
+def select_records(written: Mapping[str, Any], names: Sequence[str]) -> Records:
+    """The records of these names; those that are missing, empty or no objects are left out."""
+    records = {name: as_mapping(written.get(name)) for name in names}
     return {name: record for name, record in records.items() if record}
 
 
@@ -99,9 +105,8 @@ class Model:
     Attributes:
         was: whether it was live before.
         replaced: the version in whose place it was promoted.
-        evaluation: empty where none is on record.
-        verdict, rehearsal, span: None where none is on record.
         records: evaluation, verdict and rehearsal, as far as they are on record.
+        span: None where it is not known.
     """
 
     version: str
@@ -113,16 +118,12 @@ class Model:
     was: bool
     promoted: float | None
     replaced: str | None
-    evaluation: Evaluation
-    verdict: Verdict | None
-    rehearsal: Rehearsal | None
     records: Records
     span: Span | None
 
     @classmethod
     def parse(cls, row: Mapping[str, Any]) -> Model:
         """Raises KeyError where a version has no number or digest, and so cannot have a page."""
-        records = _records(row, "evaluation", "verdict", "rehearsal")
         return cls(
             version=str(row["version"]),
             digest=str(row["digest"]),
@@ -133,12 +134,24 @@ class Model:
             was=bool(row.get("was")),
             promoted=finite(row.get("promoted")),
             replaced=as_text(row.get("replaced")),
-            evaluation=Evaluation.parse(records.get("evaluation")),
-            verdict=_verdict(records),
-            rehearsal=Rehearsal.parse(records["rehearsal"]) if "rehearsal" in records else None,
-            records=records,
+            records=select_records(row, MODEL_RECORDS),
             span=Span.parse(row.get("span")),
         )
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """Empty where none is on record."""
+        return Evaluation.parse(self.records.get("evaluation"))
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """None where none is on record."""
+        return _verdict(self.records)
+
+    @cached_property
+    def rehearsal(self) -> Rehearsal | None:
+        """None where none is on record."""
+        return Rehearsal.parse(self.records["rehearsal"]) if "rehearsal" in self.records else None
 
     @property
     def folder(self) -> str:
@@ -171,8 +184,6 @@ class Run:
 
     Attributes:
         version: the one that it registered.
-        evaluation: empty where none is on record.
-        validation, verdict: None where none is on record.
         records: validation, evaluation and verdict, as far as they are on record.
     """
 
@@ -184,15 +195,10 @@ class Run:
     reason: str | None
     version: str | None
     steps: tuple[RunStep, ...]
-    validation: ValidationRecord | None
-    evaluation: Evaluation
-    verdict: Verdict | None
     records: Records
 
     @classmethod
     def parse(cls, row: Mapping[str, Any]) -> Run:
-        records = _records(row, "validation", "evaluation", "verdict")
-        validation = records.get("validation")
         return cls(
             id=str(row["id"]),
             outcome=str(row.get("outcome")),
@@ -202,11 +208,24 @@ class Run:
             reason=as_text(row.get("reason")),
             version=str(row["version"]) if row.get("version") else None,
             steps=tuple(RunStep.parse(step) for step in as_rows(row.get("steps"))),
-            validation=None if validation is None else ValidationRecord.parse(validation),
-            evaluation=Evaluation.parse(records.get("evaluation")),
-            verdict=_verdict(records),
-            records=records,
+            records=select_records(row, RUN_RECORDS),
         )
+
+    @cached_property
+    def validation(self) -> ValidationRecord | None:
+        """None where none is on record."""
+        validation = self.records.get("validation")
+        return None if validation is None else ValidationRecord.parse(validation)
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """Empty where none is on record."""
+        return Evaluation.parse(self.records.get("evaluation"))
+
+    @cached_property
+    def verdict(self) -> Verdict | None:
+        """None where none is on record."""
+        return _verdict(self.records)
 
     @property
     def folder(self) -> str:
@@ -301,10 +320,10 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Decided:
-    """An entry of `Ledger.history`: what was decided, and what came of it."""
+    """What was decided, and what came of it, as the pages show it."""
 
-    number: int | None
-    time: float | None
+    number: int
+    time: int
     outcome: str
     champion: str | None
     to: str | None
@@ -319,22 +338,22 @@ class Decided:
     alerted: bool
 
     @classmethod
-    def parse(cls, row: Mapping[str, Any]) -> Decided:
+    def of(cls, entry: HistoryEntry) -> Decided:
         return cls(
-            number=whole(row.get("number")),
-            time=finite(row.get("time")),
-            outcome=str(row.get("outcome")),
-            champion=as_text(row.get("champion")),
-            to=as_text(row.get("to")),
-            reasons=tuple(map(str, as_list(row.get("reasons")))),
-            evidence=tuple(map(str, as_list(row.get("evidence")))),
-            result=as_text(row.get("result")),
-            reason=as_text(row.get("reason")),
-            version=as_text(row.get("version")),
-            run=as_text(row.get("run")),
-            training_run=as_text(row.get("training_run")),
-            attempts=int(finite(row.get("attempts")) or 0),
-            alerted=bool(row.get("alerted")),
+            number=entry.number,
+            time=entry.time,
+            outcome=entry.outcome,
+            champion=entry.champion,
+            to=entry.to,
+            reasons=entry.reasons,
+            evidence=entry.evidence,
+            result=entry.result,
+            reason=entry.reason,
+            version=entry.version,
+            run=entry.run,
+            training_run=entry.training_run,
+            attempts=entry.attempts,
+            alerted=entry.alerted,
         )
 
     @property
@@ -420,17 +439,45 @@ class Window:
         return WINDOW_STATES[self.state][1]
 
 
-class SiteFacts:
-    """All that the site is about, newest first."""
+@dataclass(frozen=True)
+class ReportedWindow:
+    """A window of the ledger; `report`: the directory of the report that its evidence is the hash
+    of, None where that was removed.
+    """
 
-    def __init__(self, facts: Mapping[str, Any], windows: Sequence[Window]) -> None:
+    evidence: Evidence
+    report: Path | None = None
+
+
+@dataclass(frozen=True)
+class SiteRecords:
+    """What a home knows, newest first.
+
+    Attributes:
+        made: when it was gathered, µs since 1970 UTC.
+        notes: what could not be read, in words.
+    """
+
+    made: int
+    models: tuple[Model, ...] = ()
+    runs: tuple[Run, ...] = ()
+    rollouts: tuple[Rollout, ...] = ()
+    windows: tuple[ReportedWindow, ...] = ()
+    decisions: tuple[Decided, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class SiteFacts:
+    """All that the site is about, newest first, with what several pages ask of it."""
+
+    def __init__(self, records: SiteRecords, windows: Sequence[Window]) -> None:
         """Raises TasteloopError where a version, a run or a rollout cannot name a file."""
-        self.made = facts.get("made")
-        self.notes = [str(note) for note in as_list(facts.get("notes"))]
-        self.models = [Model.parse(row) for row in as_rows(facts.get("versions"))]
-        self.runs = [Run.parse(row) for row in as_rows(facts.get("runs"))]
-        self.rollouts = [Rollout.parse(row) for row in as_rows(facts.get("rollouts"))]
-        self.decisions = [Decided.parse(row) for row in as_rows(facts.get("decisions"))]
+        self.made = records.made
+        self.notes = records.notes
+        self.models = records.models
+        self.runs = records.runs
+        self.rollouts = records.rollouts
+        self.decisions = records.decisions
         self.windows = list(windows)
         names = [("version", model.version) for model in self.models]
         names += [("run", run.id) for run in self.runs]

@@ -15,17 +15,27 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from tasteloop.errors import TasteloopError
-from tasteloop.files import as_rows, atomic_directory, atomic_write, read_json, write_json
+from tasteloop.files import atomic_directory, atomic_write, read_json, write_json
 from validation.data.checks import VALIDATION_FILE
-from validation.monitor.decision import DecisionSettings, Evidence
+from validation.monitor.decision import DecisionSettings
 from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT
 from validation.pages.dataset import write_data_report
 from validation.pages.evaluation import write_report
-from validation.pages.facts import Model, Run, SiteFacts, Window
+from validation.pages.facts import (
+    Model,
+    ReportedWindow,
+    Run,
+    SiteFacts,
+    SiteRecords,
+    Window,
+)
 from validation.pages.model import model_page
 from validation.pages.overview import overview_page
 
@@ -39,14 +49,12 @@ _DECISION = DecisionSettings()
 
 
 def write_site(
-    facts: Mapping[str, Any], out: Path, decision: DecisionSettings = _DECISION
+    records: SiteRecords, out: Path, decision: DecisionSettings = _DECISION
 ) -> dict[str, int]:
     """Write the site, whole or not at all; a site that was there is replaced.
 
     Args:
-        facts: made (µs since 1970 UTC, as all times here); versions, runs, rollouts, windows and
-            decisions, newest first; notes: what could not be read, in words.
-            `pipelines.loop.site.gather` says what each holds.
+        records: what `pipelines.loop.site.gather` read of a home.
         decision: when a measure counts as drifted.
 
     Returns:
@@ -63,7 +71,7 @@ def write_site(
         )
     try:
         with atomic_directory(target) as directory:
-            return _write(portable(facts), decision, directory)
+            return _write(portable(records), decision, directory)
     except OSError as error:
         raise TasteloopError(
             f"the site cannot be written to {out}: {error}; name another directory"
@@ -84,8 +92,8 @@ def _is_replaceable(directory: Path) -> bool:
 
 
 def portable(value: Any) -> Any:
-    """A value without absolute paths: each is cut down to its last part, in texts, lists and
-    mappings.
+    """A value without absolute paths: each is cut down to its last part, in texts, lists, mappings
+    and records.
 
     >>> portable(["in '/var/x/y.csv', row 3"])
     ["in '…/y.csv', row 3"]
@@ -95,17 +103,22 @@ def portable(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {portable(key): portable(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [portable(part) for part in value]
+        return type(value)(portable(part) for part in value)
+    if isinstance(value, BaseModel):
+        return value.model_copy(update={name: portable(part) for name, part in value})
+    if is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: portable(getattr(value, field.name)) for field in fields(value)}
+        return replace(value, **parts)
     return value
 
 
-def _write(raw: Mapping[str, Any], decision: DecisionSettings, directory: Path) -> dict[str, int]:
+def _write(records: SiteRecords, decision: DecisionSettings, directory: Path) -> dict[str, int]:
     # 1. reports of windows, which their pages link to
     windows = []
-    for place, window in enumerate(as_rows(raw.get("windows"))):
-        with_evidently = place < EVIDENTLY_PAGES
+    for position, window in enumerate(records.windows):
+        with_evidently = position < EVIDENTLY_PAGES
         windows.append(_copy_window(window, decision, directory, with_evidently))
-    facts = SiteFacts(raw, windows)
+    facts = SiteFacts(records, windows)
 
     # 2. reports and records of runs, models and rollouts
     for run in facts.runs:
@@ -132,14 +145,11 @@ def _write(raw: Mapping[str, Any], decision: DecisionSettings, directory: Path) 
 
 
 def _copy_window(
-    window: Mapping[str, Any], decision: DecisionSettings, directory: Path, with_evidently: bool
+    window: ReportedWindow, decision: DecisionSettings, directory: Path, with_evidently: bool
 ) -> Window:
     """Judge a window, and copy its report; a record that names a path of the machine stays out."""
-    evidence = Evidence.model_validate(
-        {name: value for name, value in window.items() if name in Evidence.model_fields}
-    )
-    source = window.get("report")
-    if not isinstance(source, Path):
+    evidence, source = window.evidence, window.report
+    if source is None:
         return Window.judge(evidence, decision)
     folder = f"evidence/windows/{evidence.id[:16]}"
     (directory / folder).mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ from validation.monitor.entries import RetrainingResult
 from validation.monitor.execution import carry_out
 from validation.monitor.ledger import Ledger
 from validation.monitor.windows import HOUR
+from validation.pages.facts import Decided, Model, ReportedWindow, Run, SiteRecords
+from validation.pages.facts import Rollout as RolloutRecord
 from validation.pages.site import MARK, portable, write_site
 
 DAY = 24 * HOUR
@@ -143,7 +146,7 @@ def rollout() -> dict[str, Any]:
 
 def monitored(
     directory: Path, windows: int = 12, reason: str = ""
-) -> tuple[list[dict[str, Any]], list[Any]]:
+) -> tuple[list[ReportedWindow], list[Decided]]:
     """Windows whose labels drift in the end, looked at and decided on as the monitor does; newest
     first.
     """
@@ -180,8 +183,22 @@ def monitored(
                 training_run=run(3)["id"],
             )
             carry_out(lease, decision, seen[-1].end, lambda *_, made=made: made, lambda _: None)
-            told.append({**seen[-1].model_dump(), "report": report})
-    return told[::-1], [entry.json() for entry in ledger.history()[::-1]]
+            told.append(ReportedWindow(seen[-1], report))
+    return told[::-1], [Decided.of(entry) for entry in ledger.history()[::-1]]
+
+
+def write(facts: dict[str, Any], out: Path) -> dict[str, int]:
+    """Write the site of facts as JSON has them; windows and decisions are records."""
+    records = SiteRecords(
+        made=facts["made"],
+        models=tuple(Model.parse(row) for row in facts.get("versions", ())),
+        runs=tuple(Run.parse(row) for row in facts.get("runs", ())),
+        rollouts=tuple(RolloutRecord.parse(row) for row in facts.get("rollouts", ())),
+        windows=tuple(facts.get("windows", ())),
+        decisions=tuple(facts.get("decisions", ())),
+        notes=tuple(facts.get("notes", ())),
+    )
+    return write_site(records, out)
 
 
 def whole(directory: Path) -> dict[str, Any]:
@@ -220,7 +237,7 @@ def whole(directory: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    write_site(whole(tmp_path / "monitor"), tmp_path / "site")
+    write(whole(tmp_path / "monitor"), tmp_path / "site")
     return tmp_path / "site"
 
 
@@ -325,21 +342,24 @@ def test_the_live_model_is_explained_from_its_data_to_today(site: Path) -> None:
 
 def test_a_rollback_is_told_on_both_sides(tmp_path: Path) -> None:
     newest = {"version": "2", "digest": DIGESTS[2], "promoted": START + 2.5 * DAY, "replaced": "1"}
-    back = {
-        "number": 40,
-        "time": START + 5 * DAY,
-        "outcome": "rollback",
-        "champion": DIGESTS[2],
-        "to": DIGESTS[1],
-        "reasons": ["nDCG@10 0.150 to 0.170 lies below 0.263"],
-        "evidence": ["gone"],
-        "result": "rolled back",
-        "version": "1",
-        "alerted": False,
-        "attempts": 0,
-    }
+    back = Decided(
+        number=40,
+        time=START + 5 * DAY,
+        outcome="rollback",
+        champion=DIGESTS[2],
+        to=DIGESTS[1],
+        reasons=("nDCG@10 0.150 to 0.170 lies below 0.263",),
+        evidence=("gone",),
+        result="rolled back",
+        reason=None,
+        version="1",
+        run=None,
+        training_run=None,
+        alerted=False,
+        attempts=0,
+    )
     versions = [model(2, **newest), model(1, live=True, promoted=START + DAY)]
-    write_site({"made": START, "versions": versions, "decisions": [back]}, tmp_path / "site")
+    write({"made": START, "versions": versions, "decisions": [back]}, tmp_path / "site")
     crawl(tmp_path / "site")
     assert "made live again 2026-11-06 00:00 in place of version 2" in words(
         tmp_path / "site", "models/1.html"
@@ -350,7 +370,7 @@ def test_a_rollback_is_told_on_both_sides(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
-    assert write_site({"made": START}, tmp_path / "none")["pages"] == 1
+    assert write({"made": START}, tmp_path / "none")["pages"] == 1
     text = words(tmp_path / "none", "index.html")
     for said in (
         "No model is live yet",
@@ -362,7 +382,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         assert said in text
     bare = dict.fromkeys(("evaluation", "verdict", "rehearsal", "span"))
     facts = {"made": START, "versions": [model(1, live=True, rehearsed=True, **bare)]}
-    write_site(facts, tmp_path / "bare")
+    write(facts, tmp_path / "bare")
     crawl(tmp_path / "bare")
     text = words(tmp_path / "bare", "models/1.html")
     for said in (
@@ -389,6 +409,13 @@ def test_hostile_text_is_inert_wherever_it_stands(tmp_path: Path, hostile: str) 
             return {k: poisoned(part, k) for k, part in value.items()}
         if isinstance(value, list | tuple):
             return [poisoned(part, key) for part in value]
+        if isinstance(value, ReportedWindow):
+            parts = {name: poisoned(part, name) for name, part in value.evidence}
+            return replace(value, evidence=value.evidence.model_copy(update=parts))
+        if isinstance(value, Decided):
+            return replace(
+                value, **{name: poisoned(part, name) for name, part in vars(value).items()}
+            )
         kept = (
             "version",
             "digest",
@@ -405,11 +432,12 @@ def test_hostile_text_is_inert_wherever_it_stands(tmp_path: Path, hostile: str) 
 
     facts = poisoned(whole(tmp_path / "monitor"))
     facts["notes"] = [hostile]
-    facts["windows"][0]["findings"] = [
-        Finding(measure=hostile, effect=9.0, p=0.0, n=999).model_dump()
-    ]
+    worst = Finding(measure=hostile, effect=9.0, p=0.0, n=999)
+    newest = facts["windows"][0]
+    evidence = newest.evidence.model_copy(update={"findings": (worst,)})
+    facts["windows"][0] = replace(newest, evidence=evidence)
     site = tmp_path / "site"
-    write_site(facts, site)
+    write(facts, site)
     assert hostile in words(site, "index.html") and hostile in words(site, "models/2.html")
     for name, read in crawl(site).items():
         assert not {"script", "img", "iframe"} & set(read.tags), name
@@ -427,7 +455,7 @@ def test_no_path_of_the_machine_is_in_it(tmp_path: Path) -> None:
     )
     facts["notes"] = [f"line 3 of the ledger {tmp_path / 'monitor'} is not a record"]
     site = tmp_path / "site"
-    write_site(facts, site)
+    write(facts, site)
     for path in (p for p in site.rglob("*") if p.is_file()):
         assert not [
             part for part in (str(tmp_path), "/opt/", "/srv/") if part in path.read_text()
@@ -454,29 +482,31 @@ def test_what_counts_as_a_path(text: str, kept: str | None) -> None:
 
 def test_only_a_site_of_ours_is_replaced(tmp_path: Path) -> None:
     out = tmp_path / "site"
-    write_site({"made": 1}, out)
+    write({"made": 1}, out)
     (out / "stale.html").write_text("left over")
-    write_site({"made": 2}, out)
+    write({"made": 2}, out)
     assert not (out / "stale.html").exists() and files.read_json(out / MARK)["made"] == 2
     mine = tmp_path / "mine"
     mine.mkdir()
-    write_site({"made": 3}, mine)  # an empty directory
+    write({"made": 3}, mine)  # an empty directory
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "thesis").write_text("x")
     for taken in (tmp_path / "papers", tmp_path / "papers" / "thesis", tmp_path):
         with pytest.raises(TasteloopError, match="not replaced; name another directory"):
-            write_site({"made": 4}, taken)
+            write({"made": 4}, taken)
     assert (tmp_path / "papers" / "thesis").read_text() == "x"
     (tmp_path / "link").symlink_to(out, target_is_directory=True)
-    write_site({"made": 5}, tmp_path / "link")
+    write({"made": 5}, tmp_path / "link")
     assert (tmp_path / "link").is_symlink() and files.read_json(out / MARK)["made"] == 5
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "mine", "papers", "site"]
 
 
 def test_a_site_that_cannot_be_made_leaves_the_old_one(tmp_path: Path) -> None:
-    write_site({"made": 1}, tmp_path / "site")
+    write({"made": 1}, tmp_path / "site")
     with pytest.raises(KeyError):
-        write_site({"made": 2, "versions": [{"version": "1"}]}, tmp_path / "site")
+        write({"made": 2, "versions": [{"version": "1"}]}, tmp_path / "site")
+    with pytest.raises(TasteloopError, match="cannot name a file of the site"):
+        write({"made": 3, "versions": [{"version": "a/b", "digest": "x"}]}, tmp_path / "site")
     assert files.read_json(tmp_path / "site" / MARK)["made"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["site"]
 
@@ -652,7 +682,7 @@ def test_the_pages_in_a_browser(tmp_path: Path) -> None:
     ]
     facts["runs"][0]["reason"] = facts["notes"][0]
     site = tmp_path / "site"
-    write_site(facts, site)
+    write(facts, site)
     with browser(tmp_path) as send:
 
         def value(expression: str) -> Any:
