@@ -49,8 +49,8 @@ class Resource:
 class Condition(BaseModel, frozen=True):
     """One of the conditions that a controller writes into the status of an object."""
 
-    type: str
-    status: str = "Unknown"
+    type: str = ""
+    status: str | None = "Unknown"
     reason: str | None = None
     message: str | None = None
 

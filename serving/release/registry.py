@@ -121,9 +121,13 @@ def attach_rehearsal(version: str, rehearsal: Path) -> None:
     """Attach a rehearsal's outcome (`rehearsal.json`) to the version that it rehearsed.
 
     Raises:
-        TasteloopError: it is about another bundle.
+        TasteloopError: it is about another bundle, or does not say about which and how it ended.
     """
     outcome = Rehearsal.read(rehearsal)
+    if not outcome.digest and not outcome.reason:
+        raise TasteloopError(
+            f"{rehearsal} is not a rehearsal's outcome: neither digest nor reason is there; rehearse version {version}"
+        )
     with open_store() as client:
         candidate = registered_version(client, version)
         # a damaged bundle has no digest, and the rehearsal has failed for it

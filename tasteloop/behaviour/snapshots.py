@@ -153,8 +153,9 @@ class Snapshots:
         exploded = rows[HISTORY].explode(empty_as_null=False).to_numpy()
         numbers, place = np.unique(exploded, return_inverse=True)
         events = _events(self.events[numbers])
-        ends = np.cumsum(rows[HISTORY].list.len().cast(pl.Int64).to_numpy())
-        starts = np.concatenate([[0], ends[:-1]])
+        lengths = rows[HISTORY].list.len().cast(pl.Int64).to_numpy()
+        ends = np.cumsum(lengths)
+        starts = ends - lengths
         return [
             [events[i] for i in place[start:end].tolist()]
             for start, end in zip(starts, ends, strict=True)

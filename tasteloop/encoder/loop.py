@@ -8,6 +8,7 @@ optimiser, and no gradients for the 11.7 M numbers of the vocabulary.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -340,13 +341,13 @@ class _Progress:
         left = (now - self.began) / max(done - self.skipped, 1) * (self.epochs * self.steps - done)
         bar = "█" * round(20 * share) + "░" * (20 - round(20 * share))
         log.info(
-            "%s %s %3.0f%%  epoch %d/%d  loss %.3f  %.0f texts/s  %d:%02d left",
+            "%s %s %3.0f%%  epoch %d/%d  loss %s  %.0f texts/s  %d:%02d left",
             self.name,
             bar,
             100 * share,
             epoch + 1,
             self.epochs,
-            loss,
+            "–" if math.isnan(loss) else f"{loss:.3f}",  # none was read yet
             texts / (now - self.began),
             *divmod(int(left), 60),
         )

@@ -117,7 +117,11 @@ def evaluate(
         understanding = understand(session, material, rows.cases)
         measures |= understanding.measures()
         if rival is not None:
-            others[CHAMPION] |= understand(rival, material, rows.cases).measures()
+            theirs_understood = understand(rival, material, rows.cases).measures()
+            if theirs_understood.keys() != understanding.measures().keys():
+                # a mean of other kinds is not comparable with ours
+                theirs_understood.pop(UNDERSTANDING, None)
+            others[CHAMPION] |= theirs_understood
 
     # 4. intervals, of the values and of the paired differences
     compared = _compare(measures, others, rows, settings)
@@ -279,16 +283,15 @@ def _slices_of_cases(
 
 
 def _kinds_of_questions(understanding: Understanding) -> tuple[KindOfQuestion, ...]:
-    """What was asked, kind by kind, with sentences about some cases that were not passed."""
-    measured = understanding.measures()
+    """Every kind: whether it was asked, and sentences about some cases that were not passed."""
     return tuple(
         KindOfQuestion(
             kind.name,
             kind.question,
             tuple(understanding.failures.get(kind.name, [])[:_FAILURES]),
+            kind.name in understanding.asked,
         )
         for kind in KINDS
-        if f"{UNDERSTANDING}.{kind.name}" in measured
     )
 
 

@@ -272,11 +272,14 @@ class KindOfQuestion:
     Attributes:
         question: what is asked, as a sentence.
         failures: sentences about some cases that the candidate did not pass.
+        asked: whether the data and the model allow the question: it needs labels, say, or a model
+            of sentiment.
     """
 
     kind: str
     question: str
     failures: tuple[str, ...]
+    asked: bool = True
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> KindOfQuestion:
@@ -284,6 +287,7 @@ class KindOfQuestion:
             kind=_text(raw.get("kind")) or "",
             question=_text(raw.get("question")) or "",
             failures=tuple(map(str, as_list(raw.get("failures")))),
+            asked=raw.get("asked") is not False,
         )
 
 

@@ -189,8 +189,14 @@ def evaluation() -> dict[str, Any]:
                 "failures": [
                     'Without a history, the search "cowboys" moves Western from 0.04 to 0.04.'
                 ],
+                "asked": True,
             },
-            {"kind": "refusal", "question": "A refusal lowers the label.", "failures": []},
+            {
+                "kind": "refusal",
+                "question": "A refusal lowers the label.",
+                "failures": [],
+                "asked": True,
+            },
         ],
         "confusion": {"sentiment": [[1085, 196], [175, 1106]]},
         "roc": {

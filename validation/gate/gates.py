@@ -33,7 +33,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, field_validator
 
 from tasteloop.answers import INTERESTS, SENTIMENT
-from tasteloop.evaluation.record import CHAMPION, Comparison, Evaluation, Metrics
+from tasteloop.evaluation.record import CHAMPION, UNDERSTANDING, Comparison, Evaluation, Metrics
 from tasteloop.intervals import MISSING, Interval, SoundInterval, UnsoundInterval
 from tasteloop.verdicts import GateCheck, Verdict
 
@@ -175,11 +175,16 @@ class Gate:
         self.checks.append(GateCheck(name, "skip", reason))
 
     def absent(self, name: str, metric: str) -> bool:
-        """Whether a check is skipped: the data set has no such task, and the settings allow
-        that.
+        """Whether a check is skipped: the data set has no such task, and the settings allow that;
+        or the data and the model do not allow a question of understanding.
         """
-        task = metric.partition(".")[0]
+        task, _, kind = metric.partition(".")
         measured = metric in self.evaluation.metrics
+        if task == UNDERSTANDING and not measured:
+            not_asked = {each.kind for each in self.evaluation.understanding if not each.asked}
+            if kind in not_asked:
+                self.skip(name, f"{metric}: skipped, this data set or model cannot be asked it")
+            return kind in not_asked
         if (
             self.tasks is None
             or task in self.tasks

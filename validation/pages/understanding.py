@@ -57,6 +57,7 @@ def understanding_of(evaluation: Evaluation) -> UnderstandingView | None:
     kinds = [
         _kind_row(evaluation, each.kind, each.question, each.failures)
         for each in evaluation.understanding
+        if each.asked
     ]
     if not kinds:
         return None

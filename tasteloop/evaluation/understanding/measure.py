@@ -24,11 +24,13 @@ class Understanding:
         cases: n, in the order of `passed`.
         passed: [n] of 1 and 0; NaN for a case that could not be judged or was not asked.
         failures: by kind, the sentences of cases that were not passed, in random order.
+        asked: the kinds that the data and the model allow.
     """
 
     cases: Sequence[Case]
     passed: Array
     failures: dict[str, list[str]]
+    asked: frozenset[str]
 
     def measures(self) -> dict[str, Measure]:
         """The share of each kind that was asked, and as `understanding` their mean."""
@@ -105,4 +107,5 @@ def understand(model: Model, material: Material, cases: Sequence[Case]) -> Under
         passed[n] = judgement.passed
         if not judgement.passed:
             failures.setdefault(case.kind, []).append(f"{case.says} {judgement.seen}")
-    return Understanding(cases, passed, failures)
+    asked = frozenset(cases[n].kind for n in positions)
+    return Understanding(cases, passed, failures, asked)

@@ -166,6 +166,7 @@ def test_a_service_that_is_done_waits_for_nothing():
     [
         ({"observedGeneration": 2}, "not seen the change"),
         ({"conditions": []}, "Ready is Unknown"),
+        ({"conditions": [{"type": "Ready", "status": None}, {}]}, "Ready is None"),
         (
             {"conditions": [{"type": "Ready", "status": "False", "message": "no node"}]},
             "Ready is False: no node",

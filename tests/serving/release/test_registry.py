@@ -223,6 +223,16 @@ def test_a_rehearsal_of_another_bundle_is_refused(home: Path, tmp_path: Path) ->
         registry.attach_rehearsal(version, rehearsal(tmp_path / "r.json", other))
 
 
+def test_what_is_no_rehearsal_is_not_attached(home: Path, tmp_path: Path) -> None:
+    version = candidate(tmp_path, "a").version
+    files.write_json(tmp_path / "r.json", {})
+
+    with pytest.raises(TasteloopError, match="not a rehearsal's outcome"):
+        registry.attach_rehearsal(version, tmp_path / "r.json")
+
+    assert [v.rehearsed for v in registry.versions()] == [True]
+
+
 def test_an_unknown_version(home: Path, tmp_path: Path) -> None:
     candidate(tmp_path, "a")
     for version in ("9", "x", ""):

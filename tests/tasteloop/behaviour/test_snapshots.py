@@ -32,6 +32,10 @@ def snapshots(tiny_snapshots: Path) -> Snapshots:
     return Snapshots.read(tiny_snapshots)
 
 
+def test_no_rows_have_no_histories(snapshots: Snapshots) -> None:
+    assert snapshots.histories(snapshots.table.head(0)) == []
+
+
 def test_history_ends_before_the_future_begins(snapshots: Snapshots) -> None:
     events = read_parquet(snapshots.directory / EVENTS)
     times, users = events["time"].to_list(), events["user"].to_list()

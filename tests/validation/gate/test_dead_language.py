@@ -84,3 +84,17 @@ def test_a_kind_of_question_can_be_held_against_the_champions() -> None:
 
     assert decide(samples.evaluation(), rules).passed
     assert not decide(worse, rules).passed
+
+
+def test_a_question_that_the_data_do_not_allow_is_skipped_and_an_unknown_one_is_missing() -> None:
+    evaluation = evaluation_of()
+    evaluation["understanding"] = [
+        {"kind": "statement_sure", "question": "?", "failures": [], "asked": False}
+    ]
+    skipped = GateSettings(
+        floors={"understanding.wish": 0.9, "understanding.statement_sure": 0.9}, not_worse=()
+    )
+    missing = GateSettings(floors={"understanding.wish": 0.9, "understanding.whish": 0.9})
+
+    assert decide(evaluation, skipped).passed
+    assert not decide(evaluation, missing).passed
