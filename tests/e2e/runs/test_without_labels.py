@@ -71,7 +71,9 @@ def test_titles_alone_become_a_champion_that_recommends(runs):
     _, facts, _ = runs
     assert (facts["outcome"], facts["version"]) == ("promoted", "1")
     assert card(facts)["answers"] == ["recommend"]
-    assert set(facts["metrics"]) == RANKING
+    assert set(facts["metrics"]) == RANKING | {"understanding"} | {
+        f"understanding.{kind}" for kind in ("title", "title_inexact", "no_taste")
+    }
     assert facts["metrics"]["recommend.ndcg@10"] > 0.3  # there is a pattern to be found
 
 
@@ -79,7 +81,8 @@ def test_reviews_without_labels_add_sentiment_alone(runs):
     _, before, facts = runs
     assert (facts["outcome"], facts["version"]) == ("promoted", "2")
     assert card(facts)["answers"] == ["recommend", "sentiment"]
-    assert {name.partition(".")[0] for name in facts["metrics"]} == {"recommend", "sentiment"}
+    tasks = {name.partition(".")[0] for name in facts["metrics"]}
+    assert tasks == {"recommend", "sentiment", "understanding"}
     assert "interests.micro_f1: skipped, this data set has no interests task" in facts["reason"]
 
 
