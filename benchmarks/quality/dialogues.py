@@ -39,6 +39,9 @@ FILES: Mapping[str, str] = {
 }
 """What the benchmark reads, and where each file comes from."""
 
+REPEATED = "repeated films of test turns"
+"""In `Dialogues.left_out`; those of turns that are not asked for lack of a new film count too."""
+
 # A title of two words or of eight letters is seldom said by chance; "It" or "Up" is.
 _NAMED_WORDS, _NAMED_LETTERS = 2, 8
 _FILM_NUMBER = re.compile(r"@(\d+)")
@@ -214,7 +217,7 @@ def read(directory: Path) -> Dialogues:
         comparisons=tuple(_comparisons(directory / "dialogue/soft-attributes.csv.gz")),
         left_out={
             "test turns without a new film": sum(not turn.answers for turn in test),
-            "repeated films of test turns": sum(turn.repeated for turn in test),
+            REPEATED: sum(turn.repeated for turn in test),
             "films of test turns named before without their year": named,
             "dialogues of IARD that are in ReDial's validation dialogues": len(
                 validated & set(annotated)
@@ -228,7 +231,8 @@ def _json(directory: Path, name: str) -> Any:
 
 
 def _lines(directory: Path, name: str) -> list[Any]:
-    return [json.loads(line) for line in _text(directory, name).splitlines() if line.strip()]
+    # `splitlines` would also split at U+2028 and its like, which JSON allows within a text
+    return [json.loads(line) for line in _text(directory, name).split("\n") if line.strip()]
 
 
 def _text(directory: Path, name: str) -> str:

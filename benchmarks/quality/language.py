@@ -27,7 +27,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.quality.dialogues import FILES, Dialogues, Turn, data_directory, read
+from benchmarks.quality.dialogues import (
+    FILES,
+    REPEATED,
+    Dialogues,
+    Turn,
+    data_directory,
+    read,
+)
 from benchmarks.quality.film_sets import (
     FilmSet,
     Matrix,
@@ -67,6 +74,7 @@ _SLICES: Mapping[str, Callable[[Turn], bool]] = {
     "a film mentioned": lambda turn: bool(turn.mentions),
     "no film mentioned": lambda turn: not turn.mentions,
 }
+_SOURCES = ("ml-1m", "ml-100k", "rotten-tomatoes")  # of the catalogue, beside the data directory
 _CODE = ("language", "language_methods", "dialogues", "film_sets", "titles", "embeddings")
 
 
@@ -229,14 +237,12 @@ class Asked:
         relevant: [n] positions of each turn's answers.
         hidden: [n] positions of the films that its context names.
         dialogue: [n] numbers of the dialogues, which are drawn as a whole.
-        repeated: films of these turns that had been named before and are not asked for.
     """
 
     turns: tuple[Turn, ...]
     relevant: tuple[list[int], ...]
     hidden: tuple[list[int], ...]
     dialogue: NDArray[np.int64]
-    repeated: int
 
     @classmethod
     def of(cls, turns: Sequence[Turn], films: FilmSet) -> Asked:
@@ -252,8 +258,7 @@ class Asked:
                 relevant.append(answers)
                 hidden.append(named)
         _, dialogue = np.unique([turn.dialogue for turn in kept], return_inverse=True)
-        repeated = sum(turn.repeated for turn in kept)
-        return cls(tuple(kept), tuple(relevant), tuple(hidden), dialogue, repeated)
+        return cls(tuple(kept), tuple(relevant), tuple(hidden), dialogue)
 
 
 def positions(names: Sequence[str] | set[str], films: FilmSet) -> list[int]:
@@ -299,8 +304,17 @@ class Bench:
         """Why a method cannot run here; "" where it can."""
         if method.name == OURS and self.options.bundle is None:
             return "not run: no bundle; name one with --bundle DIR"
-        directory = self.resources.encoders.get(method.encoder)
-        return f"not run: {directory}" if isinstance(directory, str) else ""
+        reasons = [found for found in self._encoders(method) if isinstance(found, str)]
+        return f"not run: {reasons[0]}" if reasons else ""
+
+    def _encoders(self, method: Method) -> list[Path | str]:
+        """The directory of a method's encoder, or why there is none, then the same of the methods
+        whose settings it takes over.
+        """
+        found = [self.resources.encoders[method.encoder]] if method.encoder else []
+        for name in method.begins_with:
+            found += self._encoders(METHODS[name])
+        return found
 
     def ranking(self, task: str, turns: Sequence[Turn], films: FilmSet) -> dict[str, Any]:
         """A task's table over one film set, best first; what did not run comes last."""
@@ -359,7 +373,11 @@ class Bench:
             "slices": slices,
         }
         if task == "redial" and films.name == "redial":
-            entry["pairs"] = {f"recall@{k}": pairs_recall(ranked[:, :k], asked) for k in CUTOFFS}
+            # published with all films ranked: over fewer films there is nothing to compare with
+            repeated = self.resources.data.left_out[REPEATED]
+            entry["pairs"] = {
+                f"recall@{k}": pairs_recall(ranked[:, :k], asked, repeated) for k in CUTOFFS
+            }
         return entry
 
     # --- one method
@@ -406,6 +424,14 @@ class Bench:
         if len(asked.turns) > VALIDATION_TURNS:
             chosen = np.linspace(0, len(asked.turns) - 1, VALIDATION_TURNS).astype(int)
             asked = Asked.of([asked.turns[n] for n in chosen], films)
+        if not asked.turns:
+            self.report(
+                f"{films.name}: no validation turn asks for one of its films, so that {method.name} "
+                "takes the first of its settings"
+            )
+            for stage in method.search:
+                best = dict(method.candidates(stage, best)[0])
+            return best
         for stage in method.search:
             top = -1.0
             for candidate in method.candidates(stage, best):
@@ -418,8 +444,11 @@ class Bench:
 
     def _fingerprint(self, task: str, method: Method, films: FilmSet) -> str:
         """Changes with anything that could change what is ranked."""
+        from tasteloop.datasets.fetch import lookup
+        from tasteloop.runtime.machine import has_bf16
+
         bundle = self.options.bundle
-        directory = self.resources.encoders.get(method.encoder)
+        encoders = [found for found in self._encoders(method) if isinstance(found, Path)]
         parts = [
             task,
             films.name,
@@ -427,7 +456,13 @@ class Bench:
             method.search,
             self.data_digest,
             [sha256_file(ROOT / "benchmarks" / "quality" / f"{name}.py") for name in _CODE],
-            sha256_file(directory / "model.safetensors") if isinstance(directory, Path) else "",
+            [
+                (film.name, film.number, text)
+                for film, text in zip(films.films, films.texts, strict=True)
+            ],
+            [lookup(name).sha256 for name in _SOURCES],
+            [sha256_file(directory / "model.safetensors") for directory in encoders],
+            "bf16" if encoders and has_bf16() else "fp32",
         ]
         if method.name == OURS and bundle is not None:
             code = sorted((ROOT / "tasteloop").rglob("*.py"))
@@ -505,14 +540,18 @@ class Bench:
         return scores
 
 
-def pairs_recall(ranked: Array, asked: Asked) -> float:
+def pairs_recall(ranked: Array, asked: Asked, repeated: int) -> float:
     """Recall@k as UniCRS and iEvaLM pool it: hits over all (turn, film) pairs.
 
     They ask for films that were named before too. Nothing ranked here can hit one, so that such a
     pair counts as a miss.
+
+    Args:
+        repeated: how many films of all test turns had been named before, with those of turns that
+            have no new film and are not asked.
     """
     found = metrics.hits(ranked, asked.relevant).sum()
-    return float(found / (sum(map(len, asked.relevant)) + asked.repeated))
+    return float(found / (sum(map(len, asked.relevant)) + repeated))
 
 
 def _add_differences(

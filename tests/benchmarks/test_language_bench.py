@@ -4,6 +4,7 @@ what is asked, and measures are those computed by hand.
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import os
@@ -17,6 +18,7 @@ import pytest
 from benchmarks.quality import language
 from benchmarks.quality.dialogues import (
     FILES,
+    REPEATED,
     VARIABLE,
     Dialogues,
     Film,
@@ -27,8 +29,8 @@ from benchmarks.quality.dialogues import (
     read,
 )
 from benchmarks.quality.embeddings import EncoderVectors
-from benchmarks.quality.film_sets import Ratings, film_set
-from benchmarks.quality.language import Asked, Judged, Options, pairs_recall, rank
+from benchmarks.quality.film_sets import FilmSet, Ratings, film_set
+from benchmarks.quality.language import Asked, Bench, Judged, Options, pairs_recall, rank
 from benchmarks.quality.language_methods import (
     BM25,
     METHODS,
@@ -120,11 +122,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "movie_id": 10,
         "title": "Red Kite, The (1990)",
         "imdb_id": "0000001",
-        "plot": "A boy and his kite.",
+        "plot": "A boy and\u2028his kite.",
         "director": "Ada Stone",
         "actors": "N/A",
     }
-    _write(directory / "film/film-text.jsonl.gz", json.dumps(text))
+    _write(directory / "film/film-text.jsonl.gz", json.dumps(text, ensure_ascii=False))
     return directory
 
 
@@ -237,6 +239,10 @@ def test_a_turn_asks_for_films_that_are_new_in_the_conversation(data: Dialogues)
     assert data.left_out["test turns without a new film"] == 1
 
 
+def test_a_separator_of_lines_within_a_text_splits_no_row(data: Dialogues) -> None:
+    assert data.catalogues["ml-1m"]["10"].plot == "A boy and his kite."
+
+
 def test_a_mention_has_its_speaker_and_is_a_film_in_whole_words(data: Dialogues) -> None:
     mentions = data.test[0].mentions
 
@@ -334,8 +340,10 @@ def test_recall_over_pairs_counts_repeated_films_as_missed(
     asked = Asked.of(data.test, resources.film_set("redial"))
     ranked = np.array([asked.relevant[0], [-1]])
 
-    # two answers, of which one is hit, and two films of the first turn that were named before
-    assert pairs_recall(ranked, asked) == pytest.approx(1 / 4)
+    # two answers, of which one is hit; two films of the first turn that were named before, and one
+    # of the third turn, which has no other
+    assert data.left_out[REPEATED] == 3
+    assert pairs_recall(ranked, asked, data.left_out[REPEATED]) == pytest.approx(1 / 5)
 
 
 def test_pairs_by_hand(resources: Resources) -> None:
@@ -482,6 +490,59 @@ def test_soft_attributes_have_genre_and_year_beside_text(
     assert tables["all"]["pairs"] == 5 and tables["all"]["raters"] == 2
     names = {entry["method"] for entry in tables["all"]["methods"]}
     assert {"genre+year", "minilm", "bm25", OURS} <= names and "ease" not in names
+
+
+def test_a_method_is_refused_where_the_one_that_it_begins_with_is(
+    resources: Resources, tmp_path: Path
+) -> None:
+    encoders = {"minilm": "no disk", "mpnet": resources.encoders["minilm"]}
+    altered = dataclasses.replace(resources, encoders=encoders)
+    bench = Bench(Options(tmp_path, only=("mpnet", "popularity")), altered, "", lambda line: None)
+
+    ranking = bench.ranking("redial", resources.data.test, resources.film_set("redial"))
+
+    by_name = {entry["method"]: entry for entry in ranking["methods"]}
+    assert by_name["mpnet"]["refused"] == "not run: no disk"
+    assert "metrics" in by_name["popularity"]
+
+
+def test_films_that_no_validation_turn_asks_for_get_the_first_settings(
+    resources: Resources, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    unasked = dataclasses.replace(
+        resources, data=dataclasses.replace(resources.data, validation=())
+    )
+    bench = Bench(Options(tmp_path), unasked, "", lines.append)
+
+    found = bench.settings(METHODS["bm25"], resources.film_set("redial"))
+
+    assert found == {"speakers": "both", "k1": 0.5, "b": 0.3}
+    assert len(lines) == 1 and "no validation turn" in lines[0] and "bm25" in lines[0]
+
+
+def test_a_kept_ranking_is_of_its_films_sources_and_precision(
+    resources: Resources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    films = resources.film_set("redial")
+    bench = Bench(Options(tmp_path), resources, "", lambda line: None)
+
+    def fingerprint(of: FilmSet = films) -> str:
+        return bench._fingerprint("redial", METHODS["minilm"], of)
+
+    monkeypatch.setattr("tasteloop.runtime.machine.has_bf16", lambda: False)
+    found = {"first": fingerprint(), "again": fingerprint()}
+    found["order"] = fingerprint(
+        dataclasses.replace(films, films=films.films[::-1], texts=films.texts[::-1])
+    )
+    found["texts"] = fingerprint(dataclasses.replace(films, texts=("", *films.texts[1:])))
+    monkeypatch.setattr("tasteloop.runtime.machine.has_bf16", lambda: True)
+    found["precision"] = fingerprint()
+    monkeypatch.setattr(language, "_SOURCES", ("ml-1m",))
+    found["sources"] = fingerprint()
+
+    assert found["first"] == found["again"]
+    assert len(set(found.values())) == len(found) - 1
 
 
 def test_where_ours_loses_comes_first() -> None:
