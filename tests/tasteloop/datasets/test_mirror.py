@@ -80,6 +80,20 @@ def test_another_file_in_a_mirror_is_refused_and_nothing_kept(
     assert [p for p in cache().rglob("*") if p.is_file()] == []
 
 
+def test_a_mirror_is_filled_from_origins_whatever_the_mirror_holds(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TASTELOOP_MIRROR", str(tmp_path / "mirror"))
+    (path,) = fill_mirror("tiny", tmp_path / "mirror")
+    path.write_bytes(b"damaged")
+
+    with pytest.raises(TasteloopError, match=r"The file in TASTELOOP_MIRROR \(.*mirror\)"):
+        fetch("tiny")
+    fill_mirror("tiny", tmp_path / "mirror")
+
+    assert sha256_file(path) == sha256_file(archive)
+
+
 def test_what_a_mirror_lacks_is_downloaded(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
