@@ -18,7 +18,7 @@ from tasteloop.behaviour.cleaning import ROW
 from tasteloop.behaviour.events import ITEM, TIME, USER, VALUE
 from tasteloop.behaviour.items import LABELS, RELEASED, TEXT, TITLE
 from tasteloop.datasets.reading import Behaviour, Times, as_events, as_items, read_value
-from tasteloop.datasets.tables import collect, read_table, scan_table, whole_table
+from tasteloop.datasets.tables import collect, header, read_table, scan_table, whole_table
 from tasteloop.errors import TasteloopError
 
 ENDINGS = (".inter", ".inter.gz")
@@ -48,7 +48,7 @@ def read(path: Path) -> Behaviour:
 
     With `rating` the acts are ratings, on the scale from the lowest to the highest that is there;
     without they are clicks. Of a file of sequences each user's longest row counts: the items of
-    `item_id_list` in their order, then `item_id`. It has the order and no times.
+    `item_id_list` in their order, then `item_id`. It has the order, and neither times nor ratings.
 
     Raises:
         TasteloopError: no field `user_id` or `item_id`, or a file that cannot be read.
@@ -61,6 +61,8 @@ def read(path: Path) -> Behaviour:
             f"{acts} has no field {', '.join(missing)}; it has: {', '.join(names)}"
         )
     columns = {USER: names["user_id"], ITEM: names["item_id"]} | _present(_OF_AN_ACT, names)
+    if _BEFORE in columns:  # the rating is of the last item alone
+        columns.pop(VALUE, None)
     rows = scan_table(acts, columns, separator="\t", quote=None)
     has_times = TIME in columns
     if _BEFORE in columns:
@@ -69,9 +71,10 @@ def read(path: Path) -> Behaviour:
     scale = (0.0, 1.0)
     if VALUE in columns:
         value = read_value(rows.collect_schema())
+        finite = value.filter(value.is_finite())
         with whole_table(acts):
             low, high = (
-                rows.select(value.min().alias("low"), value.max().alias("high")).collect().row(0)
+                rows.select(finite.min().alias("low"), finite.max().alias("high")).collect().row(0)
             )
         if low is None or not low < high:
             raise TasteloopError(f"{acts}: all ratings are {low}; remove the field rating")
@@ -99,9 +102,8 @@ def _read_items(path: Path) -> pl.DataFrame:
 
 def _field_names(path: Path) -> dict[str, str]:
     """Field -> column of the header: `user_id` -> `user_id:token`."""
-    with whole_table(path, "\t", None):
-        header = pl.read_csv(path, separator="\t", quote_char=None, n_rows=0, infer_schema=False)
-    return {column.partition(":")[0]: column for column in header.columns}
+    columns = header(path, separator="\t", quote=None)
+    return {column.partition(":")[0]: column for column in columns}
 
 
 def _present(wanted: Mapping[str, tuple[str, ...]], names: Mapping[str, str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from typing import Any
 import polars as pl
 
 from tasteloop.behaviour.items import ITEM, RELEASED, TEXT, TITLE
-from tasteloop.datasets.tables import check_file, read_table
+from tasteloop.datasets.tables import check_file, header, read_table
 from tasteloop.decompression import read_bounded
 from tasteloop.errors import TasteloopError
 
@@ -106,6 +106,14 @@ class _Joined:
     def count(self, name: str) -> None:
         self.counts[name] = self.counts.get(name, 0) + 1
 
+    def add(self, item: str, text: str, how: str) -> None:
+        """The text of an item that has none yet; `how` it was joined is counted."""
+        if item in self.texts:
+            self.count("repeated")
+            return
+        self.count(how)
+        self.texts[item] = text
+
 
 def title_key(title: str) -> str:
     """A title without what two catalogues write differently.
@@ -141,10 +149,11 @@ def join_texts(items: pl.DataFrame, path: Path, source: str) -> tuple[pl.DataFra
     """The items with the texts of a file after their own, and what was joined.
 
     1. Rows of another `source` are passed over, where the file has this one.
-    2. A row with an item id belongs to that item, unless both have titles and these differ.
+    2. A row with an item id belongs to that item, unless both have titles and these differ. An item
+       that is titled by its id has no title.
     3. Any other row belongs to the one item with its title and year, by `title_key`; where the row
        has no year, to the one item with its title.
-    4. Of several rows for one item the first counts.
+    4. Of several rows for one item the first with its id counts, or else the first with its title.
 
     Args:
         items: in `ITEMS_SCHEMA`.
@@ -161,36 +170,38 @@ def join_texts(items: pl.DataFrame, path: Path, source: str) -> tuple[pl.DataFra
     rows = [row for row in rows if row.text]
 
     # 2. the items by id, by title and year, and by title
-    title_of: dict[str, str] = {}
+    title_of: dict[str, str | None] = {}
     items_of: dict[tuple[str, str | None], set[str]] = {}
     for item, title, released in items.select(ITEM, TITLE, RELEASED).iter_rows():
+        if title == item:  # where the source had no title, ingest wrote the id
+            title_of[item] = None
+            continue
         key, year = title_key(title), str(released.year) if released else title_year(title)
         title_of[item] = key
         for each in {year, None}:
             items_of.setdefault((key, each), set()).add(item)
 
-    # 3. each row's item
+    # 3. the rows that give an item's id, before the others: an id says more than a title
     joined = _Joined()
+    without_id: list[TextRow] = []
     for row in rows:
-        row_key = title_key(row.title) if row.title else None
-        candidates: set[str] = set()
-        how = "by_title"
-        if row.item is not None and row.item in title_of and row_key in (None, title_of[row.item]):
-            candidates, how = {row.item}, "by_id"
-        elif row.title is not None and row_key is not None:
-            year = row.year or title_year(row.title)
-            candidates = items_of.get((row_key, year), set())
-        if len(candidates) != 1:
-            joined.count("ambiguous" if candidates else "unmatched")
-            continue
-        (match,) = candidates
-        if match in joined.texts:
-            joined.count("repeated")
-            continue
-        joined.count(how)
-        joined.texts[match] = row.text
+        if row.item is not None and _is_of(row, row.item, title_of):
+            joined.add(row.item, row.text, "by_id")
+        else:
+            without_id.append(row)
 
-    # 4. the items' own texts first
+    # 4. the others by title
+    for row in without_id:
+        candidates: set[str] = set()
+        if row.title is not None:
+            year = row.year or title_year(row.title)
+            candidates = items_of.get((title_key(row.title), year), set())
+        if len(candidates) == 1:
+            joined.add(next(iter(candidates)), row.text, "by_title")
+        else:
+            joined.count("ambiguous" if candidates else "unmatched")
+
+    # 5. the items' own texts first
     added = pl.DataFrame(
         {ITEM: list(joined.texts), "added": list(joined.texts.values())},
         schema={ITEM: pl.String, "added": pl.String},
@@ -207,6 +218,14 @@ def join_texts(items: pl.DataFrame, path: Path, source: str) -> tuple[pl.DataFra
         **joined.counts,
     )
     return with_text.select(items.columns), counts
+
+
+def _is_of(row: TextRow, item: str, title_of: Mapping[str, str | None]) -> bool:
+    """Whether there is an item of that id, and its title does not contradict the row's."""
+    if item not in title_of:
+        return False
+    title = title_of[item]
+    return row.title is None or title is None or title_key(row.title) == title
 
 
 def read_rows(path: Path) -> list[TextRow]:
@@ -252,20 +271,9 @@ def _fields(names: Iterable[str], path: Path) -> dict[str, str]:
 
 
 def _read_columns(path: Path) -> list[dict[str, Any]]:
-    fields = _fields(_column_names(path), path)
-    return read_table(path, fields).select(*fields).to_dicts()
-
-
-def _column_names(path: Path) -> list[str]:
-    """The header of a table; `read_table` says what is wrong with it, if anything is."""
     check_file(path)
-    try:
-        if path.name.lower().endswith(".parquet"):
-            return list(pl.read_parquet_schema(path))
-        separator = "\t" if ".tsv" in path.name.lower() else ","
-        return pl.read_csv(path, separator=separator, n_rows=0, infer_schema=False).columns
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise TasteloopError(f"{path} cannot be read: {type(error).__name__}") from None
+    fields = _fields(header(path), path)
+    return read_table(path, fields).select(*fields).to_dicts()
 
 
 def _read_json_lines(path: Path) -> list[dict[str, Any]]:
@@ -277,7 +285,7 @@ def _read_json_lines(path: Path) -> list[dict[str, Any]]:
                 content = b"".join(read_bounded(stream, packed, str(path)))
         else:
             content = path.read_bytes()
-        lines = content.decode("utf-8-sig").splitlines()
+        lines = content.decode("utf-8-sig").split("\n")  # JSON may hold U+2028
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise TasteloopError(
             f"{path} ({packed} bytes) cannot be read ({type(error).__name__}); copy or export it again"
@@ -288,7 +296,7 @@ def _read_json_lines(path: Path) -> list[dict[str, Any]]:
             continue
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or nested thousands deep
             record = None
         if not isinstance(record, dict):
             raise TasteloopError(f"{path}: line {number} is no JSON object")

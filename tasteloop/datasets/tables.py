@@ -101,21 +101,9 @@ def scan_table(
         TasteloopError: no such file, nothing in it, not of its format, or a column missing or
             repeated.
     """
-    if not path.exists():
-        raise TasteloopError(f"no file {path}; check the path")
-    name = path.name.lower()
-    ending = Path(name.removesuffix(".gz")).suffix
-    separator = separator or _SEPARATORS.get(ending)
-    if parquet or name.endswith(".parquet"):
-        source = _scan_parquet(path)
-    elif path.is_dir():
-        raise TasteloopError(
-            f"{path} is a directory; one of Parquet files, named .parquet, is read, and no other"
-        )
-    elif separator:
-        source = _scan_text(path, separator, quote, {*columns.values(), *(optional or {}).values()})
-    else:
-        raise TasteloopError(f"{path} is of no known format; allowed: {FORMATS}")
+    separator = separator or _separator(path)
+    wanted_names = {*columns.values(), *(optional or {}).values()}
+    source = _scan(path, wanted_names, separator, quote, parquet)
     with whole_table(path, separator, quote):
         schema = source.collect_schema()
     names = schema.names()
@@ -133,6 +121,41 @@ def scan_table(
         if not empty and frame.head(1).collect().is_empty() and frame.collect().is_empty():
             raise TasteloopError(f"{path} has columns and no rows; export it again")
     return frame.with_row_index(ROW, offset=1).with_columns(pl.col(ROW).cast(pl.Int64))
+
+
+def header(path: Path, *, separator: str | None = None, quote: str | None = '"') -> list[str]:
+    """The names of a table's columns, read under the guards of `scan_table`.
+
+    Raises:
+        TasteloopError: no such file, nothing in it, too much in it, or not of its format.
+    """
+    separator = separator or _separator(path)
+    with whole_table(path, separator, quote):
+        return _scan(path, set(), separator, quote, False).collect_schema().names()
+
+
+def _separator(path: Path) -> str | None:
+    """What separates the columns of a text file, by the end of its name."""
+    return _SEPARATORS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
+
+
+def _scan(
+    path: Path, wanted: set[str], separator: str | None, quote: str | None, parquet: bool
+) -> pl.LazyFrame:
+    """A table with its own names, once it is known that it can be read; none of the `wanted` names
+    may be there twice.
+    """
+    if not path.exists():
+        raise TasteloopError(f"no file {path}; check the path")
+    if parquet or path.name.lower().endswith(".parquet"):
+        return _scan_parquet(path)
+    if path.is_dir():
+        raise TasteloopError(
+            f"{path} is a directory; one of Parquet files, named .parquet, is read, and no other"
+        )
+    if separator is None:
+        raise TasteloopError(f"{path} is of no known format; allowed: {FORMATS}")
+    return _scan_text(path, separator, quote, wanted)
 
 
 def _with_known_zone(column: str, dtype: pl.DataType) -> pl.Expr:

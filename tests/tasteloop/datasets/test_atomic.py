@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import os
 from datetime import date
 from pathlib import Path
 
 import pytest
 
+from tasteloop import decompression
 from tasteloop.behaviour.cleaning import CleaningSettings
 from tasteloop.datasets import atomic
 from tasteloop.datasets.ingest import IngestSettings, ingest
@@ -74,6 +76,43 @@ def test_a_sequence_is_its_items_in_order_and_the_longest_counts(tmp_path: Path)
     ]
     assert behaviour.items is not None
     assert behaviour.items["title"].to_list() == ["Fire Emblem"]
+
+
+def test_the_scale_ends_at_the_highest_finite_rating(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "films[1].inter",
+        "user_id:token\titem_id:token\trating:float",
+        "u\ta\t1",
+        "u\tb\t5",
+        "u\tc\tinf",
+    )
+
+    assert atomic.read(path).scale == (1.0, 5.0)
+
+
+def test_ratings_of_sequences_are_passed_over(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "games.inter",
+        "user_id:token\titem_id_list:token_seq\titem_id:token\trating:float",
+        "u\ta b\tc\t4",
+    )
+
+    behaviour = atomic.read(path)
+
+    assert behaviour.events.select("item", "kind").rows() == [(item, "click") for item in "abc"]
+
+
+def test_a_pipe_and_a_bomb_are_refused_before_their_header_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decompression, "FREE_BYTES", 1 << 20)
+    bomb = write(tmp_path / "x.inter.gz", "user_id:token\titem_id:token", "u\ta\n" * (1 << 20))
+    os.mkfifo(tmp_path / "y.inter")
+
+    with pytest.raises(TasteloopError, match="100 times its size"):
+        atomic.read(bomb)
+    with pytest.raises(TasteloopError, match="is no regular file"):
+        atomic.read(tmp_path / "y.inter")
 
 
 @pytest.mark.parametrize(

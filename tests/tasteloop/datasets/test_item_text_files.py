@@ -146,6 +146,35 @@ def test_rows_of_another_source_are_passed_over(tmp_path: Path) -> None:
     assert counts.rows == 1
 
 
+def test_an_item_titled_by_its_id_has_no_title_and_an_id_comes_before_a_title(
+    tmp_path: Path,
+) -> None:
+    items = catalogue().with_columns(
+        pl.when(pl.col("item") == "4").then(pl.lit("4")).otherwise(pl.col("title")).alias("title")
+    )
+    path = write_lines(
+        tmp_path / "texts.jsonl",
+        {"title": "The Net", "plot": "By title."},
+        {"movie_id": 1, "plot": "By id."},
+        {"movie_id": 4, "title": "Hamlet", "plot": "A prince."},
+        {"title": "4", "plot": "A film named by a number."},
+    )
+
+    joined, counts = join_texts(items, path, "films")
+
+    assert texts(joined) == {"1": "By id.", "2": "A French film.", "4": "A prince."}
+    assert (counts.by_id, counts.by_title, counts.repeated, counts.unmatched) == (2, 0, 1, 1)
+
+
+def test_lines_end_at_newlines_alone(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"movie_id": 1, "plot": "One\u2028two\u0085three"}\n', encoding="utf-8")
+
+    items, _ = join_texts(catalogue(), path, "films")
+
+    assert texts(items)["1"] == "One two three"
+
+
 @pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet"])
 def test_tables_are_read_as_lines_are(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"texts{ending}"
@@ -166,6 +195,7 @@ def test_tables_are_read_as_lines_are(tmp_path: Path, ending: str) -> None:
         ("texts.jsonl", '{"plot": "x"}\n', "neither an item id nor a title"),
         ("texts.jsonl", '{"title": "x"}\n', "has no text about items"),
         ("texts.jsonl", '{"title": "x", "plot": "y"}\n[1]\n', "line 2 is no JSON object"),
+        ("texts.jsonl", "[" * 100_000, "line 1 is no JSON object"),
         ("texts.jsonl", "", "has no rows"),
         ("texts.csv", "a,b\n1,2\n", "neither an item id nor a title"),
         ("texts.xlsx", "x", "is of no known format; allowed: .jsonl"),
