@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,14 +66,7 @@ def quality(
         seeds=tuple(range(seeds)),
         bundle=bundle and bundle.absolute(),
     )
-    try:
-        results = run(options, lambda line: typer.echo(line, err=True))
-    except KeyboardInterrupt:
-        fail("interrupted; the same command carries on from here", 130)
-    if as_json:
-        print_json(results)
-    else:
-        typer.echo(markdown(results), nl=False)
+    results = _run_and_print(lambda say: run(options, say), markdown, as_json)
     methods = [method for protocol in results["protocols"] for method in protocol["methods"]]
     if any(method.get("refused", "").startswith("failed") for method in methods):
         sys.exit(1)
@@ -114,14 +108,24 @@ def language(
         sets=tuple(films or ()),
         bundle=bundle and bundle.absolute(),
     )
+    _run_and_print(lambda say: run(options, say), markdown, as_json)
+
+
+def _run_and_print(
+    run: Callable[[Callable[[str], None]], dict[str, Any]],
+    markdown: Callable[[dict[str, Any]], str],
+    as_json: bool,
+) -> dict[str, Any]:
+    """Run a benchmark, its progress on standard error, and print its results."""
     try:
-        results = run(options, lambda line: typer.echo(line, err=True))
+        results = run(lambda line: typer.echo(line, err=True))
     except KeyboardInterrupt:
         fail("interrupted; the same command carries on from here", 130)
     if as_json:
         print_json(results)
     else:
         typer.echo(markdown(results), nl=False)
+    return results
 
 
 def _find_benchmarks() -> None:

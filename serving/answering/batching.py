@@ -21,10 +21,10 @@ from kserve.errors import ModelNotFound
 from serving.answering.call import Call, abandon_nothing
 from serving.answering.live import Live
 from serving.answering.predictor import Predictor
-from serving.answering.tensors import Answer
 from serving.journal.answered import Answered
 from serving.observe import telemetry
 from serving.settings import QueueSettings
+from tasteloop.answers import Answer
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from serving.answering.batching import Batcher
 from serving.answering.call import CALL, Call
 from serving.answering.live import Live
 from serving.answering.predictor import Predictor, TensorMetadata
-from serving.answering.tensors import Answer, InferenceRequest, InferenceResponse, v1_instances
-from tasteloop.answers import SERVED_MODELS, explained_models, why_absent
+from serving.answering.tensors import InferenceRequest, InferenceResponse, v1_instances
+from tasteloop.answers import SERVED_MODELS, Answer, explained_models, why_absent
 
 # From so many instances on, a request is checked in another thread, so that the event loop goes on
 # with its other requests.

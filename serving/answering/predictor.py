@@ -13,12 +13,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from serving.answering.tensors import Answer, Instance, Tensor, json_kind, to_tensors, v2_instances
+from serving.answering.tensors import Instance, Tensor, json_kind, to_tensors, v2_instances
 from serving.settings import Limits
-from tasteloop.answers import SERVED_MODELS, K
+from tasteloop.answers import SERVED_MODELS, Answer, K
 from tasteloop.errors import TasteloopError
 
 if TYPE_CHECKING:
+    from tasteloop.runtime.questions import Question
     from tasteloop.runtime.session import Session
 
 # Instances of one request for explanations: explaining interests encodes a hundred texts.
@@ -26,9 +27,6 @@ MAXIMUM_EXPLAINED = 8
 # An explained row is about as long as so many answer rows: 27 were measured, after long histories
 # 100.
 ROWS_OF_AN_EXPLANATION = 50
-
-Question = Mapping[str, Any]
-"""An instance after it was parsed; see `tasteloop.runtime.questions`."""
 
 
 class TensorMetadata(TypedDict):

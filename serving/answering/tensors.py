@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import orjson
 
-from tasteloop.answers import SERVED_MODELS, Field
+from tasteloop.answers import SERVED_MODELS, Answer, Field
 from tasteloop.behaviour.events import USER
 from tasteloop.errors import TasteloopError
 
 Instance = dict[str, Any]
 """One question as V1 has it, before it is parsed: JSON of the caller."""
-Answer = dict[str, Any]
-"""One answer as V1 has it; `tasteloop.answers` declares the fields of each model's."""
 
 _NUMPY = {"BYTES": np.object_, "FP32": np.float32, "BOOL": np.bool_}
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from serving.answering.predictor import Predictor, Question
+from serving.answering.predictor import Predictor
 from serving.journal.answered import Answered
 from serving.release.background import lower_priority
 from serving.release.observations import (
@@ -26,6 +26,7 @@ from tasteloop.journal import CHALLENGER
 
 if TYPE_CHECKING:
     from serving.answering.call import Call
+    from tasteloop.runtime.questions import Question
 
 logger = logging.getLogger(__name__)
 

@@ -116,17 +116,31 @@ def _wishes_as(kind: str, material: Material, count: int) -> list[Case]:
     cases = []
     for history, label, phrase, phrases in _of_labels(material, count, "wish", sayings):
         text = phrase.format(label=phrases.label(label))
-        cases.append(
-            Case(
-                kind=kind,
-                says=f'{after(history)}, the search "{text}"',
-                unit=phrase,
-                language=phrases.language,
-                histories=(history, searched(history, text)),
-                label=label,
-            )
-        )
+        cases.append(_search_case(kind, history, text, phrase, phrases, label))
     return cases
+
+
+def _search_case(
+    kind: str,
+    history: History,
+    text: str,
+    phrase: str,
+    phrases: Phrases,
+    label: str = "",
+    item: int | None = None,
+) -> Case:
+    """A search about a label or an item, after a history; one phrase's cases are resampled
+    together.
+    """
+    return Case(
+        kind=kind,
+        says=f'{after(history)}, the search "{text}"',
+        unit=phrase,
+        language=phrases.language,
+        histories=(history, searched(history, text)),
+        label=label,
+        item=item,
+    )
 
 
 def _raises_label(answers: CaseAnswers) -> Judgement:
@@ -191,16 +205,7 @@ def _refusals(kind: str) -> Callable[[Material, int], list[Case]]:
             others = [each for each in material.named_labels if each != label] or [label]
             other = phrases.label(choices.choice(others))
             text = phrase.format(label=phrases.label(label), other=other)
-            cases.append(
-                Case(
-                    kind=kind,
-                    says=f'{after(history)}, the search "{text}"',
-                    unit=phrase,
-                    language=phrases.language,
-                    histories=(history, searched(history, text)),
-                    label=label,
-                )
-            )
+            cases.append(_search_case(kind, history, text, phrase, phrases, label))
         return cases
 
     return make
@@ -248,7 +253,7 @@ def _titles(material: Material, count: int) -> list[Case]:
     ):
         text = template.format(title=material.catalogue.titles[item])
         if not _knows(history, material, item):
-            cases.append(_title_case("title", history, text, item, phrases, template))
+            cases.append(_search_case("title", history, text, template, phrases, item=item))
     return cases
 
 
@@ -268,21 +273,8 @@ def _inexact_titles(material: Material, count: int) -> list[Case]:
         part = material.half_title(item) if way == "half" else None
         text = template.format(title=part or mistype(title, choices))
         if not _knows(history, material, item):
-            cases.append(_title_case("title_inexact", history, text, item, phrases, template))
+            cases.append(_search_case("title_inexact", history, text, template, phrases, item=item))
     return cases
-
-
-def _title_case(
-    kind: str, history: History, text: str, item: int, phrases: Phrases, template: str
-) -> Case:
-    return Case(
-        kind=kind,
-        says=f'{after(history)}, the search "{text}"',
-        unit=template,
-        language=phrases.language,
-        histories=(history, searched(history, text)),
-        item=item,
-    )
 
 
 def _knows(history: History, material: Material, item: int) -> bool:

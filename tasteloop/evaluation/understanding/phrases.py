@@ -16,6 +16,28 @@ from dataclasses import dataclass, field, fields
 ENGLISH, CHINESE = "en", "zh"
 LANGUAGES = (ENGLISH, CHINESE)
 
+# What the labels of films are called in Chinese; a name is no phrase, so both purposes share it.
+CHINESE_FILM_LABELS = {
+    "Action": "动作片",
+    "Adventure": "冒险片",
+    "Animation": "动画片",
+    "Children's": "儿童片",
+    "Comedy": "喜剧片",
+    "Crime": "犯罪片",
+    "Documentary": "纪录片",
+    "Drama": "剧情片",
+    "Fantasy": "奇幻片",
+    "Film-Noir": "黑色电影",
+    "Horror": "恐怖片",
+    "Musical": "歌舞片",
+    "Mystery": "悬疑片",
+    "Romance": "爱情片",
+    "Sci-Fi": "科幻片",
+    "Thriller": "惊悚片",
+    "War": "战争片",
+    "Western": "西部片",
+}
+
 _SPOKEN = 0.2  # of the letters: from this share on a language counts as one that the texts are in
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tasteloop.evaluation.understanding.phrases import CHINESE, ENGLISH, Phrases
+from tasteloop.evaluation.understanding.phrases import (
+    CHINESE,
+    CHINESE_FILM_LABELS,
+    ENGLISH,
+    Phrases,
+)
 
 _ENGLISH = Phrases(
     language=ENGLISH,
@@ -276,26 +281,7 @@ _CHINESE = Phrases(
         "{label}推荐",
         "有什么{label}",
     ),
-    names={
-        "Action": "动作片",
-        "Adventure": "冒险片",
-        "Animation": "动画片",
-        "Children's": "儿童片",
-        "Comedy": "喜剧片",
-        "Crime": "犯罪片",
-        "Documentary": "纪录片",
-        "Drama": "剧情片",
-        "Fantasy": "奇幻片",
-        "Film-Noir": "黑色电影",
-        "Horror": "恐怖片",
-        "Musical": "歌舞片",
-        "Mystery": "悬疑片",
-        "Romance": "爱情片",
-        "Sci-Fi": "科幻片",
-        "Thriller": "惊悚片",
-        "War": "战争片",
-        "Western": "西部片",
-    },
+    names=CHINESE_FILM_LABELS,
     subjects={
         "动作": ("武打", "枪战"),
         "喜剧": ("好笑的", "幽默的"),
