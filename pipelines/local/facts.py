@@ -21,6 +21,7 @@ from pydantic import (
 
 from components.step import LOCK
 from pipelines.local.moves import move_paths
+from tasteloop.evaluation.record import UnderstandingSummary
 from tasteloop.files import as_mapping, read_json
 from tasteloop.home import Home
 
@@ -100,6 +101,8 @@ class RunFacts(_Lenient, frozen=True):
         steps: the steps that ran, in their order.
         artifacts: the paths of what the steps made, by name.
         metrics: values of the evaluation.
+        understanding: how many kinds of questions the model answers rightly; None where it was not
+            asked.
         seconds, work, overhead: its whole time, the steps' own, and the rest.
         code: the exit code of a run that came to an end.
     """
@@ -113,6 +116,7 @@ class RunFacts(_Lenient, frozen=True):
     steps: tuple[StepFacts, ...] = ()
     artifacts: dict[str, Path] = {}
     metrics: dict[str, float | None] = {}
+    understanding: UnderstandingSummary | None = None
     reason: str = ""
     version: str | None = None
     code: int | None = None

@@ -89,6 +89,8 @@ def show_end(facts: RunFacts, say: Say) -> None:
     say(f"[bold {colour}]{facts.outcome}[/]{version}")
     for reason in facts.reason.split("; "):
         say(f"  {escape(reason)}")
+    if facts.understanding is not None:
+        say(f"  {facts.understanding}")
     say(
         f"[dim]{facts.seconds:.1f} s, of which {facts.overhead:.1f} s were not the steps' own work[/]"
     )

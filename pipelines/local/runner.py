@@ -245,5 +245,8 @@ def _copy_records(record: RunRecord) -> None:
         if source.is_file():
             shutil.copy(source, directory / file_name)
     if (directory / EVALUATION_FILE).is_file():
-        metrics = Evaluation.read(directory / EVALUATION_FILE).metrics
-        record.update(metrics={name: interval.value for name, interval in metrics.items()})
+        evaluation = Evaluation.read(directory / EVALUATION_FILE)
+        record.update(
+            metrics={name: interval.value for name, interval in evaluation.metrics.items()},
+            understanding=evaluation.understanding_summary(),
+        )

@@ -23,6 +23,13 @@ UNDERSTANDING = (
     "understanding"  # the metric of all kinds of questions, the first word of each one's
 )
 
+UNDERSTOOD = 0.9
+"""The share of a kind's cases from which it is passed: what a model that understands reaches in
+every kind (docs/results.md), and what the profiles' `gate.reported` asks.
+"""
+
+_WEAKEST = 3  # kinds that a summary names
+
 Metrics = Mapping[str, Interval]  # by the name of a metric, such as recommend.ndcg@10
 
 
@@ -292,6 +299,28 @@ class KindOfQuestion:
 
 
 @dataclass(frozen=True)
+class UnderstandingSummary:
+    """The tests of understanding in a line.
+
+    Attributes:
+        kinds: how many kinds of questions were asked and could be judged.
+        passed: in how many of them the share of cases passed is `UNDERSTOOD` or more.
+        mean: of the kinds' shares.
+        weakest: the kinds with the lowest shares below that, lowest first, with these.
+    """
+
+    kinds: int
+    passed: int
+    mean: float
+    weakest: Mapping[str, float]
+
+    def __str__(self) -> str:
+        text = f"understanding: {self.passed} of {self.kinds} kinds of questions passed"
+        weakest = ", ".join(f"{kind} {share:.2f}" for kind, share in self.weakest.items())
+        return f"{text}, mean {self.mean:.2f}" + (f"; weakest: {weakest}" if weakest else "")
+
+
+@dataclass(frozen=True)
 class Lineage:
     """What was measured on what.
 
@@ -448,6 +477,24 @@ class Evaluation(Comparison):
         if self.understanding:
             written["understanding"] = [asdict(kind) for kind in self.understanding]
         return written if self.old is None else written | {"old": self.old.json()}
+
+    def understanding_summary(self) -> UnderstandingSummary | None:
+        """How much the candidate understands; None where it was not asked."""
+        mean = self.metric(UNDERSTANDING).value
+        if mean is None:
+            return None
+        shares = {}
+        for kind in self.understanding:
+            share = self.metric(f"{UNDERSTANDING}.{kind.kind}").value
+            if share is not None:
+                shares[kind.kind] = share
+        weak = sorted((share, kind) for kind, share in shares.items() if share < UNDERSTOOD)
+        return UnderstandingSummary(
+            kinds=len(shares),
+            passed=len(shares) - len(weak),
+            mean=mean,
+            weakest={kind: share for share, kind in weak[:_WEAKEST]},
+        )
 
     def other(self, name: str) -> Metrics:
         """Metrics of the champion or of a baseline."""

@@ -45,6 +45,7 @@ def test_a_first_run_is_promoted_and_tells_what_it_did(smoke):
     assert {"interests.micro_f1", "recommend.ndcg@10", "sentiment.accuracy"} <= set(
         facts["metrics"]
     )
+    assert facts["understanding"]["mean"] == facts["metrics"]["understanding"]
     directory = home.path / "runs" / facts["id"]
     for name in (
         "settings.yaml",

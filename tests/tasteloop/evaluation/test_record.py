@@ -69,3 +69,25 @@ def test_no_shape_stops_the_reader(broken: Any) -> None:
 
     for variant in [broken, *replaced(deepcopy(samples.evaluation()))]:
         json.dumps(Evaluation.parse(variant).json(), allow_nan=False)
+
+
+def test_understanding_in_a_line_counts_the_kinds_that_were_judged() -> None:
+    shares = {"wish": 0.02, "title": 0.9, "hated": 0.5, "noise": 1.0, "strength": 0.3}
+    shares |= {"refusal": 0.5, "foreign": None}
+    evaluation = Evaluation.parse(
+        {
+            "metrics": {"understanding": {"value": 0.6}}
+            | {f"understanding.{kind}": {"value": share} for kind, share in shares.items()},
+            "understanding": [{"kind": kind} for kind in [*shares, "statement"]],
+        }
+    )
+
+    summary = evaluation.understanding_summary()
+
+    assert str(summary) == (
+        "understanding: 2 of 6 kinds of questions passed, mean 0.60; weakest: wish 0.02, strength 0.30, hated 0.50"
+    )
+
+
+def test_a_model_that_was_not_asked_has_no_understanding() -> None:
+    assert Evaluation.parse({"understanding": [{"kind": "wish"}]}).understanding_summary() is None
