@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+import narwhals as nw
 import polars as pl
 
 from tasteloop.answers import tasks_of_data
-from tasteloop.behaviour.events import KIND, TEXT, TIME, USER
+from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, positive
 from tasteloop.behaviour.items import SENTIMENT, Catalogue
 from tasteloop.behaviour.kinds import words_that_are_no_acts
 from tasteloop.behaviour.partitions import DataSettings, count, scan, split, write_rows
@@ -34,6 +35,7 @@ from tasteloop.behaviour.snapshots import (
     TRAIN,
     VALIDATION,
     PrepareSettings,
+    Windows,
     present_labels,
     take,
 )
@@ -45,11 +47,14 @@ log = logging.getLogger(__name__)
 
 _PART = "_part"
 # what splits are by, by what the source knows of times (`tasteloop.datasets.reading.Times`)
-_SPLIT_BY = {"given": "time", "order": "order of the rows", "none": "users at random"}
+_SPLIT_BY = {"given": "time", "order": "leave last out", "none": "users at random"}
 
 # splitmix64 (Steele, Lea & Flood 2014): the step, and by what a state is shifted and multiplied
 _STEP = 0x9E3779B97F4A7C15
 _MIXERS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+_LEAST_POSITIVE = (
+    3  # acts of a user of whom the last is left out: one to test, to validate, to know
+)
 _DRAWN_FROM, _WINDOW = 946_684_800 * SECOND, 1 << 47  # from 2000 on, three times four years
 
 
@@ -67,7 +72,9 @@ def prepare(
 ) -> PrepareResult:
     """Take snapshots of a data set, split them by time, and write each history as text.
 
-    A data set without times is split at random, which snapshots.json (`split_by`) and the log say.
+    Of a data set whose rows are in order without times, each user's last positive act is left out
+    to test and the one before it to validate. One without times or order is split at random, which
+    the log says. `split_by` of snapshots.json says what a data set is split by.
 
     Args:
         dataset: what ingest wrote.
@@ -85,15 +92,17 @@ def prepare(
     times = source.get("times", "given")
     rows = scan(dataset / EVENTS)
     if times == "none":
-        rows, cuts = _in_drawn_order(rows, settings)
+        rows, windows = _in_drawn_order(rows, settings)
         log.warning(
             "the data have no times: the split is random, of users drawn with prepare.seed %d, "
             "and not by time; what is measured on it says nothing of how the future is foreseen",
             settings.seed,
         )
     rows = rows.filter(~pl.col(KIND).is_in(words_that_are_no_acts()))
-    if times != "none":
-        cuts = _cuts(rows.select(TIME).collect(engine="streaming").to_series(), settings)
+    if times == "order":
+        rows, windows = _with_last_left_out(rows, catalogue, settings)
+    elif times == "given":
+        windows = _windows(rows.select(TIME).collect(engine="streaming").to_series(), settings)
     with atomic_directory(out) as directory:
         # 2. events by user, and the snapshots of each user
         tally = _Tally(catalogue, settings.label_share)
@@ -102,20 +111,26 @@ def prepare(
                 from tasteloop.behaviour import spark
 
                 events, snapshots = spark.take(
-                    rows, count(rows), catalogue, settings, cuts, data, work
+                    rows, count(rows), catalogue, settings, windows, data, work
                 )
             else:
                 events = _by_user(rows, data, work)
-                snapshots = _take_in_parts(directory / EVENTS, catalogue, settings, cuts, data)
+                snapshots = _take_in_parts(directory / EVENTS, catalogue, settings, windows, data)
             write_rows(directory / EVENTS, events, rows.collect_schema())
             write_rows(directory / SNAPSHOTS, map(tally.count, snapshots), TABLE)
 
         # 3. what can be learned of them
         if missing := [split for split in SPLITS if not tally.splits[split]]:
+            remedy = (
+                f"bring users with {_LEAST_POSITIVE} positive acts and more, or lower prepare.minimum_future "
+                f"(now {settings.minimum_future})"
+                if windows.leave_last_out
+                else "bring more users or a longer time, or lower prepare.minimum_future "
+                f"(now {settings.minimum_future}) or prepare.horizon (now {settings.horizon})"
+            )
             raise TasteloopError(
                 f"no snapshots for {', '.join(missing)}: {count(rows.select(USER).unique())} users with {count(rows)} "
-                f"events give {dict(tally.splits)}; bring more users or a longer time, or lower prepare.minimum_future "
-                f"(now {settings.minimum_future}) or prepare.horizon (now {settings.horizon})"
+                f"events give {dict(tally.splits)}; {remedy}"
             )
 
         labels = tally.learnable()
@@ -131,8 +146,8 @@ def prepare(
             {
                 "labels": labels,
                 "split_by": _SPLIT_BY[times],
-                "validation_from": cuts[0],
-                "test_from": cuts[1],
+                "validation_from": windows.validation_from,
+                "test_from": windows.test_from,
                 "snapshots": dict(tally.splits),
                 "reviews": review_counts,
                 "data": source.get("sha256"),
@@ -147,9 +162,7 @@ def prepare(
     return PrepareResult(dict(tally.splits), review_counts, labels)
 
 
-def _in_drawn_order(
-    rows: pl.LazyFrame, settings: PrepareSettings
-) -> tuple[pl.LazyFrame, tuple[int, int]]:
+def _in_drawn_order(rows: pl.LazyFrame, settings: PrepareSettings) -> tuple[pl.LazyFrame, Windows]:
     """The rows with times that are drawn at random, and where validation and test begin.
 
     Each user is drawn into one of three windows, one a split, with the shares of the settings as
@@ -171,7 +184,7 @@ def _in_drawn_order(
         .with_columns(drawn.alias(TIME))
         .select(columns)
     )
-    return ordered, (_DRAWN_FROM + _WINDOW, _DRAWN_FROM + 2 * _WINDOW)
+    return ordered, Windows(_DRAWN_FROM + _WINDOW, _DRAWN_FROM + 2 * _WINDOW)
 
 
 def _window(user: str, settings: PrepareSettings) -> int:
@@ -187,12 +200,50 @@ def _uniform(text: str) -> float:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
 
 
-def _cuts(times: pl.Series, settings: PrepareSettings) -> tuple[int, int]:
-    """Where the validation and the test window begin, µs: quantiles of the events' times."""
+def _with_last_left_out(
+    rows: pl.LazyFrame, catalogue: Catalogue, settings: PrepareSettings
+) -> tuple[pl.LazyFrame, Windows]:
+    """The rows with times at which each user's last positive act lies in the test window, the one
+    before it in the validation window, and what came before both in the training window.
+
+    An act that is not positive lies in the window of the positive one before it. Who has fewer than
+    three positive acts is only trained on (as in the code of Kang & McAuley 2018). Within a window
+    the times keep their distances: the second and the third window begin as much later as all the
+    times take.
+    """
+    row, validated, tested = "row", "validated", "tested"
+    numbered = rows.with_row_index(row)
+    is_positive: pl.LazyFrame = (
+        nw.from_native(numbered).filter(positive(settings.text.positive)).to_native()
+    )
+    positive_rows = is_positive.filter(pl.col(ITEM).is_in(catalogue.items))
+    last_two = (
+        positive_rows.group_by(USER)
+        .agg(pl.len(), pl.col(row).top_k(2).min().alias(validated), pl.col(row).max().alias(tested))
+        .filter(pl.col("len") >= _LEAST_POSITIVE)
+        .select(USER, validated, tested)
+        .collect(engine="streaming")
+    )
+    ends = rows.select(first=pl.col(TIME).min(), last=pl.col(TIME).max())
+    first, last = ends.collect(engine="streaming").row(0)
+    span = last - first + SECOND
+    window = (pl.col(row) >= pl.col(validated)).cast(pl.Int64) + (
+        pl.col(row) >= pl.col(tested)
+    ).cast(pl.Int64)
+    shifted = (
+        numbered.join(last_two.lazy(), on=USER, how="left", maintain_order="left")
+        .with_columns(pl.col(TIME) + window.fill_null(0) * span)
+        .select(rows.collect_schema().names())
+    )
+    return shifted, Windows(first + span, first + 2 * span, leave_last_out=True)
+
+
+def _windows(times: pl.Series, settings: PrepareSettings) -> Windows:
+    """The windows of events at these times: quantiles of them."""
     first = times.quantile(settings.train_share, "lower")
     second = times.quantile(settings.train_share + settings.validation_share, "lower")
     assert first is not None and second is not None, "a validated data set has events"
-    return int(first), int(second)
+    return Windows(int(first), int(second))
 
 
 def _by_user(rows: pl.LazyFrame, data: DataSettings, work: Path) -> Iterator[pl.DataFrame]:
@@ -217,7 +268,7 @@ def _take_in_parts(
     path: Path,
     catalogue: Catalogue,
     settings: PrepareSettings,
-    cuts: tuple[int, int],
+    windows: Windows,
     data: DataSettings,
 ) -> Iterator[pl.DataFrame]:
     """The snapshots of the events by user and time at `path`; a part of the users in memory at a
@@ -227,7 +278,7 @@ def _take_in_parts(
     parts = _users(events, data).group_by(_PART, maintain_order=True)
     first = 0
     for height in parts.agg(pl.col("len").sum())["len"]:
-        yield take(events.slice(first, height).collect(), first, catalogue, settings, cuts)
+        yield take(events.slice(first, height).collect(), first, catalogue, settings, windows)
         first += height
 
 

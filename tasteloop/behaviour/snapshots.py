@@ -3,14 +3,19 @@
 A snapshot's history is every event up to its time and its truth the positive events that come
 strictly after it, so events of one instant never stand on both sides. Splits are by global time: a
 training snapshot's horizon ends before the validation window begins, a validation one's before the
-test window; what straddles a cut is dropped. Of data without times users are drawn into the
-windows at random (`tasteloop.behaviour.prepare`), and `split_by` of snapshots.json says so.
+test window; what straddles a cut is dropped.
+
+Of data without times, `tasteloop.behaviour.prepare` makes the times up, so that the cuts are times
+here too. Where the order of the acts is known each user's last positive act is tested, the one
+before it validates, and what came before both trains (leave last out). Where it is not, users are
+drawn into the windows at random. `split_by` of snapshots.json says which it was.
 """
 
 from __future__ import annotations
 
 import logging
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -71,7 +76,11 @@ class PrepareSettings(BaseModel, frozen=True, extra="forbid"):
     )
     stride: int = Field(10, ge=1, description="After those, one snapshot every so many events.")
     horizon: int = Field(10, ge=1, description="The next so many positive events are the truth.")
-    minimum_future: int = Field(3, ge=1, description="With fewer, no snapshot is taken.")
+    minimum_future: int = Field(
+        3,
+        ge=1,
+        description="With fewer, no snapshot is taken; where the last act is left out, none to train on.",
+    )
     label_share: float = Field(
         0.25, gt=0, le=1, description="An interest: this share of the horizon's items bear it."
     )
@@ -90,6 +99,21 @@ class PrepareSettings(BaseModel, frozen=True, extra="forbid"):
         if self.reviews_test_share + self.reviews_validation_share >= 1:
             raise ValueError("the shares of reviews must leave some to train on")
         return self
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of time that snapshots are split by.
+
+    Attributes:
+        validation_from, test_from: where the second and the third begin, µs.
+        leave_last_out: whether a user has one act to validate and one to test, the first of their
+            acts in these windows, and all that came before an act is its history.
+    """
+
+    validation_from: int
+    test_from: int
+    leave_last_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,7 +206,7 @@ def take(
     first: int,
     catalogue: Catalogue,
     settings: PrepareSettings,
-    cuts: tuple[int, int],
+    windows: Windows,
 ) -> pl.DataFrame:
     """One row a snapshot, users and times ascending, in the schema `TABLE`.
 
@@ -200,28 +224,21 @@ def take(
     starts = [i for i in range(len(users)) if i == 0 or users[i] != users[i - 1]] + [len(users)]
 
     # 2. snapshots, user by user
+    split_user = _leave_last_out if windows.leave_last_out else _split_by_time
     columns: dict[str, list[Any]] = {name: [] for name in (USER, TIME, SPLIT, TEXT, EVENTS_SEEN)}
     histories: list[tuple[int, int]] = []  # begin and end of each
     futures: list[int] = []  # items, one snapshot's after the other's
     ends = [0]  # of each snapshot's items among them
     for begin, end in pairwise(starts):
-        liked = [i for i in range(begin, end) if is_liked[i]]
-        for length in history_lengths(times[begin:end], settings):
+        liked = [i - begin for i in range(begin, end) if is_liked[i]]
+        for length, future, split in split_user(times[begin:end], liked, settings, windows):
             cut = begin + length
-            after = bisect_left(liked, cut)
-            future = liked[after : after + settings.horizon]
-            if len(future) < settings.minimum_future:
-                break
-            now, last = times[cut - 1], times[future[-1]]
-            split = _split(now, last, cuts)
-            if split is None:
-                continue
             history = max(begin, cut - settings.text.history_limit), cut
             histories.append(history)
-            futures += [catalogue.index[events[i].item or ""] for i in future]
+            futures += [catalogue.index[events[begin + i].item or ""] for i in future]
             ends.append(len(futures))
             columns[USER].append(users[begin])
-            columns[TIME].append(now)
+            columns[TIME].append(times[cut - 1])
             columns[SPLIT].append(split)
             columns[TEXT].append(texts.text(*history))
             columns[EVENTS_SEEN].append(length)
@@ -234,6 +251,46 @@ def take(
     rows = bounds.select(pl.int_ranges("from", "to", dtype=pl.Int32).alias(HISTORY))
     lists = pa.LargeListArray.from_arrays(pa.array(ends, pa.int64()), pa.array(futures, pa.int32()))
     return frame.with_columns(rows[HISTORY], pl.Series(FUTURE, lists)).select(TABLE.names())
+
+
+# The snapshots of one user: how many events each looks back on, the numbers of the events that are
+# its future, and its split.
+_UserSnapshots = Iterator[tuple[int, list[int], str]]
+
+
+def _split_by_time(
+    times: list[int], liked: list[int], settings: PrepareSettings, windows: Windows
+) -> _UserSnapshots:
+    """The snapshots of a user whose acts are at `times`, the `liked` ones of them positive."""
+    for length in history_lengths(times, settings):
+        after = bisect_left(liked, length)
+        future = liked[after : after + settings.horizon]
+        if len(future) < settings.minimum_future:
+            break
+        split = _split(times[length - 1], times[future[-1]], windows)
+        if split is not None:
+            yield length, future, split
+
+
+def _leave_last_out(
+    times: list[int], liked: list[int], settings: PrepareSettings, windows: Windows
+) -> _UserSnapshots:
+    """As `_split_by_time`, where the last positive act is alone in the test window, and the one
+    before it in the validation window.
+    """
+    validated = bisect_left(times, windows.validation_from)
+    tested = bisect_left(times, windows.test_from)
+    training = liked[: bisect_left(liked, validated)]
+    for length in history_lengths(times[:validated], settings):
+        after = bisect_left(training, length)
+        future = training[after : after + settings.horizon]
+        if len(future) < settings.minimum_future:
+            break
+        yield length, future, TRAIN
+    if validated < tested:
+        yield validated, [validated], VALIDATION
+    if tested < len(times):
+        yield tested, [tested], TEST
 
 
 def history_lengths(times: list[int], settings: PrepareSettings) -> list[int]:
@@ -249,14 +306,13 @@ def history_lengths(times: list[int], settings: PrepareSettings) -> list[int]:
     return lengths
 
 
-def _split(now: int, last: int, cuts: tuple[int, int]) -> str | None:
+def _split(now: int, last: int, windows: Windows) -> str | None:
     """The split of a snapshot at `now` with a truth until `last`; None where it straddles a cut."""
-    validation_from, test_from = cuts
-    if last < validation_from:
+    if last < windows.validation_from:
         return TRAIN
-    if validation_from <= now and last < test_from:
+    if windows.validation_from <= now and last < windows.test_from:
         return VALIDATION
-    return TEST if now >= test_from else None
+    return TEST if now >= windows.test_from else None
 
 
 def present_labels(

@@ -25,7 +25,7 @@ from tasteloop.behaviour.cleaning import ROW, CleaningSettings, accepted, enough
 from tasteloop.behaviour.events import EVENTS_SCHEMA, ITEM, TIME, USER
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.partitions import DataSettings
-from tasteloop.behaviour.snapshots import TABLE, PrepareSettings
+from tasteloop.behaviour.snapshots import TABLE, PrepareSettings, Windows
 from tasteloop.behaviour.snapshots import take as _take
 from tasteloop.errors import TasteloopError
 
@@ -119,7 +119,7 @@ def take(
     height: int,
     catalogue: Catalogue,
     settings: PrepareSettings,
-    cuts: tuple[int, int],
+    windows: Windows,
     data: DataSettings,
     work: Path,
 ) -> tuple[Iterator[pl.DataFrame], Iterator[pl.DataFrame]]:
@@ -147,7 +147,7 @@ def take(
         if not partition:
             return
         table = pl.DataFrame(pl.from_arrow(pa.Table.from_batches(partition)))
-        snapshots_of_part = _take(table, int(table[_BEGIN][0]), catalogue, settings, cuts)
+        snapshots_of_part = _take(table, int(table[_BEGIN][0]), catalogue, settings, windows)
         types = {
             "string": pa.string(),
             "long": pa.int64(),

@@ -30,7 +30,7 @@ from tasteloop.behaviour.snapshots import PrepareSettings
 from tasteloop.behaviour.spark import session
 from tasteloop.datasets.ingest import IngestResult, IngestSettings, ingest
 from tasteloop.errors import TasteloopError
-from tasteloop.files import read_json, sha256_tree
+from tasteloop.files import read_json, sha256_tree, write_json
 from validation.data.expectations import ValidationSettings, validate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -163,15 +163,18 @@ def test_ingest_validation_and_snapshots(
     assert (theirs.removed, theirs.users, theirs.sha256) == (mine.removed, mine.users, mine.sha256)
 
     engines = {"polars": DataSettings(), "spark": data}
-    for engine, how in engines.items():
-        prepare(tmp_path / engine, PrepareSettings(), tmp_path / f"{engine}-snapshots", how)
-    frames = [
-        pl.read_parquet(tmp_path / f"{engine}-snapshots" / "snapshots.parquet")
-        for engine in engines
-    ]
-    assert frames[0].height > 1000
-    assert_frame_equal(*frames, check_exact=True)
-    assert len({sha256_tree(tmp_path / f"{engine}-snapshots") for engine in engines}) == 1
+    for times in ("given", "order"):
+        for engine, how in engines.items():
+            record = read_json(tmp_path / engine / "ingest.json")
+            write_json(tmp_path / engine / "ingest.json", record | {"times": times})
+            prepare(
+                tmp_path / engine, PrepareSettings(), tmp_path / f"{engine}-{times}-snapshots", how
+            )
+        folders = [tmp_path / f"{engine}-{times}-snapshots" for engine in engines]
+        frames = [pl.read_parquet(folder / "snapshots.parquet") for folder in folders]
+        assert frames[0].height > 1000
+        assert_frame_equal(*frames, check_exact=True)
+        assert len({sha256_tree(folder) for folder in folders}) == 1
 
     state = _state(page)
     assert [app["name"] for app in state["activeapps"]] == ["tasteloop"], (

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import narwhals as nw
 import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from tasteloop.behaviour.events import EVENTS_SCHEMA
+from tasteloop.behaviour.events import EVENTS_SCHEMA, positive
 from tasteloop.behaviour.items import ITEMS_SCHEMA
 from tasteloop.behaviour.partitions import DataSettings
 from tasteloop.behaviour.prepare import prepare
@@ -24,7 +25,7 @@ from tasteloop.behaviour.snapshots import (
 )
 from tasteloop.behaviour.text import behaviour_text
 from tasteloop.errors import TasteloopError
-from tasteloop.files import read_json, read_parquet, write_json, write_parquet
+from tasteloop.files import read_json, read_parquet, sha256_tree, write_json, write_parquet
 
 
 @pytest.fixture
@@ -167,6 +168,98 @@ def test_data_without_times_are_split_at_random_by_the_seed(
     assert sorted(drawn) == sorted(written) and drawn != written
 
 
+def test_in_order_without_times_the_last_positive_act_is_tested_and_the_one_before_validates(
+    tiny_dataset: Path, tmp_path: Path
+) -> None:
+    folder = timeless(tiny_dataset, tmp_path / "data", "order")
+    prepare(folder, PrepareSettings(horizon=5, stride=5), tmp_path / "out")
+    data = Snapshots.read(tmp_path / "out")
+
+    # what the file says of each user, by hand
+    acts = read_parquet(folder / EVENTS).with_row_index("row")
+    acts = acts.filter(pl.col("kind") != "impression")
+    liked = nw.from_native(acts).filter(positive(data.text.positive)).to_native()
+    tested, validated = {}, {}
+    for (user,), own in liked.group_by("user"):
+        if len(own) >= 3:
+            validated[user], tested[user] = own.sort("row")["row"].to_list()[-2:]
+
+    item = dict(acts.select("row", "item").iter_rows())
+    for split, rows in (("test", tested), ("validation", validated)):
+        snapshots = data.split(split)
+        futures = [[data.catalogue.items[j] for j in future] for future in snapshots["future"]]
+        targets = {user: [item[row]] for user, row in rows.items()}
+        assert dict(zip(snapshots["user"], futures, strict=True)) == targets
+        seen = dict(snapshots.select("user", "events_seen").iter_rows())
+        for user, row in rows.items():
+            before = acts.filter(pl.col("user") == user, pl.col("row") < row)
+            assert seen[user] == len(before)
+
+
+def test_nothing_that_is_fitted_sees_the_act_that_is_left_out(
+    tiny_dataset: Path, tmp_path: Path
+) -> None:
+    folder = timeless(tiny_dataset, tmp_path / "data", "order")
+    prepare(folder, PrepareSettings(horizon=5, stride=5), tmp_path / "out")
+    data = Snapshots.read(tmp_path / "out")
+    order = {user: own["item"].to_list() for (user,), own in data.events.group_by("user")}
+    test = data.split("test")
+    validation = data.split("validation")
+
+    for rows, cut in ((validation, "validation_from"), (test, "test_from")):
+        fitted = data.events.filter(pl.col("time") < data.meta[cut])
+        held = {user: own["item"].to_list() for (user,), own in fitted.group_by("user")}
+        for user, seen in rows.select("user", "events_seen").iter_rows():
+            assert held[user] == order[user][:seen]
+    for user, time, future in data.split("train").select("user", "time", "future").iter_rows():
+        assert time < data.meta["validation_from"] and 3 <= len(future) <= 5
+        seen = dict(validation.select("user", "events_seen").iter_rows()).get(user)
+        assert {data.catalogue.items[j] for j in future} <= set(order[user][:seen])
+
+
+def test_who_has_two_positive_acts_is_trained_on_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    acts = [("a", n, "click") for n in range(6)]
+    acts += [("b", 0, "dislike"), ("b", 1, "click"), ("b", 2, "click"), ("b", 3, "dislike")]
+    acts += [("c", n, "click") for n in range(3)] + [("c", 3, "dislike")]
+    events = [(user, f"i{n}", kind, t, None, None) for t, (user, n, kind) in enumerate(acts)]
+    items = [(f"i{n}", "t", ["A" if n % 2 else "B"], None, None, None) for n in range(6)]
+    write_parquet(
+        folder / "events.parquet",
+        pl.DataFrame(events, schema=dict(EVENTS_SCHEMA.to_polars()), orient="row"),
+    )
+    write_parquet(
+        folder / "items.parquet",
+        pl.DataFrame(items, schema=dict(ITEMS_SCHEMA.to_polars()), orient="row"),
+    )
+    write_json(folder / "ingest.json", {"times": "order"})
+
+    prepare(folder, PrepareSettings(minimum_future=1), tmp_path / "out")
+
+    data = Snapshots.read(tmp_path / "out")
+    tested = data.split("test").select("user", "events_seen", "future").rows()
+    assert tested == [("a", 5, [5]), ("c", 2, [2])]
+    assert data.split("validation")["user"].to_list() == ["a", "c"]
+    last = data.events.filter(pl.col("user") == "c")["time"].to_list()
+    assert last[-1] > last[-2] >= data.meta["test_from"], (
+        "what follows the tested act is not fitted"
+    )
+    two = data.events.filter(pl.col("user") == "b")
+    assert two["time"].max() < data.meta["validation_from"]  # type: ignore[operator]
+
+
+def test_left_out_acts_do_not_depend_on_the_number_of_parts(
+    tiny_dataset: Path, tmp_path: Path
+) -> None:
+    folder = timeless(tiny_dataset, tmp_path / "data", "order")
+    for name, rows in (("one", 1_000_000), ("many", 300)):
+        settings = PrepareSettings(horizon=5, stride=5)
+        prepare(folder, settings, tmp_path / name, DataSettings(rows_a_part=rows))
+
+    assert sha256_tree(tmp_path / "one") == sha256_tree(tmp_path / "many")
+
+
 def test_snapshots_say_what_they_are_split_by(
     tiny_dataset: Path, tiny_snapshots: Path, tmp_path: Path
 ) -> None:
@@ -177,4 +270,4 @@ def test_snapshots_say_what_they_are_split_by(
     )
 
     assert Snapshots.read(tiny_snapshots).meta["split_by"] == "time"
-    assert Snapshots.read(tmp_path / "out").meta["split_by"] == "order of the rows"
+    assert Snapshots.read(tmp_path / "out").meta["split_by"] == "leave last out"
