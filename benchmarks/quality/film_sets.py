@@ -36,11 +36,11 @@ class Ratings:
     @classmethod
     def read(cls, source: str, described: Mapping[str, Film]) -> Ratings:
         """From the catalogue's source of that name; `described` has the films' texts by number."""
-        from tasteloop.datasets.fetch import fetch, lookup
+        from tasteloop.datasets.fetch import fetch_origin
 
-        reader = lookup(source).read_behaviour
-        assert reader is not None, f"{source} gives behaviour"
-        behaviour = reader(fetch(source), "")
+        origin, directory = fetch_origin(source)
+        assert origin.read_behaviour is not None, f"{source} gives behaviour"
+        behaviour = origin.read_behaviour(directory, "")
         items, events = behaviour.items, behaviour.events
         assert items is not None, f"{source} describes its films"
         films = []

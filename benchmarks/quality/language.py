@@ -163,7 +163,7 @@ def _check(options: Options) -> None:
 
 def gather(data: Dialogues, options: Options, report: Callable[[str], None]) -> Resources:
     """The film sets and what methods are fitted on."""
-    from tasteloop.datasets.fetch import fetch, lookup
+    from tasteloop.datasets.fetch import fetch_origin
 
     sources = {name: Ratings.read(name, data.catalogues.get(name, {})) for name in ("ml-1m",)}
     sources["ml-100k"] = Ratings.read("ml-100k", data.catalogues.get("ml-100k", {}))
@@ -180,9 +180,9 @@ def gather(data: Dialogues, options: Options, report: Callable[[str], None]) -> 
     ]
     for films in sets:
         report(f"{films.name}: {len(films)} films; {json.dumps(films.joins)}")
-    read_reviews = lookup("rotten-tomatoes").read_reviews
-    assert read_reviews is not None, "rotten-tomatoes gives reviews"
-    reviews = read_reviews(fetch("rotten-tomatoes"))["text"].to_list()
+    origin, directory = fetch_origin("rotten-tomatoes")
+    assert origin.read_reviews is not None, "rotten-tomatoes gives reviews"
+    reviews = origin.read_reviews(directory)["text"].to_list()
     return Resources(
         data,
         rated,

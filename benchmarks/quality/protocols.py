@@ -561,11 +561,12 @@ def _source_order(events: Interactions, data: Snapshots, work: Path) -> Numbers:
     """
     if data.meta["source"] != "ml-100k":
         return np.lexsort((np.arange(len(events)), events.time))
-    from tasteloop.datasets.fetch import fetch
-    from tasteloop.datasets.movielens import read_100k
+    from tasteloop.datasets.fetch import fetch_origin
     from tasteloop.privacy.pseudonyms import pseudonym_key, pseudonymise
 
-    written = read_100k(fetch("ml-100k"), "").events
+    origin, directory = fetch_origin("ml-100k")
+    assert origin.read_behaviour is not None, "ml-100k gives behaviour"
+    written = origin.read_behaviour(directory, "").events
     appeared = read_parquet(work / DATA / EVENTS)[USER].unique(maintain_order=True)
     number = {user: n for n, user in enumerate(appeared.to_list())}
     users = pseudonymise(written[USER], pseudonym_key()).to_list()

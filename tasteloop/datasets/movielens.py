@@ -14,6 +14,12 @@ from tasteloop.datasets.reading import Behaviour, as_events, as_items
 from tasteloop.datasets.tables import read_table, scan_table
 from tasteloop.errors import TasteloopError
 
+# a folder as GroupLens publishes it since 2014: our name -> the column
+RATINGS_FILE, FILMS_FILE = "ratings.csv", "movies.csv"
+RATING_COLUMNS = {USER: "userId", ITEM: "movieId", VALUE: "rating", TIME: "timestamp"}
+FILM_COLUMNS = {ITEM: "movieId", TITLE: "title", LABELS: "genres"}
+_FOLDER_TERMS = "MovieLens: GroupLens terms, see the folder's README"
+
 _DOMAIN = "film"
 _NO_GENRE = ["unknown", "(no genres listed)"]
 _YEAR = r"\s*\((\d{4})\)\s*$"
@@ -108,7 +114,7 @@ def read_1m(directory: Path, terms: str) -> Behaviour:
 
 def files(folder: Path) -> list[Path]:
     """The two files of a MovieLens folder; TasteloopError when one is missing."""
-    paths = [folder / "ratings.csv", folder / "movies.csv"]
+    paths = [folder / RATINGS_FILE, folder / FILMS_FILE]
     if absent := [path.name for path in paths if not path.is_file()]:
         raise TasteloopError(
             f"{folder} is no MovieLens folder: it has no {' and no '.join(absent)}; give a folder with "
@@ -118,20 +124,14 @@ def files(folder: Path) -> list[Path]:
     return paths
 
 
-def read_folder(folder: Path) -> Behaviour:
-    """`ratings.csv` (userId,movieId,rating,timestamp; 0.5 to 5) and `movies.csv`
-    (movieId,title,genres).
-    """
+def read_folder(
+    folder: Path, terms: str = _FOLDER_TERMS, scale: tuple[float, float] = (0.5, 5.0)
+) -> Behaviour:
+    """`ratings.csv` (userId,movieId,rating,timestamp) and `movies.csv` (movieId,title,genres)."""
     ratings, films = files(folder)
-    columns = {USER: "userId", ITEM: "movieId", VALUE: "rating", TIME: "timestamp"}
-    events = as_events(scan_table(ratings, columns), ratings, kind="rate", unit="s")
-    items = as_items(
-        read_table(films, {ITEM: "movieId", TITLE: "title", LABELS: "genres"}),
-        films,
-        domain=_DOMAIN,
-    )
-    terms = "MovieLens: GroupLens terms, see the folder's README"
-    return Behaviour(events, _films(items), (0.5, 5.0), terms, path=ratings)
+    events = as_events(scan_table(ratings, RATING_COLUMNS), ratings, kind="rate", unit="s")
+    items = as_items(read_table(films, FILM_COLUMNS), films, domain=_DOMAIN)
+    return Behaviour(events, _films(items), scale, terms, path=ratings)
 
 
 def _films(items: pl.DataFrame) -> pl.DataFrame:

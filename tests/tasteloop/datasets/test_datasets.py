@@ -18,7 +18,6 @@ from tasteloop.behaviour.events import EVENTS_SCHEMA
 from tasteloop.behaviour.items import ITEMS_SCHEMA, REVIEWS_SCHEMA
 from tasteloop.behaviour.times import microseconds
 from tasteloop.datasets import mapped, movielens, reviews, rotten_tomatoes, snownlp
-from tasteloop.datasets.catalogue import CATALOGUE
 from tasteloop.datasets.ingest import IngestSettings, ingest, source_fingerprint
 from tasteloop.datasets.reading import as_events, as_items
 from tasteloop.datasets.tables import read_table
@@ -717,10 +716,3 @@ def test_an_unknown_source_is_answered_with_the_known(
     with pytest.raises(TasteloopError) as raised:
         ingest(IngestSettings(behaviour=behaviour), tmp_path / "out")
     assert says in str(raised.value)
-
-
-def test_every_source_names_who_reads_it() -> None:
-    for source in CATALOGUE.values():
-        readers = {"behaviour": source.read_behaviour, "reviews": source.read_reviews}
-        named = [gives for gives, reader in readers.items() if reader is not None]
-        assert named == ([] if source.gives == "encoder" else [source.gives]), source.name

@@ -260,9 +260,9 @@ def test_a_packed_encoder_is_kept_as_an_encoder(
         Archive(web + path.name, digest, (name,)) for name in ("e5-small-q4.bin", "tokenizer.json")
     )
     source = Source(
-        "tiny",
-        "encoder",
-        archives,
+        name="tiny",
+        gives="encoder",
+        archives=archives,
         description="packed",
         terms="free",
         conversion=CATALOGUE["multilingual-e5-small"].conversion,
