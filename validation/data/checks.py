@@ -90,12 +90,35 @@ class RecordedCheck:
 
 
 @dataclass(frozen=True)
+class JoinedTexts:
+    """What became of a file of texts about items, as ingest recorded it (`ingest.item_text`).
+
+    Attributes:
+        file: its name.
+        counts: by the names of `tasteloop.datasets.item_text.JoinCounts`, without those that cannot
+            be read.
+    """
+
+    file: str
+    counts: Mapping[str, int]
+
+    @classmethod
+    def parse(cls, raw: object) -> JoinedTexts | None:
+        """None where there was no such file."""
+        value = as_mapping(raw)
+        counts = {str(name): whole(count) for name, count in value.items()}
+        known = {name: count for name, count in counts.items() if count is not None}
+        return cls(str(value.get("file") or ""), known) if known else None
+
+
+@dataclass(frozen=True)
 class ValidationRecord:
     """What pages read of validation.json; what is missing or of another shape becomes empty.
 
     Attributes:
         errors, warnings: how many checks failed, by their severity.
         counts: rows by table, and how many users there are.
+        item_text: what became of the texts about items; None where there were none.
     """
 
     passed: bool = False
@@ -103,6 +126,7 @@ class ValidationRecord:
     warnings: int = 0
     checks: tuple[RecordedCheck, ...] = ()
     counts: Mapping[str, int | None] = field(default_factory=dict)
+    item_text: JoinedTexts | None = None
 
     @classmethod
     def read(cls, path: Path) -> ValidationRecord:
@@ -126,4 +150,5 @@ class ValidationRecord:
             counts={
                 name: whole(stats.get(name)) for name in ("events", "users", "items", "reviews")
             },
+            item_text=JoinedTexts.parse(value.get("item_text")),
         )

@@ -41,6 +41,7 @@ from validation.data.tables import (
     events_on_spark,
     ingest_columns,
     items_for_rules,
+    joined_texts,
     labels_of_items,
     labels_present,
     previous_counts,
@@ -93,6 +94,8 @@ def validate(
         "stats": stats,
         "settings": settings.model_dump(mode="json"),
     }
+    if texts := joined_texts(dataset):
+        record["item_text"] = texts
     write_json(out / VALIDATION_FILE, record)
     if result.passed:
         log.info("data accepted: %s", result.reason)

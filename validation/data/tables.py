@@ -22,6 +22,8 @@ from validation.markup.formats import plural
 if TYPE_CHECKING:
     import polars as pl
 
+_RECORD = "ingest.json"
+
 # Columns that exist for the rules alone.
 UNLISTED, POSITIVE, IS = "unlisted_item", "positive", "is_"
 UNLABELLED, LABEL, LEARNABLE = "unlabelled_item", "label", "learnable_label"
@@ -135,7 +137,7 @@ def read_ingest(dataset: Path, checks: list[DataCheck]) -> Mapping[str, Any] | N
     """
     about = "ingest.json says what ingest read and removed"
     try:
-        record = read_json(dataset / "ingest.json")
+        record = read_json(dataset / _RECORD)
         rows_in, rows_out = (finite(record.get(key)) for key in ("rows_in", "rows_out"))
     except (TasteloopError, AttributeError) as error:
         checks.append(DataCheck("ingest", "record", about, "warning", False, str(error)[:300]))
@@ -145,6 +147,14 @@ def read_ingest(dataset: Path, checks: list[DataCheck]) -> Mapping[str, Any] | N
         checks.append(DataCheck("ingest", "record", about, "warning", False, observed))
         return None
     return as_mapping(record)
+
+
+def joined_texts(dataset: Path) -> dict[str, Any]:
+    """What ingest recorded of a file of texts about items; nothing where there was none."""
+    try:
+        return dict(as_mapping(as_mapping(read_json(dataset / _RECORD)).get("item_text")))
+    except TasteloopError:  # of which `read_ingest` makes a check
+        return {}
 
 
 def ingest_columns(record: Mapping[str, Any], settings: ValidationSettings) -> dict[str, list[Any]]:

@@ -6,12 +6,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tasteloop.files import atomic_write
-from validation.data.checks import VALIDATION_FILE, RecordedCheck, ValidationRecord
+from validation.data.checks import VALIDATION_FILE, JoinedTexts, RecordedCheck, ValidationRecord
 from validation.markup.environment import render
 
 PAGE_FILE = "validation.html"
+
+_OF_TEXTS = {
+    "rows": "Rows of the file with a text",
+    "by_id": "joined by an item's id",
+    "by_title": "joined by title and year",
+    "repeated": "of an item that an earlier row gave a text",
+    "ambiguous": "of a title and year that several items have",
+    "unmatched": "of no item",
+    "items": "Items",
+    "items_with_text": "with a text",
+}
+"""What the page calls the counts of `tasteloop.datasets.item_text.JoinCounts`."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,14 @@ class _Rule:
         else:
             word, tone = "warning", "warn"
         return cls(check.table, check.about, check.found, check.passed, word, tone)
+
+
+def _texts(joined: JoinedTexts | None) -> dict[str, Any] | None:
+    """The section on texts about items."""
+    if joined is None:
+        return None
+    rows = [(name, joined.counts[key]) for key, name in _OF_TEXTS.items() if key in joined.counts]
+    return {"file": joined.file, "rows": rows}
 
 
 def write_page_beside(directory: Path) -> Path:
@@ -69,6 +90,7 @@ def write_data_report(record: ValidationRecord, out: Path) -> Path:
         warnings=f"{record.warnings:.0f}",
         counts=list(record.counts.items()),
         failed=failed,
+        texts=_texts(record.item_text),
         tables=tables,
     )
     atomic_write(out, text)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from tasteloop.behaviour import events as ev
 from tasteloop.behaviour import items as it
 from tasteloop.behaviour.kinds import KINDS
 from tasteloop.behaviour.times import SECOND
+from tasteloop.datasets.item_text import JoinCounts
 from tasteloop.files import read_json, write_json, write_parquet
 from tasteloop.privacy.pseudonyms import pseudonym
 from tests.support import samples
@@ -115,6 +118,35 @@ def failed(record: dict[str, Any]) -> list[str]:
     return [
         f"{c['severity']} {c['table']} {c['rule']}" for c in record["checks"] if not c["passed"]
     ]
+
+
+def test_the_page_says_how_many_items_got_a_text(tmp_path: Path) -> None:
+    path = dataset(tmp_path)
+    joined = JoinCounts("plots.jsonl", rows=90, by_id=70, by_title=5, unmatched=15)
+    joined = replace(joined, items=ITEMS, items_with_text=25)
+    write_json(
+        path / "ingest.json",
+        {"rows_in": EVENTS, "rows_out": EVENTS, "item_text": joined.record()},
+    )
+
+    _, record = run(path)
+
+    assert record["item_text"] == joined.record()
+    page = re.sub(r"\s*<[^>]+>\s*", " ", (path / "out" / "validation.html").read_text())
+    page = " ".join(page.split())
+    assert "Texts about items" in page and "plots.jsonl" in page
+    assert "joined by an item&#39;s id 70 joined by title and year 5" in page
+    assert "of no item 15" in page
+    assert f"Items {ITEMS} with a text 25" in page
+
+
+def test_a_page_without_texts_says_nothing_of_them(tmp_path: Path) -> None:
+    path = dataset(tmp_path)
+
+    _, record = run(path)
+
+    assert "item_text" not in record
+    assert "Texts about items" not in (path / "out" / "validation.html").read_text()
 
 
 def test_a_sound_data_set_passes_and_leaves_its_counts(tmp_path: Path) -> None:
