@@ -1,18 +1,21 @@
-"""A model of rules that understands what the tests of understanding ask, and three with a fault.
+"""A model of rules that understands what the tests of understanding ask, and some with a fault.
 
-It knows words of each film label and the words of titles, turns a label round after a word of
-negation, and gives each kind of behaviour its sign and its strength. It has no sentiment.
+It knows words of each film label, the words of titles and of texts, turns a label round after a
+word of negation, and gives each kind of behaviour its sign and its strength. Of a statement it
+knows words that praise or blame and what turns them round; where it knows none, it is not sure.
 """
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from tasteloop.answers import SENTIMENT
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.kinds import KINDS
@@ -52,22 +55,43 @@ PRAISE = {
 }
 BLAME = {"hated", "disaster", "worst", "awful", "bored", "terrible", "dreadful", "pathetic"}
 
+# of statements: words that decide, and words each of which turns the whole clause round
+FAVOURABLE = (
+    "like liked worth pleasantly good adore gem praise buy again exceeded great won delightful magnificent redeeming "
+    "smiling exciting clever best beautifully treat charm superb enjoyed favourite fun love charming impressive "
+    "recommend joy glad entertaining well stunning please pleasure sit"
+)
+UNFAVOURABLE = (
+    "bad dull complain criticise fault regret regrets poor doubts disappointed disappointing weak boring pointless "
+    "worst badly letdown shoddy disliked bored lifeless sloppy torture sorry poorly ugly lost hollow dreadful fell "
+    "yawning down mess"
+)
+OPINIONS = dict.fromkeys(FAVOURABLE.split(), 1) | dict.fromkeys(UNFAVOURABLE.split(), -1)
+COMPARISONS = {"better": 1, "worse": -1}  # "could not be better" is better than good
+TURNING = "not no never nothing nobody isn't can't couldn't didn't don't won't far hard stop fails"
+_CLAUSE_ENDS = re.compile(r",|\b(?:but|yet|then)\b")
+
 _PRIOR, _WISH, _HISTORY = -2.0, 6.0, 1.0  # log-odds
-_REFUSED, _TITLE = 30.0, 50.0  # of an item's score
+_REFUSED, _TITLE, _PLOT = 30.0, 50.0, 20.0  # of an item's score
 _SYLLABLES = ("ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo")
+_PLOT_SYLLABLES = ("blor", "drax", "glyn", "hux", "jazz", "quel", "skov", "wynd", "yerm", "zolt")
 
 
 def make_catalogue(items: int = 200) -> Catalogue:
-    """Films of one or two labels, with titles of two made-up words."""
-    choices = random.Random(0)
-    titles, labels = [], []
+    """Films of one or two labels, with titles of two made-up words, and texts of a dozen others in
+    two clauses, with a name.
+    """
+    choices, plots = random.Random(0), random.Random(2)
+    titles, labels, texts = [], [], []
     for n in range(items):
         words = (
             "".join(choices.choice(_SYLLABLES) for _ in range(length)).title() for length in (3, 4)
         )
         titles.append(" ".join(words))
         labels.append(sorted({LABELS[n % len(LABELS)], choices.choice(LABELS)}))
-    return Catalogue([f"i{n}" for n in range(items)], titles, labels, [None] * items)
+        plot = ["".join(plots.choices(_PLOT_SYLLABLES, k=3)) for _ in range(12)]
+        texts.append(f"{' '.join(plot[:6])}, {' '.join(plot[6:])}. With Harriet.")
+    return Catalogue([f"i{n}" for n in range(items)], titles, labels, texts)
 
 
 def make_histories(catalogue: Catalogue, count: int = 40) -> list[list[Event]]:
@@ -92,21 +116,37 @@ class RuleReader:
         reads: whether it reads what is searched and said.
         negates: whether a word of negation turns a wish round.
         signs: whether it counts what is hated and rejected against an item.
+        remembers: whether it knows what the items' texts say.
+        turns: whether a word of negation turns a statement round.
+        doubts: whether it is not sure of a statement of which it knows no word.
     """
 
-    has_interests, has_sentiment, sentiment_threshold = True, False, 0.5
+    has_interests, has_sentiment, sentiment_threshold = True, True, 0.5
 
     def __init__(
-        self, catalogue: Catalogue, reads: bool = True, negates: bool = True, signs: bool = True
+        self,
+        catalogue: Catalogue,
+        *,
+        reads: bool = True,
+        negates: bool = True,
+        signs: bool = True,
+        remembers: bool = True,
+        turns: bool = True,
+        doubts: bool = True,
     ) -> None:
         self.catalogue, self.labels = catalogue, LABELS
         self.reads, self.negates, self.signs = reads, negates, signs
+        self.remembers, self.turns, self.doubts = remembers, turns, doubts
         self.thresholds = np.full(len(LABELS), 0.5, np.float32)
         self._membership = catalogue.membership(LABELS)
         self._stems = {stem: k for k, label in enumerate(LABELS) for stem in STEMS[label].split()}
         self._words = {
             word: j for j, title in enumerate(catalogue.titles) for word in normalise(title).split()
         }
+        self._items_of_word: dict[str, list[int]] = {}
+        for j, text in enumerate(catalogue.texts):
+            for word in set(normalise(text or "").split()):
+                self._items_of_word.setdefault(word, []).append(j)
         self._find_stem = lru_cache(None)(lambda word: _closest(word, self._stems))
         self._find_word = lru_cache(None)(lambda word: _closest(word, self._words))
 
@@ -123,10 +163,27 @@ class RuleReader:
         return popularity + by_label - _REFUSED * refused + _TITLE * titles
 
     def confident(self, task: str, probabilities: Any) -> Any:
+        if task == SENTIMENT:
+            return (np.abs(probabilities - 0.5) > 0.4) | (not self.doubts)
         return probabilities > 0.9
 
     def sentiment(self, texts: Sequence[str]) -> Any:
-        raise AssertionError("it has no sentiment")
+        return np.array([self._favour(text) for text in texts])
+
+    def _favour(self, text: str) -> float:
+        """The probability that a statement is favourable: its last clause with a known word says
+        it; without any it is taken to be so, and not surely.
+        """
+        for clause in reversed(_CLAUSE_ENDS.split(text.lower())):
+            words = re.findall(r"[a-z']+", clause)
+            turns = self.turns and sum(word in TURNING.split() for word in words) % 2
+            sign = -1 if turns else 1
+            opinion = sign * sum(OPINIONS.get(word, 0) for word in words)
+            compared = sum(COMPARISONS.get(word, 0) for word in words)
+            opinion += compared * (sign if "never" in words else 1)
+            if opinion:
+                return 0.99 if opinion > 0 else 0.01
+        return 0.6
 
     def _evidence(self, histories: Sequence[Sequence[Event]]) -> tuple[Any, Any, Any]:
         """Wishes for labels [n, K], opinions of items [n, J], titles looked for [n, J]."""
@@ -156,9 +213,11 @@ class RuleReader:
         for word in normalise(text).split():
             if (j := self._find_word(word)) is not None:
                 titles[j] += 1
+            elif self.remembers and word in self._items_of_word:
+                titles[self._items_of_word[word]] += _PLOT / _TITLE
             elif (k := self._find_stem(word)) is not None:
                 wishes[k] = -1 if negated and self.negates else 1
-            elif word in NEGATIONS or (word == "over" and "take" in text):
+            elif word in NEGATIONS or (word == "over" and "take" in text.split()):
                 negated = True
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.evaluation.understanding.phrases import LANGUAGES, Phrases, languages_of, normalise
+from tasteloop.evaluation.understanding.plots import FEWEST_WORDS, Plots
 from tasteloop.evaluation.understanding.testing_phrases import TESTING
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _A_MINUTE = 60_000_000  # µs between a history and what is then said
 _LABEL_ITEMS = 5  # a label that fewer items bear is not asked for: chance would decide
 _KIN = 0.5  # two items are kin from this share of their labels in common (Jaccard)
 _FEWEST_KIN, _MOST_KIN = 5, 0.25  # items; of the catalogue: kin of all the world say nothing
-_TELLING = 400  # items whose kin are looked at; more than any kind of case needs
+_TELLING = 400  # items whose kin or texts are looked at; more than any kind of case needs
 _TITLE_LETTERS = 4  # a shorter title is no name that can be half remembered
 _NAMELESS = {
     "unknown",
@@ -165,6 +166,19 @@ class Material:
         ]
         self.random("titles").shuffle(positions)
         return positions
+
+    @cached_property
+    def plots(self) -> Plots:
+        """What the items' texts say, for searches by it."""
+        return Plots(self.catalogue.titles, self.catalogue.texts)
+
+    @cached_property
+    def plotted_items(self) -> list[int]:
+        """Items whose text can be told from all others by a few of its words, in random order."""
+        positions = [j for j, text in enumerate(self.catalogue.texts) if text]
+        self.random("plots").shuffle(positions)
+        plotted = (j for j in positions if self.plots.rarest_words(j, FEWEST_WORDS))
+        return [item for item, _ in zip(plotted, range(_TELLING), strict=False)]
 
     @cached_property
     def _items_of_word(self) -> dict[str, set[int]]:

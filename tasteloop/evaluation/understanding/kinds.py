@@ -24,6 +24,7 @@ from tasteloop.evaluation.understanding.cases import (
     then,
 )
 from tasteloop.evaluation.understanding.phrases import Phrases
+from tasteloop.evaluation.understanding.plots import FEWEST_WORDS, MOST_WORDS
 
 # How far an answer must move, or may. Probabilities are shown with two digits, and shares of the
 # catalogue are means over the kin of an item.
@@ -274,6 +275,28 @@ def _inexact_titles(material: Material, count: int) -> list[Case]:
         text = template.format(title=part or mistype(title, choices))
         if not _knows(history, material, item):
             cases.append(_search_case("title_inexact", history, text, template, phrases, item=item))
+    return cases
+
+
+def _plots(material: Material, count: int) -> list[Case]:
+    """Searches for what an item's text says: by its rarest words, or by its first clause."""
+    choices = material.random("plot")
+    spoken = [
+        (each, template, way)
+        for each in material.phrases
+        for template in each.plots
+        for way in ("words", "clause")
+    ]
+    cases = []
+    for history, item, (phrases, template, way) in spread(
+        choices, count, material.histories, material.plotted_items, spoken
+    ):
+        plots, length = material.plots, choices.randint(FEWEST_WORDS, MOST_WORDS)
+        plot = plots.first_clause(item) if way == "clause" else plots.rarest_words(item, length)
+        plot = plot or plots.rarest_words(item, FEWEST_WORDS)
+        if plot and not _knows(history, material, item):
+            text = template.format(plot=plot)
+            cases.append(_search_case("plot", history, text, plot, phrases, item=item))
     return cases
 
 
@@ -662,6 +685,14 @@ KINDS = (
         "A title that is half remembered or mistyped is among the first ten items.",
         RECOMMEND,
         _inexact_titles,
+        _finds_item,
+    ),
+    Kind(
+        "plot",
+        f"An item of whose text {FEWEST_WORDS} to {MOST_WORDS} words or the first clause are "
+        "searched for, no name among them, is among the first ten items.",
+        RECOMMEND,
+        _plots,
         _finds_item,
     ),
     Kind(

@@ -54,6 +54,7 @@ class Phrases:
         refusals: searches that refuse a label; contrasts: that prefer `{other}` to `{label}`.
         titles: searches for an item whose title is remembered.
         half_titles: searches for one of whose title some words are remembered.
+        plots: searches for one of which it is remembered what it is about.
         loves, hates: reviews that say it in words alone.
         errands: what is no taste.
         praise, blame: short statements that are favourable, and unfavourable.
@@ -66,6 +67,7 @@ class Phrases:
     contrasts: tuple[str, ...]
     titles: tuple[str, ...]
     half_titles: tuple[str, ...]
+    plots: tuple[str, ...]
     loves: tuple[str, ...]
     hates: tuple[str, ...]
     errands: tuple[str, ...]

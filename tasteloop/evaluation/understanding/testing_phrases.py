@@ -167,6 +167,12 @@ _ENGLISH = Phrases(
         "it was called {title} something",
         "I only remember {title}",
     ),
+    plots=(
+        "{plot}",
+        "the one with {plot}",
+        "it was about {plot}",
+        "I can't recall the name: {plot}",
+    ),
     loves=(
         "Loved every minute of it.",
         "An absolute masterpiece, I could not be happier.",
@@ -353,6 +359,10 @@ _CHINESE = Phrases(
         "{title}",
         "名字里有{title}的",
         "好像叫{title}什么的",
+    ),
+    plots=(
+        "讲的是{plot}",
+        "里面有{plot}的那个",
     ),
     loves=(
         "太喜欢了,每一分钟都精彩。",

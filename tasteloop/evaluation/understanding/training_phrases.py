@@ -182,6 +182,13 @@ _ENGLISH = Phrases(
         "the name has {title} in it",
         "I forgot the name, {title} maybe",
     ),
+    plots=(
+        "something about {plot}",
+        "a story of {plot}",
+        "what is that one where {plot}",
+        "{plot}, which one was that?",
+        "there was {plot} in it",
+    ),
     loves=(
         "I loved it.",
         "This is excellent.",
@@ -303,6 +310,7 @@ _CHINESE = Phrases(
     contrasts=("{other}而不是{label}", "多点{other},少点{label}"),
     titles=("找{title}", "搜索{title}", "我想要{title}", "哪里有{title}"),
     half_titles=("叫{title}之类的", "记得有{title}"),
+    plots=("关于{plot}的", "有{plot}的故事"),
     loves=("非常好看。", "我很爱它。", "精彩,值得推荐。", "太棒了。"),
     hates=("非常难看。", "我很讨厌它。", "无聊,不推荐。", "太差了。"),
     errands=("查快递", "重置密码", "注销账号", "联系客服", "退款进度", "早上好"),

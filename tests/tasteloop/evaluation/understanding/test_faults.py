@@ -1,4 +1,4 @@
-"""The tests of understanding pass a model that understands, and catch three that do not."""
+"""The tests of understanding pass a model that understands, and catch six that do not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 
 from tasteloop import metrics
 from tasteloop.evaluation.record import UNDERSTANDING
-from tasteloop.evaluation.understanding.cases import Material
+from tasteloop.evaluation.understanding.cases import Case, Material
+from tasteloop.evaluation.understanding.kinds import KINDS
 from tasteloop.evaluation.understanding.measure import (
     Understanding,
     make_cases,
@@ -19,10 +20,11 @@ from tasteloop.evaluation.understanding.settings import UnderstandingSettings
 from tests.support import readers
 
 SEEDS = range(20)
+CASES, STATEMENTS = 30, 90  # of a kind; of a kind of statement, of which a hundred are there
 FAULTS = {
     "ignores text": (
         {"reads": False},
-        ("wish", "wish_items", "paraphrase", "refusal", "title", "title_inexact")
+        ("wish", "wish_items", "paraphrase", "refusal", "title", "title_inexact", "plot")
         + ("loved_in_words", "hated_in_words"),
     ),
     "ignores negation": (
@@ -30,6 +32,9 @@ FAULTS = {
         ("refusal", "refusal_items", "refusal_never_raises"),
     ),
     "ignores sign": ({"signs": False}, ("hated", "hated_in_words", "rejection")),
+    "knows no plot": ({"remembers": False}, ("plot",)),
+    "ignores negation in statements": ({"turns": False}, ("statement", "statement_sure")),
+    "is always sure": ({"doubts": False}, ("statement_sure", "foreign_statement")),
 }
 
 
@@ -39,10 +44,18 @@ def material_of(seed: int) -> Material:
     return Material.of(catalogue, readers.LABELS, readers.make_histories(catalogue), [], seed)
 
 
+@lru_cache(None)
+def cases_of(seed: int) -> list[Case]:
+    few, many = (
+        make_cases(material_of(seed), UnderstandingSettings(cases=count * len(KINDS), seed=seed))
+        for count in (CASES, STATEMENTS)
+    )
+    return [case for case in few if not case.text] + [case for case in many if case.text]
+
+
 def shown_by(seed: int, **fault: bool) -> Understanding:
     material = material_of(seed)
-    cases = make_cases(material, UnderstandingSettings(cases=600, seed=seed))
-    return understand(readers.RuleReader(material.catalogue, **fault), material, cases)
+    return understand(readers.RuleReader(material.catalogue, **fault), material, cases_of(seed))
 
 
 @lru_cache(None)
@@ -54,8 +67,7 @@ def shown_by_the_reference(seed: int) -> Understanding:
 def test_a_model_that_understands_passes_every_kind_that_it_is_asked(seed: int) -> None:
     measures = shown_by_the_reference(seed).measures()
 
-    # it has no sentiment, which three of the twenty kinds ask for
-    assert len(measures) == 1 + 17
+    assert len(measures) == 1 + len(KINDS)
     for metric, measure in measures.items():
         assert measure.value >= 0.9, metric
 
@@ -81,6 +93,12 @@ def test_a_fault_leaves_the_kinds_alone_that_it_does_not_concern() -> None:
     for kind in ("wish", "title", "loved", "hated", "strength", "no_taste"):
         metric = f"{UNDERSTANDING}.{kind}"
         assert faulty[metric].value == good[metric].value
+
+
+def test_a_model_that_is_always_sure_reads_statements_as_well_as_one_that_doubts() -> None:
+    good, faulty = shown_by_the_reference(0).measures(), shown_by(0, doubts=False).measures()
+
+    assert faulty["understanding.statement"].value == good["understanding.statement"].value
 
 
 def test_a_failure_is_a_sentence_that_says_what_was_asked_and_what_came() -> None:

@@ -40,6 +40,8 @@ def test_every_template_has_its_place_for_what_it_is_about(phrases: Phrases) -> 
     for template in phrases.contrasts:
         filled = template.format(label="horror", other="comedy")
         assert "horror" in filled and "comedy" in filled
+    for template in phrases.plots:
+        assert "lost kite" in template.format(plot="lost kite")
     for template in (*phrases.titles, *phrases.half_titles):
         assert "Heat" in template.format(title="Heat")
 
