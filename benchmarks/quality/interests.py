@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.methods import encoded
+from benchmarks.quality.content import encoded
 from tasteloop import metrics
 from tasteloop.behaviour.items import SENTIMENT
 from tasteloop.behaviour.snapshots import (

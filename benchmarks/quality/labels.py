@@ -27,7 +27,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 
-from benchmarks.quality.methods import Matrix, text_vectors
+from benchmarks.quality.content import text_vectors
+from benchmarks.quality.tasks import Matrix
 from tasteloop import metrics
 from tasteloop.behaviour.items import Catalogue
 

@@ -51,7 +51,8 @@ from benchmarks.quality.language_methods import (
     genre_and_year,
     positions_in_bundle,
 )
-from benchmarks.quality.run import DRAWS, ROOT, machine
+from benchmarks.quality.options import DRAWS, ROOT
+from benchmarks.quality.run import machine
 from tasteloop import metrics
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_write, make_directory, read_json, sha256_file, write_json

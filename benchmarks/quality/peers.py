@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from benchmarks.quality.methods import Method
-    from benchmarks.quality.protocols import Matrix, Past, Rows
+    from benchmarks.quality.method import Method
+    from benchmarks.quality.tasks import Matrix, Past, Rows
 
 PYTHON = Path(__file__).parents[2] / ".venv-peers" / "bin" / "python"
 MODELS = {
@@ -158,7 +158,7 @@ def _fit(model: str) -> Any:
 
 
 def peers() -> dict[str, Method]:
-    from benchmarks.quality.methods import Method
+    from benchmarks.quality.method import Method
 
     search = (
         {"feedback": ("all", "liked"), "factors": (64,), "dropout": (0.2,), "epochs": (10, 20, 40)},

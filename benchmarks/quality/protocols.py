@@ -1,10 +1,5 @@
 """Protocols as data, and the tasks they make of a data set.
 
-A task is all that a method may see, in one form: what may be fitted before each window, and the
-rows it is then asked about. Nothing in a `Past` is later than its cut, or on the hidden side of its
-split; a row's history is what its user had done when the question was put, and what may not be
-recommended is in `hidden`.
-
 - `time`: the snapshots of `tasteloop.behaviour.snapshots.prepare` (docs/adr/0002), nothing of their
   rows changed.
 - `shuffled`: as `time`, with the order of the events within each sitting of a user drawn at random,
@@ -15,21 +10,23 @@ recommended is in `hidden`.
   relevant. With seed 42, a share of 0.75 and the ratings in the order of their file these are the
   rows of `python_stratified_split` of github.com/recommenders-team/recommenders, whose README
   publishes results; the random numbers are the same ones.
+- `last_out`: of data in order without times, each user's last positive act is asked after all that
+  came before it, and the one before it validates (docs/adr/0002); the snapshots of `prepare`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tasteloop.behaviour.events import ITEM, KIND, TIME, USER, VALUE, Event, positive
-from tasteloop.behaviour.items import Catalogue
+from benchmarks.quality.dialogues import VARIABLE
+from benchmarks.quality.tasks import Interactions, Mask, Numbers, Past, Rows, Task
+from tasteloop.behaviour.events import ITEM, KIND, TIME, USER, VALUE, positive
 from tasteloop.behaviour.prepare import prepare
 from tasteloop.behaviour.snapshots import (
     EVENTS,
@@ -45,12 +42,9 @@ from tasteloop.behaviour.snapshots import (
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json, read_parquet
 
-Matrix = NDArray[np.float32]
-Numbers = NDArray[np.int64]
-Mask = NDArray[np.bool_]
-Feedback = Literal["liked", "all"]
-
 DATA, SNAPSHOTS = "data", "snapshots"
+# A data set of the directory that `VARIABLE` names, by the name that `--data` gives it.
+FILES = {"games": "shop/Games-6k.test.inter.gz"}
 _SITTING = 3_600_000_000  # µs: a longer gap between two events of a user ends a sitting
 
 
@@ -59,7 +53,8 @@ class Protocol:
     """How a data set becomes a task.
 
     Attributes:
-        split: by global time, or at random within each user (or item).
+        split: by global time, at random within each user (or item), or each user's last act out,
+            which is for data in order without times alone.
         within: what a stratified split keeps its share of.
         share: of a stratified split that trains; the same share of that trains before validation.
         seed: of the stratified split and of which items are held out; validation uses the next one.
@@ -72,7 +67,7 @@ class Protocol:
 
     name: str
     about: str
-    split: Literal["time", "stratified"]
+    split: Literal["time", "stratified", "last_out"]
     within: Literal["user", "item"] = "user"
     share: float = 0.75
     seed: int = 42
@@ -120,194 +115,41 @@ PROTOCOLS: Mapping[str, Protocol] = {
             held_out=0.1,
             kept=5,
         ),
+        Protocol(
+            "last_out",
+            "in order without times: each user's last act after all before it, full ranking",
+            "last_out",
+        ),
     )
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Interactions:
-    """Events as columns, each [n].
+def protocols_of(times: str) -> list[Protocol]:
+    """Those that data with such times (`ingest.json`) can be measured by."""
+    in_order = times == "order"
+    return [p for p in PROTOCOLS.values() if (p.split == "last_out") == in_order]
 
-    Attributes:
-        user: number by first appearance in the data set, so that it does not depend on pseudonyms.
-        item: position in the catalogue, -1 where the event has none.
-        time: µs since 1970 UTC.
-        value: in [0, 1], NaN where there is none.
-        liked: what `tasteloop.behaviour.events.positive` says.
+
+def locate(data: str) -> str:
+    """The source that a name of `FILES` stands for; any other is one itself.
+
+    Raises:
+        TasteloopError: no such file below the directory that the environment names.
     """
-
-    user: Numbers
-    item: Numbers
-    time: Numbers
-    value: Matrix
-    kind: NDArray[np.str_]
-    liked: Mask
-
-    def __len__(self) -> int:
-        return len(self.user)
-
-    def take(self, rows: Any) -> Interactions:
-        """The events of these row numbers, or where a mask is true."""
-        return Interactions(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
-
-    def of(self, feedback: Feedback) -> Mask:
-        """[n]: has an item and is of this feedback."""
-        return (self.item >= 0) & (self.liked if feedback == "liked" else True)
-
-
-@dataclass(frozen=True, eq=False)
-class Past:
-    """What may be fitted. Compared by identity, so that what was computed of it can be kept.
-
-    Attributes:
-        events: by time.
-        cut: the moment, in µs, before which all of it happened.
-        users: the data set's numbers of the U users in it, ascending; user u of the matrix is
-            `users[u]`.
-    """
-
-    events: Interactions
-    catalogue: Catalogue
-    cut: int
-    users: Numbers
-
-    @classmethod
-    def of(cls, events: Interactions, catalogue: Catalogue, cut: int) -> Past:
-        return cls(
-            events.take(np.argsort(events.time, kind="stable")),
-            catalogue,
-            cut,
-            np.unique(events.user),
+    if data not in FILES:
+        return data
+    path = Path(os.environ.get(VARIABLE, "")) / FILES[data]
+    if not os.environ.get(VARIABLE) or not path.is_file():
+        where = f"{path} is no file" if os.environ.get(VARIABLE) else f"{VARIABLE} is not set"
+        raise TasteloopError(
+            f"{data} are not measured: {where}; set {VARIABLE} to a directory with {FILES[data]} (docs/benchmarks.md)"
         )
-
-    @cached_property
-    def user(self) -> Numbers:
-        """[n]: row of the matrix of each event."""
-        return np.searchsorted(self.users, self.events.user)
-
-    @lru_cache(maxsize=2)  # noqa: B019  (a task has two of these, and lives as long as the process)
-    def matrix(self, feedback: Feedback = "liked") -> Matrix:
-        """[U, J] of 0 and 1."""
-        out = np.zeros((max(1, len(self.users)), len(self.catalogue)), np.float32)
-        which = self.events.of(feedback)
-        out[self.user[which], self.events.item[which]] = 1
-        return out
-
-    def count(self, feedback: Feedback = "liked", days: float = np.inf) -> Matrix:
-        """[J]: events of the last days before the cut."""
-        which = self.events.of(feedback) & (self.cut - self.events.time <= days * 86_400e6)
-        return np.bincount(self.events.item[which], minlength=len(self.catalogue)).astype(
-            np.float32
-        )
+    return str(path)
 
 
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """What is asked: to rank the items of the catalogue for each of n histories.
-
-    Attributes:
-        events: the table that histories are row numbers of.
-        histories: n arrays, oldest event first.
-        relevant: n arrays of item positions.
-        hidden: [n, J] what may not be recommended: the history, and what the protocol does not
-            rank.
-        user: [n] row of the past's matrix where that holds exactly this history, -1 where the past
-            does not know it.
-        group: [n] the data set's number of the user; a bootstrap draws a user's rows together.
-        time: [n] µs, when the question is put.
-        seen: [n] events that the user had had by then.
-    """
-
-    events: Interactions
-    histories: list[Numbers]
-    relevant: list[Numbers]
-    hidden: Mask
-    user: Numbers
-    group: Numbers
-    time: Numbers
-    seen: Numbers
-
-    def __len__(self) -> int:
-        return len(self.histories)
-
-    def take(self, which: Any) -> Rows:
-        """The rows of these numbers, or where a mask is true."""
-        numbers = np.arange(len(self))[which]
-        columns = {
-            name: getattr(self, name)[numbers]
-            for name in ("hidden", "user", "group", "time", "seen")
-        }
-        return replace(
-            self,
-            histories=[self.histories[n] for n in numbers],
-            relevant=[self.relevant[n] for n in numbers],
-            **columns,
-        )
-
-    def matrix(self, feedback: Feedback = "liked", decay: float = 1.0) -> Matrix:
-        """[n, J]: each item of the history with `decay` to the power of how many events came after
-        it.
-        """
-        out = np.zeros(self.hidden.shape, np.float32)
-        length = np.array([len(h) for h in self.histories])
-        row, flat = (
-            np.repeat(np.arange(len(self)), length),
-            np.concatenate([*self.histories, np.zeros(0, np.int64)]),
-        )
-        after = np.repeat(np.cumsum(length), length) - 1 - np.arange(len(flat))
-        which = self.events.of(feedback)[flat]
-        np.maximum.at(
-            out,
-            (row[which], self.events.item[flat[which]]),
-            (decay ** after[which]).astype(np.float32),
-        )
-        return out
-
-    def event_lists(self, catalogue: Catalogue) -> list[list[Event]]:
-        """The histories as the library's own events."""
-        e = self.events
-
-        def event(i: int) -> Event:
-            item = catalogue.items[e.item[i]] if e.item[i] >= 0 else None
-            value = None if np.isnan(e.value[i]) else float(e.value[i])
-            return Event(str(e.kind[i]), item, int(e.time[i]), value)
-
-        return [[event(i) for i in history] for history in self.histories]
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """A method is tuned by `validation` after fitting `tune`, then fitted on `fit` and asked about
-    `test`.
-    """
-
-    protocol: Protocol
-    catalogue: Catalogue
-    tune: Past
-    validation: Rows
-    fit: Past
-    test: Rows
-    prepared: PrepareSettings | None = None
-
-    @cached_property
-    def slices(self) -> dict[str, Mask]:
-        """Named parts of the test rows [n]; the empty ones are left out."""
-        seen = self.test.seen
-        bounds = {
-            "1 event": (1, 1),
-            "2-5 events": (2, 5),
-            "6-20 events": (6, 20),
-            "over 20 events": (21, np.inf),
-        }
-        masks = {name: (seen >= low) & (seen <= high) for name, (low, high) in bounds.items()}
-        return {name: mask for name, mask in masks.items() if mask.any()}
-
-    def thinned(self, every: int) -> Task:
-        """The rows of one user in `every`."""
-        validation, test = (
-            rows.take(rows.group % every == 0) for rows in (self.validation, self.test)
-        )
-        return replace(self, validation=validation, test=test)
+def times_of(work: Path) -> str:
+    """What the data set in `work` knows of times: given, order."""
+    return str(read_json(work / DATA / "ingest.json").get("times", "given"))
 
 
 def collect(behaviour: str, work: Path, prepared: PrepareSettings | None = None) -> None:
@@ -326,8 +168,10 @@ def collect(behaviour: str, work: Path, prepared: PrepareSettings | None = None)
         raise TasteloopError(
             f"{work} holds a benchmark of {found!r}, not of {behaviour!r}; give another --out"
         )
-    if read_json(work / DATA / "ingest.json").get("times") == "none":
-        raise TasteloopError(f"{behaviour} has no times, and these protocols split by global time")
+    if times_of(work) == "none":
+        raise TasteloopError(
+            f"{behaviour} has neither times nor an order, and these protocols split by one of them"
+        )
     settings = prepared or load_settings("local").prepare
     meta = work / SNAPSHOTS / META
     if not meta.exists() or PrepareSettings.model_validate(read_json(meta)["settings"]) != settings:
@@ -337,11 +181,9 @@ def collect(behaviour: str, work: Path, prepared: PrepareSettings | None = None)
 def build(protocol: Protocol, work: Path) -> Task:
     """The task of a protocol, from what `collect` put into `work`."""
     data = Snapshots.read(work / SNAPSHOTS)
-    return (
-        _by_time(protocol, data, work)
-        if protocol.split == "time"
-        else _stratified(protocol, data, work)
-    )
+    if protocol.split == "stratified":
+        return _stratified(protocol, data, work)
+    return _by_time(protocol, data, work)
 
 
 def _table(data: Snapshots, work: Path) -> tuple[Interactions, Numbers]:
@@ -400,6 +242,11 @@ def _by_time(protocol: Protocol, data: Snapshots, work: Path) -> Task:
         if protocol.shuffled:
             events = _shuffle_sittings(events, protocol.seed)
         pasts.append(Past.of(events, catalogue, cut))
+    if protocol.split == "last_out":
+        # what a user did before the act that is asked is in the past, and nothing else of them is
+        for window, past in zip((VALIDATION, TEST), pasts, strict=True):
+            known = np.searchsorted(past.users, windows[window].group)
+            windows[window] = replace(windows[window], user=known)
     return Task(
         protocol, catalogue, pasts[0], windows[VALIDATION], pasts[1], windows[TEST], settings
     )
@@ -407,22 +254,25 @@ def _by_time(protocol: Protocol, data: Snapshots, work: Path) -> Task:
 
 def _snapshot_rows(snapshots: Any, table: Interactions, place: Numbers, items: int) -> Rows:
     histories = [np.sort(place[np.array(history)]) for history in snapshots[HISTORY].to_list()]
-    hidden = np.zeros((len(histories), items), np.bool_)
-    for row, history in enumerate(histories):
-        seen = table.item[history]
-        hidden[row, seen[seen >= 0]] = True
     group = np.array([table.user[history[-1]] for history in histories], np.int64)
     rows = Rows(
         table,
         histories,
         [np.array(future, np.int64) for future in snapshots[FUTURE].to_list()],
-        hidden,
+        [_items(table, history) for history in histories],
+        np.ones(items, np.bool_),
         np.full(len(histories), -1),
         group,
         snapshots[TIME].to_numpy().astype(np.int64),
         snapshots[EVENTS_SEEN].to_numpy().astype(np.int64),
     )
     return rows.take(np.lexsort((rows.time, rows.group)))
+
+
+def _items(table: Interactions, history: Numbers) -> Numbers:
+    """The items of some events."""
+    items = table.item[history]
+    return np.unique(items[items >= 0])
 
 
 def _shuffle_sittings(events: Interactions, seed: int) -> Interactions:
@@ -476,7 +326,7 @@ def _rank_only(rows: Rows, new: Mask, unknown: Mask) -> Rows:
             h[~((rows.events.item[h] >= 0) & unknown[rows.events.item[h]])] for h in rows.histories
         ],
         relevant=[relevant[new[relevant]] for relevant in rows.relevant],
-        hidden=rows.hidden | ~new,
+        ranked=new,
     )
     return rows.take([n for n, relevant in enumerate(rows.relevant) if len(relevant)])
 
@@ -535,9 +385,6 @@ def _user_rows(table: Interactions, known: Numbers, asked: Numbers, past: Past, 
     users = np.intersect1d(table.user[known], table.user[asked])
     known, asked = np.sort(known), np.sort(asked)  # the table is by user and time
     histories = [known[slice(*np.searchsorted(table.user[known], (u, u + 1)))] for u in users]
-    hidden = np.zeros((len(users), items), np.bool_)
-    for row, history in enumerate(histories):
-        hidden[row, table.item[history]] = True
     return Rows(
         table,
         histories,
@@ -545,7 +392,8 @@ def _user_rows(table: Interactions, known: Numbers, asked: Numbers, past: Past, 
             np.unique(table.item[asked[slice(*np.searchsorted(table.user[asked], (u, u + 1)))]])
             for u in users
         ],
-        hidden,
+        [_items(table, history) for history in histories],
+        np.ones(items, np.bool_),
         np.searchsorted(past.users, users),
         users,
         np.array([table.time[history[-1]] for history in histories], np.int64),

@@ -24,7 +24,8 @@ _PUBLISHED = {
 def verdicts(protocol: Mapping[str, Any]) -> list[str]:
     """Sentences on ours against each peer, losses first."""
     losses, unclear, wins = [], [], []
-    for entry in protocol["methods"]:
+    peers = [entry for entry in protocol["methods"] if entry["method"] not in OURS]
+    for entry in peers:
         for mine, d in entry.get("ours_minus_this", {}).items():
             told = f"({d['low']:+.4f} to {d['high']:+.4f})"
             if d["high"] < 0:
@@ -43,6 +44,16 @@ def verdicts(protocol: Mapping[str, Any]) -> list[str]:
                 f"{mine} is ahead of {len(led)} methods; the nearest of them is {peer}: {value:+.4f} {told}"
             )
     return lines
+
+
+def ablations(protocol: Mapping[str, Any]) -> list[str]:
+    """What terms add: ours with the most of them minus each of the others of ours."""
+    ours = [entry for entry in protocol["methods"] if entry["method"] in OURS]
+    return [
+        f"{mine} minus {entry['method']}: {d['value']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})"
+        for entry in ours
+        for mine, d in entry.get("ours_minus_this", {}).items()
+    ]
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -64,11 +75,11 @@ def markdown(results: Mapping[str, Any]) -> str:
     for protocol in results["protocols"]:
         lines += ["", f"## {protocol['name']}: {protocol['about']}", ""]
         lines.append(
-            f"{protocol['rows']} rows of {protocol['users']} users, {protocol['ranked_items']} items ranked, "
+            f"{_drawn(protocol, 'rows')} rows of {protocol['users']} users, {protocol['ranked_items']} items ranked, "
             f"{protocol['relevant_a_row']:.1f} relevant a row; fitted on {protocol['fitted_events']} events of "
-            f"{protocol['fitted_users']} users."
+            f"{protocol['fitted_users']} users; tuned on {_drawn(protocol, 'tuned_rows')} rows."
         )
-        lines += ["", *(f"- {line}" for line in verdicts(protocol)), ""]
+        lines += ["", *(f"- {line}" for line in [*verdicts(protocol), *ablations(protocol)]), ""]
         lines += _rows(protocol)
         if published := _PUBLISHED.get(protocol["name"]):
             lines += ["", published]
@@ -81,6 +92,12 @@ def markdown(results: Mapping[str, Any]) -> str:
             if "settings" in e
         ]
     return "\n".join(lines) + "\n"
+
+
+def _drawn(protocol: Mapping[str, Any], rows: str) -> str:
+    """How many rows, and of how many they were drawn."""
+    count, of = protocol[rows], protocol[f"{rows}_drawn_from"]
+    return str(count) if count == of else f"{count} drawn of {of}"
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -193,7 +210,7 @@ def plot(results: Mapping[str, Any]) -> str:
             Column(axis(gap, signed=True), name="Difference, drawn"),
             Column(f"{mine} minus it" if mine else "", True),
         ]
-        lines = [tag("li", line) for line in verdicts(protocol)]
+        lines = [tag("li", line) for line in [*verdicts(protocol), *ablations(protocol)]]
         note = f"{protocol['rows']} rows of {protocol['users']} users"
         sections.append(
             tag(

@@ -28,13 +28,20 @@ def quality(
         ),
     ] = None,
     data: Annotated[
-        str, typer.Option(metavar="SOURCE", help="A named source of behaviour with times.")
+        str,
+        typer.Option(
+            metavar="SOURCE",
+            help="A source of behaviour with times or in order; games: of TASTELOOP_BENCH_DATA.",
+        ),
     ] = "ml-100k",
     protocol: Annotated[
         list[str] | None, typer.Option(help="Only this protocol; repeatable.")
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="METHOD", help="Only this method; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="METHOD", help="Only this method; repeatable. main: the usual peers, and ours."
+        ),
     ] = None,
     bundle: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A bundle to measure with its encoder.")
@@ -50,8 +57,9 @@ def quality(
 ) -> None:
     """Recommenders on a data set, each peer tuned; prints one table (docs/benchmarks.md)."""
     _find_benchmarks()
+    from benchmarks.quality.options import Options
     from benchmarks.quality.report import markdown
-    from benchmarks.quality.run import Options, run
+    from benchmarks.quality.run import run
     from tasteloop.home import Home
 
     log_to_stderr()

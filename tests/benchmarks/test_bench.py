@@ -17,24 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tasteloop
-from benchmarks.quality import beyond, report
+from benchmarks.quality import beyond, linear, report
 from benchmarks.quality import run as harness
-from benchmarks.quality.methods import METHODS, Method, bundle, ours
-from benchmarks.quality.protocols import (
-    PROTOCOLS,
-    Interactions,
-    Past,
-    Rows,
-    Task,
-    _share,
-    build,
-    collect,
-)
+from benchmarks.quality import tasks as quality_tasks
+from benchmarks.quality.method import Method
+from benchmarks.quality.methods import MAIN, METHODS
+from benchmarks.quality.options import CUTOFFS, MEASURES, Options
+from benchmarks.quality.ours import WITHOUT_NEARBY, bundle, of_bundle, ours, published
+from benchmarks.quality.protocols import PROTOCOLS, Protocol, _share, build, collect, locate
+from benchmarks.quality.tasks import Interactions, Past, Rows, Task
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.snapshots import PrepareSettings, Snapshots
 from tasteloop.behaviour.text import TextSettings
 from tasteloop.errors import TasteloopError
-from tasteloop.files import read_json, read_parquet, write_parquet
+from tasteloop.files import read_json, read_parquet, write_json, write_parquet
+from tasteloop.recommender import collaborative
 from tasteloop.recommender.folding import FoldedHistories, mark_seen
 
 SOURCE = "made in a test"
@@ -50,8 +47,22 @@ def work(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tasks(work: Path) -> dict[str, Task]:
-    return {name: build(protocol, work) for name, protocol in PROTOCOLS.items()}
+def work_in_order(tiny_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `work`, of data in order without times."""
+    out = tmp_path_factory.mktemp("bench-in-order") / "work"
+    shutil.copytree(tiny_dataset, out / "data")
+    ingested = read_json(out / "data" / "ingest.json")
+    write_json(out / "data" / "ingest.json", ingested | {"times": "order"})
+    collect(SOURCE, out, PREPARED)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tasks(work: Path, work_in_order: Path) -> dict[str, Task]:
+    def of(protocol: Protocol) -> Task:
+        return build(protocol, work_in_order if protocol.split == "last_out" else work)
+
+    return {name: of(protocol) for name, protocol in PROTOCOLS.items()}
 
 
 # --- protocols
@@ -81,9 +92,10 @@ def test_what_is_asked_is_in_nothing_that_is_fitted(tasks: dict[str, Task], name
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_a_row_hides_its_history_and_never_what_it_asks(tasks: dict[str, Task], name: str) -> None:
     for rows in (tasks[name].validation, tasks[name].test):
+        hidden = rows.hidden
         for n, (history, relevant) in enumerate(zip(rows.histories, rows.relevant, strict=True)):
-            assert rows.hidden[n, rows.events.item[history]].all()
-            assert len(relevant) and not rows.hidden[n, relevant].any()
+            assert hidden[n, rows.events.item[history]].all()
+            assert len(relevant) and not hidden[n, relevant].any()
             assert (rows.events.user[history] == rows.group[n]).all()
             in_order = (np.diff(rows.events.time[history]) >= 0).all()
             assert in_order or PROTOCOLS[name].shuffled
@@ -148,6 +160,40 @@ def test_new_items_are_new(tasks: dict[str, Task], name: str, most: int) -> None
     ):
         assert not any(new[rows.events.item[history]].any() for history in rows.histories)
         assert all(new[relevant].all() for relevant in rows.relevant)
+
+
+def test_a_last_act_is_asked_after_all_that_its_user_did_before(tasks: dict[str, Task]) -> None:
+    task = tasks["last_out"]
+    for past, rows in ((task.tune, task.validation), (task.fit, task.test)):
+        for n, user in enumerate(rows.user):
+            own = past.events.take(past.user == user)
+            assert past.users[user] == rows.group[n]
+            assert own.item.tolist() == rows.events.item[rows.histories[n]].tolist()
+            assert len(rows.relevant[n]) == 1
+        assert len(np.unique(rows.group)) == len(rows)
+    assert set(task.validation.group) == set(task.test.group)
+
+
+@pytest.mark.parametrize("name", [n for n, m in METHODS.items() if not m.ordered])
+def test_what_reads_no_order_scores_shuffled_histories_alike(
+    tasks: dict[str, Task], name: str
+) -> None:
+    method, task, shuffled = METHODS[name], tasks["time"], tasks["shuffled"]
+    if method.package:
+        pytest.importorskip(method.package)
+    settings = _settings(method, task)
+    theirs = method.fit(shuffled.fit, settings).scores(shuffled.test)
+    assert method.fit(task.fit, settings).scores(task.test) == pytest.approx(theirs, abs=1e-6)
+
+
+def test_rows_are_drawn_the_same_for_every_method(tasks: dict[str, Task]) -> None:
+    task = tasks["time"]
+    few, again = task.drawn(20, 30), tasks["shuffled"].drawn(20, 30)
+    assert (len(few.validation), len(few.test)) == (20, 30)
+    assert few.drawn_from == (len(task.validation), len(task.test))
+    assert few.test.time.tolist() == again.test.time.tolist()
+    assert few.test.group.tolist() == again.test.group.tolist()
+    assert len(task.drawn(10**6, 10**6).test) == len(task.test)
 
 
 def test_a_stratified_split_keeps_its_share_of_each_user(tasks: dict[str, Task]) -> None:
@@ -225,10 +271,12 @@ def _settings(method: Method, task: Task, **more: Any) -> dict[str, Any]:
 
 def _method(name: str, encoder: Path) -> Method:
     """With the tiny encoder for MiniLM where the encoder is not a setting."""
-    return ours(name, "", str(encoder)) if name == "tasteloop-minilm" else METHODS[name]
+    if not name.startswith("tasteloop-minilm"):
+        return METHODS[name]
+    return ours(name, "", published(str(encoder)), WITHOUT_NEARBY if "no-nearby" in name else None)
 
 
-@pytest.mark.parametrize("protocol", ["time", "stratified", "cold_items"])
+@pytest.mark.parametrize("protocol", ["time", "stratified", "cold_items", "last_out"])
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_scores_every_item_alike_twice(
     tasks: dict[str, Task], tiny_encoder: Path, name: str, protocol: str
@@ -238,11 +286,33 @@ def test_every_method_scores_every_item_alike_twice(
         pytest.importorskip(method.package)
     settings = _settings(method, task, encoder=str(tiny_encoder))
     scores = method.fit(task.fit, settings).scores(task.test)
-    assert scores.shape == task.test.hidden.shape
+    assert scores.shape == task.test.shape
     assert scores.dtype == np.float32
     assert np.isfinite(scores).all()
     again = method.fit(replace(task.fit), settings).scores(task.test)
     assert np.array_equal(scores, again)
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_sparse_tables_and_small_blocks_rank_alike(
+    tasks: dict[str, Task], tiny_encoder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, task = _method(name, tiny_encoder), tasks["last_out"]
+    if method.package:
+        pytest.importorskip(method.package)
+    settings = _settings(method, task)
+    dense = harness.rank(method.fit(task.fit, settings), task.test, 10)
+
+    for name, cells in (("DENSE_CELLS", 0), ("_BLOCK_CELLS", 500)):
+        monkeypatch.setattr(collaborative, name, cells)
+    for module in (quality_tasks, linear):
+        monkeypatch.setattr(module, "BLOCK_CELLS", 700)
+    past = replace(task.fit)  # nothing that was kept of the other
+    assert len(list(task.test.blocks())) > 3
+    assert not isinstance(past.matrix("all"), np.ndarray)
+    sparse = harness.rank(method.fit(past, settings), task.test, 10)
+
+    assert (sparse == dense).mean() > 0.97  # single precision breaks some ties another way
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -321,7 +391,8 @@ def _small(matrix: list[list[int]], histories: list[list[int]]) -> tuple[Past, R
         events,
         [np.arange(a, b) for a, b in zip(ends, ends[1:], strict=False)],
         [np.array([0])] * rows,
-        np.zeros((rows, items), np.bool_),
+        [np.zeros(0, np.int64)] * rows,
+        np.ones(items, np.bool_),
         np.full(rows, -1),
         np.arange(rows),
         np.zeros(rows, int),
@@ -352,7 +423,7 @@ def test_slim_is_the_elastic_net() -> None:
     )
     past = Past.of(events, catalogue, 1000)
     settings = {"feedback": "all", "neighbours": 7, "l1": 2.0, "l2": 3.0, "sweeps": 500}
-    weights = METHODS["slim"].fit(past, settings).weights  # type: ignore[attr-defined]
+    weights = METHODS["slim"].fit(past, settings).weights.toarray()  # type: ignore[attr-defined]
     n = len(x)
     net = ElasticNet(
         alpha=5 / n, l1_ratio=2 / 5, positive=True, fit_intercept=False, tol=1e-8, max_iter=10_000
@@ -361,6 +432,12 @@ def test_slim_is_the_elastic_net() -> None:
         others = [i for i in range(8) if i != j]
         assert weights[others, j] == pytest.approx(net.fit(x[:, others], x[:, j]).coef_, abs=2e-3)
     assert (weights > 0).any()
+
+
+def test_ease_of_many_items_is_ease(tasks: dict[str, Task]) -> None:
+    table = tasks["stratified"].fit.matrix("all")
+    theirs = collaborative.ease(table, 20.0)
+    assert linear.ease_in_single_precision(table, 20.0) == pytest.approx(theirs, abs=1e-5)
 
 
 def test_bm25_finds_the_item_that_shares_the_rarer_word() -> None:
@@ -398,6 +475,36 @@ def test_a_search_takes_its_stages_in_turn() -> None:
     assert asked == [{"a": 1, "b": 5}, {"a": 2, "b": 5}, {"a": 1, "b": 5}, {"a": 1, "b": 6}]
     assert best == {"a": 1, "b": 5}
     assert value is not None and 0 <= value <= 1
+
+
+def test_a_search_tries_one_feedback_where_all_events_are_liked() -> None:
+    asked = []
+
+    def fit(past: Past, settings: Any) -> Any:
+        asked.append(settings["feedback"])
+        return METHODS["popularity"].fit(past, settings)
+
+    past, rows = _small([[1, 1, 1]], [[0], [1]])
+    method = Method("m", "", fit, ({"feedback": ("all", "liked")},))
+    best, _ = harness.tune(
+        method, Task(PROTOCOLS["time"], past.catalogue, past, rows, past, rows), 0
+    )
+    assert (asked, best) == (["liked"], {"feedback": "liked"})
+
+
+def test_all_terms_of_a_bundle_are_fitted_here(
+    tasks: dict[str, Task], work: Path, tiny_bundle: Path
+) -> None:
+    pytest.importorskip("implicit")
+    task = tasks["time"]
+    all_terms, no_nearby, _ = of_bundle(tiny_bundle, work / "snapshots")
+    for method, nearby in ((all_terms, True), (no_nearby, False)):
+        assert method.learn is not None
+        settings, value = method.learn(task)
+        recommender = method.fit(task.fit, settings).recommender  # type: ignore[attr-defined]
+        assert recommender.nearby.any() == nearby
+        assert recommender.ties.any() and recommender.vectors.any()
+        assert 0 < value < 1
 
 
 def test_a_bundle_ranks_as_its_session_does(tasks: dict[str, Task], tiny_bundle: Path) -> None:
@@ -453,10 +560,10 @@ def test_measures_beyond_accuracy_by_hand() -> None:
 # --- a run
 
 
-def _options(work: Path, out: Path, **more: Any) -> harness.Options:
+def _options(work: Path, out: Path, **more: Any) -> Options:
     shutil.copytree(work, out / "work")
     only = more.pop("only", ("random", "ease", "tasteloop", "sasrec"))
-    return harness.Options(
+    return Options(
         out,
         protocols=("time",),
         only=only,
@@ -489,9 +596,7 @@ def test_a_run_tells_everything_and_carries_on(
         np.mean(by_name["random"]["by_seed"])
     )
     for entry in protocol["methods"][:-1]:
-        assert set(entry["metrics"]) == {
-            f"{m}@{k}" for m in harness.MEASURES for k in harness.CUTOFFS
-        }
+        assert set(entry["metrics"]) == {f"{m}@{k}" for m in MEASURES for k in CUTOFFS}
         assert entry["fit_seconds"] >= 0 and entry["score_ms"] > 0 and entry["memory_mb"] >= 0
         assert set(entry["slices"]) == set(protocol["slices"])
     assert by_name["ease"]["ours_minus_this"]["tasteloop"]["n"] == protocol["rows"]
@@ -512,8 +617,9 @@ def test_a_run_tells_everything_and_carries_on(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"only": ("eaze",)}, "no method 'eaze'; known: random"),
+        ({"only": ("eaze",)}, "no method 'eaze'; known: main, random"),
         ({"only": ("tasteloop-bundle",)}, "--bundle DIR"),
+        ({"only": ("tasteloop-encoder",)}, "--bundle DIR"),
     ],
 )
 def test_a_name_that_is_not_known(
@@ -523,15 +629,44 @@ def test_a_name_that_is_not_known(
         harness.run(_options(work, tmp_path, **more), lambda line: None)
 
 
+def test_data_in_order_are_measured_by_their_last_acts_alone(
+    work_in_order: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(work_in_order, tmp_path / "work")
+    options = Options(
+        tmp_path,
+        only=("popularity", "popularity-7d", "ease"),
+        behaviour=SOURCE,
+        prepared=PREPARED,
+    )
+    [protocol] = harness.run(options, lambda line: None)["protocols"]
+    assert protocol["name"] == "last_out"
+    # days mean nothing here
+    assert {e["method"] for e in protocol["methods"]} == {"popularity", "ease"}
+    assert protocol["relevant_a_row"] == 1.0 and protocol["rows"] == protocol["users"]
+    with pytest.raises(TasteloopError, match=r"time does not go with .*; these do: last_out"):
+        harness.run(replace(options, protocols=("time",)), lambda line: None)
+
+
+def test_a_set_of_the_directory_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TASTELOOP_BENCH_DATA", raising=False)
+    with pytest.raises(TasteloopError, match="games are not measured: TASTELOOP_BENCH_DATA is not"):
+        locate("games")
+    monkeypatch.setenv("TASTELOOP_BENCH_DATA", str(tmp_path))
+    with pytest.raises(TasteloopError, match=r"Games-6k.test.inter.gz is no file"):
+        locate("games")
+    assert locate("ml-1m") == "ml-1m"
+
+
 def _entry(
     name: str, value: float, difference: tuple[float, float, float] | None
 ) -> dict[str, Any]:
     d = dict(zip(("value", "low", "high"), difference, strict=True)) if difference else None
     return {
         "method": name,
-        "metrics": {
-            f"{m}@10": {"value": value, "low": value, "high": value} for m in harness.MEASURES
-        },
+        "metrics": {f"{m}@10": {"value": value, "low": value, "high": value} for m in MEASURES},
         "beyond": dict.fromkeys(
             ("coverage@10", "novelty@10", "diversity@10", "popularity_percentile@10"), 0.5
         ),
@@ -566,6 +701,17 @@ def test_where_ours_loses_comes_first() -> None:
     assert first.startswith("tasteloop loses to better")
     assert second.startswith("tasteloop against close") and "chance" in second
     assert third.startswith("tasteloop is ahead of 1 methods; the nearest of them is worse")
+
+
+def test_what_terms_add_is_no_loss_of_ours() -> None:
+    without, all_terms = (_entry(name, 0.2, None) for name in ("tasteloop", "tasteloop-minilm"))
+    d = {"value": -0.01, "low": -0.02, "high": -0.005}
+    without["ours_minus_this"] = {"tasteloop-minilm": d}
+    protocol = {"methods": [without, all_terms]}
+    assert report.verdicts(protocol) == []
+    assert report.ablations(protocol) == [
+        "tasteloop-minilm minus tasteloop: -0.0100 (-0.0200 to -0.0050)"
+    ]
 
 
 def test_the_command_needs_a_checkout(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
