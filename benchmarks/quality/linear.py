@@ -21,7 +21,7 @@ from tasteloop.recommender.folding import row_blocks
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-_LARGE = 8_000  # items from which EASE is solved in single precision: 0.25 GB instead of 1.5
+_LARGE = 3_000  # items from which EASE is solved in single precision: 2 to 3 times as fast
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _ease(past: Past, feedback: Feedback, regularisation: float) -> Matrix:
 
 
 def ease_in_single_precision(table: Table, regularisation: float) -> Matrix:
-    """`collaborative.ease` in a third of its time and a sixth of its memory: the inverse [J, J] by
+    """`collaborative.ease` in less time and a sixth of its memory: the inverse [J, J] by
     Cholesky's factor, in place.
     """
     from scipy.linalg import lapack

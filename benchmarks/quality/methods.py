@@ -62,7 +62,7 @@ _METHODS = (
         "markov",
         "first-order Markov chain: what came next after the newest item",
         markov,
-        ({"feedback": BOTH, "pseudo_events": (1, 10, 100, 1000)},),
+        ({"feedback": BOTH, "pseudo_events": (1, 0.1, 10, 100, 1000)},),
         ordered=True,
     ),
     Method(
