@@ -139,6 +139,21 @@ def accuracy(predicted: Array, truth: Array) -> Measure:
     )
 
 
+def balanced_accuracy(predicted: Array, truth: Array) -> Measure:
+    """Mean of the shares of 1 and of 0 that are predicted as such; of one column."""
+    rows = [predicted * truth, truth, (1 - predicted) * (1 - truth), 1 - truth]
+
+    def reduce(total: Array) -> Array:
+        return np.asarray((ratio(0, 1)(total) + ratio(2, 3)(total)) / 2)
+
+    return Measure(np.concatenate(rows, 1).astype(np.float64), reduce)
+
+
+def share_of(part: Array, whole: Array) -> Measure:
+    """How many rows of a whole [n] are of a part [n] of it; NaN where the whole is empty."""
+    return Measure(np.stack([part & whole, whole], 1).astype(np.float64), ratio())
+
+
 # --- calibration
 
 

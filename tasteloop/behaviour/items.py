@@ -36,9 +36,16 @@ ITEMS_SCHEMA = nw.Schema(
 
 REVIEW = "review"
 SENTIMENT = "sentiment"
+SOURCE = "source"
 
 REVIEWS_SCHEMA = nw.Schema(
-    {REVIEW: nw.String(), TEXT: nw.String(), SENTIMENT: nw.Int8(), ITEM: nw.String()}
+    {
+        REVIEW: nw.String(),
+        TEXT: nw.String(),
+        SENTIMENT: nw.Int8(),
+        ITEM: nw.String(),
+        SOURCE: nw.String(),
+    }
 )
 
 

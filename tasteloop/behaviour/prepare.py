@@ -19,7 +19,7 @@ import polars as pl
 
 from tasteloop.answers import tasks_of_data
 from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, positive
-from tasteloop.behaviour.items import SENTIMENT, Catalogue
+from tasteloop.behaviour.items import SENTIMENT, SOURCE, Catalogue
 from tasteloop.behaviour.kinds import words_that_are_no_acts
 from tasteloop.behaviour.partitions import DataSettings, count, scan, split, write_rows
 from tasteloop.behaviour.snapshots import (
@@ -341,4 +341,5 @@ def _split_reviews(path: Path, settings: PrepareSettings) -> pl.DataFrame | None
         return VALIDATION if u < test + validation else TRAIN
 
     splits = [split_of(text) for text in reviews[TEXT].to_list()]
-    return reviews.select(TEXT, SENTIMENT).with_columns(pl.Series(SPLIT, splits, dtype=pl.String))
+    source = pl.col(SOURCE) if SOURCE in reviews.columns else pl.lit(None, pl.String).alias(SOURCE)
+    return reviews.select(TEXT, SENTIMENT, pl.Series(SPLIT, splits, dtype=pl.String), source)

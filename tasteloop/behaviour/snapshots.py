@@ -186,7 +186,7 @@ class Snapshots:
         ]
 
     def reviews(self) -> pl.DataFrame | None:
-        """text, sentiment, split; None where the data set has no reviews."""
+        """text, sentiment, split, source; None where the data set has no reviews."""
         path = self.directory / REVIEWS
         return read_parquet(path) if path.exists() else None
 

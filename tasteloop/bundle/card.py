@@ -40,6 +40,8 @@ class TaskCard(BaseModel, frozen=True):
         model: the model whose head answers.
         quality: average precision on the validation window.
         bag_of_words: the weight of the bag of words' log-odds beside the logits; None without one.
+        familiar: the shares of known words from which on a text counts at all, and fully
+            (`tasteloop.encoder.bag_of_words.trust`); None: every text counts fully.
         See `Calibration` for the others.
     """
 
@@ -51,6 +53,7 @@ class TaskCard(BaseModel, frozen=True):
     confident_from: float | None = None
     quality: float = 0.0
     bag_of_words: float | None = None
+    familiar: tuple[float, float] | None = None
 
     @property
     def calibration(self) -> Calibration:

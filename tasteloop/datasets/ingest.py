@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 from tasteloop.behaviour import partitions
 from tasteloop.behaviour.cleaning import REASON, ROW, RULES, CleaningSettings
@@ -25,7 +25,7 @@ from tasteloop.behaviour.events import EVENTS_SCHEMA, KIND, USER
 from tasteloop.behaviour.items import ITEM, ITEMS_SCHEMA, LABELS, REVIEW, TITLE
 from tasteloop.behaviour.kinds import KINDS
 from tasteloop.behaviour.partitions import DataSettings, count, write_rows
-from tasteloop.datasets import atomic, mapped, movielens, reviews, synthetic
+from tasteloop.datasets import atomic, mapped, movielens, reviews, statements, synthetic
 from tasteloop.datasets.catalogue import CATALOGUE
 from tasteloop.datasets.fetch import fetch_origin
 from tasteloop.datasets.item_text import JoinCounts, join_texts
@@ -82,8 +82,10 @@ class IngestSettings(BaseModel, frozen=True, extra="forbid"):
             `.inter`, `synthetic`, or a data set directory as ingest writes it (its users are
             pseudonyms already).
         synthetic: size and model of the synthetic data, where that is the source.
-        reviews: a name of the catalogue, or a CSV or Parquet with text and sentiment; None for no
-            sentiment task.
+        reviews: a name of the catalogue, `statements` (`tasteloop.datasets.statements`), or a CSV
+            or Parquet with text and sentiment; a list of such; None for no sentiment task.
+        review_balance: of each source of reviews at most so many times as many of the commoner
+            sentiment as of the rarer, always the same ones; None: all.
         item_text: a file of texts about items, joined by id or title (docs/data.md).
         max_users: take only so many users, always the same ones, before cleaning.
         max_reviews: take only so many reviews, always the same ones, after cleaning.
@@ -91,11 +93,26 @@ class IngestSettings(BaseModel, frozen=True, extra="forbid"):
 
     behaviour: str = "ml-100k"
     synthetic: SyntheticSettings = SyntheticSettings()
-    reviews: str | None = "rotten-tomatoes"
+    reviews: str | tuple[str, ...] | None = "rotten-tomatoes"
+    review_balance: float | None = Field(default=None, ge=1)
     item_text: str | None = None
     cleaning: CleaningSettings = CleaningSettings()
     max_users: int | None = Field(default=None, ge=1)
     max_reviews: int | None = Field(default=None, ge=1)
+
+    @field_validator("reviews")
+    @classmethod
+    def _each_once(cls, reviews: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        if isinstance(reviews, tuple) and len(set(reviews)) < max(len(reviews), 1):
+            raise ValueError("name at least one source of reviews, each once; null for none")
+        return reviews
+
+    @property
+    def review_sources(self) -> tuple[str, ...]:
+        """The sources of reviews; none where there is no sentiment task."""
+        if self.reviews is None:
+            return ()
+        return (self.reviews,) if isinstance(self.reviews, str) else self.reviews
 
 
 @dataclass(frozen=True)
@@ -119,9 +136,12 @@ def source_fingerprint(settings: IngestSettings) -> str:
     of local files, and which pseudonym key there is (but not the key).
     """
     total = hashlib.sha256(hmac.digest(pseudonym_key(), b"tasteloop fingerprint", "sha256"))
-    for name in (settings.behaviour, settings.reviews):
+    for name in (settings.behaviour, *(settings.review_sources or (None,))):
         if name == synthetic.NAME == settings.behaviour:
             total.update(f"{name}\0{settings.synthetic.model_dump_json()}\n".encode())
+            continue
+        if name in statements.SOURCES:
+            total.update(f"{name}\0{statements.read(name).write_csv()}\n".encode())
             continue
         if name is None or name in CATALOGUE:
             total.update(f"{name}\0{CATALOGUE[name].sha256 if name else ''}\n".encode())
@@ -156,7 +176,11 @@ def ingest(settings: IngestSettings, out: Path, data: DataSettings | None = None
     """
     data = data or DataSettings()
     behaviour = _read_behaviour(settings)
-    sentiment = None if settings.reviews is None else reviews.clean(_read_reviews(settings.reviews))
+    sentiment = None
+    if settings.review_sources:
+        sentiment = reviews.clean(
+            {source: _read_reviews(source) for source in settings.review_sources}
+        )
 
     terms = [behaviour.terms]
     with atomic_directory(out) as directory:
@@ -178,21 +202,22 @@ def ingest(settings: IngestSettings, out: Path, data: DataSettings | None = None
         for name, table in behaviour.truth.items():
             write_parquet(directory / name, _hidden(table))
         review_count = 0
-        if sentiment is not None and settings.reviews is not None:
+        if sentiment is not None:
             _report(
-                settings.reviews,
+                " and ".join(settings.review_sources),
                 sentiment.removed,
                 sentiment.reviews.height + sentiment.quarantine.height,
             )
             texts = sentiment.reviews
+            if settings.review_balance is not None:
+                texts = reviews.balance(texts, settings.review_balance)
             # ids are hashes: the smallest are a fixed random sample
             if settings.max_reviews is not None:
                 texts = texts.filter(pl.col(REVIEW).rank("ordinal") <= settings.max_reviews)
             review_count = texts.height
             write_parquet(directory / REVIEWS_FILE, texts)
             write_parquet(directory / REVIEWS_QUARANTINE_FILE, sentiment.quarantine)
-            if settings.reviews in CATALOGUE:
-                terms.append(CATALOGUE[settings.reviews].terms)
+            terms += [CATALOGUE[s].terms for s in settings.review_sources if s in CATALOGUE]
         result = IngestResult(
             path=out,
             rows_in=rows_in,
@@ -362,6 +387,8 @@ def _read_dataset(path: Path) -> Behaviour:
 
 
 def _read_reviews(name: str) -> pl.DataFrame:
+    if name in statements.SOURCES:
+        return statements.read(name)
     if name in CATALOGUE:
         source = CATALOGUE[name]
         if source.gives != "reviews":

@@ -5,16 +5,19 @@ Some scripts put spaces between words and some do not, so the n-grams are either
 characters, and the validation reviews decide. Rows are tf-idf with logarithmic counts, of length 1.
 The n-grams are hashed (Weinberger et al. 2009), so that a fitted model is two vectors and no
 vocabulary.
+
+It also knows which words training had. A text of other words is in another language or about
+another subject, and what is read out of it is worth less: `trust` says how much.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +37,12 @@ ANALYSERS: dict[str, dict[str, Any]] = {
     "words": {"analyzer": "word", "token_pattern": r"(?u)\w+|[^\w\s]", "ngram_range": (1, 2)},
     "characters": {"analyzer": "char", "ngram_range": (1, 3)},
 }
+# what is known or not: words, and where these are not told apart pairs of characters
+UNITS: dict[str, dict[str, Any]] = {
+    "words": {"analyzer": "word", "token_pattern": r"(?u)\w+", "ngram_range": (1, 1)},
+    "characters": {"analyzer": "char", "ngram_range": (2, 2)},
+}
+_LEAST_TEXTS = 2  # that a known unit is in: a quotation in another language makes no language known
 STRENGTHS = (4.0, 16.0, 64.0)  # inverse regularisation
 BUCKETS = 2**20  # of hashed n-grams; 12,000 Chinese reviews have 700,000 different ones
 
@@ -46,6 +55,8 @@ class BagOfWords:
         analyser, strength: what the validation reviews chose.
         idf, weights: [BUCKETS]; idf is 0 for n-grams that training did not have, so that they do
             not count.
+        known: [BUCKETS] of bool, by hashed unit: whether training had it; None in a file of an
+            earlier version.
     """
 
     analyser: str
@@ -53,6 +64,7 @@ class BagOfWords:
     idf: NDArray[np.float32]
     weights: NDArray[np.float32]
     intercept: float
+    known: NDArray[np.bool_] | None = None
 
     def logits(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Log-odds [n] that a text is positive."""
@@ -68,15 +80,28 @@ class BagOfWords:
         probabilities: NDArray[np.float32] = expit(self.logits(texts)).astype(np.float32)
         return probabilities
 
+    def familiarity(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Share [n] of a text's units that training had; 0 of a text without any, 1 where it is not
+        known which it had.
+        """
+        if self.known is None:
+            return np.ones(len(texts), np.float32)
+        counts = _hasher(self.analyser, "units").transform(texts)
+        hits = counts @ self.known.astype(np.float32)
+        shares: NDArray[np.float32] = hits / np.maximum(np.asarray(counts.sum(1)).ravel(), 1)
+        return shares.astype(np.float32)
+
     def save(self, directory: Path) -> None:
         """bag_of_words.safetensors into an existing directory."""
         from safetensors.numpy import save_file
 
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "idf": self.idf,
             "weights": self.weights,
             "intercept": np.array([self.intercept], np.float32),
         }
+        if self.known is not None:
+            arrays["known"] = np.packbits(self.known)
         save_file(
             arrays,
             directory / FILE,
@@ -93,7 +118,11 @@ class BagOfWords:
             idf, weights, intercept = (
                 file.get_tensor(name) for name in ("idf", "weights", "intercept")
             )
-        return cls(choice["analyser"], float(choice["strength"]), idf, weights, float(intercept[0]))
+            known = None
+            if "known" in file.keys():  # noqa: SIM118  (it is no mapping)
+                known = np.unpackbits(file.get_tensor("known"), count=BUCKETS).astype(np.bool_)
+        analyser, strength = choice["analyser"], float(choice["strength"])
+        return cls(analyser, strength, idf, weights, float(intercept[0]), known)
 
 
 def fit(
@@ -129,7 +158,7 @@ def fit(
                 BagOfWords(analyser, strength, idf, weights, float(regression.intercept_[0]))
             )
     if not len(validation_texts):
-        return fitted[0]
+        return _with_known(fitted[0], texts)
     loss = [
         _loss(model.logits(validation_texts), np.asarray(validation_positive)) for model in fitted
     ]
@@ -137,7 +166,12 @@ def fit(
     log.info(
         "bag of words: %s, C %g; validation loss %.4f", best.analyser, best.strength, min(loss)
     )
-    return best
+    return _with_known(best, texts)
+
+
+def _with_known(model: BagOfWords, texts: Sequence[str]) -> BagOfWords:
+    counts = _hasher(model.analyser, "units").transform(texts)
+    return replace(model, known=np.bincount(counts.indices, minlength=BUCKETS) >= _LEAST_TEXTS)
 
 
 def of_reviews(reviews: pl.DataFrame, strengths: Sequence[float] = STRENGTHS) -> BagOfWords | None:
@@ -175,18 +209,32 @@ def share(encoder: NDArray[Any], bag: NDArray[Any], positive: NDArray[Any]) -> f
     return float(of_bag / of_encoder) if of_encoder > 0 and of_bag > 0 else 0.0
 
 
+def trust(familiarity: NDArray[Any], none_at: float, full_at: float) -> NDArray[np.float32]:
+    """What the log-odds of texts are multiplied by, from 0 to 1: linear in the share of their units
+    that training had.
+
+    Args:
+        familiarity: that share [n].
+        none_at, full_at: from which share on they count at all, and fully.
+    """
+    rise = (np.asarray(familiarity) - none_at) / (full_at - none_at)
+    weights: NDArray[np.float32] = rise.clip(0, 1).astype(np.float32)
+    return weights
+
+
 def _counts(analyser: str, texts: Sequence[str]) -> Any:
     """Hashed n-gram counts, sparse [n, BUCKETS]."""
-    return _hasher(analyser).transform(texts)
+    return _hasher(analyser, "n-grams").transform(texts)
 
 
 @cache
-def _hasher(analyser: str) -> Any:
+def _hasher(analyser: str, what: Literal["n-grams", "units"]) -> Any:
     """A vectoriser without state, which threads may share."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
+    options = ANALYSERS[analyser] if what == "n-grams" else UNITS[analyser]
     return HashingVectorizer(
-        **ANALYSERS[analyser], n_features=BUCKETS, alternate_sign=False, norm=None, dtype=np.float32
+        **options, n_features=BUCKETS, alternate_sign=False, norm=None, dtype=np.float32
     )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _MACRO = 0.25  # weight of macro-F1 beside micro-F1 where thresholds are chosen
 _TRUST = 0.75  # weight of the probabilities beside the outcomes of the validation window there
 _SURE = 0.95  # how sure a claim of precision is
+_FEW = 60  # rows of a group: with fewer its own precision says too little to be asked
 
 
 def average_precision(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> float:
@@ -34,6 +35,8 @@ def calibrate(
     truth: NDArray[np.float32],
     habits: NDArray[np.float32] | None = None,
     precision: float = 0.8,
+    trust: NDArray[np.float32] | None = None,
+    groups: NDArray[Any] | None = None,
 ) -> Calibration:
     """Fit Platt scaling, decision thresholds and the bound of sure statements on the validation
     window.
@@ -47,6 +50,8 @@ def calibrate(
         logits, truth: [n, outputs]; habits: [n, outputs] log-odds of `tasteloop.encoder.habits`, or
             None.
         precision: share of sure statements that shall be right.
+        trust: [n], what the log-odds of a row are multiplied by after scaling; None: by 1.
+        groups: [n], such as the domain of a row: sure statements shall be right so often in each.
 
     Returns:
         The calibration; `confident_from` is None where that precision is never reached.
@@ -78,12 +83,12 @@ def calibrate(
         scaling = {name: float(slope) for name, slope in zip(names, fitted.coef_[0], strict=True)}
         scaling["intercept"] = float(fitted.intercept_[0])
     scaled = Calibration(**scaling, thresholds=())
-    probabilities = apply_calibration(logits, scaled, habits)
+    probabilities = apply_calibration(logits, scaled, habits, trust)
     thresholds = choose_thresholds(probabilities, truth)
     return Calibration(
         **scaling,
         thresholds=tuple(thresholds.tolist()),
-        confident_from=confident_from(probabilities, truth, thresholds, precision),
+        confident_from=confident_from(probabilities, truth, thresholds, precision, groups),
     )
 
 
@@ -91,9 +96,13 @@ def apply_calibration(
     logits: NDArray[np.float32],
     calibration: Calibration,
     habits: NDArray[np.float32] | None = None,
+    trust: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
-    """Calibrated probabilities of logits, same shape."""
-    return from_log_odds(log_odds(logits, calibration, habits))
+    """Calibrated probabilities of logits, same shape; `trust` as in `calibrate`."""
+    terms = log_odds(logits, calibration, habits)
+    if trust is not None:
+        terms = {name: term * trust[:, None] for name, term in terms.items()}
+    return from_log_odds(terms)
 
 
 def log_odds(
@@ -177,6 +186,7 @@ def confident_from(
     truth: NDArray[np.float32],
     thresholds: NDArray[np.float64],
     precision: float,
+    groups: NDArray[Any] | None = None,
 ) -> float | None:
     """The least confidence from which on statements are right as often as `precision` says; None
     where there is none.
@@ -185,18 +195,29 @@ def confident_from(
     reach `precision` (Clopper and Pearson 1934, one-sided; selection with guaranteed risk: Geifman
     and El-Yaniv 2017). Statements are the labels that are predicted; of a single output also its
     absence. They count as independent, which the labels of one user are not quite.
+
+    Of rows [n] in groups, the bound has to be reached in each group of sixty rows or more, and in
+    all together: a precision that one domain pays for is not claimed of another.
     """
     import numpy as np
     from scipy.stats import beta
+
+    def reaches(right: NDArray[np.bool_]) -> bool:
+        hits = int(right.sum())
+        return bool(hits and beta.ppf(1 - _SURE, hits, len(right) - hits + 1) >= precision)
 
     predicted = probabilities >= thresholds
     is_statement = predicted if truth.shape[1] > 1 else np.ones_like(predicted)
     confidences = confidence(probabilities, thresholds)[is_statement]
     is_right = (predicted == (truth > 0))[is_statement]
+    parts = [np.ones(len(is_right), np.bool_)]
+    if groups is not None:
+        group_of = np.broadcast_to(groups[:, None], truth.shape)[is_statement]
+        members = [group_of == group for group in np.unique(groups)]
+        parts += [part for part in members if part.sum() >= _FEW]
     for least in np.linspace(0, 1, 101).round(2):
-        beyond = is_right[confidences >= least]
-        right = int(beyond.sum())
-        if right and beta.ppf(1 - _SURE, right, len(beyond) - right + 1) >= precision:
+        beyond = confidences >= least
+        if all(reaches(is_right[beyond & part]) for part in parts):
             return float(least)
     return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 
 
 class ConfidentPrecision(BaseModel, frozen=True, extra="forbid"):
@@ -55,8 +55,22 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
         True,
         description="Mix a bag of words into sentiment, as much as the validation reviews say.",
     )
+    familiar: tuple[float, float] | None = Field(
+        (0.5, 0.8),
+        description="Shares of known words from which on a text's sentiment counts at all, and fully; null: all count.",
+    )
+    no_opinions: int = Field(
+        0,
+        ge=0,
+        description="So many made-up texts without an opinion are learned as neither favourable nor not.",
+    )
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     review_max_tokens: int = Field(128, ge=8, le=512)
+    review_training_tokens: int | None = Field(
+        None,
+        ge=8,
+        description="Train on the beginnings of reviews, of so many tokens; null: as read.",
+    )
     snapshots_an_epoch: int | None = Field(
         None, ge=1, description="So many of them, others each epoch; null: all."
     )
@@ -67,3 +81,10 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
     confident_precision: ConfidentPrecision = ConfidentPrecision()
     tensorboard: bool = True
     seed: int = 0
+
+    @field_validator("familiar")
+    @classmethod
+    def _rises(cls, shares: tuple[float, float] | None) -> tuple[float, float] | None:
+        if shares is not None and not 0 <= shares[0] < shares[1] <= 1:
+            raise ValueError("two shares from 0 to 1, the lower one first")
+        return shares

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from tasteloop.answers import INTERESTS, SERVED_MODELS
 from tasteloop.behaviour.events import TEXT
-from tasteloop.behaviour.items import SENTIMENT
+from tasteloop.behaviour.items import SENTIMENT, SOURCE
 from tasteloop.behaviour.snapshots import SPLIT, TRAIN, VALIDATION, Snapshots
 from tasteloop.bundle.names import MODELS_DIRECTORY
+from tasteloop.datasets import statements
 from tasteloop.encoder import bag_of_words
 from tasteloop.encoder.batches import TaskData, load_tokenizer, tokenize
 from tasteloop.encoder.calibration import apply_calibration, calibrate
@@ -33,11 +34,13 @@ from tasteloop.version import code_version
 
 if TYPE_CHECKING:
     import numpy as np
+    import polars as pl
     from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
 BASE = "encoder"  # the model of a bundle without heads
+_REVIEWS = 200  # that say which language they are in
 TRAINING, PREDICTIONS = "training.json", "validation.safetensors"
 
 
@@ -201,9 +204,15 @@ def _calibrate_task(
     Returns:
         What the card says of the task (`TaskCard`), and its validation probabilities [n, outputs].
     """
-    logits, share, own = result.logits[task.name], 0.0, None
-    if task.name == SENTIMENT and settings.bag_of_words:
-        logits, share = _add_bag_of_words(logits, data, directory / MODELS_DIRECTORY / model)
+    logits, own, trust, sources = result.logits[task.name], None, None, None
+    extra: dict[str, Any] = {}
+    if task.name == SENTIMENT:
+        reviews = data.reviews()
+        assert reviews is not None
+        sources = _sources(reviews.filter(reviews[SPLIT] == VALIDATION))
+        if settings.bag_of_words:
+            folder = directory / MODELS_DIRECTORY / model
+            logits, trust, extra = _add_bag_of_words(logits, reviews, settings, folder)
     if task.name == INTERESTS and settings.habits:
         habits = Habits.fit(data)
         habits.save(directory)
@@ -211,38 +220,49 @@ def _calibrate_task(
         own = habits.logits(validation, data.catalogue, data.labels, data.text)
     truth = task.targets[task.validation]
     precision = getattr(settings.confident_precision, task.name)
-    calibration = calibrate(logits, truth, own, precision)
+    calibration = calibrate(logits, truth, own, precision, trust, sources)
     description = {
         "model": model,
         **calibration.model_dump(exclude_unset=True),
         "quality": result.quality[task.name],
+        **extra,
     }
-    if share:
-        description["bag_of_words"] = share
-    return description, apply_calibration(logits, calibration, own)
+    return description, apply_calibration(logits, calibration, own, trust)
 
 
 def _add_bag_of_words(
-    logits: NDArray[np.float32], data: Snapshots, folder: Path
-) -> tuple[NDArray[np.float32], float]:
-    """The validation reviews' log-odds [n, 1] with a bag of words' in them, which is saved beside
-    the encoder.
+    logits: NDArray[np.float32], reviews: pl.DataFrame, settings: TrainingSettings, folder: Path
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, dict[str, Any]]:
+    """The validation reviews' log-odds [n, 1] with a bag of words' in them, and what they are
+    multiplied by for the words that training had [n], None where all count fully.
 
-    Also its share, 0 where it does not help and is not saved. See
-    `tasteloop.encoder.bag_of_words.share`.
+    Also what the card says of the bag, which is saved beside the encoder where either is used. See
+    `tasteloop.encoder.bag_of_words`.
     """
-    reviews = data.reviews()
-    assert reviews is not None
     bag = bag_of_words.of_reviews(reviews)
     if bag is None:
-        return logits, 0.0
+        return logits, None, {}
     validation = reviews.filter(reviews[SPLIT] == VALIDATION)
-    theirs = bag.logits(validation[TEXT].to_list())
+    texts = validation[TEXT].to_list()
+    theirs, trust = bag.logits(texts), None
+    extra: dict[str, Any] = {}
     share = bag_of_words.share(logits[:, 0], theirs, validation[SENTIMENT].to_numpy())
     if share:
+        extra["bag_of_words"] = share
+    if settings.familiar is not None:
+        extra["familiar"] = settings.familiar
+        trust = bag_of_words.trust(bag.familiarity(texts), *settings.familiar)
+    if extra:
         bag.save(folder)
     log.info("sentiment: encoder + %.2f x bag of words", share)
-    return logits + share * theirs[:, None], share
+    return logits + share * theirs[:, None], trust, extra
+
+
+def _sources(reviews: pl.DataFrame) -> NDArray[Any] | None:
+    """The source of each review [n]; None where it is not known."""
+    if SOURCE not in reviews.columns or reviews[SOURCE].null_count():
+        return None
+    return reviews[SOURCE].to_numpy()
 
 
 def _tasks(data: Snapshots, tokenizer: Any, settings: TrainingSettings) -> Iterator[TaskData]:
@@ -260,14 +280,29 @@ def _tasks(data: Snapshots, tokenizer: Any, settings: TrainingSettings) -> Itera
         )
     reviews = data.reviews()
     if reviews is not None:
-        reviews = reviews.filter(reviews[SPLIT].is_in([TRAIN, VALIDATION]))
-        split = reviews[SPLIT].to_numpy()
+        # a text without an opinion is as likely to be one as the other
+        language = statements.language_of(reviews[TEXT].head(_REVIEWS).to_list())
+        texts = statements.no_opinions(
+            settings.no_opinions, data.catalogue.titles, settings.seed, language
+        )
+        no_opinions = list(texts) if settings.no_opinions else []
+        parts, targets = [], []
+        for part in (TRAIN, VALIDATION):
+            of_split = reviews.filter(reviews[SPLIT] == part)
+            parts.append(of_split[TEXT].to_list())
+            targets.append(of_split[SENTIMENT].to_numpy().astype(np.float32))
+        train, validation = parts[0] + no_opinions, parts[1]
+        targets.insert(1, np.full(len(no_opinions), 0.5, np.float32))
+        most = settings.review_max_tokens
         yield TaskData(
             SENTIMENT,
-            tokenize(tokenizer, reviews[TEXT].to_list(), settings.review_max_tokens),
-            reviews[SENTIMENT].to_numpy().astype(np.float32)[:, None],
-            np.flatnonzero(split == TRAIN),
-            np.flatnonzero(split == VALIDATION),
+            [
+                *tokenize(tokenizer, train, min(most, settings.review_training_tokens or most)),
+                *tokenize(tokenizer, validation, most),
+            ],
+            np.concatenate(targets)[:, None],
+            np.arange(len(train)),
+            np.arange(len(train), len(train) + len(validation)),
         )
 
 

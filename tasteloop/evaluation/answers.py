@@ -8,6 +8,7 @@ import numpy as np
 
 from tasteloop import metrics
 from tasteloop.behaviour.events import TEXT
+from tasteloop.behaviour.items import SENTIMENT
 from tasteloop.evaluation.rows import (
     EvaluatedRows,
     K,
@@ -29,7 +30,8 @@ class Answers:
     Attributes:
         ranked: [n, 10] positions of the recommended items in the data's catalogue, -1 for none.
         interests: [n, K] probabilities of the data's labels; predicted: [n, K] of 0 and 1.
-        sentiment: [reviews] probabilities; positive: [reviews], whether that is predicted.
+        sentiment: [reviews] probabilities; positive: [reviews], whether that is predicted; sure:
+            [reviews], whether the bundle is confident of it.
     """
 
     ranked: Array
@@ -37,6 +39,7 @@ class Answers:
     predicted: Array | None = None
     sentiment: Array | None = None
     positive: Array | None = None
+    sure: Array | None = None
 
 
 def answer_rows(session: Session, rows: EvaluatedRows) -> Answers:
@@ -45,7 +48,7 @@ def answer_rows(session: Session, rows: EvaluatedRows) -> Answers:
     Labels are matched by name: one of the data's that the bundle does not know is never predicted.
     """
     labels, own = rows.data.labels, session.ranking_interests(rows.histories)
-    interests = predicted = sentiment = positive = None
+    interests = predicted = sentiment = positive = sure = None
     if labels and session.has_interests:
         interests = _align(session, own, labels, absent=0.0)
         thresholds = _align(session, session.thresholds[None, :], labels, absent=2.0)
@@ -54,7 +57,8 @@ def answer_rows(session: Session, rows: EvaluatedRows) -> Answers:
     if rows.reviews is not None and session.has_sentiment:
         sentiment = session.sentiment(rows.reviews[TEXT].to_list())
         positive = sentiment >= session.sentiment_threshold
-    return Answers(ranked, interests, predicted, sentiment, positive)
+        sure = session.confident(SENTIMENT, sentiment)
+    return Answers(ranked, interests, predicted, sentiment, positive, sure)
 
 
 def measure_answers(answers: Answers, rows: EvaluatedRows) -> Measures:
@@ -65,7 +69,9 @@ def measure_answers(answers: Answers, rows: EvaluatedRows) -> Measures:
         measures["interests.ece"] = metrics.ece(answers.interests, rows.truth)
     measures |= rank_measures(answers.ranked, rows.relevant)
     if answers.positive is not None and rows.reviews is not None:
-        measures |= sentiment_measures(answers.positive, answers.sentiment, rows.reviews)
+        measures |= sentiment_measures(
+            answers.positive, answers.sentiment, rows.reviews, answers.sure
+        )
     return measures
 
 

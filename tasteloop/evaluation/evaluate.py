@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from tasteloop import metrics
 from tasteloop.behaviour.events import TEXT, USER
-from tasteloop.behaviour.items import SENTIMENT
+from tasteloop.behaviour.items import SENTIMENT, SOURCE
 from tasteloop.behaviour.snapshots import EVENTS_SEEN, SPLIT, TEST, Snapshots
 from tasteloop.evaluation import details
 from tasteloop.evaluation.answers import Answers, answer_rows, measure_answers
@@ -32,6 +34,7 @@ from tasteloop.evaluation.record import (
     Lineage,
     Metrics,
     Slice,
+    slice_of_source,
 )
 from tasteloop.evaluation.rows import EvaluatedRows, Measures
 from tasteloop.evaluation.settings import EvaluationSettings
@@ -53,6 +56,7 @@ log = logging.getLogger(__name__)
 _REVIEWS = 500  # whose language is looked at
 _FAILURES = 3  # sentences of a kind that pages show
 _SLICED = ("interests.micro_f1", "recommend.ndcg@10")
+_SLICED_BY_SOURCE = "sentiment."  # the measures of reviews
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,11 @@ def evaluate(
         tasks=session.models,
         champion=None if live is None else ChampionMetrics(live.digest, None, live.models, theirs),
         says_champion=True,
-        slices=_slices(measures, rows, settings) + _slices_of_cases(understanding, settings),
+        slices=(
+            *_slices(measures, rows, settings),
+            *_slices_of_reviews(measures, rows, settings),
+            *_slices_of_cases(understanding, settings),
+        ),
         lineage=_lineage(session, data, snapshots),
         examples=details.examples(session, rows, answers, settings.examples),
         old=old,
@@ -251,6 +259,28 @@ def _slices(
                     part, rows.users[mask], seed=settings.seed, draws=settings.bootstrap
                 )
                 slices.append(Slice(name, metric, interval))
+    return tuple(slices)
+
+
+def _slices_of_reviews(
+    measures: Measures, rows: EvaluatedRows, settings: EvaluationSettings
+) -> tuple[Slice, ...]:
+    """The reviews of each source, under the last part of its name: a file of one's own is not told
+    by where it lies.
+    """
+    if rows.reviews is None or SOURCE not in rows.reviews.columns:
+        return ()
+    sources = rows.reviews[SOURCE].to_numpy()
+    slices = []
+    for source in rows.reviews[SOURCE].drop_nulls().unique(maintain_order=True):
+        mask = sources == source
+        for metric, measure in measures.items():
+            if metric.startswith(_SLICED_BY_SOURCE):
+                part = Measure(measure.rows[mask], measure.reduce)
+                interval = metrics.interval(
+                    part, np.flatnonzero(mask), seed=settings.seed, draws=settings.bootstrap
+                )
+                slices.append(Slice(slice_of_source(source), metric, interval))
     return tuple(slices)
 
 

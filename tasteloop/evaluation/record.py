@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from tasteloop.files import as_list, as_mapping, as_rows, read_json
@@ -127,6 +127,11 @@ class Slice:
 
     def json(self) -> dict[str, Any]:
         return {"slice": self.name, "metric": self.metric, **self.interval.json()}
+
+
+def slice_of_source(source: str) -> str:
+    """The slice of the reviews of a source, such as `reviews=rotten-tomatoes`."""
+    return f"reviews={PurePath(source).name}"
 
 
 @dataclass(frozen=True)
@@ -328,7 +333,8 @@ class Lineage:
         bundle: digest of the candidate.
         data: hash of the data set.
         source: where its behaviour came from: a name of the catalogue, or a file.
-        reviews_source: where its reviews came from; None where it has none.
+        reviews_source: where its reviews came from, several names where from several sources; None
+            where it has none.
         code: version of the code that measured.
         snapshots: hash of the snapshots.
         created: ISO 8601.
@@ -338,7 +344,7 @@ class Lineage:
     bundle: str | None = None
     data: str | None = None
     source: str | None = None
-    reviews_source: str | None = None
+    reviews_source: str | tuple[str, ...] | None = None
     code: str | None = None
     encoder: str | None = None
     snapshots: str | None = None
@@ -353,7 +359,7 @@ class Lineage:
             bundle=_digest(value.get("bundle")),
             data=_text(value.get("data")),
             source=_name(value.get("source")),
-            reviews_source=_name(value.get("reviews_source")),
+            reviews_source=_name_or_names(value.get("reviews_source")),
             code=_text(value.get("code")),
             encoder=_text(value.get("encoder")),
             snapshots=_text(value.get("snapshots")),
@@ -369,13 +375,20 @@ class Lineage:
     @property
     def sources(self) -> list[str]:
         """Where behaviour and reviews came from, as far as it is known."""
-        return [name for name in (self.source, self.reviews_source) if name]
+        return [name for name in (self.source, *self.reviews_sources) if name]
+
+    @property
+    def reviews_sources(self) -> tuple[str, ...]:
+        """The sources of reviews; none where there are none, or where it is not known."""
+        if isinstance(self.reviews_source, tuple):
+            return self.reviews_source
+        return (self.reviews_source,) if self.reviews_source else ()
 
     def facts(self) -> Iterator[tuple[str, object]]:
         """Name and value of all that is known, in the order of the file."""
         for name, value in self.json().items():
             if value is not None:
-                yield name, value
+                yield name, ", ".join(value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
@@ -415,6 +428,13 @@ class Evaluation(Comparison):
     examples: tuple[Example, ...] = ()
     old: Comparison | None = None
     understanding: tuple[KindOfQuestion, ...] = ()
+
+    def metric_of(self, part: str | None, name: str) -> Interval:
+        """A metric on a slice, or on all rows where no slice is named."""
+        if part is None:
+            return self.metric(name)
+        rows = {s.metric: s.interval for s in self.slices if s.name == part}
+        return rows.get(name, MISSING)
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:
@@ -527,6 +547,13 @@ def _matrix(raw: object) -> tuple[tuple[int, ...], ...]:
 def _name(value: object) -> str | None:
     """The value as text; what is empty names nothing."""
     return str(value) if value else None
+
+
+def _name_or_names(value: object) -> str | tuple[str, ...] | None:
+    """As `_name`; of a list with names in it, these."""
+    if isinstance(value, list | tuple):
+        return tuple(str(name) for name in value if name) or None
+    return _name(value)
 
 
 def _text(value: object) -> str | None:

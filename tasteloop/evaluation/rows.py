@@ -91,9 +91,14 @@ def rank_measures(ranked: Array, relevant: Sequence[Sequence[int]]) -> Measures:
 
 
 def sentiment_measures(
-    positive: Array, probability: Array | None, reviews: pl.DataFrame
+    positive: Array,
+    probability: Array | None,
+    reviews: pl.DataFrame,
+    sure: Array | None = None,
 ) -> Measures:
-    """Measures of reviews that are called positive [n], by a probability [n] where there is one."""
+    """Measures of reviews that are called positive [n], by a probability [n] and with a word on
+    whether that is sure [n], where there are these.
+    """
     truth = reviews[SENTIMENT].to_numpy().astype(np.float32)[:, None]
     predicted = positive.astype(np.float32)[:, None]
     measures = {
@@ -101,7 +106,13 @@ def sentiment_measures(
         "sentiment.precision": metrics.precision(predicted, truth),
         "sentiment.recall": metrics.recall(predicted, truth),
         "sentiment.f1": metrics.micro_f1(predicted, truth),
+        "sentiment.negative_f1": metrics.micro_f1(1 - predicted, 1 - truth),
+        "sentiment.balanced_accuracy": metrics.balanced_accuracy(predicted, truth),
     }
     if probability is not None:
         measures["sentiment.ece"] = metrics.ece(probability[:, None], truth)
+    if sure is not None:
+        is_right = (predicted == truth)[:, 0]
+        measures["sentiment.confident_precision"] = metrics.share_of(is_right, sure)
+        measures["sentiment.confident_share"] = metrics.share_of(sure, np.ones_like(sure))
     return measures

@@ -27,7 +27,7 @@ from tasteloop.behaviour.text import TextSettings, behaviour_text
 from tasteloop.bundle.card import BundleCard
 from tasteloop.bundle.manifest import verify
 from tasteloop.bundle.names import ITEMS_FILE, MODELS_DIRECTORY, RECOMMENDER_FILE
-from tasteloop.encoder.bag_of_words import BagOfWords
+from tasteloop.encoder.bag_of_words import BagOfWords, trust
 from tasteloop.encoder.calibration import apply_calibration, confidence, from_log_odds, log_odds
 from tasteloop.encoder.habits import Habits
 from tasteloop.errors import TasteloopError
@@ -91,7 +91,7 @@ class Session:
         self._habits = Habits.load(directory)
         self._bag: BagOfWords | None = None
         sentiment = card.tasks.get(SENTIMENT)
-        if sentiment is not None and sentiment.bag_of_words is not None:
+        if sentiment is not None and (sentiment.bag_of_words or sentiment.familiar) is not None:
             self._bag = BagOfWords.load(directory / MODELS_DIRECTORY / sentiment.model)
 
     @classmethod
@@ -223,13 +223,17 @@ class Session:
         return behaviour_text(history, self.catalogue, self.text)
 
     def sentiment(self, texts: Sequence[str]) -> Matrix:
-        """Calibrated probability [n] that a text is positive."""
+        """Calibrated probability [n] that a text is positive; nearer to a half the fewer of its
+        words training had.
+        """
         if not self.has_sentiment:
             raise TasteloopError(why_absent(SENTIMENT))
-        logits, task = self._logits(SENTIMENT, texts), self.card.tasks[SENTIMENT]
+        logits, task, weight = self._logits(SENTIMENT, texts), self.card.tasks[SENTIMENT], None
         if self._bag is not None and task.bag_of_words is not None:
             logits = logits + task.bag_of_words * self._bag.logits(texts)[:, None]
-        return apply_calibration(logits, task.calibration)[:, 0]
+        if self._bag is not None and task.familiar is not None:
+            weight = trust(self._bag.familiarity(texts), *task.familiar)
+        return apply_calibration(logits, task.calibration, trust=weight)[:, 0]
 
     def score_terms(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> TermScores:
         """The terms of the ranking for histories [n] with their interests [n, K]."""

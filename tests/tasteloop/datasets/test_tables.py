@@ -805,7 +805,7 @@ def whole_score(path: Path) -> None:
 
 
 def whole_reviews(path: Path) -> None:
-    reviews.clean(reviews.read(path))
+    reviews.clean({"mine": reviews.read(path)})
 
 
 def whole_monitor(path: Path) -> None:

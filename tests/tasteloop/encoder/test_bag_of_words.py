@@ -79,3 +79,26 @@ def test_a_share_is_what_the_truth_was_made_with() -> None:
     assert bag_of_words.share(encoder, bag, truth) == pytest.approx(0.5, abs=0.05)
     assert bag_of_words.share(encoder, -bag, truth) == 0
     assert bag_of_words.share(encoder, bag, np.ones(20_000)) == 0
+
+
+@pytest.mark.parametrize(
+    ("texts", "truth", "foreign"),
+    [
+        (*ENGLISH, ["ein feiner Streifen", "太差了", ""]),
+        (*CHINESE, ["a fine film", "Отличный фильм", ""]),
+    ],
+)
+def test_words_of_another_language_are_not_familiar(
+    texts: list[str], truth: list[int], foreign: list[str], tmp_path: Path
+) -> None:
+    model = bag_of_words.fit(texts, np.array(truth), texts, np.array(truth))
+    model.save(tmp_path)
+    read = bag_of_words.BagOfWords.load(tmp_path)
+
+    known, unknown = read.familiarity(texts), read.familiarity(foreign)
+
+    assert (known == 1).all()
+    assert (unknown == 0).all()
+    assert (bag_of_words.trust(known, 0.5, 0.8) == 1).all()
+    assert (bag_of_words.trust(unknown, 0.5, 0.8) == 0).all()
+    assert bag_of_words.trust(np.array([0.65]), 0.5, 0.8) == pytest.approx(0.5)

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tasteloop import metrics
+from tasteloop.bundle.card import Calibration
 from tasteloop.encoder.calibration import (
     apply_calibration,
     calibrate,
@@ -128,3 +129,36 @@ def test_one_vs_rest_finds_the_weights_and_the_penalty() -> None:
     found, bias = one_vs_rest(x, y, x, y, (1.0,))
     assert (found[:, 0] == 0).all()
     assert bias[0] > 5
+
+
+def test_each_domain_gets_the_precision_that_is_claimed() -> None:
+    """Two domains that together reach it, one of which does not where it is not sure enough."""
+    rng = np.random.default_rng(3)
+    p = rng.uniform(0.5, 1, (4000, 1)).astype(np.float32)
+    domain = np.repeat(["easy", "hard"], 2000)
+    right = np.where(domain == "easy", 0.99, 0.6 + 0.39 * (p[:, 0] >= 0.9))
+    truth = (rng.uniform(size=4000) < right).astype(np.float32)[:, None]
+    threshold = np.array([0.5])
+
+    together = confident_from(p, truth, threshold, 0.8)
+    each = confident_from(p, truth, threshold, 0.8, domain)
+
+    assert together is not None and each is not None
+    sure = (domain == "hard") & (p[:, 0] >= each)
+    assert truth[sure].mean() >= 0.8 > truth[(domain == "hard") & (p[:, 0] >= together)].mean()
+    few = np.array(["easy"] * 3990 + ["rare"] * 10)
+    assert confident_from(p, truth, threshold, 0.8, few) == together, "ten rows say too little"
+
+
+def test_a_row_that_is_trusted_less_has_a_probability_nearer_to_a_half() -> None:
+    logits = np.array([[2.0], [-2.0], [2.0]], np.float32)
+    calibration = Calibration(slope=1.5, intercept=0.5, thresholds=(0.5,))
+
+    p = apply_calibration(logits, calibration, trust=np.array([0.5, 0.5, 0.0], np.float32))
+
+    whole = np.log(
+        apply_calibration(logits, calibration).astype(float)
+        / (1 - apply_calibration(logits, calibration).astype(float))
+    )
+    assert np.log(p[:2] / (1 - p[:2])) == pytest.approx(whole[:2] / 2, rel=1e-3)
+    assert p[2] == 0.5

@@ -67,7 +67,7 @@ def test_sentiment_is_the_encoder_with_a_bag_of_words_in_it(tiny_bundle: Path) -
     task, texts = card["tasks"]["sentiment"], ["good film 3", "bad film 3", "没有"]
     assert task["bag_of_words"] > 0
     # What these few reviews give leaves no probability but 0 and 1.
-    task |= {"slope": 0.5, "intercept": 0.1, "bag_of_words": 0.2}
+    task |= {"slope": 0.5, "intercept": 0.1, "bag_of_words": 0.2, "familiar": None}
     whole = Session.open(tiny_bundle, BundleCard.parse(card))
     without = {name: value for name, value in task.items() if name != "bag_of_words"}
     other = card | {"tasks": card["tasks"] | {"sentiment": without}}

@@ -77,6 +77,7 @@ def reviews() -> pl.DataFrame:
             it.TEXT: [f"a review, number {i}" for i in range(REVIEWS)],
             it.SENTIMENT: [i % 2 for i in range(REVIEWS)],
             it.ITEM: [None] * REVIEWS,
+            it.SOURCE: ["mine.csv"] * REVIEWS,
         },
     )
 

@@ -237,6 +237,26 @@ def test_bounds_of_a_source_are_asked_of_its_data_alone(
     assert failures(verdict) == failed
 
 
+def test_bounds_of_one_of_several_sources_of_reviews_are_asked_of_its_own_reviews() -> None:
+    found = samples.evaluation()
+    found["lineage"] |= {"source": "mine.yaml", "reviews_source": ["rotten-tomatoes", "/my/r.csv"]}
+    measured = {"value": 0.99, "low": 0.98, "high": 1.0, "n": 90}
+    metrics = ("sentiment.accuracy", "sentiment.ece")
+    part = [{"slice": "reviews=rotten-tomatoes", "metric": name, **measured} for name in metrics]
+
+    without = decide(found, SOURCES)
+    found["slices"] = [*found.get("slices", []), *part]
+    beside = decide(found, SOURCES)
+
+    assert failures(without) == [
+        "floor sentiment.accuracy of rotten-tomatoes",
+        "ceiling sentiment.ece of rotten-tomatoes",
+    ]
+    assert failures(beside) == ["ceiling sentiment.ece of rotten-tomatoes"], (
+        "0.99 is no small error"
+    )
+
+
 def test_bounds_that_are_not_asked_say_so_and_do_not_say_where_a_file_lies() -> None:
     found = samples.evaluation()
     found["lineage"] |= {"source": "/home/ann/shop.yaml", "reviews_source": None}
