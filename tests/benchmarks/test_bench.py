@@ -20,10 +20,12 @@ import tasteloop
 from benchmarks.quality import beyond, linear, report
 from benchmarks.quality import run as harness
 from benchmarks.quality import tasks as quality_tasks
+from benchmarks.quality.kept import measured_by
 from benchmarks.quality.method import Method
 from benchmarks.quality.methods import MAIN, METHODS
 from benchmarks.quality.options import CUTOFFS, MEASURES, Options
 from benchmarks.quality.ours import WITHOUT_NEARBY, bundle, of_bundle, ours, published
+from benchmarks.quality.peers import peers
 from benchmarks.quality.protocols import PROTOCOLS, Protocol, _share, build, collect, locate
 from benchmarks.quality.tasks import Interactions, Past, Rows, Task
 from tasteloop.behaviour.items import Catalogue
@@ -184,6 +186,14 @@ def test_what_reads_no_order_scores_shuffled_histories_alike(
     settings = _settings(method, task)
     theirs = method.fit(shuffled.fit, settings).scores(shuffled.test)
     assert method.fit(task.fit, settings).scores(task.test) == pytest.approx(theirs, abs=1e-6)
+
+
+def test_what_reads_sequences_is_run_again_on_shuffled_ones() -> None:
+    for method in peers().values():
+        assert measured_by("shuffled", method) == "shuffled"
+    assert measured_by("shuffled", METHODS["tasteloop"]) == "shuffled"
+    assert measured_by("shuffled", METHODS["ease"]) == "time"
+    assert measured_by("stratified", METHODS["ease"]) == "stratified"
 
 
 def test_rows_are_drawn_the_same_for_every_method(tasks: dict[str, Task]) -> None:
