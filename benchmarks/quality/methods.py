@@ -194,7 +194,6 @@ MAIN = (
     "slim",
     "ials",
     "tasteloop",
-    "tasteloop-no-nearby",
     "tasteloop-minilm",
     "tasteloop-minilm-no-nearby",
 )
