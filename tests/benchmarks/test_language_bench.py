@@ -438,7 +438,8 @@ def results(
     folder: Path, resources: Resources, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[dict[str, Any], list[str], Path]]:
     """Two runs over the invented data, with the tiny bundle, which knows none of its films."""
-    out, lines = tmp_path_factory.mktemp("language"), []
+    out = tmp_path_factory.mktemp("language")
+    lines: list[str] = []
     resources.bundle = tiny_bundle
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, str(folder))
