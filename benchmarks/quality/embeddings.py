@@ -7,7 +7,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,31 +68,44 @@ class EncoderVectors:
 
         tokenizer: Any = AutoTokenizer.from_pretrained(self.directory, local_files_only=True)
         model: Any = AutoModel.from_pretrained(self.directory, local_files_only=True).eval()
-        make_directory(self.kept)
-        # texts of one length together, so that little is padding
-        order = sorted(missing, key=lambda key: len(missing[key]))
         use_bf16 = self.precision == "bf16"
-        for start in range(0, len(order), CHUNK):
-            keys = order[start : start + CHUNK]
-            found = []
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=use_bf16):
-                for n in range(0, len(keys), BATCH):
-                    texts = [missing[key] for key in keys[n : n + BATCH]]
-                    found.append(self._pooled(model, tokenizer, texts))
-            vectors = np.concatenate(found)
-            self._vector_of.update(zip(keys, vectors, strict=True))
-            self._keep(keys, vectors)
-            self.report(start + len(keys), len(order))
+        if use_bf16:  # once, which autocast would do again for every batch
+            for module in model.modules():
+                if isinstance(module, torch.nn.Linear):
+                    module.to(torch.bfloat16)
 
-    def _pooled(self, model: Any, tokenizer: Any, texts: Sequence[str]) -> Matrix:
-        batch = tokenizer(
-            list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-        )
-        states = model(**batch).last_hidden_state.float()
-        mask = batch["attention_mask"][..., None]
-        mean = ((states * mask).sum(1) / mask.sum(1)).numpy()
-        unit: Matrix = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-9)
-        return unit.astype(np.float32)
+        # 1. texts of one length together, so that little is padding
+        texts = list(missing.values())
+        tokens = tokenizer(texts, truncation=True, max_length=MAX_TOKENS)["input_ids"]
+        order = sorted(range(len(texts)), key=lambda n: len(tokens[n]))
+        keys = list(missing)
+
+        def mean_vectors(numbers: Sequence[int]) -> Matrix:
+            batch = tokenizer.pad({"input_ids": [tokens[n] for n in numbers]}, return_tensors="pt")
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=use_bf16):
+                states = model(**batch).last_hidden_state.float()
+            mask = batch["attention_mask"][..., None]
+            mean = ((states * mask).sum(1) / mask.sum(1)).numpy()
+            unit: Matrix = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-9)
+            return unit.astype(np.float32)
+
+        # 2. a batch on each core: cores that share a batch wait for each other in every operation,
+        # which takes five times as long where another program has one of them
+        make_directory(self.kept)
+        threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1))
+        try:
+            with pool as workers:
+                for start in range(0, len(order), CHUNK):
+                    chunk = order[start : start + CHUNK]
+                    batches = [chunk[n : n + BATCH] for n in range(0, len(chunk), BATCH)]
+                    vectors = np.concatenate(list(workers.map(mean_vectors, batches)))
+                    of_chunk = [keys[n] for n in chunk]
+                    self._vector_of.update(zip(of_chunk, vectors, strict=True))
+                    self._keep(of_chunk, vectors)
+                    self.report(start + len(chunk), len(order))
+        finally:
+            torch.set_num_threads(threads)  # later threads take over what was set last, anywhere
 
     def _keep(self, keys: Sequence[str], vectors: Matrix) -> None:
         name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]

@@ -56,6 +56,7 @@ class Resources:
     report: Callable[[str], None] = lambda line: None
     _vectors: dict[str, EncoderVectors] = field(default_factory=dict)
     _ease: dict[float, Matrix] = field(default_factory=dict)
+    _bundle_scores: dict[tuple[Any, ...], Matrix] = field(default_factory=dict)
 
     def film_set(self, name: str) -> FilmSet:
         return next(films for films in self.sets if films.name == name)
@@ -76,14 +77,20 @@ class Resources:
     def ease(self, regularisation: float) -> Matrix:
         """EASE's weights between the films of ml-1m [J, J] (Steck 2019, eq. 8)."""
         if regularisation not in self._ease:
-            liked = self.rated.liked
-            gram = (liked.T @ liked).astype(np.float64)
+            gram = self._together.astype(np.float64)
             gram[np.diag_indices(len(gram))] += regularisation
             precision = np.linalg.inv(gram)
             weights = precision / -np.diag(precision)
             weights[np.diag_indices(len(weights))] = 0
             self._ease[regularisation] = weights.astype(np.float32)
         return self._ease[regularisation]
+
+    @cached_property
+    def _together(self) -> Matrix:
+        """[J, J]: how many users of ml-1m like both films."""
+        liked = self.rated.liked
+        together: Matrix = liked.T @ liked
+        return together
 
     @cached_property
     def words(self) -> WordVectors:
@@ -99,6 +106,16 @@ class Resources:
                 "there is no champion in this home; train one with `tasteloop run`, or name a --bundle DIR"
             )
         return Session.load(self.bundle)
+
+    def bundle_scores(self, histories: Sequence[Sequence[Any]]) -> Matrix:
+        """[n, films of the bundle] by its served ranking; each different history is asked once."""
+        known, session = self._bundle_scores, self.session
+        missing = list(dict.fromkeys(h for h in map(tuple, histories) if h not in known))
+        for start in range(0, len(missing), _BLOCK):
+            block = missing[start : start + _BLOCK]
+            scores = session.score_terms(block, session.ranking_interests(block)).scores()
+            known.update(zip(block, scores, strict=True))
+        return np.stack([known[tuple(history)] for history in histories])
 
 
 @dataclass(frozen=True)
@@ -183,9 +200,7 @@ class BM25:
     def fit(cls, texts: Sequence[str], k1: float, b: float) -> BM25:
         from scipy import sparse
 
-        words = [words_of(text) for text in texts]
-        index = {word: n for n, word in enumerate(sorted({w for text in words for w in text}))}
-        counts = word_counts(words, index)
+        index, counts = _counted(tuple(texts))
         length = np.asarray(counts.sum(1)).ravel()
         in_texts = np.bincount(counts.indices, minlength=len(index))
         idf = np.log1p((len(texts) - in_texts + 0.5) / (in_texts + 0.5))
@@ -213,6 +228,14 @@ def word_counts(texts: Sequence[Sequence[str]], index: Mapping[str, int]) -> Any
         ends.append(len(columns))
     shape = (len(texts), len(index))
     return sparse.csr_matrix((np.array(values, np.float64), np.array(columns, int), ends), shape)
+
+
+@lru_cache(maxsize=4)
+def _counted(texts: tuple[str, ...]) -> tuple[Mapping[str, int], Any]:
+    """The words of texts, and sparse [texts, words] how often each has each."""
+    words = [words_of(text) for text in texts]
+    index = {word: n for n, word in enumerate(sorted({w for text in words for w in text}))}
+    return index, word_counts(words, index)
 
 
 @lru_cache(maxsize=8)
@@ -423,14 +446,10 @@ def score_histories(
     histories: Sequence[Sequence[Any]], known: NDArray[np.int64], resources: Resources
 ) -> Matrix:
     """[n, J] by the served ranking; a film that the bundle does not know is below all it knows."""
-    session = resources.session
-    out = np.empty((len(histories), len(known)), np.float32)
-    for start in range(0, len(histories), _BLOCK):
-        block = histories[start : start + _BLOCK]
-        scores = session.score_terms(block, session.ranking_interests(block)).scores()
-        lowest = scores.min(1, keepdims=True) - 1
-        out[start : start + _BLOCK] = np.where(known >= 0, scores[:, known], lowest)
-    return out
+    scores = resources.bundle_scores(histories)
+    lowest = scores.min(1, keepdims=True) - 1
+    of_films: Matrix = np.where(known >= 0, scores[:, known], lowest)
+    return of_films
 
 
 # --- genre and year, for soft attributes
@@ -471,7 +490,9 @@ def genre_and_year(
         difference = features[high] - features[low]
         x = np.concatenate([difference, -difference])
         y = np.repeat([1, 0], len(difference))
-        fitted = LogisticRegression(fit_intercept=False, max_iter=200).fit(x, y)
+        # the solver for few features and many rows
+        model = LogisticRegression(fit_intercept=False, solver="newton-cholesky")
+        fitted = model.fit(x, y)
         out[k, a] = features @ fitted.coef_[0]
     return out, fold
 
