@@ -285,7 +285,7 @@ _PLAIN: tuple[_Frame, ...] = (
     ),
     lambda w, s: (
         f"{w.one_of('I will', 'I would', 'we will')} {('gladly', 'never')[s]} "
-        f"{w.one_of('buy', 'watch', 'order', 'use', 'visit', 'read')} {w.one_of('it', 'this', 'them')} again"
+        f"{w.one_of('buy', 'order', 'use', 'visit', 'read', 'rent')} {w.one_of('it', 'this', 'them')} again"
     ),
     lambda w, s: (
         f"{('the best', 'the worst')[s]} {w.one_of('film', 'dress', 'phone', 'book', 'meal', 'service', 'one')} "
