@@ -42,7 +42,7 @@ def reviews(source: str, folder: Path) -> tuple[Path, dict[str, tuple[list[str],
     from tasteloop.behaviour.snapshots import SPLITS, PrepareSettings, Snapshots
     from tasteloop.datasets.ingest import IngestSettings, ingest
 
-    ingest(IngestSettings(reviews=source), folder / "data")
+    ingest(IngestSettings(reviews=tuple(source.split(","))), folder / "data")
     prepare(folder / "data", PrepareSettings(), folder / "snapshots")
     table = Snapshots.read(folder / "snapshots").reviews()
     assert table is not None
@@ -100,7 +100,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--reviews", default="rotten-tomatoes", help="catalogue name or file (default: %(default)s)"
+        "--reviews",
+        default="rotten-tomatoes",
+        help="catalogue names or files, commas between them (default: %(default)s)",
     )
     parser.add_argument(
         "--encoder", default="minilm", help="name, directory or hub id (default: %(default)s)"

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _MACRO = 0.25  # weight of macro-F1 beside micro-F1 where thresholds are chosen
 _TRUST = 0.75  # weight of the probabilities beside the outcomes of the validation window there
 _SURE = 0.95  # how sure a claim of precision is
+_LEAST_SURE = (
+    0.8  # probability of what a single output states: what two domains need of a third, measured
+)
 _FEW = 60  # rows of a group: with fewer its own precision says too little to be asked
 
 
@@ -197,7 +200,9 @@ def confident_from(
     absence. They count as independent, which the labels of one user are not quite.
 
     Of rows [n] in groups, the bound has to be reached in each group of sixty rows or more, and in
-    all together: a precision that one domain pays for is not claimed of another.
+    all together: a precision that one domain pays for is not claimed of another. What a single
+    output states has to be probable by itself too: on easy rows any bound is reached by all, and
+    a text of another kind, or one that says nothing, would be as sure.
     """
     import numpy as np
     from scipy.stats import beta
@@ -215,7 +220,8 @@ def confident_from(
         group_of = np.broadcast_to(groups[:, None], truth.shape)[is_statement]
         members = [group_of == group for group in np.unique(groups)]
         parts += [part for part in members if part.sum() >= _FEW]
-    for least in np.linspace(0, 1, 101).round(2):
+    grid = np.linspace(0, 1, 101).round(2)
+    for least in grid[grid >= _LEAST_SURE] if truth.shape[1] == 1 else grid:
         beyond = confidences >= least
         if all(reaches(is_right[beyond & part]) for part in parts):
             return float(least)

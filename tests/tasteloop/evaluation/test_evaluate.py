@@ -79,3 +79,26 @@ def test_sentiment_is_the_encoder_with_a_bag_of_words_in_it(tiny_bundle: Path) -
         for p in [session.sentiment(texts).astype(float)]
     }
     assert np.allclose(z[whole] - z[alone], 0.5 * 0.2 * bag.logits(texts), atol=1e-3)
+
+
+def test_a_text_in_unknown_words_is_neither_favourable_nor_surely_anything(
+    tiny_bundle: Path,
+) -> None:
+    session = Session.load(tiny_bundle)
+
+    known, foreign = session.answer("sentiment", [{"text": "good film"}, {"text": "没有"}])
+
+    assert known["sentiment"] == "positive" and known["probability"] > 0.5
+    assert foreign["probability"] == 0.5 and not foreign["confident"]
+
+
+def test_sentiment_is_measured_on_each_source_of_reviews(report: Any) -> None:
+    [*parts] = (part for part in report["slices"] if part["slice"] == "reviews=mine")
+
+    measured = {part["metric"]: part["value"] for part in parts}
+    all_rows = report["metrics"]
+    assert measured.keys() == {name for name in all_rows if name.startswith("sentiment.")}
+    assert (
+        measured["sentiment.balanced_accuracy"] == all_rows["sentiment.balanced_accuracy"]["value"]
+    )
+    assert measured["sentiment.confident_share"] == all_rows["sentiment.confident_share"]["value"]
