@@ -12,6 +12,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -74,7 +75,13 @@ def step(name: str, **outputs: object) -> Iterator[dict[str, object]]:
             raise SystemExit(2) from None
         raise
     _append_event(
-        run, step=name, event="finished", seconds=time.perf_counter() - began, outputs=outputs
+        run,
+        step=name,
+        event="finished",
+        seconds=time.perf_counter() - began,
+        processor_seconds=time.process_time(),
+        peak_bytes=_peak_bytes(),
+        outputs=outputs,
     )
 
 
@@ -92,6 +99,18 @@ def _append_event(run: str | None, **event: object) -> None:
             stream.write(json.dumps({"time": time.time(), **event}, ensure_ascii=False) + "\n")
         sys.stdout.write(f"{MARK}{event['step']} {event['event']}\n")
         sys.stdout.flush()
+
+
+def _peak_bytes() -> int | None:
+    """The most memory that this process had resident, without its children; None where the system
+    does not say. Unlike `getrusage` it leaves out what the process was before it became a step.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    peak = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(peak[1]) * 1024 if peak else None
 
 
 def _leave() -> None:

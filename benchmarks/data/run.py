@@ -133,11 +133,11 @@ def _resident(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE") + sum(_resident(int(child)) for child in children)
 
 
-def exponent(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """The least-squares slope of log seconds over log events."""
-    points = sorted(
-        (math.log(r["events"]), math.log(r["seconds"])) for r in rows if "failed" not in r
-    )
+def exponent(rows: Sequence[Mapping[str, Any]], of: str = "seconds") -> float | None:
+    """The least-squares slope of log seconds, or of another measure, over log events; from the
+    second size on where there are three.
+    """
+    points = sorted((math.log(r["events"]), math.log(r[of])) for r in rows if "failed" not in r)
     points = points[1:] if len(points) > 2 else points
     if len(points) < 2:
         return None

@@ -74,6 +74,8 @@ class StepFacts(_Lenient, frozen=True):
         event: started, finished or failed.
         time: when it was, in seconds since 1970 UTC; None of a result that was used again.
         seconds: how long the step worked.
+        processor_seconds: how long its threads ran, the start of its process included.
+        peak_bytes: the most memory that its process had resident; None where that is not known.
         known: of a failure, whether it is a user's mistake, which `message` explains.
         reused: whether an earlier result was used.
         outputs: its plain results, and the paths of its artifacts.
@@ -83,6 +85,8 @@ class StepFacts(_Lenient, frozen=True):
     step: str = ""
     event: str = ""
     seconds: float | None = None
+    processor_seconds: float | None = None
+    peak_bytes: int | None = None
     known: bool = False
     message: str | None = None
     outputs: dict[str, object] = {}

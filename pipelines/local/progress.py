@@ -72,7 +72,8 @@ class Progress(io.TextIOBase):
                 case "started":
                     self.say(f"[cyan]>[/] {step.step}")
                 case "finished":
-                    self.say(f"[green]✓[/] {step.step}: {step.seconds:.1f} s")
+                    peak = f", {step.peak_bytes / 2**30:.2f} GiB" if step.peak_bytes else ""
+                    self.say(f"[green]✓[/] {step.step}: {step.seconds:.1f} s{peak}")
                 case _:
                     self.say(f"[red]✗[/] {step.step}: {step.seconds:.1f} s")
 

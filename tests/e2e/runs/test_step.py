@@ -59,6 +59,13 @@ def test_a_step_tells_when_it_began_what_it_made_and_how_long_it_took(run):
     assert finished["seconds"] >= 0
 
 
+def test_a_step_tells_the_most_memory_that_it_had(run):
+    code = HEAD + "with step('gate'):\n    held = b'x' * 2**28\n    del held"
+    assert python(code).returncode == 0
+    peak = events(run)[-1]["peak_bytes"]
+    assert peak is None or 2**28 < peak < 2**30
+
+
 def test_a_users_mistake_is_told_and_leaves_no_traceback(run):
     ended = python(HEAD + "with step('ingest'):\n    raise TasteloopError('no file x')")
     assert ended.returncode == 2
