@@ -221,7 +221,7 @@ def train_once(sizes: Sizes, texts: int, work: Path) -> Trained:
     """One epoch of the pipeline's training loop on random texts of one length."""
     import numpy as np
 
-    from tasteloop.encoder.batches import TaskData
+    from tasteloop.encoder.batches import TaskData, TokenIds
     from tasteloop.encoder.loop import train
     from tasteloop.encoder.model import TasteModel
     from tasteloop.encoder.settings import TrainingSettings
@@ -232,7 +232,7 @@ def train_once(sizes: Sizes, texts: int, work: Path) -> Trained:
     targets = rng.integers(0, 2, (texts, 1)).astype(np.float32)
     rows = np.arange(texts)
     held = sizes.texts // 40
-    task = TaskData("sentiment", ids, targets, rows[held:], rows[:held])
+    task = TaskData("sentiment", TokenIds(ids), targets, rows[held:], rows[:held])
     settings = TrainingSettings(
         tasks=("sentiment",),
         epochs=1,

@@ -57,7 +57,7 @@ def tasteloop(encoder: Path, data: Any, epochs: int, frozen: int, rate: float) -
     import numpy as np
     import torch
 
-    from tasteloop.encoder.batches import TaskData, load_tokenizer, pad, tokenize
+    from tasteloop.encoder.batches import TaskData, TokenIds, load_tokenizer, pad, tokenize
     from tasteloop.encoder.loop import train
     from tasteloop.encoder.model import TasteModel, load_encoder
     from tasteloop.encoder.settings import TrainingSettings
@@ -78,7 +78,7 @@ def tasteloop(encoder: Path, data: Any, epochs: int, frozen: int, rate: float) -
     held = len(texts) // 12  # the validation window is taken out of the same training reviews
     rows = np.arange(len(texts))
     targets = np.array(labels, np.float32)[:, None]
-    task = TaskData("sentiment", ids, targets, rows[held:], rows[:held])
+    task = TaskData("sentiment", TokenIds(ids), targets, rows[held:], rows[:held])
     torch.manual_seed(0)
     model = TasteModel(load_encoder(encoder), {"sentiment": 1}, frozen)
     with tempfile.TemporaryDirectory() as work:

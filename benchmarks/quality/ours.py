@@ -113,7 +113,8 @@ def published(encoder: str = "") -> Ground:
         if encoder:
             vectors = text_vectors(item_texts(catalogue, False), encoder)
         labels, truth = catalogue.label_names[:1], np.zeros((1, 1), np.float32)
-        data = fitting.FittingData(vectors, catalogue, labels, truth, [[]], TextSettings())
+        future = fitting.mark_futures([[]], len(catalogue))
+        data = fitting.FittingData(vectors, catalogue, labels, truth, future, TextSettings())
         return data, lambda rows: np.zeros((len(rows), 1), np.float32)
 
     return ground
@@ -131,7 +132,7 @@ def fine_tuned(directory: Path, snapshots: Path) -> Ground:
             catalogue,
             data.labels,
             data.truth(train),
-            train[FUTURE].to_list(),
+            fitting.mark_futures(train[FUTURE], len(catalogue)),
             data.text,
         )
         return fitting_data, lambda rows: session.interests(rows.event_lists(catalogue))

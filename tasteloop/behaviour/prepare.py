@@ -296,11 +296,10 @@ class _Tally:
         """Add the snapshots of a table to the counts; returns the table."""
         self.splits.update(table[SPLIT])
         training = table.filter(table[SPLIT] == TRAIN)
-        for rows in training.iter_slices(1 << 16):
-            present = present_labels(
-                rows, self._catalogue, self._catalogue.label_names, self._share
-            )
-            self._labels = [n + float(m) for n, m in zip(self._labels, present.sum(0), strict=True)]
+        present = present_labels(
+            training, self._catalogue, self._catalogue.label_names, self._share
+        )
+        self._labels = [n + float(m) for n, m in zip(self._labels, present.sum(0), strict=True)]
         return table
 
     def learnable(self) -> list[str]:

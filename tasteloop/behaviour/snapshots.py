@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import polars as pl
 from pydantic import BaseModel, Field, model_validator
@@ -47,6 +47,8 @@ SNAPSHOTS, REVIEWS, ITEMS, EVENTS, META = (
     "events.parquet",
     "snapshots.json",
 )
+
+_BLOCK = 1024  # rows whose events, or whose future items, are looked at at once
 
 TABLE = pl.Schema(
     {
@@ -168,27 +170,56 @@ class Snapshots:
         """The events table: users and times ascending."""
         return read_parquet(self.directory / EVENTS)
 
-    def histories(self, rows: pl.DataFrame) -> list[list[Event]]:
-        """The events behind each row, oldest first; history holds row numbers of the events
-        table. Only events that some row holds are made, each once.
-        """
-        import numpy as np
-
-        exploded = rows[HISTORY].explode(empty_as_null=False).to_numpy()
-        numbers, place = np.unique(exploded, return_inverse=True)
-        events = _events(self.events[numbers])
-        lengths = rows[HISTORY].list.len().cast(pl.Int64).to_numpy()
-        ends = np.cumsum(lengths)
-        starts = ends - lengths
-        return [
-            [events[i] for i in place[start:end].tolist()]
-            for start, end in zip(starts, ends, strict=True)
-        ]
+    def histories(self, rows: pl.DataFrame) -> StoredHistories:
+        """The events behind each row, oldest first."""
+        return StoredHistories(self.events, rows[HISTORY])
 
     def reviews(self) -> pl.DataFrame | None:
         """text, sentiment, split, source; None where the data set has no reviews."""
         path = self.directory / REVIEWS
         return read_parquet(path) if path.exists() else None
+
+
+class StoredHistories(Sequence[list[Event]]):
+    """Histories as row numbers of the events table: their events are made when they are asked for,
+    a block of histories at a time, and let go with them.
+    """
+
+    def __init__(self, events: pl.DataFrame, numbers: pl.Series) -> None:
+        self._events, self._numbers = events, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __iter__(self) -> Iterator[list[Event]]:
+        for start in range(0, len(self), _BLOCK):
+            yield from self[start : start + _BLOCK]
+
+    @overload
+    def __getitem__(self, at: int) -> list[Event]: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> list[list[Event]]: ...
+
+    def __getitem__(self, at: int | slice) -> list[Event] | list[list[Event]]:
+        import numpy as np
+
+        if not isinstance(at, slice):
+            number = range(len(self))[at]
+            return self[number : number + 1][0]
+        numbers = self._numbers[at]
+
+        # an event that several histories hold is made once
+        held, place = np.unique(
+            numbers.explode(empty_as_null=False).to_numpy(), return_inverse=True
+        )
+        events = _events(self._events[held])
+        lengths = numbers.list.len().cast(pl.Int64).to_numpy()
+        ends = np.cumsum(lengths)
+        return [
+            [events[i] for i in place[start:end].tolist()]
+            for start, end in zip(ends - lengths, ends, strict=True)
+        ]
 
 
 def _events(table: pl.DataFrame) -> list[Event]:
@@ -321,9 +352,24 @@ def present_labels(
     """[rows, labels]: 1 where at least this share of a row's future items bear the label."""
     import numpy as np
 
-    lengths = rows[FUTURE].list.len().cast(pl.Int64).to_numpy()
-    if not len(lengths):
-        return np.zeros((0, len(labels)), np.float32)
-    bears = catalogue.membership(labels)[rows[FUTURE].explode(empty_as_null=False).to_numpy()]
-    counts = np.add.reduceat(bears, np.cumsum(lengths) - lengths, axis=0)
-    return (counts / lengths[:, None].astype(np.float32) >= share - 1e-9).astype(np.float32)
+    membership = catalogue.membership(labels)
+    present = np.zeros((len(rows), len(labels)), np.float32)
+    for start in range(0, len(rows), _BLOCK):
+        futures = rows[FUTURE][start : start + _BLOCK]
+        lengths = futures.list.len().cast(pl.Int64).to_numpy()
+        bears = membership[futures.explode(empty_as_null=False).to_numpy()]
+        counts = np.add.reduceat(bears, np.cumsum(lengths) - lengths, axis=0)
+        is_present = counts / lengths[:, None].astype(np.float32) >= share - 1e-9
+        present[start : start + _BLOCK] = is_present
+    return present
+
+
+def draw_rows(count: int, most: int) -> NDArray[np.int64]:
+    """The numbers of so many rows at most, ascending: all, or as many drawn at random, the same
+    each time.
+    """
+    import numpy as np
+
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, most, replace=False))

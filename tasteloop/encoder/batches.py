@@ -5,7 +5,8 @@ layers, computed once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,39 @@ from tasteloop.errors import TasteloopError
 
 if TYPE_CHECKING:
     import numpy as np
+    import polars as pl
     import torch
     from numpy.typing import NDArray
 
     from tasteloop.encoder.model import TasteModel
+
+
+_TEXTS = 4096  # tokenised at once: what a tokenizer says of a text is larger than its ids
+
+
+class TokenIds:
+    """The token ids of n texts, end to end in one array; `[i]` are those of text i.
+
+    Attributes:
+        ids: [tokens]; ends: [n + 1], where each text's begin and end.
+    """
+
+    def __init__(self, texts: Iterable[Sequence[int]]) -> None:
+        import numpy as np
+
+        ids, ends = array("i"), array("q", [0])
+        for text in texts:
+            ids.extend(text)
+            ends.append(len(ids))
+        self.ids, self.ends = np.array(ids, np.int32), np.array(ends, np.int64)
+
+    def __getitem__(self, text: int) -> NDArray[np.int32]:
+        return self.ids[self.ends[text] : self.ends[text + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """[n] tokens of each text."""
+        return self.ends[1:] - self.ends[:-1]
 
 
 @dataclass(frozen=True)
@@ -25,22 +55,15 @@ class TaskData:
     """One task's texts and targets.
 
     Attributes:
-        ids: token ids of each text.
         targets: [n, outputs].
         train, validation: positions of the rows that train, and of those that validate.
     """
 
     name: str
-    ids: list[list[int]]
+    ids: TokenIds
     targets: NDArray[np.float32]
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        import numpy as np
-
-        return np.array([len(ids) for ids in self.ids])
 
 
 def load_tokenizer(directory: Path) -> Any:
@@ -65,7 +88,7 @@ def load_tokenizer(directory: Path) -> Any:
     return tokenizer
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+def tokenize(tokenizer: Any, texts: Sequence[str] | pl.Series, max_tokens: int) -> list[list[int]]:
     """Token ids of each text with its special tokens, at most `max_tokens`: the end of a text is
     what is cut.
     """
@@ -75,8 +98,16 @@ def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[list
     return ids
 
 
+def tokenize_blocks(
+    tokenizer: Any, texts: Sequence[str] | pl.Series, max_tokens: int
+) -> Iterator[list[int]]:
+    """What `tokenize` makes of many texts, a block of them at a time."""
+    for start in range(0, len(texts), _TEXTS):
+        yield from tokenize(tokenizer, texts[start : start + _TEXTS], max_tokens)
+
+
 def pad(
-    ids: Sequence[Sequence[int]], device: torch.device | str = "cpu"
+    ids: Sequence[Sequence[int] | NDArray[np.int32]], device: torch.device | str = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids of unequal lengths -> ids [n, t] and mask [n, t], padded to the longest."""
     import torch
@@ -85,7 +116,7 @@ def pad(
     out = torch.zeros(len(ids), longest, dtype=torch.int64)
     mask = torch.zeros_like(out)
     for n, row in enumerate(ids):
-        out[n, : len(row)] = torch.tensor(row)
+        out[n, : len(row)] = torch.as_tensor(row)
         mask[n, : len(row)] = 1
     # the copies are in order with the device's other work, so nobody needs to wait for them
     return out.to(device, non_blocking=True), mask.to(device, non_blocking=True)
@@ -144,7 +175,7 @@ class Inputs:
         import numpy as np
 
         self.model, self.tasks, self.device, self.bf16 = model, tasks, device, bf16
-        self.lengths = [task.lengths for task in tasks]
+        self.lengths = [task.ids.lengths for task in tasks]
         tokens = sum(int(lengths.sum()) for lengths in self.lengths)
         fits = tokens * model.width * 2 <= cache_megabytes * 2**20
         self.computed: list[torch.Tensor] | None = None

@@ -20,6 +20,9 @@ _LEAST_SURE = (
     0.8  # probability of what a single output states: what two domains need of a third, measured
 )
 _FEW = 60  # rows of a group: with fewer its own precision says too little to be asked
+# Rows that the regressions of `one_vs_rest` are fitted on; of more, its callers draw so many. ml-1m
+# has 74,916: some hundred weights a label need no more.
+MOST_ROWS = 100_000
 
 
 def average_precision(logits: NDArray[np.float32], truth: NDArray[np.float32]) -> float:

@@ -25,7 +25,7 @@ from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.text import TextSettings, in_order
 from tasteloop.bundle.arrays import mapped_arrays
 from tasteloop.bundle.names import HABITS_FILE
-from tasteloop.encoder.calibration import one_vs_rest
+from tasteloop.encoder.calibration import MOST_ROWS, one_vs_rest
 
 if TYPE_CHECKING:
     from tasteloop.behaviour.snapshots import Snapshots
@@ -69,7 +69,7 @@ class Habits:
     @classmethod
     def fit(cls, data: Snapshots) -> Habits:
         """Fitted on the training snapshots; the penalty is the validation window's choice."""
-        from tasteloop.behaviour.snapshots import TRAIN, VALIDATION
+        from tasteloop.behaviour.snapshots import TRAIN, VALIDATION, draw_rows
         from tasteloop.recommender.collaborative import Past, spectral
 
         # 1. shares and factors of everything before the validation window
@@ -85,7 +85,10 @@ class Habits:
         of_everybody = unfitted._with_followers(past, np.ones(len(past.names), np.bool_))
 
         # 2. training features, each user's from what the users of other folds did
-        train, later = data.split(TRAIN), data.split(VALIDATION)
+        train, later = (
+            rows[draw_rows(len(rows), MOST_ROWS)]
+            for rows in (data.split(TRAIN), data.split(VALIDATION))
+        )
         fold = train[USER].rank("dense").to_numpy() % _FOLDS
         fold_of_user = dict(zip(train[USER].to_list(), fold.tolist(), strict=True))
         folds = np.array([fold_of_user.get(name, -1) for name in past.names])

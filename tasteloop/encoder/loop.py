@@ -208,7 +208,7 @@ def _plan(
         (t, rows)
         for t, task in enumerate(tasks)
         for rows in length_buckets(
-            task.lengths, _turn(task, settings, epoch), settings.batch_size, rng
+            task.ids.lengths, _turn(task, settings, epoch), settings.batch_size, rng
         )
     ]
     return [plan[i] for i in rng.permutation(len(plan))]
@@ -362,8 +362,7 @@ def fingerprint(settings: TrainingSettings, tasks: list[TaskData]) -> str:
     )
     for task in tasks:
         total.update(task.name.encode() + task.targets.tobytes() + task.train.tobytes())
-        for ids in task.ids:
-            total.update(repr(ids).encode())
+        total.update(task.ids.ends.tobytes() + task.ids.ids.tobytes())
     return total.hexdigest()
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from tasteloop.behaviour.snapshots import SPLIT, TRAIN, VALIDATION, Snapshots
 from tasteloop.bundle.names import MODELS_DIRECTORY
 from tasteloop.datasets import statements
 from tasteloop.encoder import bag_of_words
-from tasteloop.encoder.batches import TaskData, load_tokenizer, tokenize
+from tasteloop.encoder.batches import TaskData, TokenIds, load_tokenizer, tokenize_blocks
 from tasteloop.encoder.calibration import apply_calibration, calibrate
 from tasteloop.encoder.checkpoint import Checkpoint
 from tasteloop.encoder.habits import Habits
@@ -273,7 +274,7 @@ def _tasks(data: Snapshots, tokenizer: Any, settings: TrainingSettings) -> Itera
         split = rows[SPLIT].to_numpy()
         yield TaskData(
             INTERESTS,
-            tokenize(tokenizer, rows[TEXT].to_list(), data.text.max_tokens),
+            TokenIds(tokenize_blocks(tokenizer, rows[TEXT], data.text.max_tokens)),
             data.truth(rows),
             np.flatnonzero(split == TRAIN),
             np.flatnonzero(split == VALIDATION),
@@ -296,10 +297,14 @@ def _tasks(data: Snapshots, tokenizer: Any, settings: TrainingSettings) -> Itera
         most = settings.review_max_tokens
         yield TaskData(
             SENTIMENT,
-            [
-                *tokenize(tokenizer, train, min(most, settings.review_training_tokens or most)),
-                *tokenize(tokenizer, validation, most),
-            ],
+            TokenIds(
+                chain(
+                    tokenize_blocks(
+                        tokenizer, train, min(most, settings.review_training_tokens or most)
+                    ),
+                    tokenize_blocks(tokenizer, validation, most),
+                )
+            ),
             np.concatenate(targets)[:, None],
             np.arange(len(train)),
             np.arange(len(train), len(train) + len(validation)),

@@ -8,7 +8,7 @@ rank are fitted on all events before the test window.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,9 +17,9 @@ import numpy as np
 from tasteloop import metrics
 from tasteloop.behaviour.events import TEXT, Event
 from tasteloop.behaviour.items import SENTIMENT
-from tasteloop.behaviour.snapshots import FUTURE, SPLIT, TRAIN, VALIDATION, Snapshots
+from tasteloop.behaviour.snapshots import FUTURE, SPLIT, TRAIN, VALIDATION, Snapshots, draw_rows
 from tasteloop.encoder import bag_of_words
-from tasteloop.encoder.calibration import one_vs_rest
+from tasteloop.encoder.calibration import MOST_ROWS, one_vs_rest
 from tasteloop.evaluation.rows import (
     EvaluatedRows,
     K,
@@ -32,10 +32,15 @@ from tasteloop.evaluation.settings import EvaluationSettings
 from tasteloop.metrics import Array
 from tasteloop.recommender.collaborative import Past, ease, item_knn
 from tasteloop.recommender.folding import HistoryTable, row_blocks
+from tasteloop.recommender.terms import rows_product
 
 if TYPE_CHECKING:
     import polars as pl
     from scipy.sparse import csr_array
+
+# Rows of the validation window that baselines are chosen on; of more, so many are drawn. As many as
+# the candidate's λ are fitted on (`recommender.weight_rows`).
+_ROWS = 20_000
 
 # What some histories liked [rows, J], sparse -> scores [rows, J]
 Scorer = Callable[["csr_array"], Array]
@@ -45,7 +50,7 @@ Fit = Callable[[Past], Scorer]
 def measure_baselines(rows: EvaluatedRows, settings: EvaluationSettings) -> dict[str, Measures]:
     """Each baseline's measures on the rows, by its name."""
     data = rows.data
-    validation = data.split(VALIDATION)
+    validation = _draw(data.split(VALIDATION), _ROWS)
     histories = data.histories(validation)
     baselines: dict[str, Measures] = {}
     if data.labels:
@@ -57,11 +62,15 @@ def measure_baselines(rows: EvaluatedRows, settings: EvaluationSettings) -> dict
     return baselines
 
 
+def _draw(rows: pl.DataFrame, most: int) -> pl.DataFrame:
+    return rows[draw_rows(len(rows), most)]
+
+
 # --- interests
 
 
 def _interest_baselines(
-    rows: EvaluatedRows, validation: pl.DataFrame, histories: list[list[Event]]
+    rows: EvaluatedRows, validation: pl.DataFrame, histories: Sequence[list[Event]]
 ) -> dict[str, Measures]:
     data = rows.data
     truth = data.truth(validation)
@@ -99,7 +108,7 @@ def score_by_words(
     from scipy.special import expit
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    train = data.split(TRAIN)
+    train = _draw(data.split(TRAIN), MOST_ROWS)
     vectorizer = TfidfVectorizer(sublinear_tf=True, min_df=3, token_pattern=r"[^\s,;]+")
     x = vectorizer.fit_transform(train[TEXT].to_list())
     x_validation = vectorizer.transform(validation[TEXT].to_list())
@@ -110,7 +119,7 @@ def score_by_words(
     return expit(x_validation @ weights + bias), expit(x_test @ weights + bias)
 
 
-def own_frequencies(histories: list[list[Event]], data: Snapshots) -> Array:
+def own_frequencies(histories: Sequence[list[Event]], data: Snapshots) -> Array:
     """[n, K]: share of each label among the items of the user's own history; zeros for a history
     without items.
     """
@@ -148,7 +157,7 @@ def _sentiment_baselines(
 def _rank_baselines(
     rows: EvaluatedRows,
     validation: pl.DataFrame,
-    histories: list[list[Event]],
+    histories: Sequence[list[Event]],
     settings: EvaluationSettings,
 ) -> dict[str, Measures]:
     """Each family's best setting on validation, fitted before it; then fitted before the test
@@ -201,7 +210,7 @@ def _fit_ease(past: Past, regularisation: float, items: int) -> Scorer:
 
     def scores(liked: csr_array) -> Array:
         out = np.zeros(liked.shape, np.float32)
-        out[:, compared] = liked[:, compared].toarray() @ weights
+        out[:, compared] = rows_product(liked[:, compared].toarray(), weights)
         return out
 
     return scores
@@ -210,7 +219,7 @@ def _fit_ease(past: Past, regularisation: float, items: int) -> Scorer:
 def _fit_item_knn(past: Past, neighbours: int, shrink: float) -> Scorer:
     weights = item_knn(past.matrix, neighbours, shrink)
     if isinstance(weights, np.ndarray):
-        return lambda liked: liked.toarray() @ weights
+        return lambda liked: rows_product(liked.toarray(), weights)
     return lambda liked: (liked @ weights).toarray()
 
 

@@ -37,7 +37,7 @@ class EvaluatedRows:
 
     data: Snapshots
     table: pl.DataFrame
-    histories: list[list[Event]]
+    histories: Sequence[list[Event]]
     reviews: pl.DataFrame | None
     cases: Sequence[Case] = ()
 

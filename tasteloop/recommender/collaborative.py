@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,10 +55,13 @@ class Past:
         import narwhals as nw
         import polars as pl
 
-        past = nw.from_native(data.events).filter(
-            nw.col(TIME) < cut, nw.col(ITEM).is_in(data.catalogue.items)
+        # a lazy table, so that only what is selected is filtered
+        past = (
+            nw.from_native(data.events.lazy())
+            .filter(nw.col(TIME) < cut, nw.col(ITEM).is_in(data.catalogue.items))
+            .select(USER, ITEM, TIME, positive=positive(data.text.positive))
         )
-        events: pl.DataFrame = past.with_columns(positive=positive(data.text.positive)).to_native()
+        events: pl.DataFrame = past.collect().to_native()
         # An enumeration numbers the strings without a Python object for each event.
         names = events[USER].unique().sort()
         user = events[USER].cast(pl.Enum(names)).to_physical()
@@ -106,7 +109,7 @@ class Past:
         return np.bincount(self.item[which], minlength=self.items).astype(np.float32)
 
 
-def mark(row: NDArray[np.int64], item: NDArray[np.int64], shape: tuple[int, int]) -> Table:
+def mark(row: NDArray[np.int64], item: NDArray[np.integer[Any]], shape: tuple[int, int]) -> Table:
     """A table of this shape with 1 at each (row, item) and 0 elsewhere; sparse where it has more
     than `DENSE_CELLS` cells.
     """

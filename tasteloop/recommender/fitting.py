@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from tasteloop.recommender.collaborative import Past, Table, als, ease, mark, ne
 from tasteloop.recommender.folding import Matrix
 from tasteloop.recommender.item_text import expected, features
 from tasteloop.recommender.recommend import TERMS, Recommender
+
+if TYPE_CHECKING:
+    import polars as pl
 
 # λ that terms start from, and are pulled towards: a plain mixture that ranks well by itself
 START = {
@@ -93,14 +96,14 @@ class FittingData:
 
     Attributes:
         vectors: [J, d] of the items' texts, of length 1.
-        truth: [n, K] interests of the training rows; futures: positions of what followed, by row.
+        truth: [n, K] interests of the training rows; future: [n, J] of 0 and 1, what followed them.
     """
 
     vectors: Matrix
     catalogue: Catalogue
     labels: list[str]
     truth: Matrix
-    futures: Sequence[Sequence[int]]
+    future: Table
     text: TextSettings
 
 
@@ -133,9 +136,7 @@ def fit_terms(
     singular, activity = spectral(past.seen, settings.factors)
     root = np.sqrt(activity)[:, None]
     taught = (
-        fit_ties(
-            data.truth, _mark_futures(data.futures, past.items), settings.interest_regularisation
-        ).T,
+        fit_ties(data.truth, data.future, settings.interest_regularisation).T,
         _fit_factors(past.matrix, settings),
         _fit_factors(past.seen, settings),
         singular * root,
@@ -179,11 +180,14 @@ def fit_terms(
     )
 
 
-def _mark_futures(futures: Sequence[Sequence[int]], items: int) -> Table:
-    """[n, J] of 0 and 1: what followed."""
-    length = [len(future) for future in futures]
-    item = np.fromiter(chain.from_iterable(futures), np.int64, sum(length))
-    return mark(np.repeat(np.arange(len(futures)), length), item, (len(futures), items))
+def mark_futures(futures: Sequence[Sequence[int]] | pl.Series, items: int) -> Table:
+    """[n, J] of 0 and 1: what followed each row, of its positions."""
+    import polars as pl
+
+    positions = pl.Series(futures, dtype=pl.List(pl.Int32()))
+    length = positions.list.len().to_numpy()
+    item = positions.explode(empty_as_null=False).to_numpy()
+    return mark(np.repeat(np.arange(len(length)), length), item, (len(length), items))
 
 
 def _fit_factors(table: Table, settings: RecommenderSettings) -> Matrix:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float32]
 
 _MOST = 2_000  # features; the regression is cubic in them
+_BLOCK = 4096  # items whose features are centred at once
 
 
 def features(catalogue: Catalogue, vectors: Matrix) -> Matrix:
@@ -61,14 +62,25 @@ def expected(text: Matrix, known: Matrix, trust: Matrix, regularisation: float) 
     """
     total = max(float(trust.sum()), 1e-9)
     mean, middle = trust @ text / total, trust @ known / total
-    x, y = text - mean, known - middle
-    weighed = x.T * trust
-    solved = np.linalg.solve(
-        weighed @ x + regularisation * np.eye(x.shape[1], dtype=np.float32), weighed
-    )
-    fitted = middle + x @ (solved @ y)
-    # an item's weight in its own answer
-    own = np.minimum((x * solved.T).sum(1) + trust / total, 0.99)[:, None]
-    guess = (fitted - own * known) / (1 - own)  # as if it had not been there (Allen 1974)
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(text), _BLOCK)]
+
+    # 1. XᵀTX + λ [V, V], of the centred features X [J, V] and the trust T on a diagonal
+    gram = regularisation * np.eye(text.shape[1], dtype=np.float32)
+    for items in blocks:
+        x = text[items] - mean
+        gram = (x.T * trust[items]) @ x + gram
+
+    # 2. coefficients [V, d], and each item's weight in its own answer [J, 1]
+    coefficients = np.zeros((text.shape[1], known.shape[1]), np.float32)
+    own = np.empty((len(text), 1), np.float32)
+    for items in blocks:
+        x, y = text[items] - mean, known[items] - middle
+        solved = np.linalg.solve(gram, x.T * trust[items])
+        coefficients += solved @ y
+        own[items, 0] = np.minimum((x * solved.T).sum(1) + trust[items] / total, 0.99)
+
+    # 3. what is expected as if the item had not been there (Allen 1974)
+    fitted = np.concatenate([middle + (text[items] - mean) @ coefficients for items in blocks])
+    guess = (fitted - own * known) / (1 - own)
     share = trust[:, None]
     return np.asarray(share * known + (1 - share) * guess, np.float32)

@@ -18,6 +18,7 @@ Positions = NDArray[np.integer[Any]] | slice
 Weights = dict[str, NDArray[np.float64]]  # λ of each term for each row [n, 1]
 
 _MIDDLING = 3.5  # log(1 + n) of a history of middling length, about which λ turn
+_SPARSE = 50  # times fewer weights than cells, from which on BLAS is slower than a sparse product
 _CONSTANT = 1e-7  # a deviation below it is rounding
 
 
@@ -175,9 +176,17 @@ def as_single(x: NDArray[np.float64]) -> Matrix:
 
 
 def rows_product(weights: Matrix, rows: Matrix) -> Matrix:
-    """`weights @ rows`, [n, m] by [m, d]; where few rows have a weight only those are read."""
+    """`weights @ rows`, [n, m] by [m, d]. Where few rows have a weight only those are read;
+    where few weights are not 0 only those are multiplied.
+    """
     used = np.flatnonzero(weights.any(0))
-    if 4 * len(used) > weights.shape[1]:
-        return weights @ rows
-    product: Matrix = weights[:, used] @ rows[used]
+    product: Matrix
+    if 4 * len(used) <= weights.shape[1]:
+        product = weights[:, used] @ rows[used]
+    elif np.count_nonzero(weights) * _SPARSE < weights.size:
+        from scipy.sparse import csr_array
+
+        product = csr_array(weights) @ rows
+    else:
+        product = weights @ rows
     return product

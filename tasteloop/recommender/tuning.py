@@ -19,6 +19,7 @@ from tasteloop.recommender.fitting import (
 )
 from tasteloop.recommender.folding import Matrix, OnlyNew
 from tasteloop.recommender.recommend import Recommender
+from tasteloop.recommender.terms import rows_product
 from tasteloop.recommender.weights import FittedWeights, ValidationRows, fit_weights
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def _ease_scores(
     """[rows, J]: EASE's scores of a block of rows, 0 at the items that are not compared."""
     folded = rows.histories.fold(decay, part)
     scores = np.zeros_like(folded.liked)
-    scores[:, columns] = folded.recent_liked[:, columns] @ weights
+    scores[:, columns] = rows_product(folded.recent_liked[:, columns], weights)
     return scores
 
 

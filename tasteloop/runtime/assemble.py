@@ -12,12 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tasteloop import answers
-from tasteloop.behaviour.events import TEXT, USER, Event
+from tasteloop.behaviour.events import TEXT, USER
 from tasteloop.behaviour.items import SENTIMENT
-from tasteloop.behaviour.snapshots import FUTURE, SPLIT, TRAIN, VALIDATION, Snapshots
+from tasteloop.behaviour.snapshots import (
+    FUTURE,
+    SPLIT,
+    TRAIN,
+    VALIDATION,
+    Snapshots,
+    StoredHistories,
+    draw_rows,
+)
 from tasteloop.bundle.card import BundleCard, RecommenderCard
 from tasteloop.bundle.manifest import seal
 from tasteloop.bundle.names import (
@@ -30,7 +37,7 @@ from tasteloop.bundle.names import (
 )
 from tasteloop.files import atomic_directory, atomic_write, read_json, write_json
 from tasteloop.recommender.collaborative import Past
-from tasteloop.recommender.fitting import FittingData, RecommenderSettings, fit_terms
+from tasteloop.recommender.fitting import FittingData, RecommenderSettings, fit_terms, mark_futures
 from tasteloop.recommender.folding import HistoryTable, Matrix
 from tasteloop.recommender.tuning import tune
 from tasteloop.recommender.weights import ValidationRows
@@ -86,8 +93,9 @@ def fit_recommender(
 
     began = time.monotonic()
     training = read_json(model / TRAINING)
-    # none where no head for interests was trained
-    data = replace(Snapshots.read(snapshots), labels=training["labels"])
+    data = Snapshots.read(snapshots)
+    # no labels where no head for interests was trained; the histories' texts are not read here
+    data = replace(data, labels=training["labels"], table=data.table.drop(TEXT))
     validation = data.split(VALIDATION)
     with atomic_directory(out) as directory:
         # 1. what answers without a recommender: encoders, items, habits
@@ -106,10 +114,10 @@ def fit_recommender(
         session = Session.open(directory, card)
         vectors = session.item_vectors()
         interests = predictions.get(answers.INTERESTS, np.zeros((len(validation), 0), np.float32))
-        drawn = _draw(len(validation), settings.weight_rows)
+        drawn = draw_rows(len(validation), settings.weight_rows)
         validation, interests = validation[drawn], interests[drawn]
         histories = data.histories(validation)
-        train = data.split(TRAIN)
+        train = data.split(TRAIN).select(FUTURE)
         truth = data.truth(train)
         rows = ValidationRows(
             HistoryTable.of(histories, data.catalogue, data.text),
@@ -118,7 +126,12 @@ def fit_recommender(
             validation[USER].to_numpy(),
         )
         fitting_data = FittingData(
-            vectors, data.catalogue, data.labels, truth, train[FUTURE].to_list(), data.text
+            vectors,
+            data.catalogue,
+            data.labels,
+            truth,
+            mark_futures(train[FUTURE], len(data.catalogue)),
+            data.text,
         )
         tuned = tune(Past.before(data.meta["validation_from"], data), fitting_data, rows, settings)
         final = fit_terms(Past.before(data.meta["test_from"], data), fitting_data, settings, tuned)
@@ -145,13 +158,6 @@ def fit_recommender(
         digest = seal(directory)
     middling = {name: a for name, (a, _) in tuned.weights.items()}
     return RecommenderResult(middling, tuned.ndcg, digest, time.monotonic() - began)
-
-
-def _draw(count: int, most: int) -> NDArray[np.int64]:
-    """The numbers of so many rows at most, ascending: all, or as many drawn at random."""
-    if count <= most:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
 
 
 def _judged(data: Snapshots, predictions: dict[str, Matrix]) -> dict[str, Judged]:
@@ -206,7 +212,7 @@ _SENTENCES = (
 
 
 def _golden(
-    directory: Path, card: BundleCard, data: Snapshots, histories: list[list[Event]]
+    directory: Path, card: BundleCard, data: Snapshots, histories: StoredHistories
 ) -> dict[str, Any]:
     """Questions with this trainer's own answers: a server that answers otherwise is not serving
     this model.

@@ -50,7 +50,7 @@ class Judged:
         trainer: [n, outputs], the trainer's probabilities.
     """
 
-    inputs: list[Any]
+    inputs: Sequence[Any]
     truth: Matrix
     trainer: Matrix
 

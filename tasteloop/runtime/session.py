@@ -42,6 +42,7 @@ from tasteloop.runtime.stages import stage
 Matrix = NDArray[np.float32]
 _ROWS = 256  # histories that are ranked at once, fewer where the catalogue is large:
 _SCORES = 2**22  # of one term
+_READ = 8192  # histories whose interests are computed at once
 CACHE_MEGABYTES = 64.0
 
 
@@ -193,8 +194,12 @@ class Session:
     # --- the answers ---
 
     def interests(self, histories: Sequence[Sequence[Event]]) -> Matrix:
-        """Calibrated probabilities [n, K]."""
-        return from_log_odds(self.interest_terms(histories))
+        """Calibrated probabilities [n, K]; read in blocks of histories."""
+        blocks = [
+            from_log_odds(self.interest_terms(histories[start : start + _READ]))
+            for start in range(0, max(len(histories), 1), _READ)
+        ]
+        return np.concatenate(blocks)
 
     def ranking_interests(self, histories: Sequence[Sequence[Event]]) -> Matrix:
         """What `rank` takes: the probabilities [n, K], and [n, 0] of a model without interests."""

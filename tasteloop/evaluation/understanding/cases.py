@@ -207,13 +207,14 @@ def _evenly_by_length(histories: Sequence[Sequence[Event]], count: int) -> list[
     whatever the seed, so that seeds differ in phrases, labels and items alone.
     """
     choices = random.Random(0)
-    ordered = sorted(histories, key=len)
+    lengths = [len(history) for history in histories]
+    ordered = sorted(range(len(lengths)), key=lengths.__getitem__)
     parts = count - 1
     chosen: list[History] = [()]
     for part in range(parts):
         within = ordered[len(ordered) * part // parts : len(ordered) * (part + 1) // parts]
         if within:
-            chosen.append(tuple(choices.choice(within)))
+            chosen.append(tuple(histories[choices.choice(within)]))
     return chosen
 
 

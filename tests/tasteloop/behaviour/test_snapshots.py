@@ -21,6 +21,7 @@ from tasteloop.behaviour.snapshots import (
     SPLITS,
     PrepareSettings,
     Snapshots,
+    draw_rows,
     history_lengths,
 )
 from tasteloop.behaviour.text import behaviour_text
@@ -34,7 +35,28 @@ def snapshots(tiny_snapshots: Path) -> Snapshots:
 
 
 def test_no_rows_have_no_histories(snapshots: Snapshots) -> None:
-    assert snapshots.histories(snapshots.table.head(0)) == []
+    assert list(snapshots.histories(snapshots.table.head(0))) == []
+
+
+def test_histories_and_truth_are_the_same_in_blocks_of_any_size(
+    snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    histories, truth = snapshots.histories(snapshots.table), snapshots.truth(snapshots.table)
+    expected = histories[:]
+
+    monkeypatch.setattr("tasteloop.behaviour.snapshots._BLOCK", 3)
+
+    assert list(histories) == expected
+    assert [histories[0], histories[-1]] == [expected[0], expected[-1]]
+    assert histories[4:9] == expected[4:9]
+    assert np.array_equal(snapshots.truth(snapshots.table), truth)
+
+
+def test_rows_are_drawn_alike_each_time_and_only_where_there_are_more() -> None:
+    assert draw_rows(5, 5).tolist() == [0, 1, 2, 3, 4]
+    drawn = draw_rows(1000, 10)
+    assert len(set(drawn.tolist())) == 10
+    assert drawn.tolist() == sorted(draw_rows(1000, 10).tolist())
 
 
 def test_history_ends_before_the_future_begins(snapshots: Snapshots) -> None:

@@ -41,6 +41,24 @@ def test_they_know_more_than_the_base_rates(habits: Habits, data: Snapshots) -> 
     assert average_precision(said, truth) > average_precision(rates, truth) + 0.05
 
 
+def test_of_many_rows_some_are_drawn_to_fit_them(
+    habits: Habits, data: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasteloop.encoder.habits.MOST_ROWS", 10**6)
+    assert np.array_equal(Habits.fit(data).weights, habits.weights)
+
+    monkeypatch.setattr("tasteloop.encoder.habits.MOST_ROWS", 150)
+    fewer = Habits.fit(data)
+
+    rows = data.split(TEST)
+    histories, truth = data.histories(rows), data.truth(rows)
+    said = fewer.logits(histories, data.catalogue, data.labels, data.text)
+    assert not np.array_equal(fewer.weights, habits.weights)
+    assert average_precision(said, truth) > average_precision(
+        np.tile(truth.mean(0), (len(rows), 1)), truth
+    )
+
+
 def test_no_history_and_unknown_items_are_everybodys_average(
     habits: Habits, data: Snapshots
 ) -> None:
@@ -104,9 +122,9 @@ def test_a_bundles_interests_are_the_sum_of_their_terms(tiny_bundle: Path, data:
 
 
 def test_what_the_recommender_was_fitted_on_is_what_is_served(
-    tiny_model: Path, tiny_bundle: Path, data: Snapshots
+    tiny_model: Path, tiny_bundle: Path, data: Snapshots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The validation probabilities that finetune wrote, from histories alone."""
+    """The validation probabilities that finetune wrote, from histories alone, in blocks too."""
     from safetensors.numpy import load_file
 
     from tasteloop.behaviour.snapshots import VALIDATION
@@ -117,6 +135,10 @@ def test_what_the_recommender_was_fitted_on_is_what_is_served(
     assert np.allclose(
         load_file(tiny_model / "validation.safetensors")["interests"], served, atol=2e-2
     )
+
+    monkeypatch.setattr("tasteloop.runtime.session._READ", 7)
+    in_blocks = session.interests(data.histories(data.split(VALIDATION)))
+    assert np.allclose(in_blocks, served, atol=1e-5)
 
 
 def test_the_labels_of_what_is_likely_next_by_hand(data: Snapshots) -> None:

@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from tasteloop.encoder import checkpoint
-from tasteloop.encoder.batches import TaskData, length_buckets, load_tokenizer, pad, tokenize
+from tasteloop.encoder.batches import (
+    TaskData,
+    TokenIds,
+    length_buckets,
+    load_tokenizer,
+    pad,
+    tokenize,
+    tokenize_blocks,
+)
 from tasteloop.encoder.calibration import apply_calibration, calibrate
 from tasteloop.encoder.loop import Trained, _turn, train
 from tasteloop.encoder.model import TasteModel, load, load_encoder, save
@@ -36,7 +44,7 @@ def task(name: str = "interests", outputs: int = 2) -> TaskData:
     targets = np.zeros((96, outputs), np.float32)
     targets[:, 0] = [40 in row for row in ids]
     targets[:, -1] = rng.integers(0, 2, 96) if outputs > 1 else targets[:, 0]
-    return TaskData(name, ids, targets, np.arange(72), np.arange(72, 96))
+    return TaskData(name, TokenIds(ids), targets, np.arange(72), np.arange(72, 96))
 
 
 def fresh(encoder: Path, frozen: int = 0, heads: dict[str, int] | None = None) -> TasteModel:
@@ -185,7 +193,9 @@ def test_padding_changes_nothing_where_another_id_pads(tmp_path: Path) -> None:
     assert torch.allclose(alone, expected, atol=1e-5)
 
 
-def test_special_tokens_are_those_of_the_tokenizer(tmp_path: Path) -> None:
+def test_special_tokens_are_those_of_the_tokenizer_in_blocks_of_texts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     pieces = [
@@ -204,11 +214,14 @@ def test_special_tokens_are_those_of_the_tokenizer(tmp_path: Path) -> None:
     )
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     loaded = load_tokenizer(tmp_path)
-    assert tokenize(loaded, ["很好", "很好很好", "x"], 5) == [
-        [0, 4, 5, 2],
-        [0, 4, 5, 6, 2],
-        [0, 3, 2],
-    ]
+    texts = ["很好", "很好很好", "x"]
+    ids = tokenize(loaded, texts, 5)
+    assert ids == [[0, 4, 5, 2], [0, 4, 5, 6, 2], [0, 3, 2]]
+
+    monkeypatch.setattr("tasteloop.encoder.batches._TEXTS", 2)
+    in_blocks = TokenIds(tokenize_blocks(loaded, texts, 5))
+    assert [in_blocks[text].tolist() for text in range(3)] == ids
+    assert in_blocks.lengths.tolist() == [4, 5, 3]
 
 
 def test_the_encoder_is_the_one_that_transformers_runs(tiny_encoder: Path) -> None:

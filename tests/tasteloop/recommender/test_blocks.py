@@ -23,9 +23,11 @@ from tasteloop.recommender.fitting import (
     TunedSettings,
     fit_terms,
     fit_ties,
+    mark_futures,
 )
 from tasteloop.recommender.folding import FoldedHistories, HistoryTable, mark_seen
 from tasteloop.recommender.recommend import Recommender
+from tasteloop.recommender.terms import rows_product
 from tasteloop.recommender.tuning import tune
 from tasteloop.recommender.weights import ValidationRows
 
@@ -61,7 +63,7 @@ def _fit(data: Snapshots, block_cells: int) -> tuple[TunedSettings, Recommender]
         data.catalogue,
         data.labels,
         data.truth(train),
-        train[FUTURE].to_list(),
+        mark_futures(train[FUTURE], len(data.catalogue)),
         data.text,
     )
     past = Past.before(data.meta["validation_from"], data)
@@ -138,6 +140,15 @@ def test_item_item_weights_of_a_sparse_table_are_those_of_the_dense_one(
     dense_vectors, dense_activity = spectral(table, 4)
     assert activity.tolist() == dense_activity.tolist()
     assert vectors @ vectors.T == pytest.approx(dense_vectors @ dense_vectors.T, abs=1e-4)
+
+
+def test_a_product_with_few_weights_is_that_of_all_cells(table: np.ndarray) -> None:
+    weights = np.zeros((40, 80), np.float32)
+    weights[np.arange(40), np.arange(0, 80, 2)] = (
+        0.5  # half of the rows have a weight, 1 of 80 cells
+    )
+
+    assert rows_product(weights, table) == pytest.approx(weights @ table, abs=1e-6)
 
 
 def test_ties_of_a_sparse_future_are_those_of_the_dense_one(table: np.ndarray) -> None:

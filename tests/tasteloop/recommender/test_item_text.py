@@ -57,6 +57,15 @@ def test_an_item_is_expected_to_be_what_the_others_say() -> None:
         assert found[j] == pytest.approx(trust[j] * known[j] + (1 - trust[j]) * guess, abs=2e-3)
 
 
+def test_what_is_expected_is_the_same_in_blocks_of_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    text, known, trust = _problem()
+    whole = expected(text, known, trust, 2.0)
+
+    monkeypatch.setattr("tasteloop.recommender.item_text._BLOCK", 7)
+
+    assert expected(text, known, trust, 2.0) == pytest.approx(whole, abs=1e-5)
+
+
 def test_what_is_trusted_is_kept_and_nothing_known_is_nothing() -> None:
     text, known, _ = _problem()
     assert expected(text, known, np.ones(40, np.float32), 2.0) == pytest.approx(known, abs=1e-5)

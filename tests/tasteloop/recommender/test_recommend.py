@@ -26,6 +26,7 @@ from tasteloop.recommender.fitting import (
     fit_terms,
     fit_ties,
     leading,
+    mark_futures,
 )
 from tasteloop.recommender.folding import FoldedHistories
 from tasteloop.recommender.recommend import TERMS, Recommender
@@ -222,7 +223,9 @@ def _two_kinds(new: list[int]) -> tuple[Past, FittingData]:
     )
     vectors, truth = np.zeros((30, 1), np.float32), np.zeros((1, 1), np.float32)
     held = np.isin(np.arange(30), new)
-    return past.without(held), FittingData(vectors, catalogue, ["War"], truth, [[]], TextSettings())
+    future = mark_futures([[]], 30)
+    ground = FittingData(vectors, catalogue, ["War"], truth, future, TextSettings())
+    return past.without(held), ground
 
 
 def test_a_new_item_is_ranked_by_its_text_with_weights_of_its_own_and_its_reasons_add_up() -> None:
