@@ -16,6 +16,10 @@ from typing import Any
 
 INTERESTS, RECOMMEND, SENTIMENT = "interests", "recommend", "sentiment"
 
+INTENT = "intent"
+"""A head that nobody asks: what a clause does, which `interests` and `recommend` listen to
+(`tasteloop.language`)."""
+
 K = 10  # items that are recommended where the question does not say how many
 MOST_K = 1000
 

@@ -77,6 +77,7 @@ def tiny_model(
         frozen_layers=0,
         learning_rate=1e-3,
         batch_size=16,
+        intent_texts=600,
         tensorboard=False,
     )
 

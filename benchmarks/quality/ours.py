@@ -96,7 +96,7 @@ class _Histories:
 def _fold(rows: Rows, decay: float) -> folding.FoldedHistories:
     length = np.array([len(history) for history in rows.histories])
     return folding.FoldedHistories.decayed(
-        rows.matrix("liked", decay), rows.matrix("all", decay), length
+        rows.matrix("liked", decay), rows.matrix("unrejected", decay), rows.opinions(), length
     )
 
 

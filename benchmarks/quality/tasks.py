@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.snapshots import PrepareSettings
+from tasteloop.behaviour.text import TextSettings
 from tasteloop.recommender.collaborative import Table, mark
-from tasteloop.recommender.folding import row_blocks
+from tasteloop.recommender.folding import OPINION_DECAY, row_blocks
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 Matrix = NDArray[np.float32]
 Numbers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
-Feedback = Literal["liked", "all"]
+Feedback = Literal["liked", "all", "unrejected", "judged"]
 
 BLOCK_CELLS = 2**25  # of scores that are held at once: 128 MB in single precision
 
@@ -62,9 +63,28 @@ class Interactions:
         """The events of these row numbers, or where a mask is true."""
         return Interactions(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
+    @cached_property
+    def opinion(self) -> Matrix:
+        """[n] what each event says of its item, from -1 to 1: `Event.opinion`."""
+        text = TextSettings()
+        opinions = [
+            Event(kind, "", None, None if np.isnan(value) else value).opinion(
+                text.positive, text.negative
+            )
+            for kind, value in zip(self.kind.tolist(), self.value.tolist(), strict=True)
+        ]
+        return np.array(opinions, np.float32)
+
     def of(self, feedback: Feedback) -> Mask:
-        """[n]: has an item and is of this feedback."""
-        return (self.item >= 0) & (self.liked if feedback == "liked" else True)
+        """[n]: has an item and is of this feedback: liked, all, what does not reject the item, or
+        what has an opinion of it.
+        """
+        which: Mask = self.item >= 0
+        if feedback == "liked":
+            return which & self.liked
+        if feedback == "unrejected":
+            return which & (self.opinion >= 0)
+        return which & (self.opinion != 0) if feedback == "judged" else which
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,6 +193,17 @@ class Rows:
         """[n, J]: each item of the history with `decay` to the power of how many events came after
         its newest.
         """
+        return self._newest(feedback, decay, np.ones(len(self.events), np.float32))
+
+    def opinions(self) -> Matrix:
+        """[n, J]: what the newest event with an opinion says of an item, as `FoldedHistories` has
+        it.
+        """
+        newest = self._newest("judged", OPINION_DECAY, self.events.opinion)
+        return np.asarray(newest.toarray(), np.float32)
+
+    def _newest(self, feedback: Feedback, decay: float, of_event: Matrix) -> csr_array:
+        """[n, J]: `of_event` at an item's newest event, decayed by how many events came after."""
         from scipy.sparse import csr_array
 
         length = np.array([len(h) for h in self.histories], np.int64)
@@ -184,7 +215,7 @@ class Rows:
         cell = row[which] * len(self.ranked) + self.events.item[flat[which]]
         _, newest = np.unique(cell, return_index=True)
         which = which[newest]
-        value = (decay ** after[which]).astype(np.float32)
+        value = (decay ** after[which] * of_event[flat[which]]).astype(np.float32)
         return csr_array((value, (row[which], self.events.item[flat[which]])), shape=self.shape)
 
     def matrix(self, feedback: Feedback = "liked", decay: float = 1.0) -> Matrix:

@@ -84,6 +84,13 @@ class Event:
             return False
         return kind.is_positive(self.value, threshold)
 
+    def opinion(self, positive: float = 0.7, negative: float = 0.4) -> float:
+        """What the event says of its item, from -1 to 1 (`Kind.opinion`); 0 of an unknown kind."""
+        kind = KINDS.get(self.kind)
+        if self.item is None or kind is None:
+            return 0.0
+        return kind.opinion(self.value, positive, negative)
+
     @property
     def is_act(self) -> bool:
         """Whether the user did something; False for what was merely shown."""

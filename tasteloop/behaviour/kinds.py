@@ -32,7 +32,7 @@ class Kind:
         verb: what the text of a history says that the user did.
         strength: from -1 (rejects the item) to 1 (pays for it or praises it). The sign says whether
             the kind is positive, negative or, at 0, neutral. The size says how much the act tells
-            beside others; nothing reads it yet.
+            beside others: a prior, for data that have too few kinds to learn it from.
         value: what the value of an event means for a positive kind. "ignored": the act says all.
             "corrects": the event is positive unless it has a value below the threshold.
             "decides": the event is positive only with a value from the threshold up.
@@ -67,6 +67,30 @@ class Kind:
         if value is None:
             return self.value != "decides"
         return self.value == "ignored" or value >= threshold - ROUNDING
+
+    @property
+    def value_matters(self) -> bool:
+        """Whether the value of an event decides what it says."""
+        return self.strength > 0 and self.value != "ignored"
+
+    def opinion(self, value: float | None, positive: float, negative: float) -> float:
+        """What an event of this kind says of its item, from -1 (rejects it) to 1.
+
+        A value that counts says it where there is one: from `positive` up for the item, below
+        `negative` against it, nothing in between.
+
+        >>> KINDS["rate"].opinion(1.0, 0.7, 0.4), KINDS["rate"].opinion(0.0, 0.7, 0.4)
+        (1.0, -1.0)
+        >>> KINDS["share"].opinion(None, 0.7, 0.4), KINDS["skip"].opinion(None, 0.7, 0.4)
+        (0.8, -0.3)
+        """
+        if not self.value_matters:
+            return self.strength
+        if value is None:
+            return 0.0 if self.value == "decides" else self.strength
+        if value >= positive - ROUNDING:
+            return self.strength * value
+        return -self.strength * (1 - value) if value < negative - ROUNDING else 0.0
 
 
 DECLARED = (

@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -169,6 +169,12 @@ class Snapshots:
     def events(self) -> pl.DataFrame:
         """The events table: users and times ascending."""
         return read_parquet(self.directory / EVENTS)
+
+    def with_events(self, events: pl.DataFrame) -> Snapshots:
+        """The same snapshots of events that are known better: as many, in the same order."""
+        known = replace(self)
+        known.__dict__["events"] = events  # where the cached property keeps it
+        return known
 
     def histories(self, rows: pl.DataFrame) -> StoredHistories:
         """The events behind each row, oldest first."""

@@ -9,4 +9,6 @@ README_FILE = "README.md"
 ITEMS_FILE = "items.parquet"
 RECOMMENDER_FILE = "recommender.safetensors"
 HABITS_FILE = "habits.safetensors"
+LANGUAGE_FILE = "language.safetensors"
+BASE_MODEL = "encoder"  # the encoder as it was published, without heads
 MODELS_DIRECTORY = "models"  # a directory for each encoder

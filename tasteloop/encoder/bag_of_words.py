@@ -44,6 +44,7 @@ UNITS: dict[str, dict[str, Any]] = {
 }
 _LEAST_TEXTS = 2  # that a known unit is in: a quotation in another language makes no language known
 STRENGTHS = (4.0, 16.0, 64.0)  # inverse regularisation
+LEAST_TRUST = 0.1  # of the log-odds of a text in words that training did not have
 BUCKETS = 2**20  # of hashed n-grams; 12,000 Chinese reviews have 700,000 different ones
 
 
@@ -210,15 +211,15 @@ def share(encoder: NDArray[Any], bag: NDArray[Any], positive: NDArray[Any]) -> f
 
 
 def trust(familiarity: NDArray[Any], none_at: float, full_at: float) -> NDArray[np.float32]:
-    """What the log-odds of texts are multiplied by, from 0 to 1: linear in the share of their units
-    that training had.
+    """What the log-odds of texts are multiplied by, from 0.1 to 1: linear in the share of their
+    units that training had. Texts that it knows nothing of keep their order, near a half.
 
     Args:
         familiarity: that share [n].
-        none_at, full_at: from which share on they count at all, and fully.
+        none_at, full_at: up to which share they count least, and from which on fully.
     """
     rise = (np.asarray(familiarity) - none_at) / (full_at - none_at)
-    weights: NDArray[np.float32] = rise.clip(0, 1).astype(np.float32)
+    weights: NDArray[np.float32] = rise.clip(LEAST_TRUST, 1).astype(np.float32)
     return weights
 
 

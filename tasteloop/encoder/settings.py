@@ -24,6 +24,12 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
         None, ge=1, description="Use only so many of its lowest layers; null: all."
     )
     tasks: tuple[Literal["interests", "sentiment"], ...] = ("interests", "sentiment")
+    intent_texts: int = Field(
+        6000,
+        ge=0,
+        description="Learn from at most so many phrases whether a text wants something or refuses "
+        "it; 0: no text is listened to.",
+    )
     together: bool = Field(True, description="One encoder for all tasks; false: one encoder each.")
     epochs: int = Field(3, ge=1)
     batch_size: int = Field(32, ge=1)
@@ -57,7 +63,8 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
     )
     familiar: tuple[float, float] | None = Field(
         (0.5, 0.8),
-        description="Shares of known words from which on a text's sentiment counts at all, and fully; null: all count.",
+        description="Shares of known words up to which a text's sentiment counts least, and from "
+        "which on fully; null: all count.",
     )
     no_opinions: int = Field(
         0,

@@ -15,11 +15,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasteloop.answers import INTERESTS, SERVED_MODELS
+from tasteloop.answers import INTENT, INTERESTS, SERVED_MODELS
 from tasteloop.behaviour.events import TEXT
 from tasteloop.behaviour.items import SENTIMENT, SOURCE
 from tasteloop.behaviour.snapshots import SPLIT, TRAIN, VALIDATION, Snapshots
-from tasteloop.bundle.names import MODELS_DIRECTORY
+from tasteloop.bundle.names import BASE_MODEL, MODELS_DIRECTORY
 from tasteloop.datasets import statements
 from tasteloop.encoder import bag_of_words
 from tasteloop.encoder.batches import TaskData, TokenIds, load_tokenizer, tokenize_blocks
@@ -31,6 +31,7 @@ from tasteloop.encoder.settings import TrainingSettings
 from tasteloop.encoder.workers import Workers
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_directory, write_json
+from tasteloop.language.intents import intent_texts
 from tasteloop.version import code_version
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BASE = "encoder"  # the model of a bundle without heads
 _REVIEWS = 200  # that say which language they are in
 TRAINING, PREDICTIONS = "training.json", "validation.safetensors"
 
@@ -64,8 +64,9 @@ def finetune(
     """Fine-tune, calibrate, choose thresholds; under torchrun all processes together, of which the
     first writes.
 
-    The heads are those of `settings.tasks` that the data can teach. Data with neither labels nor
-    reviews teaches none: then the encoder stays as it is, to read the items' texts.
+    The heads are those of `settings.tasks` that the data can teach, and `intent`, which phrases
+    teach. Beside the fine-tuned encoder the published one is kept. Data with neither labels nor
+    reviews teaches none of the tasks: then that one reads the items' texts.
 
     Args:
         snapshots: what `prepare` wrote.
@@ -82,11 +83,11 @@ def finetune(
     With the directories of an encoder and of snapshots in `encoder` and `snapshots`:
 
     >>> settings = TrainingSettings(
-    ...     encoder=str(encoder), epochs=1, frozen_layers=0, tensorboard=False
+    ...     encoder=str(encoder), epochs=1, frozen_layers=0, intent_texts=300, tensorboard=False
     ... )
     >>> result = finetune(snapshots, settings, Path("model"), Path("work"))
     >>> result.epochs, sorted(result.validation)
-    (1, ['interests', 'sentiment'])
+    (1, ['intent', 'interests', 'sentiment'])
     >>> finetune(Path("none"), settings, Path("model"), Path("work"))
     Traceback (most recent call last):
         ...
@@ -111,7 +112,8 @@ def finetune(
         )
 
     # 2. what training.json will say
-    groups = [tasks] if settings.together or not tasks else [[task] for task in tasks]
+    intent = [_intent(data, tokenizer, settings)] if settings.intent_texts else []
+    groups = _groups(tasks, intent, settings.together)
     labels = data.labels if any(task.name == INTERESTS for task in tasks) else []
     report: dict[str, Any] = {
         "encoder": settings.encoder,
@@ -132,10 +134,14 @@ def finetune(
     )
     with written as directory:
         for group in groups:
-            name = "+".join(task.name for task in group) or BASE
+            name = "+".join(task.name for task in group) or BASE_MODEL
             torch.manual_seed(settings.seed)
             model = TasteModel(
-                load_encoder(source, settings.encoder_layers, settings.encoder_dropout),
+                load_encoder(
+                    source if group else _published(source),
+                    settings.encoder_layers,
+                    settings.encoder_dropout,
+                ),
                 {task.name: task.targets.shape[1] for task in group},
                 settings.frozen_layers,
                 settings.dropout,
@@ -170,11 +176,12 @@ def finetune(
     # 4. the result
     for name in report["models"]:
         Checkpoint.discard(work / name)
-    if not trained:
+    if not tasks:
         log.info(
             "%s is kept as it is: the data has neither labels nor reviews to fine-tune it on",
             settings.encoder,
         )
+    if not trained:
         return TrainingResult({}, 0.0, seconds, 0, "fp32")
     quality = {name: value for result in trained for name, value in result.quality.items()}
     log.info(
@@ -187,6 +194,41 @@ def finetune(
     )
     return TrainingResult(
         quality, speed, seconds, max(len(r.history) for r in trained), trained[0].precision
+    )
+
+
+def _groups(tasks: list[TaskData], intent: list[TaskData], together: bool) -> list[list[TaskData]]:
+    """The tasks of each model, the one that reads behaviour and items first.
+
+    The encoder as it was published is kept beside: it knows what words mean, whatever the tasks
+    made of its copy. Without a task of the data it is also the one that reads items.
+    """
+    if not tasks:
+        return [[], intent] if intent else [[]]
+    if together:
+        return [[*tasks, *intent], []] if intent else [tasks]
+    return [[task] for task in (*tasks, *intent)] + ([[]] if intent else [])
+
+
+def _published(source: Path) -> Path:
+    """The encoder as it was published: beside a bundle's fine-tuned one, which a retraining starts
+    from, lies the copy that was kept of it.
+    """
+    kept = source.parent / BASE_MODEL
+    return kept if source.parent.name == MODELS_DIRECTORY and kept.is_dir() else source
+
+
+def _intent(data: Snapshots, tokenizer: Any, settings: TrainingSettings) -> TaskData:
+    """What a clause does, learned from phrases."""
+    import numpy as np
+
+    found = intent_texts(data.catalogue, data.labels, settings.intent_texts, settings.seed)
+    return TaskData(
+        INTENT,
+        TokenIds(tokenize_blocks(tokenizer, found.texts, data.text.max_tokens)),
+        found.does,
+        np.flatnonzero(~found.is_validation),
+        np.flatnonzero(found.is_validation),
     )
 
 
@@ -220,7 +262,7 @@ def _calibrate_task(
         validation = data.histories(data.split(VALIDATION))
         own = habits.logits(validation, data.catalogue, data.labels, data.text)
     truth = task.targets[task.validation]
-    precision = getattr(settings.confident_precision, task.name)
+    precision = getattr(settings.confident_precision, task.name, 1.0)
     calibration = calibrate(logits, truth, own, precision, trust, sources)
     description = {
         "model": model,

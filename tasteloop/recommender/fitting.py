@@ -27,6 +27,8 @@ from tasteloop.recommender.recommend import TERMS, Recommender
 if TYPE_CHECKING:
     import polars as pl
 
+_KIN_WIDTH = 32  # components of texts by which items without labels are alike
+
 # λ that terms start from, and are pulled towards: a plain mixture that ranks well by itself
 START = {
     "collaborative": 0.5,
@@ -35,6 +37,13 @@ START = {
     "nearby": 0.3,
     "popularity": 0.2,
 }
+# λ of what is asked for, before data say more: by these a title that is named comes first, a label
+# that is wanted before what the history alone would bring, and what is refused last.
+# The least λ of an opinion. The next act of somebody who rates films in the order of a page says
+# little about what they thought of the last one; they would still be surprised to be shown more of
+# what they rejected.
+LEAST_OPINION = 0.08
+ASKED_START = {"asked_labels": 2.5, "asked_text": 1.0, "asked_titles": 10.0, "refused": 4.0}
 
 
 class RecommenderSettings(BaseModel, frozen=True, extra="forbid"):
@@ -97,6 +106,8 @@ class FittingData:
     Attributes:
         vectors: [J, d] of the items' texts, of length 1.
         truth: [n, K] interests of the training rows; future: [n, J] of 0 and 1, what followed them.
+        meaning: [J, m] of the items' texts by the encoder as it was published, of length 1; None
+            where no words are listened to.
     """
 
     vectors: Matrix
@@ -105,6 +116,7 @@ class FittingData:
     truth: Matrix
     future: Table
     text: TextSettings
+    meaning: Matrix | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +167,9 @@ def fit_terms(
     ties, factors_liked, factors_seen, spread, popular = np.split(blended, ends, axis=1)
 
     # 3. labels
+    meaning = data.meaning
+    if meaning is None:
+        meaning = np.zeros((past.items, 0), np.float32)
     all_labels = data.catalogue.membership(data.catalogue.label_names).astype(np.float32)
     events_by_label = past.seen.sum(0) @ all_labels
     return Recommender(
@@ -171,13 +186,27 @@ def fit_terms(
         spectral=np.asarray(spread / root, np.float32),
         activity=activity,
         popularity=popular[:, 0].copy(),
-        weights=tuned.weights or {name: (START.get(name, 0.0), 0.0) for name in TERMS},
+        kin=_kin(all_labels, meaning),
+        bears=data.catalogue.membership(data.labels).copy(),
+        meaning=meaning,
+        weights={name: (value, 0.0) for name, value in ASKED_START.items()}
+        | (tuned.weights or {name: (START.get(name, 0.0), 0.0) for name in TERMS}),
         decay=tuned.decay,
         als=(settings.als_alpha, settings.als_regularisation),
         text=data.text,
         new=np.flatnonzero(met == 0).astype(np.int32),
         new_weights=tuned.new_weights,
     )
+
+
+def _kin(labels: Matrix, meaning: Matrix) -> Matrix:
+    """[J, q] of length 1: an item's labels [J, L], or where there are none the leading components
+    of what its text means, about their mean. 0 for an item that has neither.
+    """
+    centred = meaning - meaning.mean(0, keepdims=True)
+    told = labels if labels.shape[1] else leading(centred, _KIN_WIDTH)
+    length = np.linalg.norm(told, axis=1, keepdims=True)
+    return np.asarray(told / np.maximum(length, 1e-9), np.float32)
 
 
 def mark_futures(futures: Sequence[Sequence[int]] | pl.Series, items: int) -> Table:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ Matrix = NDArray[np.float32]
 # histories is computed for so many at once.
 BLOCK_CELLS = 2**22
 
+# What a user thought of an item counts so much less with every act since.
+OPINION_DECAY = 0.9
+
 
 @dataclass(frozen=True)
 class FoldedHistories:
@@ -35,6 +38,8 @@ class FoldedHistories:
     Attributes:
         liked, seen: [n, J] of 0 and 1: positive events, and any.
         recent_liked, recent_seen: [n, J]: the decay to the power of how many events came after.
+        opinions: [n, J] from -1 to 1: what the newest event with an opinion says of an item, less
+            the more events came after.
         length: [n] events.
     """
 
@@ -42,6 +47,7 @@ class FoldedHistories:
     seen: Matrix
     recent_liked: Matrix
     recent_seen: Matrix
+    opinions: Matrix
     length: NDArray[np.int64]
 
     @classmethod
@@ -51,22 +57,34 @@ class FoldedHistories:
         catalogue: Catalogue,
         decay: float,
         text: TextSettings,
+        opinions_count: bool = True,
     ) -> FoldedHistories:
         """Fold histories, as much of each as the text settings say; the newest event of an item
         counts.
+
+        Args:
+            opinions_count: False as it was before opinions: none has any, and what was rejected
+                was seen.
         """
         shape = (len(histories), len(catalogue))
         liked, seen = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        opinions = np.zeros(shape, np.float32)
         for row, history in enumerate(histories):
-            ranks_liked, ranks_seen = _newest_ranks(history, catalogue, text)
-            for matrix, ranks in ((liked, ranks_liked), (seen, ranks_seen)):
+            newest = _Newest.of(history, catalogue, text, opinions_count)
+            for matrix, ranks in ((liked, newest.liked), (seen, newest.seen)):
                 for position, rank in ranks.items():
                     matrix[row, position] = decay**rank
-        return cls.decayed(liked, seen, _lengths(histories))
+            for position, opinion in newest.opinions.items():
+                opinions[row, position] = opinion
+        return cls.decayed(liked, seen, opinions, _lengths(histories))
 
     @classmethod
     def decayed(
-        cls, recent_liked: Matrix, recent_seen: Matrix, length: NDArray[np.int64]
+        cls,
+        recent_liked: Matrix,
+        recent_seen: Matrix,
+        opinions: Matrix,
+        length: NDArray[np.int64],
     ) -> FoldedHistories:
         """From the decayed matrices alone."""
         one = np.float32(1)
@@ -75,6 +93,7 @@ class FoldedHistories:
             np.where(recent_seen > 0, one, 0),
             recent_liked,
             recent_seen,
+            opinions,
             length,
         )
 
@@ -104,12 +123,14 @@ class HistoryTable:
     Attributes:
         liked, seen: [n, J] sparse, of positive events and of any: 1 + how many events came after
             the newest one of an item.
+        opinions: [n, J] sparse, as `FoldedHistories` has them.
         consumed: [n, J] sparse, 1 where the history consumed an item.
         length: [n] events.
     """
 
     liked: csr_array
     seen: csr_array
+    opinions: csr_array
     consumed: csr_array
     length: NDArray[np.int64]
 
@@ -119,14 +140,20 @@ class HistoryTable:
     ) -> HistoryTable:
         """Read histories, as much of each as the text settings say."""
         liked, seen, consumed = _SparseRows(), _SparseRows(), _SparseRows()
+        opinions = _SparseRows("f")
         for history in histories:
-            ranks_liked, ranks_seen = _newest_ranks(history, catalogue, text)
-            liked.append({position: 1 + rank for position, rank in ranks_liked.items()})
-            seen.append({position: 1 + rank for position, rank in ranks_seen.items()})
+            newest = _Newest.of(history, catalogue, text)
+            liked.append({position: 1 + rank for position, rank in newest.liked.items()})
+            seen.append({position: 1 + rank for position, rank in newest.seen.items()})
+            opinions.append(newest.opinions)
             consumed.append(dict.fromkeys(_consumed(history, catalogue), 1))
         items = len(catalogue)
         return cls(
-            liked.table(items), seen.table(items), consumed.table(items), _lengths(histories)
+            liked.table(items),
+            seen.table(items),
+            opinions.table(items),
+            consumed.table(items),
+            _lengths(histories),
         )
 
     @property
@@ -137,7 +164,10 @@ class HistoryTable:
     def fold(self, decay: float, rows: slice) -> FoldedHistories:
         """`FoldedHistories.of` some rows."""
         return FoldedHistories.decayed(
-            _decayed(self.liked[rows], decay), _decayed(self.seen[rows], decay), self.length[rows]
+            _decayed(self.liked[rows], decay),
+            _decayed(self.seen[rows], decay),
+            np.asarray(self.opinions[rows].toarray(), np.float32),
+            self.length[rows],
         )
 
     def hidden(self, rows: slice) -> NDArray[np.bool_]:
@@ -175,6 +205,7 @@ class OnlyNew:
         return FoldedHistories.decayed(
             np.where(self.is_new, 0, folded.recent_liked),
             np.where(self.is_new, 0, folded.recent_seen),
+            np.where(self.is_new, 0, folded.opinions),
             folded.length,
         )
 
@@ -209,22 +240,42 @@ def _consumed(history: Sequence[Event], catalogue: Catalogue) -> Iterator[int]:
             yield position
 
 
-def _newest_ranks(
-    history: Sequence[Event], catalogue: Catalogue, text: TextSettings
-) -> tuple[dict[int, int], dict[int, int]]:
-    """By position of an item, how many events came after its newest positive event, and after its
-    newest of any kind.
+@dataclass(frozen=True)
+class _Newest:
+    """What a history says of items, by their positions.
+
+    Attributes:
+        liked, seen: how many events came after the newest positive event, and after the newest of
+            any kind.
+        opinions: what the newest event with an opinion says, decayed by how many came after.
     """
-    liked: dict[int, int] = {}
-    seen: dict[int, int] = {}
-    newest_first = reversed(in_order(history, text.history_limit))
-    for rank, event in enumerate(newest_first):
-        position = catalogue.index.get(event.item or "")
-        if position is not None:
-            seen.setdefault(position, rank)
+
+    liked: dict[int, int]
+    seen: dict[int, int]
+    opinions: dict[int, float]
+
+    @classmethod
+    def of(
+        cls,
+        history: Sequence[Event],
+        catalogue: Catalogue,
+        text: TextSettings,
+        opinions_count: bool = True,
+    ) -> _Newest:
+        newest = cls({}, {}, {})
+        newest_first = reversed(in_order(history, text.history_limit))
+        for rank, event in enumerate(newest_first):
+            position = catalogue.index.get(event.item or "")
+            if position is None:
+                continue
+            opinion = event.opinion(text.positive, text.negative) if opinions_count else 0.0
+            if opinion >= 0:
+                newest.seen.setdefault(position, rank)
             if event.positive(text.positive):
-                liked.setdefault(position, rank)
-    return liked, seen
+                newest.liked.setdefault(position, rank)
+            if opinion:
+                newest.opinions.setdefault(position, opinion * OPINION_DECAY**rank)
+        return newest
 
 
 def _lengths(histories: Sequence[Sequence[Event]]) -> NDArray[np.int64]:
@@ -234,12 +285,15 @@ def _lengths(histories: Sequence[Sequence[Event]]) -> NDArray[np.int64]:
 
 
 class _SparseRows:
-    """Rows of whole numbers over the items, put together one after the other."""
+    """Rows of numbers over the items, put together one after the other; whole numbers where the
+    type is "i", others where it is "f".
+    """
 
-    def __init__(self) -> None:
-        self.ends, self.items, self.values = array("q", [0]), array("i"), array("i")
+    def __init__(self, typecode: str = "i") -> None:
+        self.ends, self.items = array("q", [0]), array("i")
+        self.values: array[Any] = array(typecode)
 
-    def append(self, row: Mapping[int, int]) -> None:
+    def append(self, row: Mapping[int, float]) -> None:
         """Add a row of values by position."""
         self.items.extend(row.keys())
         self.values.extend(row.values())

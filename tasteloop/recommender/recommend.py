@@ -18,7 +18,21 @@ depends on how much is known.
   al. 2021, GF-CF);
 - nearby, nearby_whole: items that stood close together in others' histories, to the newest of the
   history and to all;
-- popularity: log of positive events, decayed by age with a half-life.
+- popularity: log of positive events, decayed by age with a half-life;
+- opinion: `Σ_e o_e · kin(j, e)` over the events e of the history, with `o_e` from -1 to 1 what the
+  event says of its item (`tasteloop.behaviour.kinds`) and kin the cosine of two items' labels, or
+  of their texts where the catalogue has no labels. It is not standardised: a stronger act weighs
+  more, and a rejection lowers what is alike.
+
+And what the user asked for in words (`tasteloop.language`), 0 where they asked for nothing:
+
+- asked_labels: `Σ_k q_k · b_jk / √(labels of j)` with `q_k` how probable it is that label k is
+  wanted and b_jk whether j bears it;
+- asked_text: cosine of what was asked for and the item's text, both by the encoder as it was
+  published, standardised and as strong as the wish is sure;
+- asked_titles: how probable it is that the item's title was named;
+- refused: `Σ_k b_jk · log(1 - r_k)` with `r_k` how probable it is that label k is refused, and the
+  same of a title: the log of the probability that nothing that j bears is refused.
 
 Ties, factors, spectral vectors and popularity of an item that few have met lean on what its text
 lets expect (`tasteloop.recommender.item_text`); one that nobody has met has λ of its own, fitted on
@@ -28,7 +42,7 @@ items held out on purpose.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
@@ -40,11 +54,14 @@ from tasteloop.behaviour.text import TextSettings
 from tasteloop.bundle.arrays import mapped_arrays
 from tasteloop.bundle.card import BundleCard
 from tasteloop.bundle.names import RECOMMENDER_FILE
+from tasteloop.language.wishes import Wishes
 from tasteloop.recommender.folding import FoldedHistories, Matrix
 from tasteloop.recommender.terms import (
     Factors,
+    ListedTerm,
     Positions,
     SharedTerm,
+    SumTerm,
     Term,
     Weights,
     centre_length,
@@ -66,7 +83,12 @@ TERMS = (
     "nearby",
     "nearby_whole",
     "popularity",
+    "opinion",
 )
+"""Terms of what the user did."""
+ASKED = ("asked_labels", "asked_text", "asked_titles", "refused")
+"""Terms of what the user asked for."""
+_SURELY = 0.999  # nothing that is said is surer than this
 _MIXED_IN = 5  # events of everybody's in the label shares of a history
 
 
@@ -111,6 +133,9 @@ class Recommender:
         factors_liked, factors_seen: [J, f]; spectral: [J, f] singular vectors; activity [J]: users
             of an item.
         popularity: [J].
+        kin: [J, q] of length 1 or 0, what `opinion` compares items by.
+        bears: [J, K] of 0 and 1; meaning: [J, m] of the items' texts by the encoder as it was
+            published, of length 1. Both have no column in a model that hears nothing.
         weights: (a, b) of λ by term; decay: of a history event by its rank from the newest.
         als: alpha and regularisation.
         new: positions of items that nobody had met, for which new_weights hold in place of weights.
@@ -129,6 +154,9 @@ class Recommender:
     spectral: Matrix
     activity: Matrix
     popularity: Matrix
+    kin: Matrix
+    bears: Matrix
+    meaning: Matrix
     weights: dict[str, tuple[float, float]]
     decay: float
     als: tuple[float, float]
@@ -136,12 +164,15 @@ class Recommender:
     new: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     new_weights: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def score_terms(self, folded: FoldedHistories, interests: Matrix) -> TermScores:
+    def score_terms(
+        self, folded: FoldedHistories, interests: Matrix, wishes: Wishes | None = None
+    ) -> TermScores:
         """Compute every term of n histories, ready to be weighed and summed at any items.
 
         Args:
             folded: the histories, with this recommender's decay.
             interests: [n, K] their calibrated probabilities.
+            wishes: what their users asked for; None where none asked for anything.
 
         >>> import numpy as np
         >>> from tasteloop.behaviour.text import TextSettings
@@ -151,11 +182,12 @@ class Recommender:
         ...     nearby=np.eye(2, dtype=np.float32), ties=none, label_mean=none[:, 0],
         ...     membership=none.T, label_share=none[:, 0], factors_liked=one, factors_seen=one,
         ...     spectral=one, activity=one[:, 0], popularity=np.array([0, 1, 5], np.float32),
+        ...     kin=one, bears=none.T, meaning=none.T,
         ...     weights={name: (float(name == "popularity"), 0.0) for name in TERMS}, decay=1.0,
         ...     als=(4, 30), text=TextSettings(),
         ... )
         >>> nothing = np.zeros((1, 3), np.float32)
-        >>> folded = FoldedHistories.decayed(nothing, nothing, np.array([0]))
+        >>> folded = FoldedHistories.decayed(nothing, nothing, nothing, np.array([0]))
         >>> scores = recommender.score_terms(folded, np.zeros((1, 0), np.float32))
         >>> scores.scores().astype(float).round(2).tolist()  # popularity alone has a weight
         [[-0.93, -0.46, 1.39]]
@@ -176,16 +208,44 @@ class Recommender:
 
         # 3. the same for everybody
         terms["popularity"] = SharedTerm(self._standard_popularity)
+
+        # 4. what is as strong as the acts and words are
+        opinions = rows_product(folded.opinions, self.kin)
+        terms["opinion"] = self.factors["opinion"].plain(opinions)
+        if wishes is not None:
+            terms |= self._asked(wishes)
         known = centre_length(folded.length)[:, None]
-        return TermScores(self, {name: terms[name] for name in TERMS}, known)
+        ordered = {name: terms[name] for name in (*TERMS, *ASKED) if name in terms}
+        asked = np.zeros(len(known), np.bool_) if wishes is None else wishes.any
+        return TermScores(self, ordered, known, asked)
+
+    def _asked(self, wishes: Wishes) -> dict[str, Term]:
+        """The terms of what was asked for."""
+        text = self.factors["asked_text"].term(wishes.direction)
+        strength = np.linalg.norm(wishes.direction, axis=1, keepdims=True)
+        refused_titles = wishes.refused_titles.copy()
+        refused_titles.data = np.log(1 - _SURELY * refused_titles.data)
+        refused = np.log(1 - _SURELY * wishes.refused)
+        return {
+            "asked_labels": self.factors["asked_labels"].plain(wishes.wanted),
+            "asked_text": replace(text, scaled=strength * text.scaled, shift=strength * text.shift),
+            "asked_titles": ListedTerm(wishes.titles),
+            "refused": SumTerm(
+                (self.factors["refused"].plain(refused), ListedTerm(refused_titles))
+            ),
+        }
 
     def explain(
-        self, folded: FoldedHistories, interests: Matrix, positions: Sequence[int]
+        self,
+        folded: FoldedHistories,
+        interests: Matrix,
+        positions: Sequence[int],
+        wishes: Wishes | None = None,
     ) -> dict[str, TermParts]:
         """Take the terms of one history apart at some positions.
 
         Returns:
-            The parts by term; popularity has none.
+            The parts by term; popularity, the meaning of a wish and named titles have none.
         """
         weights = self._weights_at(positions, folded)
         inputs = self._inputs(folded, interests)
@@ -198,7 +258,21 @@ class Recommender:
             centred = x @ factors.items[:, positions] - (x @ factors.mean)[:, None]
             explained[name] = TermParts(sources, scale * centred)
 
-        # 2. terms that compare items with those of the history
+        # 2. opinions, as they are
+        sources = np.flatnonzero(folded.opinions[0])
+        own = folded.opinions[0, sources, None] * self.kin[sources]
+        if "opinion" in weights:
+            alike = own @ self.kin[positions].T
+            explained["opinion"] = TermParts(sources, weights["opinion"] * alike)
+
+        # 3. labels that were asked for
+        if wishes is not None and "asked_labels" in weights:
+            wanted = np.flatnonzero(wishes.wanted[0])
+            items = self.factors["asked_labels"].items[wanted][:, positions]
+            asked = wishes.wanted[0, wanted, None] * items
+            explained["asked_labels"] = TermParts(wanted, weights["asked_labels"] * asked)
+
+        # 4. terms that compare items with those of the history
         place = self._position_of_item
         place_asked = place[np.asarray(positions, np.int64)]
         for comparison in self._comparisons(folded):
@@ -212,6 +286,16 @@ class Recommender:
                 explained[name] = TermParts(sources, scale * (at - mean))
         return explained
 
+    @property
+    def opinions_count(self) -> bool:
+        """Whether it was fitted with opinions; False of bundles from before there were any."""
+        return "opinion" in self.weights
+
+    @property
+    def weights_of_new(self) -> dict[str, tuple[float, float]]:
+        """(a, b) of λ of items that nobody had met; what was asked for counts as for any item."""
+        return {**self.weights, **self.new_weights}
+
     def _weights_at(self, positions: Sequence[int], folded: FoldedHistories) -> Weights:
         """λ of one history by term, [1, 1], or [1, positions] where some items are new."""
         known = centre_length(folded.length)[:, None]
@@ -219,7 +303,7 @@ class Recommender:
         if not self.new_weights:
             return weights
         is_new = np.isin(positions, self.new)
-        of_new = evaluate_weights(self.new_weights, known)
+        of_new = evaluate_weights(self.weights_of_new, known)
         return {name: np.where(is_new, of_new[name], own) for name, own in weights.items()}
 
     def _input_parts(
@@ -270,6 +354,7 @@ class Recommender:
     @cached_property
     def factors(self) -> dict[str, Factors]:
         """The terms that are a few numbers of the history times a fixed array."""
+        count = np.maximum(self.bears.sum(1), 1)  # labels of an item
         return {
             "interest": Factors.of(self.ties),
             "taste": Factors.of(self.membership.T),
@@ -277,6 +362,10 @@ class Recommender:
             "factors_liked": Factors.of(self.factors_liked.T),
             "factors_seen": Factors.of(self.factors_seen.T),
             "spectral": Factors.of((self.spectral * self._root[:, None]).T),
+            "opinion": Factors.of(self.kin.T),
+            "asked_labels": Factors.of((self.bears / np.sqrt(count)[:, None]).T),
+            "asked_text": Factors.of(self.meaning.T),
+            "refused": Factors.of(self.bears.T),
         }
 
     @cached_property
@@ -332,8 +421,11 @@ class Recommender:
     def load(cls, directory: Path, card: BundleCard) -> Recommender:
         """From a bundle: its arrays, with λ, decay and text settings of its card."""
         recommender = card.require_recommender()
+        arrays = mapped_arrays(directory / RECOMMENDER_FILE)
+        # what bundles before these terms do not have
+        none = np.zeros((len(arrays["popularity"]), 0), np.float32)
         return cls(
-            **mapped_arrays(directory / RECOMMENDER_FILE),
+            **{"kin": none, "bears": none, "meaning": none, **arrays},
             weights=recommender.weights,
             new_weights=recommender.new_weights,
             decay=recommender.decay,
@@ -350,11 +442,14 @@ class TermScores:
 
     Attributes:
         terms: standardised, by name; known: [n, 1], what λ turn with.
+        asked: [n] whether the user asked for something; of one who did not, the terms of what was
+            asked for are 0 and say nothing.
     """
 
     recommender: Recommender
     terms: dict[str, Term]
     known: NDArray[np.float64]
+    asked: NDArray[np.bool_]
 
     def standardised(self) -> dict[str, Matrix]:
         """s_m by term, each [n, J]."""
@@ -375,7 +470,7 @@ class TermScores:
             columns = np.flatnonzero(np.isin(positions, new))
             new_positions = positions[columns]
         if self.recommender.new_weights and len(columns):
-            for name, values in self._weighed(self.recommender.new_weights, new_positions):
+            for name, values in self._weighed(self.recommender.weights_of_new, new_positions):
                 contributions[name][:, columns] = values
         return contributions
 
@@ -384,7 +479,7 @@ class TermScores:
         new, new_weights = self.recommender.new, self.recommender.new_weights
         scores = self._sum(self.recommender.weights, slice(None))
         if new_weights and len(new):
-            scores[:, new] = self._sum(new_weights, new)
+            scores[:, new] = self._sum(self.recommender.weights_of_new, new)
         return scores
 
     def _sum(self, weights: Mapping[str, tuple[float, float]], at: Positions) -> Matrix:
@@ -393,7 +488,8 @@ class TermScores:
     def _weighed(
         self, weights: Mapping[str, tuple[float, float]], at: Positions
     ) -> Iterator[tuple[str, Matrix]]:
-        """Each term at some items, times its λ."""
+        """Each term at some items, times its λ; a term that the model has no λ for says nothing."""
         weight = evaluate_weights(weights, self.known)
         for name, term in self.terms.items():
-            yield name, term(weight[name], at)
+            if name in weight:
+                yield name, term(weight[name], at)

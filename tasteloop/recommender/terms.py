@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Matrix = NDArray[np.float32]
 Positions = NDArray[np.integer[Any]] | slice
@@ -76,6 +80,31 @@ class SparseTerm:
 
 
 @dataclass(frozen=True)
+class ListedTerm:
+    """Rows that are 0 at all but a few items, as they are: not standardised.
+
+    Attributes:
+        values: [n, J] sparse.
+    """
+
+    values: csr_array
+
+    def __call__(self, weight: NDArray[np.float64], at: Positions) -> Matrix:
+        here = self.values if isinstance(at, slice) else self.values[:, at]
+        return as_single(weight) * np.asarray(here.toarray(), np.float32)
+
+
+@dataclass(frozen=True)
+class SumTerm:
+    """Several terms with one weight."""
+
+    terms: tuple[Term, ...]
+
+    def __call__(self, weight: NDArray[np.float64], at: Positions) -> Matrix:
+        return reduce(np.add, (term(weight, at) for term in self.terms))
+
+
+@dataclass(frozen=True)
 class SharedTerm:
     """A standardised row [1, J] that is the same for every history."""
 
@@ -116,6 +145,11 @@ class Factors:
         """`standardise(x @ items)`, x [n, d]."""
         scaled = self.per_deviation(x) * x
         return ProductTerm(scaled, scaled @ self.mean[:, None], self.items)
+
+    def plain(self, x: Matrix) -> ProductTerm:
+        """`x @ items`, x [n, d], as it is: what is small stays small."""
+        exact = x.astype(np.float64)
+        return ProductTerm(exact, np.zeros((len(x), 1)), self.items)
 
 
 def standardise(scores: NDArray[Any]) -> Matrix:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tasteloop.recommender.collaborative import Past, ease
 from tasteloop.recommender.fitting import (
+    LEAST_OPINION,
     FittingData,
     RecommenderSettings,
     TunedSettings,
@@ -69,7 +70,7 @@ def tune(
     return replace(
         tuned,
         shrinkage=fitted.shrinkage,
-        weights=fitted.weights,
+        weights=_with_opinion(fitted.weights),
         new_weights=fit_new_weights(past, data, rows, settings, tuned),
         ndcg=fitted.ndcg,
     )
@@ -95,7 +96,8 @@ def _fit_weights(
 
     def terms(part: slice) -> dict[str, Matrix]:
         folded = rows.histories.fold(recommender.decay, part)
-        return recommender.score_terms(folded, rows.interests[part]).standardised()
+        wishes = None if rows.wishes is None else rows.wishes.take(part)
+        return recommender.score_terms(folded, rows.interests[part], wishes).standardised()
 
     return fit_weights(terms, rows, settings, cautious)
 
@@ -118,10 +120,17 @@ def fit_new_weights(
 
     # 2. histories without the new items, and new items alone as candidates
     relevant = [[item for item in items if is_new[item]] for items in rows.relevant]
-    new_rows = replace(rows, histories=OnlyNew(rows.histories, is_new), relevant=relevant)
+    new_rows = replace(
+        rows, histories=OnlyNew(rows.histories, is_new), relevant=relevant, wishes=None
+    )
 
     # 3. λ
     fitted = _fit_weights(recommender, new_rows, settings, cautious=True)
     middling = {name: round(a, 3) for name, (a, _) in fitted.weights.items()}
     log.info("λ of a new item %s, validation nDCG@10 %.4f", middling, fitted.ndcg)
-    return fitted.weights
+    return _with_opinion(fitted.weights)
+
+
+def _with_opinion(weights: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """λ with that of opinions at its least or above, whatever the length of a history."""
+    return {**weights, "opinion": (max(weights["opinion"][0], LEAST_OPINION), 0.0)}

@@ -14,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasteloop import metrics
-from tasteloop.recommender.fitting import START, RecommenderSettings
+from tasteloop.language.wishes import Wishes
+from tasteloop.recommender.fitting import ASKED_START, START, RecommenderSettings
 from tasteloop.recommender.folding import BLOCK_CELLS, Histories, Matrix, row_blocks
-from tasteloop.recommender.recommend import TERMS
+from tasteloop.recommender.recommend import ASKED, TERMS
 from tasteloop.recommender.terms import centre_length
 
+_ENOUGH = 200  # rows whose users asked for something, from which on λ of that are fitted
 _FOLDS = 3  # of users, for cross-fitting
 _MAX_ITERATIONS = 60  # of L-BFGS
 
@@ -38,6 +40,7 @@ class ValidationRows:
         interests: [n, K] probabilities.
         relevant: positions of the items that followed.
         users: [n].
+        wishes: what they asked for; None where nobody asked for anything.
         block_cells: cells of a block of rows over the catalogue.
     """
 
@@ -45,10 +48,20 @@ class ValidationRows:
     interests: Matrix
     relevant: Sequence[Sequence[int]]
     users: NDArray[Any]
+    wishes: Wishes | None = None
     block_cells: int = BLOCK_CELLS
 
     def __len__(self) -> int:
         return self.histories.shape[0]
+
+    @property
+    def fitted(self) -> tuple[str, ...]:
+        """The terms of which λ are fitted: of what was asked for only where enough users did. Who
+        refuses something is no measure of how much, as nobody goes on to choose it: that λ is not.
+        """
+        if self.wishes is None or self.wishes.any.sum() < _ENOUGH:
+            return TERMS
+        return (*TERMS, *(name for name in ASKED if name != "refused"))
 
     def blocks(self) -> Iterator[slice]:
         """The rows, in order, as many at once as `block_cells` says."""
@@ -97,7 +110,8 @@ def fit_weights(
         fitted on all.
     """
     # 1. candidates, the best of each row by the start alone, and their terms
-    start = np.array([START.get(name, 0.0) for name in TERMS] + [0.0] * len(TERMS))
+    names, plain = rows.fitted, {**START, **ASKED_START}
+    start = np.array([plain.get(name, 0.0) for name in names] + [0.0] * len(names))
     candidates, values = _candidate_terms(terms, rows, settings)
 
     # 2. which of them followed, and how much is known of each row
@@ -121,8 +135,8 @@ def fit_weights(
         shrinkage = max(s for s, gap in proven_worse.items() if gap <= 0)
 
     # 4. λ on all rows
-    both = _maximise(features, followed, start, shrinkage).reshape(2, len(TERMS)).T
-    weights = {name: (float(a), float(b)) for name, (a, b) in zip(TERMS, both, strict=True)}
+    both = _maximise(features, followed, start, shrinkage).reshape(2, len(names)).T
+    weights = {name: (float(a), float(b)) for name, (a, b) in zip(names, both, strict=True)}
     return FittedWeights(shrinkage, measures[shrinkage].value, weights)
 
 
@@ -166,15 +180,16 @@ def _candidate_terms(
 
     # 2. block by block, the best by the start
     candidates = np.empty((len(rows), size), np.int64)
-    values = np.empty((len(rows), size, len(TERMS)))
+    names, start = rows.fitted, {**START, **ASKED_START}
+    values = np.empty((len(rows), size, len(names)))
     for part in rows.blocks():
         of_block = terms(part)
-        plain = np.zeros_like(of_block[TERMS[0]])
-        for name, weight in START.items():
-            plain = plain + np.float32(weight) * of_block[name]
+        plain = np.zeros_like(of_block[names[0]])
+        for name in names:
+            plain = plain + np.float32(start.get(name, 0.0)) * of_block[name]
         hidden = rows.histories.hidden(part)
         candidates[part] = metrics.top_k(np.where(hidden, -np.inf, plain), size)
-        for m, name in enumerate(TERMS):
+        for m, name in enumerate(names):
             values[part, :, m] = np.take_along_axis(of_block[name], candidates[part], 1)
     return candidates, values
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasteloop import answers
-from tasteloop.behaviour.events import TEXT, USER
+from tasteloop.behaviour.events import ITEM, KIND, TEXT, USER, VALUE
 from tasteloop.behaviour.items import SENTIMENT
+from tasteloop.behaviour.kinds import KINDS
 from tasteloop.behaviour.snapshots import (
     FUTURE,
     SPLIT,
@@ -28,6 +29,7 @@ from tasteloop.behaviour.snapshots import (
 from tasteloop.bundle.card import BundleCard, RecommenderCard
 from tasteloop.bundle.manifest import seal
 from tasteloop.bundle.names import (
+    BASE_MODEL,
     CARD_FILE,
     GOLDEN_FILE,
     HABITS_FILE,
@@ -36,6 +38,7 @@ from tasteloop.bundle.names import (
     README_FILE,
 )
 from tasteloop.files import atomic_directory, atomic_write, read_json, write_json
+from tasteloop.language.fitting import fit_reader
 from tasteloop.recommender.collaborative import Past
 from tasteloop.recommender.fitting import FittingData, RecommenderSettings, fit_terms, mark_futures
 from tasteloop.recommender.folding import HistoryTable, Matrix
@@ -46,6 +49,7 @@ from tasteloop.version import code_version
 
 if TYPE_CHECKING:
     from tasteloop.runtime.export import Judged
+    from tasteloop.runtime.session import Session
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,11 @@ def fit_recommender(
         # 3. the terms and λ: tuned on the validation window, fitted again on all before the test
         session = Session.open(directory, card)
         vectors = session.item_vectors()
+        meaning = _listen(directory, session, data.labels, training["settings"])
         interests = predictions.get(answers.INTERESTS, np.zeros((len(validation), 0), np.float32))
         drawn = draw_rows(len(validation), settings.weight_rows)
         validation, interests = validation[drawn], interests[drawn]
+        data = _with_stance(data, session)
         histories = data.histories(validation)
         train = data.split(TRAIN).select(FUTURE)
         truth = data.truth(train)
@@ -124,6 +130,7 @@ def fit_recommender(
             interests,
             validation[FUTURE].to_list(),
             validation[USER].to_numpy(),
+            session.wishes(histories),
         )
         fitting_data = FittingData(
             vectors,
@@ -132,6 +139,7 @@ def fit_recommender(
             truth,
             mark_futures(train[FUTURE], len(data.catalogue)),
             data.text,
+            meaning,
         )
         tuned = tune(Past.before(data.meta["validation_from"], data), fitting_data, rows, settings)
         final = fit_terms(Past.before(data.meta["test_from"], data), fitting_data, settings, tuned)
@@ -139,7 +147,7 @@ def fit_recommender(
 
         # 4. what the bundle says of itself
         recommender = RecommenderCard(
-            weights=tuned.weights,
+            weights=final.weights,
             new_weights=tuned.new_weights,
             decay=tuned.decay,
             als=final.als,
@@ -158,6 +166,61 @@ def fit_recommender(
         digest = seal(directory)
     middling = {name: a for name, (a, _) in tuned.weights.items()}
     return RecommenderResult(middling, tuned.ndcg, digest, time.monotonic() - began)
+
+
+def _listen(
+    directory: Path, session: Session, labels: Sequence[str], settings: Mapping[str, Any]
+) -> Matrix:
+    """Fit and save what reads wishes, where the model learned to tell them from refusals.
+
+    Args:
+        settings: of the training.
+
+    Returns:
+        [J, m] what the items' texts mean; no column where nothing was learned.
+    """
+    if answers.INTENT not in session.card.tasks:
+        return np.zeros((len(session.catalogue), 0), np.float32)
+    meaning = session.meaning(session.item_texts())
+    words = session.encoders[BASE_MODEL].words
+    reader = fit_reader(
+        session.catalogue,
+        labels,
+        meaning,
+        session.meaning,
+        session.intents,
+        words,
+        settings["intent_texts"],
+        settings["seed"],
+    )
+    reader.save(directory)
+    session.listen(directory)
+    return meaning
+
+
+def _with_stance(data: Snapshots, session: Session) -> Snapshots:
+    """Snapshots whose events about an item, where words stand in place of a value, have the value
+    of their words (`Session.understood`).
+    """
+    import polars as pl
+
+    kinds = [kind.word for kind in KINDS.values() if kind.value_matters]
+    events = data.events
+    unvalued = (
+        events[VALUE].is_null()
+        & events[TEXT].is_not_null()
+        & events[ITEM].is_not_null()
+        & events[KIND].is_in(kinds)
+    )
+    texts = events.filter(unvalued)[TEXT].unique().sort().to_list()
+    if not texts or not session.has_sentiment:
+        return data
+    values = pl.col(TEXT).replace_strict(
+        session.stance(texts), default=None, return_dtype=pl.Float32
+    )
+    return data.with_events(
+        events.with_columns(pl.when(unvalued).then(values).otherwise(pl.col(VALUE)).alias(VALUE))
+    )
 
 
 def _judged(data: Snapshots, predictions: dict[str, Matrix]) -> dict[str, Judged]:
@@ -287,7 +350,8 @@ def _readme(card: BundleCard) -> str:
         answers.why_absent(task) for task in answers.SERVED_MODELS if task not in card.answers
     ]
     absent = "".join(f" {reason.capitalize()}." for reason in missing)
-    tuned = f"fine-tuned for {' and '.join(card.tasks)}" if card.tasks else "as it came"
+    tasks = [task for task in card.tasks if task in answers.SERVED_MODELS]
+    tuned = f"fine-tuned for {' and '.join(tasks)}" if tasks else "as it came"
     return f"""# Tasteloop model card
 
 Answers `{"`, `".join(card.answers)}`.{absent}

@@ -7,6 +7,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,12 @@ class Encoder:
             self.cache.put(list(new), computed)
             vector_of.update(zip(new, computed, strict=True))
         return np.stack([vector_of[key] for key in keys])
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The whole words of the tokenizer's vocabulary, in its order: the most frequent first."""
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=False)
+        return [word for word in sorted(vocabulary, key=vocabulary.__getitem__) if word.isalpha()]
 
     def tokens(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
         """Token ids of each text."""

@@ -1,8 +1,8 @@
 """Why: an answer taken apart into what it was made of, so that the parts add up to it.
 
-A recommendation's score is the sum of its terms, and each term but popularity is a sum too: of
-labels (interest, taste) or of events of the history (all others). With the deviation by which a
-term was standardised held fixed, the parts add up to the term exactly.
+A recommendation's score is the sum of its terms, and each term of what the user did, but
+popularity, is a sum too: of labels (interest, taste) or of events of the history (all others). With
+the deviation by which a term was standardised held fixed, the parts add up to the term exactly.
 
 An interest's probability is no sum, since BERT reads all events together. Its events are therefore
 added one by one and what each changes is counted, in several orders, of which the mean is taken: a
@@ -28,7 +28,8 @@ from tasteloop.runtime.questions import Question
 from tasteloop.runtime.session import Session
 
 Matrix = NDArray[np.float32]
-_OF_LABELS = ("interest", "taste")
+_OF_LABELS = ("interest", "taste", "asked_labels")
+_OF_INTERESTS = ("interest", "asked_labels")  # not of every label of the catalogue
 _OF_LIKED = ("content", "collaborative", "factors_liked")
 _LABELS = 5  # that are explained where the question does not say
 # The newest events are explained one by one, what is older together: it hardly reaches the text.
@@ -162,15 +163,23 @@ def _parts(
     """By term, for each position the parts of its contribution, largest first."""
     recommender = session.recommender
     assert recommender is not None, "a sealed bundle has a recommender"
-    folded = FoldedHistories.of([history], session.catalogue, recommender.decay, session.text)
-    liked, visited = _events(session, history)
+    [understood] = session.understood([history])
+    folded = FoldedHistories.of(
+        [understood],
+        session.catalogue,
+        recommender.decay,
+        session.text,
+        recommender.opinions_count,
+    )
+    liked, visited, judged = _events(session, understood)
     parts_of: dict[str, list[list[dict[str, Any]]]] = {}
-    for term, parts in recommender.explain(folded, interests, positions).items():
+    wishes = session.wishes([history])
+    for term, parts in recommender.explain(folded, interests, positions, wishes).items():
         if term in _OF_LABELS:
-            labels = session.labels if term == "interest" else session.catalogue.label_names
+            labels = session.labels if term in _OF_INTERESTS else session.catalogue.label_names
             names: list[dict[str, Any]] = [{"label": labels[k]} for k in parts.sources]
         else:
-            events = liked if term in _OF_LIKED else visited
+            events = judged if term == "opinion" else liked if term in _OF_LIKED else visited
             names = [{"event": events[int(item)]} for item in parts.sources]
         parts_of[term] = [
             [
@@ -183,20 +192,29 @@ def _parts(
     return parts_of
 
 
-def _events(session: Session, history: Sequence[Event]) -> tuple[dict[int, int], dict[int, int]]:
-    """By item of the catalogue, the position in the history of its newest positive event, and of
-    its newest event, as `FoldedHistories` weighs them.
+def _events(
+    session: Session, history: Sequence[Event]
+) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
+    """By item of the catalogue, the position in the history of its newest positive event, of its
+    newest event that does not reject it, and of its newest event with an opinion, as
+    `FoldedHistories` weighs them.
     """
+    opinions_count = session.recommender is None or session.recommender.opinions_count
     liked: dict[int, int] = {}
     visited: dict[int, int] = {}
+    judged: dict[int, int] = {}
     for position in reversed(_positions(history, session.text.history_limit)):
         event = history[position]
         item = session.catalogue.index.get(event.item or "")
         if item is not None:
-            visited.setdefault(item, position)
+            opinion = event.opinion(session.text.positive, session.text.negative)
+            if opinion >= 0 or not opinions_count:
+                visited.setdefault(item, position)
+            if opinion:
+                judged.setdefault(item, position)
             if event.positive(session.text.positive):
                 liked.setdefault(item, position)
-    return liked, visited
+    return liked, visited, judged
 
 
 EXPLAIN: dict[str, Callable[[Session, Sequence[Event], int | None], Answer]] = {

@@ -5,7 +5,7 @@ and the server.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasteloop.answers import (
+    INTENT,
     INTERESTS,
     RECOMMEND,
     SENTIMENT,
+    SERVED_MODELS,
     Answer,
     K,
     tasks_of_model,
@@ -23,17 +25,20 @@ from tasteloop.answers import (
 )
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.items import Catalogue
+from tasteloop.behaviour.kinds import KINDS
 from tasteloop.behaviour.text import TextSettings, behaviour_text
 from tasteloop.bundle.card import BundleCard
 from tasteloop.bundle.manifest import verify
-from tasteloop.bundle.names import ITEMS_FILE, MODELS_DIRECTORY, RECOMMENDER_FILE
+from tasteloop.bundle.names import BASE_MODEL, ITEMS_FILE, MODELS_DIRECTORY, RECOMMENDER_FILE
 from tasteloop.encoder.bag_of_words import BagOfWords, trust
 from tasteloop.encoder.calibration import apply_calibration, confidence, from_log_odds, log_odds
 from tasteloop.encoder.habits import Habits
 from tasteloop.errors import TasteloopError
+from tasteloop.language.reader import Reader
+from tasteloop.language.wishes import Wishes, is_saying
 from tasteloop.metrics import top_k
 from tasteloop.recommender.folding import FoldedHistories, mark_seen
-from tasteloop.recommender.recommend import Recommender, TermScores
+from tasteloop.recommender.recommend import ASKED, Recommender, TermScores
 from tasteloop.runtime.choice import choose
 from tasteloop.runtime.encoders import Encoder
 from tasteloop.runtime.questions import Question, parse
@@ -44,6 +49,10 @@ _ROWS = 256  # histories that are ranked at once, fewer where the catalogue is l
 _SCORES = 2**22  # of one term
 _READ = 8192  # histories whose interests are computed at once
 CACHE_MEGABYTES = 64.0
+# How probable a label is that is surely wanted: nobody keeps to what they searched for in every
+# act.
+WANTED = 0.95
+NEUTRAL = 0.15  # words are neither for nor against an item where they are about so near to even
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ class Session:
     ) -> None:
         self.card, self.digest, self.runtime = card, digest, runtime
         self.labels = list(card.labels)
-        self.tasks: list[str] = list(card.tasks)
+        self.tasks = [task for task in card.tasks if task in SERVED_MODELS]
         self.text = TextSettings.model_validate(card.text)
         self.catalogue = Catalogue.read(directory / ITEMS_FILE)
         share = cache_megabytes / len(card.models)
@@ -90,6 +99,8 @@ class Session:
             Recommender.load(directory, card) if (directory / RECOMMENDER_FILE).exists() else None
         )
         self._habits = Habits.load(directory)
+        self._listens: Reader | None = None
+        self.listen(directory)
         self._bag: BagOfWords | None = None
         sentiment = card.tasks.get(SENTIMENT)
         if sentiment is not None and (sentiment.bag_of_words or sentiment.familiar) is not None:
@@ -167,7 +178,7 @@ class Session:
 
     def max_tokens(self, task: str) -> int:
         """The token budget of a task's texts."""
-        return self.text.max_tokens if task == "interests" else self.card.review_max_tokens
+        return self.card.review_max_tokens if task == SENTIMENT else self.text.max_tokens
 
     def _logits(self, task: str, texts: Sequence[str]) -> Matrix:
         """[n, outputs of the task], before calibration."""
@@ -186,10 +197,7 @@ class Session:
 
     def item_vectors(self) -> Matrix:
         """[J, width], length 1: each item's text read by the encoder that reads behaviour."""
-        vectors = self.reader.pool(self.item_texts(), self.text.max_tokens)
-        norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit: Matrix = (vectors / np.maximum(norm, 1e-9)).astype(np.float32)
-        return unit
+        return _unit(self.reader.pool(self.item_texts(), self.text.max_tokens))
 
     # --- the answers ---
 
@@ -217,11 +225,71 @@ class Session:
         """
         if not self.has_interests:
             raise TasteloopError(why_absent(INTERESTS))
+        histories = self.understood(histories)
         logits = self._logits("interests", [self.behaviour_text(history) for history in histories])
         own = None
         if self._habits is not None:
             own = self._habits.logits(histories, self.catalogue, self.labels, self.text)
-        return log_odds(logits, self.card.tasks[INTERESTS].calibration, own)
+        terms = log_odds(logits, self.card.tasks[INTERESTS].calibration, own)
+        wishes = self.wishes(histories)
+        if wishes is not None:
+            terms["asked"] = _asked(sum(terms.values()), wishes)
+        return terms
+
+    # --- what was said ---
+
+    def listen(self, directory: Path) -> None:
+        """Load what reads wishes, where the bundle has it."""
+        if BASE_MODEL in self.encoders:
+            words = self.encoders[BASE_MODEL].words
+            self._listens = Reader.load(directory, self.catalogue, self.labels, words)
+
+    def understood(self, histories: Sequence[Sequence[Event]]) -> Sequence[Sequence[Event]]:
+        """Histories [n] in which what was written about an item, where no value says it, has the
+        value that its words do: how probable it is that they are favourable. Words that are neither
+        stay without, and so do all in a bundle from before words were read.
+        """
+        texts = [e.text for history in histories for e in history if _is_unvalued(e)]
+        unique = list(dict.fromkeys(text for text in texts if text))
+        is_earlier = self.recommender is not None and not self.recommender.opinions_count
+        if not unique or not self.has_sentiment or is_earlier:
+            return histories
+        values = self.stance(unique)
+        return [
+            [
+                replace(event, value=values[event.text or ""]) if _is_unvalued(event) else event
+                for event in history
+            ]
+            for history in histories
+        ]
+
+    def stance(self, texts: Sequence[str]) -> dict[str, float | None]:
+        """By text how probable it is that it is favourable; None where it is neither for nor
+        against.
+        """
+        probabilities = self.sentiment(texts).tolist()
+        return {
+            text: None if abs(favourable - 0.5) < NEUTRAL else favourable
+            for text, favourable in zip(texts, probabilities, strict=True)
+        }
+
+    def wishes(self, histories: Sequence[Sequence[Event]]) -> Wishes | None:
+        """What the users of histories [n] asked for in words; None where none did, or where the
+        bundle was made before words were read.
+        """
+        if self._listens is None or not any(is_saying(e) for history in histories for e in history):
+            return None
+        return Wishes.of(
+            histories, self._listens, self.meaning, self.intents, self.text.history_limit
+        )
+
+    def meaning(self, texts: Sequence[str]) -> Matrix:
+        """[n, m] of length 1: texts by the encoder as it was published."""
+        return _unit(self.encoders[BASE_MODEL].pool(texts, self.text.max_tokens))
+
+    def intents(self, texts: Sequence[str]) -> Matrix:
+        """[n, 2] probabilities that clauses want something, and that they refuse it."""
+        return apply_calibration(self._logits(INTENT, texts), self.card.tasks[INTENT].calibration)
 
     def behaviour_text(self, history: Sequence[Event]) -> str:
         """A history as the encoder reads it."""
@@ -243,8 +311,12 @@ class Session:
     def score_terms(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> TermScores:
         """The terms of the ranking for histories [n] with their interests [n, K]."""
         assert self.recommender is not None, "a sealed bundle has a recommender"
-        folded = FoldedHistories.of(histories, self.catalogue, self.recommender.decay, self.text)
-        return self.recommender.score_terms(folded, interests)
+        histories = self.understood(histories)
+        recommender = self.recommender
+        folded = FoldedHistories.of(
+            histories, self.catalogue, recommender.decay, self.text, recommender.opinions_count
+        )
+        return self.recommender.score_terms(folded, interests, self.wishes(histories))
 
     def scores(self, histories: Sequence[Sequence[Event]], interests: Matrix) -> Matrix:
         """[n, J]: what `rank` orders items by, those that a history has consumed included; n is
@@ -290,9 +362,10 @@ class Session:
         ranked = []
         for row, items in enumerate(best):
             recommendations = []
+            said = [name for name in contributions if term_scores.asked[row] or name not in ASKED]
             for item, column in zip(items, np.searchsorted(positions, items), strict=True):
                 if np.isfinite(scores[row, item]):
-                    terms = {name: values[row, column] for name, values in contributions.items()}
+                    terms = {name: contributions[name][row, column] for name in said}
                     recommendations.append(self._recommendation(item, terms))
             # equals may differ by a last digit
             ranked.append(sorted(recommendations, key=lambda each: -each.score))
@@ -393,6 +466,35 @@ class Session:
                 for r in ranked
             ]
         }
+
+
+def _unit(vectors: Matrix) -> Matrix:
+    """Vectors [n, d] at length 1."""
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norm, 1e-9), np.float32)
+
+
+def _is_unvalued(event: Event) -> bool:
+    """Whether words about an item say what a value would, and none is there."""
+    if event.text is None or event.item is None or event.value is not None:
+        return False
+    kind = KINDS.get(event.kind)
+    return kind is not None and kind.value_matters
+
+
+def _asked(before: Any, wishes: Wishes) -> NDArray[np.float64]:
+    """[n, K]: what was asked for adds to log-odds [n, K].
+
+    Of a label that is wanted with probability q and refused with r the probability p becomes
+    (p + q · max(0.95 - p, 0)) · (1 - r): with probability q the label is wanted now, whatever the
+    history says.
+    """
+    from scipy.special import expit, logit
+
+    p = expit(np.asarray(before, np.float64))
+    wanted = p + wishes.wanted * np.maximum(WANTED - p, 0)
+    after = wanted * (1 - wishes.refused)
+    return np.asarray(logit(np.clip(after, 1e-6, 1 - 1e-6)) - logit(np.clip(p, 1e-6, 1 - 1e-6)))
 
 
 COMPUTE: dict[str, Callable[[Session, Sequence[Question]], list[Answer]]] = {

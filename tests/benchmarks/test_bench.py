@@ -257,11 +257,12 @@ def test_slices_divide_the_rows(tasks: dict[str, Task]) -> None:
 
 
 def test_a_history_folds_in_as_the_library_folds_it_in(tasks: dict[str, Task]) -> None:
-    task = tasks["time"]
-    theirs = FoldedHistories.of(
-        task.test.event_lists(task.catalogue), task.catalogue, 0.9, TextSettings()
-    ).recent_liked
-    assert task.test.matrix("liked", 0.9) == pytest.approx(theirs, rel=1e-5)
+    rows, catalogue = tasks["time"].test, tasks["time"].catalogue
+    theirs = FoldedHistories.of(rows.event_lists(catalogue), catalogue, 0.9, TextSettings())
+    assert rows.matrix("liked", 0.9) == pytest.approx(theirs.recent_liked, rel=1e-5)
+    assert rows.matrix("unrejected", 0.9) == pytest.approx(theirs.recent_seen, rel=1e-5)
+    assert rows.opinions() == pytest.approx(theirs.opinions, rel=1e-5)
+    assert theirs.opinions.min() < 0 < theirs.opinions.max()
 
 
 def test_another_data_set_is_not_taken_for_this_one(work: Path) -> None:

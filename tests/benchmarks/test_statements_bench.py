@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.quality import statements
 from tasteloop.datasets import statements as composed
-from tasteloop.evaluation.understanding.phrases import normalise
+from tasteloop.language.phrases import normalise
 
 PARTS = ("validation", "test")
 

@@ -19,7 +19,7 @@ from tasteloop.answers import SENTIMENT
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.kinds import KINDS
-from tasteloop.evaluation.understanding.phrases import normalise
+from tasteloop.language.phrases import normalise
 
 STEMS = {
     "Action": "action chases explosions hero guns stunts shootouts fights",

@@ -85,7 +85,9 @@ def test_an_encoder_that_nothing_teaches_stays_as_it_came(
     from safetensors.numpy import load_file
 
     snapshots = prepared(labels=[], reviews=False)
-    settings = TrainingSettings(encoder=str(tiny_encoder), frozen_layers=0, tensorboard=False)
+    settings = TrainingSettings(
+        encoder=str(tiny_encoder), frozen_layers=0, intent_texts=0, tensorboard=False
+    )
 
     result = finetune(snapshots, settings, tmp_path / "model", tmp_path / "work")
 
@@ -98,6 +100,28 @@ def test_an_encoder_that_nothing_teaches_stays_as_it_came(
     )
     assert kept.keys() == came.keys()
     assert all(np.array_equal(kept[name], came[name]) for name in came)
+
+
+def test_of_data_that_teach_nothing_phrases_teach_a_copy_of_the_encoder(
+    prepared: Prepared, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    snapshots = prepared(labels=[], reviews=False)
+    settings = TrainingSettings(
+        encoder=str(tiny_encoder), epochs=1, frozen_layers=0, intent_texts=300, tensorboard=False
+    )
+
+    result = finetune(snapshots, settings, tmp_path / "model", tmp_path / "work")
+
+    report = read_json(tmp_path / "model" / "training.json")
+    assert list(result.validation) == list(report["tasks"]) == ["intent"]
+    assert list(report["models"]) == ["encoder", "intent"], "the one that reads items is as it came"
+    folders = tiny_encoder, *(tmp_path / "model" / "models" / name for name in report["models"])
+    came, kept, taught = (load_file(folder / "model.safetensors") for folder in folders)
+    assert all(np.array_equal(kept[name], came[name]) for name in came)
+    assert any(not np.array_equal(taught[name], came[name]) for name in came)
 
 
 def test_tasks_that_the_data_does_not_teach_are_named(

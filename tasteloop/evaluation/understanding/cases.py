@@ -15,9 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.items import Catalogue
-from tasteloop.evaluation.understanding.phrases import LANGUAGES, Phrases, languages_of, normalise
 from tasteloop.evaluation.understanding.plots import FEWEST_WORDS, Plots
 from tasteloop.evaluation.understanding.testing_phrases import TESTING
+from tasteloop.language.phrases import (
+    LANGUAGES,
+    Phrases,
+    languages_of,
+    normalise,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -256,29 +261,3 @@ def spread(choices: random.Random, count: int, *lists: Sequence[Any]) -> Iterato
         choices.shuffle(column)
         columns.append(column)
     yield from zip(*columns, strict=True)
-
-
-def mistype(text: str, choices: random.Random) -> str:
-    """The text with one typing error inside a word of at least four letters: two letters exchanged,
-    one lost or one doubled. Without such a word a letter is doubled.
-
-    >>> mistype("Jurassic Park", random.Random(1))
-    'Jurasisc Park'
-    """
-    words = text.split(" ")
-    long = [n for n, word in enumerate(words) if len(word) >= 4 and word.isalpha()]
-    if not long:
-        at = choices.randrange(len(text)) if text else 0
-        return text[:at] + text[at : at + 1] + text[at:]
-    n = choices.choice(long)
-    word = words[n]
-    at = choices.randrange(1, len(word) - 2)
-    error = choices.choice(("exchanged", "lost", "doubled"))
-    if error == "exchanged":
-        word = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-    elif error == "lost":
-        word = word[:at] + word[at + 1 :]
-    else:
-        word = word[:at] + word[at] + word[at:]
-    words[n] = word
-    return " ".join(words)

@@ -18,13 +18,12 @@ from tasteloop.evaluation.understanding.cases import (
     History,
     Material,
     after,
-    mistype,
     searched,
     spread,
     then,
 )
-from tasteloop.evaluation.understanding.phrases import Phrases
 from tasteloop.evaluation.understanding.plots import FEWEST_WORDS, MOST_WORDS
+from tasteloop.language.phrases import Phrases, mistype
 
 # How far an answer must move, or may. Probabilities are shown with two digits, and shares of the
 # catalogue are means over the kin of an item.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 
-from tasteloop.evaluation.understanding.phrases import normalise
+from tasteloop.language.phrases import normalise
 
 FEWEST_WORDS, MOST_WORDS = 3, 6  # that are remembered; fewer say little of a plot
 _CLAUSE_WORDS = 12  # of a clause: a search is seldom longer

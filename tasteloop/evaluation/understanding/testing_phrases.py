@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasteloop.evaluation.understanding.phrases import (
+from tasteloop.language.phrases import (
     CHINESE,
     CHINESE_FILM_LABELS,
     ENGLISH,

@@ -52,7 +52,7 @@ def test_taste_changes_and_the_model_follows(watched: tuple[Home, Path]) -> None
     assert events["time"].max() < window["until"] and events.height == window["events"]
     run = read_json(home.path / "runs" / decision["training_run"] / "run.json")
     # from the champion's weights
-    assert run["settings"]["training"]["encoder"].endswith("/models/interests")
+    assert run["settings"]["training"]["encoder"].endswith("/models/interests+intent")
     snapshots = read_parquet(Path(run["artifacts"]["snapshots"]) / "events.parquet")
     assert set(snapshots["user"]) <= set(events["user"])  # pseudonyms stay what they are
 

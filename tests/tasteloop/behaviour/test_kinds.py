@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tasteloop.behaviour.cleaning import RULES
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.items import Catalogue
-from tasteloop.behaviour.kinds import ALIASES, DECLARED, KINDS, words_needing, words_without
+from tasteloop.behaviour.kinds import (
+    ALIASES,
+    DECLARED,
+    KINDS,
+    Kind,
+    words_needing,
+    words_without,
+)
 from tasteloop.behaviour.text import TextSettings, behaviour_text, in_order
 
 CATALOGUE = Catalogue(["f"], ["Fargo"], [["Crime"]], [None])
@@ -87,3 +96,36 @@ def test_aliases_are_distinct_words() -> None:
     assert not set(aliases) & set(KINDS)
     assert ALIASES["add_to_cart"] == "cart"  # Google Analytics 4
     assert ALIASES["Flag"] == "report"  # Activity Streams 2.0
+
+
+VALUE = st.one_of(st.none(), st.floats(0, 1))
+
+
+@given(st.sampled_from(DECLARED), VALUE)
+def test_an_opinion_is_bounded_by_the_strength_and_has_its_sign_unless_a_value_says_other(
+    kind: Kind, value: float | None
+) -> None:
+    opinion = kind.opinion(value, 0.7, 0.4)
+
+    assert abs(opinion) <= abs(kind.strength)
+    if not kind.value_matters:
+        assert opinion == kind.strength
+    elif value is None:
+        assert opinion == (0 if kind.value == "decides" else kind.strength)
+    assert (opinion > 0) == kind.is_positive(value, 0.7), "what is wanted is what is liked"
+    if opinion < 0 <= kind.strength:
+        assert value is not None and value < 0.4
+
+
+@given(st.sampled_from(DECLARED), st.floats(0, 1), st.floats(0, 1))
+def test_a_higher_value_is_never_a_worse_opinion(kind: Kind, one: float, other: float) -> None:
+    low, high = sorted((one, other))
+
+    assert kind.opinion(low, 0.7, 0.4) <= kind.opinion(high, 0.7, 0.4)
+
+
+def test_an_event_has_the_opinion_of_its_kind_and_none_without_an_item() -> None:
+    assert Event("rate", "f", 1, 0.0).opinion() == -1
+    assert Event("like", "f", 1).opinion() == KINDS["like"].strength
+    assert Event("rate", None, 1, 0.0).opinion() == 0
+    assert Event("a kind of later", "f", 1).opinion() == 0

@@ -78,7 +78,9 @@ def add(monkeypatch: pytest.MonkeyPatch, server: Server, body: bytes, kind: Any 
     monkeypatch.setitem(CATALOGUE, "tiny", source)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("kind", "body"), [("file", PLAIN), ("gzip", gzip.compress(PLAIN))])
+@pytest.mark.parametrize(
+    ("kind", "body"), [("file", PLAIN), ("gzip", gzip.compress(PLAIN))], ids=["file", "gzip"]
+)
 def test_a_plain_and_a_compressed_file_are_sources(
     server: Server, monkeypatch: pytest.MonkeyPatch, kind: str, body: bytes
 ) -> None:

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from tasteloop.datasets import reviews, statements
-from tasteloop.evaluation.understanding.phrases import normalise
 from tasteloop.evaluation.understanding.testing_phrases import TESTING
+from tasteloop.language.phrases import normalise
 
 STATEMENTS = list(statements.compose(4000))
 

@@ -44,6 +44,7 @@ def settings(encoder: Path, **given: object) -> TrainingSettings:
         encoder_dropout=0.0,
         precision="fp32",
         checkpoint_seconds=0,
+        intent_texts=0,
     ).model_copy(update=given)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from tasteloop.encoder import checkpoint
 from tasteloop.encoder.batches import (
@@ -251,15 +252,40 @@ def test_apart_makes_an_encoder_for_each_task(
     tiny_encoder: Path, tiny_snapshots: Path, tmp_path: Path
 ) -> None:
     settings = SETTINGS.model_copy(
-        update={"encoder": str(tiny_encoder), "together": False, "epochs": 1}
+        update={
+            "encoder": str(tiny_encoder),
+            "together": False,
+            "epochs": 1,
+            "intent_texts": 300,
+        }
     )
     finetune(tiny_snapshots, settings, tmp_path / "model", tmp_path / "work")
-    assert sorted(p.name for p in (tmp_path / "model" / "models").iterdir()) == [
-        "interests",
-        "sentiment",
-    ]
+    names = ["interests", "sentiment", "intent", "encoder"]
     report = read_json(tmp_path / "model" / "training.json")
+    assert list(report["models"]) == names, "the first reads behaviour"
+    assert sorted(p.name for p in (tmp_path / "model" / "models").iterdir()) == sorted(names)
     assert report["tasks"]["sentiment"]["model"] == "sentiment"
+    assert report["tasks"]["intent"]["model"] == "intent"
+
+
+def test_the_encoder_as_it_was_published_is_kept_beside_even_where_a_tuned_one_is_tuned_again(
+    tiny_model: Path, tiny_encoder: Path, tiny_snapshots: Path, tmp_path: Path
+) -> None:
+    published, first = load_file(tiny_encoder / "model.safetensors"), tiny_model / "models"
+    tuned = first / "interests+sentiment+intent"
+    settings = SETTINGS.model_copy(
+        update={"encoder": str(tuned), "epochs": 1, "intent_texts": 300, "snapshots_an_epoch": 20}
+    )
+
+    finetune(tiny_snapshots, settings, tmp_path / "model", tmp_path / "work")
+
+    for models in (first, tmp_path / "model" / "models"):
+        assert sorted(p.name for p in models.iterdir()) == ["encoder", tuned.name]
+        kept = load_file(models / "encoder" / "model.safetensors")
+        assert kept.keys() == published.keys()
+        assert all(np.array_equal(kept[name], published[name]) for name in kept)
+    again = load_file(tuned / "model.safetensors")
+    assert any(not np.array_equal(again[name], published[name]) for name in published), "was tuned"
 
 
 def test_more_frozen_layers_than_there_are_is_refused(tiny_encoder: Path) -> None:

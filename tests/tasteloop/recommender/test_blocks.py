@@ -55,7 +55,7 @@ def _fit(data: Snapshots, block_cells: int) -> tuple[TunedSettings, Recommender]
         data.truth(validation),
         validation[FUTURE].to_list(),
         validation[USER].to_numpy(),
-        block_cells,
+        block_cells=block_cells,
     )
     vectors = np.random.default_rng(0).standard_normal((len(data.catalogue), 8))
     ground = FittingData(

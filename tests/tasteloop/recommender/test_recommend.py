@@ -10,14 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.items import Catalogue
+from tasteloop.behaviour.kinds import DECLARED, Kind
 from tasteloop.behaviour.snapshots import Snapshots
 from tasteloop.behaviour.text import TextSettings
 from tasteloop.bundle.manifest import verify
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json
+from tasteloop.language.wishes import Wishes
 from tasteloop.recommender.collaborative import Past, ease, item_knn, nearby, spectral
 from tasteloop.recommender.fitting import (
     FittingData,
@@ -28,8 +33,8 @@ from tasteloop.recommender.fitting import (
     leading,
     mark_futures,
 )
-from tasteloop.recommender.folding import FoldedHistories
-from tasteloop.recommender.recommend import TERMS, Recommender
+from tasteloop.recommender.folding import OPINION_DECAY, FoldedHistories
+from tasteloop.recommender.recommend import ASKED, TERMS, Recommender
 from tasteloop.recommender.terms import rows_product, standardise
 from tasteloop.recommender.tuning import fit_new_weights
 from tasteloop.recommender.weights import BlockTerms, ValidationRows, fit_weights
@@ -54,7 +59,7 @@ class FoldedAlready:
     def nothing_hidden(cls, length: np.ndarray, items: int) -> FoldedAlready:
         """Histories of so many events, none of them of a known item."""
         none = np.zeros((len(length), items), np.float32)
-        return cls(FoldedHistories.decayed(none, none, length), none > 0)
+        return cls(FoldedHistories.decayed(none, none, none, length), none > 0)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -131,9 +136,14 @@ def test_history_folds_in_with_decay_and_likes_only(tiny_snapshots: Path) -> Non
     folded = FoldedHistories.of([history], catalogue, 0.5, TextSettings())
     assert folded.recent_liked[0, [3, 4, 5]].tolist() == [0.125, 0, 0.5]
     assert folded.recent_liked.sum() == 0.625
-    assert folded.recent_seen[0, [3, 4, 5]].tolist() == [0.125, 0.25, 0.5]
+    assert folded.recent_seen[0, [3, 4, 5]].tolist() == [0.125, 0, 0.5], (
+        "a rejected one is not seen"
+    )
     assert folded.liked[0, [3, 4, 5]].tolist() == [1, 0, 1]
-    assert folded.seen.sum() == 3
+    assert folded.seen[0, [3, 4, 5]].tolist() == [1, 0, 1] and folded.seen.sum() == 2
+    by_rank = [1.0 * OPINION_DECAY**3, -1.0 * OPINION_DECAY**2, 0.3 * OPINION_DECAY]
+    assert folded.opinions[0, [3, 4, 5]] == pytest.approx(by_rank)
+    assert np.count_nonzero(folded.opinions) == 3
     assert folded.length.tolist() == [4]
 
 
@@ -237,7 +247,7 @@ def test_a_new_item_is_ranked_by_its_text_with_weights_of_its_own_and_its_reason
     assert recommender.new.tolist() == [0, 1]
     history = np.zeros((2, 30), np.float32)
     history[0, [2, 4]] = history[1, [3, 5]] = 1
-    folded = FoldedHistories.decayed(history, history, np.array([2, 2]))
+    folded = FoldedHistories.decayed(history, history, history, np.array([2, 2]))
     nothing = np.zeros((2, 1), np.float32)
     terms, parts = (
         recommender.score_terms(folded, nothing).standardised(),
@@ -261,7 +271,7 @@ def test_weights_of_new_items_are_fitted_on_items_held_out() -> None:
     relevant = [
         [int(j) for j in range(30) if j % 2 == u % 2 and not history[u, j]] for u in range(40)
     ]
-    folded = FoldedHistories.decayed(history, history, length)
+    folded = FoldedHistories.decayed(history, history, history, length)
     asked = ValidationRows(
         FoldedAlready(folded, history > 0), np.zeros((40, 1), np.float32), relevant, np.arange(40)
     )
@@ -300,6 +310,144 @@ def test_the_cautious_take_the_strongest_pull_that_is_not_proven_worse() -> None
     assert pull([[int(row.argmax())] for row in terms["content"]]) == 0.01
 
 
+def _heard(recommender: Recommender, **said: np.ndarray) -> Wishes:
+    """What one user asked for, nothing but what is given."""
+    items = len(recommender.popularity)
+    none = Wishes.none(1, recommender.bears.shape[1], items, recommender.meaning.shape[1])
+    sparse = {
+        name: csr_array(value[None]) if "titles" in name else value[None]
+        for name, value in said.items()
+    }
+    return replace(none, **sparse)
+
+
+@pytest.fixture(scope="module")
+def two_kinds() -> Recommender:
+    """30 items, the even ones of War and the odd ones of Love; what they mean is their label."""
+    past, ground = _two_kinds(new=[])
+    meaning = np.eye(2, dtype=np.float32)[np.arange(30) % 2]
+    ground = replace(ground, labels=["War", "Love"], truth=np.zeros((1, 2), np.float32))
+    ground = replace(ground, meaning=meaning)
+    return fit_terms(past, ground, RecommenderSettings(factors=4), TunedSettings(1.0, 1.0, 30))
+
+
+def _terms(
+    recommender: Recommender, history: list[Event], wishes: Wishes | None = None
+) -> dict[str, np.ndarray]:
+    """The contributions [J] of each term for one history, checked to add up to the score."""
+    catalogue = Catalogue(
+        [str(j) for j in range(30)], [None] * 30, [["War"], ["Love"]] * 15, [None] * 30
+    )
+    folded = FoldedHistories.of([history], catalogue, recommender.decay, TextSettings())
+    scores = recommender.score_terms(folded, np.zeros((1, 2), np.float32), wishes)
+    contributions = scores.contributions()
+    assert scores.scores() == pytest.approx(sum(contributions.values()), abs=1e-4)
+    return {name: values[0] for name, values in contributions.items()}
+
+
+def test_what_was_asked_adds_the_terms_that_the_docstring_says(two_kinds: Recommender) -> None:
+    title, refused_title = np.zeros(30, np.float32), np.zeros(30, np.float32)
+    title[4], refused_title[6] = 0.8, 0.5
+    wishes = _heard(
+        two_kinds,
+        wanted=np.array([0.5, 0.1], np.float32),
+        refused=np.array([0.0, 0.9], np.float32),
+        direction=np.array([0.6, 0.0], np.float32),
+        titles=title,
+        refused_titles=refused_title,
+    )
+
+    terms = _terms(two_kinds, [], wishes)
+
+    assert tuple(terms) == (*TERMS, *ASKED)
+    weights = {name: two_kinds.weights[name][0] for name in ASKED}
+    even, odd = slice(0, None, 2), slice(1, None, 2)
+    assert terms["asked_labels"][even] == pytest.approx(weights["asked_labels"] * 0.5)
+    assert terms["asked_labels"][odd] == pytest.approx(weights["asked_labels"] * 0.1)
+    # of two values as often as each other, the standardised are 1 and -1
+    assert terms["asked_text"][even] == pytest.approx(weights["asked_text"] * 0.6, abs=1e-5)
+    assert terms["asked_text"][odd] == pytest.approx(-weights["asked_text"] * 0.6, abs=1e-5)
+    assert terms["asked_titles"] == pytest.approx(weights["asked_titles"] * title)
+    refused = weights["refused"] * np.log(1 - 0.999 * 0.9)
+    assert terms["refused"][odd] == pytest.approx(refused, rel=1e-5)
+    assert terms["refused"][6] == pytest.approx(weights["refused"] * np.log(1 - 0.999 * 0.5))
+    assert not np.delete(terms["refused"][even], 3).any()
+
+
+def test_who_asked_for_nothing_has_terms_of_nothing(two_kinds: Recommender) -> None:
+    terms, without = _terms(two_kinds, [], _heard(two_kinds)), _terms(two_kinds, [])
+
+    assert set(without) == set(TERMS)
+    assert not any(terms[name].any() for name in ASKED)
+    assert all(np.array_equal(terms[name], values) for name, values in without.items())
+
+
+def test_a_model_without_weights_of_what_was_asked_says_nothing_of_it(
+    two_kinds: Recommender,
+) -> None:
+    earlier = replace(
+        two_kinds, weights={n: w for n, w in two_kinds.weights.items() if n not in ASKED}
+    )
+    wishes = _heard(two_kinds, wanted=np.array([1.0, 0.0], np.float32))
+
+    assert set(_terms(earlier, [], wishes)) == set(TERMS)
+
+
+ACTS = st.tuples(st.sampled_from(DECLARED), st.one_of(st.none(), st.floats(0, 1)))
+
+
+@given(ACTS, ACTS)
+def test_a_rejection_lowers_kin_and_a_stronger_act_raises_it_more(
+    two_kinds: Recommender, one: tuple[Kind, float | None], other: tuple[Kind, float | None]
+) -> None:
+    recommender = replace(two_kinds, weights={**two_kinds.weights, "opinion": (0.5, 0.0)})
+
+    def kin(act: tuple[Kind, float | None]) -> tuple[float, float]:
+        """What the act on item 2 adds to item 8, of the same label, and the act's opinion."""
+        event = Event(act[0].word, "2", 1, act[1])
+        opinion = _terms(recommender, [event])["opinion"]
+        assert not opinion[1::2].any(), "the other label is no kin"
+        return float(opinion[8]), event.opinion() if event.is_act else 0.0
+
+    (added, opinion), (added_by_other, other_opinion) = kin(one), kin(other)
+
+    assert added == pytest.approx(0.5 * opinion, abs=1e-6)
+    assert np.sign(added) == np.sign(opinion)
+    if opinion - other_opinion > 1e-5:
+        assert added > added_by_other
+
+
+def test_the_opinion_of_an_item_is_its_newest_and_fades_with_what_came_after(
+    two_kinds: Recommender,
+) -> None:
+    recommender = replace(two_kinds, weights={**two_kinds.weights, "opinion": (1.0, 0.0)})
+    hated = Event("rate", "2", 1, 0.0)
+    loved, search = Event("rate", "2", 2, 1.0), Event("search", None, 3, None, "war")
+
+    values = [
+        float(_terms(recommender, history)["opinion"][8])
+        for history in ([hated], [hated, loved], [hated, search, search])
+    ]
+
+    assert values == pytest.approx([-1, 1, -(OPINION_DECAY**2)], abs=1e-6)
+
+
+def test_opinions_of_an_unlabelled_catalogue_go_by_what_texts_mean() -> None:
+    meaning = np.eye(2, dtype=np.float32)[np.arange(30) % 2]
+    past, ground = _two_kinds(new=[])
+    bare = Catalogue([str(j) for j in range(30)], [None] * 30, [[]] * 30, [None] * 30)
+    ground = replace(ground, catalogue=bare, labels=[], truth=np.zeros((1, 0), np.float32))
+    ground = replace(ground, meaning=meaning)
+
+    recommender = fit_terms(
+        past, ground, RecommenderSettings(factors=4), TunedSettings(1.0, 1.0, 30)
+    )
+
+    alike = recommender.kin @ recommender.kin.T
+    assert alike[2, 8] == pytest.approx(1, abs=1e-5)
+    assert alike[2, 3] == pytest.approx(-1, abs=1e-5)
+
+
 HISTORIES = [
     [],
     [Event("rate", "i1", 1, 1.0)],
@@ -310,11 +458,12 @@ HISTORIES = [
 
 def test_reasons_add_up_and_nothing_seen_is_recommended(session: Session) -> None:
     for history, ranked in zip(HISTORIES, session.recommend(HISTORIES, 7), strict=True):
+        asks = any(event.text for event in history)
         assert len(ranked) == 7
         assert {r.item for r in ranked}.isdisjoint({e.item for e in history})
         assert [r.score for r in ranked] == sorted((r.score for r in ranked), reverse=True)
         for r in ranked:
-            assert set(r.terms) == set(TERMS)
+            assert tuple(r.terms) == ((*TERMS, *ASKED) if asks else TERMS), "whoever asks beside it"
             assert sum(r.terms.values()) == pytest.approx(r.score, abs=1e-5)
 
 
@@ -333,8 +482,8 @@ def test_what_was_merely_shown_stays_recommendable_and_changes_no_score(session:
 
 
 def test_the_contributions_are_the_plain_formulas(session: Session) -> None:
-    """Every term in float64, with whole matrices and standardised over all items, as the module's
-    docstring says it.
+    """Every term in float64, with whole matrices and standardised over all items but for opinions,
+    as the module's docstring says it.
     """
     recommender = session.recommender
     assert recommender
@@ -431,14 +580,16 @@ def plain_terms(
         "nearby_whole": among(histories["seen"], exact["nearby"]),
         "popularity": np.tile(exact["popularity"], (len(interests), 1)),
     }
+    opinion = histories["opinions"] @ exact["kin"] @ exact["kin"].T
     centred = {name: values - values.mean(1, keepdims=True) for name, values in scores.items()}
     deviation = {name: values.std(1, keepdims=True) for name, values in centred.items()}
-    return {
+    standardised = {
         name: np.divide(
             values, deviation[name], out=np.zeros_like(values), where=deviation[name] > 1e-7
         )
         for name, values in centred.items()
     }
+    return {**standardised, "opinion": opinion}
 
 
 def test_few_rows_of_many_are_read() -> None:

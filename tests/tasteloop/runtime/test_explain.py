@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tasteloop.errors import TasteloopError
+from tasteloop.recommender.recommend import ASKED, TERMS
 from tasteloop.runtime import explain as explaining
 from tasteloop.runtime.questions import parse
 from tasteloop.runtime.session import Session
@@ -19,6 +20,7 @@ EVENTS: list[dict[str, Any]] = [
     {"kind": "search", "text": "good film", "time": 40},
     {"kind": "click", "item": "no such item", "time": 50},
 ]
+WHOLE = {"popularity", "asked_text", "asked_titles", "refused"}  # terms that have no parts
 MANY = [{"kind": "rate", "item": f"i{n % 40}", "time": n, "value": (n % 3) / 2} for n in range(50)]
 
 
@@ -86,17 +88,19 @@ def test_the_terms_of_a_recommendation_add_up_and_their_parts_too(
         assert {name: t["contribution"] for name, t in terms.items()} == {
             reason["term"]: reason["contribution"] for reason in told["reasons"]
         }
-        for name in set(terms) - {"popularity"}:
+        for name in set(terms) - set(WHOLE):
             total = sum(part["contribution"] for part in terms[name]["parts"])
             assert total == pytest.approx(terms[name]["contribution"], abs=1e-4), name
         assert {part["label"] for part in terms["interest"]["parts"]} == set(session.labels)
         assert {part["label"] for part in terms["taste"]["parts"]} <= set(
             session.catalogue.label_names
         )
-        assert terms["popularity"]["parts"] == []
+        for name in WHOLE & set(terms):
+            assert terms[name]["parts"] == [], name
+        assert (set(terms) == {*TERMS, *ASKED}) == any("text" in event for event in events)
 
 
-def test_liked_events_are_reasons_and_others_are_where_all_that_was_seen_counts(
+def test_liked_events_are_reasons_and_rejected_ones_only_of_what_was_thought_of_them(
     session: Session,
 ) -> None:
     [found] = explain(session, "recommend", [{"events": EVENTS, "k": 1}])
@@ -104,7 +108,8 @@ def test_liked_events_are_reasons_and_others_are_where_all_that_was_seen_counts(
     for name in ("content", "collaborative", "factors_liked"):
         assert {part["event"] for part in terms[name]["parts"]} == {0, 2}, name
     for name in ("factors_seen", "spectral", "nearby", "nearby_whole"):
-        assert {part["event"] for part in terms[name]["parts"]} == {0, 1, 2}, name
+        assert {part["event"] for part in terms[name]["parts"]} == {0, 2}, name
+    assert {part["event"] for part in terms["opinion"]["parts"]} == {0, 1, 2}, "rejections count"
 
 
 def test_without_history_no_event_is_a_reason(session: Session) -> None:

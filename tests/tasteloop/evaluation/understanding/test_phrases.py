@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tasteloop.evaluation.understanding.phrases import LANGUAGES, Phrases, normalise
 from tasteloop.evaluation.understanding.testing_phrases import TESTING
-from tasteloop.evaluation.understanding.training_phrases import TRAINING
+from tasteloop.language.phrases import LANGUAGES, Phrases, normalise
+from tasteloop.language.training_phrases import TRAINING
 
 EVERY = [*TESTING.values(), *TRAINING.values()]
 

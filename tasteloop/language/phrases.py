@@ -8,6 +8,7 @@ nowhere else.
 
 from __future__ import annotations
 
+import random
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -115,3 +116,29 @@ def languages_of(texts: list[str]) -> tuple[str, ...]:
         return (ENGLISH,)
     share = {CHINESE: han / len(letters), ENGLISH: 1 - han / len(letters)}
     return tuple(language for language in LANGUAGES if share[language] >= _SPOKEN)
+
+
+def mistype(text: str, choices: random.Random) -> str:
+    """The text with one typing error inside a word of at least four letters: two letters exchanged,
+    one lost or one doubled. Without such a word a letter is doubled.
+
+    >>> mistype("Jurassic Park", random.Random(1))
+    'Jurasisc Park'
+    """
+    words = text.split(" ")
+    long = [n for n, word in enumerate(words) if len(word) >= 4 and word.isalpha()]
+    if not long:
+        at = choices.randrange(len(text)) if text else 0
+        return text[:at] + text[at : at + 1] + text[at:]
+    n = choices.choice(long)
+    word = words[n]
+    at = choices.randrange(1, len(word) - 2)
+    error = choices.choice(("exchanged", "lost", "doubled"))
+    if error == "exchanged":
+        word = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    elif error == "lost":
+        word = word[:at] + word[at + 1 :]
+    else:
+        word = word[:at] + word[at] + word[at:]
+    words[n] = word
+    return " ".join(words)

@@ -1,0 +1,1 @@
+"""What people write, read as wishes: which labels, items and titles they want or refuse."""
