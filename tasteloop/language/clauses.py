@@ -28,8 +28,8 @@ _KEEPS = re.compile(
 )
 # Of two that are compared the second is refused.
 _COMPARES = re.compile(
-    r"\b(prefer|take|pick|choose|have|like|want|enjoy|watch|see)\b(?P<first>.+?)"
-    r"\s+(?=(?:over|to|more than|better than|rather than)\s+(?P<second>.+)$)",
+    r"\b(prefer|take|pick|choose|have|like|want|enjoy|watch|see)\b.+?"
+    r"\s+(?=(?:over|to|more than|better than|rather than)\s+.+$)",
     re.IGNORECASE,
 )
 # A clause that only says no says it of the one before.

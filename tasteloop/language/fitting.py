@@ -26,6 +26,7 @@ from tasteloop.language.reader import (
     intent_features,
     label_names,
     spelling_of,
+    unit,
 )
 from tasteloop.language.titles import FEATURES as TITLE_FEATURES
 from tasteloop.language.titles import TitleIndex
@@ -84,7 +85,7 @@ def fit_reader(
     reader = Reader(
         phrases=said,
         label_of_phrase=np.array([k for k, _ in meant], np.int32),
-        items=_unit(share.T @ vectors),
+        items=unit(share.T @ vectors),
         label_weights=_deaf(len(LABEL_FEATURES)),
         intent_weights=_intent_weights(intent_texts(catalogue, labels, most, seed), intents),
         title_weights=_deaf(len(TITLE_FEATURES)),
@@ -206,8 +207,3 @@ def _logistic(x: Matrix, y: NDArray[Any]) -> Matrix:
 
     fitted = LogisticRegression(C=_STRENGTH, max_iter=500).fit(x, y)
     return np.append(fitted.coef_[0], fitted.intercept_[0]).astype(np.float32)
-
-
-def _unit(vectors: Matrix) -> Matrix:
-    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(norm, 1e-9), np.float32)

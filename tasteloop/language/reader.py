@@ -280,6 +280,12 @@ def spelling_of(catalogue: Catalogue, labels: Sequence[str], words: Sequence[str
     return Spelling.of([*texts, *labels, *said], words)
 
 
+def unit(vectors: Matrix) -> Matrix:
+    """Vectors [n, d] at length 1; those of length 0 stay."""
+    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norm, 1e-9), np.float32)
+
+
 def plain(text: str) -> str:
     """A text without signs that say nothing in words, such as emoji.
 

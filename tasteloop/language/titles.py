@@ -26,7 +26,6 @@ Matrix = NDArray[np.float32]
 CANDIDATES = 16  # titles that share the most with a text, which alone are looked at
 _ARTICLES = frozenset({"the", "a", "an", "le", "la", "les", "il", "el", "das", "der", "die"})
 _GRAM = 3
-_LEAST = 0.02  # a lower probability is none
 FEATURES = ("of the title", "of the text", "whole words", "ahead of the next", "length")
 
 
@@ -36,7 +35,7 @@ class TitleIndex:
 
     Attributes:
         gram_of: number of each gram; idf: [G] how rare it is among the titles.
-        grams: [J, G] sparse, 1 where a title holds a gram; by_gram: the same [G, J].
+        by_gram: [G, J] sparse, 1 where a title holds a gram.
         total: [J] the sum of a title's idf.
         names: [J] the titles, normalised; "" where there is none.
     """
@@ -66,8 +65,9 @@ class TitleIndex:
     def compare(self, text: str) -> tuple[NDArray[np.int64], Matrix]:
         """The titles that share the most with a text: positions [c], and `FEATURES` [c, 5]."""
         words = name_of(text)
-        found = [self.gram_of[gram] for gram in _grams(words) if gram in self.gram_of]
-        unknown = sum(gram not in self.gram_of for gram in _grams(words))
+        grams = _grams(words)
+        found = [self.gram_of[gram] for gram in grams if gram in self.gram_of]
+        unknown = len(grams) - len(found)
         if not found:
             return np.zeros(0, np.int64), np.zeros((0, len(FEATURES)), np.float32)
 

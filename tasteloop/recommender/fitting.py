@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.text import TextSettings
+from tasteloop.language.reader import unit
 from tasteloop.recommender.collaborative import Past, Table, als, ease, mark, nearby, spectral
 from tasteloop.recommender.folding import Matrix
 from tasteloop.recommender.item_text import expected, features
@@ -205,8 +206,7 @@ def _kin(labels: Matrix, meaning: Matrix) -> Matrix:
     """
     centred = meaning - meaning.mean(0, keepdims=True)
     told = labels if labels.shape[1] else leading(centred, _KIN_WIDTH)
-    length = np.linalg.norm(told, axis=1, keepdims=True)
-    return np.asarray(told / np.maximum(length, 1e-9), np.float32)
+    return unit(told)
 
 
 def mark_futures(futures: Sequence[Sequence[int]] | pl.Series, items: int) -> Table:

@@ -34,7 +34,7 @@ from tasteloop.encoder.bag_of_words import BagOfWords, trust
 from tasteloop.encoder.calibration import apply_calibration, confidence, from_log_odds, log_odds
 from tasteloop.encoder.habits import Habits
 from tasteloop.errors import TasteloopError
-from tasteloop.language.reader import Reader
+from tasteloop.language.reader import Reader, unit
 from tasteloop.language.wishes import Wishes, is_saying
 from tasteloop.metrics import top_k
 from tasteloop.recommender.folding import FoldedHistories, mark_seen
@@ -197,7 +197,7 @@ class Session:
 
     def item_vectors(self) -> Matrix:
         """[J, width], length 1: each item's text read by the encoder that reads behaviour."""
-        return _unit(self.reader.pool(self.item_texts(), self.text.max_tokens))
+        return unit(self.reader.pool(self.item_texts(), self.text.max_tokens))
 
     # --- the answers ---
 
@@ -285,7 +285,7 @@ class Session:
 
     def meaning(self, texts: Sequence[str]) -> Matrix:
         """[n, m] of length 1: texts by the encoder as it was published."""
-        return _unit(self.encoders[BASE_MODEL].pool(texts, self.text.max_tokens))
+        return unit(self.encoders[BASE_MODEL].pool(texts, self.text.max_tokens))
 
     def intents(self, texts: Sequence[str]) -> Matrix:
         """[n, 2] probabilities that clauses want something, and that they refuse it."""
@@ -466,12 +466,6 @@ class Session:
                 for r in ranked
             ]
         }
-
-
-def _unit(vectors: Matrix) -> Matrix:
-    """Vectors [n, d] at length 1."""
-    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(norm, 1e-9), np.float32)
 
 
 def _is_unvalued(event: Event) -> bool:
