@@ -30,6 +30,12 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
         description="Learn from at most so many phrases whether a text wants something or refuses "
         "it; 0: no text is listened to.",
     )
+    speech_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="In this share of the training snapshots the user says something that fits what they chose next.",
+    )
     together: bool = Field(True, description="One encoder for all tasks; false: one encoder each.")
     epochs: int = Field(3, ge=1)
     batch_size: int = Field(32, ge=1)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from tasteloop.answers import INTENT, INTERESTS, SERVED_MODELS
 from tasteloop.behaviour.events import TEXT
 from tasteloop.behaviour.items import SENTIMENT, SOURCE
-from tasteloop.behaviour.snapshots import SPLIT, TRAIN, VALIDATION, Snapshots
+from tasteloop.behaviour.snapshots import FUTURE, SPLIT, TRAIN, VALIDATION, Snapshots
+from tasteloop.behaviour.text import behaviour_text
 from tasteloop.bundle.names import BASE_MODEL, MODELS_DIRECTORY
 from tasteloop.datasets import statements
 from tasteloop.encoder import bag_of_words
@@ -32,6 +33,7 @@ from tasteloop.encoder.workers import Workers
 from tasteloop.errors import TasteloopError
 from tasteloop.files import atomic_directory, write_json
 from tasteloop.language.intents import intent_texts
+from tasteloop.language.made_up import Chosen, MadeUpSpeech
 from tasteloop.version import code_version
 
 if TYPE_CHECKING:
@@ -313,11 +315,12 @@ def _tasks(data: Snapshots, tokenizer: Any, settings: TrainingSettings) -> Itera
 
     if INTERESTS in data.tasks:
         rows = data.table.filter(data.table[SPLIT].is_in([TRAIN, VALIDATION]))
-        split = rows[SPLIT].to_numpy()
+        split, truth = rows[SPLIT].to_numpy(), data.truth(rows)
+        texts = _spoken(data, rows, truth, settings) if settings.speech_share else rows[TEXT]
         yield TaskData(
             INTERESTS,
-            TokenIds(tokenize_blocks(tokenizer, rows[TEXT], data.text.max_tokens)),
-            data.truth(rows),
+            TokenIds(tokenize_blocks(tokenizer, texts, data.text.max_tokens)),
+            truth,
             np.flatnonzero(split == TRAIN),
             np.flatnonzero(split == VALIDATION),
         )
@@ -351,6 +354,31 @@ def _tasks(data: Snapshots, tokenizer: Any, settings: TrainingSettings) -> Itera
             np.arange(len(train)),
             np.arange(len(train), len(train) + len(validation)),
         )
+
+
+def _spoken(
+    data: Snapshots, rows: pl.DataFrame, truth: NDArray[np.float32], settings: TrainingSettings
+) -> list[str]:
+    """The behaviour texts of rows; in a share of those that train, the user says something that
+    fits what they went on to choose.
+    """
+    import numpy as np
+
+    reviews = data.reviews()
+    praise, blame = [], []
+    if reviews is not None:
+        known = reviews.filter(reviews[SPLIT] == TRAIN)
+        praise, blame = (known.filter(known[SENTIMENT] == s)[TEXT].to_list() for s in (1, 0))
+    speech = MadeUpSpeech(data.catalogue, data.labels, praise, blame, settings.seed)
+    texts = rows[TEXT].to_list()
+    train = np.flatnonzero((rows[SPLIT] == TRAIN).to_numpy())
+    count = round(settings.speech_share * len(train))
+    chosen = np.sort(np.random.default_rng(settings.seed).choice(train, count, replace=False))
+    future, labels = rows[FUTURE], np.array(data.labels)
+    for row, history in zip(chosen.tolist(), data.histories(rows[chosen]), strict=True):
+        liked = Chosen(future[row].to_list(), labels[truth[row] > 0].tolist())
+        texts[row] = behaviour_text(speech.spoken(history, liked), data.catalogue, data.text)
+    return texts
 
 
 def _save_arrays(path: Path, arrays: dict[str, NDArray[np.float32]]) -> None:

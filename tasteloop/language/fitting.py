@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.language.intents import IntentTexts, intent_texts, spoken_in
-from tasteloop.language.phrases import Phrases, mistype, normalise
+from tasteloop.language.phrases import Phrases, normalise, search_for_title
 from tasteloop.language.reader import (
     LABEL_FEATURES,
     Embed,
@@ -34,7 +34,6 @@ from tasteloop.language.titles import TitleIndex
 _TITLES = 600  # searches for titles that their weights are fitted on
 _TEMPLATES = 4  # that each phrase which means a label is said with
 _STRENGTH = 10.0  # inverse regularisation
-_SHORTEST = 4  # letters of half a title: fewer are not remembered
 
 
 @dataclass(frozen=True)
@@ -137,25 +136,8 @@ def _title_searches(
     for phrases in spoken:
         for _ in range(_TITLES if titled else 0):
             item = choices.choice(titled)
-            said, templates = catalogue.titles[item], phrases.titles
-            way = choices.choice(("whole", "half", "mistyped"))
-            if way == "half":
-                said, templates = _half(said, choices), phrases.half_titles
-            elif way == "mistyped":
-                said = mistype(said, choices)
-            text = choices.choice(("{title}", *templates)).format(title=said)
+            text = search_for_title(catalogue.titles[item], phrases, choices)
             yield _Search(text, item=item)
-
-
-def _half(title: str, choices: random.Random) -> str:
-    """Some neighbouring words of a title, not all; a title of one word is whole."""
-    words = title.split()
-    if len(words) < 2:
-        return title
-    length = choices.randrange(1, len(words))
-    start = choices.randrange(len(words) - length + 1)
-    part = " ".join(words[start : start + length])
-    return part if len(part) >= _SHORTEST else title
 
 
 def _intent_weights(found: IntentTexts, intents: Intents) -> Matrix:

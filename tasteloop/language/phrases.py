@@ -39,6 +39,7 @@ CHINESE_FILM_LABELS = {
     "Western": "西部片",
 }
 
+_SHORTEST = 4  # letters of half a title: fewer are not remembered
 _SPOKEN = 0.2  # of the letters: from this share on a language counts as one that the texts are in
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 
@@ -142,3 +143,25 @@ def mistype(text: str, choices: random.Random) -> str:
         word = word[:at] + word[at] + word[at:]
     words[n] = word
     return " ".join(words)
+
+
+def search_for_title(title: str, phrases: Phrases, choices: random.Random) -> str:
+    """A search for a title: whole, half remembered or mistyped, alone or in a phrase."""
+    said, templates = title, phrases.titles
+    way = choices.choice(("whole", "half", "mistyped"))
+    if way == "half":
+        said, templates = _half(title, choices), phrases.half_titles
+    elif way == "mistyped":
+        said = mistype(title, choices)
+    return choices.choice(("{title}", *templates)).format(title=said)
+
+
+def _half(title: str, choices: random.Random) -> str:
+    """Some neighbouring words of a title, not all; a title of one word is whole."""
+    words = title.split()
+    if len(words) < 2:
+        return title
+    length = choices.randrange(1, len(words))
+    start = choices.randrange(len(words) - length + 1)
+    part = " ".join(words[start : start + length])
+    return part if len(part) >= _SHORTEST else title

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.items import Catalogue
-from tasteloop.evaluation.understanding.plots import FEWEST_WORDS, Plots
 from tasteloop.evaluation.understanding.testing_phrases import TESTING
 from tasteloop.language.phrases import (
     LANGUAGES,
@@ -23,6 +22,7 @@ from tasteloop.language.phrases import (
     languages_of,
     normalise,
 )
+from tasteloop.language.plots import FEWEST_WORDS, Plots
 
 if TYPE_CHECKING:
     import numpy as np

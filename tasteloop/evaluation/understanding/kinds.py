@@ -22,8 +22,8 @@ from tasteloop.evaluation.understanding.cases import (
     spread,
     then,
 )
-from tasteloop.evaluation.understanding.plots import FEWEST_WORDS, MOST_WORDS
 from tasteloop.language.phrases import Phrases, mistype
+from tasteloop.language.plots import FEWEST_WORDS, MOST_WORDS
 
 # How far an answer must move, or may. Probabilities are shown with two digits, and shares of the
 # catalogue are means over the kin of an item.

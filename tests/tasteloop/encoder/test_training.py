@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from tasteloop.behaviour.snapshots import Snapshots
 from tasteloop.encoder import checkpoint
 from tasteloop.encoder.batches import (
     TaskData,
@@ -24,7 +25,7 @@ from tasteloop.encoder.calibration import apply_calibration, calibrate
 from tasteloop.encoder.loop import Trained, _turn, train
 from tasteloop.encoder.model import TasteModel, load, load_encoder, save
 from tasteloop.encoder.settings import TrainingSettings
-from tasteloop.encoder.training import finetune
+from tasteloop.encoder.training import _tasks, finetune
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json
 
@@ -299,3 +300,25 @@ def test_each_epoch_takes_its_turn_of_the_snapshots() -> None:
     assert [len(t) for t in turns] == [30, 30, 30]
     assert len(set(np.concatenate(turns[:2]).tolist())) == 60, "nobody twice before everybody once"
     assert set(np.concatenate(turns).tolist()) == set(range(72))
+
+
+def test_words_are_put_into_the_stated_share_of_training_snapshots_and_into_no_others(
+    tiny_encoder: Path, tiny_snapshots: Path
+) -> None:
+    data, tokenizer = Snapshots.read(tiny_snapshots), load_tokenizer(tiny_encoder)
+
+    silent, speaking = (
+        next(_tasks(data, tokenizer, SETTINGS.model_copy(update={"speech_share": share})))
+        for share in (0.0, 0.5)
+    )
+
+    changed = np.array(
+        [
+            silent.ids[row].tolist() != speaking.ids[row].tolist()
+            for row in range(len(silent.targets))
+        ]
+    )
+    assert not changed[speaking.validation].any()
+    # one that wrote of an item beyond the words that a text has room for reads as before
+    assert 0.35 < changed[speaking.train].mean() <= 0.5
+    assert np.array_equal(silent.targets, speaking.targets)

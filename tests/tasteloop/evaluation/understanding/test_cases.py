@@ -118,3 +118,26 @@ def test_what_is_said_comes_after_the_history() -> None:
     assert searched(history, "horror")[-1] == Event("search", None, 60_000_005, None, "horror")
     assert searched((Event("rate", "i1"),), "horror")[-1].time is None
     assert searched((), "horror") == (Event("search", text="horror"),)
+
+
+def test_plots_are_asked_where_items_have_texts() -> None:
+    (plot,) = (kind for kind in KINDS if kind.name == "plot")
+    texts = [
+        "When Bruno lost his crimson kite, an old juggler from Lisbon helped him.",
+        "Six old friends quarrel bitterly during one long summer weekend.",
+        None,
+        None,
+    ]
+
+    def material(texts: list[str | None]) -> Material:
+        titles = ["The Kite", "Gold Dust", "Night Ferry", "Harbour"]
+        catalogue = Catalogue(["a", "b", "c", "d"], titles, [[]] * 4, texts)
+        return Material.of(catalogue, [], [], [], 0)
+
+    assert plot.make(material([None] * 4), 10) == []
+    cases = plot.make(material(texts), 10)
+    assert {case.item for case in cases} == {0, 1}
+    for case in cases:
+        search = case.histories[1][-1].text
+        assert search is not None
+        assert not {"Bruno", "Lisbon", "Directed", "Sousa", "kite"} & set(search.split())

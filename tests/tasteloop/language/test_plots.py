@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from tasteloop.behaviour.items import Catalogue
-from tasteloop.evaluation.understanding.cases import Material
-from tasteloop.evaluation.understanding.kinds import KINDS
-from tasteloop.evaluation.understanding.plots import Plots
+from tasteloop.language.plots import Plots
 
 TITLES = ["The Kite", "Gold Dust", "Night Ferry", "Harbour"]
 TEXTS = [
@@ -56,25 +53,3 @@ def test_of_a_text_without_spaces_nothing_is_remembered() -> None:
     plots = Plots(["甲", "乙"], ["一个牛仔玩偶感到嫉妒,因为新来的太空人。", "两个侦探追捕凶手。"])
 
     assert plots.rarest_words(0, 3) is None and plots.first_clause(0) is None
-
-
-def test_plots_are_asked_where_items_have_texts() -> None:
-    (plot,) = (kind for kind in KINDS if kind.name == "plot")
-    texts = [
-        *TEXTS[:1],
-        "Six old friends quarrel bitterly during one long summer weekend.",
-        None,
-        None,
-    ]
-
-    def material(texts: list[str | None]) -> Material:
-        catalogue = Catalogue(["a", "b", "c", "d"], TITLES, [[]] * 4, texts)
-        return Material.of(catalogue, [], [], [], 0)
-
-    assert plot.make(material([None] * 4), 10) == []
-    cases = plot.make(material(texts), 10)
-    assert {case.item for case in cases} == {0, 1}
-    for case in cases:
-        search = case.histories[1][-1].text
-        assert search is not None
-        assert not {"Bruno", "Lisbon", "Directed", "Sousa", "kite"} & set(search.split())
