@@ -33,6 +33,7 @@ from validation.data.suites import (
     rules_of_items,
     rules_of_labels,
     rules_of_reviews,
+    rules_of_texts,
 )
 from validation.data.tables import (
     SCHEMAS,
@@ -47,6 +48,7 @@ from validation.data.tables import (
     previous_counts,
     read_ingest,
     statistics,
+    text_columns,
 )
 from validation.markup.formats import plural
 
@@ -169,6 +171,9 @@ def _check(
         else:
             events = events_on_spark(on_spark, items, settings, data, work)
         rules.append(("events", events, rules_of_events(settings, before, items is not None)))
+        for column, values in text_columns(sound["events"], items, settings).items():
+            table = to_pandas(pl.DataFrame({column: values}))
+            rules.append(("texts", table, rules_of_texts(settings, column)))
     if items is not None:
         has_labels = bool(stats["labels"])
         checks += labels_present(has_labels, before)

@@ -35,6 +35,13 @@ class ValidationSettings(BaseModel, frozen=True, extra="forbid"):
             about, so some are usual; of most of the events, the ids of the two files do not mean
             the same things.
         max_valueless: error above this share of ratings without a value; any is a warning.
+        max_unreadable: error above this share of searches, or of texts about items, that nobody can
+            read (empty, without a letter or digit, or with damaged characters); a warning above a
+            fifth of it.
+        max_foreign: warning above this share of texts whose letters are mostly of scripts in which
+            the catalogue is not written: the model reads nothing in them.
+        max_long, search_characters: warning above the share `max_long` of searches that are longer
+            than so many characters, as texts of another column would be.
         kind_shares: bounds of a kind's share of events, such as {"purchase": [0.001, 0.2]}.
         sentiment_balance: bounds of the share of positive reviews.
         positive_threshold: value from which a rating is positive, as in
@@ -61,6 +68,10 @@ class ValidationSettings(BaseModel, frozen=True, extra="forbid"):
     max_lost: Share = 0.5
     max_uncatalogued: Share = 0.5
     max_valueless: Share = 0.05
+    max_unreadable: Share = 0.5
+    max_foreign: Share = 0.5
+    max_long: Share = 0.1
+    search_characters: Annotated[int, Field(ge=1)] = 200
     kind_shares: dict[str, Range] = {}
     sentiment_balance: Range = (0.1, 0.9)
     positive_threshold: Share = 0.7

@@ -18,9 +18,11 @@ from tasteloop.behaviour.times import microseconds
 from validation.data.checks import Severity
 from validation.data.settings import ValidationSettings
 from validation.data.tables import (
+    FOREIGN,
     IS,
     LABEL,
     LEARNABLE,
+    LONG_SEARCHES,
     LOST,
     NONE,
     POSITIVE,
@@ -32,6 +34,8 @@ from validation.data.tables import (
     UNCATALOGUED,
     UNLABELLED,
     UNLISTED,
+    UNREADABLE_OPINIONS,
+    UNREADABLE_SEARCHES,
 )
 
 if TYPE_CHECKING:
@@ -196,6 +200,35 @@ def rules_of_reviews(s: ValidationSettings, before: Mapping[str, int]) -> Iterat
     about = f"the share of positive reviews lies in [{low:g}, {high:g}]"
     yield _expect("balance", about, _MEAN, column=it.SENTIMENT, min_value=low, max_value=high)
     yield from _volume("reviews", s, before, _ROWS)
+
+
+def rules_of_texts(s: ValidationSettings, column: str) -> Iterator[Expectation]:
+    """The rules of one column of `text_columns`."""
+    if column == FOREIGN:
+        about = (
+            f"at most {s.max_foreign:g} of the texts are mostly in letters in which the catalogue "
+            "is not written"
+        )
+        rule = "in the catalogue's letters"
+        yield _expect(rule, about, _MAX, "warning", max_value=s.max_foreign, column=column)
+    elif column == LONG_SEARCHES:
+        about = (
+            f"at most {s.max_long:g} of the searches have over {s.search_characters:,} characters"
+        )
+        yield _expect("searches short", about, _MAX, "warning", max_value=s.max_long, column=column)
+    else:
+        what = _WRITTEN[column]
+        rule, warn_at = f"{what} readable", s.max_unreadable / 5
+        about = f"at most {{:g}} of the {what} cannot be read (empty, wordless, or damaged)"
+        yield _expect(
+            rule, about.format(s.max_unreadable), _MAX, max_value=s.max_unreadable, column=column
+        )
+        yield _expect(
+            rule, about.format(warn_at), _MAX, "warning", max_value=warn_at, column=column
+        )
+
+
+_WRITTEN = {UNREADABLE_SEARCHES: "searches", UNREADABLE_OPINIONS: "texts about items"}
 
 
 def rules_of_ingest(s: ValidationSettings, column: str) -> Iterator[Expectation]:

@@ -10,7 +10,7 @@ import narwhals as nw
 
 from tasteloop.behaviour import events as ev
 from tasteloop.behaviour import items as it
-from tasteloop.behaviour.kinds import KINDS
+from tasteloop.behaviour.kinds import KINDS, words_needing
 from tasteloop.behaviour.partitions import DataSettings, count
 from tasteloop.errors import TasteloopError
 from tasteloop.files import as_mapping, read_json
@@ -33,6 +33,13 @@ REJECTED, UNCATALOGUED, LOST, NULL_WORDS = (
     "lost_kinds",
     "null_words",
 )
+# of what people write: shares of the texts that there are
+UNREADABLE_SEARCHES, UNREADABLE_OPINIONS, FOREIGN, LONG_SEARCHES = (
+    "unreadable_searches",
+    "unreadable_opinions",
+    "foreign_texts",
+    "long_searches",
+)
 NONE = "none"  # what a column of names holds where there is nothing to name
 
 TYPES: dict[Any, str] = {
@@ -50,6 +57,22 @@ REQUIRED = {
     "reviews": (it.REVIEW, it.TEXT, it.SENTIMENT),
 }
 SINCE = {"reviews": (it.SOURCE,)}  # columns that data sets made before do not have
+# The scripts that are told apart. Japanese is written in three of them.
+_SCRIPTS = (
+    "Latin",
+    "Han",
+    "Hiragana",
+    "Katakana",
+    "Hangul",
+    "Cyrillic",
+    "Greek",
+    "Arabic",
+    "Hebrew",
+    "Devanagari",
+    "Thai",
+)
+_SPOKEN = 0.2  # of the catalogue's letters: from this share on it is written in a script
+_DAMAGED = 10  # one damaged character in so many: a text that was decoded wrongly
 SCHEMAS = {"events": ev.EVENTS_SCHEMA, "items": it.ITEMS_SCHEMA, "reviews": it.REVIEWS_SCHEMA}
 
 
@@ -156,6 +179,70 @@ def joined_texts(dataset: Path) -> dict[str, Any]:
         return dict(as_mapping(as_mapping(read_json(dataset / _RECORD)).get("item_text")))
     except TasteloopError:  # of which `read_ingest` makes a check
         return {}
+
+
+def text_columns(
+    events: pl.DataFrame | pl.LazyFrame, items: pl.DataFrame | None, settings: ValidationSettings
+) -> dict[str, list[Any]]:
+    """What the rules look at, of what people wrote: shares of all searches and of all texts about
+    items. A share of nothing is left out, and of data without texts so is all.
+    """
+    import polars as pl
+
+    # 1. texts, and whether they can be read: whoever searches has written something
+    text, is_search = pl.col(ev.TEXT), pl.col(ev.KIND).is_in(words_needing("text"))
+    has_words = text.str.contains(r"[\p{L}\p{N}]")
+    damaged = text.str.count_matches(r"[\p{C}\x{FFFD}--\t\n\r]")
+    is_readable = (has_words & (damaged * _DAMAGED < text.str.len_chars())).fill_null(value=False)
+    is_about_item = text.is_not_null() & pl.col(ev.ITEM).is_not_null() & ~is_search
+
+    # 2. letters of the scripts in which the catalogue is written
+    own = _scripts(items)
+    letters = text.str.count_matches(r"\p{L}")
+    own_letters = text.str.count_matches("|".join(map(_letters_of, own)))
+    has_letters = is_readable & (letters > 0)
+
+    shares = {
+        UNREADABLE_SEARCHES: (is_search, ~is_readable),
+        UNREADABLE_OPINIONS: (is_about_item, ~is_readable),
+        LONG_SEARCHES: (is_search & is_readable, text.str.len_chars() > settings.search_characters),
+    }
+    if own:
+        shares[FOREIGN] = (has_letters, own_letters * 2 < letters)
+    counts = {name: (of.sum(), (of & breaks).sum()) for name, (of, breaks) in shares.items()}
+    row = (
+        events.lazy()
+        .select(
+            expression.alias(f"{name} {n}")
+            for name, pair in counts.items()
+            for n, expression in enumerate(pair)
+        )
+        .collect()
+        .row(0)
+    )
+    pairs = zip(counts, row[::2], row[1::2], strict=True)
+    return {name: [broken / of] for name, of, broken in pairs if of}
+
+
+def _letters_of(script: str) -> str:
+    """A pattern of the letters of a script."""
+    return rf"\p{{{script}}}"
+
+
+def _scripts(items: pl.DataFrame | None) -> list[str]:
+    """The scripts, by their names in Unicode, of a fifth or more of the letters of titles, labels
+    and texts; none without a catalogue.
+    """
+    import polars as pl
+
+    if items is None:
+        return []
+    written = pl.concat(
+        [items[it.TITLE], items[it.LABELS].explode(), items[it.TEXT]], how="vertical"
+    ).drop_nulls()
+    letters = int(written.str.count_matches(r"\p{L}").sum())
+    counts = {name: int(written.str.count_matches(_letters_of(name)).sum()) for name in _SCRIPTS}
+    return [name for name, count in counts.items() if count and count >= _SPOKEN * letters]
 
 
 def ingest_columns(record: Mapping[str, Any], settings: ValidationSettings) -> dict[str, list[Any]]:

@@ -576,3 +576,104 @@ def test_what_ingest_says_of_the_source_is_checked(
 
     assert failed(record) == expected
     assert reason in result.reason
+
+
+def texts_of(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The checks on what people write, by rule."""
+    return {check["rule"]: check for check in record["checks"] if check["table"] == "texts"}
+
+
+def written(searches: str | None, opinions: str | None = None) -> pl.DataFrame:
+    """The sound events with another text in every search and, if any, in every rating."""
+    said = {"search": searches, "rate": opinions}
+    text = pl.col(ev.KIND).replace_strict(said, default=None, return_dtype=pl.String)
+    return events().with_columns(text.alias(ev.TEXT))
+
+
+def test_data_without_texts_has_nothing_to_check_of_them(tmp_path: Path) -> None:
+    silent = written(None).filter(pl.col(ev.KIND) != "search")
+
+    result, record = run(dataset(tmp_path, events=silent))
+
+    assert result.passed and texts_of(record) == {}
+
+
+def test_usual_texts_pass_each_rule_with_the_share_that_came(tmp_path: Path) -> None:
+    result, record = run(dataset(tmp_path, events=written("war films, please!", "nicely made")))
+
+    checks = texts_of(record)
+    assert result.passed and all(check["passed"] for check in checks.values())
+    assert set(checks) == {
+        "searches readable",
+        "texts about items readable",
+        "searches short",
+        "in the catalogue's letters",
+    }
+    assert {check["found"] for check in checks.values()} == {"found 0"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [None, "", "  ", "?!…", "\ufffd\ufffd\ufffd\ufffdr\ufffd", "caf\x82 \x90\x91 b\x93", "🤠🤠"],
+)
+def test_searches_that_nobody_can_read_are_refused_with_what_came_and_what_is_allowed(
+    tmp_path: Path, text: str | None
+) -> None:
+    result, record = run(dataset(tmp_path, events=written(text, "nicely made")))
+
+    check = texts_of(record)["searches readable"]
+    assert not result.passed and (check["severity"], check["passed"]) == ("error", False)
+    assert check["about"].startswith("at most 0.5 of the searches cannot be read")
+    assert check["found"] == "found 1" and texts_of(record)["texts about items readable"]["passed"]
+    assert check["about"] in result.reason
+
+
+def test_a_few_unreadable_searches_are_a_warning(tmp_path: Path) -> None:
+    some = events()
+    few = (pl.int_range(pl.len()) % 20 == 2) & (pl.col(ev.KIND) == "search")
+    some = some.with_columns(pl.when(few).then(pl.lit("")).otherwise(ev.TEXT).alias(ev.TEXT))
+
+    result, record = run(dataset(tmp_path, events=some))
+
+    check = texts_of(record)["searches readable"]
+    assert result.passed and (check["severity"], check["found"]) == ("warning", "found 0.2")
+    assert check["about"].startswith("at most 0.1 of the searches")
+
+
+def test_texts_about_items_that_nobody_can_read_are_refused(tmp_path: Path) -> None:
+    result, record = run(dataset(tmp_path, events=written("war films", "\x00\x01")))
+
+    assert not result.passed and not texts_of(record)["texts about items readable"]["passed"]
+    assert texts_of(record)["searches readable"]["passed"]
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "passes"),
+    [
+        ("военные фильмы", "Film", False),
+        ("战争片", "Film", False),
+        ("war films (战)", "Film", True),
+        ("战争片", "战争 电影", True),
+        ("1984", "Film", True),
+    ],
+)
+def test_texts_in_letters_that_the_catalogue_is_not_written_in_are_named(
+    tmp_path: Path, text: str, title: str, passes: bool
+) -> None:
+    named = items().with_columns(pl.lit(title).alias(it.TITLE))
+
+    result, record = run(dataset(tmp_path, events=written(text), items=named))
+
+    check = texts_of(record).get("in the catalogue's letters", {"passed": True})
+    assert result.passed and check["passed"] is passes
+    if not passes:
+        assert (check["severity"], check["found"]) == ("warning", "found 1")
+        assert check["about"].startswith("at most 0.5 of the texts are mostly in letters")
+
+
+def test_searches_as_long_as_a_page_are_named(tmp_path: Path) -> None:
+    _, record = run(dataset(tmp_path, events=written("war films " * 30)))
+
+    check = texts_of(record)["searches short"]
+    assert (check["severity"], check["passed"]) == ("warning", False)
+    assert "over 200 characters" in check["about"] and check["found"] == "found 1"
