@@ -7,7 +7,7 @@ hardly does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.text import in_order
-from tasteloop.language.reader import Embed, Intents, Reader, Reading
+from tasteloop.language.reader import Reader, Reading
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -84,15 +84,13 @@ class Wishes:
         cls,
         histories: Sequence[Sequence[Event]],
         reader: Reader,
-        embed: Embed,
-        intents: Intents,
+        read: Callable[[Sequence[str]], Sequence[Reading]],
         limit: int,
     ) -> Wishes:
-        """Read what histories say.
+        """What histories say.
 
         Args:
-            embed: by the encoder that the reader was fitted with; intents: by the head that learned
-                them.
+            read: `reader.read` with its encoder and head; it may know texts from before.
             limit: the newest events that count as the history at all.
         """
         labels, width = reader.items.shape
@@ -100,7 +98,7 @@ class Wishes:
         texts = list(dict.fromkeys(text for each in said for text, _ in each))
         if not texts:
             return cls.none(len(histories), labels, len(reader.titles.names), width)
-        reading_of = dict(zip(texts, reader.read(texts, embed, intents), strict=True))
+        reading_of = dict(zip(texts, read(texts), strict=True))
         users = [_User(labels, width) for _ in histories]
         for user, each in zip(users, said, strict=True):
             for text, later in each:

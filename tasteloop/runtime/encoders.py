@@ -1,4 +1,4 @@
-"""An encoder with its tokenizer and heads, and the vectors of the texts that it read before."""
+"""An encoder with its tokenizer and heads, and what was made of texts that were read before."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -24,48 +25,81 @@ from tasteloop.runtime.stages import count, stage
 _SPREAD = 1.2
 
 
-class VectorCache:
-    """The last pooled vectors by a hash of their text; safe to share between threads.
+V = TypeVar("V")
+
+
+class TextCache(Generic[V]):
+    """What was last made of texts, by a hash of each; safe to share between threads.
+
+    Args:
+        capacity: of so many texts, the least recently used go first; 0: none is kept.
+        counted: whether hits and misses are among what is measured of a request.
 
     Attributes:
-        hits, misses: how many texts had a vector here, and how many had none.
+        hits, misses: how many texts were here, and how many had to be read.
+
+    >>> cache = TextCache[int](2)
+    >>> cache.of(["a", "bb", "a"], lambda new: [len(text) for text in new])
+    [1, 2, 1]
+    >>> cache.of(["a"], lambda new: [0 for _ in new])
+    [1]
     """
 
-    def __init__(self, megabytes: float, width: int) -> None:
-        self.capacity = int(megabytes * 2**20 / (4 * width + 200))  # 200: key and bookkeeping
+    def __init__(self, capacity: int, counted: bool = False) -> None:
+        self.capacity, self._counted = capacity, counted
         self.hits = self.misses = 0
         self._salt = os.urandom(16)  # so that no key tells a text to who reads the memory
-        self._vectors: OrderedDict[bytes, Matrix] = OrderedDict()
+        self._values: OrderedDict[bytes, V] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._vectors)
+        return len(self._values)
 
-    def key(self, text: str, max_tokens: int) -> bytes:
-        content = f"{max_tokens} {text}".encode("utf-8", "surrogatepass")
+    def of(
+        self, texts: Sequence[str], read: Callable[[list[str]], Sequence[V]], how: str = ""
+    ) -> list[V]:
+        """What is made of texts [n]; one that is there twice is read once.
+
+        Args:
+            read: makes it of the texts that are not here.
+            how: what else decides what is made of a text.
+        """
+        # 1. what was read before
+        keys = [self._key(f"{how} {text}") for text in texts]
+        found = self._get(keys)
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
+
+        # 2. what is new
+        if new:
+            made = dict(zip(new, read(list(new.values())), strict=True))
+            self._put(made)
+            found |= made
+        return [found[key] for key in keys]
+
+    def _key(self, text: str) -> bytes:
+        content = text.encode("utf-8", "surrogatepass")
         return hashlib.blake2b(content, digest_size=16, key=self._salt).digest()
 
-    def get(self, keys: Sequence[bytes]) -> list[Matrix | None]:
+    def _get(self, keys: Sequence[bytes]) -> dict[bytes, V]:
         with self._lock:
-            vectors = [self._vectors.get(key) for key in keys]
-            for key, vector in zip(keys, vectors, strict=True):
-                if vector is not None:
-                    self._vectors.move_to_end(key)
-            hits = sum(vector is not None for vector in vectors)
-            misses = len(keys) - hits
+            found = {key: self._values[key] for key in keys if key in self._values}
+            for key in found:
+                self._values.move_to_end(key)
+            hits = sum(key in found for key in keys)
             self.hits += hits
-            self.misses += misses
+            self.misses += len(keys) - hits
+        if self._counted:
             count("cache_hits", hits)
-            count("cache_misses", misses)
-            return vectors
+            count("cache_misses", len(keys) - hits)
+        return found
 
-    def put(self, keys: Sequence[bytes], vectors: Matrix) -> None:
+    def _put(self, made: Mapping[bytes, V]) -> None:
         with self._lock:
-            for key, vector in zip(keys, vectors, strict=True):
-                self._vectors[key] = vector.copy()  # a view would keep its whole batch
-                self._vectors.move_to_end(key)
-            while len(self._vectors) > self.capacity:
-                self._vectors.popitem(last=False)
+            for key, value in made.items():
+                self._values[key] = value
+                self._values.move_to_end(key)
+            while len(self._values) > self.capacity:
+                self._values.popitem(last=False)
 
 
 class Encoder:
@@ -83,26 +117,17 @@ class Encoder:
         self._runner = Runner(runtime, directory)
         self._heads = mapped_arrays(directory / "heads.safetensors")
         self.width = int(read_json(directory / "config.json")["hidden_size"])
-        self.cache = VectorCache(cache_megabytes, self.width)
+        a_vector = 4 * self.width + 200  # bytes; 200: key and bookkeeping
+        self.cache = TextCache[Matrix](int(cache_megabytes * 2**20 / a_vector), counted=True)
 
     def pool(self, texts: Sequence[str], max_tokens: int) -> Matrix:
         """Pooled vectors [n, width]; a text that is there twice is read once."""
-        # 1. what was read before
-        keys = [self.cache.key(text, max_tokens) for text in texts]
-        vector_of: dict[bytes, Matrix] = {}
-        new: dict[bytes, str] = {}
-        for key, text, vector in zip(keys, texts, self.cache.get(keys), strict=True):
-            if vector is None:
-                new[key] = text
-            else:
-                vector_of[key] = vector
 
-        # 2. what is new
-        if new:
-            computed = self._read(list(new.values()), max_tokens)
-            self.cache.put(list(new), computed)
-            vector_of.update(zip(new, computed, strict=True))
-        return np.stack([vector_of[key] for key in keys])
+        def read(new: list[str]) -> list[Matrix]:
+            # a view that is kept would keep its whole batch
+            return [vector.copy() for vector in self._read(new, max_tokens)]
+
+        return np.stack(self.cache.of(texts, read, str(max_tokens)))
 
     @cached_property
     def words(self) -> list[str]:

@@ -34,13 +34,13 @@ from tasteloop.encoder.bag_of_words import BagOfWords, trust
 from tasteloop.encoder.calibration import apply_calibration, confidence, from_log_odds, log_odds
 from tasteloop.encoder.habits import Habits
 from tasteloop.errors import TasteloopError
-from tasteloop.language.reader import Reader, unit
+from tasteloop.language.reader import Reader, Reading, unit
 from tasteloop.language.wishes import Wishes, is_saying
 from tasteloop.metrics import top_k
 from tasteloop.recommender.folding import FoldedHistories, mark_seen
 from tasteloop.recommender.recommend import ASKED, Recommender, TermScores
 from tasteloop.runtime.choice import choose
-from tasteloop.runtime.encoders import Encoder
+from tasteloop.runtime.encoders import Encoder, TextCache
 from tasteloop.runtime.questions import Question, parse
 from tasteloop.runtime.stages import stage
 
@@ -49,6 +49,7 @@ _ROWS = 256  # histories that are ranked at once, fewer where the catalogue is l
 _SCORES = 2**22  # of one term
 _READ = 8192  # histories whose interests are computed at once
 CACHE_MEGABYTES = 64.0
+_READINGS = 2048  # texts whose meaning, and whose stance, is kept: an answer looks at each twice
 # How probable a label is that is surely wanted: nobody keeps to what they searched for in every
 # act.
 WANTED = 0.95
@@ -99,6 +100,7 @@ class Session:
             Recommender.load(directory, card) if (directory / RECOMMENDER_FILE).exists() else None
         )
         self._habits = Habits.load(directory)
+        self._stances = TextCache[float](_READINGS)
         self._listens: Reader | None = None
         self.listen(directory)
         self._bag: BagOfWords | None = None
@@ -240,6 +242,7 @@ class Session:
 
     def listen(self, directory: Path) -> None:
         """Load what reads wishes, where the bundle has it."""
+        self._readings = TextCache[Reading](_READINGS)
         if BASE_MODEL in self.encoders:
             words = self.encoders[BASE_MODEL].words
             self._listens = Reader.load(directory, self.catalogue, self.labels, words)
@@ -267,7 +270,7 @@ class Session:
         """By text how probable it is that it is favourable; None where it is neither for nor
         against.
         """
-        probabilities = self.sentiment(texts).tolist()
+        probabilities = self._stances.of(texts, lambda new: self.sentiment(new).tolist())
         return {
             text: None if abs(favourable - 0.5) < NEUTRAL else favourable
             for text, favourable in zip(texts, probabilities, strict=True)
@@ -279,9 +282,12 @@ class Session:
         """
         if self._listens is None or not any(is_saying(e) for history in histories for e in history):
             return None
-        return Wishes.of(
-            histories, self._listens, self.meaning, self.intents, self.text.history_limit
-        )
+        return Wishes.of(histories, self._listens, self._read, self.text.history_limit)
+
+    def _read(self, texts: Sequence[str]) -> list[Reading]:
+        reader = self._listens
+        assert reader is not None, "somebody asked for something"
+        return self._readings.of(texts, lambda new: reader.read(new, self.meaning, self.intents))
 
     def meaning(self, texts: Sequence[str]) -> Matrix:
         """[n, m] of length 1: texts by the encoder as it was published."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,7 +24,7 @@ def search(text: str) -> Event:
 
 
 def wishes(reader: Reader, *histories: list[Event]) -> Wishes:
-    return Wishes.of(histories, reader, embed, intents, LIMIT)
+    return Wishes.of(histories, reader, partial(reader.read, embed=embed, intents=intents), LIMIT)
 
 
 def test_a_later_refusal_takes_back_a_wish_and_a_later_wish_a_refusal(reader: Reader) -> None:

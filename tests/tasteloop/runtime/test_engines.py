@@ -20,7 +20,7 @@ from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json
 from tasteloop.runtime import engines
 from tasteloop.runtime.choice import choose, overall
-from tasteloop.runtime.encoders import Encoder, VectorCache
+from tasteloop.runtime.encoders import Encoder, TextCache
 from tasteloop.runtime.export import Judged, compile_bundle
 from tasteloop.runtime.session import Session
 
@@ -314,14 +314,15 @@ def test_the_cache_finds_what_was_read(directory: Path) -> None:
 
 
 def test_the_cache_forgets_the_longest_unread() -> None:
-    cache = VectorCache(3 * (4 * 8 + 200) / 2**20 + 1e-9, 8)
-    assert cache.capacity == 3
-    keys = [cache.key(f"text {n}", 64) for n in range(4)]
-    cache.put(keys[:3], np.eye(8, dtype=np.float32)[:3])
-    cache.get(keys[:1])
-    cache.put(keys[3:], np.ones((1, 8), np.float32))
-    assert [vector is not None for vector in cache.get(keys)] == [True, False, True, True]
+    cache = TextCache[str](3)
+    cache.of(["a", "b", "c"], lambda new: new)
+    cache.of(["a"], lambda new: new)
+    cache.of(["d"], lambda new: new)
     assert len(cache) == 3
+
+    read: list[str] = []
+    cache.of(["a", "b", "c", "d"], lambda new: [read.append(text) or text for text in new])
+    assert read == ["b"]
 
 
 def test_mapped_arrays_are_the_librarys_and_cannot_be_written(tiny_bundle: Path) -> None:

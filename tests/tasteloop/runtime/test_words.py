@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tasteloop.bundle.card import BundleCard
 from tasteloop.bundle.manifest import seal
 from tasteloop.bundle.names import LANGUAGE_FILE, RECOMMENDER_FILE
 from tasteloop.encoder.calibration import from_log_odds
+from tasteloop.language.reader import Reader
 from tasteloop.language.wishes import Wishes
 from tasteloop.recommender.recommend import ASKED, TERMS
 from tasteloop.runtime.session import WANTED, Session, _asked
@@ -43,6 +45,18 @@ def without_reader(bundle: Path) -> Session:
     session = Session.load(bundle)
     session._listens = None
     return session
+
+
+def noted(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[list[str]]:
+    """The texts that a method is given from now on, call by call."""
+    method, calls = getattr(owner, name), []
+
+    def noting(self: Any, texts: list[str], *arguments: Any) -> Any:
+        calls.append(list(texts))
+        return method(self, texts, *arguments)
+
+    monkeypatch.setattr(owner, name, noting)
+    return calls
 
 
 @pytest.fixture(scope="module")
@@ -208,3 +222,16 @@ def test_a_bundle_from_before_words_were_read_answers_as_it_did(
     for ranked in session.recommend(histories, 4):
         for r in ranked:
             assert sum(r.terms.values()) == pytest.approx(r.score, abs=1e-5)
+
+
+def test_what_an_answer_looks_at_twice_is_read_once(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session.load(tiny_bundle)
+    history = [*ACTS, Event("review", "i1", 30, None, "a joy"), SPOKEN[1][-1]]
+    read, felt = noted(monkeypatch, Reader, "read"), noted(monkeypatch, Session, "sentiment")
+
+    first = session.recommend([history], 3)
+    assert session.recommend([history], 3) == first
+
+    assert read == [["war, but no comedy"]] and felt == [["a joy"]]
