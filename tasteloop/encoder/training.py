@@ -328,10 +328,10 @@ def _tasks(data: Snapshots, tokenizer: Any, settings: TrainingSettings) -> Itera
     if reviews is not None:
         # a text without an opinion is as likely to be one as the other
         language = statements.language_of(reviews[TEXT].head(_REVIEWS).to_list())
-        texts = statements.no_opinions(
+        neither = statements.no_opinions(
             settings.no_opinions, data.catalogue.titles, settings.seed, language
         )
-        no_opinions = list(texts) if settings.no_opinions else []
+        no_opinions = list(neither) if settings.no_opinions else []
         parts, targets = [], []
         for part in (TRAIN, VALIDATION):
             of_split = reviews.filter(reviews[SPLIT] == part)

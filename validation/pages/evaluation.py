@@ -39,7 +39,7 @@ _TASKS = {
     ),
     "sentiment": ("Sentiment", "Whether a review is favourable."),
 }
-HEADLINES = ("interests.micro_f1", "recommend.ndcg@10", "sentiment.accuracy")
+HEADLINES = ("interests.micro_f1", "recommend.ndcg@10", "sentiment.accuracy", UNDERSTANDING)
 _NAMES = {
     "micro_f1": "micro-F1",
     "macro_f1": "macro-F1",
@@ -162,19 +162,29 @@ def tally_checks(verdict: Verdict) -> str:
 
 @dataclass(frozen=True)
 class _Card:
-    """A task's first measure in large digits, beside the strongest baseline."""
+    """A task's first measure in large digits, beside the strongest baseline.
+
+    Attributes:
+        counted: what the measure's rows are.
+        note: what else there is to say.
+    """
 
     title: str
     measure: Interval
     against: str | None
     difference: Interval
     tone: str
+    counted: str = "rows"
+    note: str = ""
 
 
 def _cards(evaluation: Evaluation) -> list[_Card]:
     cards = []
     for metric in HEADLINES:
         if metric not in evaluation.metrics:
+            continue
+        if metric == UNDERSTANDING:
+            cards += _understanding_card(evaluation)
             continue
         task, _, measure = metric.partition(".")
         best, difference = strongest(evaluation, metric)
@@ -188,6 +198,29 @@ def _cards(evaluation: Evaluation) -> list[_Card]:
             )
         )
     return cards
+
+
+def _understanding_card(evaluation: Evaluation) -> list[_Card]:
+    """How much of language is understood, beside the champion: none where nobody asked."""
+    summary = evaluation.understanding_summary()
+    if summary is None:
+        return []
+    difference = evaluation.difference(CHAMPION, UNDERSTANDING)
+    weakest = ", ".join(
+        f"{kind.replace('_', ' ')} {number(share)}" for kind, share in summary.weakest.items()
+    )
+    return [
+        _Card(
+            title="Understanding, questions passed",
+            measure=evaluation.metric(UNDERSTANDING),
+            against=None if difference.value is None else measure_name(CHAMPION),
+            difference=difference,
+            tone=difference_tone(UNDERSTANDING, difference),
+            counted="questions",
+            note=f"{summary.passed} of {summary.kinds} kinds of questions pass"
+            + (f"; weakest: {weakest}" if weakest else ""),
+        )
+    ]
 
 
 def strongest(evaluation: Evaluation, metric: str) -> tuple[str | None, Interval]:

@@ -220,11 +220,20 @@ def test_what_is_understood_has_a_section_with_sentences_about_what_is_not(tmp_p
     assert section.index("Western") < section.index("Horror")
 
 
+def test_the_first_screen_says_how_much_is_understood(tmp_path: Path) -> None:
+    text = "".join(Reader(written(tmp_path, samples.evaluation())).texts)
+
+    first = text[: text.index("Kinds of questions")]
+    assert "Understanding, questions passed" in first
+    assert "0 of 2 kinds of questions pass; weakest: refusal 0.250, wish 0.550" in first
+
+
 def test_a_model_that_was_asked_no_questions_has_no_such_section(tmp_path: Path) -> None:
     found = samples.evaluation()
     del found["understanding"]
 
-    assert "Kinds of questions" not in written(tmp_path, found)
+    page = written(tmp_path, found)
+    assert "Kinds of questions" not in page and "Understanding, questions passed" not in page
 
 
 def test_a_bound_that_only_reports_is_shown_as_not_met(tmp_path: Path) -> None:
