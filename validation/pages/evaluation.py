@@ -203,7 +203,7 @@ def _cards(evaluation: Evaluation) -> list[_Card]:
 def _understanding_card(evaluation: Evaluation) -> list[_Card]:
     """How much of language is understood, beside the champion: none where nobody asked."""
     summary = evaluation.understanding_summary()
-    if summary is None:
+    if summary is None or not summary.kinds:
         return []
     difference = evaluation.difference(CHAMPION, UNDERSTANDING)
     weakest = ", ".join(
