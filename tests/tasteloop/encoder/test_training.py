@@ -322,3 +322,21 @@ def test_words_are_put_into_the_stated_share_of_training_snapshots_and_into_no_o
     # one that wrote of an item beyond the words that a text has room for reads as before
     assert 0.35 < changed[speaking.train].mean() <= 0.5
     assert np.array_equal(silent.targets, speaking.targets)
+
+
+def test_each_epoch_takes_other_clauses() -> None:
+    settings = SETTINGS.model_copy(update={"epochs": 3})
+    turns = [_turn(task("intent"), settings, epoch) for epoch in range(3)]
+    assert sorted(np.concatenate(turns).tolist()) == list(range(72))
+
+
+def test_what_phrases_teach_does_not_decide_which_epoch_is_kept(
+    tiny_encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter([{"interests": 0.6, "intent": 0.9}, {"interests": 0.7, "intent": 0.1}])
+    monkeypatch.setattr("tasteloop.encoder.loop._validate", lambda *_: ({}, next(measured, {})))
+    model = fresh(tiny_encoder, heads={"interests": 2, "intent": 2})
+
+    result = train(model, [task(), task("intent")], SETTINGS, tmp_path)
+
+    assert [epoch["mean"] for epoch in result.history] == [0.6, 0.7]
