@@ -55,7 +55,7 @@ endif
 
 assets: $(STAMP)
 	@echo "assets: data and weights into the cache, where they are not there yet"
-	@$(BIN)/tasteloop data fetch ml-100k rotten-tomatoes minilm
+	@$(BIN)/tasteloop data fetch ml-100k rotten-tomatoes clothing-reviews minilm
 
 run: assets ## fetch, validate, fine-tune, evaluate, gate, rehearse and promote
 	@$(BIN)/tasteloop run --profile $(PROFILE)
