@@ -81,13 +81,17 @@ def calibrate(
     scaling = dict.fromkeys(names, 1 / len(parts)) | {"intercept": 0.0}
     if not 0 < truth.mean() < 1:
         return Calibration(**scaling, thresholds=(0.5,) * logits.shape[1], confident_from=None)
-    fitted = LogisticRegression(C=1e6).fit(
-        np.stack([part.ravel() for part in parts], 1), truth.ravel()
-    )
-    # a part that orders nothing would count against its own order: then no slope is fitted
-    if (fitted.coef_ > 0).all():
-        scaling = {name: float(slope) for name, slope in zip(names, fitted.coef_[0], strict=True)}
-        scaling["intercept"] = float(fitted.intercept_[0])
+    # a part that says nothing beside the other would count against its own order: it gets no weight
+    x, used = np.stack([part.ravel() for part in parts], 1), list(range(len(parts)))
+    while used:
+        fitted = LogisticRegression(C=1e6).fit(x[:, used], truth.ravel())
+        least = int(fitted.coef_[0].argmin())
+        if fitted.coef_[0][least] > 0:
+            slopes = dict(zip(used, fitted.coef_[0].tolist(), strict=True))
+            scaling = {name: slopes.get(n, 0.0) for n, name in enumerate(names)}
+            scaling["intercept"] = float(fitted.intercept_[0])
+            break
+        del used[least]
     scaled = Calibration(**scaling, thresholds=())
     probabilities = apply_calibration(logits, scaled, habits, trust)
     thresholds = choose_thresholds(probabilities, truth)

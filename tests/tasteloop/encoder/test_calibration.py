@@ -51,8 +51,10 @@ def test_a_witness_that_says_the_opposite_is_not_turned_round() -> None:
     a = rng.normal(0, 1, (2000, 2)).astype(np.float32)
     truth = (rng.random(a.shape) < 1 / (1 + np.exp(-a))).astype(np.float32)
     assert calibrate(-a, truth).slope == 1.0
-    opposite = -a + rng.normal(0, 0.1, a.shape).astype(np.float32)
-    assert calibrate(a, truth, opposite).habit_slope >= 0
+    opposite = rng.normal(0, 1, a.shape).astype(np.float32) - truth
+    beside = calibrate(a, truth, opposite)
+    assert beside.habit_slope == 0
+    assert beside.slope == pytest.approx(calibrate(a, truth).slope), "the other keeps its own"
 
 
 def test_rare_labels_get_lower_thresholds_and_micro_f1_keeps() -> None:
