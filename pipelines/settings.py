@@ -1,5 +1,5 @@
 """The settings of a run: one section a step, one YAML file a profile, unknown keys refused by
-name.
+name. A profile may build on another, which its key `base` names.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ CONFIGS = Path(__file__).parent / "configs"
 _SHORT = reprlib.Repr()  # a message quotes what came, but not a whole file of it
 _SHORT.maxstring = _SHORT.maxother = 100
 _MOST = 10  # faults of one file that one message names
+_BASE = "base"  # the key of a profile's file that names the profile it builds on
 
 
 Cpu = Annotated[
@@ -286,6 +287,10 @@ class Settings(BaseModel, frozen=True, extra="forbid"):
     """
 
     profile: str
+    built_on: tuple[str, ...] = Field(
+        default=(),
+        description="The profiles below this one, the nearest first; a profile's file names its `base`.",
+    )
     ingest: IngestSettings = IngestSettings()
     validation: ValidationSettings = ValidationSettings()
     prepare: PrepareSettings = PrepareSettings()
@@ -315,28 +320,20 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
     """The settings of a profile (a name, or a YAML file of your own) with `section.key=value`
     overrides.
 
-    A value is read as YAML, so `3`, `true`, `null` and `[a, b]` mean what they do there.
+    A value is read as YAML, so `3`, `true`, `null` and `[a, b]` mean what they do there. A file
+    with the key `base` holds what differs from that profile: mappings are joined key by key, and
+    everything else replaces what the base has, lists too.
 
     >>> settings = load_settings("smoke", ["ingest.max_users=7"])
     >>> settings.profile, settings.ingest.max_users
     ('smoke', 7)
 
     Raises:
-        TasteloopError: no such profile, an unknown key (with the nearest known), a value that does
-            not fit.
+        TasteloopError: no such profile or base, bases in a circle, an unknown key (with the nearest
+            known), a value that does not fit.
     """
-    path = Path(profile) if profile.endswith((".yaml", ".yml")) else CONFIGS / f"{profile}.yaml"
-    if not os.path.exists(path):
-        known = ", ".join(profiles())
-        raise TasteloopError(
-            f"no profile {_SHORT.repr(profile)}; known: {known}, or the path of a YAML file"
-        )
-    data = read_yaml(path) or {}
-    if not isinstance(data, dict):
-        raise TasteloopError(
-            f"{path} holds {type(data).__name__}; a profile is a mapping of sections"
-        )
-    settings = _validate({"profile": path.stem, **data}, str(path))
+    path = _path_of(profile, Path())
+    settings = _validate(_read_profile(path), str(path))
     if not overrides:
         return settings
     # so that an override of one key keeps the defaults beside it
@@ -344,6 +341,64 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
     for override in overrides:
         _apply(override, resolved)
     return _validate(resolved, "--set")
+
+
+def _path_of(profile: str, directory: Path) -> Path:
+    """The file of a profile; the path of a file of your own is relative to `directory`."""
+    is_file = profile.endswith((".yaml", ".yml"))
+    path = directory / profile if is_file else CONFIGS / f"{profile}.yaml"
+    if not os.path.exists(path):
+        known = ", ".join(profiles())
+        raise TasteloopError(
+            f"no profile {_SHORT.repr(profile)}; known: {known}, or the path of a YAML file"
+        )
+    return path
+
+
+def _read_profile(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a profile's file holds, joined with what its base does.
+
+    Args:
+        above: the files of the profiles that build on this one, the one that was asked for first.
+    """
+    data = read_yaml(path) or {}
+    if not isinstance(data, dict):
+        raise TasteloopError(
+            f"{path} holds {type(data).__name__}; a profile is a mapping of sections"
+        )
+    own = {"profile": path.stem, **data}
+    base = own.pop(_BASE, None)
+    if base is None:
+        return own
+
+    # 1. the base, which must be a profile by itself
+    chain = (*above, path)
+    if not isinstance(base, str):
+        raise TasteloopError(f"{path}: base = {_SHORT.repr(base)}; it is the name of one profile")
+    try:
+        base_path = _path_of(base, path.parent)
+    except TasteloopError as error:
+        raise TasteloopError(f"{path}: base: {error}") from None
+    if base_path.resolve() in [file.resolve() for file in chain]:
+        names = " -> ".join(file.stem for file in (*chain, base_path))
+        raise TasteloopError(f"{path}: base = {base!r} leads in a circle: {names}; name another")
+    below = _read_profile(base_path, chain)
+    _validate(below, str(base_path))
+
+    # 2. what this profile says goes before what the base says
+    own["built_on"] = [below.pop("profile"), *below.pop("built_on", [])]
+    return _join(below, own)
+
+
+def _join(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Two mappings as one: where both have a mapping these are joined too, else `own` counts."""
+    joined = dict(base)
+    for key, value in own.items():
+        below = joined.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            value = _join(below, value)
+        joined[key] = value
+    return joined
 
 
 def _validate(data: dict[str, Any], origin: str) -> Settings:
@@ -368,6 +423,7 @@ def _explain(problem: Any) -> str:
 def _unknown(parents: Sequence[str], key: str) -> str:
     model = _model_at(parents)
     known = [*model.model_fields] if model else []
+    known += [] if parents else [_BASE]
     close = difflib.get_close_matches(key, known, n=3)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
     return f"unknown setting {_SHORT.repr('.'.join([*parents, key]))}; {hint}"
@@ -385,6 +441,10 @@ def _apply(override: str, data: dict[str, Any]) -> None:
         ) from None
     parents: list[str] = []
     keys = path.strip().split(".")
+    if keys == [_BASE]:
+        raise TasteloopError(
+            "--set base: a profile's file alone names its base; choose another with --profile"
+        )
     while len(keys) > 1:
         model = _model_at(parents)
         if model is None:  # below the models a key may hold dots: a metric's name

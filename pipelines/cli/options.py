@@ -11,7 +11,7 @@ import typer
 MOST = 1_000_000
 
 Profile = Annotated[
-    str, typer.Option("--profile", "-p", help="smoke, local, cluster, or a YAML file.")
+    str, typer.Option("--profile", "-p", help="smoke, local, mpnet, cluster, or a YAML file.")
 ]
 Set = Annotated[
     list[str] | None,
