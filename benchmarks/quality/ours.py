@@ -58,10 +58,19 @@ def ours(
         """What the pipeline chooses on the validation window, λ included; its nDCG@10 is
         cross-fitted.
         """
-        rows = task.validation
         data, interests = ground(task.catalogue)
-        asked = weights.ValidationRows(_Histories(rows), interests(rows), rows.relevant, rows.group)
-        tuned = tuning.tune(events_of(task.tune), data, asked, chosen)
+
+        def ask(rows: Rows, known: Matrix) -> weights.ValidationRows:
+            return weights.ValidationRows(_Histories(rows), known, rows.relevant, rows.group)
+
+        # everybody's interests in earlier windows, as the encoder was trained on their rows
+        everybody = data.truth.mean(0)
+        earlier = (
+            (events_of(past), ask(rows, np.tile(everybody, (len(rows), 1))))
+            for past, rows in task.earlier
+        )
+        asked = ask(task.validation, interests(task.validation))
+        tuned = tuning.tune(events_of(task.tune), data, asked, chosen, earlier)
         return asdict(tuned), tuned.ndcg
 
     search = ({name: _several(value) for name, value in chosen},)

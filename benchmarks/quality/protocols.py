@@ -16,7 +16,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +35,7 @@ from tasteloop.behaviour.snapshots import (
     EVENTS_SEEN,
     FUTURE,
     HISTORY,
+    ITEMS,
     META,
     TEST,
     VALIDATION,
@@ -40,11 +43,20 @@ from tasteloop.behaviour.snapshots import (
     Snapshots,
 )
 from tasteloop.errors import TasteloopError
-from tasteloop.files import read_json, read_parquet
+from tasteloop.files import (
+    atomic_directory,
+    read_json,
+    read_parquet,
+    write_json,
+    write_parquet,
+)
 
 DATA, SNAPSHOTS = "data", "snapshots"
 # A data set of the directory that `VARIABLE` names, by the name that `--data` gives it.
 FILES = {"games": "shop/Games-6k.test.inter.gz"}
+# A source, and the share of its users that is kept, those who did least, by the name that `--data`
+# gives it: few users who say little, and all items.
+THINNED = {"ml-1m-thin": ("ml-1m", 0.1)}
 _SITTING = 3_600_000_000  # µs: a longer gap between two events of a user ends a sitting
 
 
@@ -156,14 +168,20 @@ def collect(behaviour: str, work: Path, prepared: PrepareSettings | None = None)
     """Ingest a source and take its snapshots into `work`, once.
 
     Args:
-        behaviour: a name of the catalogue, or what else `tasteloop.datasets.ingest` reads.
+        behaviour: a name of the catalogue or of `THINNED`, or what else
+            `tasteloop.datasets.ingest` reads.
         prepared: settings of the snapshots; those of the profile `local` when absent.
     """
     from pipelines.settings import load_settings
     from tasteloop.datasets.ingest import IngestSettings, ingest
 
     if not (work / DATA).exists():
-        ingest(IngestSettings(behaviour=behaviour, reviews=None), work / DATA)
+        source, share = THINNED.get(behaviour, (behaviour, 1.0))
+        whole = work / DATA if share == 1 else work / "whole"
+        ingest(IngestSettings(behaviour=source, reviews=None), whole)
+        if share < 1:
+            _keep_thinnest(whole, share, behaviour, work / DATA)
+            shutil.rmtree(whole)
     elif (found := read_json(work / DATA / "ingest.json")["source"]) != behaviour:
         raise TasteloopError(
             f"{work} holds a benchmark of {found!r}, not of {behaviour!r}; give another --out"
@@ -176,6 +194,25 @@ def collect(behaviour: str, work: Path, prepared: PrepareSettings | None = None)
     meta = work / SNAPSHOTS / META
     if not meta.exists() or PrepareSettings.model_validate(read_json(meta)["settings"]) != settings:
         prepare(work / DATA, settings, work / SNAPSHOTS)
+
+
+def _keep_thinnest(whole: Path, share: float, name: str, out: Path) -> None:
+    """The data set `whole` with the share of its users who have the fewest events, and all items;
+    of users with as many, those who come first.
+    """
+    import polars as pl
+
+    events = read_parquet(whole / EVENTS)
+    users = events.group_by(USER, maintain_order=True).len().sort("len", maintain_order=True)[USER]
+    thinnest = users.head(round(share * len(users)))
+    kept = events.filter(pl.col(USER).is_in(thinnest.implode()))
+    about = read_json(whole / "ingest.json")
+    digest = hashlib.sha256(f"{about['sha256']}\0{name}\0{share}".encode()).hexdigest()
+    with atomic_directory(out) as directory:
+        shutil.copyfile(whole / ITEMS, directory / ITEMS)
+        write_parquet(directory / EVENTS, kept)
+        about |= {"source": name, "sha256": digest, "rows_out": len(kept), "users": len(thinnest)}
+        write_json(directory / "ingest.json", about)
 
 
 def build(protocol: Protocol, work: Path) -> Task:
@@ -247,8 +284,24 @@ def _by_time(protocol: Protocol, data: Snapshots, work: Path) -> Task:
         for window, past in zip((VALIDATION, TEST), pasts, strict=True):
             known = np.searchsorted(past.users, windows[window].group)
             windows[window] = replace(windows[window], user=known)
+    earlier = []
+    # what is new in the test window would have to be taken out of them too
+    for cut, snapshots in [] if protocol.held_out else data.earlier_windows():
+        rows = _snapshot_rows(snapshots, table, place, len(catalogue))
+        events = table.take(table.time < cut)
+        if protocol.shuffled:
+            rows = _shuffle_histories(rows, protocol.seed)
+            events = _shuffle_sittings(events, protocol.seed)
+        earlier.append((Past.of(events, catalogue, cut), rows))
     return Task(
-        protocol, catalogue, pasts[0], windows[VALIDATION], pasts[1], windows[TEST], settings
+        protocol,
+        catalogue,
+        pasts[0],
+        windows[VALIDATION],
+        pasts[1],
+        windows[TEST],
+        settings,
+        earlier=tuple(earlier),
     )
 
 

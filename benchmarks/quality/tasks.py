@@ -241,6 +241,8 @@ class Task:
 
     Attributes:
         drawn_from: how many validation and test rows there were before some were drawn.
+        earlier: windows before the validation window, each with what may be fitted before it, for a
+            method that chooses on several.
     """
 
     protocol: Protocol
@@ -251,6 +253,7 @@ class Task:
     test: Rows
     prepared: PrepareSettings | None = None
     drawn_from: tuple[int, int] | None = None
+    earlier: tuple[tuple[Past, Rows], ...] = ()
 
     @cached_property
     def slices(self) -> dict[str, Mask]:
@@ -275,18 +278,27 @@ class Task:
 
     def thinned(self, every: int) -> Task:
         """The rows of one user in `every`."""
-        validation, test = (
-            rows.take(rows.group % every == 0) for rows in (self.validation, self.test)
+
+        def thin(rows: Rows) -> Rows:
+            return rows.take(rows.group % every == 0)
+
+        return replace(
+            self,
+            validation=thin(self.validation),
+            test=thin(self.test),
+            earlier=tuple((past, thin(rows)) for past, rows in self.earlier),
         )
-        return replace(self, validation=validation, test=test)
 
     def drawn(self, validation: int, test: int) -> Task:
-        """With so many rows of each window at most, drawn at random; the same for every method."""
+        """With so many rows of each window at most, drawn at random; the same for every method. Of
+        an earlier window as many as of the validation window.
+        """
         return replace(
             self,
             validation=_draw(self.validation, validation),
             test=_draw(self.test, test),
             drawn_from=(len(self.validation), len(self.test)),
+            earlier=tuple((past, _draw(rows, validation)) for past, rows in self.earlier),
         )
 
 

@@ -31,7 +31,7 @@ def quality(
         str,
         typer.Option(
             metavar="SOURCE",
-            help="A source of behaviour with times or in order; games: of TASTELOOP_BENCH_DATA.",
+            help="A source of behaviour with times or in order; ml-1m-thin; games: of TASTELOOP_BENCH_DATA.",
         ),
     ] = "ml-100k",
     protocol: Annotated[

@@ -48,6 +48,7 @@ SNAPSHOTS, REVIEWS, ITEMS, EVENTS, META = (
     "snapshots.json",
 )
 
+_EARLIER_WINDOWS = 2  # before the validation window, on which λ are fitted too
 _BLOCK = 1024  # rows whose events, or whose future items, are looked at at once
 
 TABLE = pl.Schema(
@@ -158,6 +159,33 @@ class Snapshots:
     def split(self, name: str) -> pl.DataFrame:
         """The rows of one split."""
         return self.table.filter(self.table[SPLIT] == name)
+
+    def earlier_windows(self) -> list[tuple[int, pl.DataFrame]]:
+        """Windows of the training window, each as wide as the validation window and just before the
+        one after it, the latest first: where each begins, in µs, and its snapshots.
+
+        Only of data that are split by time, and only where half of what may be trained on is before
+        them; one without snapshots is left out.
+        """
+        import polars as pl
+
+        if self.meta.get("split_by", "time") != "time":
+            return []
+        settings = PrepareSettings.model_validate(self.meta["settings"])
+        train, until = self.split(TRAIN), self.meta["validation_from"]
+        windows: list[tuple[int, pl.DataFrame]] = []
+        for number in range(1, _EARLIER_WINDOWS + 1):
+            share = settings.train_share - number * settings.validation_share
+            if share < settings.train_share / 2:
+                break
+            begins = self.events[TIME].quantile(share, "lower")
+            assert begins is not None, "snapshots are of events"
+            begins = int(begins)
+            rows = train.filter((pl.col(TIME) >= begins) & (pl.col(TIME) < until))
+            if len(rows):
+                windows.append((begins, rows))
+            until = begins
+        return windows
 
     def truth(self, rows: pl.DataFrame) -> NDArray[np.float32]:
         """Interest labels [n, K] of rows: 1 where enough of the future's items bear the label."""

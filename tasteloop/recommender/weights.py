@@ -1,4 +1,5 @@
-"""λ, the weights of the terms, by the likelihood of what followed in the validation window.
+"""λ, the weights of the terms, by the likelihood of what followed in the validation window and in
+earlier ones.
 
 Scores over the whole catalogue are computed a block of rows at a time, and of each row no more is
 kept than the terms of its candidates.
@@ -6,7 +7,7 @@ kept than the terms of its candidates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from tasteloop.recommender.terms import centre_length
 
 _ENOUGH = 200  # rows whose users asked for something, from which on λ of that are fitted
 _FOLDS = 3  # of users, for cross-fitting
+_INTRUDERS = 10  # items of each row that other λ than the start rank highest: those that count
 _MAX_ITERATIONS = 60  # of L-BFGS
 
 
@@ -85,7 +87,9 @@ class ValidationRows:
 
 
 class FittedWeights(NamedTuple):
-    """λ as (a, b) by term, the pull towards the start that was chosen, and its nDCG@10."""
+    """λ as (a, b) by term, the pull towards the start that was chosen, and nDCG@10 of the rows by
+    cross-fitting.
+    """
 
     shrinkage: float
     ndcg: float
@@ -97,47 +101,69 @@ def fit_weights(
     rows: ValidationRows,
     settings: RecommenderSettings,
     cautious: bool = False,
+    earlier: Iterable[tuple[BlockTerms, ValidationRows]] = (),
 ) -> FittedWeights:
     """λ: the softmax likelihood of the relevant among each row's candidates, rows alike, shrunk
     towards the start.
 
+    Of an item that the start ranks low, the start's candidates say nothing, and λ fitted on them
+    may rank it first. So λ are fitted on them with each pull, and what those rank highest becomes a
+    candidate of the fit that counts.
+
     Args:
-        terms: asked once for each block of rows.
+        terms: asked twice for each block of rows.
         cautious: take the strongest pull that is not proven worse than the best, for few rows.
+        earlier: the same of windows before that of the rows, which λ are fitted on too.
 
     Returns:
         The shrinkage that ranks best by cross-fitting in three folds of users, that nDCG@10, and λ
         fitted on all.
     """
-    # 1. candidates, the best of each row by the start alone, and their terms
-    names, plain = rows.fitted, {**START, **ASKED_START}
-    start = np.array([plain.get(name, 0.0) for name in names] + [0.0] * len(names))
-    candidates, values = _candidate_terms(terms, rows, settings)
+    # 1. λ by the candidates of the start, with each pull
+    names = rows.fitted
+    start = _start(names)
+    plain = _Candidates.of(terms, rows, names, settings)
+    pulls = _pulls(plain.users, settings)
+    first = [_maximise(plain.features, plain.followed, start, pull) for pull in pulls]
+    del plain
 
-    # 2. which of them followed, and how much is known of each row
-    features = Features(values, centre_length(rows.histories.length))
-    followed = metrics.hits(candidates, rows.relevant)
+    # 2. the candidates of the start and of those λ, in all windows
+    parts = [_Candidates.of(terms, rows, names, settings, first)]
+    for terms_before, rows_before in earlier:
+        parts.append(_Candidates.of(terms_before, rows_before, names, settings, first))
+    candidates = _Candidates.join(parts)
 
     # 3. the pull towards the start, by cross-fitting
-    _, user = np.unique(rows.users, return_inverse=True)
-    crossed = _CrossFit(rows, candidates, features, followed, user % _FOLDS, start)
-    # A weak pull is not tried on few users: what so few cross-fitted rows prefer is chance.
-    strong = [shrinkage for shrinkage in settings.shrinkage if shrinkage * (user.max() + 1) >= 0.5]
-    measures = {
-        shrinkage: crossed.measure(shrinkage) for shrinkage in strong or [max(settings.shrinkage)]
-    }
-    best = shrinkage = max(measures, key=lambda s: (measures[s].value, s))
+    ranked = {pull: candidates.cross_ranked(start, pull) for pull in pulls}
+    measures = {pull: metrics.ndcg(best, candidates.relevant) for pull, best in ranked.items()}
+    best = shrinkage = max(measures, key=lambda pull: (measures[pull].value, pull))
     if cautious:
         proven_worse = {
-            s: metrics.difference(measures[best], measure, rows.users).low or 0.0
-            for s, measure in measures.items()
+            pull: metrics.difference(measures[best], measure, candidates.users).low or 0.0
+            for pull, measure in measures.items()
         }
-        shrinkage = max(s for s, gap in proven_worse.items() if gap <= 0)
+        shrinkage = max(pull for pull, gap in proven_worse.items() if gap <= 0)
 
     # 4. λ on all rows
-    both = _maximise(features, followed, start, shrinkage).reshape(2, len(names)).T
+    w = _maximise(candidates.features, candidates.followed, start, shrinkage)
+    both = w.reshape(2, len(names)).T
     weights = {name: (float(a), float(b)) for name, (a, b) in zip(names, both, strict=True)}
-    return FittedWeights(shrinkage, measures[shrinkage].value, weights)
+    ndcg = metrics.ndcg(ranked[shrinkage][: len(rows)], rows.relevant).value
+    return FittedWeights(shrinkage, ndcg, weights)
+
+
+def _pulls(users: NDArray[Any], settings: RecommenderSettings) -> list[float]:
+    """The pulls that are tried: a weak one is not on few users, as what so few cross-fitted rows
+    prefer is chance.
+    """
+    count = len(np.unique(users))
+    return [pull for pull in settings.shrinkage if pull * count >= 0.5] or [max(settings.shrinkage)]
+
+
+def _start(names: Sequence[str]) -> NDArray[np.float64]:
+    """[2 M]: a and b of what λ of these terms start from."""
+    plain = {**START, **ASKED_START}
+    return np.array([plain.get(name, 0.0) for name in names] + [0.0] * len(names))
 
 
 @dataclass(frozen=True)
@@ -170,68 +196,120 @@ class Features:
         return np.asarray(both @ flat).ravel()
 
 
-def _candidate_terms(
-    terms: BlockTerms, rows: ValidationRows, settings: RecommenderSettings
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Positions [n, c] of each row's candidates, and their terms [n, c, M]."""
-    # 1. as many candidates as every row has
-    fewest = min(int((~rows.histories.hidden(part)).sum(1).min()) for part in rows.blocks())
-    size = max(min(settings.candidates, fewest), 1)
-
-    # 2. block by block, the best by the start
-    candidates = np.empty((len(rows), size), np.int64)
-    names, start = rows.fitted, {**START, **ASKED_START}
-    values = np.empty((len(rows), size, len(names)))
-    for part in rows.blocks():
-        of_block = terms(part)
-        plain = np.zeros_like(of_block[names[0]])
-        for name in names:
-            plain = plain + np.float32(start.get(name, 0.0)) * of_block[name]
-        hidden = rows.histories.hidden(part)
-        candidates[part] = metrics.top_k(np.where(hidden, -np.inf, plain), size)
-        for m, name in enumerate(names):
-            values[part, :, m] = np.take_along_axis(of_block[name], candidates[part], 1)
-    return candidates, values
-
-
 @dataclass(frozen=True)
-class _CrossFit:
-    """The rows in folds of users: each fold is ranked by λ that were fitted on the others.
+class _Candidates:
+    """The candidates of n rows, among which λ are fitted.
 
     Attributes:
-        candidates: [n, c] positions; followed: [n, c] of 0 and 1.
-        fold: [n]; start: [2 M].
+        positions: [n, c]; followed: [n, c] of 0 and 1.
+        relevant: positions of all items that followed; users: [n].
     """
 
-    rows: ValidationRows
-    candidates: NDArray[np.int64]
+    positions: NDArray[np.int64]
     features: Features
     followed: NDArray[np.float64]
-    fold: NDArray[np.int64]
-    start: NDArray[np.float64]
+    relevant: Sequence[Sequence[int]]
+    users: NDArray[Any]
 
-    def measure(self, shrinkage: float) -> metrics.Measure:
-        """nDCG@10 with this pull towards the start."""
+    @classmethod
+    def of(
+        cls,
+        terms: BlockTerms,
+        rows: ValidationRows,
+        names: Sequence[str],
+        settings: RecommenderSettings,
+        first: Sequence[NDArray[np.float64]] = (),
+    ) -> _Candidates:
+        """The best of each row by the start, the last of which make way for the best by each of
+        some other λ.
+
+        Args:
+            names: of the M terms.
+            first: those λ, [2 M] each.
+        """
+        # 1. as many candidates as every row has
+        hidden = rows.histories.hidden
+        fewest = min((int((~hidden(part)).sum(1).min()) for part in rows.blocks()), default=0)
+        size = max(min(settings.candidates, fewest), 1)
+
+        # 2. block by block, the best
+        positions = np.empty((len(rows), size), np.int64)
+        values = np.empty((len(rows), size, len(names)))
+        known = centre_length(rows.histories.length)
+        of_start = _start(names)
+        for part in rows.blocks():
+            of_block = terms(part)
+            order = _sum(of_block, names, of_start, known[part])
+            order[hidden(part)] = -np.inf
+            intruders = []
+            for w in first:
+                by_first = _sum(of_block, names, w, known[part])
+                by_first[hidden(part)] = -np.inf
+                intruders.append(metrics.top_k(by_first, min(_INTRUDERS, size)))
+            for best in intruders:
+                np.put_along_axis(order, best, np.inf, 1)
+            positions[part] = metrics.top_k(order, size)
+            for m, name in enumerate(names):
+                if name in of_block:  # nobody of these rows asked for anything where it is not
+                    values[part, :, m] = np.take_along_axis(of_block[name], positions[part], 1)
+                else:
+                    values[part, :, m] = 0
+        followed = metrics.hits(positions, rows.relevant)
+        return cls(positions, Features(values, known), followed, rows.relevant, rows.users)
+
+    @classmethod
+    def join(cls, parts: Sequence[_Candidates]) -> _Candidates:
+        """One part's rows after the other's, with as many candidates as all have."""
+        if len(parts) == 1:
+            return parts[0]
+        size = min(part.positions.shape[1] for part in parts)
+        return cls(
+            np.concatenate([part.positions[:, :size] for part in parts]),
+            Features(
+                np.concatenate([part.features.terms[:, :size] for part in parts]),
+                np.concatenate([part.features.known for part in parts]),
+            ),
+            np.concatenate([part.followed[:, :size] for part in parts]),
+            [items for part in parts for items in part.relevant],
+            np.concatenate([part.users for part in parts]),
+        )
+
+    def cross_ranked(self, start: NDArray[np.float64], shrinkage: float) -> NDArray[np.int64]:
+        """[n, 10] positions, best first, each fold of users by λ that were fitted on the others; -1
+        where there are no more candidates.
+        """
         # 1. the candidates' scores [n, c]
-        values = np.empty(self.candidates.shape, np.float32)
+        _, user = np.unique(self.users, return_inverse=True)
+        scores = np.empty(self.positions.shape)
         for k in range(_FOLDS):
-            inside = self.fold == k
-            weights = self.start
+            inside = user % _FOLDS == k
+            w = start
             if not inside.all():
-                weights = _maximise(
-                    self.features.take(~inside), self.followed[~inside], self.start, shrinkage
-                )
-            values[inside] = self.features.take(inside).scores(weights)
+                others = self.features.take(~inside), self.followed[~inside]
+                w = _maximise(*others, start, shrinkage)
+            scores[inside] = self.features.take(inside).scores(w)
 
-        # 2. ranked before all other items
-        items = self.rows.histories.shape[1]
+        # 2. the best
+        best = metrics.top_k(scores, 10)
+        ranked = np.full((len(scores), 10), -1, np.int64)
+        ranked[:, : best.shape[1]] = np.take_along_axis(self.positions, best, 1)
+        return ranked
 
-        def scores(part: slice) -> Matrix:
-            block = np.full((part.stop - part.start, items), -1e9, np.float32)
-            np.put_along_axis(block, self.candidates[part], values[part], 1)
-            return block
 
-        return self.rows.measure(scores)
+def _sum(
+    terms: Mapping[str, Matrix],
+    names: Sequence[str],
+    w: NDArray[np.float64],
+    known: NDArray[np.float64],
+) -> Matrix:
+    """[rows, J]: the sum of a block's terms by w = (a, b) [2 M]; terms that weigh nothing are not
+    gone over.
+    """
+    scores = np.zeros_like(next(iter(terms.values())))
+    for name, a, b in zip(names, *w.reshape(2, -1), strict=True):
+        if name in terms and (a or b):
+            scores += (a + b * known).astype(np.float32)[:, None] * terms[name]
+    return scores
 
 
 def _maximise(

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tasteloop
-from benchmarks.quality import beyond, linear, report
+from benchmarks.quality import beyond, linear, protocols, report
 from benchmarks.quality import run as harness
 from benchmarks.quality import tasks as quality_tasks
 from benchmarks.quality.kept import measured_by
@@ -247,6 +247,42 @@ def test_pseudonyms_change_nothing(
         assert (again.fit.matrix("all") == task.fit.matrix("all")).all()
         assert (again.test.hidden == task.test.hidden).all()
         assert [r.tolist() for r in again.test.relevant] == [r.tolist() for r in task.test.relevant]
+
+
+def test_earlier_windows_end_before_the_validation_window(tasks: dict[str, Task]) -> None:
+    """No event that a window's past holds is later than its rows, and no row reaches into the
+    validation window.
+    """
+    for name in ("time", "shuffled"):
+        task = tasks[name]
+        assert task.earlier
+        for past, rows in task.earlier:
+            assert past.events.time.max() < past.cut <= rows.time.min()
+            assert rows.time.max() < task.validation.time.min()
+    assert not tasks["cold_items"].earlier
+    assert len(tasks["time"].drawn(3, 5).earlier[0][1]) == 3
+
+
+def test_of_a_thinned_set_those_who_did_least_are_kept_and_all_items(
+    tiny_dataset: Path, tmp_path: Path
+) -> None:
+    whole = read_parquet(tiny_dataset / "events.parquet")
+
+    protocols._keep_thinnest(tiny_dataset, 0.5, "thin", tmp_path / "data")
+
+    kept = read_parquet(tmp_path / "data" / "events.parquet")
+    counts = whole.group_by("user").len()
+    is_kept = counts["user"].is_in(kept["user"].unique().implode())
+    assert is_kept.sum() == round(0.5 * len(counts))
+    assert counts.filter(is_kept)["len"].max() <= counts.filter(~is_kept)["len"].min()
+    assert len(kept) == counts.filter(is_kept)["len"].sum()
+    items = [read_parquet(where / "items.parquet") for where in (tiny_dataset, tmp_path / "data")]
+    assert items[0].equals(items[1])
+    assert read_json(tmp_path / "data" / "ingest.json")["source"] == "thin"
+    with pytest.raises(TasteloopError, match="another --out"):
+        collect("ml-1m", tmp_path)
+    collect("thin", tmp_path, PREPARED)
+    assert len(build(PROTOCOLS["time"], tmp_path).test)
 
 
 def test_slices_divide_the_rows(tasks: dict[str, Task]) -> None:

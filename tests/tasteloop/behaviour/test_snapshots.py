@@ -11,14 +11,16 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from tasteloop.behaviour.events import EVENTS_SCHEMA, positive
+from tasteloop.behaviour.events import EVENTS_SCHEMA, TIME, positive
 from tasteloop.behaviour.items import ITEMS_SCHEMA
 from tasteloop.behaviour.partitions import DataSettings
 from tasteloop.behaviour.prepare import prepare
 from tasteloop.behaviour.snapshots import (
     EVENTS,
     SNAPSHOTS,
+    SPLIT,
     SPLITS,
+    TRAIN,
     PrepareSettings,
     Snapshots,
     draw_rows,
@@ -293,3 +295,21 @@ def test_snapshots_say_what_they_are_split_by(
 
     assert Snapshots.read(tiny_snapshots).meta["split_by"] == "time"
     assert Snapshots.read(tmp_path / "out").meta["split_by"] == "leave last out"
+
+
+def test_earlier_windows_lie_one_before_the_other_in_the_training_window(
+    snapshots: Snapshots, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    windows = snapshots.earlier_windows()
+
+    assert len(windows) == 2
+    until = snapshots.meta["validation_from"]
+    for begins, rows in windows:
+        assert set(rows[SPLIT]) == {TRAIN}
+        assert begins <= rows[TIME].min() and rows[TIME].max() < until
+        before = (snapshots.events[TIME] < begins).mean()
+        assert before is not None and before > 0.4
+        until = begins
+    in_order = timeless(tiny_dataset, tmp_path / "data", "order")
+    prepare(in_order, PrepareSettings(horizon=5, stride=5), tmp_path / "out")
+    assert Snapshots.read(tmp_path / "out").earlier_windows() == []

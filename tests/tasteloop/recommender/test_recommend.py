@@ -23,6 +23,7 @@ from tasteloop.bundle.manifest import verify
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_json
 from tasteloop.language.wishes import Wishes
+from tasteloop.recommender import weights as weights_module
 from tasteloop.recommender.collaborative import Past, ease, item_knn, nearby, spectral
 from tasteloop.recommender.fitting import (
     FittingData,
@@ -36,7 +37,7 @@ from tasteloop.recommender.fitting import (
 from tasteloop.recommender.folding import OPINION_DECAY, FoldedHistories
 from tasteloop.recommender.recommend import ASKED, TERMS, Recommender
 from tasteloop.recommender.terms import rows_product, standardise
-from tasteloop.recommender.tuning import fit_new_weights
+from tasteloop.recommender.tuning import _scale_new, fit_new_weights
 from tasteloop.recommender.weights import BlockTerms, ValidationRows, fit_weights
 from tasteloop.runtime.session import Recommendation, Session
 
@@ -189,6 +190,64 @@ def test_weights_find_the_term_that_tells_and_turn_with_activity() -> None:
     assert max(long, key=long.__getitem__) == "interest"
 
 
+def _liked_among_the_popular() -> tuple[dict[str, np.ndarray], list[list[int]]]:
+    """Terms and what follows of 300 rows over 400 items: what `collaborative` says of the popular
+    half, nothing of the other half. The start's best are popular, so that among them alone
+    popularity tells nothing.
+    """
+    rng = np.random.default_rng(0)
+    n, items = 300, 400
+    terms = {name: np.zeros((n, items), np.float32) for name in TERMS}
+    popularity = np.where(np.arange(items) % 2, 2.0, -2.0) + rng.standard_normal(items)
+    terms["popularity"] = np.tile(standardise(popularity[None]), (n, 1))
+    terms["collaborative"] = rng.standard_normal((n, items)).astype(np.float32)
+    telling = terms["collaborative"] - 9 * (np.arange(items) % 2 == 0)
+    noisy = telling + 0.3 * rng.standard_normal((n, items))
+    return terms, [list(row) for row in np.argsort(-noisy, axis=1)[:, :5]]
+
+
+def test_weights_rank_all_items_as_well_as_their_candidates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """λ of the start's candidates alone put unpopular items first, which they never saw."""
+    terms, relevant = _liked_among_the_popular()
+    monkeypatch.setitem(weights_module.START, "popularity", 1.0)
+    n, items = terms["popularity"].shape
+    histories = FoldedAlready.nothing_hidden(np.full(n, 33), items)
+    asked = ValidationRows(histories, np.zeros((n, 1), np.float32), relevant, np.arange(n))
+    settings = RecommenderSettings(candidates=30, shrinkage=(0.01,))
+
+    def measure() -> tuple[float, float]:
+        """nDCG@10 by cross-fitting among the candidates, and of all items."""
+        _, ndcg, weights = fit_weights(rows_of(terms), asked, settings)
+        known = np.log1p(33) - 3.5
+        scores = sum((a + b * known) * terms[name] for name, (a, b) in weights.items())
+        return ndcg, asked.ndcg(lambda part: scores[part].astype(np.float32))
+
+    among_candidates, of_all = measure()
+    assert of_all == pytest.approx(among_candidates, abs=0.03)
+    monkeypatch.setattr(weights_module, "_INTRUDERS", 0)
+    among_candidates, of_all = measure()
+    assert of_all < among_candidates - 0.1
+
+
+def test_earlier_windows_tell_weights_what_the_last_one_does_not() -> None:
+    """Nothing follows the rows; in an earlier window one term tells."""
+    rng = np.random.default_rng(0)
+    terms = {name: rng.standard_normal((200, 40)).astype(np.float32) for name in TERMS}
+    histories = FoldedAlready.nothing_hidden(np.full(200, 30), 40)
+    asked = ValidationRows(histories, np.zeros((200, 1), np.float32), [[]] * 200, np.arange(200))
+    told = replace(asked, relevant=[[int(row.argmax())] for row in terms["taste"]])
+    settings = RecommenderSettings(candidates=40, shrinkage=(0.01,))
+
+    alone = fit_weights(rows_of(terms), asked, settings)
+    both = fit_weights(rows_of(terms), asked, settings, earlier=[(rows_of(terms), told)])
+
+    assert alone.weights["taste"] == (0.0, 0.0)
+    assert both.weights["taste"][0] > 1
+    assert both.ndcg == 0, "of the rows alone"
+
+
 def test_few_users_pull_hard() -> None:
     """Three users of whom each likes what a noise term says: λ stay near the start."""
     terms = {
@@ -289,6 +348,28 @@ def test_weights_of_new_items_are_fitted_on_items_held_out() -> None:
         TunedSettings(1.0, 1.0, 30),
     )
     assert nobody["collaborative"] == (0.5, 0.0)
+
+
+def test_weights_of_new_items_are_scaled_to_those_of_the_others() -> None:
+    """Nobody goes on to choose a new item: the scale that keeps them from the first places is
+    taken; where every scale ranks alike, none.
+    """
+    past, ground = _two_kinds(new=[0, 1])
+    recommender = fit_terms(
+        past, ground, RecommenderSettings(factors=4), TunedSettings(1.0, 1.0, 30)
+    )
+    history = np.zeros((2, 30), np.float32)
+    history[0, [2, 4]] = history[1, [3, 5]] = 1
+    folded = FoldedHistories.decayed(history, history, history, np.array([2, 2]))
+    relevant = [list(range(6, 30, 2)), list(range(7, 30, 2))]
+    nothing = np.zeros((2, 1), np.float32)
+    asked = ValidationRows(FoldedAlready(folded, history > 0), nothing, relevant, np.arange(2))
+    loud = {name: (4.0 if name == "factors_seen" else 0.0, 0.0) for name in TERMS}
+    silent = dict.fromkeys(TERMS, (0.0, 0.0))
+
+    assert _scale_new(recommender, asked, loud)["factors_seen"][0] < 4
+    assert _scale_new(recommender, asked, silent) == silent
+    assert _scale_new(recommender, replace(asked, relevant=[[], []]), loud) == loud
 
 
 def test_the_cautious_take_the_strongest_pull_that_is_not_proven_worse() -> None:
