@@ -82,12 +82,12 @@ def tune(
     fitted = fit_weights(terms, rows, settings, earlier=before)
     middling = {name: round(a, 3) for name, (a, _) in fitted.weights.items()}
     log.info("λ of a middling history %s, validation nDCG@10 %.4f", middling, fitted.ndcg)
-    weights = _with_opinion(fitted.weights)
+    of_met = _with_opinion(fitted.weights)
     return replace(
         tuned,
         shrinkage=fitted.shrinkage,
-        weights=weights,
-        new_weights=_scale_new(replace(recommender, weights=weights), rows, of_new),
+        weights=of_met,
+        new_weights=_scale_new(replace(recommender, weights=of_met), rows, of_new),
         ndcg=fitted.ndcg,
     )
 
