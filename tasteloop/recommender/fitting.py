@@ -1,10 +1,10 @@
 """The arrays of the recommender's terms, fitted on what came before a cut.
 
-The terms are fitted on what came before the validation window, λ on that window
-(`tasteloop.recommender.weights`): the likelihood of what followed among each row's candidates,
-pulled towards a plain start as strongly as cross-fitting by user says. Then the terms are fitted
-again on all events before the test window, λ unchanged. λ of items that nobody has met come from
-items held out (`tasteloop.recommender.tuning`).
+The terms are fitted on what came before the validation window, λ on that window and on earlier ones
+with terms of their own (`tasteloop.recommender.weights`): the likelihood of what followed among
+each row's candidates, pulled towards a plain start as strongly as cross-fitting by user says. Then
+the terms are fitted again on all events before the test window, λ unchanged. λ of items that nobody
+has met come from items held out (`tasteloop.recommender.tuning`).
 """
 
 from __future__ import annotations
