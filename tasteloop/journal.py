@@ -23,10 +23,35 @@ MODEL, VERSION, ROLE = "model", "version", "role"
 PROTOCOL, SECONDS = "protocol", "seconds"
 EVENTS, LATEST, CHARACTERS, K, INPUT = "events", "latest", "characters", "k", "input"
 NAMES, NUMBERS = "names", "numbers"
+HEARD = "heard"
+SEARCHES, UNDERSTOOD, ASKS, UNMET, REFUSALS = "searches", "understood", "asks", "unmet", "refusals"
+WANTED, REFUSED = "wanted", "refused"
+FAVOURABLE, NEUTRAL, UNFAVOURABLE = "favourable", "neutral", "unfavourable"
 ARRIVED = "arrived"
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 """What a version was when it answered: the values of `role`."""
+
+
+def heard_type() -> pl.Struct:
+    """The type of HEARD: what the version understood of the words in a history, without the words.
+
+    searches: texts about no item that were read; understood: of these, those of which it
+    understood a label or a title; asks: clauses that want something; unmet: how many of these mean
+    no label and no title, by their probabilities; refusals: texts that refuse something; wanted,
+    refused: labels; favourable, neutral, unfavourable: texts about items without a value.
+    """
+    import polars as pl
+
+    counts = (SEARCHES, UNDERSTOOD, ASKS, REFUSALS, FAVOURABLE, NEUTRAL, UNFAVOURABLE)
+    return pl.Struct(
+        {
+            **dict.fromkeys(counts, pl.Int32()),
+            UNMET: pl.Float32(),
+            WANTED: pl.List(pl.String()),
+            REFUSED: pl.List(pl.String()),
+        }
+    )
 
 
 def schema(kind: str) -> dict[str, pl.DataType]:
@@ -38,7 +63,8 @@ def schema(kind: str) -> dict[str, pl.DataType]:
     queue. In outline what was asked: how many `events`, the time of the `latest`, how many
     `characters` of text, `k`; `input` is null unless text is allowed. `names` and `numbers` are
     labels with probabilities or items with scores, best first; `predicted` only for interests,
-    `confident` for them and for sentiment.
+    `confident` for them and for sentiment. `heard` (`heard_type`) is null where the version reads
+    no wishes, where what was asked about is no history, and where a collector wrote the row.
     feedback: `time` is when it happened, as the caller says; `arrived` is when it came; `answer` is
         that of the token.
     failures: requests that a version failed on for our reasons, whether or not another one answered
@@ -81,4 +107,5 @@ def schema(kind: str) -> dict[str, pl.DataType]:
         NUMBERS: pl.List(pl.Float32()),
         PREDICTED: pl.List(pl.Boolean()),
         CONFIDENT: pl.List(pl.Boolean()),
+        HEARD: heard_type(),
     }

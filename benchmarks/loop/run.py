@@ -53,7 +53,7 @@ def simulations(
     from concurrent.futures import ProcessPoolExecutor, as_completed
     from multiprocessing import get_context
 
-    from pipelines.simulation.champion import make_champion
+    from pipelines.simulation.champion import make_champion, usual_weeks
     from pipelines.simulation.shifts import Options
     from tasteloop.files import read_json
 
@@ -71,11 +71,9 @@ def simulations(
                 results.append(saved)
             else:
                 ahead.append(options)
-    for swing in sorted(
-        {options.size if options.shift == "seasonal" else 0.0 for options in ahead}
-    ):
+    for usual in dict.fromkeys(map(usual_weeks, ahead)):
         # champions are trained once, before the processes would each train one
-        make_champion(root, swing, (), say)
+        make_champion(root, usual, (), say)
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         for future in as_completed(
             [pool.submit(simulated, options, out, root) for options in ahead]
@@ -322,7 +320,7 @@ def main() -> None:
         return
 
     from pipelines.simulation.champion import make_champion
-    from pipelines.simulation.shifts import SHIFTS
+    from pipelines.simulation.shifts import SHIFTS, Options
     from tasteloop.files import write_json
     from tasteloop.home import Home
 
@@ -348,7 +346,7 @@ def main() -> None:
     )
     million = None
     if WINDOW in names:
-        base, _ = make_champion(root, 0.0, (), say)
+        base, _ = make_champion(root, Options(), (), say)
         (out / WINDOW).mkdir(exist_ok=True)
         million = window(base, out / WINDOW, say)
     everything = {"scenarios": summary(results), WINDOW: million}

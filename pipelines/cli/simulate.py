@@ -21,7 +21,7 @@ def simulate(
         str,
         typer.Option(
             help="stationary, seasonal, new-catalogue, taste-change, bots, broken-field, language, "
-            "delayed-labels, or all."
+            "delayed-labels, words, new-wishes, irony, or all."
         ),
     ] = "taste-change",
     seed: Annotated[

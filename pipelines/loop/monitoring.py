@@ -22,6 +22,7 @@ from pipelines.loop.rollback import restore_previous_champion, roll_back_if_wors
 from pipelines.settings import MONITORING, Settings
 from serving.release import registry
 from tasteloop.behaviour.events import ITEM, TIME
+from tasteloop.behaviour.items import TITLE
 from tasteloop.behaviour.snapshots import Snapshots
 from tasteloop.errors import TasteloopError
 from tasteloop.files import write_json
@@ -197,10 +198,14 @@ class _Pass:
         from validation.monitor.sampling import Reader
         from validation.pages.window import window_page
 
-        reader = Reader.of(session or Session.load(champion.path))
-        listed = reader.catalogue.items
+        live = session or Session.load(champion.path)
+        listed, newer = live.catalogue.items, []
         if incoming.items is not None:
             listed = sorted({*listed, *incoming.items[ITEM].drop_nulls()})
+            position_of = live.catalogue.index
+            titles = incoming.items.select(ITEM, TITLE).rows()
+            newer = [title for item, title in titles if item not in position_of]
+        reader = Reader.of(live, newer)
         for span in spans:
             around = Span(span.start - cut.horizon, span.end)
             evidence = examine(

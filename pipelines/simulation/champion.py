@@ -54,6 +54,20 @@ OVERRIDES = (
     "retraining.recent_days=14",
 )
 
+# for visitors who talk: a model that understands them, as far as one of minutes does
+TALKING = (
+    "training.encoder_layers=null",
+    "training.frozen_layers=4",
+    "training.intent_texts=6000",
+    'ingest.reviews=["rotten-tomatoes", "statements"]',
+    "ingest.max_reviews=3000",
+)
+
+
+def overrides_of(options: Options, overrides: Sequence[str] = ()) -> tuple[str, ...]:
+    """What the settings of a simulation have on top of `OVERRIDES`."""
+    return (*(TALKING if options.talks else ()), *overrides)
+
 
 def load_simulation_settings(data: Path, overrides: Sequence[str] = ()) -> Settings:
     """The settings of a simulation whose champion learns from a data set."""
@@ -61,17 +75,17 @@ def load_simulation_settings(data: Path, overrides: Sequence[str] = ()) -> Setti
     return load_settings(PROFILE, [behaviour, *OVERRIDES, *overrides])
 
 
-def write_champion_data(world: World, seasonal: float, out: Path) -> None:
+def write_champion_data(world: World, usual: Options, out: Path) -> None:
     """Write the data set that the champion learns from.
 
     Args:
-        seasonal: the swing of the reference weeks; 0 for none.
+        usual: what the reference weeks are like.
     """
     import polars as pl
 
     # 1. each of the champion's lives in one of the reference weeks
     events = pl.DataFrame(
-        event_rows(_reference_visits(world, seasonal)),
+        event_rows(_reference_visits(world, usual)),
         schema=dict(EVENTS_SCHEMA.to_polars()),
         orient="row",
     ).sort(TIME, USER)
@@ -89,12 +103,12 @@ def write_champion_data(world: World, seasonal: float, out: Path) -> None:
         write_json(directory / INGEST_FILE, record)
 
 
-def _reference_visits(world: World, seasonal: float) -> list[Visit]:
+def _reference_visits(world: World, usual: Options) -> list[Visit]:
     """The champion's lives, each once, in a week that is drawn by how many come in it: with a
     swing, those who lean to dramas come in other weeks than the others.
     """
     # 1. weights of the weeks, for those who lean to dramas (True) and for the others
-    reference = Replay(world, Options("seasonal", severity=seasonal) if seasonal else Options())
+    reference = Replay(world, usual)
     swing = [reference.swing(week) for week in range(REFERENCE_WEEKS)]
     weights = {
         True: np.array([size * lean for size, lean in swing]),
@@ -115,16 +129,28 @@ def _reference_visits(world: World, seasonal: float) -> list[Visit]:
     return visits
 
 
+def usual_weeks(options: Options) -> Options:
+    """A replay without a shift, among such visitors as a simulation has."""
+    if options.shift == "seasonal":
+        return Options("seasonal", severity=options.size)
+    return Options("words" if options.talks else "stationary")
+
+
 def make_champion(
-    root: Path, seasonal: float, overrides: Sequence[str], say: Say
+    root: Path, options: Options, overrides: Sequence[str], say: Say
 ) -> tuple[Path, World]:
     """The home of a champion that was trained on the first part of the world, and the world.
 
-    The champion is trained once; the same arguments find it again.
+    The champion is trained once; simulations with the same usual weeks find it again.
+
+    Args:
+        options: the simulation's.
+        overrides: `section.key=value` on top of the profile and this module's.
 
     Raises:
         TasteloopError: the pipeline did not promote it.
     """
+    usual = usual_weeks(options)
     origin = repr(
         (
             tasteloop.__version__,
@@ -132,8 +158,9 @@ def make_champion(
             MIN_EVENTS,
             NEW_FROM,
             OVERRIDES,
-            tuple(overrides),
-            seasonal,
+            overrides_of(options, overrides),
+            usual.shift,
+            usual.size,
         )
     )
     home = root.absolute() / f"champion-{hashlib.sha256(origin.encode()).hexdigest()[:12]}"
@@ -144,9 +171,9 @@ def make_champion(
         world = World.of(read_parquet(source / EVENTS_FILE), read_parquet(source / ITEMS_FILE))
         if registry.pointer() is None:
             if not data.is_dir():
-                write_champion_data(world, seasonal, data)
+                write_champion_data(world, usual, data)
             say(f"training the champion, once, in {home}")
-            settings = load_simulation_settings(data, overrides)
+            settings = load_simulation_settings(data, overrides_of(options, overrides))
             facts = runner.run(settings, lambda line: log.debug("%s", line))
             if facts.outcome != "promoted":
                 raise TasteloopError(

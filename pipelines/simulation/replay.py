@@ -5,7 +5,8 @@ replayed in a time of its own:
 
 - A life is one user's real sequence of events. Breaks longer than `LONGEST_BREAK` are shortened to
   it, so that a life fits into a week, and before some events the user searches for words of the
-  title that follows. The searches are the only events that are made up.
+  title that follows. The searches are the only events that are made up, and, where visitors talk,
+  the words of searches and reviews (`pipelines.simulation.words`).
 - Lives are split in three by a hash of their events. The first part is the champion's data: each
   life once, in one of the reference weeks. From the second, visitors are drawn for every replayed
   week, with replacement, each under a new pseudonym. The third is never replayed: on it a quality
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.simulation.shifts import SEASON, Options
+from pipelines.simulation.words import review_in_words, search_in_words
 from pipelines.simulation.world import Life, World
 from tasteloop.behaviour.events import EVENTS_SCHEMA, ITEM, TIME, USER, VALUE, Event
 from tasteloop.behaviour.times import SECOND
@@ -106,7 +108,8 @@ class Replay:
         return FIRST_WEEK + REFERENCE_WEEKS * WEEK
 
     def is_shifted(self, week: int) -> bool:
-        return week >= self.options.start and self.options.shift not in ("stationary", "seasonal")
+        is_always_alike = self.options.shift in ("stationary", "seasonal", "words")
+        return week >= self.options.start and not is_always_alike
 
     def visits(self, week: int) -> list[Visit]:
         """The visits of a replayed week; bots, broken fields and delays come with `arrivals`."""
@@ -143,8 +146,13 @@ class Replay:
                 for event in events
             )
 
-        # 2. the searches for them
+        # 2. the searches for them, and what is written about them
         events = add_searches(events, world.titles, chance)
+        if self.options.talks:
+            events = search_in_words(
+                events, world.labels, chance, lacking=is_hit and shift == "new-wishes"
+            )
+            events = review_in_words(events, chance, ironic=is_hit and shift == "irony")
         if is_hit and shift == "language":
             events = tuple(
                 replace(event, text=event.text.translate(_CYRILLIC)) if event.text else event

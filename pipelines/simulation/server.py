@@ -59,10 +59,15 @@ class InProcessServer:
 
     def ask(self, model: str, users: Sequence[str], instances: Sequence[Mapping[str, Any]]) -> None:
         from serving.journal.answered import Answered, now
+        from tasteloop.language.hearing import listening
         from tasteloop.privacy.pseudonyms import pseudonym, pseudonym_key
+        from tasteloop.runtime.questions import parse
 
         version, session = self._champion()
         key = pseudonym_key()
+        questions = parse(model, instances)
+        with listening() as hearing:
+            answers = session.compute(model, questions)
         answered = Answered(
             uuid.uuid4().hex,
             model,
@@ -70,8 +75,9 @@ class InProcessServer:
             "in-process",
             now(),
             instances,
-            session.answer(model, instances),
+            answers,
             users=[pseudonym(user, key) for user in users],
+            heard=session.heard(model, questions, hearing),
         )
         with self._journal() as journal:
             journal.answered(answered)

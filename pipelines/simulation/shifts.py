@@ -21,12 +21,15 @@ class Shift:
         expected: what the monitor is expected to do: nothing, retrain or alert-human.
         unit: what a severity is a number of.
         severity: the default.
+        talks: whether visitors search in words and write reviews, before the shift too; the
+            champion has learned among such visitors.
     """
 
     description: str
     expected: str
     unit: str = "not used"
     severity: float = 1.0
+    talks: bool = False
 
 
 SHIFTS: dict[str, Shift] = {
@@ -60,6 +63,21 @@ SHIFTS: dict[str, Shift] = {
         "nothing",
         "share that is up to two days late",
         0.3,
+    ),
+    "words": Shift("nothing; visitors search in words and write reviews", "nothing", talks=True),
+    "new-wishes": Shift(
+        "visitors who search in words ask for what the catalogue lacks",
+        "alert-human",
+        "share of visitors",
+        0.6,
+        talks=True,
+    ),
+    "irony": Shift(
+        "reviews say in words the opposite of their value",
+        "alert-human",
+        "share of visitors",
+        0.6,
+        talks=True,
     ),
 }
 
@@ -99,6 +117,11 @@ class Options:
             raise TasteloopError(
                 f"a severity is above 0 (here: {SHIFTS[self.shift].unit}), not {self.severity}"
             )
+
+    @property
+    def talks(self) -> bool:
+        """Whether visitors search in words and write reviews."""
+        return SHIFTS[self.shift].talks
 
     @property
     def size(self) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 from pipelines.loop.contracts import Incoming, Retraining
 from pipelines.loop.monitoring import watch_once
 from pipelines.settings import Settings
-from pipelines.simulation.champion import load_simulation_settings, make_champion
+from pipelines.simulation.champion import load_simulation_settings, make_champion, overrides_of
 from pipelines.simulation.conclusions import SimulationResult, WeekRecord, judge
 from pipelines.simulation.homes import RESULT_FILE, begin_home, check_replaceable, use_home
 from pipelines.simulation.quality import compare_qualities, question_points
@@ -205,15 +205,15 @@ def simulate(
     """
     shift = SHIFTS[options.shift]
     check_replaceable(path)  # this and the settings before minutes of training
-    load_simulation_settings(path, overrides)
-    swing = options.size if options.shift == "seasonal" else 0.0
-    base, world = make_champion(root, swing, overrides, say)
+    own = overrides_of(options, overrides)
+    load_simulation_settings(path, own)
+    base, world = make_champion(root, options, overrides, say)
     begin_home(base, path)
     say(
         f"{options.shift}, seed {options.seed}: {shift.description}; "
         f"expected: {shift.expected}; in {path}"
     )
-    settings = load_simulation_settings(base / "data", overrides)
+    settings = load_simulation_settings(base / "data", own)
     return run_weeks(Replay(world, options), settings, path, say)
 
 

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kserve.errors import ModelNotFound
 
@@ -25,6 +25,9 @@ from serving.journal.answered import Answered
 from serving.observe import telemetry
 from serving.settings import QueueSettings
 from tasteloop.answers import Answer
+
+if TYPE_CHECKING:
+    from tasteloop.language.hearing import Hearing
 
 logger = logging.getLogger(__name__)
 
@@ -256,6 +259,7 @@ class Batcher:
                     return chosen, taken
 
     def _compute(self, predictor: Predictor, jobs: list[_Job]) -> None:
+        from tasteloop.language.hearing import listening
         from tasteloop.runtime.stages import measured
 
         # 1. the answers
@@ -264,7 +268,7 @@ class Batcher:
         compute = predictor.explain if first.explain else predictor.answer
         questions = [question for job in jobs for question in job.questions]
         started = time.monotonic()
-        with measured() as stages:
+        with measured() as stages, listening() as hearing:
             answers = compute(model, questions)
         seconds = time.monotonic() - started
 
@@ -290,7 +294,7 @@ class Batcher:
         _wake(jobs[0], lambda: _hand_over(predictor, results))
         if self.on_answer is not None and not first.explain:
             for job, job_answers in results:
-                self._note(self.on_answer, predictor, job, job_answers)
+                self._note(self.on_answer, predictor, job, job_answers, hearing)
 
     def _note(
         self,
@@ -298,6 +302,7 @@ class Batcher:
         predictor: Predictor,
         job: _Job,
         answers: list[Answer],
+        hearing: Hearing,
     ) -> None:
         call, now = job.call, time.time_ns() // 1000
         try:
@@ -314,6 +319,7 @@ class Batcher:
                     call.headers,
                     call.users,
                     call.answer,
+                    predictor.heard(call.model, job.questions, hearing),
                 )
             )
         except Exception:

@@ -19,6 +19,7 @@ from tasteloop.answers import SERVED_MODELS, Answer, K
 from tasteloop.errors import TasteloopError
 
 if TYPE_CHECKING:
+    from tasteloop.language.hearing import Hearing
     from tasteloop.runtime.questions import Question
     from tasteloop.runtime.session import Session
 
@@ -96,6 +97,12 @@ class Predictor:
         """One answer for each question, in order; the questions may be of several requests."""
         answers: list[Answer] = self._session.compute(model, questions)
         return answers
+
+    def heard(
+        self, model: str, questions: Sequence[Question], hearing: Hearing
+    ) -> list[dict[str, Any]]:
+        """`Session.heard`."""
+        return self._session.heard(model, questions, hearing)
 
     def explain(self, model: str, questions: Sequence[Question]) -> list[Answer]:
         """The explanation of each question's answer, in order; see `tasteloop.runtime.explain`."""

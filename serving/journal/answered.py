@@ -21,6 +21,7 @@ from tasteloop.journal import (
     ANSWER,
     CHARACTERS,
     EVENTS,
+    HEARD,
     INPUT,
     INSTANCE,
     LATEST,
@@ -57,6 +58,8 @@ class Answered:
         headers: the caller's; they are not written.
         users: each instance's pseudonym, or None.
         answer: the id that the answer's feedback token names; None where the answer has no token.
+        heard: what was understood of each instance's words (`tasteloop.language.hearing`); empty
+            where that is not known.
     """
 
     request_id: str
@@ -70,6 +73,7 @@ class Answered:
     headers: Mapping[str, str] = field(default_factory=dict)
     users: Sequence[str | None] = ()
     answer: str | None = None
+    heard: Sequence[Mapping[str, Any]] = ()
 
     @property
     def seconds(self) -> float | None:
@@ -97,6 +101,7 @@ def rows(answered: Answered, role: str, text: bool = False) -> list[Row]:
                 SECONDS: answered.seconds,
                 **_outline(instance, text),
                 **_outputs(answered.model, answer),
+                HEARD: dict(answered.heard[index]) if index < len(answered.heard) else None,
             }
         )
     return out

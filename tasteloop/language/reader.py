@@ -51,6 +51,7 @@ LABEL_FEATURES = (
     "name",
 )
 _LEAST = 0.02  # a lower probability is none
+_ASKS = 0.5  # from here on a clause wants something, for what counts clauses
 _TITLE = 0.8  # from here on a clause is a title, whose words say nothing of labels
 # The probability of its likeliest label at which a clause is as likely as not to mean one, and how
 # quickly it becomes sure beyond that.
@@ -67,6 +68,8 @@ class Reading:
         wish: [d] the direction of what it wants, as long as it is sure that it wants something.
         titles: [t] positions of items whose titles it names, and how probable that is.
         refused_titles: the same of items that it names to refuse them.
+        asks: how many of its clauses want something.
+        unmet: how many of these, by their probabilities, mean no label and name no title.
     """
 
     wanted: Matrix
@@ -74,6 +77,8 @@ class Reading:
     wish: Matrix
     titles: dict[int, float] = field(default_factory=dict)
     refused_titles: dict[int, float] = field(default_factory=dict)
+    asks: int = 0
+    unmet: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -178,6 +183,8 @@ class Reader:
         refused = (does[:, [REFUSES]] * free * means).max(0)
         wish = (does[:, [WANTS]] * vectors).sum(0)
         length = float(np.linalg.norm(wish))
+        asks = does[:, WANTS] >= _ASKS
+        unmet = (1 - means.max(1, initial=0)) * (1 - title[:, 0])
         wish = wish * (float(does[:, WANTS].max()) / max(length, 1e-9))
         return Reading(
             (wanted * (1 - refused)).astype(np.float32),
@@ -185,6 +192,8 @@ class Reader:
             wish.astype(np.float32),
             {j: p for j, p in wanted_titles.items() if p >= _LEAST},
             {j: p for j, p in refused_titles.items() if p >= _LEAST},
+            int(asks.sum()),
+            float(unmet[asks].sum()),
         )
 
     def does(self, clauses_read: Sequence[str], intents: Matrix) -> Matrix:

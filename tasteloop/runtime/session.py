@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasteloop.answers import (
+    HISTORY,
     INTENT,
     INTERESTS,
     RECOMMEND,
@@ -34,7 +35,9 @@ from tasteloop.encoder.bag_of_words import BagOfWords, trust
 from tasteloop.encoder.calibration import apply_calibration, confidence, from_log_odds, log_odds
 from tasteloop.encoder.habits import Habits
 from tasteloop.errors import TasteloopError
-from tasteloop.language.reader import Reader, Reading, unit
+from tasteloop.language.hearing import Hearing, note_readings, note_stances
+from tasteloop.language.reader import Reader, Reading, plain, unit
+from tasteloop.language.titles import TitleIndex
 from tasteloop.language.wishes import Wishes, is_saying
 from tasteloop.metrics import top_k
 from tasteloop.recommender.folding import FoldedHistories, mark_seen
@@ -247,6 +250,42 @@ class Session:
             words = self.encoders[BASE_MODEL].words
             self._listens = Reader.load(directory, self.catalogue, self.labels, words)
 
+    @property
+    def listens(self) -> bool:
+        """Whether it reads what people ask for in words."""
+        return self._listens is not None
+
+    def readings(self, texts: Sequence[str], newer: TitleIndex | None = None) -> list[Reading]:
+        """What texts [n] about no item say; only of a session that `listens`.
+
+        Args:
+            newer: the catalogue's titles, and after them those that it did not have yet: what they
+                name is not lacking.
+        """
+        reader = self._listens
+        assert reader is not None, "a session that listens"
+        readings = self._read(texts)
+        if newer is None:
+            return readings
+        wider, first = replace(reader, titles=newer), len(self.catalogue)
+        found = [wider.named_titles(plain(text)) for text in texts]
+        named = [max((p for j, p in each.items() if j >= first), default=0.0) for each in found]
+        return [
+            replace(reading, unmet=reading.unmet * (1 - p))
+            for reading, p in zip(readings, named, strict=True)
+        ]
+
+    def heard(
+        self, model: str, questions: Sequence[Question], hearing: Hearing
+    ) -> list[dict[str, Any]]:
+        """What was understood of each question's words while it was answered, as the journal keeps
+        it (`tasteloop.journal.HEARD`); empty where nothing is read of wishes, or the model is not
+        asked about histories.
+        """
+        if not self.listens or SERVED_MODELS[model].input is not HISTORY:
+            return []
+        return [dict(hearing.of(question["events"])) for question in questions]
+
     def understood(self, histories: Sequence[Sequence[Event]]) -> Sequence[Sequence[Event]]:
         """Histories [n] in which what was written about an item, where no value says it, has the
         value that its words do: how probable it is that they are favourable. Words that are neither
@@ -271,10 +310,12 @@ class Session:
         against.
         """
         probabilities = self._stances.of(texts, lambda new: self.sentiment(new).tolist())
-        return {
+        stances = {
             text: None if abs(favourable - 0.5) < NEUTRAL else favourable
             for text, favourable in zip(texts, probabilities, strict=True)
         }
+        note_stances(stances)
+        return stances
 
     def wishes(self, histories: Sequence[Sequence[Event]]) -> Wishes | None:
         """What the users of histories [n] asked for in words; None where none did, or where the
@@ -287,7 +328,11 @@ class Session:
     def _read(self, texts: Sequence[str]) -> list[Reading]:
         reader = self._listens
         assert reader is not None, "somebody asked for something"
-        return self._readings.of(texts, lambda new: reader.read(new, self.meaning, self.intents))
+        readings = self._readings.of(
+            texts, lambda new: reader.read(new, self.meaning, self.intents)
+        )
+        note_readings(dict(zip(texts, readings, strict=True)), self.labels)
+        return readings
 
     def meaning(self, texts: Sequence[str]) -> Matrix:
         """[n, m] of length 1: texts by the encoder as it was published."""

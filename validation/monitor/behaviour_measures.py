@@ -141,10 +141,7 @@ def _sentiment(side: Side) -> Sample | None:
     scale = side.book.scales.get("sentiment")
     if side.reader.sentiment is None or scale is None or not side.written.height:
         return None
-    first = side.written.unique(UNIT, keep="first", maintain_order=True)
-    place_of = {str(unit): place for place, unit in enumerate(first[UNIT].to_list())}
-    names = chosen(place_of, side.settings.texts, side.settings.seed)
-    rows = first[sorted(place_of[name] for name in names)]
+    rows = side.one_a_unit(side.written)
     probabilities = side.reader.sentiment([text[:CHARACTERS] for text in rows[TEXT].to_list()])
     return side.behaviour.quantity(rows[UNIT].to_numpy(), probabilities, scale)
 

@@ -70,20 +70,8 @@ def codebook(
     return Codebook(tuple(reader.catalogue.label_names), tenths, frozenset(vocabulary), scales)
 
 
-def profile(
-    events: pl.DataFrame,
-    answers: pl.DataFrame,
-    book: Codebook,
-    reader: Reader,
-    settings: DriftSettings,
-) -> Profile:
-    """What every declared measure reads of one side, by the name under which it is stored.
-
-    Args:
-        events: behaviour with WINDOW, repetitions removed.
-        answers: of the journal, with WINDOW; those without a user are units of their own.
-    """
-    side = Side(events, answers, reader, settings, book)
+def profile(side: Side) -> Profile:
+    """What every declared measure reads of one side, by the name under which it is stored."""
     samples: Profile = {}
     read = set()
     for measure in measures.declared():

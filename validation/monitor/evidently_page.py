@@ -21,14 +21,14 @@ from tasteloop.errors import TasteloopError
 from tasteloop.intervals import finite
 from tasteloop.journal import MODEL, NAMES, NUMBERS
 from validation.monitor.drift_report import ColumnDrift, EvidentlyNumbers
-from validation.monitor.reference import LABEL, LENGTH, SCRIPT, TENTH
+from validation.monitor.reference import LABEL, LENGTH, SCRIPT, STANCE, TENTH, WISH
 from validation.monitor.windows import RELEVANT
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-_CATEGORIES, _NUMBERS = (KIND, LABEL, TENTH, SCRIPT), (VALUE, LENGTH)
+_CATEGORIES, _NUMBERS = (KIND, LABEL, TENTH, SCRIPT, WISH, STANCE), (VALUE, LENGTH)
 _SCRIPTS = 4  # of a page of Evidently: its data, `global`, its library, the call
 # the full-width forms look alike
 _MARKUP = str.maketrans({c: chr(ord(c) + 0xFEE0) for c in "<>&\"'`\\{}$"})
@@ -58,7 +58,7 @@ def evidently(
     used = [
         c
         for c in (*_CATEGORIES, *_NUMBERS)
-        if all(t[c].drop_nulls().len() for t in (reference, current))
+        if all(c in t.columns and t[c].drop_nulls().len() for t in (reference, current))
     ]
     definition = DataDefinition(
         categorical_columns=[c for c in used if c in _CATEGORIES],

@@ -24,6 +24,7 @@ from validation.monitor.drift_report import (
     EvidentlyNumbers,
 )
 from validation.monitor.evidently_page import evidently
+from validation.monitor.measure import Side
 from validation.monitor.reference import Reference, rows_of, windowed
 from validation.monitor.sampling import Reader
 from validation.monitor.windows import Span, distinct, facts, outcomes, problems
@@ -84,11 +85,12 @@ def examine(
     spreads: dict[str, Distribution] = {}
     numbers, evidently_page = EvidentlyNumbers(), ""
     if inside.height:
-        current = profile(inside, answered, reference.book, reader, settings.drift)
+        side = Side(inside, answered, reader, settings.drift, reference.book)
+        current = profile(side)
         spreads = distributions(reference.book, reference.profile, current)
         quality = qualities(before, mature, reader.catalogue, settings.drift)
         compared = findings(reference.profile, current, reference.natural, quality, settings.drift)
-        rows = rows_of(inside, reference.book, reader.catalogue, settings)
+        rows = rows_of(side, settings)
         try:
             evidently_page, numbers = evidently(
                 reference.sample(), rows, before, mature, reader.catalogue

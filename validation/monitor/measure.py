@@ -19,24 +19,37 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from tasteloop.answers import INTERESTS, RECOMMEND
-from tasteloop.behaviour.events import TEXT, USER
-from tasteloop.journal import MODEL, NUMBERS
-from validation.monitor.sampling import UNIT, Codebook, DriftSettings, Reader, Sample, Units
+from tasteloop.behaviour.events import ITEM, KIND, TEXT, USER, VALUE
+from tasteloop.behaviour.kinds import KINDS
+from tasteloop.journal import HEARD, MODEL, NUMBERS
+from validation.monitor.sampling import (
+    CHARACTERS,
+    UNIT,
+    Codebook,
+    DriftSettings,
+    Reader,
+    Sample,
+    Units,
+    chosen,
+)
 from validation.monitor.statistics import Array, Compare, compare_means
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from tasteloop.language.hearing import Gist
+
 Effect = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Answer = Literal["watch", "retrain", "alert-human"]
 
 _TEXTS = 20  # of a unit that are looked at
+_ROW = "row"
 
 
 class Severity(BaseModel, frozen=True, extra="forbid"):
@@ -78,6 +91,28 @@ class Recorded:
         return best_numbers(self.answers.filter(pl.col(MODEL) == model))
 
 
+class Search(NamedTuple):
+    """A text about no item that was read: its place among the rows of behaviour, its unit, and what
+    it says.
+    """
+
+    row: int
+    unit: int
+    gist: Gist
+
+
+class Opinion(NamedTuple):
+    """A text about an item that was read: its place among the rows of behaviour, its unit, how
+    probable it is that its words are favourable (None: neither for nor against), and the value of
+    the act (None: without).
+    """
+
+    row: int
+    unit: int
+    stance: float | None
+    value: float | None
+
+
 @dataclass(frozen=True)
 class Side(Recorded):
     """One side as measures read it: the rows of its chosen units.
@@ -112,6 +147,65 @@ class Side(Recorded):
         import polars as pl
 
         return self.predictions.rows.filter(pl.col(MODEL) == RECOMMEND)
+
+    def one_a_unit(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The first of the rows of each unit, of at most `settings.texts` units: as many texts as
+        an encoder reads of a side.
+        """
+        first = rows.unique(UNIT, keep="first", maintain_order=True)
+        place_of = {str(unit): place for place, unit in enumerate(first[UNIT].to_list())}
+        names = chosen(place_of, self.settings.texts, self.settings.seed)
+        return first[sorted(place_of[name] for name in names)]
+
+    @cached_property
+    def searches(self) -> list[Search]:
+        """What one text about no item says, of each chosen unit that wrote one; none where the
+        champion reads no wishes.
+        """
+        import polars as pl
+
+        if self.reader.listen is None:
+            return []
+        says = pl.col(ITEM).is_null() & (pl.col(TEXT).str.len_chars() > 0)
+        rows = self.one_a_unit(self.behaviour.rows.with_row_index(_ROW).filter(says))
+        gists = self.reader.listen([text[:CHARACTERS] for text in rows[TEXT].to_list()])
+        places = rows.select(_ROW, UNIT).rows()
+        return [Search(row, unit, each) for (row, unit), each in zip(places, gists, strict=True)]
+
+    @cached_property
+    def opinions(self) -> list[Opinion]:
+        """One text about an item, of each chosen unit that wrote one, one with a value where there
+        is one; none where the champion has no sentiment.
+        """
+        import polars as pl
+
+        if self.reader.stance is None:
+            return []
+        kinds = [kind.word for kind in KINDS.values() if kind.value_matters]
+        says = pl.col(ITEM).is_not_null() & (pl.col(TEXT).str.len_chars() > 0)
+        rows = self.behaviour.rows.with_row_index(_ROW).filter(says & pl.col(KIND).is_in(kinds))
+        rows = self.one_a_unit(rows.sort(pl.col(VALUE).is_null(), maintain_order=True))
+        texts = [text[:CHARACTERS] for text in rows[TEXT].to_list()]
+        stances = self.reader.stance(list(dict.fromkeys(texts))) if texts else {}
+        return [
+            Opinion(row, unit, stances[text], value)
+            for text, (row, unit, value) in zip(
+                texts, rows.select(_ROW, UNIT, VALUE).rows(), strict=True
+            )
+        ]
+
+    @cached_property
+    def heard(self) -> pl.DataFrame:
+        """What the journal says of the words that answers rest on: the fields of HEARD beside UNIT;
+        no row of a journal that has none.
+        """
+        import polars as pl
+
+        rows = self.predictions.rows
+        if HEARD not in rows.columns:
+            return pl.DataFrame(schema={UNIT: pl.UInt32()})
+        told = rows.filter(pl.col(HEARD).is_not_null())
+        return told.select(UNIT, HEARD).unnest(HEARD)
 
     @cached_property
     def written(self) -> pl.DataFrame:

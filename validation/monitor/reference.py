@@ -26,7 +26,6 @@ from pydantic import BaseModel, Field
 
 from tasteloop.answers import PREDICTED, SERVED_MODELS
 from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE
-from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.snapshots import TRAIN, Snapshots
 from tasteloop.errors import TasteloopError
 from tasteloop.files import (
@@ -38,8 +37,19 @@ from tasteloop.files import (
     write_parquet,
 )
 from tasteloop.home import Home
-from tasteloop.journal import FEEDBACK, INSTANCE, MODEL, NAMES, NUMBERS, REQUEST, VERSION
+from tasteloop.journal import (
+    FEEDBACK,
+    HEARD,
+    INSTANCE,
+    MODEL,
+    NAMES,
+    NUMBERS,
+    REQUEST,
+    VERSION,
+    heard_type,
+)
 from validation.monitor.drift import codebook, natural_bounds, profile
+from validation.monitor.measure import Side
 from validation.monitor.measures import declared
 from validation.monitor.sampling import (
     WINDOW,
@@ -50,7 +60,6 @@ from validation.monitor.sampling import (
     Sample,
     Scale,
     chosen,
-    sampled,
     script_of,
 )
 from validation.monitor.windows import (
@@ -63,6 +72,7 @@ from validation.monitor.windows import (
     facts,
     outcomes,
 )
+from validation.monitor.word_measures import contradicts, meaning_of, stance_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -82,6 +92,8 @@ META, PROFILE, ANSWERS, SAMPLE = (
 )
 # columns of the sample
 LABEL, TENTH, LENGTH, SCRIPT = "label", "popularity", "text_length", "script"
+WISH, STANCE = "wish", "stance"
+_OPPOSITE = "opposite of the value"
 _NEW = "new"
 # what references held before they said so
 _FIRST_MEASURES = (
@@ -224,7 +236,8 @@ def save_reference(
     events = windowed(behaviour, spans)
     answers = _answers(session, prepared, spans, settings)
     book = codebook(events, answers, reader, settings.drift)
-    samples = profile(events, answers, book, reader, settings.drift)
+    side = Side(events, answers, reader, settings.drift, book)
+    samples = profile(side)
     mature = answers.filter(pl.col(TIME) + settings.windows.horizon < last)
     mature = outcomes(mature, behaviour, settings.windows.horizon, session.text.positive)
     with atomic_directory(out) as directory:
@@ -233,7 +246,7 @@ def save_reference(
             arrays |= {f"{name}:z": np.ascontiguousarray(sample.z), f"{name}:window": sample.window}
         save_file(arrays, directory / PROFILE)
         write_parquet(directory / ANSWERS, mature)
-        write_parquet(directory / SAMPLE, rows_of(events, book, session.catalogue, settings))
+        write_parquet(directory / SAMPLE, rows_of(side, settings))
         write_json(
             directory / META,
             {
@@ -317,6 +330,9 @@ def _answers(
     """
     import polars as pl
 
+    from tasteloop.language.hearing import listening
+    from tasteloop.runtime.questions import parse
+
     held = windowed(prepared.table.filter(pl.col("split") != TRAIN), spans)
     place_of = {
         f"{user}\0{time}": place
@@ -332,9 +348,11 @@ def _answers(
     for model in ranked_models:
         served = SERVED_MODELS[model]
         units = rows.select(USER, TIME, WINDOW).rows()
-        for n, (answer, (user, time, window)) in enumerate(
-            zip(session.answer(model, requests), units, strict=True)
-        ):
+        questions = parse(model, requests)
+        with listening() as hearing:
+            answered = session.compute(model, questions)
+        heard = session.heard(model, questions, hearing)
+        for n, (answer, (user, time, window)) in enumerate(zip(answered, units, strict=True)):
             entries = served.entries(answer)
             table.append(
                 {
@@ -349,6 +367,7 @@ def _answers(
                     PREDICTED: [entry[PREDICTED] for entry in entries]
                     if served.has(PREDICTED)
                     else None,
+                    HEARD: heard[n] if heard else None,
                     FEEDBACK: [],
                     WINDOW: window,
                 }
@@ -373,20 +392,29 @@ def answers_schema() -> dict[str, pl.DataType]:
         NAMES: pl.List(pl.String()),
         NUMBERS: pl.List(pl.Float32()),
         PREDICTED: pl.List(pl.Boolean()),
+        HEARD: heard_type(),
         FEEDBACK: pl.List(feedback),
         WINDOW: pl.Int32(),
     }
 
 
-def rows_of(
-    events: pl.DataFrame, book: Codebook, catalogue: Catalogue, settings: WatchSettings
-) -> pl.DataFrame:
+def rows_of(side: Side, settings: WatchSettings) -> pl.DataFrame:
     """A fixed number of rows of behaviour at most, without texts: what is in them is said by length
-    and script.
+    and script and, of those that the champion read for the measures, by what it understood.
     """
     import polars as pl
 
-    units = sampled(events, settings.drift)
+    units, catalogue, text = side.behaviour.rows, side.reader.catalogue, side.reader.text
+    wishes: list[str | None] = [None] * units.height
+    stances: list[str | None] = [None] * units.height
+    for search in side.searches:
+        wishes[search.row] = meaning_of(search.gist)
+    for opinion in side.opinions:
+        is_opposite = contradicts(opinion, text)
+        stances[opinion.row] = _OPPOSITE if is_opposite else stance_of(opinion.stance)
+    units = units.with_columns(
+        pl.Series(WISH, wishes, pl.String), pl.Series(STANCE, stances, pl.String)
+    )
     if units.height > settings.rows:  # evenly over the ordered rows: seeded by the units' choice
         units = units[np.linspace(0, units.height - 1, settings.rows).astype(int)]
     items = units[ITEM].to_list()
@@ -394,7 +422,7 @@ def rows_of(
         item: (of_item[0] if of_item else None)
         for item, of_item in zip(catalogue.items, catalogue.labels, strict=True)
     }
-    texts = units[TEXT].to_list()
+    tenths, texts = side.book.tenths, units[TEXT].to_list()
     return units.select(
         USER,
         ITEM,
@@ -402,8 +430,10 @@ def rows_of(
         pl.col(VALUE).cast(pl.Float64),
         pl.Series(LABEL, [first.get(item) for item in items], pl.String),
         pl.Series(
-            TENTH, [None if i is None else str(book.tenths.get(i, _NEW)) for i in items], pl.String
+            TENTH, [None if i is None else str(tenths.get(i, _NEW)) for i in items], pl.String
         ),
         pl.Series(LENGTH, [None if t is None else float(len(t)) for t in texts], pl.Float64),
         pl.Series(SCRIPT, [None if t is None else script_of(t) for t in texts], pl.String),
+        WISH,
+        STANCE,
     )

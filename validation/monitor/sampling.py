@@ -26,6 +26,7 @@ from validation.monitor.statistics import Array, Matrix
 if TYPE_CHECKING:
     import polars as pl
 
+    from tasteloop.language.hearing import Gist
     from tasteloop.runtime.session import Session
 
 WINDOW = "window"  # column: which of the reference's windows a row lies in
@@ -140,23 +141,43 @@ class Codebook:
 
 @dataclass(frozen=True)
 class Reader:
-    """The champion as a reader of behaviour: texts as vectors, and as probabilities of being
-    positive.
+    """The champion as a reader of behaviour: texts as vectors, as probabilities of being positive,
+    as being for or against an item (`Session.stance`), and as wishes (`Session.readings`, as
+    `hearing.Gist`). None where it has no such part.
     """
 
     catalogue: Catalogue
     text: TextSettings
     encode: Callable[[Sequence[str]], Matrix]
     sentiment: Callable[[Sequence[str]], Matrix] | None
+    stance: Callable[[Sequence[str]], Mapping[str, float | None]] | None = None
+    listen: Callable[[Sequence[str]], list[Gist]] | None = None
 
     @classmethod
-    def of(cls, session: Session) -> Reader:
-        encoder = session.reader
+    def of(cls, session: Session, newer_titles: Sequence[str | None] = ()) -> Reader:
+        """A champion as a reader.
+
+        Args:
+            newer_titles: of today's catalogue, those of items that the champion does not know: who
+                asks for them asks for nothing that is lacking.
+        """
+        from tasteloop.language.hearing import Gist
+        from tasteloop.language.titles import TitleIndex
+
+        encoder, catalogue, newer = session.reader, session.catalogue, None
+        if titles := [title for title in newer_titles if title]:
+            newer = TitleIndex.of([*catalogue.titles, *titles])
+
+        def listen(texts: Sequence[str]) -> list[Gist]:
+            return [Gist.of(each, session.labels) for each in session.readings(texts, newer)]
+
         return cls(
-            session.catalogue,
+            catalogue,
             session.text,
             lambda texts: encoder.pool(texts, session.text.max_tokens),
             session.sentiment if session.has_sentiment else None,
+            session.stance if session.has_sentiment else None,
+            listen if session.listens else None,
         )
 
 

@@ -15,18 +15,28 @@ import pytest
 
 from benchmarks.loop.run import summary
 from pipelines.settings import load_settings
+from pipelines.simulation.champion import (
+    TALKING,
+    load_simulation_settings,
+    overrides_of,
+    usual_weeks,
+)
 from pipelines.simulation.conclusions import WeekRecord, judge
 from pipelines.simulation.homes import begin_home, use_home
 from pipelines.simulation.quality import question_points
 from pipelines.simulation.replay import DAY, Replay, add_searches, place_in_week
 from pipelines.simulation.shifts import SHIFTS, Options
 from pipelines.simulation.simulator import run_weeks
+from pipelines.simulation.words import LACKING
 from pipelines.simulation.world import LONGEST_BREAK, Life, World
 from serving.journal.reader import read_journal
 from serving.release.database import tracking_uri
 from tasteloop.behaviour.events import EVENTS_SCHEMA, Event
 from tasteloop.errors import TasteloopError
+from tasteloop.evaluation.understanding.testing_phrases import TESTING
 from tasteloop.files import read_json, read_parquet
+from tasteloop.language.phrases import normalise
+from tasteloop.language.training_phrases import TRAINING
 from tasteloop.metrics import wilson
 from tests.support.champions import promote
 from validation.monitor.reference import keep_reference
@@ -138,10 +148,11 @@ def test_tastes_change_places_one_to_one_and_turn_to_rare_labels(world: World) -
 def test_nothing_is_shifted_before_the_shift(world: World, shift: str) -> None:
     if shift == "seasonal":
         pytest.skip("the season is always there")
-    usual, some = replay(world, "stationary"), replay(world, shift)
+    unchanged = "words" if SHIFTS[shift].talks else "stationary"
+    usual, some = replay(world, unchanged), replay(world, shift)
     columns = pl.exclude("user")  # pseudonyms are the replay's own
     assert events_of(some, 1).select(columns).equals(events_of(usual, 1).select(columns))
-    if shift != "stationary":
+    if shift != unchanged:
         assert not events_of(some, 2).select(columns).equals(events_of(usual, 2).select(columns))
 
 
@@ -170,6 +181,63 @@ def test_shifts_are_what_they_say(world: World) -> None:
     assert list(busiest[:2]) == [4 * world.busiest] * 2 and busiest[2] <= 2 * world.busiest
     texts = "".join(events_of(replay(world, "language"), 2)["text"].drop_nulls())
     assert not any("a" <= letter <= "z" for letter in texts)
+
+
+def texts_by_kind(some: Replay, week: int) -> dict[str, pl.DataFrame]:
+    written = events_of(some, week).filter(pl.col("text").is_not_null())
+    return {str(kind): rows for (kind,), rows in written.group_by("kind")}
+
+
+def is_for(frame: pl.DataFrame) -> list[bool]:
+    return [value >= 0.7 for value in frame["value"]]
+
+
+def test_visitors_who_talk_search_in_words_and_say_what_they_rate(world: World) -> None:
+    usual = texts_by_kind(replay(world, "words"), 1)
+    quiet = events_of(replay(world, "stationary"), 1)
+
+    assert set(usual) == {"search", "review"}
+    # the same acts, and only some of them say it in words
+    columns = ["item", "value"]
+    assert events_of(replay(world, "words"), 1).select(columns).equals(quiet.select(columns))
+    titles = " ".join(world.titles.values()).lower()
+    in_words = [text for text in usual["search"]["text"] if text not in titles]
+    assert 0.4 < len(in_words) / usual["search"].height < 0.9
+    loved = {*TRAINING["en"].loves, *TRAINING["en"].praise}
+    assert [text in loved for text in usual["review"]["text"]] == is_for(usual["review"])
+    assert usual["review"]["value"].is_between(0.4, 0.69).sum() == 0
+    assert usual["review"]["user"].n_unique() > 20
+
+
+def test_what_the_catalogue_lacks_is_asked_for_by_the_share_that_is_hit(world: World) -> None:
+    def share(severity: float) -> float:
+        found = texts_by_kind(replay(world, "new-wishes", severity=severity), 2)["search"]["text"]
+        return float(np.mean([any(thing in text for thing in LACKING) for text in found]))
+
+    assert share(1.0) == 1 and 0.3 < share(0.6) < 0.9 and share(1e-9) == 0
+    tested = {normalise(phrase) for phrases in TESTING.values() for phrase in phrases.all()}
+    assert not tested & set(map(normalise, LACKING))
+
+
+def test_irony_says_the_opposite_of_the_value_in_as_many_words(world: World) -> None:
+    usual, ironic = (
+        texts_by_kind(replay(world, shift, **more), 2)["review"]
+        for shift, more in (("words", {}), ("irony", {"severity": 1.0}))
+    )
+
+    assert ironic.select("item", "value").equals(usual.select("item", "value"))
+    loved = {*TRAINING["en"].loves, *TRAINING["en"].praise}
+    assert [text not in loved for text in ironic["text"]] == is_for(ironic)
+
+
+def test_champions_are_shared_by_simulations_with_the_same_usual_weeks() -> None:
+    assert usual_weeks(Options("irony", 3)) == usual_weeks(Options("new-wishes", 4, severity=0.2))
+    assert usual_weeks(Options("bots")) == usual_weeks(Options()) != usual_weeks(Options("words"))
+    assert usual_weeks(Options("seasonal", 2, severity=0.4)) == Options("seasonal", severity=0.4)
+    assert set(TALKING) <= set(overrides_of(Options("irony"), ("a.b=1",)))
+    assert overrides_of(Options("bots"), ("a.b=1",)) == ("a.b=1",)
+    talking = load_simulation_settings(Path("data"), overrides_of(Options("irony")))
+    assert talking.ingest.reviews == ("rotten-tomatoes", "statements")
 
 
 def test_what_is_delayed_arrives_late_twice_and_whole(world: World) -> None:

@@ -20,6 +20,7 @@ from serving.answering.call import Call
 from serving.answering.live import Live
 from serving.answering.predictor import Predictor
 from serving.settings import QueueSettings
+from tasteloop.language.hearing import Hearing
 
 
 class Session:
@@ -41,6 +42,12 @@ class Session:
         if "bad" in texts:
             raise RuntimeError("a secret of the house")
         return [{"sentiment": text} for text in texts]
+
+    def heard(
+        self, model: str, questions: Sequence[dict[str, Any]], hearing: Hearing
+    ) -> list[dict[str, Any]]:
+        assert isinstance(hearing, Hearing)
+        return [{"searches": len(question["text"])} for question in questions]
 
 
 def call(model: str = "sentiment", seconds: float = 30, version: str | None = None) -> Call:
@@ -274,6 +281,20 @@ def test_closing_answers_what_is_queued() -> None:
         assert not house.batcher.alive
 
     run(work)
+
+
+def test_the_journal_hears_what_was_understood_of_each_call_s_own_words() -> None:
+    async def work(house: House) -> None:
+        await house.hold()
+        tasks = [await queued(house, *texts) for texts in (("a", "bb"), ("ccc",))]
+        house.go()
+        await asyncio.gather(*tasks)
+
+    house = run(work)
+
+    assert house.session.batches[-1] == ["a", "bb", "ccc"]  # one batch
+    heard = [[each["searches"] for each in answered.heard] for answered in house.answered]
+    assert heard == [[4], [1, 2], [3]]
 
 
 def test_the_journal_cannot_fail_a_call() -> None:

@@ -90,6 +90,24 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     assert all(row["feedback"] == [] for row in table)
 
 
+def test_what_was_understood_of_words_is_kept_and_the_words_are_not(tmp_path: Path) -> None:
+    heard = {
+        **dict.fromkeys(("searches", "understood", "asks", "refusals", "favourable"), 1),
+        **dict.fromkeys(("neutral", "unfavourable"), 0),
+        "unmet": 0.5,
+        "wanted": ["War"],
+        "refused": [],
+    }
+    asked = {"model": "recommend", "instances": [{"events": EVENTS}]}
+    journal = keep(tmp_path)
+    journal.answered(answer(1, **asked, outputs=[{"recommendations": []}], heard=[heard]))
+    journal.answered(answer(2, **asked, outputs=[{"recommendations": []}]))
+    journal.close()
+
+    assert read_journal(tmp_path)["heard"].to_list() == [heard, None]
+    assert SECRET.encode() not in raw_bytes(tmp_path)
+
+
 def test_since_and_until(tmp_path: Path) -> None:
     journal = keep(tmp_path)
     for n in range(5):
@@ -405,13 +423,14 @@ def test_a_segment_of_an_older_version_is_read(tmp_path: Path) -> None:
         parse_feedback({"feedback": [{"request": "r1", "kind": "click", "item": "50"}]}, at=0)
     )
     journal.close()
-    for kind, later in ((ANSWERS, ["answer"]), (FEEDBACK, ["answer", "arrived"])):
+    for kind, later in ((ANSWERS, ["answer", "heard"]), (FEEDBACK, ["answer", "arrived"])):
         [path] = segments(tmp_path, kind)
         pl.read_parquet(path).drop(later).write_parquet(path)
 
     [row] = read_journal(tmp_path).to_dicts()
 
     assert row["request"] == "r1" and [told["item"] for told in row["feedback"]] == ["50"]
+    assert row["heard"] is None
 
 
 def test_an_answer_with_an_impossible_time_is_counted_and_stops_no_description(

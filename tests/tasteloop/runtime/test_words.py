@@ -19,9 +19,11 @@ from scipy.special import expit, logit
 from tasteloop.behaviour.events import Event
 from tasteloop.bundle.card import BundleCard
 from tasteloop.bundle.manifest import seal
-from tasteloop.bundle.names import LANGUAGE_FILE, RECOMMENDER_FILE
+from tasteloop.bundle.names import BASE_MODEL, LANGUAGE_FILE, RECOMMENDER_FILE
 from tasteloop.encoder.calibration import from_log_odds
-from tasteloop.language.reader import Reader
+from tasteloop.language.hearing import listening
+from tasteloop.language.reader import Reader, Reading
+from tasteloop.language.titles import TitleIndex
 from tasteloop.language.wishes import Wishes
 from tasteloop.recommender.recommend import ASKED, TERMS
 from tasteloop.runtime.session import WANTED, Session, _asked
@@ -235,3 +237,39 @@ def test_what_an_answer_looks_at_twice_is_read_once(
     assert session.recommend([history], 3) == first
 
     assert read == [["war, but no comedy"]] and felt == [["a joy"]]
+
+
+@pytest.mark.parametrize("model", ["interests", "recommend"])
+def test_what_was_understood_is_told_for_each_history_and_read_only_once(
+    session: Session, deaf: Session, model: str
+) -> None:
+    review = Event("review", "i1", 30, None, "a good film")
+    histories = [*SPOKEN, [*ACTS, review], []]
+    questions = [{"events": history, "k": None} for history in histories]
+    with listening() as hearing:
+        answers = session.compute(model, questions)
+        passes = session.encoders[BASE_MODEL].cache.misses
+        heard = session.heard(model, questions, hearing)
+        assert session.encoders[BASE_MODEL].cache.misses == passes
+
+    assert answers == session.compute(model, questions)
+    assert [each["searches"] for each in heard] == [1, 1, 1, 0, 0]
+    stances = ("favourable", "neutral", "unfavourable")
+    assert [sum(each[name] for name in stances) for each in heard] == [0, 0, 0, 1, 0]
+    assert set(heard[1]["wanted"]) | set(heard[1]["refused"]) <= set(session.labels)
+    assert deaf.heard(model, questions, hearing) == []
+    assert session.heard("sentiment", [{"text": "good"}], hearing) == []
+
+
+def test_what_today_s_catalogue_has_is_not_lacking(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = np.zeros(len(session.labels), np.float32)
+    wish = Reading(none, none, none, asks=1, unmet=0.9)
+    monkeypatch.setattr(session, "_read", lambda texts: [wish] * len(texts))
+    newer = TitleIndex.of([*session.catalogue.titles, "Zanzibar Quartet"])
+
+    named, lacking = session.readings(["zanzibar quartet", "a toaster"], newer)
+
+    assert named.unmet < 0.3 and lacking.unmet == pytest.approx(0.9, abs=0.1)
+    assert session.readings(["zanzibar quartet"]) == [wish]

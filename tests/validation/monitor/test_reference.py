@@ -18,6 +18,7 @@ from tests.support.pages import CHROMIUM, HEADLESS
 from tests.support.references import HOURS, RULES, SETTINGS, after, examined, journal
 from validation.monitor.drift_report import EVIDENTLY, PAGE, REPORT
 from validation.monitor.evidently_page import evidently, inert, seal
+from validation.monitor.measure import Side
 from validation.monitor.reference import (
     META,
     PROFILE,
@@ -26,6 +27,7 @@ from validation.monitor.reference import (
     rows_of,
     save_reference,
 )
+from validation.monitor.sampling import Reader
 from validation.monitor.windows import HOUR, WindowSettings, distinct
 
 HOSTILE = (
@@ -141,7 +143,9 @@ def hostile_rows(
     events = distinct(behaviour).with_columns(
         kind=pl.lit(HOSTILE), item=pl.lit(HOSTILE), window=pl.lit(0, pl.Int32)
     )
-    return reference.sample(), rows_of(events, reference.book, session.catalogue, SETTINGS)
+    answers = pl.DataFrame(schema=answers_schema())
+    side = Side(events, answers, Reader.of(session), SETTINGS.drift, reference.book)
+    return reference.sample(), rows_of(side, SETTINGS)
 
 
 def dom(page: Path) -> str:
