@@ -173,7 +173,7 @@ def test_a_step_runs_alone_and_says_where_its_output_is(cli, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("run", "--profile", "nope"), "no profile 'nope'; known: cluster, local, smoke"),
+        (("run", "--profile", "nope"), "no profile 'nope'; known: cluster, local, mpnet, smoke"),
         (("run", "--set", "training.epohcs=3"), "unknown setting 'training.epohcs'"),
         (("run", "--profile", "cluster"), "tasteloop compile"),
         (
