@@ -27,6 +27,7 @@ from tasteloop.datasets.fetch import resolve_encoder
 from tasteloop.encoder.batches import load_tokenizer, pad, tokenize
 from tasteloop.encoder.loop import native_bf16
 from tasteloop.encoder.model import TasteModel, load_encoder
+from tasteloop.errors import TasteloopError
 
 SAMPLE = 2000  # the first training snapshots, of which the batches are drawn
 
@@ -44,7 +45,8 @@ def speeds(profile: str, snapshots: Path, batches: int) -> tuple[float, float]:
 
     torch.manual_seed(0)
     heads = {INTERESTS: truth.shape[1]}
-    model = TasteModel(load_encoder(source), heads, training.frozen_layers).train()
+    encoder = load_encoder(source, training.encoder_layers, training.encoder_dropout)
+    model = TasteModel(encoder, heads, training.frozen_layers).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=training.learning_rate, fused=True)
     bf16 = native_bf16(torch.device("cpu"))
@@ -77,11 +79,16 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--profiles", nargs="+", default=["local", "mpnet"], help="or YAML files")
     parser.add_argument("--batches", type=int, default=5, help="at least 2 (default: %(default)s)")
     options = parser.parse_args(given)
+    if options.batches < 2:
+        parser.error(f"--batches is {options.batches}: the first is not counted, so at least 2")
 
     torch.set_num_threads(1)  # seconds of processor time are then seconds of work
     print("| profile | frozen layers, once a text | a step of the others |\n|---|---|---|")
     for profile in options.profiles:
-        frozen, step = speeds(profile, options.snapshots, options.batches)
+        try:
+            frozen, step = speeds(profile, options.snapshots, options.batches)
+        except TasteloopError as error:
+            parser.error(str(error))
         print(f"| {Path(profile).stem} | {frozen:.1f} | {step:.1f} |", flush=True)
 
 

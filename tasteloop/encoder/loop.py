@@ -169,8 +169,8 @@ def _finish_epoch(
     """Measure the validation window with the averaged weights, keep them if they are the best so
     far.
 
-    What the data teach decides which are best. Phrases are ours, and those that are held out few,
-    so `intent` decides only where it is the one task.
+    Which are best is decided by the tasks that the data teach. `intent` is learned from phrases of
+    our own, of which too few are held out to judge by; it decides only where it is the one task.
     """
     last = state.swap(model, state.averaged)
     _, measured = _validate(model, inputs, workers)

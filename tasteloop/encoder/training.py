@@ -369,7 +369,7 @@ def _spoken(
     if reviews is not None:
         known = reviews.filter(reviews[SPLIT] == TRAIN)
         praise, blame = (known.filter(known[SENTIMENT] == s)[TEXT].to_list() for s in (1, 0))
-    speech = MadeUpSpeech(data.catalogue, data.labels, praise, blame, settings.seed)
+    speech = MadeUpSpeech(data.catalogue, data.labels, praise, blame, settings.seed, data.text)
     texts = rows[TEXT].to_list()
     train = np.flatnonzero((rows[SPLIT] == TRAIN).to_numpy())
     count = round(settings.speech_share * len(train))

@@ -68,16 +68,24 @@ class Gist:
 
 @dataclass
 class Hearing:
-    """The gists of the texts of a computation, by text; stance: of texts about items whether
-    they are favourable (None: neither for nor against).
+    """What a computation understood, by text.
+
+    Attributes:
+        readings: of texts about no item, with the labels that they are read over. Their gists are
+            made when they are asked for, which is after the answer.
+        stance: of texts about items whether they are favourable (None: neither for nor against).
     """
 
-    gists: dict[str, Gist] = field(default_factory=dict)
+    readings: dict[str, tuple[Reading, Sequence[str]]] = field(default_factory=dict)
     stance: dict[str, float | None] = field(default_factory=dict)
 
     def of(self, history: Sequence[Event]) -> dict[str, int | float | list[str]]:
         """What the words of one history came to: the fields of `tasteloop.journal.HEARD`."""
-        gists = [self.gists[e.text] for e in history if is_saying(e) and e.text in self.gists]
+        gists = [
+            Gist.of(*self.readings[event.text])
+            for event in history
+            if is_saying(event) and event.text in self.readings
+        ]
         stances = [
             self.stance[event.text]
             for event in history
@@ -115,7 +123,7 @@ def note_readings(readings: Mapping[str, Reading], labels: Sequence[str]) -> Non
     """Tell whoever listens what texts say, over K labels."""
     hearing = _hearing.get()
     if hearing is not None:
-        hearing.gists |= {text: Gist.of(reading, labels) for text, reading in readings.items()}
+        hearing.readings |= {text: (reading, labels) for text, reading in readings.items()}
 
 
 def note_stances(stances: Mapping[str, float | None]) -> None:

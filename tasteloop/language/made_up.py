@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.items import Catalogue
+from tasteloop.behaviour.text import TextSettings
 from tasteloop.language.intents import spoken_in
 from tasteloop.language.phrases import Phrases, search_for_title
 from tasteloop.language.plots import FEWEST_WORDS, MOST_WORDS, Plots
@@ -61,7 +62,9 @@ class MadeUpSpeech:
         praise: Sequence[str],
         blame: Sequence[str],
         seed: int,
+        text: TextSettings | None = None,
     ) -> None:
+        self._text = text or TextSettings()
         self._catalogue, self._labels = catalogue, list(labels)
         self._praise, self._blame = praise, blame
         self._choices = random.Random(seed)
@@ -129,11 +132,12 @@ class MadeUpSpeech:
     ) -> list[Event] | None:
         """The history with words for one of its newest items that was liked, or disliked."""
         newest = range(len(history))[-_REVIEWED:]
-        felt = [n for n in newest if history[n].opinion() and not history[n].text]
+        bounds = self._text.positive, self._text.negative
+        felt = [n for n in newest if history[n].opinion(*bounds) and not history[n].text]
         if not felt:
             return None
         n = self._choices.choice(felt)
-        texts = self._praise if history[n].opinion() > 0 else self._blame
+        texts = self._praise if history[n].opinion(*bounds) > 0 else self._blame
         if not texts:
             return None
         written = replace(history[n], text=self._choices.choice(texts))

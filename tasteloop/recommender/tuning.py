@@ -87,7 +87,9 @@ def tune(
         tuned,
         shrinkage=fitted.shrinkage,
         weights=of_met,
-        new_weights=_scale_new(replace(recommender, weights=of_met), rows, of_new),
+        new_weights=_scale_new(
+            replace(recommender, weights={**recommender.weights, **of_met}), rows, of_new
+        ),
         ndcg=fitted.ndcg,
     )
 
@@ -147,7 +149,7 @@ def _scale_new(
     recommender: Recommender, rows: ValidationRows, new_weights: dict[str, tuple[float, float]]
 ) -> dict[str, tuple[float, float]]:
     """λ of items that nobody has met, times the one of `_SCALES` with which all items, met and not,
-    are ranked best; the largest of those that rank them alike.
+    are ranked best. Where several scales rank them equally well, the largest is taken.
 
     They were fitted by ranking new items alone, which says nothing of how they stand beside others.
 
@@ -155,7 +157,7 @@ def _scale_new(
         recommender: with λ of the items that somebody has met.
     """
     scaled = {
-        scale: {name: (scale * a, scale * b) for name, (a, b) in new_weights.items()}
+        scale: _with_opinion({name: (scale * a, scale * b) for name, (a, b) in new_weights.items()})
         for scale in _SCALES
     }
     by_scale = {scale: replace(recommender, new_weights=own) for scale, own in scaled.items()}

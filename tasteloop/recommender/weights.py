@@ -23,7 +23,7 @@ from tasteloop.recommender.terms import centre_length
 
 _ENOUGH = 200  # rows whose users asked for something, from which on λ of that are fitted
 _FOLDS = 3  # of users, for cross-fitting
-_INTRUDERS = 10  # items of each row that other λ than the start rank highest: those that count
+_INTRUDERS = 10  # items that λ fitted on the start's candidates rank highest of all, in each row
 _MAX_ITERATIONS = 60  # of L-BFGS
 
 
@@ -131,6 +131,10 @@ def fit_weights(
     parts = [_Candidates.of(terms, rows, names, settings, first)]
     for terms_before, rows_before in earlier:
         parts.append(_Candidates.of(terms_before, rows_before, names, settings, first))
+        del (
+            terms_before,
+            rows_before,
+        )  # a window's terms are large: let go before the next is fitted
     candidates = _Candidates.join(parts)
 
     # 3. the pull towards the start, by cross-fitting

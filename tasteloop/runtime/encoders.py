@@ -29,7 +29,7 @@ V = TypeVar("V")
 
 
 class TextCache(Generic[V]):
-    """What was last made of texts, by a hash of each; safe to share between threads.
+    """Keeps a result for each text that was read, by a salted hash; safe to share between threads.
 
     Args:
         capacity: of so many texts, the least recently used go first; 0: none is kept.
@@ -62,7 +62,7 @@ class TextCache(Generic[V]):
 
         Args:
             read: makes it of the texts that are not here.
-            how: what else decides what is made of a text.
+            how: a further part of the key, such as the most tokens that are read.
         """
         # 1. what was read before
         keys = [self._key(f"{how} {text}") for text in texts]

@@ -130,7 +130,8 @@ def _check(
 ) -> list[DataCheck]:
     """All checks of a data set, in the order of its tables.
 
-    With Spark the events stay there; all other tables are small, and are checked in this process.
+    With Spark the events stay there, but for what is counted of their texts; all other tables are
+    small. Those are checked in this process.
 
     Args:
         stats: is filled with `statistics`, also where a later check raises.

@@ -189,10 +189,11 @@ def text_columns(
     """
     import polars as pl
 
-    # 1. texts, and whether they can be read: whoever searches has written something
+    # 1. texts, and whether they can be read: whoever searches has written something. Signs that
+    # join letters or turn their direction (Unicode's Cf) are ordinary writing
     text, is_search = pl.col(ev.TEXT), pl.col(ev.KIND).is_in(words_needing("text"))
     has_words = text.str.contains(r"[\p{L}\p{N}]")
-    damaged = text.str.count_matches(r"[\p{C}\x{FFFD}--\t\n\r]")
+    damaged = text.str.count_matches(r"[\p{Cc}\p{Co}\p{Cn}\x{FFFD}--\t\n\r]")
     is_readable = (has_words & (damaged * _DAMAGED < text.str.len_chars())).fill_null(value=False)
     is_about_item = text.is_not_null() & pl.col(ev.ITEM).is_not_null() & ~is_search
 
@@ -217,7 +218,7 @@ def text_columns(
             for name, pair in counts.items()
             for n, expression in enumerate(pair)
         )
-        .collect()
+        .collect(engine="streaming")
         .row(0)
     )
     pairs = zip(counts, row[::2], row[1::2], strict=True)

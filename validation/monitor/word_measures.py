@@ -60,6 +60,8 @@ def _asked_labels(side: Side) -> Sample | None:
 
 
 def _unmet(side: Side) -> Sample | None:
+    if not side.book.labels:
+        return None  # a wish that names no title could mean nothing
     rows: list[_Row] = []
     for _, unit, gist in side.searches:
         rows += [(unit, 0, gist.asks - gist.unmet), (unit, 1, gist.unmet)]
@@ -110,8 +112,10 @@ def meaning_of(gist: Gist) -> str:
 
 
 def _heard(side: Side) -> Sample | None:
-    """Of answers, by what the journal says of the words that they rest on."""
-    if not side.heard.height:
+    """Of answers, by what the journal says of the words that they rest on; None where none rests on
+    any: that people begin to write is no fault of a model.
+    """
+    if not side.heard.height or not side.heard[SEARCHES].sum():
         return None
     columns = (UNIT, SEARCHES, ASKS, UNMET, REFUSALS)
     rows: list[_Row] = []

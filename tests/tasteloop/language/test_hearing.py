@@ -82,8 +82,8 @@ def test_only_who_listens_is_told_and_each_their_own() -> None:
         with listening() as inner:
             note_readings({"b": reading}, LABELS)
 
-    assert (outer.gists, outer.stance) == ({}, {"a": 0.9})
-    assert set(inner.gists) == {"b"} and inner.stance == {}
+    assert (outer.readings, outer.stance) == ({}, {"a": 0.9})
+    assert set(inner.readings) == {"b"} and inner.stance == {}
     assert Hearing().of([search("b")])["searches"] == 0
 
 

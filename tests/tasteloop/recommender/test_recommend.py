@@ -26,6 +26,7 @@ from tasteloop.language.wishes import Wishes
 from tasteloop.recommender import weights as weights_module
 from tasteloop.recommender.collaborative import Past, ease, item_knn, nearby, spectral
 from tasteloop.recommender.fitting import (
+    LEAST_OPINION,
     FittingData,
     RecommenderSettings,
     TunedSettings,
@@ -367,9 +368,12 @@ def test_weights_of_new_items_are_scaled_to_those_of_the_others() -> None:
     loud = {name: (4.0 if name == "factors_seen" else 0.0, 0.0) for name in TERMS}
     silent = dict.fromkeys(TERMS, (0.0, 0.0))
 
+    least = {"opinion": (LEAST_OPINION, 0.0)}  # whatever the scale
     assert _scale_new(recommender, asked, loud)["factors_seen"][0] < 4
-    assert _scale_new(recommender, asked, silent) == silent
-    assert _scale_new(recommender, replace(asked, relevant=[[], []]), loud) == loud
+    assert _scale_new(recommender, asked, loud)["opinion"] == least["opinion"]
+    assert _scale_new(recommender, asked, silent) == {**silent, **least}
+    unranked = replace(asked, relevant=[[], []])
+    assert _scale_new(recommender, unranked, loud) == {**loud, **least}
 
 
 def test_the_cautious_take_the_strongest_pull_that_is_not_proven_worse() -> None:

@@ -612,6 +612,15 @@ def test_usual_texts_pass_each_rule_with_the_share_that_came(tmp_path: Path) -> 
     assert {check["found"] for check in checks.values()} == {"found 0"}
 
 
+@pytest.mark.parametrize("text", ["می\u200cخواهم", "\u200fסרט\u200e", "👨\u200d👩\u200d👧 film"])
+def test_signs_that_join_letters_or_turn_their_direction_are_ordinary_writing(
+    tmp_path: Path, text: str
+) -> None:
+    _, record = run(dataset(tmp_path, events=written(text, "nicely made")))
+
+    assert texts_of(record)["searches readable"]["passed"]
+
+
 @pytest.mark.parametrize(
     "text",
     [None, "", "  ", "?!…", "\ufffd\ufffd\ufffd\ufffdr\ufffd", "caf\x82 \x90\x91 b\x93", "🤠🤠"],
