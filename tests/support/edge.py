@@ -39,6 +39,9 @@ class Session:
     labels = ("Comedy", "Drama")
     models = ("interests", "recommend", "sentiment")
 
+    def heard(self, *_: Any) -> list[dict[str, Any]]:
+        return []
+
     def compute(self, model: str, questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if model == "recommend":
             return [{"recommendations": [entry(question["k"] or 1)]} for question in questions]

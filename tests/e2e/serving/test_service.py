@@ -584,6 +584,9 @@ class Misbehaving:
     digest = "d" * 64
     models = ("interests", "recommend", "sentiment")
 
+    def heard(self, *_: Any) -> list[dict[str, Any]]:
+        return []
+
     def compute(self, model: str, questions: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if questions[0]["text"] == "slow":
             time.sleep(0.5)
