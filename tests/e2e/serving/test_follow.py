@@ -288,7 +288,8 @@ def test_a_shadow_answers_nobody_and_is_compared(
     assert observed.agreement["sentiment"].distance > 0.01, (
         "the other bundle's probabilities are moved"
     )
-    assert observed.agreement["recommend"].overlap > 0
+    recommended = observed.agreement["recommend"]
+    assert recommended.compared > 0 and recommended.overlap < 1, "it recommends otherwise, too"
     abort_rollout()
     until(lambda: status(server)["challenger"] is None)
     assert status(server)["version"] == "1"
