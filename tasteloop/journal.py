@@ -27,6 +27,7 @@ HEARD = "heard"
 SEARCHES, UNDERSTOOD, ASKS, UNMET, REFUSALS = "searches", "understood", "asks", "unmet", "refusals"
 WANTED, REFUSED = "wanted", "refused"
 FAVOURABLE, NEUTRAL, UNFAVOURABLE = "favourable", "neutral", "unfavourable"
+SURE = 0.5  # from this probability on a label or a title counts as meant, and a text as favourable
 ARRIVED = "arrived"
 
 CHAMPION, CHALLENGER = "champion", "challenger"

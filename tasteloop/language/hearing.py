@@ -17,6 +17,7 @@ from tasteloop.journal import (
     REFUSALS,
     REFUSED,
     SEARCHES,
+    SURE,
     UNDERSTOOD,
     UNFAVOURABLE,
     UNMET,
@@ -24,9 +25,6 @@ from tasteloop.journal import (
 )
 from tasteloop.language.reader import Reading
 from tasteloop.language.wishes import is_saying
-
-SURE = 0.5
-"""From this probability on a label or a title counts as meant."""
 
 
 @dataclass(frozen=True)

@@ -131,10 +131,8 @@ def fit_weights(
     parts = [_Candidates.of(terms, rows, names, settings, first)]
     for terms_before, rows_before in earlier:
         parts.append(_Candidates.of(terms_before, rows_before, names, settings, first))
-        del (
-            terms_before,
-            rows_before,
-        )  # a window's terms are large: let go before the next is fitted
+        # a window's terms are large: they are let go before the next window's are fitted
+        del terms_before, rows_before
     candidates = _Candidates.join(parts)
 
     # 3. the pull towards the start, by cross-fitting

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tasteloop.behaviour.text import TextSettings
-from tasteloop.journal import ASKS, REFUSALS, SEARCHES, UNMET
+from tasteloop.journal import ASKS, REFUSALS, SEARCHES, SURE, UNMET
 from validation.monitor.cells import names_of_labels
 from validation.monitor.measure import Cells, Measure, Opinion, Severity, Side
 from validation.monitor.sampling import UNIT, Sample, Units
@@ -22,7 +22,6 @@ from validation.monitor.sampling import UNIT, Sample, Units
 if TYPE_CHECKING:
     from tasteloop.language.hearing import Gist
 
-SURE = 0.5  # from this probability on
 STANCES = ("favourable", "neither", "unfavourable")
 
 _Row = tuple[int, int, float]
