@@ -6,6 +6,9 @@ from kfp import dsl
 
 from pipelines.settings import ClusterSettings, StepSettings, TrainingStepSettings, secret
 
+_LABEL, _STEP = "app.kubernetes.io/name", "tasteloop-step"
+"""By this label network policies know our steps from other pods of runs (infra/k8s)."""
+
 
 def apply_kubernetes_settings(
     task: dsl.PipelineTask, step_settings: StepSettings, cluster: ClusterSettings
@@ -25,7 +28,8 @@ def apply_kubernetes_settings(
         task.set_retry(step_settings.retries, f"{step_settings.backoff}s", 2.0)
     kubernetes.set_timeout(task, step_settings.timeout)
 
-    # 2. nodes and user
+    # 2. nodes, user and label; that no proxy of a mesh is injected is Pipelines' own doing
+    kubernetes.add_pod_label(task, _LABEL, _STEP)
     for label, value in step_settings.node_selector.items():
         kubernetes.add_node_selector(task, label, value)
     for toleration in step_settings.tolerations:

@@ -28,6 +28,10 @@ RELEASES = "tasteloop/releases"
 SETTINGS = "tasteloop/settings"
 MODE = "serving.kserve.io/deploymentMode"
 
+_SIDECAR = "sidecar.istio.io/inject"  # annotation of the pods
+_SERVICE = "serving.kserve.io/inferenceservice"  # label of the pods, by KServe: the object's name
+_SPREAD = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")  # of nodes; what pods lie in
+
 _NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _SCHEMES = ("s3://", "gs://", "pvc://", "https://", "hdfs://", "oci://")
 _MODELS = "/mnt/models"  # where KServe's storage initialiser puts what STORAGE_URI names
@@ -59,6 +63,13 @@ class ServiceSettings(BaseModel, frozen=True, extra="forbid"):
     )
     journal: str | None = Field(
         default=None, pattern="^https?://", description="the collector of requests and answers"
+    )
+    traces: str | None = Field(
+        default=None, pattern="^https?://", description="gets spans by OTLP over HTTP, its full URL"
+    )
+    sidecar: bool = Field(
+        default=False,
+        description="Istio's proxy beside the server, where a mesh asks for credentials",
     )
     user: int = Field(default=10001, ge=1)
 
@@ -166,6 +177,8 @@ def _build_pod(settings: ServiceSettings, release: Release) -> dict[str, Any]:
         env.append({"name": "TASTELOOP_API_TOKEN", "valueFrom": {"secretKeyRef": reference}})
     else:
         arguments.append("--without-token")
+    if settings.traces:
+        arguments += ["--traces", settings.traces]
 
     # 2. ports, resources and probes
     ports = [{"name": "http1", "containerPort": 8080, "protocol": "TCP"}]
@@ -179,6 +192,7 @@ def _build_pod(settings: ServiceSettings, release: Release) -> dict[str, Any]:
     # 3. the pod
     pod: dict[str, Any] = {
         "name": release.name,
+        "annotations": {_SIDECAR: str(settings.sidecar).lower()},
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": _LINGER + _GRACE + 5,
         "securityContext": {
@@ -209,6 +223,16 @@ def _build_pod(settings: ServiceSettings, release: Release) -> dict[str, Any]:
         ],
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}}],
     }
+    if settings.mode == "Standard":  # Knative refuses the field unless a feature of it is on
+        pod["topologySpreadConstraints"] = [
+            {
+                "maxSkew": 1,
+                "topologyKey": key,
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": {_SERVICE: settings.name}},
+            }
+            for key in _SPREAD
+        ]
     if settings.account:
         pod["serviceAccountName"] = settings.account
     if settings.journal:

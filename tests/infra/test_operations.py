@@ -80,7 +80,9 @@ def rules() -> set[str]:
         for group in yaml.safe_load(text)["groups"]
         for rule in group["rules"]
     ]
-    objects = yaml.safe_load_all((HOUSE / "infra/k8s/overlays/prod/alerts.yaml").read_text())
+    objects = yaml.safe_load_all(
+        (HOUSE / "infra/k8s/components/monitoring/prometheus.yaml").read_text()
+    )
     serving = [
         r["alert"]
         for o in objects

@@ -4,8 +4,10 @@ server.
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ DOCUMENTS = [
     d
     for p in sorted((ROOT / "infra" / "k8s").rglob("*.yaml"))
     for d in yaml.safe_load_all(p.read_text())
-    if d
+    if d and "metadata" in d
 ]
 POLICIES = [
     d["spec"] | {"name": d["metadata"]["name"]} for d in DOCUMENTS if d["kind"] == "NetworkPolicy"
@@ -29,45 +31,55 @@ def golden(name: str) -> Any:
     return yaml.safe_load((GOLDEN / name).read_text())
 
 
+def load_check_pods() -> Any:
+    spec = importlib.util.spec_from_file_location("check_pods", ROOT / "infra/k8s/check_pods.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+CHECK = load_check_pods()
+SERVICE = golden("inferenceservice.yaml")
+# KServe's controller gives pods the labels of the InferenceService, and names it
+SERVING = {**SERVICE["metadata"]["labels"], "serving.kserve.io/inferenceservice": "any-name"}
+STEP = {"workflows.argoproj.io/workflow": "training-x", "app.kubernetes.io/name": "tasteloop-step"}
+
+
 def pods() -> Iterator[tuple[str, dict[str, str], dict[str, Any]]]:
     """Name, labels and spec of every pod; labels that its controller gives it are named here."""
     for document in DOCUMENTS:
-        name = f"{document['kind']}/{document.get('metadata', {}).get('name')}"
-        if document["kind"] in ("Deployment", "Job"):
-            template = document["spec"]["template"]
-            yield name, template["metadata"]["labels"], template["spec"]
-        if document["kind"] == "SparkApplication":
-            for role in ("driver", "executor"):
-                pod = document["spec"][role]
-                spec = {"securityContext": pod["podSecurityContext"], "containers": [pod]}
-                yield f"{name} {role}", pod["labels"], spec
-    predictor = golden("inferenceservice.yaml")["spec"]
-    for spec in (predictor["predictor"], *(c["predictor"] for c in predictor["canary"])):
-        yield "InferenceService", {"serving.kserve.io/inferenceservice": "tasteloop"}, spec
-    job = golden("trainjob.yaml")["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"][
-        "spec"
-    ]
-    for replicated in job["replicatedJobs"]:
-        template = replicated["template"]["spec"]["template"]
-        yield "TrainJob", {"jobset.sigs.k8s.io/jobset-name": "tasteloop-run-0"}, template["spec"]
-    yield (
-        "step",
-        {"workflows.argoproj.io/workflow": "training-x"},
-        {},
-    )  # Pipelines makes the pod; see below for its rights
+        name = f"{document['kind']}/{document['metadata']['name']}"
+        for path, pod in CHECK.find_pods(document):
+            if document["kind"] == "SparkApplication":
+                role = path.removeprefix("spec.")
+                yield f"{name} {role}", document["spec"][role]["labels"], pod
+            else:
+                yield name, document["spec"]["template"]["metadata"]["labels"], pod
+    for path, pod in CHECK.find_pods(SERVICE):
+        yield f"InferenceService {path}", SERVING, pod
+    for _, pod in CHECK.find_pods(golden("trainjob.yaml")):
+        yield "TrainJob", {"jobset.sigs.k8s.io/jobset-name": "tasteloop-run-0"}, pod
+    # Pipelines makes the pods of a run; see below for the rights of our steps
+    yield "step", STEP, {}
+    yield "driver", {"workflows.argoproj.io/workflow": "training-x"}, {}
 
 
 PODS = list(pods())
 
 
 def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    wanted, exist = selector.get("matchLabels", {}), selector.get("matchExpressions", [])
-    assert all(e["operator"] == "Exists" for e in exist) and (wanted or exist), (
-        "a selector of ours names its pods"
-    )
-    return all(labels.get(k) == v for k, v in wanted.items()) and all(
-        e["key"] in labels for e in exist
-    )
+    wanted, expressions = selector.get("matchLabels", {}), selector.get("matchExpressions", [])
+    assert wanted or expressions, "a selector of ours names its pods"
+    for expression in expressions:
+        value = labels.get(expression["key"])
+        if expression["operator"] == "In":
+            is_met = value in expression["values"]
+        else:
+            assert expression["operator"] == "Exists", expression
+            is_met = value is not None
+        if not is_met:
+            return False
+    return all(labels.get(key) == value for key, value in wanted.items())
 
 
 @pytest.mark.parametrize(("name", "labels"), [(name, labels) for name, labels, _ in PODS])
@@ -89,16 +101,31 @@ def test_no_policy_lets_pods_reach_just_anybody(policy: dict[str, Any]) -> None:
         for rule in policy.get(direction, []):
             assert rule[peers], "an empty list of peers is everybody"
             for peer in rule[peers]:
-                [(kind, value)] = peer.items()
-                if kind == "ipBlock":
-                    assert rule["ports"] and ipaddress.ip_network(value["cidr"]).prefixlen >= 24
-                else:
-                    assert value.get("matchLabels") or value.get("matchExpressions"), (
-                        "an empty selector is everybody"
-                    )
+                assert peer, "an empty peer is everybody"
+                for kind, value in peer.items():
+                    if kind == "ipBlock":
+                        assert rule["ports"] and ipaddress.ip_network(value["cidr"]).prefixlen >= 24
+                    else:
+                        assert value.get("matchLabels") or value.get("matchExpressions"), (
+                            "an empty selector is everybody"
+                        )
 
 
-def test_spark_connect_answers_pods_of_runs_alone_and_sees_the_shared_folder_alone() -> None:
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy["name"])
+def test_every_policy_selects_pods_of_ours(policy: dict[str, Any]) -> None:
+    assert [name for name, labels, _ in PODS if selects(policy["podSelector"], labels)]
+
+
+def test_budget_and_policies_hold_for_a_service_of_any_name() -> None:
+    text = "\n".join(p.read_text() for p in (ROOT / "infra" / "k8s").rglob("*.yaml"))
+    [budget] = [d["spec"] for d in DOCUMENTS if d["kind"] == "PodDisruptionBudget"]
+
+    assert "inferenceservice: tasteloop" not in text
+    assert selects(budget["selector"], SERVING)
+    assert not selects(budget["selector"], {"app.kubernetes.io/name": "tasteloop-journal"})
+
+
+def test_spark_connect_answers_our_steps_alone_and_sees_the_shared_folder_alone() -> None:
     [application] = [d["spec"] for d in DOCUMENTS if d["kind"] == "SparkApplication"]
     driver = application["driver"]["labels"]
     rules = [
@@ -125,17 +152,51 @@ def test_spark_connect_answers_pods_of_runs_alone_and_sees_the_shared_folder_alo
 def test_every_pod_is_restricted_as_pod_security_standards_say(
     name: str, spec: dict[str, Any]
 ) -> None:
-    pod = spec["securityContext"]
-    assert pod["runAsNonRoot"] is True and pod["runAsUser"] > 0
-    assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
-    for container in (*spec["containers"], *spec.get("initContainers", [])):
-        context = container["securityContext"]
-        assert context["allowPrivilegeEscalation"] is False
-        assert context["capabilities"] == {"drop": ["ALL"]}
-        assert not context.get("privileged") and context.get("runAsNonRoot", True)
-    allowed = {"name", "configMap", "secret", "emptyDir", "projected", "persistentVolumeClaim"}
-    assert {key for volume in spec.get("volumes", []) for key in volume} <= allowed
-    assert not any(spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC"))
+    assert list(CHECK.find_violations(spec)) == []
+
+
+COLLECTOR = next(spec for name, _, spec in PODS if name == "Deployment/tasteloop-journal")
+
+
+@pytest.mark.parametrize(
+    ("where", "field", "value", "reason"),
+    [
+        ("pod", "hostNetwork", True, "hostNetwork"),
+        ("pod", "volumes", [{"name": "x", "hostPath": {"path": "/"}}], "hostPath"),
+        ("pod context", "seccompProfile", None, "seccompProfile"),
+        ("pod context", "runAsNonRoot", None, "runAsNonRoot"),
+        ("pod context", "runAsUser", 0, "user 0"),
+        ("pod context", "seccompProfile", {"type": "Unconfined"}, "seccompProfile"),
+        ("pod context", "sysctls", [{"name": "kernel.msgmax"}], "sysctl"),
+        ("container", "ports", [{"hostPort": 80}], "hostPort"),
+        ("container", "livenessProbe", {"httpGet": {"host": "10.0.0.1"}}, "names a host"),
+        ("context", "privileged", True, "privileged"),
+        ("context", "allowPrivilegeEscalation", None, "allowPrivilegeEscalation"),
+        ("context", "capabilities", {}, "capabilities"),
+        ("context", "capabilities", {"drop": ["ALL"], "add": ["SYS_ADMIN"]}, "SYS_ADMIN"),
+        ("context", "runAsUser", 0, "user 0"),
+        ("context", "procMount", "Unmasked", "procMount"),
+        ("context", "seLinuxOptions", {"type": "spc_t"}, "seLinuxOptions"),
+        ("context", "appArmorProfile", {"type": "Unconfined"}, "appArmorProfile"),
+    ],
+)
+@pytest.mark.parametrize("containers", ["containers", "initContainers"])
+def test_a_pod_that_is_not_restricted_is_seen(
+    containers: str, where: str, field: str, value: Any, reason: str
+) -> None:
+    pod = deepcopy(COLLECTOR)
+    [container] = pod[containers]
+    target = {
+        "pod": pod,
+        "pod context": pod["securityContext"],
+        "container": container,
+        "context": container["securityContext"],
+    }[where]
+    target[field] = value
+
+    violations = list(CHECK.find_violations(pod))
+
+    assert violations and all(reason in violation for violation in violations)
 
 
 @pytest.mark.parametrize("graph", ["training", "monitoring", "scoring"])

@@ -82,7 +82,7 @@ def apply(*objects: Mapping[str, Any]) -> None:
 def prepare(root: Path) -> None:
     """The namespace with our accounts and roles, its Secret, and the launcher."""
     kinds = ("Namespace", "ServiceAccount", "Role", "RoleBinding")
-    rendered = yaml.safe_load_all(kubectl("kustomize", str(root / "infra/k8s/base")))
+    rendered = yaml.safe_load_all(kubectl("kustomize", str(root / "infra/k8s/overlays/kind")))
     meta = {"name": "tasteloop", "namespace": SPACE}
     secret = {"api-token": TOKEN, "pseudonym-key": "0" * 64}
     apply(
@@ -217,7 +217,7 @@ def deployment(release: Release, stores: Stores) -> dict[str, Any]:
     """
     settings = ServiceSettings(namespace=SPACE, cpu="250m", memory="1Gi", replicas=REPLICAS)
     pod = build_inference_service(settings, Releases(release))["spec"]["predictor"]
-    for key in ("name", "minReplicas", "maxReplicas", "scaleMetric", "scaleTarget"):
+    for key in ("name", "annotations", "minReplicas", "maxReplicas", "scaleMetric", "scaleTarget"):
         pod.pop(key)
     (container,) = pod["containers"]
     container["env"] = [

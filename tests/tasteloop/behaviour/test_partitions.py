@@ -110,7 +110,7 @@ def test_the_connect_server_is_what_the_guide_points_at() -> None:
     ]
     (data,) = [DataSettings.model_validate(block["data"]) for block in blocks]
     application, service = yaml.safe_load_all(
-        (ROOT / "infra" / "k8s" / "spark" / "connect.yaml").read_text()
+        (ROOT / "infra" / "k8s" / "components" / "spark" / "connect.yaml").read_text()
     )
     assert (application["kind"], service["kind"]) == ("SparkApplication", "Service")
     assert service["spec"]["selector"] == application["spec"]["driver"]["labels"]
