@@ -296,11 +296,13 @@ def unit(vectors: Matrix) -> Matrix:
 
 
 def plain(text: str) -> str:
-    """A text without signs that say nothing in words, such as emoji.
+    """A text without signs that say nothing in words, such as emoji; its apostrophes are those of
+    typewriters, as in the phrases.
 
-    >>> plain("westerns 🤠 please")
-    'westerns   please'
+    >>> plain("westerns 🤠 please"), plain("I don’t know")
+    ('westerns   please', "I don't know")
     """
+    text = text.replace("’", "'")
     return "".join(" " if unicodedata.category(char) in _SIGNS else char for char in text)
 
 

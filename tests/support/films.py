@@ -1,5 +1,6 @@
 """Films, and what stands in place of an encoder where it is not the point: texts are compared by
-the words that they share, and what a clause does is told by its cues.
+the words that they share, and what a clause does is known of the training phrases, and told by its
+cues of others.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from functools import cache
 
 import numpy as np
 
+from tasteloop.behaviour.items import Catalogue
 from tasteloop.language.clauses import cues
+from tasteloop.language.intents import intent_texts
 from tasteloop.language.phrases import normalise
 
 LABELS = ["Comedy", "Crime", "Horror", "Western"]
@@ -54,11 +57,31 @@ def embed(texts: Sequence[str]) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
+@cache
+def catalogue() -> Catalogue:
+    return Catalogue(
+        [f"f{n}" for n in range(len(FILMS))],
+        list(FILMS),
+        [[label] for label in FILMS.values()],
+        [None] * len(FILMS),
+    )
+
+
+@cache
+def learned() -> dict[str, np.ndarray]:
+    """What the training phrases do, filled with the films: [2] of 0 and 1."""
+    found = intent_texts(catalogue(), LABELS, most=10**6)
+    return dict(zip(found.texts, found.does, strict=True))
+
+
 def intents(clauses: Sequence[str]) -> np.ndarray:
-    """[n, 2] what clauses do: they refuse by their cues, and want something else."""
-    refuses = np.array([word and not turn for word, turn in map(cues, clauses)], bool)
-    wants = np.where(refuses, 0.03, 0.97)
-    return np.stack([wants, 1 - wants], 1).astype(np.float32)
+    """[n, 2] what clauses do: what was learned; others refuse by their cues, or want something."""
+    refuses = [word and not turn for word, turn in map(cues, clauses)]
+    told = [
+        learned().get(clause, np.array([not refused, refused]))
+        for clause, refused in zip(clauses, refuses, strict=True)
+    ]
+    return np.clip(np.array(told, np.float32).reshape(-1, 2), 0.03, 0.97)
 
 
 def position(title: str) -> int:

@@ -7,17 +7,12 @@ import pytest
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.language.fitting import fit_reader
 from tasteloop.language.reader import Reader
-from tests.support.films import FILMS, LABELS, embed, intents
+from tests.support.films import FILMS, LABELS, catalogue, embed, intents
 
 
 @pytest.fixture(scope="session")
 def films() -> Catalogue:
-    return Catalogue(
-        [f"f{n}" for n in range(len(FILMS))],
-        list(FILMS),
-        [[label] for label in FILMS.values()],
-        [None] * len(FILMS),
-    )
+    return catalogue()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,15 @@ CUT = {
     "thrillers; never horror": ["thrillers", "never horror"],
     "想看喜剧，不要恐怖片": ["想看喜剧", "不要恐怖片"],
     "想看喜剧不要恐怖片": ["想看喜剧", "不要恐怖片"],
+    "comedy,not animation": ["comedy", "not animation"],
+    "comedy with no violence": ["comedy", "with no violence"],
+    "show westerns and hide musicals": ["show westerns", "and hide musicals"],
+    "my evening needs a comedy without romance": ["my evening needs a comedy", "without romance"],
+    "I can't find a comedy without romance": ["I can't find a comedy", "without romance"],
+    "想看喜剧,不要恐怖片": ["想看喜剧", "不要恐怖片"],
+    "想看喜剧但是不要恐怖片": ["想看喜剧", "但是不要恐怖片"],
+    "来点喜剧最好别有恐怖片": ["来点喜剧", "最好别有恐怖片"],
+    "想看喜剧不看恐怖片": ["想看喜剧", "不看恐怖片"],
 }
 WHOLE = (
     "no horror",
@@ -28,6 +37,22 @@ WHOLE = (
     "there is nothing like a western",
     "不要恐怖片",
     "好莱坞电影",
+    "I can't live without westerns",
+    "a day without westerns is a day wasted",
+    "westerns never disappoint",
+    "westerns never interested me",
+    "musicals don't interest me",
+    "horror is a no go",
+    "never show me horror",
+    "there is no need to show me horror",
+    "I'd prefer not to see horror",
+    "any genre but horror",
+    "1,000 westerns",
+    "特别喜欢恐怖片",
+    "我也不想看恐怖片",
+    "要不要看恐怖片",
+    "谁不喜欢恐怖片",
+    "除了恐怖片别的都行",
 )
 REFUSES = (
     "no horror",
@@ -45,7 +70,7 @@ TURNS = (
     "why not a musical",
     "百看不厌的恐怖片",
 )
-NEITHER = ("horror, please", "cowboys and gunslingers", "恐怖片")
+NEITHER = ("horror, please", "cowboys and gunslingers", "恐怖片", "有没有恐怖片", "特别喜欢恐怖片")
 
 
 @pytest.mark.parametrize("text", CUT)
@@ -60,6 +85,7 @@ def test_a_turn_of_phrase_is_one_clause(text: str) -> None:
 
 def test_a_bare_no_belongs_to_what_came_before_it() -> None:
     assert clauses("horror? no thanks. comedy") == ["horror, no thanks", "comedy"]
+    assert clauses("horror? not for me. comedy") == ["horror, not for me", "comedy"]
 
 
 @pytest.mark.parametrize(

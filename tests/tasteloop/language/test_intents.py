@@ -9,7 +9,8 @@ from tasteloop.behaviour.items import Catalogue
 from tasteloop.evaluation.understanding.testing_phrases import TESTING
 from tasteloop.language.clauses import clauses
 from tasteloop.language.intents import REFUSES, WANTS, intent_texts, spoken_in
-from tasteloop.language.phrases import normalise
+from tasteloop.language.phrases import Phrases, normalise
+from tasteloop.language.training_phrases import TRAINING
 
 LABELS = ["Comedy", "Horror"]
 
@@ -43,18 +44,47 @@ def test_what_wants_and_what_refuses_is_one_clause(films: Catalogue) -> None:
     assert refusals and all(len(clauses(text)) == 1 for text in refusals)
 
 
-def test_no_clause_is_a_text_that_a_model_is_tested_with(films: Catalogue) -> None:
+@pytest.mark.parametrize(
+    ("language", "title", "labels"),
+    [("en", "Heat", LABELS), ("zh", "霸王别姬", ["喜剧片", "恐怖片"])],
+)
+def test_no_clause_is_a_text_that_a_model_is_tested_with(
+    language: str, title: str, labels: list[str]
+) -> None:
     """Filled with the same label, no wish or refusal of the tests is among what is learned."""
-    tests = TESTING["en"]
+    tests = TESTING[language]
+    names = [tests.label(label) for label in labels]
     asked = {
-        normalise(template.format(label=label.lower()))
+        normalise(template.format(label=name))
         for template in (*tests.wishes, *tests.refusals)
-        for label in LABELS
-    } - {label.lower() for label in LABELS}
+        for name in names
+    } - set(names)
 
-    learned = {normalise(text) for text in intent_texts(films, LABELS).texts}
+    catalogue = Catalogue(["1"], [title], [labels], [None])
+    learned = {normalise(text) for text in intent_texts(catalogue, labels, most=10**6).texts}
 
-    assert not asked & learned
+    assert learned and not asked & learned
+
+
+@pytest.mark.parametrize(
+    ("phrases", "label", "other"),
+    [(TRAINING["en"], "horror", "comedy"), (TRAINING["zh"], "恐怖片", "喜剧片")],
+    ids=TRAINING,
+)
+def test_nearly_every_phrase_is_cut_so_that_it_is_learned(
+    phrases: Phrases, label: str, other: str
+) -> None:
+    """A wish or a refusal in one clause, a contrast in two: others teach the head nothing."""
+    single = (*phrases.wishes, *phrases.refusals)
+    cut = [each for each in single if len(clauses(each.format(label=label))) != 1]
+    uncut = [
+        each
+        for each in phrases.contrasts
+        if len(clauses(each.format(label=label, other=other))) != 2
+    ]
+
+    assert len(cut) <= len(single) // 40, cut
+    assert len(uncut) <= len(phrases.contrasts) // 10, uncut
 
 
 @pytest.mark.parametrize(
