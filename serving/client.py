@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from serving import settings
-from serving.headers import REQUEST_ID_HEADER, TOKEN_HEADER
+from serving.headers import API_TOKEN_HEADER, REQUEST_ID_HEADER, TOKEN_HEADER
 from tasteloop.errors import TasteloopError
 from tasteloop.redaction import redact
 
@@ -69,18 +69,30 @@ class Client:
     Args:
         url: such as `http://127.0.0.1:8080`.
         timeout: seconds for one request.
-        token: the bearer token to show; by default that of TASTELOOP_API_TOKEN or
+        token: the server's token; by default that of TASTELOOP_API_TOKEN or
             TASTELOOP_API_TOKEN_FILE.
+        gateway_token: the bearer token of a gateway before the server, which then has
+            `Authorization` for itself; by default that of TASTELOOP_GATEWAY_TOKEN or
+            TASTELOOP_GATEWAY_TOKEN_FILE.
     """
 
     def __init__(
-        self, url: str = "http://127.0.0.1:8080", timeout: float = 30.0, token: str | None = None
+        self,
+        url: str = "http://127.0.0.1:8080",
+        timeout: float = 30.0,
+        token: str | None = None,
+        gateway_token: str | None = None,
     ) -> None:
         check_address(url, "the URL")
         self.url = url.rstrip("/")
         self.timeout = timeout
         token = token or settings.token(settings.API_TOKEN)
-        headers = {"authorization": f"Bearer {token}"} if token else {}
+        gateway_token = gateway_token or settings.token(settings.GATEWAY_TOKEN)
+        headers = {}
+        if bearer := gateway_token or token:
+            headers["authorization"] = f"Bearer {bearer}"
+        if gateway_token and token:
+            headers[API_TOKEN_HEADER] = token
         # The server is named by its address, so no proxy of the environment is used (trust_env).
         self._http = httpx.Client(
             base_url=self.url, timeout=timeout, trust_env=False, headers=headers

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from tasteloop.errors import TasteloopError
 
 API_TOKEN, ADMIN_TOKEN = "TASTELOOP_API_TOKEN", "TASTELOOP_ADMIN_TOKEN"
+GATEWAY_TOKEN = "TASTELOOP_GATEWAY_TOKEN"  # a caller's, for a gateway before the server
 _SHORTEST = 16  # characters
 
 

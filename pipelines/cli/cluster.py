@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.cli.console import print_json
-from pipelines.cli.options import MOST, AsJson
+from pipelines.cli.options import MOST, AsJson, Profile, Set
+
+if TYPE_CHECKING:
+    from pipelines.settings import ClusterSettings
+    from serving.cluster.check import Finding, Needs
 
 commands = typer.Typer(
     no_args_is_help=True,
     help="The serving image as a KServe InferenceService: deploy a version, try another on a share of the requests, "
-    "promote it or take it back (docs/cluster.md).",
+    "promote it or take it back; check a cluster before that (docs/cluster.md).",
     epilog="example: tasteloop cluster deploy --version 3 --image REGISTRY/tasteloop-serving-python@sha256:…",
 )
 
@@ -184,6 +188,121 @@ def cluster_manifest(
         manifest.Releases(manifest.resolve_release(version, image, uri, digest, store)),
     )
     typer.echo(yaml.safe_dump(service, sort_keys=False), nl=False)
+
+
+@commands.command(
+    "check",
+    epilog="example: tasteloop cluster check --image $TASTELOOP_IMAGE --store http://seaweedfs.kubeflow:9000. "
+    "Exit codes: 0 nothing is bad, 1 something is, 2 no cluster answers.",
+)
+def cluster_check(
+    profile: Profile = "cluster",
+    set: Set = None,
+    name: ServiceName = "tasteloop",
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="Of runs and service.")
+    ] = "tasteloop",
+    pipelines: Annotated[
+        str, typer.Option("--pipelines", help="The namespace of Kubeflow Pipelines.")
+    ] = "kubeflow",
+    mode: Annotated[
+        str, typer.Option("--mode", help="Of KServe: Standard or Knative.")
+    ] = "Standard",
+    image: Annotated[
+        str | None,
+        typer.Option(
+            "--image",
+            metavar="REF",
+            help="Any image with Python: a pod of it asks MLflow and the store, and is removed.",
+        ),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", metavar="URL", help="The object store's HTTP address."),
+    ] = None,
+    context: Context = None,
+    wait: Annotated[
+        int, typer.Option("--wait", min=1, max=MOST, metavar="SECONDS", help="For that pod.")
+    ] = 120,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a cluster for all that a profile and a service need, and say what to do about the rest.
+
+    Each line is good, bad or unknown. Unknown is what you may not read, or what nothing in the
+    cluster tells: a remedy says how to find out.
+
+    Versions of Kubernetes, Pipelines, KServe, Gateway API, Trainer and JobSet; volumes, GPU nodes,
+    metrics-server, Secrets, accounts, network policies, rights. With --image also whether MLflow
+    and the object store answer from a pod. Nothing is changed but for that pod.
+    """
+    from dataclasses import asdict
+
+    from pipelines.settings import load_settings
+    from serving.cluster.api import connect
+    from serving.cluster.check import check_cluster
+    from serving.cluster.reach import check_reach
+    from tasteloop.errors import TasteloopError
+
+    settings = load_settings(profile, set or []).cluster
+    if settings is None:
+        raise TasteloopError(
+            f"the profile {profile} has no section `cluster`; check one that runs on a cluster, such as cluster"
+        )
+    if mode not in ("Standard", "Knative"):
+        raise TasteloopError(f"--mode {mode!r}; allowed: Standard, Knative")
+    needs = _needs(settings, namespace, name, pipelines, mode)
+    client = connect(context)
+    show = None if as_json else _print_finding
+    findings = check_cluster(client, needs, show)
+    for finding in check_reach(client, needs, image, store, wait):
+        findings.append(finding)
+        if show:
+            show(finding)
+    count = {
+        state: sum(finding.state == state for finding in findings)
+        for state in ("good", "bad", "unknown")
+    }
+    if as_json:
+        print_json({**count, "findings": [asdict(finding) for finding in findings]})
+    else:
+        typer.echo(", ".join(f"{number} {state}" for state, number in count.items()))
+    raise typer.Exit(1 if count["bad"] else 0)
+
+
+def _needs(
+    cluster: ClusterSettings, namespace: str, service: str, pipelines: str, mode: str
+) -> Needs:
+    """What a profile's settings ask of the cluster, and the service's defaults."""
+    from pipelines.settings import secret
+    from serving.cluster.check import Needs
+    from serving.cluster.manifest import ServiceSettings
+
+    defaults = ServiceSettings()
+    keys: dict[str, tuple[str, ...]] = {}
+    references = [secret(reference) for reference in cluster.secrets.values()]
+    for name, key in [*references, (defaults.token or "", "api-token")]:
+        keys[name] = (*keys.get(name, ()), key)
+    return Needs(
+        namespace=namespace,
+        service=service,
+        pipelines=pipelines,
+        mode=mode,
+        secrets=keys,
+        claims=tuple(filter(None, (cluster.volume, cluster.journal))),
+        accelerator=cluster.finetune.accelerator,
+        gpus=max(cluster.finetune.gpu, cluster.monitor.gpu),
+        is_together=cluster.finetune.together,
+        tracking=cluster.tracking,
+        steps=cluster.service_account,
+        serving=defaults.account or "default",
+        pull_secrets=cluster.pull_secrets,
+    )
+
+
+def _print_finding(finding: Finding) -> None:
+    typer.echo(f"{finding.state:<8} {finding.name}: {finding.message}")
+    if finding.remedy:
+        typer.echo(f"{'':<8} -> {finding.remedy}")
 
 
 def _print_releases(service: Any, releases: Any, wait: int, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, MutableMapping
 
 from kserve.errors import InvalidInput
 
+from serving.headers import API_TOKEN_HEADER
 from serving.http.faults import Forbidden, Unauthenticated
 from serving.settings import ADMIN_TOKEN, API_TOKEN, token
 from tasteloop.errors import TasteloopError
@@ -106,13 +107,18 @@ class Access:
                 f"this server is called localhost or 127.0.0.1, not {_without_port(host)[:100]!r}"
             )
 
-        # 2. the token
-        shown = _digest_token(headers.pop("authorization", ""))
+        # 2. the token; where the header of our own is there, Authorization is the gateway's
+        authorization = headers.pop("authorization", "")
+        own = headers.pop(API_TOKEN_HEADER, None)
+        shown = _digest_token(authorization) if own is None else _digest(own.strip())
         if path in OPEN:
             return False
         is_admin = self._admin is not None and hmac.compare_digest(shown, self._admin)
         if self._api is not None and not is_admin and not hmac.compare_digest(shown, self._api):
-            raise Unauthenticated("show a token: Authorization: Bearer TOKEN")
+            raise Unauthenticated(
+                f"show a token: Authorization: Bearer TOKEN, or {API_TOKEN_HEADER}: TOKEN behind a gateway that "
+                "wants Authorization for itself"
+            )
         return is_admin
 
     def require_admin(self, is_admin: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import tasteloop
 from serving.answering.users import LONGEST_USER
-from serving.headers import TOKEN_HEADER
+from serving.headers import API_TOKEN_HEADER, TOKEN_HEADER
 from serving.http import v2
 from serving.http.admission import Admission
 from serving.journal.answered import LONGEST_REQUEST_ID
@@ -60,8 +60,12 @@ def document(admission: Admission) -> Schema:
         "components": components,
     }
     if admission.access.needs_token:
-        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        openapi["security"] = [{"token": []}]
+        components["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer"},
+            # behind a gateway that wants Authorization for a token of its own
+            "header": {"type": "apiKey", "in": "header", "name": API_TOKEN_HEADER},
+        }
+        openapi["security"] = [{"token": []}, {"header": []}]
     return openapi
 
 

@@ -4,41 +4,24 @@ server.
 
 from __future__ import annotations
 
-import importlib.util
 import ipaddress
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.support.cluster.paths import ROOT
+from tests.support.cluster.policies import CHECK, DOCUMENTS, POLICIES, selects
+
 GOLDEN = ROOT / "tests" / "golden"
-DOCUMENTS = [
-    d
-    for p in sorted((ROOT / "infra" / "k8s").rglob("*.yaml"))
-    for d in yaml.safe_load_all(p.read_text())
-    if d and "metadata" in d
-]
-POLICIES = [
-    d["spec"] | {"name": d["metadata"]["name"]} for d in DOCUMENTS if d["kind"] == "NetworkPolicy"
-]
 
 
 def golden(name: str) -> Any:
     return yaml.safe_load((GOLDEN / name).read_text())
 
 
-def load_check_pods() -> Any:
-    spec = importlib.util.spec_from_file_location("check_pods", ROOT / "infra/k8s/check_pods.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-CHECK = load_check_pods()
 SERVICE = golden("inferenceservice.yaml")
 # KServe's controller gives pods the labels of the InferenceService, and names it
 SERVING = {**SERVICE["metadata"]["labels"], "serving.kserve.io/inferenceservice": "any-name"}
@@ -65,21 +48,6 @@ def pods() -> Iterator[tuple[str, dict[str, str], dict[str, Any]]]:
 
 
 PODS = list(pods())
-
-
-def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    wanted, expressions = selector.get("matchLabels", {}), selector.get("matchExpressions", [])
-    assert wanted or expressions, "a selector of ours names its pods"
-    for expression in expressions:
-        value = labels.get(expression["key"])
-        if expression["operator"] == "In":
-            is_met = value in expression["values"]
-        else:
-            assert expression["operator"] == "Exists", expression
-            is_met = value is not None
-        if not is_met:
-            return False
-    return all(labels.get(key) == value for key, value in wanted.items())
 
 
 @pytest.mark.parametrize(("name", "labels"), [(name, labels) for name, labels, _ in PODS])

@@ -167,6 +167,24 @@ def test_what_json_cannot_carry() -> None:
         client.predict("recommend", [{"events": [{"kind": "rate", "value": float("nan")}]}])
 
 
+@pytest.mark.parametrize(
+    ("tokens", "headers"),
+    [
+        ({}, (None, None)),
+        ({"token": "server"}, ("Bearer server", None)),
+        ({"gateway_token": "gateway"}, ("Bearer gateway", None)),
+        ({"token": "server", "gateway_token": "gateway"}, ("Bearer gateway", "server")),
+    ],
+)
+def test_a_gateway_has_authorization_for_itself(
+    tokens: dict[str, str], headers: tuple[str | None, str | None], server: Server
+) -> None:
+    with Client(server.url, **tokens) as client:
+        sent = client._http.headers
+
+    assert (sent.get("authorization"), sent.get("x-tasteloop-token")) == headers
+
+
 def test_no_proxy_from_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     server.answers({"ready": True})

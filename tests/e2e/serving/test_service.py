@@ -126,7 +126,7 @@ def test_a_token_is_needed_for_everything_but_probes(guarded: Running, asks: htt
     assert httpx.post(guarded.http + ASK, json=ONE).status_code == 401
     assert httpx.post(guarded.http + ASK, json=ONE, headers=bearer(API + "x")).status_code == 401
     assert asks.post(ASK, json=ONE).status_code == 200
-    assert asks.get("/openapi.json").json()["security"] == [{"token": []}]
+    assert asks.get("/openapi.json").json()["security"] == [{"token": []}, {"header": []}]
 
 
 def test_our_client_shows_the_token(guarded: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,9 +135,15 @@ def test_our_client_shows_the_token(guarded: Running, monkeypatch: pytest.Monkey
     monkeypatch.setenv("TASTELOOP_API_TOKEN", API)
     with Client(guarded.http) as client:
         assert client.predict("sentiment", ONE["instances"])
+    # behind a gateway, which passes its own token on
+    monkeypatch.setenv("TASTELOOP_GATEWAY_TOKEN", "a-token-of-the-gateway")
+    with Client(guarded.http) as client:
+        assert client.predict("sentiment", ONE["instances"])
     monkeypatch.delenv("TASTELOOP_API_TOKEN")
-    with Client(guarded.http) as client, pytest.raises(ServingError, match="show a token"):
-        client.predict("sentiment", ONE["instances"])
+    for _ in range(2):  # with the gateway's alone, then with none
+        with Client(guarded.http) as client, pytest.raises(ServingError, match="show a token"):
+            client.predict("sentiment", ONE["instances"])
+        monkeypatch.delenv("TASTELOOP_GATEWAY_TOKEN", raising=False)
 
 
 def test_a_token_is_needed_over_grpc(guarded: Running) -> None:
@@ -153,6 +159,8 @@ def test_a_token_is_needed_over_grpc(guarded: Running) -> None:
             infer("fine"), metadata=[*bearer(API).items(), ("x-request-id", "over-grpc")]
         )
         assert response.id == dict(call.trailing_metadata())["x-request-id"] == "over-grpc"
+        both = [*bearer("a-token-of-the-gateway").items(), ("x-tasteloop-token", API)]
+        assert stub(channel).ModelInfer(infer("fine"), metadata=both).model_name
 
 
 def test_grpc_lets_a_caller_in_before_it_reads_the_message(guarded: Running) -> None:

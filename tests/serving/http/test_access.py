@@ -48,6 +48,22 @@ def test_a_token_is_asked_for_where_there_is_one(place: str) -> None:
             access.check(place, bad)
 
 
+@pytest.mark.parametrize("place", ASK)
+def test_behind_a_gateway_the_token_has_a_header_of_its_own(place: str) -> None:
+    access = Access(API, ADMIN, False)
+    gateways = bearer("a-token-of-the-gateway")
+    for value, is_admin in ((API, False), (f" {ADMIN} ", True)):
+        headers = {**gateways, "x-tasteloop-token": value}
+
+        assert access.check(place, headers) is is_admin
+        assert headers == {}, "neither travels further"
+    for wrong in ("", API[:-1], f"Bearer {API}", "\udcff"):
+        # a wrong one is not made good by what is meant for the gateway
+        for others in (gateways, bearer(API)):
+            with pytest.raises(Unauthenticated):
+                access.check(place, {**others, "x-tasteloop-token": wrong})
+
+
 @pytest.mark.parametrize("place", PROBES)
 def test_probes_need_no_token(place: str) -> None:
     Access(API, ADMIN, False).check(place, {})
