@@ -38,13 +38,20 @@ START = {
     "nearby": 0.3,
     "popularity": 0.2,
 }
-# λ of what is asked for, before data say more: by these a title that is named comes first, a label
-# that is wanted before what the history alone would bring, and what is refused last.
 # The least λ of an opinion. The next act of somebody who rates films in the order of a page says
 # little about what they thought of the last one; they would still be surprised to be shown more of
 # what they rejected.
 LEAST_OPINION = 0.08
-ASKED_START = {"asked_labels": 2.5, "asked_text": 1.0, "asked_titles": 10.0, "refused": 4.0}
+# λ of what is asked for, before data say more: by these a title that is named comes first, a label
+# that is wanted before what the history alone would bring, and what is refused last. Kin count as
+# they do in the plain mixture, whatever λ of people who rate what they come upon say of them.
+ASKED_START = {
+    "asked_labels": 2.5,
+    "asked_text": 1.0,
+    "asked_titles": 10.0,
+    "asked_kin": START["collaborative"],
+    "refused": 4.0,
+}
 
 
 class RecommenderSettings(BaseModel, frozen=True, extra="forbid"):

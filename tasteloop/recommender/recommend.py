@@ -31,6 +31,9 @@ And what the user asked for in words (`tasteloop.language`), 0 where they asked 
 - asked_text: cosine of what was asked for and the item's text, both by the encoder as it was
   published, standardised and as strong as the wish is sure;
 - asked_titles: how probable it is that the item's title was named;
+- asked_kin: as collaborative, of what was liked and of titles that were surely named, as strong as
+  the wish is sure: who asks for something has an aim, and what they like and name says more of it
+  than λ know that are fitted on what people come upon next;
 - refused: `Σ_k b_jk · log(1 - r_k)` with `r_k` how probable it is that label k is refused, and the
   same of a title: the log of the probability that nothing that j bears is refused.
 
@@ -64,6 +67,7 @@ from tasteloop.recommender.terms import (
     SumTerm,
     Term,
     Weights,
+    as_single,
     centre_length,
     evaluate_weights,
     rows_product,
@@ -86,9 +90,10 @@ TERMS = (
     "opinion",
 )
 """Terms of what the user did."""
-ASKED = ("asked_labels", "asked_text", "asked_titles", "refused")
+ASKED = ("asked_labels", "asked_text", "asked_titles", "asked_kin", "refused")
 """Terms of what the user asked for."""
 _SURELY = 0.999  # nothing that is said is surer than this
+_SURELY_NAMED = 0.9  # from here on a title is named, and not a few words that it shares with a text
 _MIXED_IN = 5  # events of everybody's in the label shares of a history
 
 
@@ -213,16 +218,20 @@ class Recommender:
         opinions = rows_product(folded.opinions, self.kin)
         terms["opinion"] = self.factors["opinion"].plain(opinions)
         if wishes is not None:
-            terms |= self._asked(wishes)
+            terms |= self._asked(wishes, folded)
         known = centre_length(folded.length)[:, None]
         ordered = {name: terms[name] for name in (*TERMS, *ASKED) if name in terms}
         asked = np.zeros(len(known), np.bool_) if wishes is None else wishes.any
         return TermScores(self, ordered, known, asked)
 
-    def _asked(self, wishes: Wishes) -> dict[str, Term]:
+    def _asked(self, wishes: Wishes, folded: FoldedHistories) -> dict[str, Term]:
         """The terms of what was asked for."""
         text = self.factors["asked_text"].term(wishes.direction)
-        strength = np.linalg.norm(wishes.direction, axis=1, keepdims=True)
+        strength = wishes.strength
+        named = self._named(wishes, folded)[:, self.compared]
+        alike = standardise_sparse(
+            rows_product(named, self.ease), self._position_of_item, self.compared
+        )
         refused_titles = wishes.refused_titles.copy()
         refused_titles.data = np.log(1 - _SURELY * refused_titles.data)
         refused = np.log(1 - _SURELY * wishes.refused)
@@ -230,10 +239,20 @@ class Recommender:
             "asked_labels": self.factors["asked_labels"].plain(wishes.wanted),
             "asked_text": replace(text, scaled=strength * text.scaled, shift=strength * text.shift),
             "asked_titles": ListedTerm(wishes.titles),
+            "asked_kin": replace(
+                alike,
+                scaled=as_single(strength) * alike.scaled,
+                shift=strength * alike.shift,
+            ),
             "refused": SumTerm(
                 (self.factors["refused"].plain(refused), ListedTerm(refused_titles))
             ),
         }
+
+    def _named(self, wishes: Wishes, folded: FoldedHistories) -> Matrix:
+        """[n, J]: what was liked, and titles that were surely named, whose kin are asked for."""
+        titles = wishes.titles.toarray()
+        return np.maximum(folded.recent_liked, np.where(titles >= _SURELY_NAMED, titles, 0))
 
     def explain(
         self,
@@ -275,7 +294,12 @@ class Recommender:
         # 4. terms that compare items with those of the history
         place = self._position_of_item
         place_asked = place[np.asarray(positions, np.int64)]
-        for comparison in self._comparisons(folded):
+        comparisons = self._comparisons(folded)
+        if wishes is not None and "asked_kin" in weights:
+            weights["asked_kin"] = wishes.strength * weights["asked_kin"]
+            kin = Comparison(("asked_kin",), (self._named(wishes, folded),), self.ease)
+            comparisons = (*comparisons, kin)
+        for comparison in comparisons:
             for name, history in zip(comparison.terms, comparison.histories, strict=True):
                 items = history.shape[1]
                 sources = np.flatnonzero((history[0] > 0) & (place >= 0))

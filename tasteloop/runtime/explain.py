@@ -23,6 +23,7 @@ from tasteloop.answers import INTERESTS, RECOMMEND, Answer, K, explained_models
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.text import in_order
 from tasteloop.errors import TasteloopError
+from tasteloop.language.wishes import is_saying
 from tasteloop.recommender.folding import FoldedHistories
 from tasteloop.runtime.questions import Question
 from tasteloop.runtime.session import Session
@@ -180,6 +181,8 @@ def _parts(
             names: list[dict[str, Any]] = [{"label": labels[k]} for k in parts.sources]
         else:
             events = judged if term == "opinion" else liked if term in _OF_LIKED else visited
+            if term == "asked_kin":
+                events = {**_naming(session, understood), **liked}
             names = [{"event": events[int(item)]} for item in parts.sources]
         parts_of[term] = [
             [
@@ -190,6 +193,17 @@ def _parts(
             for column in parts.contributions.T
         ]
     return parts_of
+
+
+def _naming(session: Session, history: Sequence[Event]) -> dict[int, int]:
+    """By item of the catalogue, the position in the history of the newest text that names it."""
+    naming: dict[int, int] = {}
+    for position in reversed(_positions(history, session.text.history_limit)):
+        if session.listens and is_saying(history[position]):
+            [reading] = session.readings([history[position].text or ""])
+            for item in reading.titles:
+                naming.setdefault(item, position)
+    return naming
 
 
 def _events(

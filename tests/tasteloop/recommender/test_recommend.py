@@ -459,6 +459,34 @@ def test_what_was_asked_adds_the_terms_that_the_docstring_says(two_kinds: Recomm
     assert not np.delete(terms["refused"][even], 3).any()
 
 
+def test_kin_of_what_was_liked_and_surely_named_count_as_much_as_the_wish_is_sure(
+    two_kinds: Recommender,
+) -> None:
+    own = two_kinds.weights["asked_kin"][0]
+    one_each = replace(two_kinds, weights={**two_kinds.weights, "collaborative": (own, 0.0)})
+    half, sure = np.array([0.5, 0.0], np.float32), np.array([1.0, 0.0], np.float32)
+    liked = [Event("like", item) for item in ("0", "2")]
+
+    # 1. of what was liked: what `collaborative` says, as strong as the wish
+    terms = _terms(one_each, liked, _heard(one_each, direction=half))
+    assert terms["collaborative"].any()
+    assert terms["asked_kin"] == pytest.approx(terms["collaborative"] / 2, abs=1e-6)
+
+    # 2. a title that was surely named has kin, one that may have been has none
+    def kin_of_title(probability: float) -> np.ndarray:
+        titles = np.zeros(30, np.float32)
+        titles[2] = probability
+        heard = _heard(one_each, direction=sure, titles=titles)
+        return np.asarray(_terms(one_each, [], heard)["asked_kin"])
+
+    alone = _terms(one_each, [Event("like", "2")], _heard(one_each, direction=sure))
+    assert kin_of_title(1.0) == pytest.approx(alone["asked_kin"], abs=1e-6)
+    assert kin_of_title(1.0).any() and not kin_of_title(0.5).any()
+
+    # 3. without a wish there are none
+    assert not _terms(one_each, liked, _heard(one_each))["asked_kin"].any()
+
+
 def test_who_asked_for_nothing_has_terms_of_nothing(two_kinds: Recommender) -> None:
     terms, without = _terms(two_kinds, [], _heard(two_kinds)), _terms(two_kinds, [])
 
