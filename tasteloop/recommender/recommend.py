@@ -93,7 +93,7 @@ TERMS = (
 ASKED = ("asked_labels", "asked_text", "asked_titles", "asked_kin", "refused")
 """Terms of what the user asked for."""
 _SURELY = 0.999  # nothing that is said is surer than this
-_SURELY_NAMED = 0.9  # from here on a title is named, and not a few words that it shares with a text
+_SURELY_NAMED = 0.6  # from here on a title is named, and not a few words that it shares with a text
 _MIXED_IN = 5  # events of everybody's in the label shares of a history
 
 
