@@ -204,11 +204,11 @@ class Reader:
 
     def means(self, texts: Sequence[str], vectors: Matrix) -> Matrix:
         """[n, K] probabilities that clauses mean labels, whether they want or refuse them."""
+        if not self.names:
+            return np.zeros((len(texts), 0), np.float32)
         x = self.label_features(texts, vectors)
         z = x @ self.label_weights[:-1] + self.label_weights[-1]
         means = np.asarray(1 / (1 + np.exp(-z)), np.float32)
-        if not means.shape[1]:
-            return means
         # What is nearest to a clause is meant by it, if anything is.
         most = means.max(1, keepdims=True)
         nothing = 1 / (1 + np.exp(_ANYTHING / _UNSURE))

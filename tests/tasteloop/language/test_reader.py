@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasteloop.behaviour.items import Catalogue
+from tasteloop.language.fitting import fit_reader
 from tasteloop.language.reader import LABEL_FEATURES, Reader, plain
 from tasteloop.language.training_phrases import TRAINING
 from tests.support.films import FILMS, LABELS, WIDTH, embed, intents, position
@@ -51,6 +53,18 @@ def test_labels_are_wanted_and_refused_clause_by_clause(
     assert set(np.flatnonzero(reading.refused > 0.5)) == refused
     assert np.delete(reading.wanted, list(wanted)).max() < 0.3
     assert np.delete(reading.refused, list(refused)).max() < 0.3
+
+
+@pytest.mark.filterwarnings("error")
+def test_of_a_catalogue_without_labels_titles_are_read(films: Catalogue) -> None:
+    unlabelled = replace(films, labels=[[] for _ in films.items])
+    reader = fit_reader(unlabelled, [], embed(list(FILMS)), embed, intents, most=300)
+
+    [reading] = reader.read(["no country for old men"], embed, intents)
+
+    assert reading.wanted.shape == reading.refused.shape == (0,)
+    best = max(reading.titles, key=lambda item: reading.titles[item])
+    assert best == position("No Country for Old Men")
 
 
 def test_every_phrase_that_means_a_label_means_it_most(reader: Reader) -> None:
