@@ -25,7 +25,7 @@ class TrainingSettings(BaseModel, frozen=True, extra="forbid"):
     )
     tasks: tuple[Literal["interests", "sentiment"], ...] = ("interests", "sentiment")
     intent_texts: int = Field(
-        9000,
+        12000,
         ge=0,
         description="Learn from at most so many phrases whether a text wants something or refuses "
         "it; 0: no text is listened to.",

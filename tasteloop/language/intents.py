@@ -80,7 +80,7 @@ def spoken_in(catalogue: Catalogue) -> list[Phrases]:
 
 
 def intent_texts(
-    catalogue: Catalogue, labels: Sequence[str], most: int = 9000, seed: int = 0
+    catalogue: Catalogue, labels: Sequence[str], most: int = 12000, seed: int = 0
 ) -> IntentTexts:
     """The clauses for a catalogue, at most so many, the same for the same seed.
 
