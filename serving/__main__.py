@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import disable_created_metrics
 
@@ -21,12 +21,19 @@ from serving.observe import telemetry
 from serving.observe.observer import Observer
 from serving.observe.observer import access as access_log
 from serving.options import CHAMPION, OPTIONS, Option, read_options, settings_of
-from serving.settings import JournalSettings, Limits, QueueSettings, ServerSettings
+from serving.settings import HistorySettings, JournalSettings, Limits, QueueSettings, ServerSettings
 from tasteloop import process
 from tasteloop.errors import TasteloopError
 from tasteloop.home import Home
 
+if TYPE_CHECKING:
+    from serving.histories.incoming import Forwarder
+    from serving.histories.protocol import Histories
+    from serving.histories.service import HistoryService
+
 logger = logging.getLogger("serving")
+
+OFF = "off"
 
 
 _EXAMPLES = """\
@@ -87,6 +94,21 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     group.add_argument(
         "--journal-text", action="store_true", help="write the questions too, raw text included"
     )
+    group = parser.add_argument_group("users' histories")
+    group.add_argument(
+        "--histories",
+        default=OFF,
+        metavar="on|DIR|URL|off",
+        help="keep what users do, so that questions need only a user: on (a directory under TASTELOOP_HOME), "
+        "a directory, or valkey://HOST:PORT for several servers (default: off)",
+    )
+    group.add_argument(
+        "--history-incoming",
+        metavar="DIR|off",
+        help="where what comes is written for the monitor (default: incoming under TASTELOOP_HOME)",
+    )
+    for option in OPTIONS["histories"]:
+        _add_option(group, option, metavar="N")
     parser.add_argument(
         "--traces",
         metavar="URL",
@@ -193,7 +215,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     from serving.answering.live import Live
     from serving.answering.predictor import Predictor
     from serving.http.access import Access, loopback
-    from serving.http.routes import routes
+    from serving.http.routes import history_routes, routes
     from serving.http.server import Server
     from serving.journal.tokens import FeedbackTokens
     from tasteloop.privacy.pseudonyms import KEY_VARIABLE, pseudonym_key
@@ -216,12 +238,20 @@ def _serve(arguments: argparse.Namespace) -> None:
 
         observer = Observer(Tracing(arguments.traces))
     journal = _journal(arguments, follows)
+    histories, forwarder = _open_store(arguments)
     try:
         # 4. the server, its ports bound. Where the key's variable is set, another process may write
         # the journal of what is answered here, and its feedback needs the same tokens.
-        key = pseudonym_key() if follows or journal or KEY_VARIABLE in os.environ else None
+        needs_key = follows or journal or histories or KEY_VARIABLE in os.environ
+        key = pseudonym_key() if needs_key else None
         tokens = None if key is None else FeedbackTokens(key)
-        server = Server(settings, access, routes(lambda: live.status(), journal, tokens), observer)
+        answered = routes(lambda: live.status(), journal, tokens)
+        service = None
+        if histories is not None:
+            assert key is not None
+            service = _history_service(arguments, histories, key, limits)
+            answered += history_routes(service, access)
+        server = Server(settings, access, answered, observer)
         _set_threads(arguments.threads)
 
         # 5. the predictor
@@ -239,6 +269,8 @@ def _serve(arguments: argparse.Namespace) -> None:
             live = Live(predictor, journal, key)
             batcher = Batcher(live, queue, live.on_answer)
 
+        live.histories = service
+
         # 6. until it is stopped
         server.start(batcher)
         if bundle_and_version is None:
@@ -247,6 +279,39 @@ def _serve(arguments: argparse.Namespace) -> None:
         observer.close()
         if journal is not None:
             journal.close()
+        if forwarder is not None:
+            forwarder.close()
+        if histories is not None:
+            histories.close()
+
+
+def _open_store(arguments: argparse.Namespace) -> tuple[Histories | None, Forwarder | None]:
+    """The store of histories, and what hands its events to the monitor."""
+    if arguments.histories == OFF:
+        return None, None
+    from serving.histories.incoming import Forwarder
+    from serving.histories.opening import open_histories
+
+    settings = settings_of(HistorySettings, vars(arguments))
+    incoming = arguments.history_incoming or str(Home.current().incoming)
+    store = open_histories(arguments.histories, settings, forwards=incoming != OFF)
+    if incoming == OFF:
+        return store, None
+    return store, Forwarder(store, Path(incoming), settings.seconds)
+
+
+def _history_service(
+    arguments: argparse.Namespace, store: Histories, key: bytes, limits: Limits
+) -> HistoryService:
+    from serving.histories.service import HistoryService
+
+    settings = settings_of(HistorySettings, vars(arguments))
+    if settings.events > limits.events:
+        raise TasteloopError(
+            f"--history-events {settings.events} is more than one question may have, --max-events {limits.events}; "
+            "lower the one or raise the other"
+        )
+    return HistoryService(store, key, limits.characters, settings.repeat_days or None)
 
 
 def _journal(arguments: argparse.Namespace, follows: bool) -> Journal | None:

@@ -34,10 +34,13 @@ class Answers(list[Json]):
     Attributes:
         request: the id of the request.
         token: shown with feedback on these answers; None where the server takes none.
+        histories: of each answer, how many events it used and the stored history's `seq`; None
+            where the server read no stored history for it.
     """
 
     request: str = ""
     token: str | None = None
+    histories: Sequence[Json | None] = ()
 
 
 def check_address(url: str, name: str) -> None:
@@ -114,6 +117,7 @@ class Client:
             ) from None
         answers.request = headers.get(REQUEST_ID_HEADER, "")
         answers.token = headers.get(TOKEN_HEADER)
+        answers.histories = answer.get("histories", [None] * len(answers))
         return answers
 
     def feedback(self, answers: Answers, outcomes: Sequence[Mapping[str, Any]]) -> None:
@@ -129,6 +133,41 @@ class Client:
         names = {"request": answers.request, "token": answers.token}
         entries = [{**names, **outcome} for outcome in outcomes]
         self._ask("POST", "/v1/feedback", {"feedback": entries})
+
+    def send(self, events: Sequence[Mapping[str, Any]], key: str | None = None) -> Json:
+        """Send events for their users' histories; returns when they are stored.
+
+        Args:
+            events: such as {"user": "u1", "id": "e7", "kind": "click", "item": "50"}.
+            key: an idempotency key; the same events under the same key count once.
+
+        Returns:
+            {"accepted", "new", "refused": [{"index", "reason", "message"}], "seq": {user: seq},
+            "durable"}. A question with `min_seq` reads at least that far.
+
+        Raises:
+            ServingError: as `predict`; also where the server keeps no histories (404).
+        """
+        headers = {} if key is None else {"idempotency-key": key}
+        answer, _ = self._exchange("POST", "/v1/events", {"events": list(events)}, headers)
+        return dict(answer)
+
+    def user(self, user: str) -> Json:
+        """Everything that is stored of a user; with the admin's token.
+
+        Raises:
+            ServingError: as `predict`.
+        """
+        return dict(self._ask("GET", f"/v1/users/{quote(user, safe='')}"))
+
+    def erase(self, user: str) -> Json:
+        """Erase a user's history; with the admin's token. Events from before then are refused from
+        now on.
+
+        Raises:
+            ServingError: as `predict`.
+        """
+        return dict(self._ask("DELETE", f"/v1/users/{quote(user, safe='')}"))
 
     def infer(
         self,
@@ -171,12 +210,16 @@ class Client:
         return self._exchange(method, path, body)[0]
 
     def _exchange(
-        self, method: str, path: str, body: Mapping[str, Any] | None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[Any, httpx.Headers]:
         """The JSON that answers a request, and the headers of that answer."""
         # 1. the response
         try:
-            response = self._http.request(method, path, json=body)
+            response = self._http.request(method, path, json=body, headers=headers)
         except httpx.ConnectError:
             raise ServingError(
                 f"no server at {self.url}; start one with `tasteloop serve`, or name another URL"

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from serving.settings import JournalSettings, Limits, QueueSettings, ServerSettings
+from serving.settings import HistorySettings, JournalSettings, Limits, QueueSettings, ServerSettings
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_yaml
 
@@ -76,6 +76,15 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
         Option("journal_days", JournalSettings, "days"),
         Option("journal_text", JournalSettings, "text"),
     ),
+    "histories": (
+        Option("history_events", HistorySettings, "events"),
+        Option("history_days", HistorySettings, "days"),
+        Option("history_items", HistorySettings, "items"),
+        Option("history_waiting", HistorySettings, "waiting"),
+        Option("history_megabytes", HistorySettings, "megabytes"),
+        Option("history_seconds", HistorySettings, "seconds"),
+        Option("repeat_days", HistorySettings, "repeat_days"),
+    ),
     "files": (Option("ready_file", ServerSettings, "ready_file"),),
 }
 """The options that are settings of the server, by the heading under which `--help` has them."""
@@ -88,6 +97,10 @@ class StartSettings(BaseModel, frozen=True, extra="forbid", coerce_numbers_to_st
     version: str | None = Field(None, description="the registry's version, or what answers call it")
     threads: int | None = Field(None, description="threads of a computation")
     journal: str | None = Field(None, description="where answers are written, or off")
+    histories: str = Field("off", description="where users' histories are kept, or off")
+    history_incoming: str | None = Field(
+        None, description="where what comes for histories is written for the monitor, or off"
+    )
     traces: str | None = Field(None, description="the collector that OpenTelemetry spans go to")
     exit_with_parent: bool = Field(False, description="stop when standard input closes")
     without_token: bool = Field(False, description="listen beyond this machine without a token")

@@ -12,6 +12,7 @@ from tasteloop.errors import TasteloopError
 
 API_TOKEN, ADMIN_TOKEN = "TASTELOOP_API_TOKEN", "TASTELOOP_ADMIN_TOKEN"
 GATEWAY_TOKEN = "TASTELOOP_GATEWAY_TOKEN"  # a caller's, for a gateway before the server
+HISTORIES_PASSWORD = "TASTELOOP_HISTORIES_PASSWORD"
 _SHORTEST = 16  # characters
 
 
@@ -101,6 +102,36 @@ class JournalSettings(BaseModel, frozen=True, extra="forbid"):
     )
     text: bool = Field(
         False, description="Whether the questions themselves, raw text included, are written."
+    )
+
+
+class HistorySettings(BaseModel, frozen=True, extra="forbid"):
+    """How much of users' histories a server keeps, and what it makes of them."""
+
+    events: int = Field(500, ge=1, description="newest events that are kept of a user")
+    days: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="days after which an event is dropped, 0: never",
+    )
+    items: int = Field(
+        10_000,
+        ge=0,
+        description="items of a user that stay known as consumed or refused when their events are dropped",
+    )
+    waiting: int = Field(10_000, ge=1, description="events that may wait; more are refused")
+    megabytes: int = Field(
+        0, ge=0, description="size of SQLite's files, 0: what the disk has; more events are refused"
+    )
+    repeat_days: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="days after which what was consumed may be recommended again, 0: never",
+    )
+    seconds: float = Field(
+        300.0, gt=0, allow_inf_nan=False, description="seconds between two files for the monitor"
     )
 
 

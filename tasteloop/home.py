@@ -128,6 +128,11 @@ class Home:
         return self.path / "incoming"
 
     @property
+    def histories(self) -> Path:
+        """Users' histories, where a server on this machine keeps them."""
+        return self.path / "histories"
+
+    @property
     def monitor(self) -> Path:
         """The monitor's directory: its ledger, and what it measured."""
         return self.path / "monitor"

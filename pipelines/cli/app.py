@@ -17,6 +17,7 @@ from pipelines.cli import (
     cluster,
     data,
     graph,
+    histories,
     journal,
     monitor,
     registry,
@@ -49,6 +50,7 @@ app.add_typer(bench.commands, name="bench")
 app.add_typer(rollout.commands, name="rollout")
 app.add_typer(cluster.commands, name="cluster")
 app.add_typer(journal.commands, name="journal")
+app.add_typer(histories.commands, name="histories")
 
 
 def main() -> None:

@@ -37,6 +37,10 @@ def predict(
         str | None,
         typer.Option(metavar="JSON|FILE|-", help="A list of events, the user's history."),
     ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(help="Whose stored history is read, on a server with --histories."),
+    ] = None,
     text: Annotated[list[str] | None, typer.Option(help="A text to judge; repeatable.")] = None,
     k: Annotated[
         int, typer.Option("--k", "-k", min=1, max=MOST, help="How many items to recommend.")
@@ -47,7 +51,7 @@ def predict(
     from pipelines.cli.questions import instances
     from serving.client import Client
 
-    questions = instances(model, events, text, k)
+    questions = instances(model, events, text, k, user)
     with Client(url) as client:
         answers = client.predict(model, questions)
     print_json(answers if len(answers) > 1 else answers[0])

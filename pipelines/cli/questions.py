@@ -16,9 +16,13 @@ _LONGEST = 16 * 1024 * 1024
 
 
 def instances(
-    model: str, events: str | None, texts: Sequence[str] | None, k: int
+    model: str,
+    events: str | None,
+    texts: Sequence[str] | None,
+    k: int,
+    user: str | None = None,
 ) -> list[dict[str, Any]]:
-    """One instance of a history, or one a text; the server checks what is in them."""
+    """One instance of a history, a user, or both, or one a text; the server checks them."""
     if model not in SERVED_MODELS:
         raise TasteloopError(f"no model {model!r}; known: {', '.join(SERVED_MODELS)}")
     served = SERVED_MODELS[model]
@@ -26,15 +30,19 @@ def instances(
         if not texts:
             raise TasteloopError(f'{model} judges texts: --text "a warm and funny film"')
         return [{"text": text} for text in texts]
-    if events is None:
+    if events is None and user is None:
         raise TasteloopError(
             f"{model} reads a history: --events FILE, --events - for standard input, or "
-            """--events '[{"kind": "rate", "item": "50", "value": 0.8}]'"""
+            """--events '[{"kind": "rate", "item": "50", "value": 0.8}]'; or a stored one: --user ID"""
         )
-    history = _history(events)
-    if served.default_k is None:
-        return [{"events": history}]
-    return [{"events": history, "k": k}]
+    instance: dict[str, Any] = {}
+    if user is not None:
+        instance["user"] = user
+    if events is not None:
+        instance["events"] = _history(events)
+    if served.default_k is not None:
+        instance["k"] = k
+    return [instance]
 
 
 def _history(argument: str) -> list[Any]:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from serving.histories.service import HistoryUse
 
 
 def abandon_nothing() -> None:
@@ -32,6 +36,7 @@ class Call:
         timings: seconds by stage (queue, tokenise, encode, rank) and counts (batch, cache_hits,
             cache_misses).
         abandon: ends the call where its caller has left, so that it is not computed.
+        histories: which stored history each instance used; empty where none was read.
         is_admin: the caller showed the admin's token.
     """
 
@@ -49,6 +54,7 @@ class Call:
     feedback_token: str = ""
     timings: Mapping[str, float] = field(default_factory=dict)
     abandon: Callable[[], None] = abandon_nothing
+    histories: Sequence[HistoryUse | None] = ()
     is_admin: bool = False
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 from serving.answering.call import Call
 from serving.answering.predictor import Predictor
 from serving.answering.users import route, take_users
+from serving.histories.service import HistoryService
 from serving.journal.answered import Answered
 from serving.journal.tokens import FeedbackTokens, new_answer_id
 from serving.journal.writer import Journal
@@ -22,6 +23,9 @@ class Live:
     Args:
         journal: where answers go; None for none.
         key: of the users' pseudonyms; without one users are left out, and answers get no feedback.
+
+    Attributes:
+        histories: what questions about a user are answered from; None where callers send it all.
     """
 
     def __init__(
@@ -29,6 +33,7 @@ class Live:
     ) -> None:
         self.current = predictor
         self.journal = journal
+        self.histories: HistoryService | None = None
         self._key = key
         self._tokens = None if key is None else FeedbackTokens(key)
 

@@ -5,9 +5,11 @@ gRPC.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import kserve
+import orjson
 from kserve import ModelRepository
 from kserve.errors import InvalidInput, ModelNotFound
 
@@ -16,7 +18,10 @@ from serving.answering.call import CALL, Call
 from serving.answering.live import Live
 from serving.answering.predictor import Predictor, TensorMetadata
 from serving.answering.tensors import InferenceRequest, InferenceResponse, v1_instances
-from tasteloop.answers import SERVED_MODELS, Answer, explained_models, why_absent
+from tasteloop.answers import HISTORY, SERVED_MODELS, Answer, explained_models, why_absent
+
+if TYPE_CHECKING:
+    from tasteloop.runtime.questions import Question
 
 # From so many instances on, a request is checked in another thread, so that the event loop goes on
 # with its other requests.
@@ -55,7 +60,11 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
             return await self._infer(call, predictor, payload)
         instances = v1_instances(payload)
         predictor, answers = await self._ask(call, predictor, instances)
-        return {"predictions": answers, "model_version": predictor.version}
+        return {
+            "predictions": answers,
+            "model_version": predictor.version,
+            **_histories_field(call),
+        }
 
     async def explain(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
         """Answer a V1 `:explain`. V2 has no such verb.
@@ -70,7 +79,11 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
         call.explain = True
         instances = v1_instances(payload)
         predictor, explanations = await self._ask(call, predictor, instances)
-        return {"explanations": explanations, "model_version": predictor.version}
+        return {
+            "explanations": explanations,
+            "model_version": predictor.version,
+            **_histories_field(call),
+        }
 
     def _begin(self) -> tuple[Call, Predictor]:
         """The call of the current task, and which predictor would answer it now."""
@@ -97,22 +110,49 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
             by_name = {output.name: output for output in outputs}
             outputs = [by_name[name] for name in request.outputs]
         return InferenceResponse(
-            request.id or call.id, self.name, predictor.version, outputs, request
+            request.id or call.id,
+            self.name,
+            predictor.version,
+            outputs,
+            request,
+            {name: orjson.dumps(value).decode() for name, value in _histories_field(call).items()},
         )
 
     async def _ask(
         self, call: Call, predictor: Predictor, instances: Any
     ) -> tuple[Predictor, list[Answer]]:
         instances = self._batcher.live.admit(call, instances)
+        histories = self._batcher.live.histories
+        if histories is not None and SERVED_MODELS[self.name].input is HISTORY:
+            instances, call.histories = await histories.resolve(instances, call.users)
         if isinstance(instances, list) and len(instances) > _MANY:
             questions = await asyncio.to_thread(
                 predictor.questions, self.name, instances, call.explain
             )
         else:
             questions = predictor.questions(self.name, instances, call.explain)
+        if call.histories:
+            questions = _with_exceptions(questions, call)
         answered = await self._batcher.ask(call, instances, questions)
         self._batcher.live.allow_feedback(call)
         return answered
+
+
+def _with_exceptions(questions: Sequence[Question], call: Call) -> list[Question]:
+    """Questions with what the stored histories say beside their events."""
+    from tasteloop.runtime.questions import EXCEPTIONS
+
+    return [
+        question if use is None else {**question, EXCEPTIONS: use.exceptions}
+        for question, use in zip(questions, call.histories, strict=True)
+    ]
+
+
+def _histories_field(call: Call) -> dict[str, Any]:
+    """The field of a response that says which history each instance used; none where none was."""
+    if not any(call.histories):
+        return {}
+    return {"histories": [None if use is None else use.json() for use in call.histories]}
 
 
 class Models(ModelRepository):  # type: ignore[misc]

@@ -57,13 +57,18 @@ class InferenceRequest:
 
 @dataclass(frozen=True)
 class InferenceResponse:
-    """A V2 response, over REST or gRPC."""
+    """A V2 response, over REST or gRPC.
+
+    Attributes:
+        parameters: of the response; `histories`, as JSON, says which stored history was used.
+    """
 
     id: str
     model: str
     version: str
     outputs: Sequence[Tensor]
     request: InferenceRequest
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 def v1_instances(body: object) -> object:

@@ -9,9 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from tasteloop.behaviour.events import USER
 from tasteloop.errors import TasteloopError
-from tasteloop.privacy.pseudonyms import pseudonym
-
-LONGEST_USER = 256  # characters
+from tasteloop.privacy.pseudonyms import LONGEST_USER, is_user, pseudonym
 
 
 def take_users(instances: object, key: bytes | None) -> tuple[object, list[str | None]]:
@@ -32,7 +30,7 @@ def take_users(instances: object, key: bytes | None) -> tuple[object, list[str |
         if isinstance(instance, dict) and USER in instance:
             user = instance[USER]
             instance = {name: value for name, value in instance.items() if name != USER}
-            if user is not None and not _is_user(user):
+            if user is not None and not is_user(user):
                 raise TasteloopError(
                     f"instances[{index}].user: a string of 1 to {LONGEST_USER} characters is expected, or null"
                 )
@@ -57,13 +55,3 @@ def route(request: str, instances: object, users: Sequence[str | None]) -> str:
         if question:
             return f"question {json.dumps(question, sort_keys=True, default=str)}"
     return f"request {request}"
-
-
-def _is_user(value: object) -> bool:
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_USER:
-        return False
-    try:
-        value.encode()  # a JSON escape can spell half of a surrogate pair
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -10,14 +10,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from urllib.parse import urlparse
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from serving.cluster.api import KubernetesObject, Resource
+from serving.histories.opening import require_shared
 from serving.release import registry
+from serving.settings import HISTORIES_PASSWORD
 from tasteloop.errors import TasteloopError
+from tasteloop.privacy.pseudonyms import KEY_VARIABLE
 from tasteloop.yaml12 import parse_yaml
 
 INFERENCE_SERVICES = Resource("serving.kserve.io", "v1beta1", "inferenceservices")
@@ -38,6 +41,7 @@ _MODELS = "/mnt/models"  # where KServe's storage initialiser puts what STORAGE_
 
 # seconds of a pod's end: in which endpoints forget it, then in which requests under way end
 _LINGER, _GRACE = 5, 25
+_HISTORIES = "tasteloop-histories"  # a Secret
 
 
 class ServiceSettings(BaseModel, frozen=True, extra="forbid"):
@@ -71,7 +75,18 @@ class ServiceSettings(BaseModel, frozen=True, extra="forbid"):
         default=False,
         description="Istio's proxy beside the server, where a mesh asks for credentials",
     )
+    histories: str | None = Field(
+        default=None,
+        description="where users' histories are kept: valkey://HOST:6379, since there are several pods; the Secret "
+        "tasteloop-histories has pseudonym-key and, where Valkey asks for one, password",
+    )
     user: int = Field(default=10001, ge=1)
+
+    @model_validator(mode="after")
+    def _check_histories(self) -> Self:
+        if self.histories is not None:
+            require_shared(self.histories)
+        return self
 
 
 @dataclass(frozen=True)
@@ -179,6 +194,13 @@ def _build_pod(settings: ServiceSettings, release: Release) -> dict[str, Any]:
         arguments.append("--without-token")
     if settings.traces:
         arguments += ["--traces", settings.traces]
+
+    if settings.histories:
+        # The home is the pod's alone, so no monitor would read what is written for it there.
+        arguments += ["--histories", settings.histories, "--history-incoming", "off"]
+        for variable, key in ((KEY_VARIABLE, "pseudonym-key"), (HISTORIES_PASSWORD, "password")):
+            secret = {"name": _HISTORIES, "key": key, "optional": variable != KEY_VARIABLE}
+            env.append({"name": variable, "valueFrom": {"secretKeyRef": secret}})
 
     # 2. ports, resources and probes
     ports = [{"name": "http1", "containerPort": 8080, "protocol": "TCP"}]

@@ -44,7 +44,8 @@ class Access:
 
     Args:
         api, admin: the tokens; without `api` whoever reaches the server may ask, without `admin`
-            nobody may load or unload models. The admin's token may also ask.
+            nobody may load or unload models, or see and erase histories. The admin's token may
+            also ask.
         local: the server listens on loopback only, so its callers name it by a loopback name. A
             page whose own name was made to resolve to 127.0.0.1 (DNS rebinding) sends that name,
             and is refused.
@@ -121,21 +122,22 @@ class Access:
             )
         return is_admin
 
-    def require_admin(self, is_admin: bool) -> None:
-        """Checked by whatever changes what the server does, right before it does so.
+    def require_admin(self, is_admin: bool, action: str = "load or unload models") -> None:
+        """Checked by whatever is the admin's to do, right before it is done.
+
+        Args:
+            action: what that is, for the message.
 
         Raises:
             NotImplementedError: there is no admin.
             Unauthenticated, Forbidden: this caller is not the admin.
         """
         if self._admin is None:
-            raise NotImplementedError(
-                f"this server does not load or unload models; {ADMIN_TOKEN} is not set"
-            )
+            raise NotImplementedError(f"this server does not {action}; {ADMIN_TOKEN} is not set")
         if is_admin:
             return
         if self.needs_token:
-            raise Forbidden("only the admin may load or unload models")
+            raise Forbidden(f"only the admin may {action}")
         raise Unauthenticated("show the admin's token: Authorization: Bearer TOKEN")
 
 

@@ -19,6 +19,7 @@ from kserve.errors import (
 )
 
 from serving.answering.batching import DeadlineExceeded, Disconnected, QueueFull
+from serving.histories.protocol import KeyReused, Stale, StoreAway, StoreBusy, StoreFull
 from tasteloop.errors import TasteloopError
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,11 @@ _TABLE: dict[type[Exception], tuple[int, grpc.StatusCode]] = {
     ModelNotFound: (HTTPStatus.NOT_FOUND, grpc.StatusCode.NOT_FOUND),
     QueueFull: (HTTPStatus.TOO_MANY_REQUESTS, grpc.StatusCode.RESOURCE_EXHAUSTED),
     Disconnected: (CLIENT_CLOSED_REQUEST, grpc.StatusCode.CANCELLED),
+    StoreBusy: (HTTPStatus.TOO_MANY_REQUESTS, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    StoreFull: (HTTPStatus.INSUFFICIENT_STORAGE, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    StoreAway: (HTTPStatus.SERVICE_UNAVAILABLE, grpc.StatusCode.UNAVAILABLE),
+    KeyReused: (HTTPStatus.CONFLICT, grpc.StatusCode.ALREADY_EXISTS),
+    Stale: (HTTPStatus.CONFLICT, grpc.StatusCode.FAILED_PRECONDITION),
     NotImplementedError: (HTTPStatus.NOT_IMPLEMENTED, grpc.StatusCode.UNIMPLEMENTED),
     UnsupportedProtocol: (HTTPStatus.NOT_IMPLEMENTED, grpc.StatusCode.UNIMPLEMENTED),
     ModelNotReady: (HTTPStatus.SERVICE_UNAVAILABLE, grpc.StatusCode.UNAVAILABLE),
@@ -76,7 +82,7 @@ def fault(error: Exception) -> Fault:
         if isinstance(error, kind):
             text = (str(error) or "not implemented").encode(errors="replace").decode()
             headers: dict[str, str] = {}
-            if isinstance(error, QueueFull):
+            if isinstance(error, QueueFull | StoreBusy):
                 headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
             if isinstance(error, Unauthenticated):
                 headers["WWW-Authenticate"] = "Bearer"

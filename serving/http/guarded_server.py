@@ -37,6 +37,10 @@ class GuardedServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         for name in ("asyncio", "uvicorn.error", connections.logger.name):
             logging.getLogger(name).addFilter(_REPEATED_LINES)
+        # A path may name a user, and `serving.access` has a line for each request.
+        lines = logging.getLogger("uvicorn.access")
+        lines.handlers.clear()
+        lines.propagate = False
         self.connections.most = fit_open_files(self.connections.most)
         await super().startup(sockets)
         for listener in sockets or []:

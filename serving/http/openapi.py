@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import tasteloop
-from serving.answering.users import LONGEST_USER
 from serving.headers import API_TOKEN_HEADER, TOKEN_HEADER
+from serving.histories.events import LONGEST_ID, MOST_EVENTS
 from serving.http import v2
 from serving.http.admission import Admission
 from serving.journal.answered import LONGEST_REQUEST_ID
@@ -15,6 +15,7 @@ from serving.settings import Limits
 from tasteloop.answers import MOST_K, SERVED_MODELS
 from tasteloop.behaviour.kinds import KINDS
 from tasteloop.behaviour.times import LATEST, PER_UNIT, likely_range
+from tasteloop.privacy.pseudonyms import LONGEST_USER
 
 Schema = dict[str, Any]
 """A part of the document: JSON whose fields are OpenAPI's own."""
@@ -44,6 +45,9 @@ def document(admission: Admission) -> Schema:
         paths |= _question_paths(model, limits)
     paths |= _status_and_feedback_paths(admission.live.journal is not None)
     components: Schema = {"schemas": _schemas(limits)}
+    if admission.live.histories is not None:
+        paths |= _history_paths()
+        components["schemas"] |= _history_schemas(components["schemas"])
     description = (
         f"{', '.join(models)} over KServe's V1 and the Open Inference Protocol (V2). "
         f"A body has at most {admission.settings.body} bytes. Header x-request-timeout-ms: the milliseconds after "
@@ -137,6 +141,64 @@ def _status_and_feedback_paths(has_journal: bool) -> Schema:
         feedback["responses"]["202"] = feedback["responses"].pop("200")
         paths["/v1/feedback"] = {"post": feedback}
     return paths
+
+
+def _history_paths() -> Schema:
+    """Events in, and a user's history out; the latter for the admin."""
+    user = {
+        "name": "user",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_USER},
+    }
+    key = {
+        "name": "idempotency-key",
+        "in": "header",
+        "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST_ID},
+    }
+    events = {**_list(_ref("UserEvent")), "minItems": 1, "maxItems": MOST_EVENTS}
+    take = _post("Events of users", _object(events=events), {"type": "object"}, "V1")
+    take["parameters"] = [key]
+    answers = take["responses"]
+    answers["202"] = answers.pop("200")
+    error = answers["400"]["content"]
+    for code in (409, 507):
+        answers[str(code)] = {"description": _DESCRIPTIONS[code], "content": error}
+    codes = (400, 401, 403, 501, 503, 504)
+    show = _get("What is stored of a user", {"type": "object"}, "V1", *codes)
+    erase = _get("Forget a user", {"type": "object"}, "V1", *codes, 429, 507)
+    return {
+        "/v1/events": {"post": take},
+        "/v1/users/{user}": {"parameters": [user], "get": show, "delete": erase},
+    }
+
+
+def _history_schemas(schemas: Schema) -> Schema:
+    """The schemas that histories add or change: with a user, a question needs no events."""
+    name: Schema = {"type": ["string", "null"], "minLength": 1, "maxLength": LONGEST_ID}
+    event = schemas["Event"]
+    history = schemas["History"]
+    with_id = {**event, "properties": {**event["properties"], "id": name}}
+    stored = {
+        **history,
+        "required": ["user"],
+        "properties": {
+            **history["properties"],
+            "events": {**history["properties"]["events"], "items": _ref("SentEvent")},
+            "user": {**_USER, "type": "string"},
+            "min_seq": {"type": "integer", "minimum": 0},
+        },
+    }
+    user_event = {
+        **with_id,
+        "required": ["user", "kind"],
+        "properties": {**with_id["properties"], "user": _USER},
+    }
+    return {
+        "SentEvent": with_id,
+        "UserEvent": user_event,
+        "History": {"anyOf": [history, stored]},
+    }
 
 
 def _schemas(limits: Limits) -> Schema:
@@ -310,12 +372,15 @@ _DESCRIPTIONS = {
     403: "Not for this caller, or not under this host name",
     404: "No such model or version",
     408: "The body did not come in time",
+    409: "This key came before with another body, or the history has not reached min_seq",
     413: "The body is too large",
     415: "An encoding of the body that is not allowed; Accept-Encoding names those that are",
     429: "Too much waits; try again after the seconds of Retry-After",
     500: "Ours: an id, under which the log has the rest",
+    501: "Not offered by this server",
     503: "Not ready",
     504: "No answer before the deadline",
+    507: "The store of histories has no room",
 }
 
 

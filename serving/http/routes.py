@@ -1,9 +1,9 @@
-"""What a server answers beside the models: its status, and feedback on its answers."""
+"""What a server answers beside the models: its status, feedback on its answers, and histories."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -11,12 +11,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving.answering.batching import QueueFull
+from serving.answering.batching import DeadlineExceeded, QueueFull
+from serving.answering.call import CALL
+from serving.histories.service import HistoryService
+from serving.http.access import Access
 from serving.journal.answered import now
 from serving.journal.feedback import parse_feedback
 from serving.journal.tokens import FeedbackTokens
 from serving.journal.writer import Journal
 from tasteloop.errors import TasteloopError
+from tasteloop.privacy.pseudonyms import LONGEST_USER, is_user
 
 
 def routes(
@@ -47,3 +51,47 @@ def routes(
         Route("/v1/status", answer_status, methods=["GET"]),
         Route("/v1/feedback", accept_feedback, methods=["POST"]),
     ]
+
+
+def history_routes(histories: HistoryService, access: Access) -> list[Route]:
+    """`POST /v1/events`, and `GET` and `DELETE /v1/users/{user}` for the admin."""
+
+    async def take_events(request: Request) -> Response:
+        headers = CALL.get().headers
+        taken = histories.take(headers.get("content-type", ""), headers, await request.body())
+        return _json(await _in_time(taken), 202)
+
+    async def answer_user(request: Request) -> Response:
+        user = request.path_params["user"]
+        if not is_user(user):
+            raise TasteloopError(f"a user is named by 1 to {LONGEST_USER} characters")
+        if request.method == "DELETE":
+            access.require_admin(CALL.get().is_admin, "erase histories")
+            return _json(await _in_time(histories.erase(user)))
+        access.require_admin(CALL.get().is_admin, "show histories")
+        return _json(await _in_time(histories.export(user)))
+
+    return [
+        Route("/v1/events", take_events, methods=["POST"]),
+        Route("/v1/users/{user:path}", answer_user, methods=["GET", "DELETE"]),
+    ]
+
+
+async def _in_time(answer: Awaitable[Any]) -> Any:
+    """An answer, until the deadline of the current call.
+
+    Raises:
+        DeadlineExceeded: it was not there by then. What was to be stored may be stored anyway.
+    """
+    try:
+        async with asyncio.timeout_at(CALL.get().deadline):
+            return await answer
+    except TimeoutError:
+        raise DeadlineExceeded(
+            "the deadline passed first; what was sent may be stored all the same: send it again, its ids or its "
+            "idempotency key keep it from counting twice"
+        ) from None
+
+
+def _json(content: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(content), status, media_type="application/json")

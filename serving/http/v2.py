@@ -168,6 +168,7 @@ def to_rest(response: InferenceResponse) -> tuple[bytes, int | None]:
             "id": response.id,
             "model_name": response.model,
             "model_version": response.version,
+            **({"parameters": response.parameters} if response.parameters else {}),
             "outputs": written,
         },
         option=orjson.OPT_SERIALIZE_NUMPY,
@@ -207,6 +208,8 @@ def to_grpc(response: InferenceResponse) -> Any:
     message = pb.ModelInferResponse(
         id=response.id, model_name=response.model, model_version=response.version
     )
+    for name, value in response.parameters.items():
+        message.parameters[name].string_param = value
     for tensor in response.outputs:
         output = message.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         if response.request.binary:

@@ -19,6 +19,8 @@ Column = Literal["item", "value", "text"]
 
 ROUNDING = 1e-6  # a value of 0.7 is stored as the float32 0.69999999
 
+_REFUSAL = -0.5  # the strength from which on a kind refuses its item: stronger than a skip
+
 _ITEM: tuple[tuple[Column, ...], ...] = (("item",),)
 _OPINIONS = ("liked", "tried", "disliked")
 
@@ -67,6 +69,15 @@ class Kind:
         if value is None:
             return self.value != "decides"
         return self.value == "ignored" or value >= threshold - ROUNDING
+
+    @property
+    def refuses(self) -> bool:
+        """Whether its item is never to be recommended again, where what was consumed may be.
+
+        >>> [word for word, kind in KINDS.items() if kind.refuses]
+        ['dislike', 'hide', 'report']
+        """
+        return self.strength <= _REFUSAL
 
     @property
     def value_matters(self) -> bool:

@@ -12,6 +12,7 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeGuard
 
 import polars as pl
 
@@ -21,6 +22,7 @@ from tasteloop.home import Home
 
 KEY_VARIABLE = "TASTELOOP_PSEUDONYM_KEY"
 _SHORTEST = 16  # bytes
+LONGEST_USER = 256  # characters of a user id
 
 
 def pseudonym_key() -> bytes:
@@ -50,6 +52,17 @@ def pseudonym_key() -> bytes:
         raise TasteloopError(
             f"{path} cannot be read by this user; run as its owner or set {KEY_VARIABLE}"
         ) from None
+
+
+def is_user(value: object) -> TypeGuard[str]:
+    """Whether a value may be a user id: a string of 1 to `LONGEST_USER` characters."""
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_USER:
+        return False
+    try:
+        value.encode()  # a JSON escape can spell half of a surrogate pair
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def pseudonym(user: str, key: bytes) -> str:

@@ -25,7 +25,7 @@ from tasteloop.behaviour.text import in_order
 from tasteloop.errors import TasteloopError
 from tasteloop.language.wishes import is_saying
 from tasteloop.recommender.folding import FoldedHistories
-from tasteloop.runtime.questions import Question
+from tasteloop.runtime.questions import EXCEPTIONS, Question
 from tasteloop.runtime.session import Session
 
 Matrix = NDArray[np.float32]
@@ -60,7 +60,7 @@ def explain(session: Session, model: str, questions: Sequence[Question]) -> list
         known = ", ".join(explained_models())
         raise TasteloopError(f"{model} has no explanation; those that have: {known}")
     explain_one = EXPLAIN[model]
-    return [explain_one(session, question["events"], question["k"]) for question in questions]
+    return [explain_one(session, question) for question in questions]
 
 
 def _positions(history: Sequence[Event], limit: int) -> list[int]:
@@ -72,7 +72,8 @@ def _positions(history: Sequence[Event], limit: int) -> list[int]:
 # --- interests
 
 
-def _interests(session: Session, history: Sequence[Event], k: int | None) -> Answer:
+def _interests(session: Session, question: Question) -> Answer:
+    history, k = question["events"], question["k"]
     positions = _positions(history, session.text.history_limit)
     older, newest = positions[:-_PARTS], positions[-_PARTS:]
     players = ([older] if older else []) + [[position] for position in newest]
@@ -133,9 +134,10 @@ def _shapley(
 # --- recommend
 
 
-def _recommendations(session: Session, history: Sequence[Event], k: int | None) -> Answer:
+def _recommendations(session: Session, question: Question) -> Answer:
+    history, k = question["events"], question["k"]
     interests = session.ranking_interests([history])
-    [ranked] = session.rank([history], interests, k or K)
+    [ranked] = session.rank([history], interests, k or K, [question.get(EXCEPTIONS)])
     positions = [session.catalogue.index[r.item] for r in ranked]
     parts = _parts(session, history, interests, positions)
     return {
@@ -231,7 +233,7 @@ def _events(
     return liked, visited, judged
 
 
-EXPLAIN: dict[str, Callable[[Session, Sequence[Event], int | None], Answer]] = {
+EXPLAIN: dict[str, Callable[[Session, Question], Answer]] = {
     INTERESTS: _interests,
     RECOMMEND: _recommendations,
 }

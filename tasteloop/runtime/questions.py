@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tasteloop.answers import MOST_K, SERVED_MODELS
@@ -11,7 +12,23 @@ from tasteloop.behaviour.times import whole
 from tasteloop.errors import TasteloopError
 
 # What `parse` makes of an instance: {"events": [Event, ..], "k": int | None}, or {"text": str}.
+# Whoever knows more of the user than the events say adds {EXCEPTIONS: Exceptions}.
 Question = Mapping[str, Any]
+
+EXCEPTIONS = "exceptions"
+
+
+@dataclass(frozen=True)
+class Exceptions:
+    """Items that a question treats otherwise than its events say.
+
+    Attributes:
+        left_out: they are not recommended either.
+        repeatable: they may be recommended although an event consumed them.
+    """
+
+    left_out: frozenset[str] = frozenset()
+    repeatable: frozenset[str] = frozenset()
 
 
 def parse(model: str, instances: Sequence[Any]) -> list[Question]:

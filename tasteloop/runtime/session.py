@@ -4,7 +4,7 @@ and the server.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ from tasteloop.recommender.folding import FoldedHistories, mark_seen
 from tasteloop.recommender.recommend import ASKED, Recommender, TermScores
 from tasteloop.runtime.choice import choose
 from tasteloop.runtime.encoders import Encoder, TextCache
-from tasteloop.runtime.questions import Question, parse
+from tasteloop.runtime.questions import EXCEPTIONS, Exceptions, Question, parse
 from tasteloop.runtime.stages import stage
 
 Matrix = NDArray[np.float32]
@@ -384,27 +384,46 @@ class Session:
         return self.rank(histories, self.ranking_interests(histories), k)
 
     def rank(
-        self, histories: Sequence[Sequence[Event]], interests: Matrix, k: int | Sequence[int]
+        self,
+        histories: Sequence[Sequence[Event]],
+        interests: Matrix,
+        k: int | Sequence[int],
+        exceptions: Sequence[Exceptions | None] | None = None,
     ) -> list[list[Recommendation]]:
         """`recommend` with interests at hand, to one k or to each history's own; in blocks of rows,
         since each term is a matrix of rows and items.
+
+        Args:
+            exceptions: [n], what else each history leaves out or allows.
         """
         counts = [k] * len(histories) if isinstance(k, int) else list(k)
+        exceptions = exceptions or [None] * len(histories)
         size = max(1, min(_ROWS, _SCORES // len(self.catalogue)))
         ranked: list[list[Recommendation]] = []
         for start in range(0, len(histories), size):
             block = slice(start, start + size)
-            ranked += self._rank_block(histories[block], interests[block], counts[block])
+            ranked += self._rank_block(
+                histories[block], interests[block], counts[block], exceptions[block]
+            )
         return ranked
 
     def _rank_block(
-        self, histories: Sequence[Sequence[Event]], interests: Matrix, counts: Sequence[int]
+        self,
+        histories: Sequence[Sequence[Event]],
+        interests: Matrix,
+        counts: Sequence[int],
+        exceptions: Sequence[Exceptions | None],
     ) -> list[list[Recommendation]]:
         """The best items of each history [n], so many of each as `counts` [n] says."""
         # 1. positions of the best items that are not in the history
         term_scores = self.score_terms(histories, interests)
         scores = term_scores.scores()
-        scores[mark_seen(histories, self.catalogue)] = -np.inf
+        seen = mark_seen(histories, self.catalogue)
+        for left_out, exception in zip(seen, exceptions, strict=True):
+            if exception is not None:
+                left_out[self._positions(exception.repeatable)] = False
+                left_out[self._positions(exception.left_out)] = True
+        scores[seen] = -np.inf
         best = [row[:n] for row, n in zip(top_k(scores, max(counts)), counts, strict=True)]
 
         # 2. what each term contributes to them
@@ -421,6 +440,11 @@ class Session:
             # equals may differ by a last digit
             ranked.append(sorted(recommendations, key=lambda each: -each.score))
         return ranked
+
+    def _positions(self, items: Collection[str]) -> list[int]:
+        """The positions of those items that the catalogue has."""
+        index = self.catalogue.index
+        return [index[item] for item in items if item in index]
 
     def _recommendation(self, item: int, terms: Mapping[str, np.float64]) -> Recommendation:
         parts = {name: float(value) + 0.0 for name, value in terms.items()}  # no -0.0
@@ -459,7 +483,8 @@ class Session:
         interests = self.ranking_interests(histories)
         counts = [question["k"] or K for question in questions]
         with stage("rank"):
-            ranked = self.rank(histories, interests, counts)
+            exceptions = [question.get(EXCEPTIONS) for question in questions]
+            ranked = self.rank(histories, interests, counts, exceptions)
         return [self._recommendations(recommended) for recommended in ranked]
 
     def _answer_sentiment(self, questions: Sequence[Question]) -> list[Answer]:

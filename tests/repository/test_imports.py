@@ -133,7 +133,8 @@ def normalised(name: str) -> str:
 
 def declared() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["spark"]]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["spark"], *extras["valkey"]]
     return {normalised(re.split(r"[\[<>=!~; ]", line)[0]) for line in lines}
 
 

@@ -9,7 +9,13 @@ import pytest
 
 from serving.__main__ import _arguments
 from serving.options import OPTIONS, ServingSettings, read_options, settings_of
-from serving.settings import JournalSettings, Limits, QueueSettings, ServerSettings
+from serving.settings import (
+    HistorySettings,
+    JournalSettings,
+    Limits,
+    QueueSettings,
+    ServerSettings,
+)
 from tasteloop.errors import TasteloopError
 
 IN_HELP_ONLY = {"settings"}
@@ -32,7 +38,7 @@ def test_every_field_of_a_servers_settings_has_one_option() -> None:
     named = [(option.model, option.field) for group in OPTIONS.values() for option in group]
     declared = [
         (model, field)
-        for model in (ServerSettings, QueueSettings, Limits, JournalSettings)
+        for model in (ServerSettings, QueueSettings, Limits, JournalSettings, HistorySettings)
         for field in model.model_fields
         if (model, field) not in ((JournalSettings, "directory"), (JournalSettings, "seconds"))
     ]

@@ -20,7 +20,8 @@ from serving.journal.tokens import FeedbackTokens
 API, ADMIN = "api-token-of-a-test", "admin-token-of-a-test"
 ASK = "/v1/models/sentiment:predict"
 ONE = b'{"instances": [{"text": "fine"}]}'
-TOKENS = FeedbackTokens(b"key of a test")
+KEY = b"key of a test"
+TOKENS = FeedbackTokens(KEY)
 FEEDBACK = json.dumps(
     {
         "feedback": [
@@ -72,21 +73,34 @@ def entry(millions: int) -> dict[str, Any]:
 
 @contextmanager
 def open_house(
-    journal: Any = None, api: str | None = API, admin: str | None = ADMIN, **settings: Any
+    journal: Any = None,
+    api: str | None = API,
+    admin: str | None = ADMIN,
+    session: Any = None,
+    histories: Any = None,
+    **settings: Any,
 ) -> Iterator[Any]:
-    """A server with everything but its ports and its loop."""
+    """A server with everything but its ports and its loop.
+
+    Args:
+        session: answers in place of `Session`.
+        histories: a `HistoryService`; its key is `KEY`.
+    """
     from serving.answering.batching import Batcher
     from serving.answering.live import Live
     from serving.answering.predictor import Predictor
     from serving.http.access import Access
-    from serving.http.routes import routes
+    from serving.http.routes import history_routes, routes
     from serving.settings import ServerSettings
 
     access = Access(api, admin, True)
-    house = Server(
-        ServerSettings(port=0, grpc_port=0, **settings), access, routes(dict, journal, TOKENS)
-    )
-    batcher = Batcher(Live(Predictor(Session(), "1"), journal))  # type: ignore[arg-type]
+    answered = routes(dict, journal, TOKENS)
+    if histories is not None:
+        answered += history_routes(histories, access)
+    house = Server(ServerSettings(port=0, grpc_port=0, **settings), access, answered)
+    live = Live(Predictor(session or Session(), "1"), journal, KEY if histories else None)
+    live.histories = histories
+    batcher = Batcher(live)
     house.open(batcher)
     try:
         yield house

@@ -14,6 +14,7 @@ from serving.cluster.manifest import (
     RELEASES,
     Release,
     Releases,
+    ServiceSettings,
     build_inference_service,
     check_settings,
     parse_options,
@@ -206,3 +207,20 @@ def test_a_mode_that_the_cluster_does_not_offer_and_a_model_that_does_not_load_e
 def test_annotations_hold_no_secret():
     text = json.dumps(build(Releases(ONE))["metadata"]["annotations"])
     assert "api-token" not in text
+
+
+def test_histories_of_several_pods_are_in_valkey_and_sqlite_is_refused() -> None:
+    releases = Releases(Release("3", "s3://bundles/3", "d" * 64, "image@sha256:1"))
+
+    service = build_inference_service(
+        ServiceSettings(histories="valkey://histories:6379"), releases
+    )
+
+    [container] = service["spec"]["predictor"]["containers"]
+    arguments = container["args"]
+    assert arguments[arguments.index("--histories") + 1] == "valkey://histories:6379"
+    secrets = {one["name"]: one.get("valueFrom") for one in container["env"]}
+    assert secrets["TASTELOOP_PSEUDONYM_KEY"]["secretKeyRef"]["name"] == "tasteloop-histories"
+    for own in ("on", "/data/histories"):
+        with pytest.raises(TasteloopError, match="keep them in Valkey"):
+            ServiceSettings(histories=own)

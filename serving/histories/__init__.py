@@ -1,0 +1,1 @@
+"""What users did, kept by pseudonym: one protocol, SQLite on one machine, Valkey on many."""
