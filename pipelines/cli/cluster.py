@@ -58,7 +58,11 @@ ServiceSettings = Annotated[
 Seconds = Annotated[
     int,
     typer.Option(
-        "--wait", min=0, max=MOST, metavar="SECONDS", help="For KServe to have done it; 0: don't."
+        "--wait",
+        min=0,
+        max=MOST,
+        metavar="SECONDS",
+        help="In which it is done and seen to be done; 0: take the first step, and don't look.",
     ),
 ]
 
@@ -87,7 +91,7 @@ def cluster_deploy(
     manifest.check_settings(name, namespace, **options)
     release = manifest.resolve_release(version, image, uri, digest, store)
     service = Service(connect(context), name, namespace, **options)
-    _print_releases(service, service.deploy(release), wait, as_json)
+    _print_releases(service, service.deploy(release, wait, _say), as_json)
 
 
 @commands.command("canary")
@@ -98,6 +102,7 @@ def cluster_canary(
     uri: BundleUri = None,
     digest: Digest = None,
     store: Store = None,
+    set: ServiceSettings = None,
     name: ServiceName = "tasteloop",
     namespace: Namespace = "tasteloop",
     context: Context = None,
@@ -109,13 +114,12 @@ def cluster_canary(
     from serving.cluster.api import connect
     from serving.cluster.inference_service import Service
 
-    service = Service(connect(context), name, namespace)
-    _print_releases(
-        service,
-        service.canary(manifest.resolve_release(version, image, uri, digest, store), percent),
-        wait,
-        as_json,
-    )
+    options = manifest.parse_options(set or [])
+    # a mistake is refused before the registry and the cluster are asked
+    manifest.check_settings(name, namespace, **options)
+    release = manifest.resolve_release(version, image, uri, digest, store)
+    service = Service(connect(context), name, namespace, **options)
+    _print_releases(service, service.canary(release, percent, wait, _say), as_json)
 
 
 @commands.command("promote")
@@ -127,12 +131,14 @@ def cluster_promote(
     wait: Seconds = 300,
     as_json: AsJson = False,
 ) -> None:
-    """Make the version that is tried the stable one; in Standard mode its pods go on."""
+    """Make the version that is tried the stable one: as many pods as the stable one has, then all
+    requests, then the others go.
+    """
     from serving.cluster.api import connect
     from serving.cluster.inference_service import Service
 
     service = Service(connect(context), name, namespace)
-    _print_releases(service, service.promote(version), wait, as_json)
+    _print_releases(service, service.promote(version, wait, _say), as_json)
 
 
 @commands.command("rollback")
@@ -148,7 +154,7 @@ def cluster_rollback(
     from serving.cluster.inference_service import Service
 
     service = Service(connect(context), name, namespace)
-    _print_releases(service, service.rollback(), wait, as_json)
+    _print_releases(service, service.rollback(wait, _say), as_json)
 
 
 @commands.command("status")
@@ -163,7 +169,7 @@ def cluster_status(
     from serving.cluster.inference_service import Service
 
     service = Service(connect(context), name, namespace)
-    _print_releases(service, service.releases(), 0, as_json)
+    _print_releases(service, service.releases(), as_json)
 
 
 @commands.command("manifest")
@@ -183,10 +189,8 @@ def cluster_manifest(
     from serving.cluster import manifest
 
     settings = manifest.check_settings(name, namespace, **manifest.parse_options(set or []))
-    service = manifest.build_inference_service(
-        settings,
-        manifest.Releases(manifest.resolve_release(version, image, uri, digest, store)),
-    )
+    release = manifest.resolve_release(version, image, uri, digest, store)
+    service = manifest.build_inference_service(settings, manifest.build_state(settings, release))
     typer.echo(yaml.safe_dump(service, sort_keys=False), nl=False)
 
 
@@ -305,11 +309,13 @@ def _print_finding(finding: Finding) -> None:
         typer.echo(f"{'':<8} -> {finding.remedy}")
 
 
-def _print_releases(service: Any, releases: Any, wait: int, as_json: bool) -> None:
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _print_releases(service: Any, releases: Any, as_json: bool) -> None:
     from dataclasses import asdict
 
-    if wait:
-        service.wait(wait, lambda line: typer.echo(line, err=True))
     pending = service.pending()
     if as_json:
         print_json({**asdict(releases), "pending": pending})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -14,6 +16,9 @@ from pydantic import BaseModel, ValidationError
 from tasteloop.errors import TasteloopError
 
 _TIMEOUT = (5, 30)  # seconds, of connecting and of reading
+_QUANTITY = re.compile(  # the paths of fields that hold quantities
+    r"(\.(requests|limits)\.[^\[\]]+|\.sizeLimit)$"
+)
 
 KubernetesObject = dict[str, Any]
 """An object of the cluster as the API reads and writes it: its fields are Kubernetes' own."""
@@ -26,6 +31,11 @@ class Resource:
     >>> jobs = Resource("batch", "v1", "jobs")
     >>> jobs.api_version, jobs.full_name, jobs.path("default")
     ('batch/v1', 'jobs.batch', '/apis/batch/v1/namespaces/default/jobs')
+    >>> Resource("", "v1", "services").path("default")
+    '/api/v1/namespaces/default/services'
+
+    Attributes:
+        group: empty for Kubernetes' first kinds.
     """
 
     group: str
@@ -34,7 +44,7 @@ class Resource:
 
     @property
     def api_version(self) -> str:
-        return f"{self.group}/{self.version}"
+        return f"{self.group}/{self.version}" if self.group else self.version
 
     @property
     def full_name(self) -> str:
@@ -43,7 +53,8 @@ class Resource:
 
     def path(self, namespace: str) -> str:
         """The path of all its objects in a namespace."""
-        return f"/apis/{self.api_version}/namespaces/{namespace}/{self.plural}"
+        root = "apis" if self.group else "api"
+        return f"/{root}/{self.api_version}/namespaces/{namespace}/{self.plural}"
 
 
 class Condition(BaseModel, frozen=True):
@@ -216,11 +227,33 @@ class ResourceClient(ABC):
         """The error for a refusal, with what to do about it."""
 
 
+def parse_quantity(value: Any) -> Decimal | None:
+    """A quantity of Kubernetes as a number; None where the value is none.
+
+    >>> parse_quantity("1000m") == parse_quantity(1), parse_quantity("2Gi"), parse_quantity("lots")
+    (True, Decimal('2147483648'), None)
+    """
+    from kubernetes.utils import quantity
+
+    is_text = isinstance(value, str) and value == value.strip()  # Python takes blanks around it
+    if isinstance(value, bool) or not (is_text or isinstance(value, int | float)):
+        return None
+    try:
+        number: Decimal = quantity.parse_quantity(str(value))
+    except ValueError:
+        return None
+    return number if number.is_finite() else None
+
+
 def first_dropped_field(requested: Any, stored: Any, path: str) -> str | None:
     """The first field of a request that the server did not store; None where it stored all.
+    A quantity is the same however it is written: a webhook that goes through Go's types turns
+    1000m into 1.
 
     >>> first_dropped_field({"a": 1, "b": [{"c": 2}]}, {"a": 1, "b": [{}], "d": 3}, "spec")
     'spec.b[0].c'
+    >>> first_dropped_field({"resources": {"limits": {"cpu": "1000m"}}},
+    ...                     {"resources": {"limits": {"cpu": "1"}}}, "spec")
     """
     if isinstance(requested, Mapping):
         if not isinstance(stored, Mapping):
@@ -231,9 +264,18 @@ def first_dropped_field(requested: Any, stored: Any, path: str) -> str | None:
             return path
         pairs = [(value, stored[n], f"{path}[{n}]") for n, value in enumerate(requested)]
     else:
-        return None if stored == requested else path
+        is_stored = stored == requested or _are_equal_quantities(requested, stored, path)
+        return None if is_stored else path
     for value, stored_value, field in pairs:
         dropped = first_dropped_field(value, stored_value, field)
         if dropped:
             return dropped
     return None
+
+
+def _are_equal_quantities(requested: Any, stored: Any, path: str) -> bool:
+    """Whether a field that holds a quantity holds the same one."""
+    if not _QUANTITY.search(path):
+        return False
+    quantity = parse_quantity(requested)
+    return quantity is not None and quantity == parse_quantity(stored)

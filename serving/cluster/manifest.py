@@ -1,4 +1,5 @@
-"""The InferenceService as an object: its settings, its releases, and the manifest that they make.
+"""The objects that a state makes: the InferenceService, the ConfigMap of the state, and the Service
+by which clients in the cluster find the pods.
 
 A canary depends on KServe's mode. In Standard mode it is an entry of `spec.canary`, with a
 Deployment of its own; a promotion makes that the stable one and leaves its pods as they are. In
@@ -7,15 +8,14 @@ Knative mode it is the next revision, with its share in `canaryTrafficPercent`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlparse
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from serving.cluster.api import KubernetesObject, Resource
+from serving.cluster.api import KubernetesObject, Resource, parse_quantity
+from serving.cluster.state import SLOTS, Release, Slot, State
 from serving.histories.opening import require_shared
 from serving.release import registry
 from serving.settings import HISTORIES_PASSWORD
@@ -24,24 +24,33 @@ from tasteloop.privacy.pseudonyms import KEY_VARIABLE
 from tasteloop.yaml12 import parse_yaml
 
 INFERENCE_SERVICES = Resource("serving.kserve.io", "v1beta1", "inferenceservices")
+CONFIG_MAPS = Resource("", "v1", "configmaps")
+SERVICES = Resource("", "v1", "services")
 MANAGER = "tasteloop"  # of the fields that we apply
-
-# annotations of the object
-RELEASES = "tasteloop/releases"
-SETTINGS = "tasteloop/settings"
-MODE = "serving.kserve.io/deploymentMode"
+MODE = "serving.kserve.io/deploymentMode"  # an annotation of the InferenceService
 
 _SIDECAR = "sidecar.istio.io/inject"  # annotation of the pods
 _SERVICE = "serving.kserve.io/inferenceservice"  # label of the pods, by KServe: the object's name
 _SPREAD = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")  # of nodes; what pods lie in
-
+_LABELS = {"app.kubernetes.io/name": "tasteloop", "app.kubernetes.io/managed-by": MANAGER}
 _NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _SCHEMES = ("s3://", "gs://", "pvc://", "https://", "hdfs://", "oci://")
+_PORT, _AGENT_PORT = 8080, 9081  # the server's; KServe's agent's, which logs requests and passes on
 _MODELS = "/mnt/models"  # where KServe's storage initialiser puts what STORAGE_URI names
 
 # seconds of a pod's end: in which endpoints forget it, then in which requests under way end
 _LINGER, _GRACE = 5, 25
 _HISTORIES = "tasteloop-histories"  # a Secret
+
+
+def _read_quantity(value: Any) -> Any:
+    quantity = parse_quantity(value)
+    if quantity is None or quantity <= 0:
+        raise ValueError("not a quantity such as 2, 500m or 4Gi")
+    return str(value)
+
+
+Quantity = Annotated[str, BeforeValidator(_read_quantity)]
 
 
 class ServiceSettings(BaseModel, frozen=True, extra="forbid"):
@@ -50,8 +59,9 @@ class ServiceSettings(BaseModel, frozen=True, extra="forbid"):
     name: str = Field(default="tasteloop", pattern=_NAME, max_length=30)
     namespace: str = Field(default="tasteloop", pattern=_NAME, max_length=63)
     mode: Literal["Standard", "Knative"] = "Standard"
-    cpu: str = "1"
-    memory: str = Field(default="2Gi", description="asked for, and the limit")
+    cpu: Quantity = "1"
+    cpu_limit: Quantity | None = Field(default=None, description="none: as much as `cpu`")
+    memory: Quantity = Field(default="2Gi", description="asked for, and the limit")
     replicas: int = Field(default=2, ge=1, description="pods at least; two, so that a node may go")
     most: int = Field(default=6, ge=1, description="pods at most")
     busy: int = Field(
@@ -89,96 +99,121 @@ class ServiceSettings(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
-@dataclass(frozen=True)
-class Release:
-    """A registered version and the serving image.
+def build_state(settings: ServiceSettings, release: Release) -> State:
+    """The state of a service that begins with this release."""
+    slot = Slot(SLOTS[0], release, build_pod(settings, release))
+    return State(dump_settings(settings), slot)
 
-    Attributes:
-        uri: where KServe finds the bundle (s3://, gs://, pvc://, https://).
-        digest: of the bundle.
+
+def dump_settings(settings: ServiceSettings) -> dict[str, Any]:
+    """As `State.settings` keeps them."""
+    return settings.model_dump(exclude={"name", "namespace"})
+
+
+def workload_name(service: str, slot: str) -> str:
+    """Of the Deployment and the Service that KServe makes for a predictor (`PredictorServiceName`
+    of its pkg/constants).
+
+    >>> workload_name("tasteloop", "a")
+    'tasteloop-a-predictor'
     """
-
-    version: str
-    uri: str
-    digest: str
-    image: str
-
-    @property
-    def name(self) -> str:
-        return f"v{self.version}"
+    return f"{service}-{slot}-predictor"
 
 
-@dataclass(frozen=True)
-class Releases:
-    """The releases of the service.
-
-    Attributes:
-        stable: it gets the requests that `tried` does not get.
-        tried: the canary, which gets `percent` of the requests; None where none is tried.
-        before: the stable release before this one, to which a rollback returns.
-    """
-
-    stable: Release
-    tried: Release | None = None
-    percent: int = 0
-    before: Release | None = None
-
-    @classmethod
-    def read(cls, text: str) -> Releases:
-        """From the annotation `RELEASES`, as `write` made it."""
-        fields = json.loads(text)
-        for name in ("stable", "tried", "before"):
-            fields[name] = Release(**fields[name]) if fields.get(name) else None
-        return cls(**fields)
-
-    def write(self) -> str:
-        """As JSON for the annotation `RELEASES`."""
-        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
+def config_map_name(service: str) -> str:
+    return f"{service}-releases"
 
 
-def build_inference_service(settings: ServiceSettings, releases: Releases) -> KubernetesObject:
-    """The InferenceService for these releases, with every field that we manage: an apply takes away
+def front_name(service: str) -> str:
+    """Of our own Service, which outlives promotions."""
+    return f"{service}-serving"
+
+
+def build_inference_service(settings: ServiceSettings, state: State) -> KubernetesObject:
+    """The InferenceService for this state, with every field that we manage: an apply takes away
     what an object leaves out.
     """
-    stable, tried = releases.stable, releases.tried
+    stable, tried = state.stable, state.tried
     is_knative = settings.mode == "Knative"
     # Knative knows one predictor: the next revision, to which it sends a share of the requests
     newest = tried if is_knative and tried else stable
+    least = settings.replicas
     predictor = {
-        **_build_pod(settings, newest),
-        "minReplicas": settings.replicas,
-        "maxReplicas": max(settings.most, settings.replicas),
+        **newest.pod,
+        "name": stable.name,
+        "minReplicas": least,
+        "maxReplicas": max(settings.most, least),
         "scaleMetric": "concurrency" if is_knative else "cpu",
         "scaleTarget": settings.busy,
     }
     spec: dict[str, Any] = {"predictor": predictor}
+    if not is_knative:
+        # KServe's own strategy lets a quarter of the pods go before their successors are ready
+        rolling = {"maxUnavailable": 0, "maxSurge": 1}
+        predictor["deploymentStrategy"] = {"type": "RollingUpdate", "rollingUpdate": rolling}
     if tried and is_knative:
-        predictor["canaryTrafficPercent"] = releases.percent
+        predictor["canaryTrafficPercent"] = state.percent
     elif tried:
-        canary = _build_pod(settings, tried)
-        spec["canary"] = [{"trafficPercent": releases.percent, "predictor": canary}]
+        # KServe takes the pods of a canary that is ready from the stable one's least
+        predictor["minReplicas"] = state.strength + state.pods
+        predictor["maxReplicas"] = max(settings.most, predictor["minReplicas"])
+        canary = {**tried.pod, "name": tried.name, "minReplicas": state.pods}
+        spec["canary"] = [{"trafficPercent": state.percent, "predictor": canary}]
     return {
         "apiVersion": INFERENCE_SERVICES.api_version,
         "kind": "InferenceService",
         "metadata": {
             "name": settings.name,
             "namespace": settings.namespace,
-            "labels": {
-                "app.kubernetes.io/name": "tasteloop",
-                "app.kubernetes.io/managed-by": MANAGER,
-            },
-            "annotations": {
-                MODE: settings.mode,
-                RELEASES: releases.write(),
-                SETTINGS: settings.model_dump_json(exclude={"name", "namespace", "mode"}),
-            },
+            "labels": _LABELS,
+            "annotations": {MODE: settings.mode, **state.annotations},
         },
         "spec": spec,
     }
 
 
-def _build_pod(settings: ServiceSettings, release: Release) -> dict[str, Any]:
-    """The specification of a release's pods."""
+def build_config_map(
+    settings: ServiceSettings, state: State, owner: Mapping[str, Any] | None
+) -> KubernetesObject:
+    """The ConfigMap that holds the state. With the InferenceService, its owner, it is deleted."""
+    metadata = _build_metadata(config_map_name(settings.name), settings.namespace, owner)
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": state.write()}
+
+
+def build_front(
+    settings: ServiceSettings, state: State, owner: Mapping[str, Any]
+) -> KubernetesObject:
+    """Our own Service, which leads to the pods of one slot. KServe's Services bear the slot's name,
+    and go with it.
+    """
+    slot = state.front_slot
+    port = _AGENT_PORT if "logger" in slot.pod else _PORT
+    # a label that KServe gives to the pods of each predictor, whichever release made it
+    selector = {"app": f"isvc.{workload_name(settings.name, slot.name)}"}
+    ports = [{"name": "http", "port": 80, "targetPort": port, "protocol": "TCP"}]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _build_metadata(front_name(settings.name), settings.namespace, owner),
+        "spec": {"selector": selector, "ports": ports},
+    }
+
+
+def _build_metadata(name: str, namespace: str, owner: Mapping[str, Any] | None) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"name": name, "namespace": namespace, "labels": _LABELS}
+    if owner:
+        reference = {
+            "apiVersion": INFERENCE_SERVICES.api_version,
+            "kind": "InferenceService",
+            "name": owner["metadata"]["name"],
+            "uid": owner["metadata"]["uid"],
+        }
+        metadata["ownerReferences"] = [reference]
+    return metadata
+
+
+def build_pod(settings: ServiceSettings, release: Release) -> dict[str, Any]:
+    """The specification of a release's pods: KServe's predictor without name and scaling."""
     # 1. the server's arguments and environment
     arguments = ["--bundle", _MODELS, "--version", release.version]
     arguments += ["--host", "0.0.0.0", "--log-format", "json"]
@@ -203,27 +238,28 @@ def _build_pod(settings: ServiceSettings, release: Release) -> dict[str, Any]:
             env.append({"name": variable, "valueFrom": {"secretKeyRef": secret}})
 
     # 2. ports, resources and probes
-    ports = [{"name": "http1", "containerPort": 8080, "protocol": "TCP"}]
-    if settings.mode == "Standard":  # Knative takes one port
+    ports = [{"name": "http1", "containerPort": _PORT, "protocol": "TCP"}]
+    is_knative = settings.mode == "Knative"
+    if not is_knative:  # Knative takes one port
         ports.append({"name": "grpc", "containerPort": 8081, "protocol": "TCP"})
-    resources = {"cpu": settings.cpu, "memory": settings.memory}
+    # both, always: KServe fills in what a predictor leaves out, and not what a canary does
+    requests = {"cpu": settings.cpu, "memory": settings.memory}
+    limits = {"cpu": settings.cpu_limit or settings.cpu, "memory": settings.memory}
 
     def probe(path: str, **timing: int) -> dict[str, Any]:
-        return {"httpGet": {"path": path, "port": 8080}, "timeoutSeconds": 2, **timing}
+        return {"httpGet": {"path": path, "port": _PORT}, "timeoutSeconds": 2, **timing}
 
-    # 3. the pod
+    # 3. the pod; Knative refuses a grace period and a security context of the pod, and takes the
+    # latter of the container
+    user = {
+        "runAsNonRoot": True,
+        "runAsUser": settings.user,
+        "runAsGroup": settings.user,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
     pod: dict[str, Any] = {
-        "name": release.name,
         "annotations": {_SIDECAR: str(settings.sidecar).lower()},
         "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": _LINGER + _GRACE + 5,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": settings.user,
-            "runAsGroup": settings.user,
-            "fsGroup": settings.user,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
         "containers": [
             {
                 "name": "kserve-container",
@@ -231,7 +267,7 @@ def _build_pod(settings: ServiceSettings, release: Release) -> dict[str, Any]:
                 "args": arguments,
                 "env": env,
                 "ports": ports,
-                "resources": {"requests": resources, "limits": {"memory": settings.memory}},
+                "resources": {"requests": requests, "limits": limits},
                 "startupProbe": probe("/v2/health/live", periodSeconds=1, failureThreshold=120),
                 "readinessProbe": probe("/v2/health/ready", periodSeconds=2, failureThreshold=2),
                 "livenessProbe": probe("/v2/health/live", periodSeconds=10, failureThreshold=3),
@@ -239,13 +275,16 @@ def _build_pod(settings: ServiceSettings, release: Release) -> dict[str, Any]:
                     "allowPrivilegeEscalation": False,
                     "readOnlyRootFilesystem": True,
                     "capabilities": {"drop": ["ALL"]},
+                    **(user if is_knative else {}),
                 },
                 "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
             }
         ],
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "256Mi"}}],
     }
-    if settings.mode == "Standard":  # Knative refuses the field unless a feature of it is on
+    if not is_knative:
+        pod["terminationGracePeriodSeconds"] = _LINGER + _GRACE + 5
+        pod["securityContext"] = {**user, "fsGroup": settings.user}
         pod["topologySpreadConstraints"] = [
             {
                 "maxSkew": 1,

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -21,7 +22,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.cluster.kserve import Config
 from tests.support.cluster.paths import BIN, ROOT, TOOLS
+from tests.support.cluster.webhook import HTTP_ROUTES, serve_webhook
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +49,22 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder / "kubeconfig"
     finally:
         subprocess.run([script, "down", folder], check=False, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def kserve(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
+    """KServe's webhooks and HTTPRoutes on that server; a test that wants a controller starts it."""
+    from serving.cluster.api import call, connect
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(kubeconfig))
+        api = connect()
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    call(api, "POST", definitions, body=HTTP_ROUTES)
+    config = Config(autoscaling="autoscaling/v2beta2")
+    with serve_webhook(api, tmp_path_factory.mktemp("webhook"), config):
+        time.sleep(3)  # the server takes definition and webhook into use when it gets to it
+        yield config
 
 
 @pytest.fixture

@@ -1,8 +1,5 @@
 """Rollouts against a real API server with KServe's CRDs: what it keeps, what it refuses, and who
-wins.
-
-KServe's controller does not run here, so where a test waits it writes the status that the
-controller would write.
+wins; and whole rollouts with the stand-in for KServe's controller and webhooks beside it.
 """
 
 from __future__ import annotations
@@ -10,8 +7,10 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,25 +18,65 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from serving.cluster import inference_service
 from serving.cluster.api import connect
-from serving.cluster.inference_service import Moved, Service
-from serving.cluster.manifest import INFERENCE_SERVICES, MANAGER, Release, Releases
+from serving.cluster.inference_service import HTTP_ROUTES, Moved, Service
+from serving.cluster.legacy import RELEASES, SETTINGS
+from serving.cluster.manifest import (
+    INFERENCE_SERVICES,
+    MANAGER,
+    MODE,
+    build_pod,
+    check_settings,
+    dump_settings,
+)
+from serving.cluster.state import Release, Releases
 from tasteloop.errors import TasteloopError
 from tests.support.cluster.accounts import make_account
+from tests.support.cluster.kserve import Api, Config
+from tests.support.cluster.world import BROKEN, Running
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.timeout(600),
+    pytest.mark.usefixtures("kserve"),
+]
 
 ONE, TWO, THREE = (
     Release(v, f"s3://models/{v}", v * 64, f"registry.example/serving@sha256:{v * 64}")
     for v in "123"
 )
+NEVER = Release("4", "s3://models/4", "4" * 64, f"registry.example/{BROKEN}")
 CRD = INFERENCE_SERVICES.full_name
 PLURAL = INFERENCE_SERVICES.plural
+REPLICAS = 3
 
 
 @pytest.fixture
 def service(api: Any, namespace: str) -> Service:
-    return Service(api, namespace=namespace)
+    return Service(api, namespace=namespace, account=None)
+
+
+@pytest.fixture
+def routed(api: Any, namespace: str) -> None:
+    """The route that KServe has made of a service with slot `a`; nothing runs that changes it."""
+    rules = [{"backendRefs": [{"name": "tasteloop-a-predictor"}]}]
+    body = {
+        "apiVersion": HTTP_ROUTES.api_version,
+        "kind": "HTTPRoute",
+        "metadata": {"name": "tasteloop-predictor"},
+        "spec": {"rules": rules},
+    }
+    Api(api, namespace).create(HTTP_ROUTES.api_version, HTTP_ROUTES.plural, body)
+
+
+@pytest.fixture
+def running(
+    api: Any, namespace: str, kserve: Config, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Running]:
+    monkeypatch.setattr(inference_service, "_RETRY", 0.3)
+    with Running(connect(), namespace, kserve) as controllers:
+        yield controllers
 
 
 def spec(service: Service) -> dict[str, Any]:
@@ -46,60 +85,107 @@ def spec(service: Service) -> dict[str, Any]:
     return present["spec"]
 
 
-def report(service: Service, **status: Any) -> None:
-    """What the controller would write."""
-    from kubernetes.client import CustomObjectsApi
+def count_templates(running: Running) -> dict[str, int]:
+    """How many pod templates each Deployment has had: its ReplicaSets."""
+    counts: dict[str, int] = {}
+    for replica_set in running.api.list("apps/v1", "replicasets"):
+        name = replica_set["metadata"]["ownerReferences"][0]["name"]
+        counts[name] = counts.get(name, 0) + 1
+    return counts
 
-    present = service.read()
-    assert present is not None
-    metadata = present["metadata"]
-    written = {
-        "observedGeneration": metadata["generation"],
-        "deploymentMode": "Standard",
-        "conditions": [{"type": "Ready", "status": "True"}],
-        **status,
+
+def test_a_whole_life_loses_no_request_and_restarts_what_changed_alone(
+    api, namespace, running, say
+):
+    began = time.monotonic()
+    service = Service(api, namespace=namespace, account=None, replicas=REPLICAS, cpu="1000m")
+    service.deploy(ONE, 60)
+    service = Service(api, namespace=namespace)
+    running.watcher.needed = REPLICAS
+
+    for percent in (10, 50, 100):
+        assert service.canary(TWO, percent, 60) == Releases(ONE, TWO, percent)
+    assert count_templates(running) == {"tasteloop-a-predictor": 1, "tasteloop-b-predictor": 1}
+    assert service.promote("2", 60) == Releases(TWO, before=ONE)
+    assert service.deploy(THREE, 60) == Releases(THREE, before=TWO)
+    assert service.rollback(60) == Releases(TWO)
+    with pytest.raises(TasteloopError, match="not ready within"):
+        service.deploy(NEVER, 5)
+    service.rollback(60)
+
+    assert running.watcher.lost == running.watcher.thin == running.errors == []
+    assert running.watcher.looks > 10
+    # v2, v3 and the one that never starts; back is the template that was
+    assert count_templates(running)["tasteloop-b-predictor"] == 3
+    say(f"{running.watcher.looks} looks in {time.monotonic() - began:.0f} s, none lost")
+
+
+def test_a_service_of_the_release_before_is_taken_over_without_an_outage(
+    api, namespace, service, running
+):
+    settings = check_settings("tasteloop", namespace, account=None, replicas=REPLICAS)
+    asked = dump_settings(settings)
+    del asked["mode"], asked["cpu_limit"]
+    known = {"stable": asdict(ONE), "tried": None, "percent": 0, "before": None}
+    labels = {"app.kubernetes.io/name": "tasteloop", "app.kubernetes.io/managed-by": "tasteloop"}
+    annotations = {
+        MODE: "Standard",
+        RELEASES: json.dumps(known),
+        SETTINGS: json.dumps(asked),
     }
-    resource = INFERENCE_SERVICES
-    CustomObjectsApi(service._api).patch_namespaced_custom_object_status(
-        resource.group,
-        resource.version,
-        metadata["namespace"],
-        resource.plural,
-        metadata["name"],
-        {"status": written},
-    )
+    scaling = {"minReplicas": REPLICAS, "maxReplicas": 6, "scaleMetric": "cpu", "scaleTarget": 70}
+    theirs = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": "tasteloop", "labels": labels, "annotations": annotations},
+        "spec": {"predictor": {**build_pod(settings, ONE), "name": "v1", **scaling}},
+    }
+    path = INFERENCE_SERVICES.path(namespace)
+    service._call("POST", path, "create", [("fieldManager", MANAGER)], theirs)
+    deadline = time.monotonic() + 60
+    while running.watcher.ready_pods("tasteloop-v1-predictor") < REPLICAS:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    while not Api(api, namespace).get("gateway.networking.k8s.io/v1", "httproutes", "tasteloop"):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    running.watcher.needed = REPLICAS
+
+    service = Service(api, namespace=namespace)
+    assert service.canary(TWO, 50, 60) == Releases(ONE, TWO, 50)
+    assert count_templates(running) == {"tasteloop-v1-predictor": 1, "tasteloop-a-predictor": 1}
+    assert service.promote("2", 60) == Releases(TWO, before=ONE)
+    assert service.deploy(THREE, 60) == Releases(THREE, before=TWO)
+
+    assert running.watcher.lost == running.watcher.thin == running.errors == []
+    assert service.read()["metadata"]["annotations"] == {MODE: "Standard"}
 
 
-def test_deploy_canary_promote_and_rollback(service):
+def test_a_canary_leaves_the_stable_slot_alone_and_no_trace_when_rolled_back(service, routed):
     assert service.read() is None
     assert service.deploy(ONE) == Releases(ONE)
-    first = spec(service)["predictor"]
-    assert service.canary(TWO, 10) == Releases(ONE, TWO, 10)
+    before = spec(service)
+    assert service.canary(TWO, 10) == Releases(ONE, TWO, 0)  # its pods come before its share
     (canary,) = spec(service)["canary"]
-    assert spec(service)["predictor"] == first  # the stable one is left alone
-    assert canary["trafficPercent"] == 10 and canary["predictor"]["name"] == "v2"
-    assert service.canary(TWO, 50).percent == 50
-    with pytest.raises(TasteloopError, match="v2 is tried with 50 percent"):
+    assert canary["trafficPercent"] == 0 and canary["predictor"]["name"] == "b"
+    assert spec(service)["predictor"]["containers"] == before["predictor"]["containers"]
+    with pytest.raises(TasteloopError, match="v2 is tried with 0 percent"):
         service.canary(THREE, 10)
     with pytest.raises(TasteloopError, match="v2 is tried here, not v3"):
         service.promote("3")
-
-    assert service.promote("2") == Releases(TWO, before=ONE)
-    assert "canary" not in spec(service)  # what an apply leaves out is taken away
-    assert canary["predictor"].items() <= spec(service)["predictor"].items()
-    assert service.promote("2") == Releases(TWO, before=ONE)  # once more changes nothing
     assert service.rollback() == Releases(ONE)
-    assert spec(service)["predictor"] == first
+    assert spec(service) == before  # what an apply leaves out is taken away
     with pytest.raises(TasteloopError, match="nothing to go back to"):
         service.rollback()
 
 
-def test_a_canary_that_is_rolled_back_leaves_no_trace(service):
+def test_a_deployment_and_its_rollback_keep_the_slot(service):
     service.deploy(ONE)
-    before = spec(service)
-    service.canary(TWO, 10)
+    first = spec(service)["predictor"]
+    assert service.deploy(TWO) == Releases(TWO, before=ONE)
+    assert spec(service)["predictor"]["name"] == first["name"] == "a"
     assert service.rollback() == Releases(ONE)
-    assert spec(service) == before
+    assert spec(service)["predictor"] == first
 
 
 def test_in_knative_mode_the_share_is_the_predictors(api, namespace):
@@ -118,16 +204,20 @@ def test_in_knative_mode_the_share_is_the_predictors(api, namespace):
         Service(api, namespace=namespace, mode="Standard").deploy(ONE)
 
 
-def test_settings_stay_with_the_object_and_one_can_be_changed(api, namespace):
+def test_settings_stay_with_the_service_and_one_can_be_changed(api, namespace, routed):
     Service(api, namespace=namespace, replicas=3, cpu="500m").deploy(ONE)
     Service(api, namespace=namespace, memory="4Gi").deploy(ONE)
     Service(api, namespace=namespace).canary(TWO, 1)
-    predictor = spec(Service(api, namespace=namespace))["predictor"]
-    assert predictor["minReplicas"] == 3
-    assert predictor["containers"][0]["resources"]["requests"] == {"cpu": "500m", "memory": "4Gi"}
+    predictor, (canary,) = (
+        spec(Service(api, namespace=namespace))[k] for k in ("predictor", "canary")
+    )
+    assert predictor["minReplicas"] - canary["predictor"]["minReplicas"] == 3
+    for one in (predictor, canary["predictor"]):
+        resources = {"cpu": "500m", "memory": "4Gi"}
+        assert one["containers"][0]["resources"] == {"requests": resources, "limits": resources}
 
 
-def test_all_of_it_is_managed_by_us_as_applied(service):
+def test_all_of_it_is_managed_by_us_as_applied(service, routed):
     service.deploy(ONE)
     service.canary(TWO, 10)
     present = service.read()
@@ -137,14 +227,15 @@ def test_all_of_it_is_managed_by_us_as_applied(service):
     assert ours == {(MANAGER, "Apply")}
 
 
-def test_the_server_refuses_a_wrong_manifest_and_says_where(api, namespace):
-    with pytest.raises(TasteloopError, match=r"refuses the manifest: .*requests\.cpu"):
-        Service(api, namespace=namespace, cpu="lots").deploy(ONE)
+def test_the_server_refuses_a_wrong_manifest_and_nothing_is_recorded(api, namespace):
+    nobody = 2**70  # no number of a user that Kubernetes can hold
+    with pytest.raises(TasteloopError, match="refuses the manifest"):
+        Service(api, namespace=namespace, user=nobody).deploy(ONE)
     service = Service(api, namespace=namespace)
     assert service.read() is None
     service.deploy(ONE)
     with pytest.raises(TasteloopError, match="refuses the manifest"):
-        Service(api, namespace=namespace, memory="much").canary(TWO, 10)
+        Service(api, namespace=namespace, user=nobody).deploy(TWO)
     assert service.releases() == Releases(ONE)
 
 
@@ -161,14 +252,15 @@ def between(service: Service, what: Callable[[], Any]) -> None:
     service._refuse_dropped_field = check_and_let_happen  # type: ignore[method-assign]
 
 
-def test_of_two_promoters_one_is_told_that_it_lost(api, namespace, service):
+def test_of_two_promoters_one_is_told_that_it_lost(api, namespace, service, routed):
     other = Service(api, namespace=namespace)
     service.deploy(ONE)
     service.canary(TWO, 10)
     between(service, other.rollback)
     with pytest.raises(Moved, match="changed by someone else meanwhile"):
-        service.promote("2")
+        service.canary(TWO, 100)
     assert service.releases() == Releases(ONE)  # the other's word stands
+    assert "canary" not in spec(service)
 
 
 def test_of_two_that_make_it_at_once_one_is_told_that_it_lost(api, namespace, service):
@@ -179,7 +271,7 @@ def test_of_two_that_make_it_at_once_one_is_told_that_it_lost(api, namespace, se
     assert service.releases() == Releases(TWO)
 
 
-def test_of_many_canaries_at_once_exactly_one_begins(api, namespace, kubeconfig):
+def test_of_many_canaries_at_once_exactly_one_begins(api, namespace, kubeconfig, routed):
     Service(api, namespace=namespace).deploy(ONE)
     ends: list[str] = []
     start = threading.Barrier(6)
@@ -202,21 +294,21 @@ def test_of_many_canaries_at_once_exactly_one_begins(api, namespace, kubeconfig)
     assert all("meanwhile" in end or "is tried" in end for end in ends if end != "began")
 
 
-def test_someone_elses_field_is_not_taken_over(api, namespace, service):
+def test_someone_elses_field_is_not_taken_over(api, namespace, service, routed):
     service.deploy(ONE)
     service.canary(TWO, 10)
     theirs = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
         "metadata": {"name": "tasteloop", "namespace": namespace},
-        "spec": {"predictor": {"minReplicas": 9}},
+        "spec": {"predictor": {"minReplicas": 5}},
     }
     path = f"{INFERENCE_SERVICES.path(namespace)}/tasteloop"
     service._call(
         "PATCH", path, "patch", [("fieldManager", "autoscaler"), ("force", "true")], theirs
     )
     with pytest.raises(TasteloopError, match="someone else manages a part of .*minReplicas"):
-        service.promote("2")
+        service.canary(TWO, 100)
 
 
 class Proxy:
@@ -271,8 +363,9 @@ def through_a_proxy(
 
 @pytest.mark.parametrize("cut", ["request", "answer"])
 def test_a_connection_that_is_lost_midway_is_either_done_or_not_and_is_told(
-    kubeconfig, namespace, tmp_path, monkeypatch, service, cut
+    kubeconfig, namespace, tmp_path, monkeypatch, service, routed, cut
 ):
+    service.deploy(THREE)
     service.deploy(ONE)
     service.canary(TWO, 10)
     with through_a_proxy(kubeconfig, tmp_path, monkeypatch) as (proxy, api):
@@ -288,13 +381,15 @@ def test_a_connection_that_is_lost_midway_is_either_done_or_not_and_is_told(
 
         monkeypatch.setattr(cutting, "_apply", applied)
         if cut == "answer":  # it arrived: the object says so
-            assert cutting.promote("2") == Releases(TWO, before=ONE)
+            assert cutting.rollback() == Releases(ONE, before=THREE)
         else:
-            with pytest.raises(TasteloopError, match="nothing was changed: the same command again"):
-                cutting.promote("2")
-            assert service.releases() == Releases(ONE, TWO, 10)
-            monkeypatch.undo()
-        assert service.promote("2") == Releases(TWO, before=ONE)
+            with pytest.raises(TasteloopError, match="was not changed: the same command again"):
+                cutting.rollback()
+            assert "canary" in spec(service)
+            # what was asked is recorded, and done before anything else is
+            assert service.rollback() == Releases(ONE, before=THREE)
+        assert "canary" not in spec(service)
+        assert service.rollback() == Releases(THREE)
 
 
 def test_a_server_that_is_not_there_is_one_sentence(kubeconfig, tmp_path, monkeypatch):
@@ -305,19 +400,21 @@ def test_a_server_that_is_not_there_is_one_sentence(kubeconfig, tmp_path, monkey
             Service(api).releases()
 
 
-def test_the_promoters_role_suffices_for_all_and_the_monitors_for_looking(api, namespace):
+def test_the_promoters_role_suffices_for_all_and_the_monitors_for_looking(api, namespace, routed):
     promoter = Service(make_account(api, namespace, "tasteloop-promoter"), namespace=namespace)
     promoter.deploy(ONE)
     promoter.canary(TWO, 10)
-    promoter.promote("2")
+    promoter.rollback()
+    promoter.deploy(TWO)
     promoter.rollback()
     monitor = Service(make_account(api, namespace, "tasteloop-monitor"), namespace=namespace)
     assert monitor.releases() == Releases(ONE)
+    assert "there is no Deployment" in monitor.pending()
     with pytest.raises(TasteloopError, match=f"may not patch {PLURAL}.*tasteloop-promoter"):
         monitor.canary(TWO, 10)
-    with pytest.raises(TasteloopError, match=f"may not read {PLURAL}"):
+    with pytest.raises(TasteloopError, match=f"may not get {PLURAL}"):
         Service(make_account(api, namespace, "tasteloop-serving"), namespace=namespace).releases()
-    with pytest.raises(TasteloopError, match="may not read"):  # a promoter of this service only
+    with pytest.raises(TasteloopError, match="may not get"):  # a promoter of this service only
         Service(promoter._api, "other", namespace).releases()
 
 
@@ -331,23 +428,6 @@ def test_a_token_that_is_not_known_and_a_namespace_that_is_not_there(api, namesp
         Service(client.ApiClient(configuration), namespace=namespace).releases()
     with pytest.raises(TasteloopError, match="there is no namespace nowhere"):
         Service(api, namespace="nowhere").deploy(ONE)
-
-
-def test_waiting_ends_when_the_controller_has_done_it(service):
-    service.deploy(ONE)
-    with pytest.raises(
-        TasteloopError, match="not ready within 1 s: KServe has not seen the change yet"
-    ):
-        service.wait(1)
-    report(service)
-    service.wait(10)
-    service.canary(TWO, 10)
-    report(service, canaryStatuses=[{"name": "v2", "ready": True, "trafficPercent": 10}])
-    service.wait(10)
-    assert service.pending() is None
-    report(service, modelStatus={"transitionStatus": "BlockedByFailedLoad"})
-    with pytest.raises(TasteloopError, match="cannot be loaded"):
-        service.wait(10)
 
 
 def test_a_foreign_service_of_that_name_is_left_alone(api, namespace, service):
@@ -386,7 +466,7 @@ def another_crd(api: Any, change: Callable[[dict[str, Any]], Any]) -> Iterator[N
         time.sleep(3)
 
 
-def test_a_field_that_an_older_kserve_would_drop_is_not_ignored(api, namespace, service):
+def test_a_field_that_an_older_kserve_would_drop_is_not_ignored(api, namespace, service, routed):
     def without(crd: dict[str, Any]) -> None:
         del crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"][
             "properties"

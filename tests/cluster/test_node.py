@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from serving.client import Client
-from serving.cluster.manifest import Release
+from serving.cluster.state import Release
 from tests.support.cluster import launcher, node
 from tests.support.cluster.graph import (
     STEPS,

@@ -304,6 +304,7 @@ def test_every_command_with_a_profile_refuses_one_that_cannot_be_read(cli, tmp_p
 SETTING = {
     "simulate": "prepare.horizon",
     "cluster deploy": "replicas",
+    "cluster canary": "replicas",
     "cluster manifest": "replicas",
 }
 

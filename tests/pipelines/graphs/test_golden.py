@@ -7,6 +7,7 @@ After a change that is meant: `make golden`, then read `git diff tests/golden`.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,15 @@ import yaml
 from pipelines.graphs.compile import GRAPHS, compile_to
 from pipelines.graphs.trainjob import build_trainjob
 from pipelines.settings import load_settings
+from serving.cluster.api import KubernetesObject
 from serving.cluster.manifest import (
-    Release,
-    Releases,
+    build_front,
     build_inference_service,
+    build_pod,
+    build_state,
     check_settings,
 )
+from serving.cluster.state import Release, Slot
 from serving.cluster.trainjob import complete_job
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
@@ -39,6 +43,14 @@ def same(name: str, content: str) -> None:
     )
 
 
+def dump(document: KubernetesObject) -> str:
+    class Plain(yaml.SafeDumper):
+        def ignore_aliases(self, data: object) -> bool:
+            return True
+
+    return str(yaml.dump(document, Dumper=Plain, sort_keys=False, width=120))
+
+
 @pytest.mark.parametrize("name", GRAPHS)
 def test_each_graph_for_a_cluster(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TASTELOOP_IMAGE", "registry.example/tasteloop-python@sha256:" + "0" * 64)
@@ -49,13 +61,17 @@ def test_each_graph_for_a_cluster(name, tmp_path, monkeypatch):
 
 
 def test_the_inference_service_with_a_canary():
-    releases = [
+    one, two = (
         Release(v, f"s3://models/{v}", v * 64, f"registry.example/serving@sha256:{v * 64}")
         for v in ("1", "2")
-    ]
+    )
     settings = check_settings("tasteloop", "tasteloop", journal="http://tasteloop-journal:8082")
-    service = build_inference_service(settings, Releases(*releases, 10))
-    same("inferenceservice.yaml", yaml.safe_dump(service, sort_keys=False, width=120))
+    tried = Slot("b", two, build_pod(settings, two))
+    state = replace(build_state(settings, one), tried=tried, percent=10, pods=1, strength=2)
+    service = build_inference_service(settings, state)
+    front = build_front(settings, state, {"metadata": {"name": "tasteloop", "uid": "0"}})
+    same("inferenceservice.yaml", dump(service))
+    same("service.yaml", dump(front))
 
 
 def test_the_trainjob_of_two_nodes_with_four_gpus():

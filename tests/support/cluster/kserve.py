@@ -413,8 +413,8 @@ class KServe:
 
     def _reconcile_route(self, service: Object) -> None:
         """reconcilers/ingress: createRawTopLevelHTTPRoute, createRawPredictorHTTPRoute and
-        applyCanaryWeights (httproute_reconciler.go), or createRawIngress (kube_ingress_reconciler.go),
-        once the predictor is ready.
+        applyCanaryWeights (httproute_reconciler.go), or createRawIngress
+        (kube_ingress_reconciler.go), once the predictor is ready.
         """
         name, spec, status = service["metadata"]["name"], service["spec"], service["status"]
         slot = spec["predictor"].get("name", "")
@@ -535,7 +535,9 @@ class KServe:
     @staticmethod
     def _set(status: Object, kind: str, value: str, reason: str, message: str) -> None:
         conditions = [c for c in status.get("conditions", []) if c["type"] != kind]
-        conditions.append({"type": kind, "status": value, "reason": reason, "message": message})
+        words = {"reason": reason, "message": message}
+        said = {key: word for key, word in words.items() if word}
+        conditions.append({"type": kind, "status": value, **said})
         status["conditions"] = sorted(conditions, key=lambda condition: str(condition["type"]))
 
 

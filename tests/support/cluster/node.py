@@ -19,7 +19,8 @@ from typing import Any
 import httpx
 import yaml
 
-from serving.cluster.manifest import Release, Releases, ServiceSettings, build_inference_service
+from serving.cluster.manifest import ServiceSettings, build_pod
+from serving.cluster.state import Release
 from tests.support.cluster.graph import (
     LAUNCHER,
     MOUNT,
@@ -216,9 +217,8 @@ def deployment(release: Release, stores: Stores) -> dict[str, Any]:
     by another.
     """
     settings = ServiceSettings(namespace=SPACE, cpu="250m", memory="1Gi", replicas=REPLICAS)
-    pod = build_inference_service(settings, Releases(release))["spec"]["predictor"]
-    for key in ("name", "annotations", "minReplicas", "maxReplicas", "scaleMetric", "scaleTarget"):
-        pod.pop(key)
+    pod = build_pod(settings, release)
+    pod.pop("annotations")
     (container,) = pod["containers"]
     container["env"] = [
         variable for variable in container["env"] if variable["name"] != "STORAGE_URI"

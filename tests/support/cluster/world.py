@@ -18,11 +18,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.cluster.api import ConnectionLost, Refusal
+from serving.cluster.api import ConnectionLost, Refusal, call
 from tests.support.cluster import knative
 from tests.support.cluster.kserve import Api, Config, KServe, admit
 from tests.support.cluster.memory import MemoryApi, Object
 
+NODE = "stand-in"
 BROKEN = "never-starts"  # an image with this in its name has pods that never start
 
 
@@ -47,6 +48,7 @@ class Watcher:
     Attributes:
         needed: pods that all requests need, by which a backend's share is judged; 0: not yet.
         lost: moments at which a request would have been lost or refused, in words.
+        looks: how often it looked.
         thin: moments at which a backend had fewer ready pods than its share needs.
     """
 
@@ -54,13 +56,14 @@ class Watcher:
     name: str = "tasteloop"
     front: str = "tasteloop-serving"
     needed: int = 0
+    looks: int = 0
     lost: list[str] = field(default_factory=list)
     thin: list[str] = field(default_factory=list)
-    addresses: set[str] = field(default_factory=set)
 
     def look(self) -> None:
         if not self.needed:
             return
+        self.looks += 1
         for backend, share in self.backends().items():
             ready = self.ready_pods(backend)
             if ready == 0:
@@ -93,6 +96,9 @@ class Watcher:
 
 
 def is_ready(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod gets requests: it is ready and does not end."""
+    if "deletionTimestamp" in pod["metadata"]:
+        return False
     conditions = (pod.get("status") or {}).get("conditions") or []
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
@@ -111,6 +117,7 @@ class World:
         self.client.after_write.append(self._watch)
         self.clock = Clock(self.move)
         self.templates: dict[str, list[str]] = {}  # each Deployment's, by name, in order
+        self.load: dict[str, int] = {}  # pods that the requests to a Deployment ask for
         self._watching = False
         self._pods = 0
 
@@ -138,13 +145,34 @@ class World:
                 self.api.update("v1", "pods", pod, "/status")
         for deployment in self.api.list("apps/v1", "deployments"):
             self._report(deployment)
+        for service in self.api.list("v1", "services"):
+            self._point(service)
+
+    def _point(self, service: Object) -> None:
+        """The endpoints' controller: which ready pods a Service leads to."""
+        selector = ",".join(f"{k}={v}" for k, v in service["spec"]["selector"].items())
+        pods = [pod for pod in self.api.list("v1", "pods", selector) if is_ready(pod)]
+        addresses = [{"targetRef": {"name": pod["metadata"]["name"]}} for pod in pods]
+        name = service["metadata"]["name"]
+        subsets = [{"addresses": addresses}] if addresses else []
+        present = self.api.get("v1", "endpoints", name)
+        if present is None:
+            body = {"metadata": {"name": name}, "subsets": subsets}
+            self.api.create("v1", "endpoints", body)
+        elif present["subsets"] != subsets:
+            present["subsets"] = subsets
+            self.api.update("v1", "endpoints", present)
 
     def _scale(self, scaler: Object) -> None:
-        """An autoscaler of an idle service: always as few as allowed."""
+        """An autoscaler that does not hesitate: as many pods as the load asks for (none, where
+        nothing is said of it), within the bounds.
+        """
         name, bounds = scaler["spec"]["scaleTargetRef"]["name"], scaler["spec"]
+        asked = max(self.load.get(name, 0), bounds["minReplicas"])
+        asked = min(asked, bounds["maxReplicas"])
         deployment = self.api.get("apps/v1", "deployments", name)
-        if deployment and deployment["spec"]["replicas"] != bounds["minReplicas"]:
-            deployment["spec"]["replicas"] = bounds["minReplicas"]
+        if deployment and deployment["spec"]["replicas"] != asked:
+            deployment["spec"]["replicas"] = asked
             self.api.update("apps/v1", "deployments", deployment)
 
     def _collect(self, names: set[str]) -> None:
@@ -224,19 +252,24 @@ def _default_deployment(plural: str, old: Object | None, new: Object) -> None:
 
 
 class Running:
-    """The stand-ins beside a real API server, in a thread of their own: KServe's controller, and
-    a kubelet that says of each pod that it is ready (an image that never starts excepted).
+    """The stand-ins beside a real API server, in a thread of their own: KServe's controller, and a
+    kubelet of one node that says of each pod that it is ready (an image that never starts
+    excepted), and lets go of those that are deleted.
     """
 
     def __init__(self, client: Any, namespace: str, config: Config) -> None:
         self.api = Api(client, namespace)
         self.kserve = KServe(client, config, namespace)
         self.watcher = Watcher(self.api)
-        self.errors: list[Exception] = []
+        self.errors: list[str] = []
+        self._addresses, self._beaten = 0, 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Running:
+        body = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}}
+        with suppress(Refusal):  # another test made it
+            call(self.api.client, "POST", "/api/v1/nodes", body=body)
         self._thread.start()
         return self
 
@@ -246,21 +279,70 @@ class Running:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            try:
-                self.kserve.reconcile()
-                self._start_pods()
-                self.watcher.look()
-            except (ConnectionLost, Refusal) as error:
-                self.errors.append(error)
-            time.sleep(0.2)
+            for turn in (
+                self._beat,
+                self.kserve.reconcile,
+                self._scale,
+                self._run_pods,
+                self.watcher.look,
+            ):
+                try:
+                    turn()
+                except (ConnectionLost, Refusal) as error:
+                    # what another controller wrote meanwhile is read again at the next turn
+                    if getattr(error, "status", 0) not in (404, 409):
+                        self.errors.append(f"{turn.__name__}: {error}")
+            time.sleep(0.1)
 
-    def _start_pods(self) -> None:
+    def _beat(self) -> None:
+        """Without a heartbeat the node's pods would be called unready."""
+        if time.monotonic() < self._beaten + 5:
+            return
+        self._beaten = time.monotonic()
+        path, now = f"/api/v1/nodes/{NODE}", _now()
+        node = call(self.api.client, "GET", path)
+        ready = {"type": "Ready", "status": "True", "reason": "StandIn"}
+        times = {"lastHeartbeatTime": now, "lastTransitionTime": now}
+        node["status"] = {**node.get("status", {}), "conditions": [{**ready, **times}]}
+        call(self.api.client, "PUT", f"{path}/status", body=node)
+
+    def _scale(self) -> None:
+        """What the server's own autoscaler does every fifteen seconds."""
+        for scaler in self.api.list(self.kserve.config.autoscaling, "horizontalpodautoscalers"):
+            name, least = scaler["spec"]["scaleTargetRef"]["name"], scaler["spec"]["minReplicas"]
+            deployment = self.api.get("apps/v1", "deployments", name)
+            if deployment and deployment["spec"]["replicas"] != least:
+                deployment["spec"]["replicas"] = least
+                self.api.update("apps/v1", "deployments", deployment)
+
+    def _run_pods(self) -> None:
         for pod in self.api.list("v1", "pods"):
-            if is_ready(pod) or BROKEN in pod["spec"]["containers"][0]["image"]:
-                continue
-            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            kinds = ("Initialized", "Ready", "ContainersReady", "PodScheduled")
-            conditions = [{"type": k, "status": "True", "lastTransitionTime": now} for k in kinds]
-            pod["status"] = {**pod["status"], "phase": "Running", "conditions": conditions}
-            with suppress(Refusal):  # it was deleted meanwhile
-                self.api.update("v1", "pods", pod, "/status")
+            name = pod["metadata"]["name"]
+            path = self.api.path("v1", "pods", name)
+            if "deletionTimestamp" in pod["metadata"]:
+                call(self.api.client, "DELETE", path, [("gracePeriodSeconds", "0")])
+            elif "nodeName" not in pod["spec"]:
+                target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
+                binding = {"metadata": {"name": name}, "target": target}
+                kinds = {"apiVersion": "v1", "kind": "Binding"}
+                call(self.api.client, "POST", f"{path}/binding", body={**kinds, **binding})
+            elif not is_ready(pod) and BROKEN not in pod["spec"]["containers"][0]["image"]:
+                self._start(pod)
+
+    def _start(self, pod: Object) -> None:
+        self._addresses += 1
+        address = f"10.1.{self._addresses // 250}.{self._addresses % 250 + 1}"
+        kinds = ("Initialized", "Ready", "ContainersReady", "PodScheduled")
+        conditions = [{"type": k, "status": "True", "lastTransitionTime": _now()} for k in kinds]
+        pod["status"] = {
+            **pod["status"],
+            "phase": "Running",
+            "conditions": conditions,
+            "podIP": address,
+            "podIPs": [{"ip": address}],
+        }
+        self.api.update("v1", "pods", pod, "/status")
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
