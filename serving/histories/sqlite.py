@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import secrets
 import sqlite3
 import threading
@@ -48,6 +49,8 @@ from tasteloop.behaviour.events import Event
 from tasteloop.errors import TasteloopError
 from tasteloop.files import make_directory, read_json, write_json
 
+logger = logging.getLogger(__name__)
+
 SHARDS = 4
 """Files of a new store. More of them write more at once where the disk flushes several files in
 parallel; the number of a store that exists is its own."""
@@ -56,6 +59,12 @@ _DESCRIPTION = "store.json"
 _LOCK = "store.lock"
 _FORMAT = 1
 _KEYS_STAY = DAY  # µs
+# A commit that has to move 1,000 pages (SQLite's default) into the file makes its callers wait for
+# as many random writes. So a thread moves them beside the commits, and a commit only where that
+# thread does not keep up.
+_MOVED = 2 * 2**20  # bytes of a log from which on it is moved
+_OVERDUE = 16_000  # pages of a log, 64 MB, that a commit moves itself
+_INTERVAL = 0.5  # seconds
 _LOADED = 2_000  # histories of one commit of `load`
 _OUTGOING = 5_000  # events of one file for the monitor
 _TABLES = """
@@ -108,6 +117,10 @@ class SqliteHistories:
             Writer(shard.write, max(1, waiting // count), f"histories-{n}")
             for n, shard in enumerate(self._shards)
         ]
+        self._closed = threading.Event()
+        self._mover = threading.Thread(target=self._move_logs, name="histories-log", daemon=True)
+        if alone:
+            self._mover.start()
 
     def append(self, user: str, events: Sequence[StoredEvent], now: int) -> Future[Appended]:
         return self._writer(user).submit(Change("append", user, now, events))
@@ -169,20 +182,34 @@ class SqliteHistories:
             row = self._reader(number).execute("SELECT count(*), sum(events) FROM histories")
             of_shard, of_events = row.fetchone()
             users, events = users + of_shard, events + (of_events or 0)
-            size += sum(
-                path.stat().st_size
-                for path in (file, file.with_name(f"{file.name}-wal"))
-                if path.exists()
-            )
+            size += sum(path.stat().st_size for path in (file, _log(file)) if path.exists())
         return Statistics(users, events, size)
 
     def close(self) -> None:
         for writer in self._writers:
             writer.close()
+        self._closed.set()
+        if self._mover.ident is not None:
+            self._mover.join()
         for shard in self._shards:
             shard.close()
         if self._lock is not None:
             self._lock.close()
+
+    def _move_logs(self) -> None:
+        """Move what the logs hold into the files, beside the commits."""
+        connections = [_connect(file) for file in self._files]
+        while not self._closed.wait(_INTERVAL):
+            for file, connection in zip(self._files, connections, strict=True):
+                log = _log(file)
+                if not log.exists() or log.stat().st_size < _MOVED:
+                    continue
+                try:
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                except sqlite3.Error as error:  # a full disk, which commits tell
+                    logger.debug("the log of %s was not moved: %s", file.name, error)
+        for connection in connections:
+            connection.close()
 
     def _number(self, subject: str) -> int:
         return int(subject[:8], 16) % len(self._files)
@@ -318,10 +345,16 @@ class _Shard:
                 raise
 
 
+def _log(file: Path) -> Path:
+    """SQLite's write-ahead log of a file."""
+    return file.with_name(f"{file.name}-wal")
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
+    connection.execute(f"PRAGMA wal_autocheckpoint={_OVERDUE}")
     return connection
 
 

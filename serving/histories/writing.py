@@ -92,8 +92,11 @@ class Writer:
                     self._changed.wait()
                 taken = [self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))]
                 self._weight -= sum(change.weight for change in taken)
+            # What nobody waits for any more is not begun; what is begun cannot be cancelled.
+            taken = [change for change in taken if change.future.set_running_or_notify_cancel()]
             try:
-                self._write(taken)
+                if taken:
+                    self._write(taken)
             except Exception as error:
                 if not isinstance(error, StoreAway):
                     logger.warning("%d changes of histories were not stored: %s", len(taken), error)

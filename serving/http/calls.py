@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from typing import Any
 
 from kserve.errors import InvalidInput
 
+from serving.answering.batching import DeadlineExceeded
+from serving.answering.call import CALL
 from serving.headers import TIMEOUT_HEADER
 from serving.http import v2
 from serving.journal.answered import is_request_id
@@ -36,3 +40,19 @@ def deadline(headers: Mapping[str, str], most: float) -> float:
             f"{TIMEOUT_HEADER} is {header[:40]!r}; it must be a whole number of milliseconds above 0"
         )
     return time.monotonic() + min(most, milliseconds / 1000)
+
+
+async def in_time(answer: Awaitable[Any]) -> Any:
+    """An answer, until the deadline of the current call.
+
+    Raises:
+        DeadlineExceeded: it was not there by then. What was to be stored may be stored anyway.
+    """
+    try:
+        async with asyncio.timeout_at(CALL.get().deadline):
+            return await answer
+    except TimeoutError:
+        raise DeadlineExceeded(
+            "the deadline passed first; what was sent may be stored all the same: send it again, its ids or its "
+            "idempotency key keep it from counting twice"
+        ) from None

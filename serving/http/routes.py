@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -11,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from serving.answering.batching import DeadlineExceeded, QueueFull
+from serving.answering.batching import QueueFull
 from serving.answering.call import CALL
 from serving.histories.service import HistoryService
 from serving.http.access import Access
+from serving.http.calls import in_time
 from serving.journal.answered import now
 from serving.journal.feedback import parse_feedback
 from serving.journal.tokens import FeedbackTokens
@@ -59,7 +60,7 @@ def history_routes(histories: HistoryService, access: Access) -> list[Route]:
     async def take_events(request: Request) -> Response:
         headers = CALL.get().headers
         taken = histories.take(headers.get("content-type", ""), headers, await request.body())
-        return _json(await _in_time(taken), 202)
+        return _json(await in_time(taken), 202)
 
     async def answer_user(request: Request) -> Response:
         user = request.path_params["user"]
@@ -67,30 +68,14 @@ def history_routes(histories: HistoryService, access: Access) -> list[Route]:
             raise TasteloopError(f"a user is named by 1 to {LONGEST_USER} characters")
         if request.method == "DELETE":
             access.require_admin(CALL.get().is_admin, "erase histories")
-            return _json(await _in_time(histories.erase(user)))
+            return _json(await in_time(histories.erase(user)))
         access.require_admin(CALL.get().is_admin, "show histories")
-        return _json(await _in_time(histories.export(user)))
+        return _json(await in_time(histories.export(user)))
 
     return [
         Route("/v1/events", take_events, methods=["POST"]),
         Route("/v1/users/{user:path}", answer_user, methods=["GET", "DELETE"]),
     ]
-
-
-async def _in_time(answer: Awaitable[Any]) -> Any:
-    """An answer, until the deadline of the current call.
-
-    Raises:
-        DeadlineExceeded: it was not there by then. What was to be stored may be stored anyway.
-    """
-    try:
-        async with asyncio.timeout_at(CALL.get().deadline):
-            return await answer
-    except TimeoutError:
-        raise DeadlineExceeded(
-            "the deadline passed first; what was sent may be stored all the same: send it again, its ids or its "
-            "idempotency key keep it from counting twice"
-        ) from None
 
 
 def _json(content: Any, status: int = 200) -> Response:

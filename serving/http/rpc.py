@@ -8,7 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
+from google.protobuf.json_format import MessageToDict, ParseDict  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.struct_pb2 import Struct  # type: ignore[import-untyped]
 from kserve.errors import InvalidInput, ModelNotFound
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
@@ -18,10 +20,11 @@ from kserve.protocol.grpc.servicer import InferenceServicer
 
 from serving.answering.call import CALL, Call
 from serving.headers import REQUEST_ID_HEADER, TOKEN_HEADER
+from serving.histories.service import HistoryService
 from serving.http import connections, v2
 from serving.http.addresses import address, port_is_taken
 from serving.http.admission import Admission
-from serving.http.calls import deadline, request_id
+from serving.http.calls import deadline, in_time, request_id
 from serving.http.connection_limits import fit_open_files
 from serving.http.faults import fault
 from serving.http.repository import Repository
@@ -154,6 +157,29 @@ class _Servicer(InferenceServicer):  # type: ignore[misc]
             raise ModelNotFound(f"{name} version {version}")
 
 
+HISTORIES_SERVICE = "tasteloop.v1.Histories"
+"""`Append` takes and answers what `POST /v1/events` does, each as a google.protobuf.Struct."""
+
+
+def _history_methods(histories: HistoryService) -> grpc.GenericRpcHandler:
+    """The service of histories. Its messages are well-known types: a caller needs no other file."""
+
+    async def append(request: Struct, _: grpc.aio.ServicerContext) -> Struct:
+        fields = MessageToDict(request)
+        rows = fields.get("events")
+        if set(fields) != {"events"} or not isinstance(rows, list):
+            raise InvalidInput('the message must have the field "events", a list, and no other')
+        key = CALL.get().headers.get("idempotency-key")
+        body = request.SerializeToString(deterministic=True)
+        answer = await in_time(histories.store_rows(rows, key, body))
+        return ParseDict(answer, Struct())
+
+    method = grpc.unary_unary_rpc_method_handler(
+        append, Struct.FromString, Struct.SerializeToString
+    )
+    return grpc.method_handlers_generic_handler(HISTORIES_SERVICE, {"Append": method})
+
+
 class Rpc(GRPCServer):  # type: ignore[misc]
     """kserve's gRPC server, on an address that it shares with no other server."""
 
@@ -195,6 +221,9 @@ class Rpc(GRPCServer):  # type: ignore[misc]
             ],
         )
         add_GRPCInferenceServiceServicer_to_server(self._questions, self._server)
+        histories = self._admission.live.histories
+        if histories is not None:
+            self._server.add_generic_rpc_handlers((_history_methods(histories),))
         try:
             port = self._server.add_insecure_port(address(settings.host, settings.grpc_port))
         except RuntimeError:

@@ -124,6 +124,35 @@ def test_more_than_may_wait_is_refused_and_one_request_of_any_size_is_not() -> N
     writer.close()
 
 
+def test_what_was_committed_is_moved_into_the_file_beside_the_commits(tmp_path: Path) -> None:
+    store = SqliteHistories(tmp_path, shards=1)
+    draw, deadline = random.Random(7), time.monotonic() + 30
+    while (tmp_path / "00.db").stat().st_size < 2**20:
+        assert time.monotonic() < deadline
+        acts = [event(n, item=draw.randbytes(2_000).hex()) for n in range(40)]
+        append(store, *acts, user=draw.randbytes(16).hex())
+        time.sleep(0.02)
+
+    log = (tmp_path / "00.db-wal").stat().st_size
+    assert log < 16 * 2**20
+    store.close()
+
+
+def test_a_change_that_nobody_waits_for_is_not_begun_and_harms_no_neighbour(
+    tmp_path: Path,
+) -> None:
+    store = SqliteHistories(tmp_path, shards=1)
+    changes = [store.append(USER, [event(n)], NOW) for n in range(200)]
+    cancelled = [n for n in range(1, 200, 2) if changes[n].cancel()]
+
+    kept = [change.result(30) for n, change in enumerate(changes) if n not in cancelled]
+
+    assert cancelled and all(appended.outcomes == ("new",) for appended in kept)
+    stored = {int.from_bytes(each.id, "big") for each in store.read(USER, NOW).events}
+    assert stored == set(range(200)) - set(cancelled)
+    store.close()
+
+
 def test_all_that_counts_reaches_the_monitor_once_and_in_whole_files(tmp_path: Path) -> None:
     store = SqliteHistories(tmp_path / "store", Bounds(events=2), forwards=True)
     acts = [event(n) for n in range(5)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
@@ -16,7 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serving.histories.protocol import Bounds, StoreAway, StoreBusy, StoreFull
+from serving.answering.predictor import Predictor
+from serving.histories.protocol import Bounds, Stale, StoreAway, StoreBusy, StoreFull
 from serving.histories.service import HistoryService
 from serving.histories.sqlite import SqliteHistories
 from tasteloop.privacy.pseudonyms import pseudonym
@@ -60,7 +62,8 @@ def server(directory: Path, repeat_days: float | None = None, **bounds: Any) -> 
                 for token in (API, ADMIN)
             )
             with api, admin:
-                yield SimpleNamespace(api=api, admin=admin, session=session, store=store)
+                live = house.admission.live
+                yield SimpleNamespace(api=api, admin=admin, session=session, store=store, live=live)
     finally:
         store.close()
 
@@ -303,6 +306,26 @@ def test_where_repeats_are_allowed_what_was_consumed_comes_back_and_what_was_ref
         assert second == Exceptions(frozenset({"1", "2", "4", "6"}), frozenset({"3", "5"}))
 
 
+def test_a_model_that_is_swapped_in_reads_the_same_history(ours: Any) -> None:
+    send(ours, {"user": "ann", **CLICK})
+    before = ask(ours, user="ann").json()
+
+    ours.live.swap(Predictor(Echo(), "2"))
+    send(ours, {"user": "ann", "kind": "click", "item": "51"})
+    after = ask(ours, user="ann", min_seq=2)
+
+    assert (before["model_version"], after.json()["model_version"]) == ("1", "2")
+    assert items(after) == ["51", "50"]
+
+
+def test_events_that_come_late_and_out_of_order_are_where_they_belong(ours: Any) -> None:
+    for when, item in (("2026-03-01", "3"), ("2025-01-01", "1"), ("2026-02-01", "2")):
+        sent = send(ours, {"user": "ann", "kind": "view", "item": item, "time": when})
+        assert sent.json()["new"] == 1
+
+    assert items(ask(ours, user="ann")) == ["3", "2", "1"]
+
+
 def test_v2_reads_histories_too_and_says_which(ours: Any) -> None:
     send(ours, {"user": "ann", **CLICK})
     element = json.dumps({"user": "ann", "min_seq": 1})
@@ -349,6 +372,21 @@ def test_a_hot_user_of_a_thousand_events_a_second_is_kept_up_with(tmp_path: Path
         assert ask(ours, user="hot").json()["histories"] == [{"events": 500, "seq": 2_000}]
         assert seconds < 2.0
         assert threading.active_count() < 50
+
+
+def test_under_a_new_pseudonym_key_a_user_is_a_stranger_and_nothing_stale_is_answered(
+    tmp_path: Path, ours: Any
+) -> None:
+    send(ours, {"user": "ann", **CLICK})
+    renewed = HistoryService(ours.store, b"another key of a test")
+
+    export = asyncio.run(renewed.export("ann"))
+
+    assert export["seq"] == 0 and export["events"] == []
+    with pytest.raises(Stale):
+        asyncio.run(renewed.resolve([{"min_seq": 1}], [pseudonym("ann", b"another key of a test")]))
+    assert asyncio.run(renewed.erase("ann"))["erased"] == 0
+    assert items(ask(ours, user="ann")) == ["50"]
 
 
 def test_without_a_store_the_server_is_as_it_was() -> None:
