@@ -8,6 +8,10 @@ from pipelines.settings import ClusterSettings, StepSettings, TrainingStepSettin
 
 _LABEL, _STEP = "app.kubernetes.io/name", "tasteloop-step"
 """By this label network policies know our steps from other pods of runs (infra/k8s)."""
+_RETRIED_FOR = f"{365 * 24 * 3600}s"
+"""A year, so that the number of retries alone ends them. kfp's default is an hour, and Argo counts
+it from the start of the first try: a try that failed after an hour had no retry (pipelines#14245).
+"""
 
 
 def apply_kubernetes_settings(
@@ -25,7 +29,7 @@ def apply_kubernetes_settings(
         task.set_accelerator_type(step_settings.accelerator)
         task.set_accelerator_limit(step_settings.gpu)
     if step_settings.retries:
-        task.set_retry(step_settings.retries, f"{step_settings.backoff}s", 2.0)
+        task.set_retry(step_settings.retries, f"{step_settings.backoff}s", 2.0, _RETRIED_FOR)
     kubernetes.set_timeout(task, step_settings.timeout)
 
     # 2. nodes, user and label; that no proxy of a mesh is injected is Pipelines' own doing

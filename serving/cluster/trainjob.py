@@ -7,6 +7,7 @@ next one, which resumes from the checkpoint.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -40,6 +41,7 @@ RUN = "tasteloop/run"  # a label
 SLACK = 600  # seconds that a step waits beyond its job's own deadline
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _INTERVAL = 5.0  # seconds between two reads of a job that is waited for
+_NAME_LENGTH = 63 - len("-node-0-999-abcde")  # JobSet names pods so, and a name has 63 characters
 _COUNTS = ("active", "ready", "succeeded", "failed")  # pods of a child job, as Trainer counts them
 
 
@@ -112,6 +114,18 @@ def _run_label(directory: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40]
 
 
+def _job_name(directory: str, number: int) -> str:
+    """The name of the run's job of that number, short enough for the names that JobSet makes of it.
+    Trainer says of a longer one in an event alone that it cannot start it.
+    """
+    run = directory.rstrip("/").rpartition("/")[2]
+    name = f"tasteloop-{_run_label(directory)}-{number}"
+    if len(name) <= _NAME_LENGTH and len(run) <= 40:
+        return name
+    end = f"-{hashlib.sha256(run.encode()).hexdigest()[:8]}-{number}"
+    return f"tasteloop-{_run_label(directory)}"[: _NAME_LENGTH - len(end)].rstrip("-") + end
+
+
 @dataclass(frozen=True)
 class JobStatus:
     """What Trainer's controller has written about a job.
@@ -168,7 +182,7 @@ class Jobs(ResourceClient):
         job's name.
         """
         for number in count():
-            name = f"tasteloop-{_run_label(directory)}-{number}"
+            name = _job_name(directory, number)
             job = self.read(name)
             if job is None:
                 self._create(complete_job(template, name, directory, settings))

@@ -89,6 +89,59 @@ def parse(text: str) -> list[dict[str, Any]]:
     return [spec, *platform]
 
 
+# what the value of a parameter has to be in JSON: backend/src/apiserver/template/v2_template.go of
+# kubeflow/pipelines at 7b70c7b9
+JSON_TYPES: dict[str, Any] = {
+    "NUMBER_DOUBLE": (int, float),
+    "NUMBER_INTEGER": (int, float),
+    "STRING": str,
+    "BOOLEAN": bool,
+    "LIST": list,
+    "STRUCT": dict,
+}
+
+
+def check_parameters(graph: str, body: dict[str, Any]) -> None:
+    """validatePipelineJobInputs of that file: each parameter that the graph requires is given, and
+    of its type. Others are passed on.
+    """
+    root = parse(graph)[0]["root"]
+    values = (body.get("runtime_config") or {}).get("parameters") or {}
+    for name, parameter in root.get("inputDefinitions", {}).get("parameters", {}).items():
+        if name not in values:
+            if not parameter.get("isOptional") and "defaultValue" not in parameter:
+                raise Refused(
+                    400,
+                    f"Invalid input error: parameter {name} is not optional, yet has neither default "
+                    "value nor user provided value",
+                )
+            continue
+        kind, value = parameter["parameterType"], values[name]
+        is_bool = isinstance(value, bool)
+        if not isinstance(value, JSON_TYPES[kind]) or (is_bool and kind != "BOOLEAN"):
+            raise Refused(400, f"Invalid input error: input parameter {name} requires type {kind}")
+
+
+def count_retries(policy: dict[str, Any], seconds: float) -> int:
+    """How often a step is tried again whose every try fails after that many seconds.
+
+    The policy is the compiled task's; argocompiler/container.go hands it to Argo as it is. There
+    (argo-workflows at f016ad89, workflow/controller/operator.go: processNodeRetries) the longest
+    duration is counted from the start of the first try, not of the waiting.
+    """
+    wait, longest = (
+        float(str(policy[key]).removesuffix("s"))
+        for key in ("backoffDuration", "backoffMaxDuration")
+    )
+    now, retries = seconds, 0
+    while retries < policy["maxRetryCount"]:
+        now += wait * policy["backoffFactor"] ** retries
+        if now > longest:
+            break
+        retries, now = retries + 1, now + seconds
+    return retries
+
+
 class Kubeflow:
     """The server's state: what was made, by kind and id.
 
@@ -196,13 +249,14 @@ class Kubeflow:
         return self.graphs[version["pipeline_version_id"]]
 
     def recur(self, body: dict[str, Any]) -> dict[str, Any]:
-        self.graph(body)
+        check_parameters(self.graph(body), body)
         if len(body["trigger"]["cron_schedule"]["cron"].split()) != 6:
             raise Refused(400, "Invalid input error: cron")
         return self.make("recurringruns", "recurring_run_id", body)
 
     def run(self, body: dict[str, Any]) -> dict[str, Any]:
         graph = self.graph(body)
+        check_parameters(graph, body)
         run = self.make("runs", "run_id", {**body, "state": "PENDING"})
         threading.Thread(target=self.execute, args=(run, graph), daemon=True).start()
         return run

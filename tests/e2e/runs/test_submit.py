@@ -19,7 +19,7 @@ from pipelines.settings import CONFIGS, load_settings
 from tasteloop.errors import TasteloopError
 from tasteloop.files import read_parquet, write_parquet
 from tests.support.homes import movielens, settings
-from tests.support.kubeflow import Kubeflow, Refused, check, parse, serving
+from tests.support.kubeflow import Kubeflow, Refused, check, check_parameters, parse, serving
 from tests.support.turning import chosen, turned
 from validation.monitor.ledger import Ledger
 
@@ -179,6 +179,19 @@ def test_the_server_refuses_what_the_api_does_not_know(tmp_path):
     spec["deploymentSpec"]["executors"]["exec-finetune"]["container"]["gpu"] = 1
     with pytest.raises(Refused, match="gpu"):
         parse(yaml.safe_dump(spec))
+
+
+@pytest.mark.parametrize("value", ["5", True, None])
+def test_the_server_refuses_a_parameter_that_is_not_of_its_type(value):
+    parameters = {"k": {"parameterType": "NUMBER_INTEGER"}}
+    graph = yaml.safe_dump(
+        {"root": {"inputDefinitions": {"parameters": parameters}}, "deploymentSpec": {}}
+    )
+    check_parameters(graph, {"runtime_config": {"parameters": {"k": 5}}})
+    with pytest.raises(Refused, match="requires type NUMBER_INTEGER"):
+        check_parameters(graph, {"runtime_config": {"parameters": {"k": value}}})
+    with pytest.raises(Refused, match="k is not optional"):
+        check_parameters(graph, {})
 
 
 def test_the_monitor_comes_back_on_its_schedule(kubeflow):
