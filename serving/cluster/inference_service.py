@@ -160,8 +160,16 @@ class Service(ResourceClient):
                 )
             slot = Slot(now.stable.name, release, pod)
             before = now.before if now.stable.release == release else now.stable
-            changed = replace(now, settings=dump_settings(settings), stable=slot, before=before)
-            return _Step(replace(changed, annotations={}) if slot != now.stable else changed)
+            annotations = now.annotations if slot == now.stable else {}
+            return _Step(
+                replace(
+                    now.end_trial(),  # one that Knative was told to forget
+                    settings=dump_settings(settings),
+                    stable=slot,
+                    before=before,
+                    annotations=annotations,
+                )
+            )
 
         return self._run("deploy", plan, wait, say)
 
@@ -199,6 +207,9 @@ class Service(ResourceClient):
                 begun = replace(now, tried=tried, percent=0, pods=pods, strength=strength)
                 begun = replace(begun, settings=dump_settings(settings))
                 return _Step(begun, is_last=percent == 0)
+            if self._changed_settings:
+                tried = Slot(now.tried.name, release, build_pod(settings, release))
+                now = replace(now, tried=tried, settings=dump_settings(settings))
             if now.pods < pods:
                 return _Step(replace(now, pods=pods), is_last=False)
             if now.percent != percent:

@@ -376,6 +376,19 @@ def test_the_journal_is_switched_on_by_a_canary_and_then_our_service_asks_the_ag
     assert front["spec"]["selector"] == {"app": "isvc.tasteloop-b-predictor"}
 
 
+def test_a_setting_of_a_canary_is_the_canaries_and_the_next_deployments(make):
+    cluster = make()
+    cluster.run("deploy", ONE)
+    cluster.run("canary", TWO, 50)
+    service = Service(cluster.world.client, namespace="default", memory="4Gi")
+    service.canary(TWO, 50, wait=100)
+    memory = {}
+    for pod in cluster.world.api.list("v1", "pods"):
+        (container,) = pod["spec"]["containers"]
+        memory[container["image"]] = container["resources"]["limits"]["memory"]
+    assert memory == {ONE.image: "2Gi", TWO.image: "4Gi"}
+
+
 def test_a_foreign_service_of_that_name_is_left_alone(make):
     cluster = make()
     body = {"metadata": {"name": "tasteloop"}, "spec": {"predictor": {"minReplicas": 1}}}
@@ -404,5 +417,8 @@ def test_a_rollback_in_knative_mode_pins_the_revision_before_and_then_forgets_th
     assert service.rollback(wait=100) == Releases(ONE)
     (knative,) = cluster.world.api.list("serving.knative.dev/v1", "services")
     assert knative["spec"]["template"]["spec"]["containers"][0]["image"] == ONE.image
+    cluster.run("canary", TWO, 10)
+    service.rollback(wait=100)
+    assert service.deploy(THREE, wait=100) == Releases(THREE, before=ONE)  # the canary is forgotten
     with pytest.raises(TasteloopError, match="is in mode Knative, not Standard"):
         Service(cluster.world.client, namespace="default", mode="Standard").deploy(TWO)
