@@ -14,6 +14,10 @@ from urllib.parse import urlsplit
 from serving.cluster.api import ConnectionLost, KubernetesObject, Refusal, call
 from serving.cluster.check import Finding, Needs
 
+# Of MLflow's API. Its /health would not do: MLflow answers that under every name, and refuses the
+# API under a name that --allowed-hosts does not have (mlflow/server/security_utils.py, 3.17).
+_EXPERIMENT = "api/2.0/mlflow/experiments/get?experiment_id=0"
+
 _MESSAGE = "/dev/termination-log"
 _USER = 10001
 # by these labels the network policies take it for a step of ours
@@ -36,7 +40,7 @@ def check_reach(
     """
     urls = {}
     if needs.tracking:
-        urls["MLflow from a pod"] = f"{needs.tracking.rstrip('/')}/health"
+        urls["MLflow from a pod"] = f"{needs.tracking.rstrip('/')}/{_EXPERIMENT}"
     if store:
         urls["object store from a pod"] = store
     findings = list(_describe_missing(needs, image, store))
@@ -178,8 +182,12 @@ def _describe(name: str, url: str, answer: Answer) -> Finding:
         remedy = f"look at the name, and let steps reach {host} by the network policies"
         return Finding(name, "bad", f"{host} is not reached: {reason}", remedy)
     if name.startswith("MLflow") and status != 200:
-        remedy = "it takes an MLflow server that steps may ask without credentials, or with those of cluster.secrets"
-        return Finding(name, "bad", f"{host} answers {status} {reason} to /health", remedy)
+        remedy = (
+            "steps show it no credentials but those in cluster.secrets, and call it by this address"
+        )
+        if status == 403:
+            remedy += f": start it with --allowed-hosts {host}"
+        return Finding(name, "bad", f"{host} answers {status} {reason}", remedy)
     if status >= 500:
         return Finding(name, "bad", f"{host} answers {status} {reason}", "look at its log")
     return Finding(name, "good", f"{host} answers ({status})")

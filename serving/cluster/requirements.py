@@ -29,7 +29,12 @@ PIPELINES = Requirement("Kubeflow Pipelines", "2.5", "placeholders of a run's id
 PIPELINES_SECURITY = Requirement(
     "Kubeflow Pipelines", "2.16", "user and group of a step; an older one runs it as its image says"
 )
-KSERVE = Requirement("KServe", "0.20", "spec.canary, by which a version is tried")
+KSERVE = Requirement(
+    "KServe",
+    "0.20",
+    "spec.canary, by which a version is tried; requests reach it in a newer one alone",
+)
+KSERVE_WITHOUT_REQUESTS = (0, 20)  # starts the pods of a canary, and sends them nothing (ADR 0018)
 GATEWAY_API = Requirement("Gateway API", "1.0", "HTTPRoute v1, by which a canary gets its share")
 TRAINER = Requirement("Kubeflow Trainer", "2.2", "spec.runtimePatches of a TrainJob")
 JOBSET = Requirement("JobSet", "v1alpha2", "what Trainer makes of a TrainJob")

@@ -7,17 +7,16 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
-import typer
 import yaml
 
 from pipelines.alerts import TYPE
-from pipelines.cli.app import app
 from pipelines.loop.retraining import RESULTS
 from pipelines.settings import load_settings
 from serving.__main__ import _arguments
+from tests.support.commands import resolve
 from validation.monitor.decision import Result
 
 HOUSE = Path(__file__).parents[2]
@@ -31,19 +30,6 @@ COMMANDS = sorted(
         if line.replace("\n", " ").startswith(("tasteloop ", "python -m serving"))
     }
 )
-
-
-def resolve(arguments: list[str]) -> Any:
-    """The context of the command that would run, its options read; raises where one is unknown or
-    missing.
-    """
-    command: Any = typer.main.get_command(app)
-    parent, name = None, "tasteloop"
-    while hasattr(command, "commands"):  # typer's own copy of click has the classes
-        parent = command.context_class(command, info_name=name, parent=parent)
-        name, *arguments = arguments
-        command = command.commands[name]
-    return command.make_context(name, arguments, parent=parent)
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -353,6 +353,7 @@ def reach(cluster: Cluster, pod: dict[str, Any], **options: Any) -> dict[str, Fi
     [
         ([[200, "OK"], [403, "Forbidden"]], ("good", "good")),
         ([[401, "Unauthorized"], [503, "Unavailable"]], ("bad", "bad")),
+        ([[403, "Forbidden"], [403, "Forbidden"]], ("bad", "good")),
         ([[None, "Name or service not known"], [None, "timed out"]], ("bad", "bad")),
     ],
 )
@@ -374,7 +375,10 @@ def test_the_pod_is_what_policies_take_for_a_step_and_restricted(cluster: Cluste
     names = {p["name"] for p in OURS if selects(p["podSelector"], pod["metadata"]["labels"])}
     assert {"tasteloop-steps", "tasteloop-steps-outside"} <= names
     assert pod["spec"]["serviceAccountName"] == "tasteloop-steps"
-    assert pod["spec"]["containers"][0]["command"][-2:] == [f"{NEEDS.tracking}/health", STORE]
+    assert pod["spec"]["containers"][0]["command"][-2:] == [
+        f"{NEEDS.tracking}/api/2.0/mlflow/experiments/get?experiment_id=0",
+        STORE,
+    ]
 
 
 def test_a_pod_that_does_not_end_is_unknown_with_what_it_waits_for_and_removed(
