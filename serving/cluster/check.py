@@ -21,13 +21,25 @@ from serving.cluster.api import (
     call,
     read_conditions,
 )
-from serving.cluster.manifest import INFERENCE_SERVICES
+from serving.cluster.inference_service import (
+    DEPLOYMENTS,
+    ENDPOINTS,
+    HTTP_ROUTES,
+    KNATIVE_SERVICES,
+)
+from serving.cluster.manifest import (
+    CONFIG_MAPS,
+    INFERENCE_SERVICES,
+    SERVICES,
+    config_map_name,
+    front_name,
+)
 from serving.cluster.requirements import (
     GATEWAY_API,
-    HTTP_ROUTES,
     JOB_SETS,
     JOBSET,
     KSERVE,
+    KSERVE_WITHOUT_REQUESTS,
     KUBERNETES,
     PIPELINES,
     PIPELINES_SECURITY,
@@ -38,6 +50,7 @@ from serving.cluster.requirements import (
     Requirement,
     has_field,
     is_older,
+    parse_version,
 )
 from serving.cluster.trainjob import TRAIN_JOBS
 
@@ -273,7 +286,12 @@ def _check_kserve(reader: _Reader, needs: Needs) -> Iterator[Finding]:
         return
     image = reader.image("control-plane=kserve-controller-manager")
     if has_field(definition, INFERENCE_SERVICES.version, "spec", "canary"):
-        yield Finding(KSERVE.name, "good", f"it knows spec.canary{image and f' ({image})'}")
+        is_without = parse_version(image) == KSERVE_WITHOUT_REQUESTS
+        if is_without and needs.mode == "Standard":
+            message = f"it sends a canary no requests ({image}); deploy and rollback work"
+            yield Finding(KSERVE.name, "bad", message, "install a newer one to try versions")
+        else:
+            yield Finding(KSERVE.name, "good", f"it knows spec.canary{image and f' ({image})'}")
     elif needs.mode == "Knative":
         yield Finding(KSERVE.name, "good", "no spec.canary, which mode Knative does without")
     else:
@@ -561,14 +579,14 @@ def _check_rights(reader: _Reader, needs: Needs) -> Iterator[Finding]:
     # 1. the user; who may create cannot be held to a name
     reviews = "/apis/authorization.k8s.io/v1"
     missing = []
-    for verb in ("create", "get", "patch"):
-        attributes = _attributes(INFERENCE_SERVICES, verb, needs.namespace)
-        if verb != "create":
-            attributes["name"] = needs.service
+    for resource, verb, object_name in _promoter_rights(needs):
+        attributes = _attributes(resource, verb, needs.namespace)
+        if object_name:
+            attributes["name"] = object_name
         spec: dict[str, Any] = {"resourceAttributes": attributes}
         path = f"{reviews}/selfsubjectaccessreviews"
         if not reader.review("SelfSubjectAccessReview", path, spec):
-            missing.append(f"{verb} {INFERENCE_SERVICES.plural}")
+            missing.append(f"{verb} {resource.plural}")
     remedy = "bind the role tasteloop-promoter to yourself"
     yield _describe_rights("your rights", missing, "deploy, try, promote and take back", remedy)
 
@@ -588,6 +606,28 @@ def _check_rights(reader: _Reader, needs: Needs) -> Iterator[Finding]:
         if not reader.review("LocalSubjectAccessReview", path, spec):
             missing.append(f"{verb} {resource.plural}")
     yield _describe_rights(f"rights of {needs.steps}", missing, purpose, remedy)
+
+
+def _promoter_rights(needs: Needs) -> Iterator[tuple[Resource, str, str]]:
+    """What `tasteloop cluster` does with which objects; an empty name is any. It is the role
+    tasteloop-promoter of infra/k8s.
+    """
+    state, front = config_map_name(needs.service), front_name(needs.service)
+    yield INFERENCE_SERVICES, "create", ""
+    for verb in ("get", "patch"):
+        yield INFERENCE_SERVICES, verb, needs.service
+    kept = [(CONFIG_MAPS, state)]
+    if needs.mode == "Knative":
+        yield KNATIVE_SERVICES, "get", ""
+    else:
+        kept.append((SERVICES, front))
+        yield ENDPOINTS, "get", front
+        yield DEPLOYMENTS, "get", ""
+        yield HTTP_ROUTES, "get", ""
+    for resource, name in kept:
+        yield resource, "create", ""
+        yield resource, "get", name
+        yield resource, "update", name
 
 
 def _attributes(resource: Resource, verb: str, namespace: str) -> dict[str, str]:

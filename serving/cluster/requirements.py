@@ -51,7 +51,6 @@ REQUIREMENTS = (
 
 WORKFLOWS = Resource("argoproj.io", "v1alpha1", "workflows")
 WORKFLOW_RESULTS = Resource("argoproj.io", "v1alpha1", "workflowtaskresults")
-HTTP_ROUTES = Resource("gateway.networking.k8s.io", "v1", "httproutes")
 JOB_SETS = Resource("jobset.x-k8s.io", "v1alpha2", "jobsets")
 
 # Whether volumes of a provisioner can be mounted by pods on several nodes, by their documentation.

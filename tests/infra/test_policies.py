@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from serving.cluster.manifest import build_inference_service, build_state, check_settings
+from serving.cluster.state import Release
 from tests.support.cluster.paths import ROOT
 from tests.support.cluster.policies import CHECK, DOCUMENTS, POLICIES, selects
 
@@ -121,6 +123,16 @@ def test_every_pod_is_restricted_as_pod_security_standards_say(
     name: str, spec: dict[str, Any]
 ) -> None:
     assert list(CHECK.find_violations(spec)) == []
+
+
+def test_servers_in_mode_knative_are_restricted_too() -> None:
+    settings = check_settings("tasteloop", "tasteloop", mode="Knative")
+    release = Release("1", "s3://models/1", "1" * 64, "registry.example/serving")
+
+    service = build_inference_service(settings, build_state(settings, release))
+
+    [(_, pod)] = CHECK.find_pods(service)
+    assert list(CHECK.find_violations(pod)) == []
 
 
 COLLECTOR = next(spec for name, _, spec in PODS if name == "Deployment/tasteloop-journal")

@@ -19,7 +19,7 @@ from serving.cluster import probe, requirements
 from serving.cluster.api import ConnectionLost
 from serving.cluster.check import Finding, Needs, check_cluster
 from serving.cluster.reach import check_reach
-from tests.support.cluster.policies import CHECK, selects
+from tests.support.cluster.policies import CHECK, DOCUMENTS, selects
 from tests.support.cluster.policies import POLICIES as OURS
 
 NEEDS = Needs(
@@ -47,6 +47,7 @@ JOB_SETS = f"{CRDS}/jobsets.jobset.x-k8s.io"
 HOME = f"{CORE}/persistentvolumeclaims/tasteloop-home"
 SECRET = f"{CORE}/secrets/tasteloop"
 PODS = f"{CORE}/pods"
+CONTROLLERS = "/apis/apps/v1/deployments"
 
 
 def definition(version: str, field: str, **metadata: Any) -> dict[str, Any]:
@@ -91,6 +92,11 @@ def policy(cidr: str) -> dict[str, Any]:
 
 def allowed(is_allowed: bool) -> dict[str, Any]:
     return {"status": {"allowed": is_allowed}}
+
+
+def controller(image: str) -> dict[str, Any]:
+    template = {"spec": {"containers": [{"image": image}]}}
+    return {"items": [{"spec": {"template": template}}]}
 
 
 MAY_BE_ASKED = {"metadata": {"labels": {"tasteloop/may-be-asked": "yes"}}}
@@ -212,6 +218,8 @@ def test_nothing_is_bad_where_nothing_is_missing(cluster: Cluster) -> None:
         (INSTALLED, 404, "Kubeflow Pipelines", "unknown", "no version"),
         (ISVC, 404, "KServe", "bad", "inferenceservices"),
         (ISVC, definition("v1beta1", "x"), "KServe", "bad", "does not know spec.canary"),
+        (CONTROLLERS, controller("kserve:v0.20.0"), "KServe", "bad", "a canary no requests"),
+        (CONTROLLERS, controller("kserve:v0.21.0"), "KServe", "good", "v0.21.0"),
         (ROUTES, 404, "Gateway API", "bad", "httproutes"),
         (KSERVE, {"data": {"ingress": "{}"}}, "KServe's routes", "bad", "not by Gateway API"),
         (KSERVE, 404, "KServe's routes", "unknown", "inferenceservice-config"),
@@ -301,6 +309,35 @@ def test_what_may_not_be_read_is_unknown_and_the_rest_is_still_asked(
     assert unknown and all("says the server" in f.message and f.remedy for f in unknown)
     assert not [f for f in findings if f.state == "bad"]
     assert [f.state for f in findings if f.name == "your rights"] == ["good"]
+
+
+def test_the_rights_that_are_asked_for_are_those_of_the_role_of_a_promoter(
+    cluster: Cluster,
+) -> None:
+    [role] = [
+        d
+        for d in DOCUMENTS
+        if d["kind"] == "Role" and d["metadata"]["name"] == "tasteloop-promoter"
+    ]
+    granted = {
+        (group, resource, verb, name)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        for name in rule.get("resourceNames", [""])
+    }
+
+    for mode in ("Standard", "Knative"):
+        check_cluster(cluster.client(), Needs(mode=mode))
+
+    asked = {
+        (a["group"], a["resource"], a["verb"], a.get("name", ""))
+        for _, path, body in cluster.requests
+        if path == RIGHTS
+        for a in [body["spec"]["resourceAttributes"]]
+    }
+    assert asked == granted
 
 
 def test_a_profile_that_needs_less_is_asked_for_less(cluster: Cluster) -> None:
