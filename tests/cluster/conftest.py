@@ -51,7 +51,7 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         subprocess.run([script, "down", folder], check=False, capture_output=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kserve(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
     """KServe's webhooks and HTTPRoutes on that server; a test that wants a controller starts it."""
     from serving.cluster.api import call, connect
@@ -62,9 +62,12 @@ def kserve(kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     call(api, "POST", definitions, body=HTTP_ROUTES)
     config = Config(autoscaling="autoscaling/v2beta2")
-    with serve_webhook(api, tmp_path_factory.mktemp("webhook"), config):
-        time.sleep(3)  # the server takes definition and webhook into use when it gets to it
-        yield config
+    try:
+        with serve_webhook(api, tmp_path_factory.mktemp("webhook"), config):
+            time.sleep(3)  # the server takes definition and webhook into use when it gets to it
+            yield config
+    finally:  # other tests look for what a cluster lacks
+        call(api, "DELETE", f"{definitions}/{HTTP_ROUTES['metadata']['name']}")
 
 
 @pytest.fixture
