@@ -21,6 +21,7 @@ def prepare(
         from tasteloop.behaviour.partitions import DataSettings
         from tasteloop.behaviour.prepare import prepare
         from tasteloop.behaviour.snapshots import PrepareSettings
+        from tasteloop.interests.discovery import find_interests
 
         engine = DataSettings.model_validate_json(data)
         prepare(
@@ -28,4 +29,5 @@ def prepare(
             PrepareSettings.model_validate_json(settings),
             Path(snapshots.path),
             engine,
+            find_interests,
         )

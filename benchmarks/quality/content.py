@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +11,7 @@ from benchmarks.quality.linear import ItemToItem
 from benchmarks.quality.method import Scorer, Settings
 from benchmarks.quality.tasks import Matrix, Past
 from tasteloop.behaviour.items import Catalogue
+from tasteloop.interests.vectors import mean_pooled
 from tasteloop.recommender.collaborative import as_dense
 
 
@@ -65,26 +64,8 @@ def _bm25(texts: tuple[str, ...], k1: float, b: float) -> Matrix:
 @lru_cache(maxsize=2)
 def text_vectors(texts: tuple[str, ...], encoder: str) -> Matrix:
     """[n, width], length 1, by an encoder as it was published."""
-    out = encoded(texts, encoder, 64)
+    out = mean_pooled(texts, encoder, 64)
     return out / np.linalg.norm(out, axis=1, keepdims=True)
-
-
-def encoded(texts: Sequence[str], encoder: str, max_tokens: int) -> Matrix:
-    """Mean-pooled vectors [n, width] by an encoder as it was published."""
-    import torch
-
-    from tasteloop.datasets.fetch import resolve_encoder
-    from tasteloop.encoder.batches import load_tokenizer, pad, sorted_batches, tokenize
-    from tasteloop.encoder.model import TasteModel, load_encoder
-
-    directory = Path(resolve_encoder(encoder))
-    model = TasteModel(load_encoder(directory), {}).eval()
-    ids = tokenize(load_tokenizer(directory), texts, max_tokens)
-    out = np.empty((len(ids), model.width), np.float32)
-    with torch.inference_mode():
-        for batch in sorted_batches(np.array([len(row) for row in ids]), 64):
-            out[batch] = model(*pad([ids[i] for i in batch])).numpy()
-    return out
 
 
 def frozen_encoder(past: Past, settings: Settings) -> Scorer:

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quality.content import encoded
 from tasteloop import metrics
 from tasteloop.behaviour.items import SENTIMENT
 from tasteloop.behaviour.snapshots import (
@@ -48,6 +47,7 @@ from tasteloop.encoder.calibration import (
 )
 from tasteloop.errors import TasteloopError
 from tasteloop.evaluation.baselines import own_frequencies, score_by_words
+from tasteloop.interests.vectors import mean_pooled
 from tasteloop.metrics import Array, Measure
 from tasteloop.runtime.session import Session
 
@@ -237,7 +237,8 @@ def _frozen(data: Snapshots, keep: Path | None) -> Scores:
             + ", ".join(f"{len(rows)} {name} texts" for name, rows in splits.items())
         )
         vectors = {
-            n: encoded(r[TEXT].to_list(), "minilm", data.text.max_tokens) for n, r in splits.items()
+            n: mean_pooled(r[TEXT].to_list(), "minilm", data.text.max_tokens)
+            for n, r in splits.items()
         }
         if keep is not None:
             save_file(vectors, keep)

@@ -111,14 +111,19 @@ def settings_of_run(
 
     Args:
         old_snapshots: those of the champion, on which the gate asks what was forgotten.
-        champion: the champion's bundle, whose encoder a warm start begins with.
+        champion: the champion's bundle, whose encoder a warm start begins with, and whose
+            discovered interests go on.
     """
-    rules = settings.retraining
+    rules, card = settings.retraining, BundleCard.read(champion)
     encoder = settings.training.encoder
     if rules.warm_start:
-        encoder = str(champion / MODELS_DIRECTORY / BundleCard.read(champion).reading_model)
+        encoder = str(champion / MODELS_DIRECTORY / card.reading_model)
+    interests = settings.prepare.interests
+    if card.interests == "discovered":
+        interests = interests.model_copy(update={"continues": champion})
     sections: dict[str, dict[str, Any]] = {
         "ingest": {"behaviour": str(data), "max_users": None},
+        "prepare": {"interests": interests},
         "training": {"encoder": encoder},
         "evaluation": {"old": old_snapshots},
         "gate": {"forgetting": rules.forgetting},

@@ -22,6 +22,9 @@ LABELS = "labels"
 TEXT = "text"
 DOMAIN = "domain"
 RELEASED = "released"
+INFERRED = (
+    "inferred"  # of snapshots whose labels the catalogue lacked: whether an item's are not its own
+)
 
 ITEMS_SCHEMA = nw.Schema(
     {

@@ -10,7 +10,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -19,7 +19,8 @@ import polars as pl
 
 from tasteloop.answers import tasks_of_data
 from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, positive
-from tasteloop.behaviour.items import SENTIMENT, SOURCE, Catalogue
+from tasteloop.behaviour.interests import CatalogueInterests, Discover
+from tasteloop.behaviour.items import INFERRED, LABELS, SENTIMENT, SOURCE, Catalogue
 from tasteloop.behaviour.kinds import words_that_are_no_acts
 from tasteloop.behaviour.partitions import DataSettings, count, scan, split, write_rows
 from tasteloop.behaviour.snapshots import (
@@ -68,7 +69,11 @@ class PrepareResult:
 
 
 def prepare(
-    dataset: Path, settings: PrepareSettings, out: Path, data: DataSettings | None = None
+    dataset: Path,
+    settings: PrepareSettings,
+    out: Path,
+    data: DataSettings | None = None,
+    discover: Discover | None = None,
 ) -> PrepareResult:
     """Take snapshots of a data set, split them by time, and write each history as text.
 
@@ -82,6 +87,9 @@ def prepare(
         out: directory: snapshots.parquet, reviews.parquet (where there are any), events.parquet,
             items.parquet, snapshots.json.
         data: the engine; each writes the same bytes.
+        discover: finds the interests of a catalogue as `settings.interests` say, such as
+            `tasteloop.interests.discovery.find_interests`; it sees the positive acts before the
+            validation window. None: the catalogue's own labels are the interests.
 
     Raises:
         TasteloopError: a split would be empty.
@@ -103,6 +111,12 @@ def prepare(
         rows, windows = _with_last_left_out(rows, catalogue, settings)
     elif times == "given":
         windows = _windows(rows.select(TIME).collect(engine="streaming").to_series(), settings)
+    interests = None
+    if discover is not None:
+        interests = discover(
+            catalogue, _before(rows, windows, catalogue, settings), settings.interests
+        )
+        catalogue = replace(catalogue, labels=interests.labels)
     with atomic_directory(out) as directory:
         # 2. events by user, and the snapshots of each user
         tally = _Tally(catalogue, settings.label_share)
@@ -138,13 +152,14 @@ def prepare(
         review_counts: dict[str, int] = dict(Counter(reviews[SPLIT])) if reviews is not None else {}
 
         # 4. what is beside the snapshots
-        shutil.copyfile(dataset / ITEMS, directory / ITEMS)
+        _write_items(dataset / ITEMS, interests, directory / ITEMS)
         if reviews is not None:
             write_parquet(directory / REVIEWS, reviews)
         write_json(
             directory / META,
             {
                 "labels": labels,
+                "interests": interests.record if interests else {"origin": "labels"},
                 "split_by": _SPLIT_BY[times],
                 "validation_from": windows.validation_from,
                 "test_from": windows.test_from,
@@ -160,6 +175,25 @@ def prepare(
     log.info("snapshots %s of %d users; reviews %s", dict(tally.splits), users, review_counts)
     log.info("tasks: %s", ", ".join(tasks_of_data(labels, reviews is not None)))
     return PrepareResult(dict(tally.splits), review_counts, labels)
+
+
+def _before(
+    rows: pl.LazyFrame, windows: Windows, catalogue: Catalogue, settings: PrepareSettings
+) -> pl.DataFrame:
+    """USER and ITEM of the positive acts on known items before the validation window."""
+    past = rows.filter(pl.col(TIME) < windows.validation_from, pl.col(ITEM).is_in(catalogue.items))
+    liked: pl.LazyFrame = nw.from_native(past).filter(positive(settings.text.positive)).to_native()
+    return liked.select(USER, ITEM).collect(engine="streaming")
+
+
+def _write_items(source: Path, interests: CatalogueInterests | None, out: Path) -> None:
+    """The items of a data set; where labels were discovered or inferred with these, and marked."""
+    if interests is None or not any(interests.inferred):
+        shutil.copyfile(source, out)
+        return
+    labels = pl.Series(LABELS, interests.labels, pl.List(pl.String))
+    marked = read_parquet(source).with_columns(labels, pl.Series(INFERRED, interests.inferred))
+    write_parquet(out, marked)
 
 
 def _in_drawn_order(rows: pl.LazyFrame, settings: PrepareSettings) -> tuple[pl.LazyFrame, Windows]:

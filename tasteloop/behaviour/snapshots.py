@@ -27,6 +27,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from tasteloop.answers import tasks_of_data
 from tasteloop.behaviour.events import ITEM, KIND, TEXT, TIME, USER, VALUE, Event
+from tasteloop.behaviour.interests import InterestSettings
 from tasteloop.behaviour.items import Catalogue
 from tasteloop.behaviour.text import TextSettings, TextsOfEvents
 from tasteloop.files import read_json, read_parquet
@@ -92,6 +93,7 @@ class PrepareSettings(BaseModel, frozen=True, extra="forbid"):
     seed: int = Field(
         0, ge=0, description="Of the random split of data without times; else unused."
     )
+    interests: InterestSettings = InterestSettings()
 
     @model_validator(mode="after")
     def _leave_a_test(self) -> PrepareSettings:
@@ -151,6 +153,11 @@ class Snapshots:
     def tasks(self) -> tuple[str, ...]:
         """What can be learned from this data."""
         return tasks_of_data(self.labels, (self.directory / REVIEWS).exists())
+
+    @property
+    def origin_of_interests(self) -> str:
+        """Whose the labels are: labels (the catalogue's), discovered, completed or none."""
+        return str(self.meta.get("interests", {}).get("origin", "labels"))
 
     @property
     def text(self) -> TextSettings:

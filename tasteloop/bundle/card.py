@@ -122,6 +122,8 @@ class BundleCard(BaseModel, frozen=True):
 
     Attributes:
         labels: the K interests, none where none is answered.
+        interests: where these are from: labels (the catalogue's), discovered, completed (the
+            catalogue's, of some items inferred), or none.
         tasks: by name, each with its calibration; models: by name, what each was trained for.
         answers: the served models.
         text: settings of the behaviour text, as `TextSettings` reads them.
@@ -144,6 +146,7 @@ class BundleCard(BaseModel, frozen=True):
 
     name: str = "tasteloop"
     labels: tuple[str, ...]
+    interests: str = "labels"
     tasks: dict[str, TaskCard]
     models: dict[str, dict[str, Any]]
     answers: tuple[str, ...] = ()

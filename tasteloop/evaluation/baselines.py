@@ -85,12 +85,12 @@ def _interest_baselines(
     }
     baselines = {}
     for name, (on_validation, on_test) in scores.items():
-        predicted = on_test >= _best_threshold(on_validation, truth)
+        predicted = on_test >= best_threshold(on_validation, truth)
         baselines[name] = interest_measures(predicted.astype(np.float32), rows.truth)
     return baselines
 
 
-def _best_threshold(scores: Array, truth: Array) -> float:
+def best_threshold(scores: Array, truth: Array) -> float:
     """The threshold of the best micro-F1 on the validation window, chosen as the candidate's is."""
 
     def quality(threshold: float) -> float:

@@ -178,6 +178,7 @@ def _lineage(session: Session, data: Snapshots, snapshots: Path) -> Lineage:
         data=data.meta["data"],
         source=data.meta["source"],
         reviews_source=data.meta.get("reviews_source"),
+        interests=data.origin_of_interests,
         code=code_version(),
         encoder=session.card.encoder,
         snapshots=sha256_tree(snapshots),

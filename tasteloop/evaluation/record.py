@@ -335,6 +335,7 @@ class Lineage:
         source: where its behaviour came from: a name of the catalogue, or a file.
         reviews_source: where its reviews came from, several names where from several sources; None
             where it has none.
+        interests: where the interests are from, as the card has it; None: not known.
         code: version of the code that measured.
         snapshots: hash of the snapshots.
         created: ISO 8601.
@@ -345,6 +346,7 @@ class Lineage:
     data: str | None = None
     source: str | None = None
     reviews_source: str | tuple[str, ...] | None = None
+    interests: str | None = None
     code: str | None = None
     encoder: str | None = None
     snapshots: str | None = None
@@ -360,6 +362,7 @@ class Lineage:
             data=_text(value.get("data")),
             source=_name(value.get("source")),
             reviews_source=_name_or_names(value.get("reviews_source")),
+            interests=_text(value.get("interests")),
             code=_text(value.get("code")),
             encoder=_text(value.get("encoder")),
             snapshots=_text(value.get("snapshots")),

@@ -276,10 +276,19 @@ def _judged(data: Snapshots, predictions: dict[str, Matrix]) -> dict[str, Judged
     return judged
 
 
+def _interests(card: BundleCard) -> str:
+    """How many interests there are, and whose names they have."""
+    if card.interests == "discovered":
+        return f"{len(card.labels)}, discovered: {', '.join(card.labels)}"
+    inferred = ", of some items inferred" if card.interests == "completed" else ""
+    return f"{len(card.labels)} labels{inferred}"
+
+
 def _card(data: Snapshots, training: dict[str, Any]) -> BundleCard:
     card = {
         "name": "tasteloop",
         "labels": training["labels"],
+        "interests": data.origin_of_interests,
         "tasks": training["tasks"],
         "models": training["models"],
         "answers": answers.tasks_of_model(training["tasks"]),
@@ -391,7 +400,7 @@ def _readme(card: BundleCard) -> str:
 Answers `{"`, `".join(card.answers)}`.{absent}
 
 - Encoder: {card.encoder}, {tuned}; code {card.code}
-- Interests: {len(card.labels)} labels
+- Interests: {_interests(card)}
 - Data: {card.source}, SHA-256 {card.data}
 - Snapshots: {card.snapshots}; reviews: {card.reviews}
 - Recommender: λ = a + b · (log(1 + events) - 3.5), (a, b): {recommender.weights}

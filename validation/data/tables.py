@@ -151,7 +151,7 @@ def labels_present(labelled: bool, before: Mapping[str, int]) -> list[DataCheck]
     if before.get("labels"):
         about = f"items carry labels, as those of the last accepted data set did ({before['labels']:,} labels)"
         return [DataCheck("items", "labels present", about, "error", False, "no labels")]
-    about = "items carry labels; without any the model has no interests"
+    about = "items carry labels; without any, interests are discovered in behaviour and titles"
     return [DataCheck("items", "labels present", about, "warning", False, "no labels")]
 
 

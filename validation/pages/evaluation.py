@@ -40,6 +40,10 @@ _TASKS = {
     "sentiment": ("Sentiment", "Whether a review is favourable."),
 }
 HEADLINES = ("interests.micro_f1", "recommend.ndcg@10", "sentiment.accuracy", UNDERSTANDING)
+_INTERESTS_FROM = {
+    "discovered": " The labels were discovered in behaviour and words; the catalogue has none.",
+    "completed": " The labels of some items were inferred; the catalogue has the others.",
+}
 _NAMES = {
     "micro_f1": "micro-F1",
     "macro_f1": "macro-F1",
@@ -320,14 +324,16 @@ def _task(task: str, evaluation: Evaluation) -> _Task:
     if calibration and calibration.bins:
         reliability = reliability_plot(f"Reliability of {task} probabilities", calibration.bins)
 
-    # 3. labels
+    # 3. labels, and where they are from
     labels: list[LabelRow] = []
+    about = _TASKS[task][1]
     if task == "interests":
+        about += _INTERESTS_FROM.get(evaluation.lineage.interests or "", "")
         labels = sorted(evaluation.per_label, key=lambda row: -(row.support or 0))
     return _Task(
         key=task,
         title=_TASKS[task][0],
-        about=_TASKS[task][1],
+        about=about,
         compared=compared,
         alone=_measured(caption, "Metric", alone) if alone else None,
         ece=calibration.ece if calibration else None,

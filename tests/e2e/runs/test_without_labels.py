@@ -57,7 +57,11 @@ def runs(
     home, mapping = Home(folder / "home"), titles_alone(folder / "mine")
     reviews = [(f"{'a good' if n % 2 else 'a bad'} film, number {n}", n % 2) for n in range(120)]
     write_csv(folder / "reviews.csv", ("text", "sentiment"), reviews)
-    options = settings(ingest__behaviour=str(mapping), training__encoder=str(tiny_encoder))
+    options = settings(
+        ingest__behaviour=str(mapping),
+        training__encoder=str(tiny_encoder),
+        prepare__interests__source="labels",
+    )
     without = home.run(*options, *settings(ingest__reviews=None))
     return home, without, home.run(*options, *settings(ingest__reviews=str(folder / "reviews.csv")))
 
@@ -90,7 +94,9 @@ def test_the_data_page_warns_that_there_are_no_labels_and_the_card_says_what_is_
     home, facts, _ = runs
     validation = json.loads((home.path / "runs" / facts["id"] / "validation.json").read_text())
     failed = [check["about"] for check in validation["checks"] if not check["passed"]]
-    assert failed == ["items carry labels; without any the model has no interests"]
+    assert failed == [
+        "items carry labels; without any, interests are discovered in behaviour and titles"
+    ]
     readme = Path(facts["artifacts"]["bundle"], "README.md").read_text()
     assert (
         "Answers `recommend`. This model has no interests: the items of its data carry no labels"

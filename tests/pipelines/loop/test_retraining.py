@@ -182,6 +182,19 @@ def test_a_warm_start_begins_with_the_champion_s_encoder(tmp_path: Path, warm: b
     assert run.gate.floors == settings.gate.floors and "alerts" not in run.of_training()
 
 
+@pytest.mark.parametrize("origin", ["discovered", "labels"])
+def test_a_retraining_goes_on_with_the_champion_s_discovered_interests(
+    tmp_path: Path, origin: str
+) -> None:
+    card = {"labels": [], "interests": origin, "tasks": {}, "models": {"encoder": {}}, "text": {}}
+    write_json(tmp_path / "card.json", card)
+    settings = load_settings("smoke", ["prepare.interests.count=7"])
+    run = settings_of_run(settings, tmp_path / "data", tmp_path / "old", tmp_path)
+    assert run.prepare.interests.continues == (tmp_path if origin == "discovered" else None)
+    assert run.prepare.interests.count == 7
+    assert run.prepare.horizon == settings.prepare.horizon
+
+
 # What was forgotten
 
 

@@ -18,7 +18,7 @@ def test_reading_and_writing_changes_nothing() -> None:
 
     again = json.loads(json.dumps(Evaluation.parse(written).json()))
 
-    lineage = {"source": None, "reviews_source": None} | written["lineage"]
+    lineage = {"source": None, "reviews_source": None, "interests": None} | written["lineage"]
     champion = written["champion"] | {"version": "6", "tasks": []}
     assert again == written | {"lineage": lineage, "champion": champion}
 
