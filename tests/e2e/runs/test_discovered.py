@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,11 +16,22 @@ from typing import Any
 import pytest
 
 from tasteloop.files import read_parquet
-from tests.support.homes import ROOT, Home, ratings, settings, write_csv
+from tests.support.homes import ROOT, Home, settings, write_csv
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TOPICS = ("garden roses", "moon rocket", "pasta kitchen", "guitar chords")
+
+
+def reads() -> list[tuple[int, int, str]]:
+    """Each of 80 users reads nine of the twelve items of one topic, none twice, and one other."""
+    draws = random.Random(0)
+    rows = []
+    for user in range(80):
+        own = draws.sample(range(user % 4, 48, 4), 9)
+        own.insert(draws.randrange(9), draws.choice(range((user + 1) % 4, 48, 4)))
+        rows += [(user, item, f"{TOPICS[item % 4]} part {item}") for item in own]
+    return rows
 
 
 @dataclass(frozen=True)
@@ -39,12 +51,7 @@ class Done:
 def done(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Done:
     """The example on who read which title, in order, without times, kinds or labels."""
     folder = tmp_path_factory.mktemp("discovered")
-    liked = [row for row in ratings(users=80, each=30) if row[2] >= 4]
-    write_csv(
-        folder / "reads.csv",
-        ("user", "item", "title"),
-        [(user, item, f"{TOPICS[item % 4]} part {item}") for user, item, *_ in liked],
-    )
+    write_csv(folder / "reads.csv", ("user", "item", "title"), reads())
     options = settings(
         training__encoder=str(tiny_encoder), prepare__interests__encoder=str(tiny_encoder)
     )
