@@ -131,8 +131,9 @@ def cluster_promote(
     wait: Seconds = 300,
     as_json: AsJson = False,
 ) -> None:
-    """Make the version that is tried the stable one: as many pods as the stable one has, then all
-    requests, then the others go.
+    """Make the version that is tried the stable one.
+
+    It gets as many pods as the stable one has, then all requests; then the others go.
     """
     from serving.cluster.api import connect
     from serving.cluster.inference_service import Service
