@@ -32,6 +32,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
+
 from serving.histories.protocol import Histories, StoredEvent
 from serving.histories.sqlite import SqliteHistories
 from tasteloop.behaviour.events import Event
@@ -99,8 +101,8 @@ def measure_appends(store: Histories, users: int, count: int) -> tuple[list[floa
 
 
 @contextmanager
-def server(bundle: Path, store: str, home: Path) -> Iterator[str]:
-    """A real server with a store; its address."""
+def server(bundle: Path, store: str, home: Path) -> Iterator[tuple[str, Any]]:
+    """A real server with a store: its address, and its process."""
     ready = home / "ready.json"
     ready.unlink(missing_ok=True)
     command = [sys.executable, "-m", "serving", "--bundle", str(bundle), "--port", "0"]
@@ -116,7 +118,7 @@ def server(bundle: Path, store: str, home: Path) -> Iterator[str]:
             while not ready.exists():
                 assert process.poll() is None, "the server ended"
                 time.sleep(0.1)
-            yield json.loads(ready.read_text())["http"]
+            yield json.loads(ready.read_text())["http"], psutil.Process(process.pid)
         finally:
             process.terminate()
 
@@ -194,8 +196,19 @@ async def offer(url: str, rate: float, each: int, seconds: float, users: int) ->
     return {"codes": codes, "rate": sent / took, "acknowledged": acknowledged, "visible": visible}
 
 
-async def compare_questions(url: str, count: int) -> tuple[list[float], list[float], list[float]]:
-    """Seconds of a question with its events sent along and with the stored history, in turn."""
+def processor(process: Any) -> float:
+    """Seconds of processor time that a process has used."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+async def compare_questions(
+    url: str, process: Any, count: int
+) -> tuple[list[float], list[float], list[float], list[float]]:
+    """Seconds of a question with its events sent along and with the stored history, in turn; by how
+    much the second took longer; and the mean processor time of each in the server.
+    """
+    used = [0.0, 0.0]
     caller = Caller(url)
     sent, stored, more = [], [], []
     for number in range(count + 10):
@@ -209,19 +222,20 @@ async def compare_questions(url: str, count: int) -> tuple[list[float], list[flo
         # each order as often, and another k, so that no cache of texts helps the second
         questions = [{"events": events, "k": 10}, {"user": user, "k": 10}]
         for turn in (0, 1) if number % 2 else (1, 0):
-            started = time.perf_counter()
+            started, before = time.perf_counter(), processor(process)
             code, answer = await caller.ask(
                 "POST", "/v1/models/recommend:predict", {"instances": [questions[turn]]}
             )
             pair.append((turn, time.perf_counter() - started, answer["predictions"]))
             assert code == 200
+            used[turn] += (processor(process) - before) / (count + 10)
         pair.sort(key=lambda each: each[0])
         assert pair[0][2] == pair[1][2], "a stored history is answered as one that is sent"
         if number >= 10:
             sent.append(pair[0][1])
             stored.append(pair[1][1])
             more.append(pair[1][1] - pair[0][1])
-    return sent, stored, more
+    return sent, stored, more, used
 
 
 async def consume(url: str, rounds: int) -> int:
@@ -323,18 +337,23 @@ def main() -> None:
         appends, reads = measure_appends(store, arguments.users, arguments.appends)
         report("append", f"append {quantiles(appends)}; read {quantiles(reads)}")
         store.close()
-        with server(arguments.bundle, str(directory), home) as url:
+        with server(arguments.bundle, str(directory), home) as (url, process):
             for rate, each in _OFFERED:
+                before = processor(process)
                 out = asyncio.run(offer(url, rate, each, arguments.seconds, arguments.users))
+                requests = sum(count for code, count in out["codes"].items() if code == 202)
+                used = 1000 * (processor(process) - before) / max(1, requests)
                 report(
                     f"offered {rate:.0f} events/s, {each} a request",
                     f"{out['rate']:.0f}/s, codes {out['codes']}; acknowledged {quantiles(out['acknowledged'])}; "
-                    f"the read after it {quantiles(out['visible'])}",
+                    f"the read after it {quantiles(out['visible'])}; "
+                    f"{used:.2f} ms of the server's processor a request",
                 )
-            sent, stored, more = asyncio.run(compare_questions(url, 300))
+            sent, stored, more, used_by = asyncio.run(compare_questions(url, process, 300))
             report(
                 "question",
-                f"sent along {quantiles(sent)}; stored {quantiles(stored)}; more by {quantiles(more)}",
+                f"sent along {quantiles(sent)}; stored {quantiles(stored)}; more by {quantiles(more)}; "
+                f"the server's processor {1000 * used_by[0]:.2f} and {1000 * used_by[1]:.2f} ms",
             )
             wrong = asyncio.run(consume(url, 200))
             report("consumed", f"{wrong} of 200 recommended again")
