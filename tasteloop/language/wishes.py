@@ -63,7 +63,7 @@ class Wishes:
     @property
     def strength(self) -> NDArray[np.float64]:
         """[n, 1] from 0 to 1: how sure it is that something is wanted."""
-        return np.linalg.norm(self.direction, axis=1, keepdims=True).astype(np.float64)
+        return np.asarray(np.linalg.norm(self.direction, axis=1, keepdims=True), np.float64)
 
     def take(self, rows: slice) -> Wishes:
         """Some of the users."""
