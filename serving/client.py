@@ -107,13 +107,26 @@ class Client:
         Raises:
             ServingError: the server refused (with its text) or failed, timed out, or is not there.
         """
-        path = f"/v1/models/{quote(model, safe='')}:predict"
+        return self._questions(model, "predict", "predictions", instances)
+
+    def explain(self, model: str, instances: Sequence[Mapping[str, Any]]) -> Answers:
+        """V1: the explanation of one answer per instance, in order; see docs/explain.md.
+
+        Raises:
+            ServingError: as `predict`.
+        """
+        return self._questions(model, "explain", "explanations", instances)
+
+    def _questions(
+        self, model: str, verb: str, key: str, instances: Sequence[Mapping[str, Any]]
+    ) -> Answers:
+        path = f"/v1/models/{quote(model, safe='')}:{verb}"
         answer, headers = self._exchange("POST", path, {"instances": list(instances)})
         try:
-            answers = Answers(answer["predictions"])
+            answers = Answers(answer[key])
         except (KeyError, TypeError):
             raise ServingError(
-                f'{self.url} answered without "predictions": is it a Tasteloop server?'
+                f'{self.url} answered without "{key}": is it a Tasteloop server?'
             ) from None
         answers.request = headers.get(REQUEST_ID_HEADER, "")
         answers.token = headers.get(TOKEN_HEADER)

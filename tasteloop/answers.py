@@ -23,6 +23,9 @@ INTENT = "intent"
 K = 10  # items that are recommended where the question does not say how many
 MOST_K = 1000
 
+LANGUAGES = ("en", "zh")
+"""In which an answer's reasons can be told; the first where the question does not say."""
+
 Answer = dict[str, Any]
 """An answer as a server sends it, in JSON: {"interests": [..]}, {"recommendations": [..]} or
 {"sentiment", ..}."""
@@ -56,10 +59,13 @@ class Input:
         return (self.field, *self.options)
 
 
-HISTORY = Input("events", ("k",), "History")
-"""What a user did, and how many entries are wanted: {"events": [...], "k": 10}."""
-TEXT = Input("text", (), "Text", is_text=True)
-"""What a user wrote: {"text": "..."}."""
+HISTORY = Input("events", ("k", "language", "against"), "History")
+"""What a user did, how many entries are wanted, in which language their reasons are told, and
+whether what spoke against each is told too: {"events": [...], "k": 10, "language": "en", "against":
+false}.
+"""
+TEXT = Input("text", ("language",), "Text", is_text=True)
+"""What a user wrote, and in which language it is explained: {"text": "...", "language": "en"}."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,8 @@ class Field:
         is_json: it is a list, which V2 carries as JSON text.
         is_decision: it follows from whether a probability reaches a threshold. Near the threshold
             another runtime, whose numbers differ in a last digit, may decide otherwise.
+        is_words: it tells in words what other fields say in numbers; it is not compared.
+        is_optional: it is there only where the question asks for it.
     """
 
     name: str
@@ -82,6 +90,8 @@ class Field:
     in_v2: bool = True
     is_json: bool = False
     is_decision: bool = False
+    is_words: bool = False
+    is_optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,7 +189,9 @@ SERVED_MODELS = {
                 Field("item", BYTES, ""),
                 Field("title", BYTES, "", in_v2=False),
                 Field("score", FP32, 0.0),
+                Field("reason", BYTES, "", is_words=True),
                 Field("reasons", BYTES, "[]", is_json=True),
+                Field("against", BYTES, "", is_words=True, is_optional=True),
             ),
             label="item",
             number="score",
@@ -197,6 +209,7 @@ SERVED_MODELS = {
             ),
             label="sentiment",
             number="probability",
+            is_explained=True,
             needs="reviews",
             absent="its data has no reviews (ingest.reviews), or training.tasks leaves sentiment out",
         ),

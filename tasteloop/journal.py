@@ -24,6 +24,7 @@ PROTOCOL, SECONDS = "protocol", "seconds"
 EVENTS, LATEST, CHARACTERS, K, INPUT = "events", "latest", "characters", "k", "input"
 NAMES, NUMBERS = "names", "numbers"
 HEARD = "heard"
+REASONS, CONTRIBUTION = "reasons", "contribution"
 SEARCHES, UNDERSTOOD, ASKS, UNMET, REFUSALS = "searches", "understood", "asks", "unmet", "refusals"
 WANTED, REFUSED = "wanted", "refused"
 FAVOURABLE, NEUTRAL, UNFAVOURABLE = "favourable", "neutral", "unfavourable"
@@ -55,6 +56,16 @@ def heard_type() -> pl.Struct:
     )
 
 
+def reasons_type() -> pl.List:
+    """The type of REASONS: of each entry of an answer what it rests on, as kinds of reasons
+    (`tasteloop.recommender.ideas`) with what each adds; neither the sentence nor an act, a title or
+    a word.
+    """
+    import polars as pl
+
+    return pl.List(pl.List(pl.Struct({KIND: pl.String(), CONTRIBUTION: pl.Float32()})))
+
+
 def schema(kind: str) -> dict[str, pl.DataType]:
     """The columns of a kind of segment; times in µs since 1970 UTC.
 
@@ -66,6 +77,7 @@ def schema(kind: str) -> dict[str, pl.DataType]:
     labels with probabilities or items with scores, best first; `predicted` only for interests,
     `confident` for them and for sentiment. `heard` (`heard_type`) is null where the version reads
     no wishes, where what was asked about is no history, and where a collector wrote the row.
+    `reasons` (`reasons_type`) stands beside `names`, for recommendations.
     feedback: `time` is when it happened, as the caller says; `arrived` is when it came; `answer` is
         that of the token.
     failures: requests that a version failed on for our reasons, whether or not another one answered
@@ -109,4 +121,5 @@ def schema(kind: str) -> dict[str, pl.DataType]:
         PREDICTED: pl.List(pl.Boolean()),
         CONFIDENT: pl.List(pl.Boolean()),
         HEARD: heard_type(),
+        REASONS: reasons_type(),
     }

@@ -45,15 +45,25 @@ def predict(
     k: Annotated[
         int, typer.Option("--k", "-k", min=1, max=MOST, help="How many items to recommend.")
     ] = 10,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Explain the answer instead, down to acts and words.")
+    ] = False,
+    language: Annotated[
+        str | None, typer.Option(help="In which reasons are told: en or zh.", show_default="en")
+    ] = None,
+    against: Annotated[
+        bool, typer.Option("--against", help="Tell also what speaks against a recommendation.")
+    ] = False,
     url: Annotated[str, typer.Option(help="The server.")] = "http://127.0.0.1:8080",
 ) -> None:
     """Ask a server that runs (`tasteloop serve`); the answer is JSON."""
     from pipelines.cli.questions import instances
     from serving.client import Client
 
-    questions = instances(model, events, text, k, user)
+    questions = instances(model, events, text, k, user, language, against)
     with Client(url) as client:
-        answers = client.predict(model, questions)
+        ask = client.explain if explain else client.predict
+        answers = ask(model, questions)
     print_json(answers if len(answers) > 1 else answers[0])
 
 

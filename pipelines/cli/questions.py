@@ -21,21 +21,24 @@ def instances(
     texts: Sequence[str] | None,
     k: int,
     user: str | None = None,
+    language: str | None = None,
+    against: bool = False,
 ) -> list[dict[str, Any]]:
     """One instance of a history, a user, or both, or one a text; the server checks them."""
+    told: dict[str, Any] = {} if language is None else {"language": language}
     if model not in SERVED_MODELS:
         raise TasteloopError(f"no model {model!r}; known: {', '.join(SERVED_MODELS)}")
     served = SERVED_MODELS[model]
     if served.input.is_text:
         if not texts:
             raise TasteloopError(f'{model} judges texts: --text "a warm and funny film"')
-        return [{"text": text} for text in texts]
+        return [{"text": text, **told} for text in texts]
     if events is None and user is None:
         raise TasteloopError(
             f"{model} reads a history: --events FILE, --events - for standard input, or "
             """--events '[{"kind": "rate", "item": "50", "value": 0.8}]'; or a stored one: --user ID"""
         )
-    instance: dict[str, Any] = {}
+    instance = {**told, **({"against": True} if against else {})}
     if user is not None:
         instance["user"] = user
     if events is not None:

@@ -126,7 +126,7 @@ def to_tensors(model: str, answers: Sequence[Answer]) -> list[Tensor]:
     """Answers as V2's output tensors: [n] each, or [n, entries] of a ranked answer.
 
     A row with fewer entries than the widest of its request ends in padding: an empty label or item
-    (a real one is never empty), 0, false, `[]`.
+    (a real one is never empty), 0, false, `[]`. So is a field that an entry need not have.
     """
     served = SERVED_MODELS[model]
     if served.ranking is None:
@@ -169,13 +169,19 @@ def from_v2(model: str, outputs: Sequence[Mapping[str, Any]], count: int) -> lis
 
     # 3. so many rows to an answer; one without a label is padding
     json_columns = [column.name for column in served.columns if column.is_json]
+    absent = {column.name: column.padding for column in served.columns if column.is_optional}
     answers: list[Answer] = []
     for index in range(count):
         entries = []
         for row in rows[index * width : (index + 1) * width]:
             if row[served.label]:
                 parsed = {name: orjson.loads(row[name]) for name in json_columns}
-                entries.append({**row, **parsed})
+                there = {
+                    name: value
+                    for name, value in row.items()
+                    if name not in absent or value != absent[name]
+                }
+                entries.append({**there, **parsed})
         answers.append({served.ranking: entries})
     return answers
 
@@ -187,6 +193,8 @@ def _values(column: Field, entries: Iterable[Answer]) -> list[Any]:
             json.dumps(entry[column.name], ensure_ascii=False, separators=(",", ":"))
             for entry in entries
         ]
+    if column.is_optional:
+        return [entry.get(column.name, column.padding) for entry in entries]
     return [entry[column.name] for entry in entries]
 
 

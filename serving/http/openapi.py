@@ -12,7 +12,7 @@ from serving.http.admission import Admission
 from serving.journal.answered import LONGEST_REQUEST_ID
 from serving.journal.feedback import MOST_FEEDBACK
 from serving.settings import Limits
-from tasteloop.answers import MOST_K, SERVED_MODELS
+from tasteloop.answers import LANGUAGES, MOST_K, SERVED_MODELS
 from tasteloop.behaviour.kinds import KINDS
 from tasteloop.behaviour.times import LATEST, PER_UNIT, likely_range
 from tasteloop.privacy.pseudonyms import LONGEST_USER
@@ -33,6 +33,11 @@ _USER: Schema = {
     "minLength": 1,
     "maxLength": LONGEST_USER,
     "description": "whom the question is about; a pseudonym before anything else sees it",
+}
+
+_LANGUAGE: Schema = {
+    "enum": [*LANGUAGES, None],
+    "description": f"in which reasons are told; {LANGUAGES[0]} where it is not named",
 }
 
 
@@ -256,7 +261,10 @@ def _schemas(limits: Limits) -> Schema:
     # 3. bodies
     return {
         "Error": _object(error={"type": "string"}),
-        "Text": {**_object(text=text), "properties": {"text": text, "user": _USER}},
+        "Text": {
+            **_object(text=text),
+            "properties": {"text": text, "language": _LANGUAGE, "user": _USER},
+        },
         "Event": event,
         "Outcome": {
             "type": "object",
@@ -276,6 +284,11 @@ def _schemas(limits: Limits) -> Schema:
             "properties": {
                 "events": {**_list(_ref("Event")), "maxItems": limits.events},
                 "k": {"type": ["integer", "null"], "minimum": 1, "maximum": MOST_K},
+                "language": _LANGUAGE,
+                "against": {
+                    "type": ["boolean", "null"],
+                    "description": "whether what speaks against each recommendation is told too",
+                },
                 "user": _USER,
             },
         },
@@ -336,7 +349,10 @@ def _parameters() -> Schema:
     return {
         "type": "object",
         "additionalProperties": {"type": ["string", "number", "boolean"]},
-        "description": f"k ({', '.join(takes_k)}): how many to answer with; user: whom the question is about",
+        "description": (
+            f"k ({', '.join(takes_k)}): how many to answer with; language, against: as in a history; "
+            "user: whom the question is about"
+        ),
     }
 
 

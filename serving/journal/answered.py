@@ -15,11 +15,12 @@ from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
 from tasteloop.answers import CONFIDENT, PREDICTED, SERVED_MODELS
-from tasteloop.behaviour.events import TEXT, TIME, USER, Event
+from tasteloop.behaviour.events import KIND, TEXT, TIME, USER, Event
 from tasteloop.behaviour.times import SECOND, whole
 from tasteloop.journal import (
     ANSWER,
     CHARACTERS,
+    CONTRIBUTION,
     EVENTS,
     HEARD,
     INPUT,
@@ -29,6 +30,7 @@ from tasteloop.journal import (
     NAMES,
     NUMBERS,
     PROTOCOL,
+    REASONS,
     REQUEST,
     ROLE,
     SECONDS,
@@ -137,7 +139,21 @@ def _outputs(model: str, answer: Mapping[str, Any]) -> Row:
         PREDICTED: [entry[PREDICTED] for entry in entries] if served.has(PREDICTED) else None,
         # an answer of another server may lack it
         CONFIDENT: [entry.get(CONFIDENT) for entry in entries] if served.has(CONFIDENT) else None,
+        REASONS: [_kinds(entry.get(REASONS)) for entry in entries] if served.has(REASONS) else None,
     }
+
+
+def _kinds(reasons: object) -> list[Row]:
+    """What is kept of an entry's reasons: kinds with numbers, nothing of what a user did or wrote.
+    Another server's may be of another form.
+    """
+    return [
+        {KIND: reason[KIND], CONTRIBUTION: float(reason[CONTRIBUTION])}
+        for reason in (reasons if isinstance(reasons, list) else ())
+        if isinstance(reason, Mapping)
+        and isinstance(reason.get(KIND), str)
+        and isinstance(reason.get(CONTRIBUTION), int | float)
+    ]
 
 
 def now() -> int:

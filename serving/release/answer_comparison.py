@@ -9,6 +9,7 @@ from typing import Any
 from tasteloop.answers import SERVED_MODELS
 
 Json = Mapping[str, Any]
+_REASONS = "reasons "
 # An answer over V1, and the same over V2 where it was asked too.
 ServedAnswer = tuple[Json, Json | None]
 
@@ -32,7 +33,11 @@ def find_differences(
     ):
         model = question["model"]
         fields = SERVED_MODELS[model].fields
-        left_out = [field.name for field in fields if field.is_decision and tolerance != exact]
+        left_out = [
+            field.name
+            for field in fields
+            if field.is_words or (field.is_decision and tolerance != exact)
+        ]
         only_v1 = [field.name for field in fields if not field.in_v2]
         for protocol, response, expected in (
             ("", over_v1, answer),
@@ -112,8 +117,8 @@ def _compare_values(path: str, old: Any, new: Any, tolerance: float) -> list[str
             differences += _compare_values(f"{path}{key} ", old[key], new[key], tolerance)
         return differences
     if isinstance(old, list) and isinstance(new, list):
-        # reasons are compared by term: their order is their size
-        if old and isinstance(old[0], Mapping) and "term" in old[0]:
+        # reasons are compared by term: their order is their size, and so is that of their parts
+        if path.endswith(_REASONS):
             return _compare_values(
                 path, _contributions_by_term(old), _contributions_by_term(new), tolerance
             )
@@ -128,7 +133,14 @@ def _compare_values(path: str, old: Any, new: Any, tolerance: float) -> list[str
 
 
 def _contributions_by_term(reasons: Sequence[Json]) -> dict[str, Any]:
-    return {reason["term"]: reason["contribution"] for reason in reasons}
+    """What each term adds; a bundle from before reasons had words lists the terms themselves."""
+    by_term: dict[str, Any] = {}
+    for reason in reasons:
+        if "term" in reason:
+            by_term[reason["term"]] = reason["contribution"]
+        else:
+            by_term |= reason["terms"]
+    return by_term
 
 
 def _is_number(value: object) -> bool:

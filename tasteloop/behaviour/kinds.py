@@ -23,6 +23,7 @@ _REFUSAL = -0.5  # the strength from which on a kind refuses its item: stronger 
 
 _ITEM: tuple[tuple[Column, ...], ...] = (("item",),)
 _OPINIONS = ("liked", "tried", "disliked")
+_OPINIONS_ZH = ("喜欢{}", "试过{}", "不喜欢{}")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class Kind:
         is_response: whether it counts as a click on an item that was recommended.
         graded_verbs: in place of `verb` where there is a value: high, middling and low.
         aliases: what the specifications above call it.
+        said: how a sentence tells the user in English that they did it, with {} for what; "" for
+            the verb and what follows it.
+        said_zh: the same in Chinese; by default that they met it.
+        graded_zh: the Chinese of `graded_verbs`, each with {}.
 
     >>> KINDS["rate"].is_positive(0.75, threshold=0.7)
     True
@@ -61,6 +66,9 @@ class Kind:
     is_response: bool = False
     graded_verbs: tuple[str, str, str] | None = None
     aliases: tuple[str, ...] = ()
+    said: str = ""
+    said_zh: str = "接触过{}"
+    graded_zh: tuple[str, str, str] | None = None
 
     def is_positive(self, value: float | None, threshold: float) -> bool:
         """Whether an event of this kind, with an item, says that its user wants the item."""
@@ -105,14 +113,30 @@ class Kind:
 
 
 DECLARED = (
-    Kind("view", "viewed", 0.2, value="corrects", aliases=("view_item", "View", "Read")),
-    Kind("search", "searched", 0.0, needs=(("text",),), aliases=("view_search_results",)),
+    Kind(
+        "view",
+        "viewed",
+        0.2,
+        value="corrects",
+        aliases=("view_item", "View", "Read"),
+        said_zh="看过{}",
+    ),
+    Kind(
+        "search",
+        "searched",
+        0.0,
+        needs=(("text",),),
+        aliases=("view_search_results",),
+        said="searched for {}",
+        said_zh="搜索了{}",
+    ),
     Kind(
         "click",
         "clicked",
         0.3,
         is_response=True,
         aliases=("select_item", "select_content", "select_promotion"),
+        said_zh="点开过{}",
     ),
     Kind(
         "rate",
@@ -121,6 +145,8 @@ DECLARED = (
         value="decides",
         needs=(("item",), ("value",)),
         graded_verbs=_OPINIONS,
+        said_zh="评价过{}",
+        graded_zh=_OPINIONS_ZH,
     ),
     Kind(
         "review",
@@ -129,22 +155,39 @@ DECLARED = (
         value="decides",
         needs=(("item",), ("text", "value")),
         graded_verbs=_OPINIONS,
+        said_zh="评论过{}",
+        graded_zh=_OPINIONS_ZH,
     ),
-    Kind("share", "shared", 0.8, aliases=("Announce",)),
-    Kind("purchase", "bought", 1.0, is_response=True),
-    Kind("like", "liked", 0.8, aliases=("Like",)),
-    Kind("dislike", "disliked", -0.8, aliases=("Dislike",)),
-    Kind("save", "saved", 0.6, is_response=True, aliases=("add_to_wishlist", "Add")),
+    Kind("share", "shared", 0.8, aliases=("Announce",), said_zh="分享了{}"),
+    Kind("purchase", "bought", 1.0, is_response=True, said_zh="购买了{}"),
+    Kind("like", "liked", 0.8, aliases=("Like",), said_zh="喜欢{}"),
+    Kind("dislike", "disliked", -0.8, aliases=("Dislike",), said_zh="不喜欢{}"),
+    Kind(
+        "save",
+        "saved",
+        0.6,
+        is_response=True,
+        aliases=("add_to_wishlist", "Add"),
+        said_zh="收藏了{}",
+    ),
     Kind(
         "cart",
         "put in the cart",
         0.7,
         is_response=True,
         aliases=("add_to_cart", "begin_checkout"),
+        said="put {} in the cart",
+        said_zh="把{}放进了购物车",
     ),
-    Kind("remove", "removed", -0.4, aliases=("remove_from_cart", "refund", "Remove")),
-    Kind("comment", "commented on", 0.5, value="corrects", aliases=("Create",)),
-    Kind("follow", "followed", 0.8, aliases=("Follow",)),
+    Kind(
+        "remove",
+        "removed",
+        -0.4,
+        aliases=("remove_from_cart", "refund", "Remove"),
+        said_zh="移除了{}",
+    ),
+    Kind("comment", "commented on", 0.5, value="corrects", aliases=("Create",), said_zh="评论过{}"),
+    Kind("follow", "followed", 0.8, aliases=("Follow",), said_zh="关注了{}"),
     # its value is the share that was watched or heard
     Kind(
         "play",
@@ -154,10 +197,12 @@ DECLARED = (
         is_response=True,
         graded_verbs=("finished", "played", "abandoned"),
         aliases=("Listen",),
+        said_zh="播放过{}",
+        graded_zh=("播放完{}", "播放过{}", "中途放弃了{}"),
     ),
-    Kind("skip", "skipped", -0.3),
-    Kind("hide", "hid", -0.7, aliases=("Block", "Ignore")),
-    Kind("report", "reported", -1.0, aliases=("Flag",)),
+    Kind("skip", "skipped", -0.3, said_zh="跳过了{}"),
+    Kind("hide", "hid", -0.7, aliases=("Block", "Ignore"), said_zh="隐藏了{}"),
+    Kind("report", "reported", -1.0, aliases=("Flag",), said_zh="举报了{}"),
     Kind(
         "impression",
         "was shown",
@@ -165,6 +210,8 @@ DECLARED = (
         is_act=False,
         consumes=False,
         aliases=("view_item_list", "view_promotion"),
+        said="were shown {}",
+        said_zh="被展示过{}",
     ),
 )
 

@@ -18,10 +18,11 @@ from pydantic import BaseModel, Field
 
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.items import Catalogue
-from tasteloop.behaviour.kinds import KINDS
+from tasteloop.behaviour.kinds import KINDS, words_that_are_no_acts
 
 # of a review or a query; not every script puts spaces between words
 _QUOTED_WORDS, _QUOTED_CHARACTERS = 12, 72
+_NO_ACTS = frozenset(words_that_are_no_acts())
 
 
 class TextSettings(BaseModel, frozen=True, extra="forbid"):
@@ -45,7 +46,7 @@ def in_order(history: Sequence[Event], limit: int) -> list[Event]:
     """The newest `limit` acts, oldest first. Where an event has no time, the given order is
     trusted. What was merely shown is no act.
     """
-    events = [event for event in history if event.is_act]
+    events = [event for event in history if event.kind not in _NO_ACTS]
     if all(event.time is not None for event in events):
         events.sort(key=attrgetter("time"))
     return events[-limit:]
@@ -143,13 +144,36 @@ def _labels(event: Event, catalogue: Catalogue) -> list[str]:
 
 
 def _verb(event: Event, settings: TextSettings) -> str:
+    kind, grade = KINDS[event.kind], _grade(event, settings)
+    return kind.verb if kind.graded_verbs is None or grade is None else kind.graded_verbs[grade]
+
+
+def told_act(event: Event, settings: TextSettings, language: str) -> str:
+    """What a user is told that they did, with {} for the item's title or the words.
+
+    >>> told_act(Event("rate", "50", value=1.0), TextSettings(), "en")
+    'liked {}'
+    >>> told_act(Event("cart", "50"), TextSettings(), "zh")
+    '把{}放进了购物车'
+    """
     kind = KINDS[event.kind]
-    if kind.graded_verbs is None or event.value is None:
-        return kind.verb
-    high, middling, low = kind.graded_verbs
+    grade = _grade(event, settings)
+    if language == "zh":
+        return kind.said_zh if kind.graded_zh is None or grade is None else kind.graded_zh[grade]
+    if kind.graded_verbs is not None and grade is not None:
+        return kind.graded_verbs[grade] + " {}"
+    return kind.said or kind.verb + " {}"
+
+
+def _grade(event: Event, settings: TextSettings) -> int | None:
+    """Which of a kind's three graded verbs is meant: 0 high, 1 middling, 2 low; None without a
+    value.
+    """
+    if event.value is None:
+        return None
     if event.positive(settings.positive):
-        return high
-    return low if event.value < settings.negative else middling
+        return 0
+    return 2 if event.value < settings.negative else 1
 
 
 def _subject(event: Event, catalogue: Catalogue) -> str:

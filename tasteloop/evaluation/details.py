@@ -97,13 +97,19 @@ def examples(
     chosen = np.unique(np.linspace(0, len(rows.table) - 1, count).round().astype(int))
     shown = []
     for row in chosen:
-        [recommendations] = session.recommend([rows.histories[row]], _RECOMMENDATIONS)
+        history = rows.histories[row]
+        interests = session.ranking_interests([history])
+        [recommendations] = session.rank([history], interests, _RECOMMENDATIONS, ["for"])
+        teller = session.teller({"events": history})
         followed = {rows.data.catalogue.items[position] for position in rows.relevant[row]}
         shown.append(
             Example(
                 text=rows.table[TEXT][int(row)],
                 interests=_likeliest_interests(rows, answers, row),
-                recommendations=tuple(_recommendation(r, followed) for r in recommendations),
+                recommendations=tuple(
+                    _recommendation(r, teller.speaks_for(r.reasons), followed)
+                    for r in recommendations
+                ),
             )
         )
     return tuple(shown)
@@ -125,11 +131,14 @@ def _likeliest_interests(
     )
 
 
-def _recommendation(recommended: Recommendation, followed: set[str]) -> ExampleRecommendation:
+def _recommendation(
+    recommended: Recommendation, reason: str, followed: set[str]
+) -> ExampleRecommendation:
     return ExampleRecommendation(
         item=recommended.item,
         title=recommended.title,
         score=recommended.score,
         relevant=recommended.item in followed,
         reasons=tuple(Reason(term, value) for term, value in recommended.terms.items()),
+        reason=reason,
     )

@@ -239,13 +239,16 @@ class Reason:
 
 @dataclass(frozen=True)
 class ExampleRecommendation:
-    """A recommended item of an example; relevant: the user did go on to like it."""
+    """A recommended item of an example; relevant: the user did go on to like it; reason: why it is
+    recommended, as a sentence.
+    """
 
     item: str
     title: str | None
     score: float | None
     relevant: bool
     reasons: tuple[Reason, ...]
+    reason: str | None = None
 
     @classmethod
     def parse(cls, raw: Mapping[str, Any]) -> ExampleRecommendation:
@@ -255,6 +258,7 @@ class ExampleRecommendation:
             score=finite(raw.get("score")),
             relevant=bool(raw.get("relevant")),
             reasons=tuple(Reason.parse(row) for row in as_rows(raw.get("reasons"))),
+            reason=_text(raw.get("reason")),
         )
 
 

@@ -26,7 +26,7 @@ Matrix = NDArray[np.float32]
 # So much of their weight wishes and refusals keep with each act after them: what someone searched
 # for ten acts ago counts a third; what they refused then is still refused.
 WISH_DECAY, REFUSAL_DECAY = 0.9, 0.99
-_TEXTS = 24  # the newest texts of a history that are read
+TEXTS = 24  # the newest texts of a history that are read
 _FAINT = 0.02  # less is nothing
 
 
@@ -117,6 +117,55 @@ class Wishes:
         )
 
 
+@dataclass(frozen=True)
+class Origins:
+    """Which of one user's texts each wish and refusal comes from.
+
+    What is wanted or refused of a label or a title is what one text says, the strongest that is
+    left; the direction is a sum over texts.
+
+    Attributes:
+        texts: what was said, oldest first.
+        wanted_by, refused_by: [K] the text, -1 where nothing is wanted or refused of the label.
+        directions: [texts, d], which add up to the direction of the wishes.
+        titles_by, refused_titles_by: the text by the position of a title.
+    """
+
+    texts: tuple[str, ...]
+    wanted_by: NDArray[np.int64]
+    refused_by: NDArray[np.int64]
+    directions: Matrix
+    titles_by: dict[int, int]
+    refused_titles_by: dict[int, int]
+
+    @classmethod
+    def of(
+        cls,
+        history: Sequence[Event],
+        reader: Reader,
+        read: Callable[[Sequence[str]], Sequence[Reading]],
+        limit: int,
+    ) -> Origins:
+        """Of one history; the arguments are those of `Wishes.of`."""
+        labels, width = reader.items.shape
+        said = sayings(history, limit)
+        texts = tuple(text for text, _ in said)
+        unique = list(dict.fromkeys(texts))
+        reading_of = dict(zip(unique, read(unique), strict=True)) if unique else {}
+        user = _TracedUser(labels, width)
+        for text, later in said:
+            user.hear(reading_of[text], later)
+        directions = np.array(user.directions, np.float32).reshape(-1, width)
+        return cls(
+            texts,
+            user.wanted_by,
+            user.refused_by,
+            directions,
+            user.titles_by,
+            user.refused_titles_by,
+        )
+
+
 def is_saying(event: Event) -> bool:
     """Whether a user wrote something that is about no item, such as a search."""
     return event.item is None and bool(event.text)
@@ -134,7 +183,7 @@ def sayings(history: Sequence[Event], limit: int) -> list[tuple[str, int]]:
         for n, event in enumerate(acts)
         if is_saying(event) and event.text
     ]
-    return found[-_TEXTS:]
+    return found[-TEXTS:]
 
 
 class _User:
@@ -164,6 +213,39 @@ class _User:
             for position, probability in found.items():
                 if weight * probability >= _FAINT:
                     kept[position] = max(kept.get(position, 0.0), weight * probability)
+
+
+class _TracedUser(_User):
+    """A user of whom it is kept which text each wish comes from."""
+
+    def __init__(self, labels: int, width: int) -> None:
+        super().__init__(labels, width)
+        self.wanted_by = np.full(labels, -1)
+        self.refused_by = np.full(labels, -1)
+        self.directions: list[Matrix] = []
+        self.titles_by: dict[int, int] = {}
+        self.refused_titles_by: dict[int, int] = {}
+
+    def hear(self, reading: Reading, later: int) -> None:
+        # 1. what is left of earlier texts, before this one
+        text = len(self.directions)
+        wanted = self.wanted * (1 - reading.refused)
+        refused = self.refused * (1 - reading.wanted)
+        titles, refused_titles = dict(self.titles), dict(self.refused_titles)
+        added = WISH_DECAY**later * reading.wish
+        length = max(1.0, float(np.linalg.norm(self.direction + added)))
+
+        super().hear(reading, later)
+
+        # 2. what this one changed, comes from it
+        self.wanted_by[self.wanted > wanted] = text
+        self.refused_by[self.refused > refused] = text
+        self.directions = [each / length for each in (*self.directions, added)]
+        for now, before, by in (
+            (self.titles, titles, self.titles_by),
+            (self.refused_titles, refused_titles, self.refused_titles_by),
+        ):
+            by.update({at: text for at, value in now.items() if value > before.get(at, 0.0)})
 
 
 def _rows(rows: Sequence[dict[int, float]], items: int) -> csr_array:

@@ -44,7 +44,8 @@ items held out on purpose.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, reduce
 from pathlib import Path
@@ -57,13 +58,24 @@ from tasteloop.behaviour.text import TextSettings
 from tasteloop.bundle.arrays import mapped_arrays
 from tasteloop.bundle.card import BundleCard
 from tasteloop.bundle.names import RECOMMENDER_FILE
-from tasteloop.language.wishes import Wishes
+from tasteloop.language.wishes import Origins, Wishes
 from tasteloop.recommender.folding import FoldedHistories, Matrix
+from tasteloop.recommender.ideas import (
+    ALIKE,
+    ASKED_FOR,
+    COMPANY,
+    POPULARITY,
+    REFUSED,
+    TASTE,
+    Idea,
+)
 from tasteloop.recommender.terms import (
     Factors,
     ListedTerm,
     Positions,
+    ProductTerm,
     SharedTerm,
+    SparseTerm,
     SumTerm,
     Term,
     Weights,
@@ -71,29 +83,41 @@ from tasteloop.recommender.terms import (
     centre_length,
     evaluate_weights,
     rows_product,
-    sparse_scale,
     standardise,
     standardise_sparse,
 )
 
-TERMS = (
-    "interest",
-    "taste",
-    "content",
-    "collaborative",
-    "factors_liked",
-    "factors_seen",
-    "spectral",
-    "nearby",
-    "nearby_whole",
-    "popularity",
-    "opinion",
-)
+_BEHAVIOUR: dict[str, Idea] = {
+    "interest": TASTE,
+    "taste": TASTE,
+    "content": ALIKE,
+    "collaborative": COMPANY,
+    "factors_liked": COMPANY,
+    "factors_seen": COMPANY,
+    "spectral": COMPANY,
+    "nearby": COMPANY,
+    "nearby_whole": COMPANY,
+    "popularity": POPULARITY,
+    "opinion": ALIKE,
+}
+_WORDS: dict[str, Idea] = {
+    "asked_labels": ASKED_FOR,
+    "asked_text": ASKED_FOR,
+    "asked_titles": ASKED_FOR,
+    "asked_kin": COMPANY,
+    "refused": REFUSED,
+}
+
+TERMS = tuple(_BEHAVIOUR)
 """Terms of what the user did."""
-ASKED = ("asked_labels", "asked_text", "asked_titles", "asked_kin", "refused")
+ASKED = tuple(_WORDS)
 """Terms of what the user asked for."""
+IDEA_OF_TERM: Mapping[str, Idea] = {**_BEHAVIOUR, **_WORDS}
+"""What each term means to a person: a term is declared with the words that it is told in."""
 _SURELY = 0.999  # nothing that is said is surer than this
 _SURELY_NAMED = 0.6  # from here on a title is named, and not a few words that it shares with a text
+_LEAST_SHARE = 0.05  # is added to a label's share beside everybody's, so that its log is finite
+_TASTE_OF_ALL = math.log(1 + _LEAST_SHARE)  # of a label whose share is everybody's
 _MIXED_IN = 5  # events of everybody's in the label shares of a history
 
 
@@ -116,13 +140,23 @@ class TermParts:
     """What one term of one history is made of, exactly: its deviation over the items is held fixed.
 
     Attributes:
-        sources: [s] labels (of `label_mean` for interest, of `label_share` for taste), or positions
-            of the history's items.
+        sources: [s] labels (of `label_mean` for interest, of `label_share` for taste), positions of
+            the history's items, or, of what was asked for, texts (of `Origins.texts`).
         contributions: [s, positions] of each source to the term at each position.
+        relation: [s, positions] how the item stands to the source: above 0 where it goes with the
+            label, is like the item or means the same, below 0 where it does so less than the
+            average item; λ, which says what that is worth, left out.
+        leaning: [s] above 0 where the user goes for the label more than everybody, or the act is
+            for its item; below 0 where not.
+        labels: [s] the label through which a text speaks, -1 where it does not speak through one;
+            None of all other sources.
     """
 
     sources: NDArray[np.int64]
     contributions: NDArray[Any]
+    relation: NDArray[Any]
+    leaning: NDArray[Any]
+    labels: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -200,7 +234,8 @@ class Recommender:
         terms: dict[str, Term] = {}
 
         # 1. a few numbers of the history times a fixed array
-        for name, x in self._inputs(folded, interests).items():
+        inputs = self._inputs(folded, interests)
+        for name, x in inputs.items():
             terms[name] = self.factors[name].term(x)
 
         # 2. item-item weights, for terms that share them at once
@@ -220,15 +255,16 @@ class Recommender:
         if wishes is not None:
             terms |= self._asked(wishes, folded)
         known = centre_length(folded.length)[:, None]
+        assert terms.keys() <= IDEA_OF_TERM.keys(), "a term is declared with its idea"
         ordered = {name: terms[name] for name in (*TERMS, *ASKED) if name in terms}
         asked = np.zeros(len(known), np.bool_) if wishes is None else wishes.any
-        return TermScores(self, ordered, known, asked)
+        return TermScores(self, ordered, known, asked, folded, inputs, wishes)
 
     def _asked(self, wishes: Wishes, folded: FoldedHistories) -> dict[str, Term]:
         """The terms of what was asked for."""
         text = self.factors["asked_text"].term(wishes.direction)
         strength = wishes.strength
-        named = self._named(wishes, folded)[:, self.compared]
+        named = np.maximum(folded.recent_liked, self.named_titles(wishes))[:, self.compared]
         alike = standardise_sparse(
             rows_product(named, self.ease), self._position_of_item, self.compared
         )
@@ -237,78 +273,28 @@ class Recommender:
         refused = np.log(1 - _SURELY * wishes.refused)
         return {
             "asked_labels": self.factors["asked_labels"].plain(wishes.wanted),
-            "asked_text": replace(text, scaled=strength * text.scaled, shift=strength * text.shift),
+            "asked_text": replace(
+                text,
+                scaled=strength * text.scaled,
+                shift=strength * text.shift,
+                scale=strength * text.scale,
+            ),
             "asked_titles": ListedTerm(wishes.titles),
             "asked_kin": replace(
                 alike,
                 scaled=as_single(strength) * alike.scaled,
                 shift=strength * alike.shift,
+                scale=strength * alike.scale,
             ),
             "refused": SumTerm(
                 (self.factors["refused"].plain(refused), ListedTerm(refused_titles))
             ),
         }
 
-    def _named(self, wishes: Wishes, folded: FoldedHistories) -> Matrix:
-        """[n, J]: what was liked, and titles that were surely named, whose kin are asked for."""
+    def named_titles(self, wishes: Wishes) -> Matrix:
+        """[n, J]: titles that were surely named, whose kin are asked for."""
         titles = wishes.titles.toarray()
-        return np.maximum(folded.recent_liked, np.where(titles >= _SURELY_NAMED, titles, 0))
-
-    def explain(
-        self,
-        folded: FoldedHistories,
-        interests: Matrix,
-        positions: Sequence[int],
-        wishes: Wishes | None = None,
-    ) -> dict[str, TermParts]:
-        """Take the terms of one history apart at some positions.
-
-        Returns:
-            The parts by term; popularity, the meaning of a wish and named titles have none.
-        """
-        weights = self._weights_at(positions, folded)
-        inputs = self._inputs(folded, interests)
-        explained = {}
-
-        # 1. terms that are a few numbers of the history times a fixed array
-        for name, (sources, x) in self._input_parts(folded, inputs).items():
-            factors = self.factors[name]
-            scale = weights[name] * factors.per_deviation(inputs[name])
-            centred = x @ factors.items[:, positions] - (x @ factors.mean)[:, None]
-            explained[name] = TermParts(sources, scale * centred)
-
-        # 2. opinions, as they are
-        sources = np.flatnonzero(folded.opinions[0])
-        own = folded.opinions[0, sources, None] * self.kin[sources]
-        if "opinion" in weights:
-            alike = own @ self.kin[positions].T
-            explained["opinion"] = TermParts(sources, weights["opinion"] * alike)
-
-        # 3. labels that were asked for
-        if wishes is not None and "asked_labels" in weights:
-            wanted = np.flatnonzero(wishes.wanted[0])
-            items = self.factors["asked_labels"].items[wanted][:, positions]
-            asked = wishes.wanted[0, wanted, None] * items
-            explained["asked_labels"] = TermParts(wanted, weights["asked_labels"] * asked)
-
-        # 4. terms that compare items with those of the history
-        place = self._position_of_item
-        place_asked = place[np.asarray(positions, np.int64)]
-        comparisons = self._comparisons(folded)
-        if wishes is not None and "asked_kin" in weights:
-            weights["asked_kin"] = wishes.strength * weights["asked_kin"]
-            kin = Comparison(("asked_kin",), (self._named(wishes, folded),), self.ease)
-            comparisons = (*comparisons, kin)
-        for comparison in comparisons:
-            for name, history in zip(comparison.terms, comparison.histories, strict=True):
-                items = history.shape[1]
-                sources = np.flatnonzero((history[0] > 0) & (place >= 0))
-                values = history[0, sources, None] * comparison.weights[place[sources]]
-                scale = weights[name] * sparse_scale(values.sum(0, keepdims=True), items)[0]
-                at = np.where(place_asked >= 0, values[:, np.maximum(place_asked, 0)], 0)
-                mean = values.sum(1, keepdims=True) / items
-                explained[name] = TermParts(sources, scale * (at - mean))
-        return explained
+        return np.asarray(np.where(titles >= _SURELY_NAMED, titles, 0), np.float32)
 
     @property
     def opinions_count(self) -> bool:
@@ -320,34 +306,42 @@ class Recommender:
         """(a, b) of λ of items that nobody had met; what was asked for counts as for any item."""
         return {**self.weights, **self.new_weights}
 
-    def _weights_at(self, positions: Sequence[int], folded: FoldedHistories) -> Weights:
+    def weights_at(
+        self,
+        positions: NDArray[np.int64],
+        known: NDArray[np.float64],
+        names: Collection[str] = (*TERMS, *ASKED),
+    ) -> Weights:
         """λ of one history by term, [1, 1], or [1, positions] where some items are new."""
-        known = centre_length(folded.length)[:, None]
-        weights = evaluate_weights(self.weights, known)
-        if not self.new_weights:
-            return weights
-        is_new = np.isin(positions, self.new)
-        of_new = evaluate_weights(self.weights_of_new, known)
-        return {name: np.where(is_new, of_new[name], own) for name, own in weights.items()}
+        is_new = self._is_new[positions]
+        own = {name: pair for name, pair in self.weights.items() if name in names}
+        weights = evaluate_weights(own, known)
+        if self.new_weights and is_new.any():
+            of_new = evaluate_weights(self.weights_of_new, known)
+            weights = {name: np.where(is_new, of_new[name], own) for name, own in weights.items()}
+        return weights
 
-    def _input_parts(
-        self, folded: FoldedHistories, inputs: Mapping[str, Matrix]
-    ) -> dict[str, tuple[NDArray[np.int64], NDArray[Any]]]:
-        """By term the sources [s] of one history's inputs, and what each adds to them [s, d]."""
-        liked, seen = np.flatnonzero(folded.liked[0]), np.flatnonzero(folded.seen[0])
-        parts: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {}
-        for name in ("interest", "taste"):
-            parts[name] = np.arange(inputs[name].shape[1]), np.diag(inputs[name][0])
-        profile = folded.recent_liked[0, liked, None] * self.vectors[liked]
-        length = np.linalg.norm(profile.sum(0))
-        parts["content"] = liked, profile / length if length > 0 else 0 * profile
-        for name, sources in (("factors_liked", liked), ("factors_seen", seen)):
-            # the user's ridge solution is linear in the right-hand side: a column for each item
-            alpha, own = self.als[0], getattr(self, name)[sources]
-            gram = self.grams[name] + alpha * own.T @ own
-            parts[name] = sources, np.linalg.solve(gram, (1 + alpha) * own.T).T
-        parts["spectral"] = seen, self.spectral[seen] / self._root[seen, None]
-        return parts
+    @cached_property
+    def _is_new(self) -> NDArray[np.bool_]:
+        """[J] whether nobody had met an item."""
+        is_new = np.zeros(len(self.popularity), np.bool_)
+        is_new[self.new] = True
+        return is_new
+
+    def everybody(self, positions: NDArray[np.int64]) -> tuple[Matrix, NDArray[np.bool_]]:
+        """Of items [p] the standardised popularity, and whether nobody had met them."""
+        return self._standard_popularity[0, positions], self._is_new[positions]
+
+    @cached_property
+    def row_sums(self) -> dict[str, NDArray[np.float64]]:
+        """[E] the sum of each compared item's weights, by term."""
+        ease, nearby = (each.sum(1, dtype=np.float64) for each in (self.ease, self.nearby))
+        return {
+            "collaborative": ease,
+            "asked_kin": ease,
+            "nearby": nearby,
+            "nearby_whole": nearby,
+        }
 
     @cached_property
     def _position_of_item(self) -> NDArray[np.int64]:
@@ -406,7 +400,7 @@ class Recommender:
         """
         count = rows_product(seen, self.membership) + _MIXED_IN * self.label_share
         share = count / (seen.sum(1, keepdims=True) + _MIXED_IN)
-        ratio: Matrix = np.log(share / np.maximum(self.label_share, 1e-4) + 0.05)
+        ratio: Matrix = np.log(share / np.maximum(self.label_share, 1e-4) + _LEAST_SHARE)
         return ratio
 
     @cached_property
@@ -468,12 +462,16 @@ class TermScores:
         terms: standardised, by name; known: [n, 1], what λ turn with.
         asked: [n] whether the user asked for something; of one who did not, the terms of what was
             asked for are 0 and say nothing.
+        folded, wishes: what the terms were computed from; inputs: of `Recommender.factors`, [n, d].
     """
 
     recommender: Recommender
     terms: dict[str, Term]
     known: NDArray[np.float64]
     asked: NDArray[np.bool_]
+    folded: FoldedHistories
+    inputs: dict[str, Matrix]
+    wishes: Wishes | None
 
     def standardised(self) -> dict[str, Matrix]:
         """s_m by term, each [n, J]."""
@@ -517,3 +515,201 @@ class TermScores:
         for name, term in self.terms.items():
             if name in weight:
                 yield name, term(weight[name], at)
+
+    # --- the parts
+
+    def explain(
+        self,
+        row: int,
+        positions: NDArray[np.int64],
+        origins: Origins | None = None,
+        names: Set[str] = frozenset({*TERMS, *ASKED}),
+    ) -> dict[str, TermParts]:
+        """Take terms of one history apart at some positions.
+
+        Args:
+            origins: which of the history's texts its wishes come from; None where there are none.
+            names: of the terms.
+
+        Returns:
+            The parts by term, which add up to `contributions`; popularity has none.
+        """
+        recommender, folded = self.recommender, self.folded
+        weights = recommender.weights_at(positions, self.known[row : row + 1], names)
+        explained: dict[str, TermParts] = {}
+
+        # 1. labels
+        for name in ("interest", "taste"):
+            if name not in names:
+                continue
+            term, x = self._product(name), self.inputs[name][row]
+            scale = _row(term.scale, row) * x
+            centred = (
+                term.items[:, positions].astype(np.float64)
+                - recommender.factors[name].mean[:, None]
+            )
+            average = _TASTE_OF_ALL if name == "taste" else 0.0
+            explained[name] = TermParts(
+                np.arange(len(x)), weights[name] * scale.T * centred, centred, x - average
+            )
+
+        # 2. terms that are a few numbers of the history's items times a fixed array
+        for name, (sources, x) in self._item_inputs(row, names).items():
+            term = self._product(name)
+            centred = x @ term.items[:, positions] - (x @ recommender.factors[name].mean)[:, None]
+            parts = weights[name] * _row(term.scale, row) * centred
+            explained[name] = TermParts(sources, parts, centred, np.ones(len(sources)))
+
+        # 3. terms that compare items with those of the history
+        place = recommender._position_of_item
+        at = place[positions]
+        comparisons = recommender._comparisons(folded)
+        if self.wishes is not None and self.asked[row] and "asked_kin" in weights:
+            kin = np.maximum(folded.recent_liked, recommender.named_titles(self.wishes))
+            comparisons = (*comparisons, Comparison(("asked_kin",), (kin,), recommender.ease))
+        for comparison in comparisons:
+            if not names & set(comparison.terms):
+                continue
+            # the histories of terms that share weights differ in how much an item counts alone
+            first = comparison.histories[0]
+            sources = np.flatnonzero(first[row])
+            sources = sources[place[sources] >= 0]
+            rows = place[sources]
+            values = np.where(at >= 0, comparison.weights[rows[:, None], np.maximum(at, 0)], 0)
+            mean = recommender.row_sums[comparison.terms[0]][rows, None] / first.shape[1]
+            above = values - mean
+            for name, history in zip(comparison.terms, comparison.histories, strict=True):
+                compared = self.terms[name]
+                assert isinstance(compared, SparseTerm), "a comparison is sparse"
+                centred = history[row, sources, None] * above
+                parts = weights[name] * _row(compared.scale, row) * centred
+                explained[name] = TermParts(sources, parts, centred, np.ones(len(sources)))
+
+        # 4. opinions, as they are
+        if "opinion" in weights and "opinion" in names:
+            sources = np.flatnonzero(folded.opinions[row])
+            own = folded.opinions[row, sources]
+            alike = recommender.kin[sources] @ recommender.kin[positions].T
+            parts = weights["opinion"] * own[:, None] * alike
+            explained["opinion"] = TermParts(sources, parts, alike, own)
+
+        # 5. what was asked for
+        if origins is not None and self.wishes is not None and self.asked[row]:
+            asked = self._asked_parts(row, positions, origins, weights)
+            explained |= {name: parts for name, parts in asked.items() if name in names}
+        return explained
+
+    def _product(self, name: str) -> ProductTerm:
+        term = self.terms[name]
+        assert isinstance(term, ProductTerm), f"{name} is a product"
+        return term
+
+    def _item_inputs(
+        self, row: int, names: Collection[str]
+    ) -> dict[str, tuple[NDArray[np.int64], NDArray[Any]]]:
+        """By term the items [s] of one history, and what each adds to the term's input [s, d]."""
+        recommender, folded = self.recommender, self.folded
+        liked, seen = np.flatnonzero(folded.liked[row]), np.flatnonzero(folded.seen[row])
+        parts: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {}
+        if "content" in names:
+            profile = folded.recent_liked[row, liked, None] * recommender.vectors[liked]
+            length = np.linalg.norm(profile.sum(0))
+            parts["content"] = liked, profile / length if length > 0 else 0 * profile
+        for name, sources in (("factors_liked", liked), ("factors_seen", seen)):
+            if name not in names:
+                continue
+            # the user's ridge solution is linear in the right-hand side: a column for each item
+            alpha, own = recommender.als[0], getattr(recommender, name)[sources]
+            gram = recommender.grams[name] + alpha * own.T @ own
+            parts[name] = sources, np.linalg.solve(gram, (1 + alpha) * own.T).T
+        if "spectral" in names:
+            spectral = recommender.spectral[seen] / recommender._root[seen, None]
+            parts["spectral"] = seen, spectral
+        return parts
+
+    def _asked_parts(
+        self, row: int, positions: NDArray[np.int64], origins: Origins, weights: Weights
+    ) -> dict[str, TermParts]:
+        """The parts of what was asked for: texts, through the labels that they mean, through
+        their meaning as a whole, and through the titles that they name.
+        """
+        wishes = self.wishes
+        assert wishes is not None, "somebody asked for something"
+        recommender, explained = self.recommender, {}
+
+        def labels(name: str, said: Matrix, texts: NDArray[np.int64]) -> TermParts:
+            """Of labels that are said [K], each from one of the texts [K]."""
+            found = np.flatnonzero(said)
+            items = recommender.factors[name].items[found][:, positions]
+            parts = weights[name] * said[found, None] * items
+            return TermParts(texts[found], parts, items, np.ones(len(found)), found)
+
+        def titles(name: str, said: Mapping[int, float], texts: Mapping[int, int]) -> TermParts:
+            """Of titles that are said, by position, each in one of the texts."""
+            named = [n for n, position in enumerate(positions.tolist()) if position in said]
+            parts = np.zeros((len(named), len(positions)))
+            for each, n in enumerate(named):
+                parts[each, n] = said[int(positions[n])]
+            sources = np.array([texts[int(positions[n])] for n in named], np.int64)
+            none = np.full(len(named), -1)
+            return TermParts(
+                sources, weights[name] * parts, np.ones_like(parts), np.ones(len(named)), none
+            )
+
+        if "asked_labels" in weights:
+            explained["asked_labels"] = labels(
+                "asked_labels", wishes.wanted[row], origins.wanted_by
+            )
+        if "asked_text" in weights:
+            factors, term = recommender.factors["asked_text"], self._product("asked_text")
+            count = len(origins.directions)
+            centred = (
+                origins.directions @ factors.items[:, positions]
+                - (origins.directions @ factors.mean)[:, None]
+            )
+            explained["asked_text"] = TermParts(
+                np.arange(count),
+                weights["asked_text"] * _row(term.scale, row) * centred,
+                centred,
+                np.ones(count),
+                np.full(count, -1),
+            )
+        if "asked_titles" in weights:
+            explained["asked_titles"] = titles(
+                "asked_titles", _row_of(wishes.titles, row), origins.titles_by
+            )
+        if "refused" in weights:
+            of_labels = labels(
+                "refused", np.log(1 - _SURELY * wishes.refused[row]), origins.refused_by
+            )
+            refused_titles = {
+                position: float(np.log(1 - _SURELY * p))
+                for position, p in _row_of(wishes.refused_titles, row).items()
+            }
+            of_titles = titles("refused", refused_titles, origins.refused_titles_by)
+            explained["refused"] = _joined(of_labels, of_titles)
+        return explained
+
+
+def _row(numbers: NDArray[np.float64], row: int) -> NDArray[np.float64]:
+    """One row of [n, 1], as [1, 1]."""
+    return numbers[row : row + 1]
+
+
+def _row_of(values: Any, row: int) -> dict[int, float]:
+    """A row of a sparse matrix by position."""
+    begin, end = values.indptr[row], values.indptr[row + 1]
+    positions, found = values.indices[begin:end], values.data[begin:end]
+    return dict(zip(positions.tolist(), found.tolist(), strict=True))
+
+
+def _joined(first: TermParts, second: TermParts) -> TermParts:
+    """The parts of one term that has two kinds of sources, of texts."""
+    assert first.labels is not None and second.labels is not None, "they are of texts"
+    return TermParts(
+        np.concatenate([first.sources, second.sources]),
+        np.concatenate([first.contributions, second.contributions]),
+        np.concatenate([first.relation, second.relation]),
+        np.concatenate([first.leaning, second.leaning]),
+        np.concatenate([first.labels, second.labels]),
+    )

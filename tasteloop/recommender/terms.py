@@ -41,11 +41,13 @@ class ProductTerm:
         scaled: [n, d], x over the deviation of its product.
         shift: [n, 1], the mean over the items of `scaled @ items`.
         items: [d, J].
+        scale: [n, 1], what x was multiplied by.
     """
 
     scaled: NDArray[np.float64]
     shift: NDArray[np.float64]
     items: Matrix
+    scale: NDArray[np.float64]
 
     def __call__(self, weight: NDArray[np.float64], at: Positions) -> Matrix:
         weighed = (weight * self.scaled).astype(np.float32)
@@ -61,12 +63,14 @@ class SparseTerm:
         shift: [n, 1], the row's mean over its deviation.
         positions: [E] of those items; position_of_item: [J] where an item stands among them, -1
             where it does not.
+        scale: [n, 1], 1 over the row's deviation.
     """
 
     scaled: Matrix
     shift: NDArray[np.float64]
     positions: NDArray[np.int32]
     position_of_item: NDArray[np.int64]
+    scale: NDArray[np.float64]
 
     def __call__(self, weight: NDArray[np.float64], at: Positions) -> Matrix:
         place = self.position_of_item[at]
@@ -143,13 +147,14 @@ class Factors:
 
     def term(self, x: Matrix) -> ProductTerm:
         """`standardise(x @ items)`, x [n, d]."""
-        scaled = self.per_deviation(x) * x
-        return ProductTerm(scaled, scaled @ self.mean[:, None], self.items)
+        scale = self.per_deviation(x)
+        scaled = scale * x
+        return ProductTerm(scaled, scaled @ self.mean[:, None], self.items, scale)
 
     def plain(self, x: Matrix) -> ProductTerm:
         """`x @ items`, x [n, d], as it is: what is small stays small."""
         exact = x.astype(np.float64)
-        return ProductTerm(exact, np.zeros((len(x), 1)), self.items)
+        return ProductTerm(exact, np.zeros((len(x), 1)), self.items, np.ones((len(x), 1)))
 
 
 def standardise(scores: NDArray[Any]) -> Matrix:
@@ -173,7 +178,7 @@ def standardise_sparse(
         compared_items: [E] their positions in the catalogue.
     """
     scale, shift = sparse_scale(values, len(position_of_item))
-    return SparseTerm(as_single(scale) * values, shift, compared_items, position_of_item)
+    return SparseTerm(as_single(scale) * values, shift, compared_items, position_of_item, scale)
 
 
 def sparse_scale(values: Matrix, items: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

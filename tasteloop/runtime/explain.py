@@ -1,40 +1,55 @@
 """Why: an answer taken apart into what it was made of, so that the parts add up to it.
 
-A recommendation's score is the sum of its terms, and each term of what the user did, but
-popularity, is a sum too: of labels (interest, taste) or of events of the history (all others). With
-the deviation by which a term was standardised held fixed, the parts add up to the term exactly.
+A recommendation's score is the sum of its terms, and each term of what the user did and wrote, but
+popularity, is a sum too: of labels (interest, taste), of texts (what was asked for) or of events of
+the history (all others). With the deviation by which a term was standardised held fixed, the parts
+add up to the term exactly.
 
 An interest's probability is no sum, since BERT reads all events together. Its events are therefore
 added one by one and what each changes is counted, in several orders, of which the mean is taken: a
 sampled Shapley value (Štrumbelj and Kononenko 2010, https://jmlr.org/papers/v11/strumbelj10a.html).
 In every order the changes add up to the difference between the probability and that of a user
-without history, so their mean does.
+without history, so their mean does. What text, counts and wishes add to its log-odds is exact.
+
+A sentiment's words are left out one by one; what each changes alone is told, and adds up to nothing
+(occlusion; Zeiler and Fergus 2014, https://arxiv.org/abs/1311.2901).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasteloop.answers import INTERESTS, RECOMMEND, Answer, K, explained_models
+from tasteloop.answers import (
+    INTERESTS,
+    LANGUAGES,
+    RECOMMEND,
+    SENTIMENT,
+    Answer,
+    K,
+    explained_models,
+)
 from tasteloop.behaviour.events import Event
-from tasteloop.behaviour.text import in_order
 from tasteloop.errors import TasteloopError
-from tasteloop.language.wishes import is_saying
-from tasteloop.recommender.folding import FoldedHistories
+from tasteloop.recommender.recommend import TermParts
 from tasteloop.runtime.questions import EXCEPTIONS, Question
-from tasteloop.runtime.session import Session
+from tasteloop.runtime.reasons import Ground, positions_in_order
+from tasteloop.runtime.sentences import tell_sentiment
+from tasteloop.runtime.session import Session, why
 
 Matrix = NDArray[np.float32]
-_OF_LABELS = ("interest", "taste", "asked_labels")
-_OF_INTERESTS = ("interest", "asked_labels")  # not of every label of the catalogue
-_OF_LIKED = ("content", "collaborative", "factors_liked")
+_OF_LABELS = ("interest", "taste")
 _LABELS = 5  # that are explained where the question does not say
 # The newest events are explained one by one, what is older together: it hardly reaches the text.
 _PARTS = 32
+_WORDS = 64  # of a text that are left out one by one, or so many neighbours together
+# Letters that stand without spaces are words of their own.
+_ALONE = "\u3040-\u30ff\u3400-\u9fff"
+_WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+(?:['’-][^\W{_ALONE}]+)*")
 
 
 def explain(session: Session, model: str, questions: Sequence[Question]) -> list[Answer]:
@@ -42,16 +57,18 @@ def explain(session: Session, model: str, questions: Sequence[Question]) -> list
 
     Args:
         session: the bundle's.
-        model: interests or recommend.
+        model: interests, recommend or sentiment.
         questions: as `runtime.parse` checked them; `k` is how many labels or items, by default 5
             and 10.
 
     Returns:
-        recommend: {"recommendations": [{"item", "title", "score", "terms": [{"term",
-        "contribution", "parts": [{"label" or "event", "contribution"}]}]}]}; interests:
-        {"interests": [{"label", "probability", "baseline", "parts": [{"events": [..],
-        "contribution"}]}]}. An event is named by its position in the question. Parts are ordered by
-        size.
+        recommend: {"recommendations": [{"item", "title", "score", "reason", "reasons", "terms":
+        [{"term", "contribution", "parts": [{"label" or "event", "contribution"}]}]}]}, and
+        "against" where that is asked for; interests: {"interests": [{"label", "probability",
+        "baseline", "reason", "parts": [{"events": [..], "contribution"}], "log_odds"}]};
+        sentiment: {"sentiment", "probability", "confident", "reason", "words": [{"word", "start",
+        "contribution"}]}. An event is named by its position in the question. Parts and words are
+        ordered by size. Each `reason` is a sentence in the question's language.
 
     Raises:
         TasteloopError: a model that has no explanation.
@@ -63,35 +80,34 @@ def explain(session: Session, model: str, questions: Sequence[Question]) -> list
     return [explain_one(session, question) for question in questions]
 
 
-def _positions(history: Sequence[Event], limit: int) -> list[int]:
-    """Positions in the question of the events that count as the history, oldest first."""
-    position = {id(event): n for n, event in enumerate(history)}
-    return [position[id(event)] for event in in_order(history, limit)]
-
-
 # --- interests
 
 
 def _interests(session: Session, question: Question) -> Answer:
     history, k = question["events"], question["k"]
-    positions = _positions(history, session.text.history_limit)
+    positions = positions_in_order(history, session.text.history_limit)
     older, newest = positions[:-_PARTS], positions[-_PARTS:]
     players = ([older] if older else []) + [[position] for position in newest]
     contributions, baseline, probabilities = _shapley(session, history, players)
-    return {
-        "interests": [
+    terms = session.interest_terms([history])
+    teller = session.teller(question)
+    explained = []
+    for label in np.argsort(-probabilities, kind="stable")[: k or _LABELS]:
+        changed = contributions[:, label]
+        order = np.argsort(-np.abs(changed), kind="stable")
+        parts = [(players[p], float(changed[p])) for p in order]
+        now, before = float(probabilities[label]), float(baseline[label])
+        explained.append(
             {
                 "label": session.labels[label],
-                "probability": float(probabilities[label]),
-                "baseline": float(baseline[label]),
-                "parts": [
-                    {"events": players[p], "contribution": float(contributions[p, label])}
-                    for p in np.argsort(-np.abs(contributions[:, label]), kind="stable")
-                ],
+                "probability": now,
+                "baseline": before,
+                "reason": teller.interest(now, before, parts),
+                "parts": [{"events": events, "contribution": by} for events, by in parts],
+                "log_odds": {name: float(values[0, label]) for name, values in terms.items()},
             }
-            for label in np.argsort(-probabilities, kind="stable")[: k or _LABELS]
-        ]
-    }
+        )
+    return {"interests": explained}
 
 
 def _shapley(
@@ -137,15 +153,17 @@ def _shapley(
 def _recommendations(session: Session, question: Question) -> Answer:
     history, k = question["events"], question["k"]
     interests = session.ranking_interests([history])
-    [ranked] = session.rank([history], interests, k or K, [question.get(EXCEPTIONS)])
-    positions = [session.catalogue.index[r.item] for r in ranked]
-    parts = _parts(session, history, interests, positions)
+    [ranked] = session.rank([history], interests, k or K, [question.get(EXCEPTIONS)], ["all"])
+    items = np.array([session.catalogue.index[r.item] for r in ranked], np.int64)
+    parts = _parts(session, history, interests, items)
+    teller = session.teller(question)
     return {
         "recommendations": [
             {
                 "item": r.item,
                 "title": r.title,
                 "score": r.score,
+                **why(teller, r.reasons, question.get("against", False)),
                 "terms": [
                     {
                         "term": term,
@@ -161,31 +179,15 @@ def _recommendations(session: Session, question: Question) -> Answer:
 
 
 def _parts(
-    session: Session, history: Sequence[Event], interests: Matrix, positions: Sequence[int]
+    session: Session, history: Sequence[Event], interests: Matrix, items: NDArray[np.int64]
 ) -> dict[str, list[list[dict[str, Any]]]]:
-    """By term, for each position the parts of its contribution, largest first."""
-    recommender = session.recommender
-    assert recommender is not None, "a sealed bundle has a recommender"
-    [understood] = session.understood([history])
-    folded = FoldedHistories.of(
-        [understood],
-        session.catalogue,
-        recommender.decay,
-        session.text,
-        recommender.opinions_count,
-    )
-    liked, visited, judged = _events(session, understood)
+    """By term, for each item the parts of its contribution, largest first."""
+    [history] = session.understood([history])
+    ground = session.ground(history)
+    scores = session.score_terms([history], interests)
     parts_of: dict[str, list[list[dict[str, Any]]]] = {}
-    wishes = session.wishes([history])
-    for term, parts in recommender.explain(folded, interests, positions, wishes).items():
-        if term in _OF_LABELS:
-            labels = session.labels if term in _OF_INTERESTS else session.catalogue.label_names
-            names: list[dict[str, Any]] = [{"label": labels[k]} for k in parts.sources]
-        else:
-            events = judged if term == "opinion" else liked if term in _OF_LIKED else visited
-            if term == "asked_kin":
-                events = {**_naming(session, understood), **liked}
-            names = [{"event": events[int(item)]} for item in parts.sources]
+    for term, parts in scores.explain(0, items, ground.origins).items():
+        names = _names(session, ground, term, parts)
         parts_of[term] = [
             [
                 {**names[p], "contribution": float(column[p])}
@@ -197,46 +199,60 @@ def _parts(
     return parts_of
 
 
-def _naming(session: Session, history: Sequence[Event]) -> dict[int, int]:
-    """By item of the catalogue, the position in the history of the newest text that names it."""
-    naming: dict[int, int] = {}
-    for position in reversed(_positions(history, session.text.history_limit)):
-        if session.listens and is_saying(history[position]):
-            [reading] = session.readings([history[position].text or ""])
-            for item in reading.titles:
-                naming.setdefault(item, position)
-    return naming
+def _names(session: Session, ground: Ground, term: str, parts: TermParts) -> list[dict[str, Any]]:
+    """What answers call the sources of a term's parts."""
+    if term in _OF_LABELS:
+        labels = session.labels if term == "interest" else session.catalogue.label_names
+        return [{"label": labels[k]} for k in parts.sources]
+    if parts.labels is not None:
+        return [
+            {"event": ground.said[text]} | ({"label": session.labels[k]} if k >= 0 else {})
+            for text, k in zip(parts.sources.tolist(), parts.labels.tolist(), strict=True)
+        ]
+    return [
+        {"event": ground.event_of(term, item), "item": session.catalogue.items[item]}
+        for item in parts.sources.tolist()
+    ]
 
 
-def _events(
-    session: Session, history: Sequence[Event]
-) -> tuple[dict[int, int], dict[int, int], dict[int, int]]:
-    """By item of the catalogue, the position in the history of its newest positive event, of its
-    newest event that does not reject it, and of its newest event with an opinion, as
-    `FoldedHistories` weighs them.
+# --- sentiment
+
+
+def _sentiment(session: Session, question: Question) -> Answer:
+    text, language = question["text"], question.get("language", LANGUAGES[0])
+    [answer] = session.compute(SENTIMENT, [question])
+    spans = _words(text)
+    without = session.sentiment([text[:begin] + text[end:] for begin, end in spans])
+    now = answer["probability"]
+    words = [
+        {"word": text[begin:end], "start": begin, "contribution": now - float(p)}
+        for (begin, end), p in zip(spans, without, strict=True)
+    ]
+    words.sort(key=lambda word: -abs(word["contribution"]))
+    told = [(word["word"], now - word["contribution"]) for word in words]
+    reason = tell_sentiment(language, answer["sentiment"], now, told)
+    return {**answer, "reason": reason, "words": words}
+
+
+def _words(text: str) -> list[tuple[int, int]]:
+    """Where the words of a text begin and end; of a long text so many neighbours together that
+    there are at most `_WORDS`.
+
+    >>> _words("a good 电影"), len(_words("word " * 200))
+    ([(0, 1), (2, 6), (7, 8), (8, 9)], 50)
     """
-    opinions_count = session.recommender is None or session.recommender.opinions_count
-    liked: dict[int, int] = {}
-    visited: dict[int, int] = {}
-    judged: dict[int, int] = {}
-    for position in reversed(_positions(history, session.text.history_limit)):
-        event = history[position]
-        item = session.catalogue.index.get(event.item or "")
-        if item is not None:
-            opinion = event.opinion(session.text.positive, session.text.negative)
-            if opinion >= 0 or not opinions_count:
-                visited.setdefault(item, position)
-            if opinion:
-                judged.setdefault(item, position)
-            if event.positive(session.text.positive):
-                liked.setdefault(item, position)
-    return liked, visited, judged
+    spans = [match.span() for match in _WORD.finditer(text)]
+    together = -(-len(spans) // _WORDS)
+    return [
+        (spans[n][0], spans[min(n + together, len(spans)) - 1][1])
+        for n in range(0, len(spans), max(together, 1))
+    ]
 
 
 EXPLAIN: dict[str, Callable[[Session, Question], Answer]] = {
     INTERESTS: _interests,
     RECOMMEND: _recommendations,
+    SENTIMENT: _sentiment,
 }
-"""How each model that is explained (`ServedModel.is_explained`) is: from a session, a history and
-how many entries are wanted.
+"""How each model that is explained (`ServedModel.is_explained`) is: from a session and a question.
 """

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from reprlib import repr as _shown
 from typing import Any
 
-from tasteloop.answers import MOST_K, SERVED_MODELS
+from tasteloop.answers import LANGUAGES, MOST_K, SERVED_MODELS
 from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.times import whole
 from tasteloop.errors import TasteloopError
 
-# What `parse` makes of an instance: {"events": [Event, ..], "k": int | None}, or {"text": str}.
+# What `parse` makes of an instance: {"events": [Event, ..], "k": int | None, "language": str,
+# "against": bool}, or {"text": str, "language": str}.
 # Whoever knows more of the user than the events say adds {EXCEPTIONS: Exceptions}.
 Question = Mapping[str, Any]
 
@@ -35,7 +37,7 @@ def parse(model: str, instances: Sequence[Any]) -> list[Question]:
     """Instances as the questions that `Session.compute` takes; no bundle is needed for that.
 
     >>> parse("sentiment", [{"text": "a warm film"}])
-    [{'text': 'a warm film'}]
+    [{'text': 'a warm film', 'language': 'en'}]
     >>> [question] = parse("recommend", [{"events": [{"kind": "click", "item": "50"}], "k": 3}])
     >>> question["events"][0].item, question["k"]
     ('50', 3)
@@ -43,10 +45,12 @@ def parse(model: str, instances: Sequence[Any]) -> list[Question]:
     Args:
         model: a served model (`tasteloop.answers.SERVED_MODELS`).
         instances: {"events": [...], "k": 10} or {"text": "..."}, see `Event.parse`; `k` is how many
-            to answer with, by default 10 items and all interests.
+            to answer with, by default 10 items and all interests; `language` is one of `LANGUAGES`;
+            with `against` it is told what speaks against a recommendation.
 
     Returns:
-        {"events": a list of `Event`, "k": a number or None}, or {"text": a text that is not blank}.
+        {"events": a list of `Event`, "k": a number or None, "language", "against"}, or {"text": a
+        text that is not blank, "language"}.
 
     Raises:
         TasteloopError: an unknown model, or a bad instance, by its index.
@@ -73,7 +77,19 @@ def _parse_text(instance: Mapping[str, Any], where: str) -> Question:
     text = instance["text"]
     if not isinstance(text, str) or not text.strip():
         raise TasteloopError(f"{where}.text: a string that is not blank is expected")
-    return {"text": text}
+    return {"text": text, "language": _language(instance, where)}
+
+
+def _language(instance: Mapping[str, Any], where: str) -> str:
+    language = instance.get("language")
+    if language is None:
+        return LANGUAGES[0]
+    if language not in LANGUAGES:
+        known = ", ".join(LANGUAGES)
+        raise TasteloopError(
+            f"{where}.language: one of {known} is expected, not {_shown(language)}"
+        )
+    return str(language)
 
 
 def _parse_history(instance: Mapping[str, Any], where: str) -> Question:
@@ -86,7 +102,12 @@ def _parse_history(instance: Mapping[str, Any], where: str) -> Question:
         raise TasteloopError(
             f"{where}.k: a whole number from 1 to {MOST_K} is expected, not {requested!r}"
         )
+    against = instance.get("against")
+    if against is not None and not isinstance(against, bool):
+        raise TasteloopError(f"{where}.against: true or false is expected, not {_shown(against)}")
     return {
         "events": [Event.parse(event, f"{where}.events[{n}]") for n, event in enumerate(events)],
         "k": k,
+        "language": _language(instance, where),
+        "against": bool(against),
     }

@@ -47,8 +47,8 @@ def score(
             date, µs since 1970 or ISO 8601.
         out: .parquet, written whole or not at all. interests: user, rank, label, probability,
             predicted, confident;
-            recommend: user, rank, item, title, score and one column a term; sentiment: row, user,
-            item, sentiment, probability, confident.
+            recommend: user, rank, item, title, score, reason and one column a term; sentiment: row,
+            user, item, sentiment, probability, confident.
         model: interests, recommend or sentiment.
         k: how many labels or items of each user; by default all labels, 10 items.
 
@@ -113,7 +113,11 @@ def _schema(model: str, session: Session) -> Any:
         columns = [(ROW, pa.int64()), *columns, (ITEM, pa.string())]
     if served.ranking:
         columns.append(("rank", pa.int32()))
-    columns += [(field.name, types[field.datatype]) for field in served.fields if not field.is_json]
+    columns += [
+        (field.name, types[field.datatype])
+        for field in served.fields
+        if not (field.is_json or field.is_optional)
+    ]
     if served.has("reasons"):
         assert session.recommender is not None, "a sealed bundle has a recommender"
         columns += [(term, pa.float32()) for term in session.recommender.weights]
@@ -130,6 +134,8 @@ def _table(model: str, keys: list[tuple[Any, ...]], answers: list[Answer], schem
     for key, answer in zip(keys, answers, strict=True):
         subject = dict(zip(key_columns, key, strict=True))
         for rank, entry in enumerate(served.entries(answer), 1):
-            terms = {reason["term"]: reason["contribution"] for reason in entry.get("reasons", ())}
+            terms: dict[str, float] = {}
+            for reason in entry.get("reasons", ()):
+                terms |= reason["terms"]
             rows.append({**subject, "rank": rank, **entry, **terms})
     return pa.Table.from_pylist(rows, schema)

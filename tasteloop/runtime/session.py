@@ -16,6 +16,7 @@ from tasteloop.answers import (
     HISTORY,
     INTENT,
     INTERESTS,
+    LANGUAGES,
     RECOMMEND,
     SENTIMENT,
     SERVED_MODELS,
@@ -38,13 +39,15 @@ from tasteloop.errors import TasteloopError
 from tasteloop.language.hearing import Hearing, note_readings, note_stances
 from tasteloop.language.reader import Reader, Reading, plain, unit
 from tasteloop.language.titles import TitleIndex
-from tasteloop.language.wishes import Wishes, is_saying
+from tasteloop.language.wishes import Origins, Wishes, is_saying
 from tasteloop.metrics import top_k
 from tasteloop.recommender.folding import FoldedHistories, mark_seen
 from tasteloop.recommender.recommend import ASKED, Recommender, TermScores
 from tasteloop.runtime.choice import choose
 from tasteloop.runtime.encoders import Encoder, TextCache
 from tasteloop.runtime.questions import EXCEPTIONS, Exceptions, Question, parse
+from tasteloop.runtime.reasons import Detail, Ground, Reason, reasons_of
+from tasteloop.runtime.sentences import Teller
 from tasteloop.runtime.stages import stage
 
 Matrix = NDArray[np.float32]
@@ -61,12 +64,18 @@ NEUTRAL = 0.15  # words are neither for nor against an item where they are about
 
 @dataclass(frozen=True)
 class Recommendation:
-    """An item with its score, which is the sum of its terms."""
+    """An item with its score, which is the sum of its terms.
+
+    Attributes:
+        reasons: the terms by what they mean, with what they are made of (`runtime.reasons`); empty
+            where nobody asked for them.
+    """
 
     item: str
     title: str
     score: float
     terms: dict[str, float]
+    reasons: tuple[Reason, ...] = ()
 
 
 class Session:
@@ -325,6 +334,12 @@ class Session:
             return None
         return Wishes.of(histories, self._listens, self._read, self.text.history_limit)
 
+    def origins(self, history: Sequence[Event]) -> Origins | None:
+        """Which texts of a history its wishes come from; None where nothing was asked for."""
+        if self._listens is None or not any(map(is_saying, history)):
+            return None
+        return Origins.of(history, self._listens, self._read, self.text.history_limit)
+
     def _read(self, texts: Sequence[str]) -> list[Reading]:
         reader = self._listens
         assert reader is not None, "somebody asked for something"
@@ -389,12 +404,15 @@ class Session:
         interests: Matrix,
         k: int | Sequence[int],
         exceptions: Sequence[Exceptions | None] | None = None,
+        details: Sequence[Detail] | None = None,
     ) -> list[list[Recommendation]]:
         """`recommend` with interests at hand, to one k or to each history's own; in blocks of rows,
         since each term is a matrix of rows and items.
 
         Args:
             exceptions: [n], what else each history leaves out or allows.
+            details: [n] how far the reasons of each history's items are taken apart; None: they
+                have none.
         """
         counts = [k] * len(histories) if isinstance(k, int) else list(k)
         exceptions = exceptions or [None] * len(histories)
@@ -403,7 +421,11 @@ class Session:
         for start in range(0, len(histories), size):
             block = slice(start, start + size)
             ranked += self._rank_block(
-                histories[block], interests[block], counts[block], exceptions[block]
+                histories[block],
+                interests[block],
+                counts[block],
+                exceptions[block],
+                None if details is None else details[block],
             )
         return ranked
 
@@ -413,9 +435,11 @@ class Session:
         interests: Matrix,
         counts: Sequence[int],
         exceptions: Sequence[Exceptions | None],
+        details: Sequence[Detail] | None,
     ) -> list[list[Recommendation]]:
         """The best items of each history [n], so many of each as `counts` [n] says."""
         # 1. positions of the best items that are not in the history
+        histories = self.understood(histories)
         term_scores = self.score_terms(histories, interests)
         scores = term_scores.scores()
         seen = mark_seen(histories, self.catalogue)
@@ -431,12 +455,21 @@ class Session:
         contributions = term_scores.contributions(positions)
         ranked = []
         for row, items in enumerate(best):
-            recommendations = []
+            items = items[np.isfinite(scores[row, items])]
             said = [name for name in contributions if term_scores.asked[row] or name not in ASKED]
-            for item, column in zip(items, np.searchsorted(positions, items), strict=True):
-                if np.isfinite(scores[row, item]):
-                    terms = {name: contributions[name][row, column] for name in said}
-                    recommendations.append(self._recommendation(item, terms))
+            columns = np.searchsorted(positions, items)
+            terms = {name: contributions[name][row, columns] for name in said}
+            reasons: Sequence[tuple[Reason, ...]] = [()] * len(items)
+            if details is not None:
+                reasons = self._reasons(
+                    histories[row], term_scores, row, items, terms, details[row]
+                )
+            recommendations = [
+                self._recommendation(
+                    item, {name: values[n] for name, values in terms.items()}, reasons[n]
+                )
+                for n, item in enumerate(items.tolist())
+            ]
             # equals may differ by a last digit
             ranked.append(sorted(recommendations, key=lambda each: -each.score))
         return ranked
@@ -446,10 +479,34 @@ class Session:
         index = self.catalogue.index
         return [index[item] for item in items if item in index]
 
-    def _recommendation(self, item: int, terms: Mapping[str, np.float64]) -> Recommendation:
+    def _reasons(
+        self,
+        history: Sequence[Event],
+        term_scores: TermScores,
+        row: int,
+        items: NDArray[np.int64],
+        terms: Mapping[str, Matrix],
+        detail: Detail,
+    ) -> list[tuple[Reason, ...]]:
+        """`reasons_of` items, by their positions, for the history of a row."""
+        ground = self.ground(history)
+        return reasons_of(ground, term_scores, row, items, terms, detail)
+
+    def ground(self, history: Sequence[Event]) -> Ground:
+        """What an understood history holds that items are recommended for."""
+        counts = self.recommender is None or self.recommender.opinions_count
+        return Ground(history, self.catalogue, self.labels, self.text, counts, self.origins)
+
+    def _recommendation(
+        self, item: int, terms: Mapping[str, np.float32], reasons: tuple[Reason, ...]
+    ) -> Recommendation:
         parts = {name: float(value) + 0.0 for name, value in terms.items()}  # no -0.0
         return Recommendation(
-            self.catalogue.items[item], self.catalogue.titles[item], sum(parts.values()), parts
+            self.catalogue.items[item],
+            self.catalogue.titles[item],
+            sum(parts.values()),
+            parts,
+            reasons,
         )
 
     def answer(self, model: str, instances: Sequence[Any]) -> list[Answer]:
@@ -461,11 +518,11 @@ class Session:
 
         Args:
             model: interests, recommend or sentiment.
-            questions: {"events": [Event, ..], "k": int | None}, or {"text": str}.
+            questions: as `parse` returns them.
 
         Returns:
             One answer a question: {"interests": [{"label", "probability",
-            ..}]}, {"recommendations": [{"item", "score", "reasons", ..}]} or {"sentiment", ..}.
+            ..}]}, {"recommendations": [{"item", "score", "reason", ..}]} or {"sentiment", ..}.
         """
         if not questions:
             return []
@@ -483,9 +540,15 @@ class Session:
         interests = self.ranking_interests(histories)
         counts = [question["k"] or K for question in questions]
         with stage("rank"):
+            details: list[Detail] = [
+                "against" if question.get("against", False) else "for" for question in questions
+            ]
             exceptions = [question.get(EXCEPTIONS) for question in questions]
-            ranked = self.rank(histories, interests, counts, exceptions)
-        return [self._recommendations(recommended) for recommended in ranked]
+            ranked = self.rank(histories, interests, counts, exceptions, details)
+            return [
+                self._recommendations(recommended, question)
+                for recommended, question in zip(ranked, questions, strict=True)
+            ]
 
     def _answer_sentiment(self, questions: Sequence[Question]) -> list[Answer]:
         probabilities = self.sentiment([question["text"] for question in questions])
@@ -526,22 +589,37 @@ class Session:
             "confident": bool(self.confident("sentiment", np.asarray(probability))),
         }
 
-    @staticmethod
-    def _recommendations(ranked: Sequence[Recommendation]) -> Answer:
+    def _recommendations(self, ranked: Sequence[Recommendation], question: Question) -> Answer:
+        teller = self.teller(question)
         return {
             "recommendations": [
                 {
                     "item": r.item,
                     "title": r.title,
                     "score": r.score,
-                    "reasons": [
-                        {"term": term, "contribution": value}
-                        for term, value in sorted(r.terms.items(), key=lambda pair: -pair[1])
-                    ],
+                    **why(teller, r.reasons, question.get("against", False)),
                 }
                 for r in ranked
             ]
         }
+
+    def teller(self, question: Question) -> Teller:
+        """What tells the reasons of answers to a question about a history, in its language."""
+        [history] = self.understood([question["events"]])
+        return Teller(history, self.catalogue, self.text, question.get("language", LANGUAGES[0]))
+
+
+def why(teller: Teller, reasons: Sequence[Reason], against: bool) -> dict[str, Any]:
+    """The fields that say why an item is recommended and, where that is asked for, what speaks
+    against it.
+    """
+    told: dict[str, Any] = {
+        "reason": teller.speaks_for(reasons),
+        "reasons": [reason.json() for reason in reasons],
+    }
+    if against:
+        told["against"] = teller.speaks_against(reasons)
+    return told
 
 
 def _is_unvalued(event: Event) -> bool:

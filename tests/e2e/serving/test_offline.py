@@ -4,6 +4,7 @@ same session's.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +53,34 @@ def test_recommendations_are_explained(server: Running) -> None:
         )
 
 
+def test_reasons_are_told_over_every_way_to_ask(server: Running) -> None:
+    search = {"kind": "search", "text": "good comedy", "time": 20}
+    instance = {"events": [*EVENTS, search], "k": 2, "language": "zh", "against": True}
+    with Client(server.http) as client:
+        [answer] = client.predict("recommend", [instance])
+        [explained] = client.explain("recommend", [instance])
+        [sentiment] = client.explain("sentiment", [{"text": "a good film"}])
+        element = json.dumps({"events": instance["events"]})
+        tensor = {"name": "events", "datatype": "BYTES", "shape": [1], "data": [element]}
+        told = {"k": 2, "language": "zh", "against": True}
+        outputs = client.infer("recommend", [tensor], told)["outputs"]
+
+    entries = answer["recommendations"]
+    assert all(e["reason"].startswith(("因为", "几乎没有")) for e in entries)
+    data = {output["name"]: output["data"] for output in outputs}
+    for name in ("reason", "against"):
+        assert [entry[name] for entry in entries] == data[name]
+        assert [entry[name] for entry in explained["recommendations"]] == data[name]
+    assert sentiment["reason"].startswith("Read as ")
+
+
 @pytest.mark.parametrize(
     ("model", "body", "status", "message"),
     [
         ("interests", {}, 400, "instances"),
         ("interests", {"instances": [{"events": []}] * 9}, 400, "at most 8"),
         ("recommend", {"instances": [{"events": [{"kind": "veiw"}]}]}, 400, "unknown event kind"),
-        (
-            "sentiment",
-            {"instances": [{"text": "good"}]},
-            501,
-            "no explainer; interests and recommend have",
-        ),
+        ("sentiment", {"instances": [{"text": "good", "language": "fr"}]}, 400, "one of en, zh"),
         ("taste", {"instances": []}, 404, "taste"),
     ],
 )

@@ -170,9 +170,10 @@ RECOMMEND = {
             "item": item,
             "title": item.upper(),
             "score": score,
+            "reason": "Because it is so.",
             "reasons": [
-                {"term": "interest", "contribution": score - 1},
-                {"term": "recency", "contribution": 1.0},
+                {"kind": "taste", "contribution": score - 1, "terms": {"interest": score - 1}},
+                {"kind": "popularity", "contribution": 1.0, "terms": {"recency": 1.0}},
             ],
         }
         for item, score in (("a", 3.0), ("b", 2.0), ("c", 2.00000001))
@@ -197,6 +198,18 @@ AGREE: list[tuple[str, dict[str, Any], Callable[[Any], Any]]] = [
     ("interests", INTERESTS, lambda a: swap(a["interests"], 1, 2)),
     ("recommend", RECOMMEND, lambda a: swap(a["recommendations"], 1, 2)),
     ("recommend", RECOMMEND, lambda a: a["recommendations"][0]["reasons"].reverse()),
+    ("recommend", RECOMMEND, lambda a: a["recommendations"][0].update(reason="In other words.")),
+    # recorded by a bundle from before reasons had words
+    (
+        "recommend",
+        RECOMMEND,
+        lambda a: a["recommendations"][0].update(
+            reasons=[
+                {"term": "interest", "contribution": 2.0},
+                {"term": "recency", "contribution": 1.0},
+            ]
+        ),
+    ),
     (
         "recommend",
         RECOMMEND,
@@ -244,7 +257,7 @@ DIFFER: list[tuple[str, dict[str, Any], Callable[[Any], Any], str]] = [
     (
         "recommend",
         RECOMMEND,
-        lambda a: a["recommendations"][0]["reasons"][0].update(contribution=1.0),
+        lambda a: a["recommendations"][0]["reasons"][0]["terms"].update(interest=1.0),
         "reasons interest 1.0 instead of 2.0",
     ),
     ("sentiment", SENTIMENT, lambda a: a.update(probability=0.71), "probability 0.71"),

@@ -82,7 +82,7 @@ def check_v2(
             for served, entry in zip(
                 reasons, [entry["reasons"] for entry in entries] + [[]] * padding, strict=True
             ):
-                assert [reason["term"] for reason in served] == [reason["term"] for reason in entry]
+                assert [reason["kind"] for reason in served] == [reason["kind"] for reason in entry]
 
 
 # Answers
@@ -285,7 +285,7 @@ def test_metadata_is_true(server: Running, session: Any) -> None:
             "predicted": [-1, -1],
             "confident": [-1, -1],
         },
-        "recommend": {"item": [-1, -1], "score": [-1, -1], "reasons": [-1, -1]},
+        "recommend": dict.fromkeys(("item", "score", "reason", "reasons", "against"), [-1, -1]),
         "sentiment": {"sentiment": [-1], "probability": [-1], "confident": [-1]},
     }
     types = {"probability": "FP32", "score": "FP32", "predicted": "BOOL", "confident": "BOOL"}
@@ -523,7 +523,7 @@ def test_other_paths_and_methods(server: Running) -> None:
     refused(httpx.get(server.http + "/v2/models/nothing"), 404, "nothing does not exist")
     refused(httpx.get(server.http + "/v2/models/nothing/ready"), 404, "nothing does not exist")
     refused(httpx.post(server.http + "/v2/health/ready"), 405, "Method Not Allowed")
-    refused(httpx.post(server.http + "/v1/models/sentiment:explain", json={}), 501, "no explainer")
+    refused(httpx.post(server.http + "/v1/models/sentiment:explain", json={}), 400, "instances")
 
 
 def test_bad_grpc_requests(server: Running) -> None:
@@ -640,7 +640,8 @@ def test_bad_grpc_requests(server: Running) -> None:
             )
         metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="recommend", version=VERSION))
         assert list(metadata.versions) == [VERSION]
-        assert [output.name for output in metadata.outputs] == ["item", "score", "reasons"]
+        names = [output.name for output in metadata.outputs]
+        assert names == ["item", "score", "reason", "reasons", "against"]
 
 
 # The process

@@ -52,7 +52,9 @@ class Session:
                 "item": str(i),
                 "title": f"Title {i}",
                 "score": 1 / i,
-                "reasons": [{"term": "interest", "contribution": 1 / i}],
+                "reason": f"Because of {i}.",
+                "reasons": [{"kind": "taste", "contribution": 1 / i}],
+                **({"against": f"Against {i}."} if instance.get("against") else {}),
             }
             for i in range(1, min(instance["k"] or 10, 4) + 1)
         ]
@@ -106,10 +108,18 @@ def test_v2_recommend_pads_short_rows(predictor: Predictor) -> None:
     assert outputs["item"].data.tolist() == [["1", "", ""], ["1", "2", "3"]]
     assert outputs["score"].data[0].tolist() == [1.0, 0.0, 0.0]
     assert outputs["reasons"].data[0].tolist() == [
-        '[{"term":"interest","contribution":1.0}]',
+        '[{"kind":"taste","contribution":1.0}]',
         "[]",
         "[]",
     ]
+    assert outputs["reason"].data[0].tolist() == ["Because of 1.", "", ""]
+    assert outputs["against"].data[1].tolist() == ["", "", ""]
+
+
+def test_v2_tells_what_speaks_against_where_that_is_asked(predictor: Predictor) -> None:
+    asked = {"k": 1, "against": True, "language": "zh"}
+    tensors = predictor.infer("recommend", [events(NOBODY)], asked)
+    assert by_name(tensors)["against"].data.tolist() == [["Against 1."]]
 
 
 def test_v2_recommend_is_no_wider_than_the_catalogue(predictor: Predictor) -> None:

@@ -45,7 +45,18 @@ def until(happened: Callable[[], bool]) -> None:
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     journal = keep(tmp_path)
     ranked = [
-        {"item": "7", "title": "Seven", "score": 1.5, "reasons": []},
+        {
+            "item": "7",
+            "title": "Seven",
+            "score": 1.5,
+            "reason": f"Because you searched for “{SECRET}”.",
+            "reasons": [
+                {"kind": "asked", "contribution": 2.0, "terms": {}, "what": [{"event": 1}]},
+                {"kind": "popularity", "contribution": -0.5, "terms": {}, "what": []},
+                {"term": "of another server", "contribution": 1.0},
+                5,
+            ],
+        },
         {"item": "9", "score": 1.0},
     ]
     labels = [{"label": "war", "probability": 0.5, "predicted": True, "confident": False}]
@@ -86,6 +97,15 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     assert second["latest"] == int(datetime(2026, 11, 2, 20, tzinfo=UTC).timestamp()) * 1_000_000
     assert (third["predicted"], third["user"], third["seconds"]) == ([True], None, None)
     assert [row["confident"] for row in table] == [[True], None, [False], []]
+    assert second["reasons"] == [
+        [
+            {"kind": "asked", "contribution": 2.0},
+            {"kind": "popularity", "contribution": -0.5},
+        ],
+        [],
+    ]
+    assert first["reasons"] is None and third["reasons"] is None
+    assert SECRET.encode() not in raw_bytes(tmp_path)
     assert (fourth["names"], fourth["events"], fourth["user"]) == ([], 0, "b" * 32)
     assert all(row["feedback"] == [] for row in table)
 

@@ -71,8 +71,9 @@ def check(session: Session, out: Path, model: str, k: int | None) -> None:
         mine = table.filter(pl.col("user") == user).to_dicts()
         assert [row["rank"] for row in mine] == list(range(1, len(answer[name]) + 1))
         for row, entry in zip(mine, answer[name], strict=True):
-            reasons = {r["term"]: r["contribution"] for r in entry.pop("reasons", [])}
-            for column, value in {**entry, **reasons}.items():
+            reasons = [reason["terms"] for reason in entry.pop("reasons", [])]
+            terms = {name: value for each in reasons for name, value in each.items()}
+            for column, value in {**entry, **terms}.items():
                 assert row[column] == (
                     pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
                 )

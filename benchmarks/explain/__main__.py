@@ -1,0 +1,5 @@
+"""`python -m benchmarks.explain`."""
+
+from benchmarks.explain.run import main
+
+main()
