@@ -176,6 +176,11 @@ CLAUSES: dict[str, list[tuple[str, str, str]]] = {
         ),
         ("asked", "far", rf"you (?P<said>.+), and its description is far from that{_SEARCHES_EN}"),
         ("refused", "title", rf"you (?P<said>.+), which turns down its title{_SEARCHES_EN}"),
+        (
+            "refused",
+            "label",
+            rf"it is (?P<labels>.+), which you may have turned down when you (?P<said>.+?){_SEARCHES_EN}",
+        ),
     ],
     "zh": [
         *(
@@ -198,6 +203,11 @@ CLAUSES: dict[str, list[tuple[str, str, str]]] = {
         ("asked", "near", rf"你(?P<said>.+)，而它的介绍与此接近{_SEARCHES_ZH}"),
         ("asked", "far", rf"你(?P<said>.+)，而它的介绍与此相去甚远{_SEARCHES_ZH}"),
         ("refused", "title", rf"你(?P<said>.+)，这是在拒绝它{_SEARCHES_ZH}"),
+        (
+            "refused",
+            "label",
+            rf"它属于(?P<labels>.+)，而你(?P<said>.+)，这可能是在拒绝它{_SEARCHES_ZH}",
+        ),
     ],
 }
 _JOINTS = re.compile(
@@ -236,17 +246,15 @@ def read(sentence: str, language: str, side: str) -> list[Claim]:
     if framed is None:
         raise ValueError(f"no sentence {side}: {sentence}")
     clauses = re.split("; and |; " if language == "en" else "；", framed[1])
-    return [_claim(clause, names, language, side) for clause in clauses]
+    return [_claim(clause, names, language) for clause in clauses]
 
 
-def _claim(clause: str, names: Sequence[str], language: str, side: str) -> Claim:
+def _claim(clause: str, names: Sequence[str], language: str) -> Claim:
     for kind, way, pattern in CLAUSES[language]:
         found = re.fullmatch(pattern, clause)
         if found is None:
             continue
         groups = found.groupdict()
-        if kind == "asked" and way == "label" and side == "against":
-            kind = "refused"
         acts = _acts(groups.get("acts") or "", names, language)
         if groups.get("verb"):
             verb = groups["verb"].removesuffix(" in the cart")
@@ -313,13 +321,16 @@ class Checker:
 
     def _nets(self, entry: Mapping[str, Any], claims: Sequence[Claim], sign: int) -> list[str]:
         nets = {kind: sign * net for kind, net in net_of(entry).items()}
-        told = list(dict.fromkeys(claim.kind for claim in claims))
+        kinds = [claim.kind for claim in claims]
+        told = list(dict.fromkeys(kinds))
         least = SMALL * sum(map(abs, nets.values()))
         found = [
             f"{kind} is told, and adds {sign * nets.get(kind, 0.0):+.4f}"
             for kind in told
             if nets.get(kind, 0.0) <= 0
         ]
+        if sorted(kinds, key=told.index) != kinds or kinds.count("popularity") > 1:
+            found.append("a reason is told in two places")
         sizes = [nets.get(kind, 0.0) for kind in told]
         if any(later > earlier + CLOSE for earlier, later in zip(sizes, sizes[1:], strict=False)):
             found.append("a smaller reason stands before a larger one")
@@ -345,7 +356,7 @@ class Checker:
         item = self.session.catalogue.index[entry["item"]]
         if kind == "popularity":
             return self._popularity(claims, item)
-        values = {key: sign * value for key, value in self._values(kind, question, entry).items()}
+        values = {key: sign * value for key, value in self._values(kind, entry).items()}
         named, found = self._named(kind, claims, question, values)
         for key in named:
             if values.get(key, 0.0) <= 0:
@@ -366,15 +377,14 @@ class Checker:
         if 0 < more <= len(rest) and counted - rest[more - 1] > WHOLE * mass + CLOSE:
             found.append(f"{kind}: more parts are counted than are needed")
         for claim in claims:
+            if kind == "company" and claim.way.endswith("for") != (sign > 0):
+                found.append(f"company: {claim.way} speaks for the other side")
             found += self._way(claim, question, entry, item)
         return found
 
-    def _values(
-        self, kind: str, question: Mapping[str, Any], entry: Mapping[str, Any]
-    ) -> dict[str, float]:
+    def _values(self, kind: str, entry: Mapping[str, Any]) -> dict[str, float]:
         """What each item, label or text adds through all terms of a kind."""
         values: dict[str, float] = defaultdict(float)
-        events = question["events"]
         for term in entry["terms"]:
             if term["term"] not in GROUPS[kind].split():
                 continue
@@ -419,7 +429,12 @@ class Checker:
                     and self._is_verb(e, verb, language)
                 ]
                 if VERBS[language].get(verb) == NAMED:
-                    acted = {e.item for e in events}
+                    text = self.session.text
+                    acted = {
+                        e.item
+                        for e in events
+                        if e.is_act and e.opinion(text.positive, text.negative) >= 0
+                    }
                     done = [
                         key for key in values if key not in acted and _same(self._title(key), title)
                     ]
@@ -519,9 +534,21 @@ class Checker:
         ]
         r = self.recommender
         for other in others:
+            parts = {
+                t["term"]: sum(
+                    p["contribution"]
+                    for p in t["parts"]
+                    if p["item"] == self.session.catalogue.items[other]
+                )
+                for t in entry["terms"]
+                if t["term"] in ("content", "opinion")
+            }
             cosines = r.vectors @ r.vectors[other]
-            signs = {bool(cosines[item] > cosines.mean()), bool(r.kin[other] @ r.kin[item] > 0)}
-            if (way == "like") in signs:
+            if max(parts, key=lambda name: abs(parts[name])) == "content":
+                is_like = bool(cosines[item] > cosines.mean())
+            else:
+                is_like = bool(r.kin[other] @ r.kin[item] > 0)
+            if is_like == (way == "like"):
                 return []
         return [f"alike: {title!r} is not {way}"]
 
@@ -599,7 +626,7 @@ def coverage(
     claims = read(sentence, question["language"], "for")
     for kind in dict.fromkeys(claim.kind for claim in claims):
         own = [claim for claim in claims if claim.kind == kind]
-        values = checker._values(kind, question, entry)
+        values = checker._values(kind, entry)
         positive = sum(max(value, 0.0) for value in values.values())
         if kind == "popularity" or positive <= 0:
             covered += nets[kind]

@@ -189,6 +189,6 @@ def main() -> None:
             f"with {1000 * told:.2f}; ratio {ratio:.3f} ({low:.3f} to {high:.3f})"
         )
 
-    every = max(1, len(found["told"]) // arguments.show)
-    for language, title, reason, against in found["told"][::every][: arguments.show]:
+    shown = np.linspace(0, len(found["told"]) - 1, arguments.show).round().astype(int)
+    for language, title, reason, against in (found["told"][n] for n in shown):
         print(f"- {language} | {title} | {reason} | {against}")

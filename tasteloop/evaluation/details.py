@@ -99,7 +99,7 @@ def examples(
     for row in chosen:
         history = rows.histories[row]
         interests = session.ranking_interests([history])
-        [recommendations] = session.rank([history], interests, _RECOMMENDATIONS, ["for"])
+        [recommendations] = session.rank([history], interests, _RECOMMENDATIONS, details=["for"])
         teller = session.teller({"events": history})
         followed = {rows.data.catalogue.items[position] for position in rows.relevant[row]}
         shown.append(

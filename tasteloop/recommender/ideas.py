@@ -98,8 +98,8 @@ REFUSED = Idea(
     "words",
     {
         "label": {
-            "en": "you {said}, and it is {labels}",
-            "zh": "你{said}，而它属于{labels}",
+            "en": "it is {labels}, which you may have turned down when you {said}",
+            "zh": "它属于{labels}，而你{said}，这可能是在拒绝它",
         },
         "title": {
             "en": "you {said}, which turns down its title",
