@@ -224,6 +224,7 @@ def evaluation() -> dict[str, Any]:
                         "title": title,
                         "score": 1.42 - 0.11 * rank,
                         "relevant": relevant,
+                        "reason": "Because you liked “Fargo”, and people who chose it also chose this.",
                         "reasons": [
                             {"term": "interest: Drama", "contribution": 0.61 - 0.05 * rank},
                             {"term": "collaborative", "contribution": 0.58},

@@ -256,7 +256,12 @@ BAD_TENSORS: list[tuple[str, list[Tensor], dict[str, Any], str]] = [
         "element 0 .* is a number; it must be a string",
     ),
     ("sentiment", [text("a")], {"k": 3}, "unknown parameter 'k' for sentiment; known: language"),
-    ("recommend", [events("{}")], {"top": 3}, "unknown parameter 'top' for recommend; known: against, k, language"),
+    (
+        "recommend",
+        [events("{}")],
+        {"top": 3},
+        "unknown parameter 'top' for recommend; known: against, k, language",
+    ),
     ("recommend", [events("[")], {}, r"instances\[0\] is not JSON"),
     ("recommend", [events('{"k": NaN}')], {}, r"instances\[0\] is not JSON"),
     ("recommend", [events('{"events": [{"text": "\\ud800"}]}')], {}, r"instances\[0\] is not JSON"),

@@ -791,9 +791,9 @@ def test_each_question_is_ranked_to_its_own_k_whoever_asks_beside_it(
     made: list[int] = []
     original = Session._recommendation
 
-    def count(self: Session, item: int, terms: dict[str, float]) -> Recommendation:
+    def count(self: Session, item: int, *said: Any) -> Recommendation:
         made.append(item)
-        return original(self, item, terms)
+        return original(self, item, *said)
 
     monkeypatch.setattr(Session, "_recommendation", count)
     questions = [
