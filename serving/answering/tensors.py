@@ -193,7 +193,7 @@ def _values(column: Field, entries: Iterable[Answer]) -> list[Any]:
             json.dumps(entry[column.name], ensure_ascii=False, separators=(",", ":"))
             for entry in entries
         ]
-    if column.is_optional:
+    if column.is_optional or column.is_words:
         return [entry.get(column.name, column.padding) for entry in entries]
     return [entry[column.name] for entry in entries]
 

@@ -111,7 +111,7 @@ def test_a_question_without_a_user_or_with_an_unknown_one_is_answered_as_it_came
 
     assert items(sent_along) == ["9"] and "histories" not in sent_along.json()
     assert items(unknown) == [] and unknown.json()["histories"] == [{"events": 0, "seq": 0}]
-    assert ours.session.questions[0].keys() == {"events", "k"}
+    assert ours.session.questions[0].keys() == {"events", "k", "language", "against"}
 
 
 def test_a_question_with_both_gets_the_union_by_event_id(ours: Any) -> None:
