@@ -6,6 +6,7 @@ The standard library alone, so that every image with Python can run it.
 
 from __future__ import annotations
 
+import http.client
 import json
 import sys
 import urllib.error
@@ -22,7 +23,7 @@ def ask(url: str) -> tuple[int | None, str]:
             return response.status, str(response.reason)
     except urllib.error.HTTPError as error:
         return error.code, str(error.reason)[:_LONGEST]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return None, str(getattr(error, "reason", error))[:_LONGEST]
 
 

@@ -5,6 +5,7 @@ account and security context, asks, and is removed.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from importlib.resources import files
@@ -47,7 +48,9 @@ def check_reach(
     if not image or not urls:
         return findings
     try:
-        message = _run_pod(client, needs, _build_pod(needs, image, list(urls.values())), seconds)
+        message = _run_pod(
+            client, needs, _build_pod(needs, image, list(urls.values()), seconds), seconds
+        )
     except (ConnectionLost, Refusal) as error:
         remedy = "it takes the rights to create, get and delete pods"
         return findings + [Finding(name, "unknown", str(error), remedy) for name in urls]
@@ -55,6 +58,9 @@ def check_reach(
         remedy = "look at the pod's image, nodes and volumes; --wait gives it longer"
         return findings + [Finding(name, "unknown", str(error), remedy) for name in urls]
     answers = _parse(message, len(urls))
+    if answers is None:
+        remedy = "nothing was asked: give --image one that has `python` and starts on your nodes"
+        return findings + [Finding(name, "unknown", message[:300], remedy) for name in urls]
     for (name, url), answer in zip(urls.items(), answers, strict=True):
         findings.append(_describe(name, url, answer))
     return findings
@@ -75,11 +81,12 @@ def _describe_missing(needs: Needs, image: str | None, store: str | None) -> Ite
         yield Finding("object store from a pod", "unknown", "not asked", remedy)
 
 
-def _build_pod(needs: Needs, image: str, urls: list[str]) -> KubernetesObject:
+def _build_pod(needs: Needs, image: str, urls: list[str], seconds: float) -> KubernetesObject:
     source = files("serving.cluster").joinpath("probe.py").read_text(encoding="utf-8")
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
-        "activeDeadlineSeconds": 120,
+        # it ends by itself where nobody is left to remove it, and not while it is waited for
+        "activeDeadlineSeconds": math.ceil(seconds) + 60,
         "automountServiceAccountToken": False,
         "securityContext": {
             "runAsNonRoot": True,
@@ -164,15 +171,15 @@ Answer = tuple[int | None, str]
 """The HTTP status, or None where none came, and its reason."""
 
 
-def _parse(message: str, expected: int) -> list[Answer]:
-    """The program's answers; where it wrote none, its message for each."""
+def _parse(message: str, expected: int) -> list[Answer] | None:
+    """The program's answers; None where it wrote none."""
     try:
         answers = json.loads(message)
         if len(answers) == expected:
             return [(status, str(reason)) for status, reason in answers]
     except (TypeError, ValueError):
         pass
-    return [(None, message[:300])] * expected
+    return None
 
 
 def _describe(name: str, url: str, answer: Answer) -> Finding:

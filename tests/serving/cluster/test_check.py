@@ -5,6 +5,7 @@ nothing is missing, but for one thing a test. tests/cluster asks a real API serv
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from copy import deepcopy
@@ -434,7 +435,16 @@ def test_a_pod_that_does_not_end_is_unknown_with_what_it_waits_for_and_removed(
 def test_a_pod_that_ends_without_answers_gives_its_last_words(cluster: Cluster) -> None:
     findings = reach(cluster, ended("Traceback: no module named json", "Failed"))
 
-    assert all("no module named json" in f.message and f.state == "bad" for f in findings.values())
+    assert {f.state for f in findings.values()} == {"unknown"}
+    assert all("no module named json" in f.message for f in findings.values())
+    assert all("python" in (f.remedy or "") for f in findings.values())
+
+
+def test_a_pod_that_is_waited_for_is_not_ended_before(cluster: Cluster) -> None:
+    reach(cluster, ended('[[200, "OK"], [200, "OK"]]'), seconds=300)
+
+    [pod] = [body for method, path, body in cluster.requests if (method, path) == ("POST", PODS)]
+    assert pod["spec"]["activeDeadlineSeconds"] > 300
 
 
 def test_without_an_image_or_the_right_nothing_is_known(cluster: Cluster) -> None:
@@ -455,6 +465,20 @@ def test_the_program_of_the_pod_asks_and_writes_what_came(cluster: Cluster, tmp_
     answers = json.loads((tmp_path / "log").read_text())
     assert [status for status, _ in answers] == [200, 404, None, None]
     assert "refused" in answers[2][1]
+
+
+def test_the_program_of_the_pod_takes_what_is_not_http_for_no_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def speak() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"SSH-2.0\r\n\r\n")
+
+        threading.Thread(target=speak, daemon=True).start()
+        status, reason = probe.ask(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+    assert status is None and "SSH-2.0" in reason
 
 
 def test_every_requirement_says_what_an_older_version_does_not_do() -> None:
