@@ -34,6 +34,7 @@ from serving.cluster.legacy import adopt_service
 from serving.cluster.manifest import (
     CONFIG_MAPS,
     INFERENCE_SERVICES,
+    MANAGED_BY,
     MANAGER,
     SERVICES,
     ServiceSettings,
@@ -264,13 +265,15 @@ class Service(ResourceClient):
             now = view.state
             if now and ends_trial and now.tried is None:
                 return _Step(now)
-            if now and now.command == "rollback" and not self._is_applied(view):
+            is_knative = bool(now) and self._merge_settings(now).mode == "Knative"
+            ended = now and (now.tried is None or is_knative)
+            if now and ended and now.command == "rollback" and not self._is_applied(view):
                 return _Step(now)  # a rollback that was cut off, tried again
             if now is None or not (now.tried or now.before):
                 raise TasteloopError(
                     "there is nothing to go back to: no canary, and no release before this one"
                 )
-            if now.tried and self._merge_settings(now).mode == "Knative":
+            if now.tried and is_knative:
                 # no share for the newest revision: Knative goes on with the one before, whose pods
                 # still run
                 pinned = replace(now, percent=0) if now.percent else now.end_trial()
@@ -302,9 +305,15 @@ class Service(ResourceClient):
     ) -> Releases:
         """Do the steps that `plan` makes of what the cluster holds, until the last one is done."""
         deadline = time.monotonic() + wait
+        was_cut_off = False
         while True:
             view = self._look()
             step = plan(view)
+            if step.needs and view.state and not was_cut_off and not self._is_applied(view):
+                # a command was cut off between the state and what is made of it
+                was_cut_off = True
+                self._write(view, view.state)
+                continue
             if step.state != view.state:
                 step = step._replace(state=replace(step.state, command=command))
             if step.needs and step.state != view.state:
@@ -359,11 +368,18 @@ class Service(ResourceClient):
         """What the cluster holds of the service.
 
         Raises:
-            TasteloopError: an InferenceService of that name was not made by us.
+            TasteloopError: an InferenceService of that name, or what lies beside it, was not made
+                by us.
         """
         service = self.read()
         config_map = self._get(CONFIG_MAPS, config_map_name(self._name))
         front = self._get(SERVICES, front_name(self._name))
+        for kind, found in (("ConfigMap", config_map), ("Service", front)):
+            if found and (found["metadata"].get("labels") or {}).get(MANAGED_BY) != MANAGER:
+                raise TasteloopError(
+                    f"the {kind} {found['metadata']['name']} was not made by tasteloop, which would write over it; "
+                    "choose another --name"
+                )
         if service is None:  # a state without a service is what was left of a deleted one
             return View(config_map=config_map, front=front)
         state = State.read(config_map) if config_map else adopt_service(service)
@@ -409,9 +425,15 @@ class Service(ResourceClient):
             raise self._explain(refusal, "get") from None
 
     def _is_applied(self, view: View) -> bool:
+        """Whether the InferenceService and our own Service are what the recorded state says."""
         assert view.state is not None and view.service is not None
-        requested = build_inference_service(self._check(view.state.settings), view.state)
-        return is_as_requested(requested, view.service)
+        settings = self._check(view.state.settings)
+        if not is_as_requested(build_inference_service(settings, view.state), view.service):
+            return False
+        if settings.mode == "Knative":  # it has no Service of ours
+            return True
+        front = build_front(settings, view.state, view.service)
+        return view.front is not None and is_front_as_requested(front, view.front)
 
     def _check(self, settings: Mapping[str, Any]) -> ServiceSettings:
         return check_settings(self._name, self._namespace, **settings)
@@ -621,12 +643,13 @@ class Service(ResourceClient):
 
     def _explain(self, refusal: Refusal, verb: str) -> TasteloopError:
         message, kind = refusal.message, refusal.kind or INFERENCE_SERVICES.plural
-        if refusal.status == 404 and refusal.name == self._name:
-            return _Absent(message)
+        # first, since a namespace may bear the service's name, as it does by default
         if refusal.status == 404 and refusal.kind == "namespaces":
             return TasteloopError(
                 f"there is no namespace {self._namespace}; docs/cluster.md says how it is made"
             )
+        if refusal.status == 404 and refusal.name == self._name:
+            return _Absent(message)
         if refusal.status == 404:
             return TasteloopError(
                 f"this cluster has no {INFERENCE_SERVICES.full_name}: install KServe with its CRDs ({message})"
@@ -653,6 +676,8 @@ class Service(ResourceClient):
             )
         if refusal.status in (400, 422):
             return TasteloopError(f"the cluster refuses the manifest: {message}")
+        if refusal.status == 429 or refusal.status >= 500:  # it may have been done all the same
+            return ConnectionLost(f"the cluster answered {refusal.status}: {message}")
         return TasteloopError(f"the cluster answered {refusal.status}: {message}")
 
 

@@ -27,12 +27,13 @@ INFERENCE_SERVICES = Resource("serving.kserve.io", "v1beta1", "inferenceservices
 CONFIG_MAPS = Resource("", "v1", "configmaps")
 SERVICES = Resource("", "v1", "services")
 MANAGER = "tasteloop"  # of the fields that we apply
+MANAGED_BY = "app.kubernetes.io/managed-by"  # a label
 MODE = "serving.kserve.io/deploymentMode"  # an annotation of the InferenceService
 
 _SIDECAR = "sidecar.istio.io/inject"  # annotation of the pods
 _SERVICE = "serving.kserve.io/inferenceservice"  # label of the pods, by KServe: the object's name
 _SPREAD = ("topology.kubernetes.io/zone", "kubernetes.io/hostname")  # of nodes; what pods lie in
-_LABELS = {"app.kubernetes.io/name": "tasteloop", "app.kubernetes.io/managed-by": MANAGER}
+_LABELS = {"app.kubernetes.io/name": "tasteloop", MANAGED_BY: MANAGER}
 _NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _SCHEMES = ("s3://", "gs://", "pvc://", "https://", "hdfs://", "oci://")
 _PORT, _AGENT_PORT = 8080, 9081  # the server's; KServe's agent's, which logs requests and passes on
@@ -93,7 +94,13 @@ class ServiceSettings(BaseModel, frozen=True, extra="forbid"):
     user: int = Field(default=10001, ge=1)
 
     @model_validator(mode="after")
-    def _check_histories(self) -> Self:
+    def _check_addresses(self) -> Self:
+        for name in ("histories", "journal", "traces"):
+            if urlparse(getattr(self, name) or "").username is not None:
+                raise TasteloopError(
+                    f"{name}: the address names a user or a password, and it stands where everybody who may look at "
+                    "the service reads it; of Valkey the password belongs into the Secret tasteloop-histories"
+                )
         if self.histories is not None:
             require_shared(self.histories)
         return self

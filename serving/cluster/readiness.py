@@ -7,7 +7,7 @@ asked. So what the pods are made of and the route's weights are read where they 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,14 +108,38 @@ def is_as_requested(requested: Mapping[str, Any], service: Mapping[str, Any]) ->
         return False
     if ("canary" in requested["spec"]) != ("canary" in service["spec"]):
         return False
-    percent = "canaryTrafficPercent"
-    if (percent in requested["spec"]["predictor"]) != (percent in service["spec"]["predictor"]):
-        return False
+    for wanted, found in zip(_predictors(requested), _predictors(service), strict=False):
+        if _first_difference(wanted["containers"], found["containers"]):
+            return False
+        for key in ("canaryTrafficPercent", "serviceAccountName"):
+            if (key in wanted) != (key in found):
+                return False
     ours = [
         {k: v for k, v in one["metadata"].get("annotations", {}).items() if k.startswith(_OURS)}
         for one in (requested, service)
     ]
     return ours[0] == ours[1]
+
+
+def _predictors(service: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    spec = service["spec"]
+    return [spec["predictor"], *(canary["predictor"] for canary in spec.get("canary", []))]
+
+
+def _first_difference(
+    requested: Sequence[Mapping[str, Any]], containers: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """The first field in which containers are not as requested; None where there is none. Others
+    may add fields to them, but no arguments: one that is left over is of a setting that was taken
+    away.
+    """
+    different = first_dropped_field(list(requested), list(containers), "containers")
+    if different:
+        return different
+    for n, container in enumerate(requested):
+        if container.get("args", []) != containers[n].get("args", []):
+            return f"containers[{n}].args"
+    return None
 
 
 def _describe_deployment(
@@ -131,7 +155,7 @@ def _describe_deployment(
         return f"there is no Deployment {name} yet"
     spec, status = deployment["spec"], deployment.get("status") or {}
     containers = spec["template"]["spec"]["containers"]
-    different = first_dropped_field(slot.pod["containers"], containers, "containers")
+    different = _first_difference(slot.pod["containers"], containers)
     if different:
         return f"Deployment {name} is not {slot.release.name} yet ({different})"
     if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
@@ -161,7 +185,7 @@ def _describe_revision(requested: Mapping[str, Any], view: View) -> str | None:
         return f"there is no Knative Service {name} yet"
     status = service.get("status") or {}
     containers = service["spec"]["template"]["spec"]["containers"]
-    different = first_dropped_field(predictor["containers"], containers, "containers")
+    different = _first_difference(predictor["containers"], containers)
     if different:
         return f"Knative Service {name} is not of this release yet ({different})"
     if status.get("observedGeneration", 0) < service["metadata"]["generation"]:

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from tasteloop.errors import TasteloopError
+
 SLOTS = ("a", "b")
 _KEY = "state.json"  # in the ConfigMap
 
@@ -126,11 +128,21 @@ class State:
 
     @classmethod
     def read(cls, config_map: Mapping[str, Any]) -> State:
-        """From the ConfigMap, as `write` made its data."""
-        fields = json.loads(config_map["data"][_KEY])
-        for name in ("stable", "tried", "before"):
-            fields[name] = Slot.parse(fields[name]) if fields[name] else None
-        return cls(**fields)
+        """From the ConfigMap, as `write` made its data.
+
+        Raises:
+            TasteloopError: it holds something else.
+        """
+        try:
+            fields = json.loads(config_map["data"][_KEY])
+            for name in ("stable", "tried", "before"):
+                fields[name] = Slot.parse(fields[name]) if fields[name] else None
+            return cls(**fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise TasteloopError(
+                f"the ConfigMap {config_map['metadata']['name']} holds no state that this release of tasteloop can "
+                f"read ({type(error).__name__}: {error}); use the release that wrote it, or put the state back"
+            ) from None
 
     def write(self) -> dict[str, str]:
         """The data of the ConfigMap."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from serving.cluster import inference_service
-from serving.cluster.api import call
+from serving.cluster.api import ApiStatus, ConnectionLost, Refusal, call
 from serving.cluster.inference_service import Moved, Service
 from serving.cluster.legacy import RELEASES, SETTINGS
 from serving.cluster.manifest import MODE, build_pod, check_settings, dump_settings
@@ -422,3 +422,124 @@ def test_a_rollback_in_knative_mode_pins_the_revision_before_and_then_forgets_th
     assert service.deploy(THREE, wait=100) == Releases(THREE, before=ONE)  # the canary is forgotten
     with pytest.raises(TasteloopError, match="is in mode Knative, not Standard"):
         Service(cluster.world.client, namespace="default", mode="Standard").deploy(TWO)
+
+
+WRITES = {
+    "canary": 2,
+    "promote": 6,
+    "rollback": 4,
+}  # of the ConfigMap, KServe's object, our Service
+ENDS = {
+    "canary": Releases(ONE, TWO, 10),
+    "promote": Releases(TWO, before=ONE),
+    "rollback": Releases(ONE),
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "written"), [(c, n) for c, count in WRITES.items() for n in range(count)]
+)
+def test_a_command_that_was_cut_off_between_two_writes_goes_on_when_given_again(
+    make, command, written
+):
+    cluster = make()
+    cluster.run("deploy", ONE)
+    if command != "canary":
+        cluster.run("canary", TWO, 10)
+    arguments = {"canary": (TWO, 10), "promote": ("2",), "rollback": ()}[command]
+    service = Service(cluster.world.client, namespace="default")
+    send, left = service._call, [written]
+
+    def send_until(method, path, verb, query=None, body=None):
+        if method != "GET" and ("dryRun", "All") not in (query or []):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+        return send(method, path, verb, query, body)
+
+    service._call = send_until
+    with pytest.raises(KeyboardInterrupt):
+        getattr(service, command)(*arguments, wait=100)
+    cluster.settle()
+    cluster.watch()
+
+    cluster.run(command, *arguments)
+
+    assert service.releases() == ENDS[command]
+    assert service.pending() is None
+    cluster.settle()
+    cluster.check()
+
+
+@pytest.mark.parametrize(
+    ("setting", "given", "trace"),
+    [("traces", "http://otlp:4318/v1/traces", "--traces"), ("account", "mine", "mine")],
+)
+def test_a_setting_that_is_taken_away_is_taken_from_the_pods(make, setting, given, trace):
+    cluster = make(**{setting: given})
+    cluster.run("deploy", ONE)
+    assert trace in json.dumps(cluster.world.api.list("v1", "pods"))
+    service = Service(cluster.world.client, namespace="default", **{setting: None})
+
+    service.deploy(ONE, wait=100)
+    cluster.settle()
+
+    assert trace not in json.dumps(cluster.world.api.list("v1", "pods"))
+
+
+@pytest.mark.parametrize("kind", ["configmaps", "services"])
+def test_what_somebody_else_named_so_is_not_written_over(make, kind):
+    cluster = make()
+    name = {"configmaps": "tasteloop-releases", "services": "tasteloop-serving"}[kind]
+    body = {"metadata": {"name": name}, "spec": {"selector": {"app": "theirs"}}, "data": {"a": "b"}}
+    cluster.world.api.create("v1", kind, body)
+    with pytest.raises(TasteloopError, match=f"{name} was not made by tasteloop"):
+        cluster.service.deploy(ONE)
+    assert cluster.world.api.get("v1", kind, name)["data"] == {"a": "b"}
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"settings": {}, "stable": null, "from": "later"}'])
+def test_a_state_that_cannot_be_read_is_an_error_that_names_it(make, text):
+    cluster = make()
+    cluster.run("deploy", ONE)
+    config_map = cluster.world.api.get("v1", "configmaps", "tasteloop-releases")
+    config_map["data"] = {"state.json": text}
+    cluster.world.api.update("v1", "configmaps", config_map)
+    with pytest.raises(TasteloopError, match="tasteloop-releases holds no state"):
+        cluster.service.releases()
+
+
+def test_a_server_in_trouble_ends_no_waiting(make):
+    cluster = make()
+    service, get = cluster.service, cluster.service._get
+    troubles = [Refusal(503, "busy", ApiStatus())] * 3
+
+    def get_in_trouble(resource, name):
+        if troubles and cluster.world.clock.now:
+            raise service._explain(troubles.pop(), "get")
+        return get(resource, name)
+
+    service._get = get_in_trouble
+    service.deploy(ONE, wait=100, say=cluster.said.append)
+    assert not troubles and any("answered 503" in line for line in cluster.said)
+    assert isinstance(service._explain(Refusal(429, "slow", ApiStatus()), "get"), ConnectionLost)
+
+
+def test_a_missing_namespace_that_bears_the_services_name_is_said(make):
+    body = {"message": "no", "details": {"name": "tasteloop", "kind": "namespaces"}}
+    refusal = Refusal(404, "Not Found", ApiStatus.parse(json.dumps(body)))
+    assert "there is no namespace" in str(make().service._explain(refusal, "create"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "address"),
+    [
+        ("histories", "valkey://:hidden@cache:6379"),
+        ("traces", "https://me:hidden@otlp/v1/traces"),
+        ("journal", "http://hidden@collector:8082"),
+    ],
+)
+def test_a_password_in_an_address_is_refused_and_not_repeated(make, setting, address):
+    with pytest.raises(TasteloopError, match="names a user or a password") as caught:
+        make(**{setting: address})
+    assert "hidden" not in str(caught.value)
