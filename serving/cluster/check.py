@@ -535,8 +535,9 @@ def _check_policies(reader: _Reader, needs: Needs) -> Iterator[Finding]:
     else:
         yield Finding("network policies", "good", f"{len(ours)}, with addresses of yours")
 
-    asked = {needs.pipelines, _namespace_of(needs.tracking) or needs.pipelines}
-    for name in sorted(asked - {needs.namespace}):
+    # the pods' own, too, where it is one of these: no policy lets them reach all their neighbours
+    asked = {needs.pipelines, _namespace_of(needs.tracking, needs.namespace) or needs.pipelines}
+    for name in sorted(asked):
         title = f"namespace {name} may be asked"
         namespace = reader.get(f"/api/v1/namespaces/{name}")
         remedy = f"kubectl label namespace {name} {_MAY_BE_ASKED}=yes"
@@ -560,15 +561,20 @@ def _find_addresses(spec: Mapping[str, Any]) -> Iterator[str]:
                     yield peer["ipBlock"]["cidr"]
 
 
-def _namespace_of(url: str | None) -> str | None:
-    """The namespace in a Service's address; None where it is not one within the cluster.
+def _namespace_of(url: str | None, own: str) -> str | None:
+    """The namespace in a Service's address, or the caller's `own` where it names none; None where
+    it is not one within the cluster.
 
-    >>> _namespace_of("http://mlflow.mlflow:5000"), _namespace_of("https://mlflow.example.com")
-    ('mlflow', None)
-    >>> _namespace_of("http://mlflow.team.svc.cluster.local"), _namespace_of("http://mlflow:5000")
-    ('team', None)
+    >>> _namespace_of("http://mlflow.mlflow:5000", "a"), _namespace_of("http://mlflow:5000", "a")
+    ('mlflow', 'a')
+    >>> _namespace_of("http://mlflow.team.svc.cluster.local", "a")
+    'team'
+    >>> _namespace_of("https://mlflow.example.com", "a") is None is _namespace_of(None, "a")
+    True
     """
     parts = (urlsplit(url or "").hostname or "").split(".")
+    if len(parts) == 1 and parts[0]:
+        return own
     if len(parts) == 2 or (len(parts) > 2 and parts[2] == "svc"):
         return parts[1]
     return None

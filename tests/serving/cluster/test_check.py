@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
@@ -339,6 +340,18 @@ def test_the_rights_that_are_asked_for_are_those_of_the_role_of_a_promoter(
         for a in [body["spec"]["resourceAttributes"]]
     }
     assert asked == granted
+
+
+@pytest.mark.parametrize("address", ["http://mlflow:5000", "http://mlflow.tasteloop:5000"])
+def test_pods_reach_their_neighbours_by_the_label_alone(cluster: Cluster, address: str) -> None:
+    def find() -> str:
+        needs = replace(NEEDS, tracking=address)
+        states = {f.name: f.state for f in check_cluster(cluster.client(), needs)}
+        return states["namespace tasteloop may be asked"]
+
+    assert find() == "bad"
+    cluster.answers[CORE] = MAY_BE_ASKED
+    assert find() == "good"
 
 
 def test_a_profile_that_needs_less_is_asked_for_less(cluster: Cluster) -> None:
