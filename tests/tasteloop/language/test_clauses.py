@@ -117,3 +117,15 @@ def test_clauses_hold_the_words_of_the_text_in_its_order(words: list[str]) -> No
         return "".join(char for char in of if char.isalnum())
 
     assert letters(text).endswith(letters("".join(clauses(text)))), "the last clauses are read"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "again", ["not ", "no without ", "a day without ", "我不要", "!a", "prefer "]
+)
+def test_a_text_of_any_length_is_cut_at_once(again):
+    """It took minutes when all that stood before a word was read again for each word."""
+    assert clauses(again * 50_000 + ", comedy without romance")[-2:] == [
+        "comedy",
+        "without romance",
+    ]
