@@ -76,9 +76,9 @@ def material(data: Snapshots) -> Material:
     past = nw.from_native(data.events.lazy()).filter(
         nw.col(TIME) < data.meta["validation_from"], nw.col(ITEM).is_in(data.catalogue.items)
     )
-    liked = past.filter(positive(data.text.positive)).select(USER, ITEM).collect().to_native()
+    liked = past.filter(positive(data.text.positive)).select(USER, ITEM).to_native()
     unlabelled = replace(data.catalogue, labels=[[] for _ in range(len(data.catalogue))])
-    return Material(unlabelled, *discovery.user_item_numbers(liked, unlabelled), InterestSettings())
+    return Material(unlabelled, liked, InterestSettings())
 
 
 def agreement(groupings: Sequence[Any]) -> dict[str, float]:
@@ -94,11 +94,12 @@ def stability(found: Material) -> dict[str, Any]:
     seeds = [group(found.vectors[placed], count, seed) for seed in SEEDS]
 
     texts = text_vectors(found.texts, found.settings.encoder or "minilm")
-    users, rng = int(found.user.max()) + 1, np.random.default_rng(0)
+    (user, item), rng = found.pairs, np.random.default_rng(0)
+    users = int(user.max()) + 1
     fresh, going_on, went_on = [], [], []
     for _ in SEEDS:
-        kept = np.isin(found.user, rng.choice(users, int(SHARE * users), replace=False))
-        behaviour, taken = behaviour_vectors(found.user[kept], found.item[kept], len(placed))
+        kept = np.isin(user, rng.choice(users, int(SHARE * users), replace=False))
+        behaviour, taken = behaviour_vectors(user[kept], item[kept], len(placed))
         vectors = joined(behaviour, taken, texts, found.settings.behaviour_share)[placed]
         fresh.append(group(vectors, count, 0))
         going_on.append(group(vectors, count, 0, seeds[0]))
@@ -160,7 +161,7 @@ def completion(found: Material, real: Catalogue) -> dict[str, Any]:
     known = np.sort(order[: int(KEPT * len(order))])
     unknown = np.setdiff1d(labelled, known)
     truth = real.membership(real.label_names)
-    behaviour, taken = behaviour_vectors(found.user, found.item, len(real))
+    behaviour, taken = behaviour_vectors(*found.pairs, len(real))
     titles = text_vectors(real.titles, "minilm")
     texts = text_vectors(found.texts, "minilm")
     kinds = {

@@ -68,5 +68,6 @@ class CatalogueInterests:
     record: dict[str, Any]
 
 
-# The catalogue and the events before the validation window -> its interests
-Discover: TypeAlias = "Callable[[Catalogue, pl.DataFrame, InterestSettings], CatalogueInterests]"
+# The catalogue and the events before the validation window -> its interests. The events are read
+# only where something is to be found in them.
+Discover: TypeAlias = "Callable[[Catalogue, pl.LazyFrame, InterestSettings], CatalogueInterests]"

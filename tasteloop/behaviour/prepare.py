@@ -179,11 +179,11 @@ def prepare(
 
 def _before(
     rows: pl.LazyFrame, windows: Windows, catalogue: Catalogue, settings: PrepareSettings
-) -> pl.DataFrame:
-    """USER and ITEM of the positive acts on known items before the validation window."""
+) -> pl.LazyFrame:
+    """USER and ITEM of the positive acts on known items before the validation window, unread."""
     past = rows.filter(pl.col(TIME) < windows.validation_from, pl.col(ITEM).is_in(catalogue.items))
     liked: pl.LazyFrame = nw.from_native(past).filter(positive(settings.text.positive)).to_native()
-    return liked.select(USER, ITEM).collect(engine="streaming")
+    return liked.select(USER, ITEM)
 
 
 def _write_items(source: Path, interests: CatalogueInterests | None, out: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,7 @@ _COVERED = 0.9  # share of labelled items from which a catalogue is complete as 
 _PRECISE = 0.8  # what the lower bound of a completion's precision must reach
 _SURE = 0.95  # one-sided
 _LEAST_LABELLED = 20  # items that bear a label before it is inferred of others
+_MOST_LABELS = 100  # that are inferred, the most frequent: each takes six logistic regressions
 _MOST_FITTED = 20_000  # labelled items that a completion is fitted on, evenly drawn
 _FOLDS = 5
 _EXAMPLES = 3  # titles of an interest in the record
@@ -41,13 +43,17 @@ class Material:
     """What interests are discovered of.
 
     Attributes:
-        user, item: [m] from 0 and positions, of the training window's events; settings: as asked.
+        events: USER and ITEM of the training window's positive acts; settings: as asked.
     """
 
     catalogue: Catalogue
-    user: NDArray[np.int64]
-    item: NDArray[np.int64]
+    events: pl.LazyFrame
     settings: InterestSettings
+
+    @cached_property
+    def pairs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """[m] users from 0 and [m] positions of items, of the events; each pair once."""
+        return user_item_numbers(self.events, self.catalogue)
 
     @cached_property
     def texts(self) -> list[str]:
@@ -66,7 +72,7 @@ class Material:
 
     @cached_property
     def _behaviour(self) -> tuple[Matrix, NDArray[np.int64]]:
-        return behaviour_vectors(self.user, self.item, len(self.catalogue))
+        return behaviour_vectors(*self.pairs, len(self.catalogue))
 
     @property
     def taken(self) -> NDArray[np.int64]:
@@ -75,27 +81,39 @@ class Material:
 
     @cached_property
     def vectors(self) -> Matrix:
-        """[J, f] of length 1, or 0 of an item with neither behaviour nor words."""
+        """[J, f] of length 1, or 0 of an item with neither behaviour nor words.
+
+        Raises:
+            TasteloopError: no such encoder is here, nor can be fetched.
+        """
         behaviour, taken = self._behaviour
         texts = None
         if self.settings.encoder is not None:
-            texts = text_vectors(self.texts, self.settings.encoder)
+            try:
+                texts = text_vectors(self.texts, self.settings.encoder)
+            except TasteloopError as error:
+                raise TasteloopError(
+                    f"interests are found with an encoder of titles and texts: {error}; or set "
+                    "prepare.interests.encoder to a directory or, for behaviour alone, to null, or "
+                    "prepare.interests.source to labels"
+                ) from error
         return joined(behaviour, taken, texts, self.settings.behaviour_share)
 
 
 def find_interests(
-    catalogue: Catalogue, events: pl.DataFrame, settings: InterestSettings
+    catalogue: Catalogue, events: pl.LazyFrame, settings: InterestSettings
 ) -> CatalogueInterests:
     """The interests of every item of a catalogue (`tasteloop.behaviour.interests.Discover`).
 
     Args:
         events: USER and ITEM of positive acts before the validation window: nothing later is seen.
+            They are not read where the catalogue's labels stay as they are.
 
     Raises:
-        TasteloopError: interests shall be discovered and cannot be, or the version that they shall
-            go on from has none.
+        TasteloopError: interests shall be discovered and cannot be, the encoder cannot be had, or
+            the version that they shall go on from has none.
     """
-    material = Material(catalogue, *user_item_numbers(events, catalogue), settings)
+    material = Material(catalogue, events, settings)
     labelled = np.array([bool(labels) for labels in catalogue.labels], np.bool_)
     if settings.source == "discovered" or (settings.source == "auto" and not labelled.any()):
         lack = _lack(material)
@@ -121,12 +139,12 @@ def _as_it_came(
 
 
 def user_item_numbers(
-    events: pl.DataFrame, catalogue: Catalogue
+    events: pl.LazyFrame, catalogue: Catalogue
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """[m] users from 0, and positions of items; each pair once."""
     import polars as pl
 
-    pairs = events.select(USER, ITEM).unique().sort(USER, ITEM)
+    pairs = events.select(USER, ITEM).unique().collect(engine="streaming").sort(USER, ITEM)
     users = pairs[USER].rank("dense").cast(pl.Int64) - 1
     items = pairs[ITEM].cast(pl.Enum(catalogue.items)).to_physical()
     return users.to_numpy().astype(np.int64), items.to_numpy().astype(np.int64)
@@ -165,12 +183,15 @@ def _discover(material: Material) -> CatalogueInterests:
         before, old_names = g.positions_before(
             [catalogue.items[j] for j in placed.tolist()], name_of
         )
+        if (before < 0).all():
+            before = None  # no item of then is left
     count = settings.count or g.count_for(len(placed))
     groups = g.group(vectors, count, settings.seed, before)
     again = g.group(vectors, count, settings.seed + 1, before)
 
     # 2. their names: an interest that goes on keeps its own
-    names = names_of(texts, groups, taken, titles, reserved=old_names)
+    titled = np.array([titles[n] != catalogue.items[j] for n, j in enumerate(placed.tolist())])
+    names = names_of(texts, groups, np.where(titled, taken, -1), titles, reserved=old_names)
     pairs = {} if before is None else g.overlaps(groups, before)
     for new, (old, _) in pairs.items():
         names[new] = old_names[old]
@@ -263,7 +284,8 @@ def complete_labels(
     A logistic regression for each label, cross-fitted in five folds, gives each known item
     probabilities that its own labels had no part in. The threshold is the least at which the lower
     bound of precision on one half of the known items reaches 0.8; whether it does on the other half
-    decides.
+    decides. Labels that fewer than 20 known items bear are not inferred, and of more than 100 the
+    most frequent are.
 
     Args:
         vectors: [J, f]. known, unknown: positions of items.
@@ -273,6 +295,7 @@ def complete_labels(
     membership = catalogue.membership(catalogue.label_names)
     support = membership[known].sum(0)
     common = np.flatnonzero((support >= _LEAST_LABELLED) & (support < len(known)))
+    common = np.sort(common[np.argsort(-support[common], kind="stable")][:_MOST_LABELS])
     names = [catalogue.label_names[k] for k in common.tolist()]
     truth = membership[np.ix_(known, common)]
 
@@ -330,7 +353,14 @@ def _probabilities(x: Matrix, truth: Matrix, asked: Matrix) -> Matrix:
 def _complete(material: Material, labelled: NDArray[np.bool_]) -> CatalogueInterests:
     """The catalogue's labels, and those inferred of items without, where that is proven."""
     catalogue = material.catalogue
-    has_vector = material.vectors.any(1)
+    if max(Counter(name for each in catalogue.labels for name in each).values()) < _LEAST_LABELLED:
+        return _as_it_came(catalogue, "labels")
+    try:
+        has_vector = material.vectors.any(1)
+    except TasteloopError as error:
+        # what the catalogue says is enough for a run
+        log.warning("no labels are inferred of items that have none: %s", error)
+        return _as_it_came(catalogue, "labels")
     known, unknown = np.flatnonzero(labelled), np.flatnonzero(~labelled & has_vector)
     completion = complete_labels(material.vectors, catalogue, known, unknown)
     record = {

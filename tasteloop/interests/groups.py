@@ -47,6 +47,14 @@ def group(vectors: Matrix, count: int, seed: int, before: Groups | None = None) 
         vectors: [n, d].
         before: [n] the group of the last version, -1 where an item had none.
     """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # several threads add in any order, which can move an item
+        return _consensus(vectors, count, seed, before)
+
+
+def _consensus(vectors: Matrix, count: int, seed: int, before: Groups | None) -> Groups:
+    """`group`, on as many threads as there may be."""
     from scipy.sparse import csr_array
     from scipy.sparse.linalg import svds
     from sklearn.cluster import KMeans

@@ -117,15 +117,28 @@ def names_of(
             if len(chosen) < _WORDS and not any(_alike(word, other) for other in chosen):
                 chosen.append(word)
         members = np.flatnonzero(groups == k)
-        first = shorten(titles[int(members[np.argmax(taken[members])])], _TITLE, placeholder=" …")
+        first = _shortened(titles[int(members[np.argmax(taken[members])])])
         name = SEPARATOR.join(chosen if len(chosen) > 1 else [*chosen, f"like {first}"])
-        if name in used:
+        if name in used and len(chosen) > 1:
             name = f"{name} ({first})"
+        plain, number = name, 1
         while name in used:
-            name += "'"
+            number += 1
+            name = f"{plain} ({number})"
         used.add(name)
         names.append(name)
     return names
+
+
+def _shortened(title: str) -> str:
+    """A title at 40 characters at most, cut between words where it has any.
+
+    >>> _shortened("Star  Wars"), len(_shortened("很" * 50))
+    ('Star Wars', 40)
+    """
+    end = " …"
+    short = shorten(title, _TITLE, placeholder=end)
+    return short if short != end.strip() else title[: _TITLE - len(end)] + end
 
 
 def _alike(word: str, other: str) -> bool:

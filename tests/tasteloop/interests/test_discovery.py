@@ -33,7 +33,7 @@ def catalogue(labelled: float = 0.0, titled: bool = True) -> Catalogue:
     return Catalogue(items, titles if titled else items, labels, [None] * ITEMS, [None] * ITEMS)
 
 
-def events(users: int = USERS, seed: int = 0) -> pl.DataFrame:
+def events(users: int = USERS, seed: int = 0) -> pl.LazyFrame:
     """User u takes items of topic u % 4, and now and then another."""
     rng = np.random.default_rng(seed)
     rows = []
@@ -41,7 +41,7 @@ def events(users: int = USERS, seed: int = 0) -> pl.DataFrame:
         for _ in range(10):
             topic = u % 4 if rng.random() < 0.9 else int(rng.integers(4))
             rows.append((f"u{u}", f"i{4 * int(rng.integers(ITEMS // 4)) + topic}"))
-    return pl.DataFrame(rows, schema=["user", "item"], orient="row")
+    return pl.LazyFrame(rows, schema=["user", "item"], orient="row")
 
 
 def groups_of(labels: list[list[str]]) -> np.ndarray:
@@ -58,11 +58,48 @@ def test_interests_are_the_groups_of_behaviour_named_by_their_words():
     assert found.record["seed_agreement"] > 0.9
 
 
-def test_a_catalogue_with_labels_keeps_them():
-    whole = catalogue(labelled=1)
-    found = find_interests(whole, events(), InterestSettings(encoder=None))
+@pytest.mark.parametrize("labelled", [0.9, 1])
+def test_a_catalogue_with_labels_keeps_them_and_neither_events_nor_encoder_are_read(labelled):
+    whole, nowhere = catalogue(labelled), pl.scan_parquet("no such file.parquet")
+    found = find_interests(whole, nowhere, InterestSettings(encoder="no such encoder"))
 
     assert (found.origin, found.labels) == ("labels", whole.labels) and not any(found.inferred)
+    with pytest.raises(TasteloopError, match=r"prepare\.interests\.encoder to a directory"):
+        find_interests(catalogue(), events(), InterestSettings(encoder="./no such encoder"))
+
+
+def test_labels_stay_as_they_are_where_no_encoder_can_be_had(caplog):
+    partly = replace(catalogue(), labels=[["a"] if j < 40 else [] for j in range(ITEMS)])
+    found = find_interests(partly, events(), InterestSettings(encoder="./no such encoder"))
+
+    assert (found.origin, found.labels) == ("labels", partly.labels)
+    assert "no encoder './no such encoder'" in caplog.text
+
+
+def test_a_last_version_of_other_items_begins_anew(tmp_path):
+    old = {"item": ["x", "y"], "title": ["", ""], "labels": [["ours"], ["theirs"]]}
+    write_parquet(
+        tmp_path / "items.parquet",
+        pl.DataFrame(old).with_columns(
+            text=pl.lit(None, pl.String), released=pl.lit(None, pl.Date)
+        ),
+    )
+    going_on = DISCOVER.model_copy(update={"continues": tmp_path})
+    found = find_interests(catalogue(), events(), going_on)
+
+    assert found.labels == find_interests(catalogue(), events(), DISCOVER).labels
+
+
+def test_of_many_labels_the_most_frequent_are_inferred(monkeypatch):
+    monkeypatch.setattr("tasteloop.interests.discovery._MOST_LABELS", 2)
+    names = ("rare", "often", "mostly")
+    labels = [[name for n, name in enumerate(names) if j % 6 <= n] for j in range(600)]
+    large = Catalogue([str(j) for j in range(600)], [""] * 600, labels, [None] * 600)
+    vectors = np.eye(6, dtype=np.float32)[np.arange(600) % 6]
+
+    completion = complete_labels(vectors, large, np.arange(500), np.arange(500, 600))
+
+    assert completion.names == ["mostly", "often"]
 
 
 def test_nothing_is_discovered_where_nothing_could_be_named():

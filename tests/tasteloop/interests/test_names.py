@@ -43,6 +43,17 @@ def test_a_group_without_words_of_its_own_is_called_after_its_item_that_most_too
     assert (first, second) == ("like titlea", "like titlei")
 
 
+def test_groups_of_the_same_title_have_names_of_their_own():
+    assert named(["🎬"] * 16, GROUPS) == ["like 🎬", "like 🎬 (2)"]
+
+
+def test_a_long_title_without_spaces_is_cut():
+    titles = [f"{chr(0x4E00 + n)}" * 50 for n in range(16)]
+    first, second = named(titles, GROUPS)
+
+    assert (first, second) == ("like " + "一" * 38 + " …", f"like {chr(0x4E08) * 38} …")
+
+
 def test_a_name_that_is_reserved_is_not_given_again():
     taken_name = named(GARDEN + SPACE, GROUPS)[1]
     names = named(GARDEN + SPACE, GROUPS, (taken_name,))
