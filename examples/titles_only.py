@@ -4,10 +4,11 @@
     python examples/titles_only.py reads.csv --columns user_id article_id title --profile smoke
 
 It writes a mapping beside the home, trains, gates and promotes (`tasteloop run`), serves the model,
-asks it for the interests and the recommendations of the first reader of the file, and writes the
-pages (`tasteloop report --site`). A model that the gate refuses is served all the same, and said
-to be refused: it is the bundle of the run, and no champion. Answers and paths go to standard
-output as JSON, progress to standard error. The exit code is that of the run.
+asks it for the recommendations of the first reader of the file, and for the interests where there
+are any (fewer than thirty titles make none), and writes the pages (`tasteloop report --site`). A
+model that the gate refuses is served all the same, and said to be refused: it is the bundle of the
+run, and no champion. Answers and paths go to standard output as JSON, progress to standard error.
+The exit code is that of the run.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def first_history(reads: Path, columns: list[str]) -> list[dict[str, str]]:
 
 
 def ask(home: Path, bundle: Path, history: list[dict[str, str]]) -> dict[str, Any]:
-    """The first interests and recommendations of a history, by a server on a port of its own."""
+    """Interests, where there are any, and recommendations of a history, by a server of its own."""
+    served = json.loads((bundle / "card.json").read_text("utf-8"))["answers"]
     ready = home / "ready.json"
     ready.unlink(missing_ok=True)
     command = ["-m", "serving", "--bundle", str(bundle), "--port", "0", "--grpc-port", "0"]
@@ -109,6 +111,8 @@ def ask(home: Path, bundle: Path, history: list[dict[str, str]]) -> dict[str, An
         with httpx.Client(base_url=json.loads(ready.read_text())["http"], timeout=60) as client:
             answers = {}
             for model, asked in (("interests", {}), ("recommend", {"k": 5})):
+                if model not in served:
+                    continue
                 body = {"instances": [{"events": history, **asked}]}
                 response = client.post(f"/v1/models/{model}:predict", json=body)
                 response.raise_for_status()
