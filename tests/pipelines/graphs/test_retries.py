@@ -36,6 +36,7 @@ def test_a_try_that_takes_all_its_time_is_followed_by_all_retries(name, tmp_path
     settings = load_settings("cluster", [f"cluster.finetune.retries={RETRIES}"])
     compile_to(settings, tmp_path / "graph.yaml", GRAPHS[name])
     tasks = list(read_policies(tmp_path / "graph.yaml"))
+    assert tasks
     assert {task: count_retries(policy, seconds) for task, policy, seconds in tasks} == {
         task: RETRIES for task, *_ in tasks
     }

@@ -99,6 +99,7 @@ class Cluster:
         return images
 
     def check(self) -> None:
+        assert self.world.watcher.looks
         assert self.world.watcher.lost == []
         assert self.world.watcher.thin == []
 
