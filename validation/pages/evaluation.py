@@ -41,7 +41,7 @@ _TASKS = {
 }
 HEADLINES = ("interests.micro_f1", "recommend.ndcg@10", "sentiment.accuracy", UNDERSTANDING)
 _INTERESTS_FROM = {
-    "discovered": " The labels were discovered in behaviour and words; the catalogue has none.",
+    "discovered": " The labels were discovered in behaviour and words; they are not the catalogue's.",
     "completed": " The labels of some items were inferred; the catalogue has the others.",
 }
 _NAMES = {
