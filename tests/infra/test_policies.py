@@ -118,6 +118,18 @@ def test_spark_connect_answers_our_steps_alone_and_sees_the_shared_folder_alone(
         assert [m["subPath"] for m in application[role]["volumeMounts"]] == ["work"]
 
 
+def test_no_account_of_ours_may_do_anything_or_change_volumes_secrets_or_rights() -> None:
+    rules = [rule for d in DOCUMENTS if d["kind"] == "Role" for rule in d["rules"]]
+    assert len(rules) > 15
+    for rule in rules:
+        changes = {*rule["verbs"]} - {"get", "list", "watch"}
+        assert "*" not in {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+        for resource in ("secrets", "persistentvolumeclaims", "roles", "rolebindings"):
+            assert resource not in rule["resources"] or not changes, rule
+        assert "secrets" not in rule["resources"] or rule.get("resourceNames"), rule
+    assert not [d for d in DOCUMENTS if d["kind"].startswith("ClusterRole")]
+
+
 @pytest.mark.parametrize(("name", "spec"), [(name, spec) for name, _, spec in PODS if spec])
 def test_every_pod_is_restricted_as_pod_security_standards_say(
     name: str, spec: dict[str, Any]
