@@ -25,7 +25,7 @@ WANTS, REFUSES, NEITHER = range(3)
 
 # Things of each sort that a phrase is filled with; there are more phrases that refuse.
 _FILLED = {WANTS: 4, REFUSES: 3}
-_BARE = 150  # things of each sort that are a wish by themselves
+_BARE = 500  # things of each sort that are a wish by themselves
 _REPEATS = 3  # of what is neither: there are fewer phrases of it
 _VALIDATED = 10  # one template of so many is held out, to calibrate on
 _THINGS = {
@@ -104,7 +104,7 @@ def intent_texts(
         bare = [
             thing for sort in sorts for thing in choices.sample(list(sort), min(_BARE, len(sort)))
         ]
-        rows += [(thing, WANTS, False) for thing in bare]
+        rows += [(thing, WANTS, choices.randrange(_VALIDATED) == 0) for thing in bare]
     if len(rows) > most:
         rows = choices.sample(rows, most)
     does = np.zeros((len(rows), 2), np.float32)
