@@ -44,6 +44,7 @@ def load_histories(
     from serving.histories.events import EventReader
     from serving.histories.loading import histories_of
     from serving.histories.opening import open_histories
+    from serving.histories.protocol import StoreAway, StoreFull
     from serving.settings import HistorySettings
     from tasteloop.privacy.pseudonyms import pseudonym_key
 
@@ -56,6 +57,8 @@ def load_histories(
         new = store.load(histories_of(path, reader), time.time_ns() // 1000)
         seconds = time.monotonic() - started
         statistics = store.statistics()
+    except (StoreAway, StoreFull) as error:
+        raise TasteloopError(f"{error}; what was loaded before stays, run it again") from error
     finally:
         store.close()
     if as_json:

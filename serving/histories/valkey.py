@@ -137,6 +137,7 @@ _PATIENCE = 10.0  # seconds of a failover, in which the same changes are sent ag
 _REPLICA_WAIT = 100  # milliseconds that an answer waits for a replica
 _LOADED = 500  # histories of one exchange of `load`
 _OUTGOING = 5_000  # events of one file for the monitor
+_WAITING_FOR_FILES = 1_000_000  # events in memory, where their files cannot be written
 _NUMBER = {kind.word: number for number, kind in enumerate(DECLARED)}
 _WORDS = [kind.word for kind in DECLARED]
 
@@ -147,7 +148,8 @@ class ValkeyHistories:
     """A store on a Valkey or Redis server.
 
     What is to go to the monitor waits in this process: a kill loses what came since the last file
-    (`--history-seconds`) for the monitor, and nothing of the histories.
+    (`--history-seconds`) for the monitor, and nothing of the histories. So does an answer of the
+    server that was lost: what it had stored is a duplicate when it is sent again.
 
     Args:
         address: `valkey://HOST:PORT/DATABASE`, `valkeys://` with TLS; without a password, which
@@ -157,8 +159,8 @@ class ValkeyHistories:
         forwards: whether events are kept until they went to the monitor.
 
     Raises:
-        TasteloopError: the client is not installed, the server does not answer, or it would evict
-            histories.
+        TasteloopError: the client is not installed, the server does not answer, is a node of a
+            cluster, or would evict histories.
     """
 
     def __init__(
@@ -209,7 +211,9 @@ class ValkeyHistories:
         rows, new = iter(histories), 0
         while block := list(islice(rows, _LOADED)):
             changes = [Change("append", user, now, events) for user, events in block]
-            for answer in self._exchange(changes):
+            for answer in self._exchange(changes)[0]:
+                if isinstance(answer, Exception):
+                    raise _as_ours(answer)
                 new += sum(outcome.decode() in COUNTED for outcome in answer[1])
         return new
 
@@ -241,8 +245,7 @@ class ValkeyHistories:
 
     def _write(self, changes: list[Change]) -> None:
         """Send changes in one exchange, and end their futures when they are durable."""
-        answers = self._exchange(changes)
-        durable = self._insist(self._durability)
+        answers, durable = self._exchange(changes)
         for change, answer in zip(changes, answers, strict=True):
             if isinstance(answer, Exception):
                 change.future.set_exception(_as_ours(answer))
@@ -258,22 +261,29 @@ class ValkeyHistories:
             else:
                 change.future.set_result(int(answer[_DIGEST:]))
 
-    def _exchange(self, changes: Sequence[Change]) -> list[Any]:
-        """The answer to each change, in one exchange; an error that is of one change alone is its
-        answer.
+    def _exchange(self, changes: Sequence[Change]) -> tuple[list[Any], str]:
+        """The answer to each change, in one exchange, and where the changes are by then; an error
+        that is of one change alone is its answer.
         """
 
-        def send() -> list[Any]:
+        def send() -> tuple[list[Any], str]:
+            waits = not self._syncs and self._has_replicas()
             pipeline = self._client.pipeline(transaction=False)
             for change in changes:
                 script, keys, values = self._call(change)
                 script(keys=keys, args=values, client=pipeline)
+            if waits:  # WAIT is about what was written before it on the same connection
+                pipeline.wait(1, _REPLICA_WAIT)
             # the pipeline loads the scripts that the server does not have (NOSCRIPT)
             answers = pipeline.execute(raise_on_error=False)
             for answer in answers:
                 if isinstance(answer, Exception) and _is_passing(answer):
                     raise answer  # of the server, not of the change: all are sent again
-            return list(answers)
+            confirmed = answers.pop() if waits else 0
+            if self._syncs:  # the server flushes before it answers
+                return list(answers), DISK
+            has_replica = isinstance(confirmed, int) and confirmed > 0
+            return list(answers), REPLICAS if has_replica else MEMORY
 
         return self._insist(send)
 
@@ -291,23 +301,26 @@ class ValkeyHistories:
             values += [each.id, each.event.time, _body(each.event)]
         return self._scripts["append"], keys, values
 
-    def _durability(self) -> str:
-        """Where all that was sent so far is by now."""
-        if self._syncs:  # the server flushes before it answers
-            return DISK
-        replicas = self._client.wait(1, _REPLICA_WAIT) if self._has_replicas() else 0
-        return REPLICAS if replicas else MEMORY
-
     def _has_replicas(self) -> bool:
         return bool(self._client.info("replication").get("connected_slaves", 0))
 
     def _note(self, change: Change, outcomes: Sequence[str]) -> None:
         if not self._forwards:
             return
+        counted = [
+            (change.subject, event)
+            for (_, event), outcome in zip(change.events, outcomes, strict=True)
+            if outcome in COUNTED
+        ]
         with self._turn:
-            for (_, event), outcome in zip(change.events, outcomes, strict=True):
-                if outcome in COUNTED:
-                    self._rows.append((change.subject, event))
+            if len(self._rows) + len(counted) <= _WAITING_FOR_FILES:
+                self._rows += counted
+                return
+        logger.error(
+            "%d events are lost for the monitor: its files cannot be written, and %d wait",
+            len(counted),
+            _WAITING_FOR_FILES,
+        )
 
     def _insist(self, ask: Callable[[], Result]) -> Result:
         """What the server answers; during a failover it is asked again for some seconds.
@@ -357,17 +370,23 @@ def _check(client: Any, address: str) -> bool:
     """Whether the server flushes each write to its disk before it answers.
 
     Raises:
-        TasteloopError: it does not answer, or it evicts keys where memory is short.
+        TasteloopError: it does not answer, is a node of a cluster, or evicts keys where memory is
+            short.
     """
     import valkey
 
     try:
-        client.ping()
+        is_cluster = bool(client.info("cluster").get("cluster_enabled"))
     except valkey.ValkeyError as error:
         raise TasteloopError(
             f"the store of histories at {address} does not answer ({error}); check its address, and "
             f"{HISTORIES_PASSWORD} where it asks for a password"
         ) from None
+    if is_cluster:
+        raise TasteloopError(
+            f"the store of histories at {address} is a node of a cluster, which keeps only some of the users; name a "
+            "server that is no cluster, alone or with replicas"
+        )
     try:
         policy = client.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
         flushes = client.config_get("append*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -78,6 +79,37 @@ def test_a_confirmed_replica_is_told_and_has_what_was_acknowledged(start: Any) -
     after.close()
 
 
+def test_a_replica_that_has_stopped_is_not_told_to_have_what_was_acknowledged(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    primary, replica = start("primary"), start("replica")
+    replica.client().replicaof("127.0.0.1", primary.port)
+    deadline = time.monotonic() + 30
+    while replica.client().info("replication")["master_link_status"] != "up":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    store = ValkeyHistories(address(primary))
+    pool = store._client.connection_pool
+
+    def has_replicas() -> bool:
+        """Meanwhile a reader takes the connection that was used last."""
+        pool._available_connections.insert(0, pool._available_connections.pop())
+        return True
+
+    monkeypatch.setattr(store, "_has_replicas", has_replicas)
+    for connection in [pool.get_connection("PING") for _ in range(3)]:
+        pool.release(connection)
+    replica._process.send_signal(signal.SIGSTOP)
+
+    try:
+        durable = store.append(USER, [event(1)], NOW).result(30).durable
+    finally:
+        replica._process.send_signal(signal.SIGCONT)
+
+    assert durable == "memory"
+    store.close()
+
+
 def test_a_server_that_restarts_is_waited_for_and_nothing_is_lost_or_counted_twice(
     start: Any,
 ) -> None:
@@ -150,6 +182,36 @@ def test_a_full_server_stores_nothing_of_the_request(start: Any) -> None:
     assert store.read(USER, NOW).events == (event(1),)
     assert append(store, event(2), event(3), user=OTHER) == ["new", "new"]
     store.close()
+
+
+def test_a_full_server_is_told_to_whoever_loads_a_data_set(start: Any) -> None:
+    server = start()
+    store = ValkeyHistories(address(server))
+    server.client().config_set("maxmemory", "1")
+
+    with pytest.raises(StoreFull, match="no room"):
+        store.load([(USER, [event(1)])], NOW)
+
+    store.close()
+
+
+def test_what_waits_for_the_monitor_is_bounded(
+    start: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ours, "_WAITING_FOR_FILES", 3)
+    store = ValkeyHistories(address(start()), forwards=True)
+
+    for number in range(5):
+        append(store, event(number))
+
+    assert [len(batch.rows) for batch in store.outgoing()] == [3]
+    assert "lost for the monitor" in caplog.text
+    store.close()
+
+
+def test_a_node_of_a_cluster_is_refused(start: Any) -> None:
+    with pytest.raises(TasteloopError, match="node of a cluster"):
+        ValkeyHistories(address(start(**{"cluster-enabled": "yes"})))
 
 
 def test_a_server_that_would_evict_users_is_refused(start: Any) -> None:
