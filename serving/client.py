@@ -171,7 +171,7 @@ class Client:
         Raises:
             ServingError: as `predict`.
         """
-        return dict(self._ask("GET", f"/v1/users/{quote(user, safe='')}"))
+        return dict(self._ask("GET", _user_path(user)))
 
     def erase(self, user: str) -> Json:
         """Erase a user's history; with the admin's token. Events from before then are refused from
@@ -180,7 +180,7 @@ class Client:
         Raises:
             ServingError: as `predict`.
         """
-        return dict(self._ask("DELETE", f"/v1/users/{quote(user, safe='')}"))
+        return dict(self._ask("DELETE", _user_path(user)))
 
     def infer(
         self,
@@ -260,3 +260,8 @@ class Client:
         raise ServingError(
             f"{self.url} {whose} ({response.status_code}): {text}", response.status_code
         )
+
+
+def _user_path(user: str) -> str:
+    """The path of a user; its dots are escaped, since a client leaves out what is `.` or `..`."""
+    return f"/v1/users/{quote(user, safe='').replace('.', '%2E')}"

@@ -13,7 +13,7 @@ import orjson
 from kserve import ModelRepository
 from kserve.errors import InvalidInput, ModelNotFound
 
-from serving.answering.batching import Batcher
+from serving.answering.batching import Batcher, DeadlineExceeded
 from serving.answering.call import CALL, Call
 from serving.answering.live import Live
 from serving.answering.predictor import Predictor, TensorMetadata
@@ -124,7 +124,14 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
         instances = self._batcher.live.admit(call, instances)
         histories = self._batcher.live.histories
         if histories is not None and SERVED_MODELS[self.name].input is HISTORY:
-            instances, call.histories = await histories.resolve(instances, call.users)
+            instances = predictor.counted(instances, call.explain)
+            try:
+                async with asyncio.timeout_at(call.deadline):
+                    instances, call.histories = await histories.resolve(instances, call.users)
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    "the deadline passed before the histories were read"
+                ) from None
         if isinstance(instances, list) and len(instances) > _MANY:
             questions = await asyncio.to_thread(
                 predictor.questions, self.name, instances, call.explain

@@ -75,6 +75,20 @@ class Predictor:
         from tasteloop.runtime.questions import parse
 
         self._require_model(model)
+        instances = self.counted(instances, explain)
+        for index, instance in enumerate(instances):
+            self._check_sizes(instance, f"instances[{index}]")
+        questions: list[Question] = list(parse(model, instances))
+        if "k" in SERVED_MODELS[model].input.options:
+            self._check_rows(questions, explain)
+        return questions
+
+    def counted(self, instances: object, explain: bool = False) -> list[Any]:
+        """V1's instances as a list of a length that is allowed, before anything is done with them.
+
+        Raises:
+            TasteloopError: no list, or an empty or too long one.
+        """
         if not isinstance(instances, list):
             raise TasteloopError(
                 f'"instances" is {json_kind(instances)}; it must be a list of JSON objects'
@@ -86,12 +100,7 @@ class Predictor:
             raise TasteloopError(
                 f"{len(instances)} instances in one request; send at most {most} at a time"
             )
-        for index, instance in enumerate(instances):
-            self._check_sizes(instance, f"instances[{index}]")
-        questions: list[Question] = list(parse(model, instances))
-        if "k" in SERVED_MODELS[model].input.options:
-            self._check_rows(questions, explain)
-        return questions
+        return instances
 
     def answer(self, model: str, questions: Sequence[Question]) -> list[Answer]:
         """One answer for each question, in order; the questions may be of several requests."""

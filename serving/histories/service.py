@@ -15,7 +15,7 @@ import orjson
 from prometheus_client import Counter
 
 from serving.histories.cloud_events import cloud_events
-from serving.histories.events import ID, LONGEST_ID, EventReader, Refusal, is_id
+from serving.histories.events import ID, LONGEST_ID, EventReader, Refusal, check_count, is_id
 from serving.histories.protocol import (
     CONFLICT,
     COUNTED,
@@ -103,9 +103,11 @@ class HistoryService:
                 request can be sent again: what was stored of it is not counted twice.
         """
         rows = cloud_events(content_type, headers, body)
-        return await self.store_rows(
-            _rows(body) if rows is None else rows, headers.get("idempotency-key"), body
-        )
+        key = headers.get("idempotency-key")
+        if rows is None:
+            return await self.store_rows(_rows(body), key, body)
+        # a binary CloudEvent says in its headers whom and what it is about
+        return await self.store_rows(rows, key, orjson.dumps(rows))
 
     async def store_rows(self, rows: list[Any], request: str | None, body: bytes) -> dict[str, Any]:
         """`take`, for rows that were read already.
@@ -113,6 +115,8 @@ class HistoryService:
         Args:
             request: the idempotency key of the request; body: what came under it.
         """
+        check_count(rows)  # before the key is bound to them
+
         # 1. the rows; under a key that came before they get the time of its first request
         now = _now()
         if request is not None:

@@ -144,7 +144,9 @@ class Gate:
                 scope["method"], scope["path"], headers
             )
             with self._admission.under_way() as hold:
-                if scope["method"] != "POST" and scope["path"].endswith((":predict", ":explain")):
+                is_of_model = scope["path"].startswith("/v1/models/")
+                is_verb = is_of_model and scope["path"].endswith((":predict", ":explain"))
+                if scope["method"] != "POST" and is_verb:
                     # kserve's route GET /v1/models/{model_name} would look for a model of that name
                     raise HTTPException(
                         HTTPStatus.METHOD_NOT_ALLOWED, "Method Not Allowed", {"Allow": "POST"}

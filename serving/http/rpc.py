@@ -165,7 +165,10 @@ def _history_methods(histories: HistoryService) -> grpc.GenericRpcHandler:
     """The service of histories. Its messages are well-known types: a caller needs no other file."""
 
     async def append(request: Struct, _: grpc.aio.ServicerContext) -> Struct:
-        fields = MessageToDict(request)
+        try:
+            fields = MessageToDict(request)
+        except ValueError:  # JSON has no NaN and no infinity
+            raise InvalidInput("a number of the message is not finite") from None
         rows = fields.get("events")
         if set(fields) != {"events"} or not isinstance(rows, list):
             raise InvalidInput('the message must have the field "events", a list, and no other')

@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from serving.answering.predictor import Predictor
+from serving.client import Client
 from serving.histories.protocol import Bounds, Stale, StoreAway, StoreBusy, StoreFull
 from serving.histories.service import HistoryService
 from serving.histories.sqlite import SqliteHistories
@@ -40,7 +41,13 @@ class Echo(Session):
         return [
             {
                 "recommendations": [
-                    {"item": event.item, "title": event.kind, "score": 1.0, "reasons": []}
+                    {
+                        "item": event.item,
+                        "title": event.kind,
+                        "score": 1.0,
+                        "reason": "",
+                        "reasons": [],
+                    }
                     for event in reversed(question["events"])
                 ]
             }
@@ -111,7 +118,8 @@ def test_a_question_without_a_user_or_with_an_unknown_one_is_answered_as_it_came
 
     assert items(sent_along) == ["9"] and "histories" not in sent_along.json()
     assert items(unknown) == [] and unknown.json()["histories"] == [{"events": 0, "seq": 0}]
-    assert ours.session.questions[0].keys() == {"events", "k", "language", "against"}
+    assert EXCEPTIONS not in ours.session.questions[0]
+    assert ours.session.questions[1][EXCEPTIONS] == Exceptions()
 
 
 def test_a_question_with_both_gets_the_union_by_event_id(ours: Any) -> None:
@@ -198,6 +206,69 @@ def test_the_same_request_ten_times_counts_once_and_another_body_is_409(ours: An
     assert {answer["accepted"] for answer in answers} == {2}
     assert other.status_code == 409
     assert ask(ours, user="ann").json()["histories"] == [{"events": 2, "seq": 2}]
+
+
+def test_a_key_is_not_spent_on_a_request_that_is_refused_whole(ours: Any) -> None:
+    too_many = [{"user": "ann", **CLICK}] * 1_001
+
+    assert send(ours, *too_many, key="k").status_code == 400
+    assert send(ours, {"user": "ann", **CLICK}, key="k").json()["new"] == 1
+
+
+def test_a_key_is_bound_to_the_headers_of_a_binary_cloud_event_too(ours: Any) -> None:
+    headers = {
+        "ce-specversion": "1.0",
+        "ce-type": "click",
+        "ce-source": "s",
+        "ce-subject": "ann",
+        "content-type": "application/json",
+        "idempotency-key": "k",
+    }
+
+    statuses = [
+        ours.api.post("/v1/events", content=b'{"item": "50"}', headers={**headers, "ce-id": name})
+        for name in ("1", "1", "2")
+    ]
+
+    assert [answer.status_code for answer in statuses] == [202, 202, 409]
+
+
+def test_too_many_instances_are_refused_before_a_history_is_read(
+    ours: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[str] = []
+    monkeypatch.setattr(ours.store, "read", lambda user, *_: reads.append(user))
+    body = {"instances": [{"user": "ann"}] * 300}
+
+    answer = ours.api.post("/v1/models/recommend:predict", json=body)
+
+    assert answer.status_code == 400 and "send at most 256" in answer.json()["error"]
+    assert reads == []
+
+
+def test_a_question_waits_for_its_history_until_its_deadline(
+    ours: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr(ours.store, "read", lambda *_: answered.wait(30))
+
+    answer = ours.api.post(
+        "/v1/models/recommend:predict",
+        json={"instances": [{"user": "ann"}]},
+        headers={"x-request-timeout-ms": "50"},
+    )
+    answered.set()
+
+    assert answer.status_code == 504
+
+
+@pytest.mark.parametrize("user", ["a:predict", "a/infer", "..", "%2F", "a?b#c"])
+def test_a_user_of_any_name_that_is_taken_can_be_seen_and_erased(ours: Any, user: str) -> None:
+    send(ours, {"user": user, **CLICK})
+
+    with Client(str(ours.admin.base_url), token=ADMIN) as admin:
+        assert admin.user(user)["seq"] == 1
+        assert admin.erase(user) == {"erased": 1, "seq": 2}
 
 
 def test_two_writers_of_one_user_lose_nothing(ours: Any) -> None:
@@ -358,6 +429,7 @@ def test_no_raw_user_is_stored_or_logged(tmp_path: Path, caplog: pytest.LogCaptu
     assert not any(name in line for line in ours_logged)
 
 
+@pytest.mark.alone
 def test_a_hot_user_of_a_thousand_events_a_second_is_kept_up_with(tmp_path: Path) -> None:
     with server(tmp_path, events=500) as ours:
         started = time.monotonic()
