@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from reprlib import repr as show_briefly
@@ -29,6 +30,9 @@ UNKNOWN_FIELD, TOO_LONG = "unknown_field", "too_long"
 """Why a row is refused: the first six are rules of `tasteloop.behaviour.cleaning`, which these rows
 would break at ingest."""
 
+# Of a user: a path cannot carry them, so that nobody could erase the history.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_DECIMALS = 6  # of a value: a data set has the nearest float32
 _FIELDS = (USER, ID, KIND, ITEM, TIME, VALUE, TEXT)
 _EARLIEST = parse_iso(CleaningSettings().earliest.isoformat()) or 0
 
@@ -94,7 +98,7 @@ class EventReader:
         """The id of an event: of what its row calls it, else of what it says."""
         if row.get(ID) is not None:
             return self.digest("id", str(row[ID]), size=ID_BYTES)
-        value = None if event.value is None else round(event.value, 6)  # of a data set: float32
+        value = None if event.value is None else round(event.value, _DECIMALS)
         content = (event.kind, event.item, event.time, value, event.text)
         return self.digest("content", orjson.dumps(content), size=ID_BYTES)
 
@@ -102,22 +106,23 @@ class EventReader:
         """The rows of one request.
 
         Args:
-            now: when it came (µs); the time of events that name none.
-            request: its idempotency key, from which rows without an id get one by their place.
+            now: when it came (µs), under a key for the first time; the time of events that name
+                none.
+            request: its idempotency key, from which rows without id and time get an id by their
+                place. It counts with `now`, because a key may be used again once it is forgotten.
 
         Raises:
             TasteloopError: no row, or too many.
         """
-        if not 1 <= len(rows) <= MOST_EVENTS:
-            raise TasteloopError(f"{len(rows)} events in one request; send 1 to {MOST_EVENTS}")
+        check_count(rows)
         arrived = Arrived()
         for index, row in enumerate(rows):
             event = self._event(row, now, index)
             if isinstance(event, tuple):
                 arrived.refused.append(Refusal(index, *event))
                 continue
-            if row.get(ID) is None and request is not None:
-                event_id = self.digest("request", request, str(index), size=ID_BYTES)
+            if row.get(ID) is None and row.get(TIME) is None and request is not None:
+                event_id = self.digest("request", request, str(now), str(index), size=ID_BYTES)
             else:
                 event_id = self.event_id(row, event)
             user = self.user(row[USER])
@@ -140,6 +145,8 @@ class EventReader:
             return MISSING, "user is missing"
         if not is_user(row[USER]):
             return UNREADABLE, f"user is a string of 1 to {LONGEST_USER} characters"
+        if _CONTROL.search(row[USER]):
+            return UNREADABLE, "user has a control character; a path could not name it"
         if row.get(KIND) in (None, ""):
             return MISSING, "kind is missing"
         word = row[KIND] if isinstance(row[KIND], str) else ""
@@ -180,12 +187,23 @@ class EventReader:
                 return TOO_LONG, f"{name} has {len(text)} characters; at most {self._characters}"
             texts.append(text if text and text.strip() else None)
         item, text = texts
-        event = Event(kind.word, item, time, None if value is None else float(value), text)
+        rounded = None if value is None else round(float(value), _DECIMALS)
+        event = Event(kind.word, item, time, rounded, text)
         present = {ITEM: item, VALUE: value, TEXT: text}
         for group in kind.needs:
             if all(present[name] is None for name in group):
                 return INCOMPLETE, f"{kind.word} needs {' or '.join(group)}"
         return event
+
+
+def check_count(rows: Sequence[Any]) -> None:
+    """Check how many rows a request has.
+
+    Raises:
+        TasteloopError: none, or too many.
+    """
+    if not 1 <= len(rows) <= MOST_EVENTS:
+        raise TasteloopError(f"{len(rows)} events in one request; send 1 to {MOST_EVENTS}")
 
 
 def is_id(value: object) -> bool:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import narwhals as nw
+import numpy as np
 import polars as pl
 import pytest
 
@@ -80,6 +81,7 @@ def test_a_row_is_refused_by_the_rule_that_it_would_break_at_ingest(
         ({**GOOD, "time": "yesterday"}, "unreadable"),
         ({**GOOD, "user": "x" * 257}, "unreadable"),
         ({**GOOD, "user": "\ud800"}, "unreadable"),
+        ({**GOOD, "user": "a\nb"}, "unreadable"),
         ({**GOOD, "item": ["50"]}, "unreadable"),
         ({**GOOD, "id": ""}, "unreadable"),
         ({**GOOD, "id": 7}, "unreadable"),
@@ -125,6 +127,23 @@ def test_an_event_has_the_same_id_whenever_it_is_sent_again() -> None:
     assert ids(bare, bare, request="r") == ids(bare, bare, request="r")
     assert len({*ids(bare, bare, request="r"), *ids(bare, request="q"), *ids(GOOD)}) == 4
     assert ids({**bare, "id": "7"}) != ids({**bare, "id": "8"})
+    assert ids(GOOD, request="r") == ids(GOOD)
+
+
+def test_a_key_that_is_used_again_when_it_is_forgotten_names_other_events() -> None:
+    bare = {"user": "u", "kind": "click", "item": "50"}
+
+    [[(_, first)]] = READER.read([bare], NOW, "r").events.values()
+    [[(_, later)]] = READER.read([bare], NOW + 2 * DAY, "r").events.values()
+
+    assert first.id != later.id
+
+
+def test_a_value_has_as_many_decimals_as_one_that_a_data_set_has_kept() -> None:
+    [[(_, sent)]] = read({**GOOD, "value": 1 / 3}).events.values()
+    [[(_, kept)]] = read({**GOOD, "value": float(np.float32(1 / 3))}).events.values()
+
+    assert sent == kept
 
 
 def test_a_word_of_another_specification_is_the_kind_that_it_means() -> None:
