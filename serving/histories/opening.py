@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from serving.histories.protocol import Bounds, Histories
+from serving.histories.protocol import Bounds, Histories, StoreAway, StoreFull
 from serving.settings import HistorySettings
 from tasteloop.errors import TasteloopError
 from tasteloop.home import Home
+from tasteloop.redaction import redact
 
 ON = "on"
 SCHEMES = ("valkey://", "valkeys://", "redis://", "rediss://")
@@ -44,6 +45,13 @@ def open_histories(
     Raises:
         TasteloopError: it cannot be used.
     """
+    try:
+        return _open(address, settings, forwards, alone)
+    except (StoreAway, StoreFull) as error:
+        raise TasteloopError(f"histories {redact(address)!r:.200}: {error}") from error
+
+
+def _open(address: str, settings: HistorySettings, forwards: bool, alone: bool) -> Histories:
     bounds = Bounds(settings.events, settings.days or None, settings.items)
     if is_shared(address):
         from serving.histories.valkey import ValkeyHistories

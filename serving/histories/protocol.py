@@ -275,7 +275,8 @@ def merge(
 
     history = History(seq, tuple(events), passed, before.erased).within(horizon)
     if len(history.passed) > bounds.items:
-        kept = sorted(history.passed.items(), key=_latest)[-bounds.items :]
+        surplus = len(history.passed) - bounds.items
+        kept = sorted(history.passed.items(), key=_latest)[surplus:]
         history = History(seq, history.events, dict(kept), before.erased)
     return history, tuple(outcomes)
 

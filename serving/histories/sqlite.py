@@ -92,10 +92,11 @@ class SqliteHistories:
         waiting: events that may wait to be written, of all files; more are refused.
         megabytes: that all files may have; None: what the disk has.
         forwards: whether events are kept until they went to the monitor.
-        alone: hold the directory against other servers. A reader needs not.
+        alone: hold the directory against other servers. A reader needs not, and makes no store.
 
     Raises:
         TasteloopError: another server has the directory, or it holds no store of this format.
+        StoreFull, StoreAway: a file of it cannot be used.
     """
 
     def __init__(
@@ -109,6 +110,8 @@ class SqliteHistories:
         shards: int = SHARDS,
     ) -> None:
         self.bounds, self.directory = bounds, directory
+        if not alone and not (directory / _DESCRIPTION).exists():
+            raise TasteloopError(f"no histories are kept in {directory}")
         make_directory(directory)
         self._lock = _lock(directory) if alone else None
         self._id, count = _describe(directory, shards)
@@ -360,6 +363,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute(f"PRAGMA wal_autocheckpoint={_OVERDUE}")
+    connection.execute("PRAGMA secure_delete=ON")  # what is erased is zeros in the file
     return connection
 
 

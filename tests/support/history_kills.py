@@ -45,6 +45,7 @@ int fdatasync(int file) { return call("fdatasync", file); }
 USERS = [f"{n:08x}" * 4 for n in range(40)]
 BOUNDS = Bounds(events=2_000)
 _EVENTS = 6  # of a round
+_ACKNOWLEDGED, _ALL_SENT = b".", b"!"
 
 
 def build_shim(directory: Path) -> Path:
@@ -91,22 +92,25 @@ def main(directory: Path, rounds: int) -> dict[str, Any]:
                 if at_flush:
                     shim.arm(flush, before)
                 _send(directory, work, write)
+                os.write(write, _ALL_SENT)
                 signal.pause()  # fewer flushes than that: killed here
             finally:
                 os._exit(1)
         os.close(write)
-        time.sleep(draw.uniform(0.005, 0.12) if not at_flush else 0.0)
-        if at_flush:
-            deadline = time.monotonic() + 0.5
-            while not _has_ended(child) and time.monotonic() < deadline:
-                time.sleep(0.002)
-        was_moment = not _has_ended(child)
+        told = b""
+        if at_flush:  # its end, or the byte after the last acknowledgement
+            while not told.endswith(_ALL_SENT) and (part := os.read(read, 4096)):
+                told += part
+            was_moment = told.endswith(_ALL_SENT)
+        else:
+            time.sleep(draw.uniform(0.005, 0.12))
+            was_moment = True
         if was_moment:
             os.kill(child, signal.SIGKILL)
         os.waitid(os.P_PID, child, os.WEXITED)
         flushes, moments = flushes + (not was_moment), moments + was_moment
         with os.fdopen(read, "rb") as stream:
-            count = len(stream.read())
+            count = (told + stream.read()).count(_ACKNOWLEDGED)
         acknowledged.update(work[:count])
         unsure = work[count:]
 
@@ -144,11 +148,7 @@ def _send(directory: Path, work: list[tuple[str, int]], acknowledge: int) -> Non
         futures = [store.append(user, [event(number)], NOW) for user, number in pair]
         for future in futures:
             future.result(60)
-            os.write(acknowledge, b".")
-
-
-def _has_ended(child: int) -> bool:
-    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+            os.write(acknowledge, _ACKNOWLEDGED)
 
 
 if __name__ == "__main__":

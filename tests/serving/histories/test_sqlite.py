@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import random
 import shutil
+import sqlite3
 import time
 from pathlib import Path
 
 import pytest
 
 from serving.histories.incoming import Forwarder
+from serving.histories.opening import open_histories
 from serving.histories.packing import pack, unpack
 from serving.histories.protocol import Bounds, History, StoreBusy, StoredEvent, StoreFull, merge
 from serving.histories.sqlite import SqliteHistories
 from serving.histories.writing import Change, Writer
+from serving.settings import HistorySettings
 from tasteloop.behaviour.events import EVENTS_SCHEMA, Event
 from tasteloop.behaviour.kinds import KINDS
 from tasteloop.errors import TasteloopError
@@ -53,6 +56,13 @@ def test_every_kind_and_every_text_comes_back_as_it_went_in() -> None:
     assert unpack(pack(history), 20, 7) == History(20, history.events, {}, 7)
 
 
+@pytest.mark.parametrize("items", [0, 2])
+def test_no_more_items_of_dropped_events_stay_than_the_bounds_allow(items: int) -> None:
+    history, _ = merge(History(), [event(n) for n in range(6)], Bounds(events=1, items=items), NOW)
+
+    assert set(history.passed) == {"i3", "i4"} if items else history.passed == {}
+
+
 def test_a_row_of_a_later_format_is_refused_with_a_remedy() -> None:
     with pytest.raises(TasteloopError, match=r"format 9, this version reads 1; run the version"):
         unpack(b"\x09" + pack(History())[1:], 0, None)
@@ -78,6 +88,42 @@ def test_a_reader_needs_no_lock_and_sees_what_is_committed(tmp_path: Path) -> No
     assert reader.read(USER, NOW).events == (event(1),)
     reader.close()
     store.close()
+
+
+def test_a_reader_of_a_directory_without_a_store_makes_none(tmp_path: Path) -> None:
+    with pytest.raises(TasteloopError, match="no histories are kept"):
+        SqliteHistories(tmp_path / "elsewhere", alone=False)
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_no_store_is_refused_with_its_directory(tmp_path: Path) -> None:
+    SqliteHistories(tmp_path, shards=1).close()
+    (tmp_path / "00.db").write_bytes(b"no database" * 1_000)
+
+    with pytest.raises(TasteloopError, match=f"{tmp_path}.*cannot be used"):
+        open_histories(str(tmp_path), HistorySettings(), forwards=False)
+
+
+def test_what_was_erased_is_in_no_file_of_a_store_that_was_closed(tmp_path: Path) -> None:
+    store = SqliteHistories(tmp_path, shards=1)
+    draw = random.Random(4)
+    ids = []
+    for _ in range(40):
+        act = StoredEvent(draw.randbytes(8), Event("click", draw.randbytes(200).hex(), NOW))
+        ids.append(act.id)
+        append(store, act)
+    append(store, event(1), user=OTHER)
+
+    store.erase(USER, NOW).result(30)
+    store.close()
+
+    connection = sqlite3.connect(tmp_path / "00.db")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    connection.close()
+    kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert event(1).id in kept
+    assert not [one for one in ids if one in kept]
 
 
 def test_a_full_store_answers_so_and_stores_nothing_of_the_request(tmp_path: Path) -> None:
@@ -142,12 +188,19 @@ def test_a_change_that_nobody_waits_for_is_not_begun_and_harms_no_neighbour(
     tmp_path: Path,
 ) -> None:
     store = SqliteHistories(tmp_path, shards=1)
-    changes = [store.append(USER, [event(n)], NOW) for n in range(200)]
-    cancelled = [n for n in range(1, 200, 2) if changes[n].cancel()]
+    deadline = time.monotonic() + 30
+    with store._shards[0]._turn:  # the writer has begun the first, and gets no further
+        changes = [store.append(USER, [event(0)], NOW)]
+        while not changes[0].running():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        changes += [store.append(USER, [event(n)], NOW) for n in range(1, 200)]
+        cancelled = [n for n in range(1, 200, 2) if changes[n].cancel()]
 
     kept = [change.result(30) for n, change in enumerate(changes) if n not in cancelled]
 
-    assert cancelled and all(appended.outcomes == ("new",) for appended in kept)
+    assert cancelled == list(range(1, 200, 2))
+    assert all(appended.outcomes == ("new",) for appended in kept)
     stored = {int.from_bytes(each.id, "big") for each in store.read(USER, NOW).events}
     assert stored == set(range(200)) - set(cancelled)
     store.close()
