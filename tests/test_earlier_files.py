@@ -36,7 +36,7 @@ def test_the_bundle_is_whole_and_answers_as_it_did(bundle: Path) -> None:
     written = saved("answers.json")
 
     for model, questions in written["questions"].items():
-        answers = predictor.predict(model, questions)
+        answers = [_as_written(answer) for answer in predictor.predict(model, questions)]
         assert _rounded(answers) == _rounded(written["answers"][model])
 
 
@@ -45,7 +45,7 @@ def test_the_journal_is_read_with_its_feedback(tmp_path: Path) -> None:
 
     rows = read_journal(tmp_path / "journal").to_dicts()
 
-    later = {"heard": None}  # a column that it did not have
+    later = {"heard": None, "reasons": None}  # columns that it did not have
     assert json.loads(json.dumps(rows)) == [{**row, **later} for row in saved("journal.json")]
     assert [row["feedback"] for row in rows if row["request"] == "r1"] != [[]]
 
@@ -56,6 +56,22 @@ def test_the_ledger_is_read_and_its_chain_holds(tmp_path: Path) -> None:
 
     assert [record.model_dump(mode="json") for record in ledger.records()] == saved("ledger.json")
     assert [trigger.result for trigger in ledger.triggers()] == ["promoted"]
+
+
+def _as_written(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer with its recommendations' terms as they were listed before reasons had words."""
+    if "recommendations" not in answer:
+        return answer
+    listed = []
+    for entry in answer["recommendations"]:
+        terms = {
+            name: value for reason in entry["reasons"] for name, value in reason["terms"].items()
+        }
+        by_size = sorted(terms.items(), key=lambda term: -term[1])
+        reasons = [{"term": name, "contribution": value} for name, value in by_size]
+        kept = {name: entry[name] for name in ("item", "title", "score")}
+        listed.append({**kept, "reasons": reasons})
+    return {**answer, "recommendations": listed}
 
 
 def _rounded(value: Any) -> Any:

@@ -105,7 +105,7 @@ def told(contributions: Sequence[float], sign: int) -> list[int]:
     `TOLD_IDEAS` of what does is told. One that is a small share of all that is said is not told.
 
     >>> told([2.0, -1.0, 0.4, 0.001], 1), told([2.0, -1.0, 0.4, 0.001], -1)
-    ([0], [1])
+    ([0, 2], [1])
     """
     everything = mass = 0.0
     speaking = []

@@ -312,15 +312,17 @@ def test_the_mapping_of_the_guide(tmp_path: Path) -> None:
     assert result.terms == "ours, internal use"
 
 
-def test_the_guides_mapping_of_users_items_and_times_alone(tmp_path: Path) -> None:
-    write(tmp_path / "reads.csv", "reader,article,at\nr1,a9,1772442000\n")
+def test_the_guides_mapping_of_users_items_and_titles_in_order(tmp_path: Path) -> None:
+    write(tmp_path / "reads.csv", "reader,article,title\nr1,a9,Tax news\nr1,a3,Storms\n")
     mapping = write(tmp_path / "reads.yaml", blocks_of_the_guide()[3])
 
     ingest(IngestSettings(behaviour=str(mapping), reviews=None, cleaning=ANY), tmp_path / "out")
 
     user = pseudonym("r1", KEY.encode())
-    events = pl.read_parquet(tmp_path / "out" / "events.parquet")
-    assert events.rows() == [(user, "a9", "view", 1_772_442_000_000_000, None, None)]
+    events = pl.read_parquet(tmp_path / "out" / "events.parquet").sort("time")
+    assert [row[:3] for row in events.rows()] == [(user, "a9", "view"), (user, "a3", "view")]
+    items = pl.read_parquet(tmp_path / "out" / "items.parquet").sort("item")
+    assert items["title"].to_list() == ["Storms", "Tax news"]
 
 
 def test_words_of_the_specifications_need_no_line(tmp_path: Path) -> None:
