@@ -320,6 +320,7 @@ class Batcher:
                     call.users,
                     call.answer,
                     predictor.heard(call.model, job.questions, hearing),
+                    [None if use is None else use.exceptions for use in call.histories],
                 )
             )
         except Exception:

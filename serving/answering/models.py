@@ -5,8 +5,7 @@ gRPC.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import kserve
 import orjson
@@ -19,9 +18,6 @@ from serving.answering.live import Live
 from serving.answering.predictor import Predictor, TensorMetadata
 from serving.answering.tensors import InferenceRequest, InferenceResponse, v1_instances
 from tasteloop.answers import HISTORY, SERVED_MODELS, Answer, explained_models, why_absent
-
-if TYPE_CHECKING:
-    from tasteloop.runtime.questions import Question
 
 # From so many instances on, a request is checked in another thread, so that the event loop goes on
 # with its other requests.
@@ -139,20 +135,14 @@ class TasteModel(kserve.Model):  # type: ignore[misc]  # kserve has no type info
         else:
             questions = predictor.questions(self.name, instances, call.explain)
         if call.histories:
-            questions = _with_exceptions(questions, call)
+            from tasteloop.runtime.questions import with_exceptions
+
+            questions = with_exceptions(
+                questions, [None if use is None else use.exceptions for use in call.histories]
+            )
         answered = await self._batcher.ask(call, instances, questions)
         self._batcher.live.allow_feedback(call)
         return answered
-
-
-def _with_exceptions(questions: Sequence[Question], call: Call) -> list[Question]:
-    """Questions with what the stored histories say beside their events."""
-    from tasteloop.runtime.questions import EXCEPTIONS
-
-    return [
-        question if use is None else {**question, EXCEPTIONS: use.exceptions}
-        for question, use in zip(questions, call.histories, strict=True)
-    ]
 
 
 def _histories_field(call: Call) -> dict[str, Any]:

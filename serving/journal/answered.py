@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from tasteloop.answers import CONFIDENT, PREDICTED, SERVED_MODELS
 from tasteloop.behaviour.events import KIND, TEXT, TIME, USER, Event
@@ -38,6 +38,9 @@ from tasteloop.journal import (
     K,
 )
 
+if TYPE_CHECKING:
+    from tasteloop.runtime.questions import Exceptions
+
 LONGEST_REQUEST_ID = 128  # characters
 CLOCK_SKEW = 300 * SECOND  # by which another machine's clock may be ahead of this one's, µs
 
@@ -62,6 +65,8 @@ class Answered:
         answer: the id that the answer's feedback token names; None where the answer has no token.
         heard: what was understood of each instance's words (`tasteloop.language.hearing`); empty
             where that is not known.
+        exceptions: what a stored history said of each instance beside its events, for another
+            version that answers the same; not written. Empty where no history was read.
     """
 
     request_id: str
@@ -76,6 +81,7 @@ class Answered:
     users: Sequence[str | None] = ()
     answer: str | None = None
     heard: Sequence[Mapping[str, Any]] = ()
+    exceptions: Sequence[Exceptions | None] = ()
 
     @property
     def seconds(self) -> float | None:

@@ -149,9 +149,14 @@ class Trial:
 
     def _score(self, answered: Answered) -> None:
         """Answer a request that the champion has answered, and compare."""
+        from tasteloop.runtime.questions import with_exceptions
+
         started = time.monotonic()
         try:
-            answers = self.predictor.predict(answered.model, list(answered.instances))
+            questions = self.predictor.questions(answered.model, list(answered.instances))
+            if answered.exceptions:
+                questions = with_exceptions(questions, answered.exceptions)
+            answers = self.predictor.answer(answered.model, questions)
         except Exception as error:
             logger.warning("the shadow version %s failed", self.predictor.version, exc_info=error)
             self.report_failure(True, error)

@@ -33,6 +33,16 @@ class Exceptions:
     repeatable: frozenset[str] = frozenset()
 
 
+def with_exceptions(
+    questions: Sequence[Question], exceptions: Sequence[Exceptions | None]
+) -> list[Question]:
+    """Questions with what else is known of their users; None: nothing."""
+    return [
+        question if exception is None else {**question, EXCEPTIONS: exception}
+        for question, exception in zip(questions, exceptions, strict=True)
+    ]
+
+
 def parse(model: str, instances: Sequence[Any]) -> list[Question]:
     """Instances as the questions that `Session.compute` takes; no bundle is needed for that.
 

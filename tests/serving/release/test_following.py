@@ -17,6 +17,7 @@ import pytest
 from serving.answering.batching import Batcher
 from serving.answering.call import Call
 from serving.answering.users import route
+from serving.histories.service import HistoryUse
 from serving.journal.reader import read_failures, read_journal
 from serving.journal.writer import Journal
 from serving.release.following import Following
@@ -25,6 +26,7 @@ from serving.release.trial import CheckedPredictor, Trial
 from serving.settings import JournalSettings
 from tasteloop.errors import TasteloopError
 from tasteloop.language.hearing import Hearing
+from tasteloop.runtime.questions import Exceptions, with_exceptions
 
 
 class Session:
@@ -162,6 +164,38 @@ def test_a_shadow_answers_nobody_and_is_scored_in_spare_time(
     assert seen.agreement["sentiment"].compared == 5
     assert seen.agreement["sentiment"].distance == pytest.approx(5 * 0.001)
     assert live.serving == (live.current,)
+
+
+def test_a_shadow_leaves_out_what_the_stored_history_says(
+    live: Following, batcher: Batcher
+) -> None:
+    class Recommends(Session):
+        def compute(self, model: str, questions: Sequence[Any]) -> list[dict[str, Any]]:
+            asked.extend(questions)
+            entry = {"item": "1", "title": "One", "score": 0.5, "reasons": []}
+            return [{"recommendations": [entry]} for _ in questions]
+
+    asked: list[Any] = []
+    trial = live._trial = Trial(
+        tried(shadow=True),
+        CheckedPredictor(Recommends(0.5), "2"),  # type: ignore[arg-type]
+    )
+    live.swap(CheckedPredictor(Recommends(0.5), "1"))  # type: ignore[arg-type]
+    exceptions = Exceptions(left_out=frozenset({"7"}))
+    one = call()
+    one.model, one.histories = "recommend", [HistoryUse(0, 3, exceptions), None]
+    instances = [{"events": []}] * 2
+    questions = with_exceptions(live.current.questions("recommend", instances), [exceptions, None])
+
+    asyncio.run(batcher.ask(one, instances, questions))
+    trial.start(lambda: True)
+    deadline = time.monotonic() + 30
+    while len(asked) < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    trial.end()
+
+    assert asked[:2] == asked[2:] == questions
 
 
 def test_a_busy_server_has_no_time_for_the_shadow(
