@@ -16,12 +16,15 @@ from typing import Any
 
 import httpx
 import pytest
+from google.protobuf.struct_pb2 import Struct
+from kserve.errors import InvalidInput
 
 from serving.answering.predictor import Predictor
 from serving.client import Client
 from serving.histories.protocol import Bounds, Stale, StoreAway, StoreBusy, StoreFull
 from serving.histories.service import HistoryService
 from serving.histories.sqlite import SqliteHistories
+from serving.http.rpc import HISTORIES_SERVICE, _history_methods
 from tasteloop.privacy.pseudonyms import pseudonym
 from tasteloop.runtime.questions import EXCEPTIONS, Exceptions
 from tests.support.edge import ADMIN, API, KEY, Session, open_house, running
@@ -269,6 +272,17 @@ def test_a_user_of_any_name_that_is_taken_can_be_seen_and_erased(ours: Any, user
     with Client(str(ours.admin.base_url), token=ADMIN) as admin:
         assert admin.user(user)["seq"] == 1
         assert admin.erase(user) == {"erased": 1, "seq": 2}
+
+
+def test_a_number_that_json_has_not_is_the_callers_mistake_over_grpc(ours: Any) -> None:
+    message = Struct()
+    event = message.fields["events"].list_value.values.add().struct_value
+    event.fields["value"].number_value = float("nan")
+    methods = _history_methods(HistoryService(ours.store, KEY))
+    handler = methods.service(SimpleNamespace(method=f"/{HISTORIES_SERVICE}/Append"))
+
+    with pytest.raises(InvalidInput, match="not finite"):
+        asyncio.run(handler.unary_unary(message, None))
 
 
 def test_two_writers_of_one_user_lose_nothing(ours: Any) -> None:
