@@ -140,8 +140,9 @@ class SqliteHistories:
         return self._writer(subject).submit(Change("claim", subject, now, body=body))
 
     def read(self, user: str, now: int, newest: int | None = None) -> History:
-        connection = self._reader(self._number(user))
-        history = _select(connection, user).within(self.bounds.horizon(now))
+        with _store_errors():
+            connection = self._reader(self._number(user))
+            history = _select(connection, user).within(self.bounds.horizon(now))
         if newest is None or newest >= len(history.events):
             return history
         events = history.events[len(history.events) - newest :]

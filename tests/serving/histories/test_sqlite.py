@@ -13,7 +13,15 @@ import pytest
 from serving.histories.incoming import Forwarder
 from serving.histories.opening import open_histories
 from serving.histories.packing import pack, unpack
-from serving.histories.protocol import Bounds, History, StoreBusy, StoredEvent, StoreFull, merge
+from serving.histories.protocol import (
+    Bounds,
+    History,
+    StoreAway,
+    StoreBusy,
+    StoredEvent,
+    StoreFull,
+    merge,
+)
 from serving.histories.sqlite import SqliteHistories
 from serving.histories.writing import Change, Writer
 from serving.settings import HistorySettings
@@ -103,6 +111,18 @@ def test_a_file_that_is_no_store_is_refused_with_its_directory(tmp_path: Path) -
 
     with pytest.raises(TasteloopError, match=f"{tmp_path}.*cannot be used"):
         open_histories(str(tmp_path), HistorySettings(), forwards=False)
+
+
+def test_a_file_that_cannot_be_read_is_told_as_a_store_that_is_away(tmp_path: Path) -> None:
+    store = SqliteHistories(tmp_path, shards=1)
+    connection = store._reader(0)
+    connection.execute("PRAGMA query_only=OFF")
+    connection.execute("DROP TABLE histories")
+
+    with pytest.raises(StoreAway, match="cannot be used"):
+        store.read(USER, NOW)
+
+    store.close()
 
 
 def test_what_was_erased_is_in_no_file_of_a_store_that_was_closed(tmp_path: Path) -> None:
