@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,11 @@ def test_no_test_imports_another_test() -> None:
             ]
 
     assert imports == []
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """Pytest imports them by their bare names, and refuses the second."""
+    tests = [path for path in committed() if path.parts[0] == "tests" and path.match("test_*.py")]
+    names = Counter(path.name for path in tests)
+    assert len(names) > 200
+    assert [name for name, count in names.items() if count > 1] == []
