@@ -14,22 +14,20 @@ Intervals are 95% bootstraps over users, differences are paired.
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.quality.bundles import run
 from benchmarks.quality.language_methods import BM25
 from tasteloop import metrics
 from tasteloop.behaviour.events import USER, Event
 from tasteloop.behaviour.snapshots import FUTURE, TEST, Snapshots
 from tasteloop.errors import TasteloopError
+from tasteloop.evaluation.understanding.cases import searched
 from tasteloop.evaluation.understanding.testing_phrases import TESTING
 from tasteloop.language.phrases import Phrases, languages_of, search_for_title
 from tasteloop.metrics import Array
@@ -129,18 +127,12 @@ def ours(asked: Asked, session: Session, with_search: bool) -> Callable[[slice],
 
     def scores(part: slice) -> Array:
         histories = [
-            [*history, Event("search", time=_after(history), text=text)] if with_search else history
+            searched(tuple(history), text) if with_search else history
             for history, text in zip(asked.histories[part], asked.texts[part], strict=True)
         ]
         return session.scores(histories, session.ranking_interests(histories))
 
     return scores
-
-
-def _after(history: Sequence[Event]) -> int | None:
-    """The time of a search that follows a history; None in one without times."""
-    times = [event.time for event in history if event.time is not None]
-    return max(times) + 1 if times else None
 
 
 def measure(
@@ -230,25 +222,7 @@ def _told(interval: dict[str, Any], sign: str = "") -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--bundle", type=Path, required=True, help="a sealed bundle")
-    parser.add_argument(
-        "--snapshots", type=Path, required=True, help="what `tasteloop step prepare` wrote for it"
-    )
-    parser.add_argument("--draws", type=int, default=1000, help="bootstrap resamples (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the searches (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print JSON only")
-    options = parser.parse_args(arguments)
-    try:
-        data = Snapshots.read(options.snapshots)
-        rows = measure(data, Session.load(options.bundle), options.seed, options.draws)
-    except TasteloopError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(rows, indent=2) if options.json else markdown(rows))
-    return 0
+    return run(__doc__, "searches", measure, markdown, arguments)
 
 
 if __name__ == "__main__":

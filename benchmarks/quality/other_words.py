@@ -15,10 +15,8 @@ says what happens then. Intervals are 95% bootstraps over texts.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.quality.bundles import run
 from tasteloop import metrics
-from tasteloop.behaviour.events import Event
 from tasteloop.behaviour.snapshots import TEST, Snapshots
 from tasteloop.errors import TasteloopError
+from tasteloop.evaluation.understanding.cases import searched
 from tasteloop.evaluation.understanding.kinds import RAISED, SAME, SURE, VISIBLE
 from tasteloop.metrics import Array
 from tasteloop.runtime.session import Session
@@ -105,8 +104,7 @@ def measure(
     drawn = random.Random(seed).choices(range(len(test)), k=len(texts))
     histories = list(data.histories(test[drawn]))
     asked = [
-        [*history, Event("search", time=_after(history), text=text.text)]
-        for history, text in zip(histories, texts, strict=True)
+        searched(tuple(history), text.text) for history, text in zip(histories, texts, strict=True)
     ]
     before, now = session.interests(histories), session.interests(asked)
 
@@ -133,12 +131,6 @@ def _share(holds: Sequence[bool], draws: int) -> dict[str, Any]:
     return metrics.interval(share, np.arange(len(rows)), draws=draws).json()
 
 
-def _after(history: Sequence[Event]) -> int | None:
-    """The time of a search that follows a history; None in one without times."""
-    times = [event.time for event in history if event.time is not None]
-    return max(times) + 1 if times else None
-
-
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """A line for each language, question and kind."""
     lines = ["| language | asked | texts | share that holds |", "|---|---|---|---|"]
@@ -152,25 +144,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--bundle", type=Path, required=True, help="a sealed bundle")
-    parser.add_argument(
-        "--snapshots", type=Path, required=True, help="what `tasteloop step prepare` wrote for it"
-    )
-    parser.add_argument("--draws", type=int, default=1000, help="bootstrap resamples (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the histories (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="print JSON only")
-    options = parser.parse_args(arguments)
-    try:
-        data = Snapshots.read(options.snapshots)
-        rows = measure(data, Session.load(options.bundle), options.seed, options.draws)
-    except TasteloopError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(rows, indent=2) if options.json else markdown(rows))
-    return 0
+    return run(__doc__, "histories", measure, markdown, arguments)
 
 
 if __name__ == "__main__":

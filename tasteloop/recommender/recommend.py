@@ -46,7 +46,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Set
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,6 @@ from tasteloop.recommender.terms import (
     SumTerm,
     Term,
     Weights,
-    as_single,
     centre_length,
     evaluate_weights,
     rows_product,
@@ -273,19 +272,9 @@ class Recommender:
         refused = np.log(1 - _SURELY * wishes.refused)
         return {
             "asked_labels": self.factors["asked_labels"].plain(wishes.wanted),
-            "asked_text": replace(
-                text,
-                scaled=strength * text.scaled,
-                shift=strength * text.shift,
-                scale=strength * text.scale,
-            ),
+            "asked_text": text.times(strength),
             "asked_titles": ListedTerm(wishes.titles),
-            "asked_kin": replace(
-                alike,
-                scaled=as_single(strength) * alike.scaled,
-                shift=strength * alike.shift,
-                scale=strength * alike.scale,
-            ),
+            "asked_kin": alike.times(strength),
             "refused": SumTerm(
                 (self.factors["refused"].plain(refused), ListedTerm(refused_titles))
             ),

@@ -7,7 +7,7 @@ few numbers that it is a product or a sparse row of, so no [n, J] is gone over f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -53,6 +53,15 @@ class ProductTerm:
         weighed = (weight * self.scaled).astype(np.float32)
         return weighed @ self.items[:, at] - as_single(weight * self.shift)
 
+    def times(self, strength: NDArray[np.float64]) -> ProductTerm:
+        """The term as strong as `strength` [n, 1] says."""
+        return replace(
+            self,
+            scaled=strength * self.scaled,
+            shift=strength * self.shift,
+            scale=strength * self.scale,
+        )
+
 
 @dataclass(frozen=True)
 class SparseTerm:
@@ -81,6 +90,15 @@ class SparseTerm:
             compared = np.flatnonzero(place >= 0)
             term[:, compared] += as_single(weight) * self.scaled[:, place[compared]]
         return term
+
+    def times(self, strength: NDArray[np.float64]) -> SparseTerm:
+        """The term as strong as `strength` [n, 1] says."""
+        return replace(
+            self,
+            scaled=as_single(strength) * self.scaled,
+            shift=strength * self.shift,
+            scale=strength * self.scale,
+        )
 
 
 @dataclass(frozen=True)
